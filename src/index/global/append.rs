@@ -1,8 +1,8 @@
-//! Merges new segments into what was merged before, when segments only came and none went: the usual append.
+//! Extends the previous global index by new segments, if segments were only added: the usual append to a store.
 //!
-//! The outcome is, byte for byte, what merging everything again gives. What is old is copied with its numbers moved on
-//! (memory speed); only resources and patients that a new segment names are put together anew. Those are found by a
-//! filter of a bit for each new hash: one pass over the old segments' sorted hashes, in the order in which both lie.
+//! The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed); only
+//! resources and patients that a new segment names are computed again. Their old entries are found by a filter with a bit
+//! for each new hash: one pass over the sorted hashes of the old segments.
 
 use rayon::prelude::*;
 
@@ -18,11 +18,11 @@ use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 
-/// Bits of the filter for each new hash: one in so many old hashes is looked at in vain.
+/// Bits of the filter for each new hash: the reciprocal of the rate of false positives.
 const FILTER_BITS: usize = 64;
 
-/// Whether what was merged before can and should be used: every segment of it is still there, in its order, and the new
-/// ones are not most of the store.
+/// Whether the previous global index can and should be extended: every segment of it is kept, in its order, and new ones are
+/// at most half of the store. `origins` has for each segment its number before, `None` for a new one.
 pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
     let weight = |segment: &Segment| segment.rows() + segment.tombstones() + to_usize(segment.head().targets);
@@ -31,7 +31,7 @@ pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], ori
     kept.iter().copied().eq(0..before.heads().len()) && segments.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
 }
 
-/// Where the old numbers went.
+/// Maps numbers of rows, DELETE entries and targets of the previous global index to those of the new one.
 struct OrdinalMap<'a> {
     before: &'a GlobalIndex,
     old: SegmentOffsets,
@@ -42,7 +42,7 @@ struct OrdinalMap<'a> {
 }
 
 impl OrdinalMap<'_> {
-    /// A record's new number.
+    /// New number of a record.
     fn map_record(&self, record: u32) -> u32 {
         let position = record as usize;
         match position < self.old_rows {
@@ -54,18 +54,20 @@ impl OrdinalMap<'_> {
         }
     }
 
+    /// New number of a target.
     fn map_target(&self, target: u32) -> u32 {
         to_u32(self.is_within(target as usize, &self.old.target, &self.new.target))
     }
 
-    /// A number counted over the store, which `old` and `new` cut at the segments.
+    /// New number of an element; `old` and `new` hold the first numbers of each segment.
     fn is_within(&self, offset: usize, old: &[usize], new: &[usize]) -> usize {
         let segment = old.partition_point(|start| *start <= offset) - 1;
         offset - old[segment] + new[self.segments[segment]]
     }
 }
 
-/// Merges `segments` (in store order) into the file `name`, given what was merged over those that have an origin.
+/// Writes the global index of `segments` (in store order) into the file `name`, given `before`, that of the segments with an
+/// origin.
 ///
 /// # Errors
 /// As [`build`](crate::index::global::build::build).
@@ -77,7 +79,7 @@ pub(crate) fn extend(
     name: &str,
 ) -> Result<(), BuildError> {
     let is_new = |segment: usize| origins[segment].is_none();
-    // Of old segments only names are read; those that are compared are few, but anywhere.
+    // Of old segments hashes are read whole, and the few entries that match a new hash, verified one by one.
     (0..segments.len()).into_par_iter().try_for_each(|segment| match is_new(segment) {
         true => segments[segment].verify_all().map(drop),
         false => segments[segment].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
@@ -109,7 +111,7 @@ pub(crate) fn extend(
     Ok(file.finish()?)
 }
 
-/// Every entry of a new segment, and every old one that may be about the same resource, proven.
+/// All entries of new segments, and the old ones that may name the same resource, verified.
 fn touched_entities(
     segments: &[Segment],
     set: &SegmentSet<'_>,
@@ -148,13 +150,14 @@ fn touched_entities(
     Ok(entries)
 }
 
-/// The chains of all records: the old ones moved on, but for resources that are put together anew; and the totals.
+/// Version chains and totals of all records: old ones renumbered, those of resources in `entries` computed again.
 fn chains(
     set: &SegmentSet<'_>,
     map: &OrdinalMap<'_>,
     entries: Vec<OwnerEntry>,
     is_new: &dyn Fn(usize) -> bool,
 ) -> Result<(VersionChains, TypeTotals), CorruptIndex> {
+    // 1. Chains of the resources that new segments name, and the change of the totals.
     let before = map.before;
     let mut rebuilt = VersionChains::default();
     let mut totals = TypeTotals::none();
@@ -175,9 +178,10 @@ fn chains(
         totals.add_columns(&set.columns[segment]);
     }
 
+    // 2. Old chains of the other resources, renumbered.
     let all = |section| before.verified_longs(section, 0..before.count(section));
     let kept = |known: &[u32], number: u32| known.binary_search(&number).is_err();
-    // The heads of old targets and the ends of old DELETE entries come first, so that what is new overwrites them.
+    // Old values come first, so that new ones for the same target or DELETE entry overwrite them.
     let mut chains = VersionChains::default();
     for (position, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate()
     {
@@ -208,31 +212,36 @@ fn chains(
         move_on(Section::About, &|target| map.map_target(target), &|_, target| kept(&rebuilt_targets, target))?;
     succession.append(&mut rebuilt.succession);
     about.append(&mut rebuilt.about);
-    // Nearly sorted: a run of what is old, and one of what is new.
+    // Two sorted runs, old and new: a merge sort is fast here.
     succession.par_sort();
     about.par_sort();
     (chains.succession, chains.about) = (succession, about);
     Ok((chains, totals))
 }
 
-/// The patients of all segments: the old ones, and where the new ones come in between.
+/// The patient dictionary of all segments: old patients, and the owners of new segments merged between them.
 struct PatientMap {
     count: usize,
-    /// New number of each old base.
+    /// Number of each base of the previous global index among all bases.
     old_bases: Vec<u32>,
-    /// Owners of new segments, those of one patient together, in the order of patients.
+    /// Owners of new segments, sorted by patient.
     owners: Vec<OwnerRef>,
-    /// For each run of `owners` that is one patient: its end, and the old patient that it is or stands before.
+    /// The runs of `owners` that are one patient each.
     runs: Vec<OrdinalRun>,
 }
 
+/// Adjacent owners of new segments that are one patient.
 struct OrdinalRun {
+    /// End of the run in `owners`.
     end: usize,
+    /// The old patient that it is, or the first one behind it.
     old: usize,
+    /// Whether it is the patient `old`.
     is_old: bool,
 }
 
 impl PatientMap {
+    /// Finds for each patient of a new segment its old number, or the position between old ones.
     fn of(
         set: &SegmentSet<'_>,
         map: &OrdinalMap<'_>,
@@ -288,7 +297,7 @@ impl PatientMap {
         Ok(PatientMap { count, old_bases, owners, runs })
     }
 
-    /// Puts the patients' sections into the file.
+    /// Fills the sections of patients and owners: merges old patients with the runs, in order.
     fn put(
         &self,
         file: &mut GlobalIndexWriter,
@@ -324,7 +333,7 @@ impl PatientMap {
                 let own = &occurrences[starts[old] as usize..starts[old + 1] as usize];
                 let mut segment = 0;
                 for owner in own.iter().map(|owner| *owner as usize) {
-                    // Ascending, so the segment is never sought behind.
+                    // Owners ascend, so the search goes forward only.
                     if map.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
                         segment += map.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
                     }

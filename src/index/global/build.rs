@@ -1,11 +1,10 @@
-//! Merges what only the whole store can tell: the patient dictionary with the owners of each patient, the succession
-//! of versions, and where Provenance targets lead.
+//! Builds the global index of all segments: the patient dictionary with the owners of each patient, the version chains, and
+//! the records that Provenance targets name.
 //!
-//! Every segment keeps its keys sorted by hash, and hashes spread evenly, so the merge goes through the hash space in
-//! partitions: a slice of each segment, sorted together, in parallel. Ids are compared, never only their hashes. What a
-//! partition finds is put in one mapped file; in memory it takes 8 bytes a record with a successor, 8 a Provenance
-//! target, and 4 a DELETE entry or target. When segments only came and none went, `extend` merges them into what is
-//! there instead, to the same bytes.
+//! Every segment has its keys sorted by hash, and hashes are spread evenly, so the build goes through the hash space in
+//! partitions, in parallel: a slice of each segment, sorted together. Ids are compared, never only their hashes. Results go
+//! to one mapped file; in memory they take 8 bytes a record with a successor, 8 a Provenance target, and 4 a DELETE entry or
+//! target. If segments were only added, `append` extends the previous global index instead, to the same bytes.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -33,13 +32,13 @@ use crate::sys::little_endian::atomics_u32;
 /// Records that one partition aims at.
 const PARTITION_RECORDS: usize = 1 << 17;
 
-/// A merge failed.
+/// Why a global index cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The file cannot be made or filled.
+    /// The file of the global index cannot be made or filled.
     #[error(transparent)]
     Write(#[from] std::io::Error),
-    /// What is there already is damaged.
+    /// A segment or the previous global index is damaged.
     #[error("{}", .0.0)]
     Damaged(CorruptIndex),
 }
@@ -50,7 +49,8 @@ impl From<CorruptIndex> for BuildError {
     }
 }
 
-/// The reference bases of all segments in order, the empty one first, and for each segment the numbers of its own.
+/// The reference bases of all segments in bytewise order, the empty one first, and for each segment the numbers of its
+/// bases among them.
 pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     let mut all: Vec<String> = vec![String::new()];
     for columns in columns {
@@ -69,7 +69,7 @@ pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     (all, own)
 }
 
-/// The segments of a merge with their columns, their own numbers of bases, and where each begins.
+/// The segments of a build: columns, headers, numbers of their bases among all, and numbers of their first elements.
 pub(crate) struct SegmentSet<'a> {
     pub columns: Vec<Columns<'a>>,
     pub heads: Vec<SegmentHeader>,
@@ -79,6 +79,7 @@ pub(crate) struct SegmentSet<'a> {
 }
 
 impl SegmentSet<'_> {
+    /// Columns, headers, bases and first numbers of `segments`, which the caller has verified.
     pub(crate) fn of(segments: &[Segment]) -> SegmentSet<'_> {
         let columns: Vec<Columns<'_>> = segments.iter().map(Segment::columns).collect();
         let heads: Vec<SegmentHeader> = segments.iter().map(|segment| *segment.head()).collect();
@@ -88,20 +89,21 @@ impl SegmentSet<'_> {
     }
 }
 
-/// What the records of the store say of one another.
+/// Relations between records of the store, unsorted; a record is a row or a DELETE entry.
 #[derive(Default)]
 pub(crate) struct VersionChains {
-    /// Record and next record, the first in the upper half.
+    /// Record and next record of the same resource, the first in the upper half.
     pub succession: Vec<u64>,
-    /// Record and target that names its resource.
+    /// Record and Provenance target that names its resource, the first in the upper half.
     pub about: Vec<u64>,
-    /// DELETE entry and the version before it, plus one.
+    /// DELETE entry and the version before it plus one, 0 for none.
     pub ends: Vec<(u32, u32)>,
-    /// Target and the first record of its resource, plus one.
+    /// Target and the first record of its resource plus one, 0 for none.
     pub target_head: Vec<(u32, u32)>,
 }
 
 impl VersionChains {
+    /// Appends the chains of another partition.
     fn absorb(&mut self, more: VersionChains) {
         self.succession.extend(more.succession);
         self.about.extend(more.about);
@@ -109,7 +111,7 @@ impl VersionChains {
         self.target_head.extend(more.target_head);
     }
 
-    /// Adds what one resource gives.
+    /// Adds the records of one resource, in order, and the targets that name it; `rows` is the number of rows of the store.
     pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[u32], rows: usize) {
         let mut version = 0;
         for (i, record) in records.iter().enumerate() {
@@ -127,19 +129,22 @@ impl VersionChains {
     }
 }
 
+/// Packs a pair of numbers, the first in the upper half, so that pairs sort by it.
 pub(crate) fn pair_of(first: u32, second: u32) -> u64 {
     u64::from(first) << 32 | u64::from(second)
 }
 
-/// Numbers of the totals that follow from successions: superseded and deleted rows of each type, foreign deletions.
+/// The totals of the store, signed so that an append can subtract: rows, superseded and deleted rows of each type, faults,
+/// DELETE entries under other bases.
 pub(crate) struct TypeTotals(pub Vec<i64>);
 
 impl TypeTotals {
+    /// Totals of zero.
     pub(crate) fn none() -> TypeTotals {
         TypeTotals(vec![0; TOTALS_WORDS])
     }
 
-    /// Adds (`sign` 1) or takes away (-1) what the records of one resource, in their order, count for.
+    /// Adds (`sign` 1) or subtracts (-1) superseded and deleted rows of one resource, whose records are in order.
     pub(crate) fn add(&mut self, resource_type: ResourceType, records: &[EntityRecord<'_>], sign: i64) {
         let i = resource_type.index() * TYPE_TOTALS;
         for (number, record) in records.iter().enumerate() {
@@ -156,11 +161,12 @@ impl TypeTotals {
         }
     }
 
+    /// Adds the totals of another partition.
     fn absorb(&mut self, more: &TypeTotals) {
         self.0.iter_mut().zip(&more.0).for_each(|(sum, count)| *sum += count);
     }
 
-    /// Adds the counts that segments state themselves.
+    /// Adds the rows of each type and faults of each kind of one segment.
     pub(crate) fn add_columns(&mut self, columns: &Columns<'_>) {
         for (index, rows) in columns.type_count.iter().enumerate() {
             self.0[index * TYPE_TOTALS] += *rows as i64;
@@ -171,7 +177,7 @@ impl TypeTotals {
     }
 }
 
-/// A merged file being filled, in any order and by any thread.
+/// A global index file under construction; sections are filled in any order and by any thread.
 pub(crate) struct GlobalIndexWriter {
     file: GrowFile,
     front: usize,
@@ -179,6 +185,7 @@ pub(crate) struct GlobalIndexWriter {
 }
 
 impl GlobalIndexWriter {
+    /// Makes the file for sections of these sizes and writes its counts.
     pub(crate) fn create(
         dir: &IndexDir,
         name: &str,
@@ -200,7 +207,7 @@ impl GlobalIndexWriter {
         Ok(GlobalIndexWriter { file, front, ranges })
     }
 
-    /// The sections, to be filled.
+    /// Access to the sections of `u32` and `u64`, to be filled.
     pub(crate) fn sections(&mut self) -> SectionWriter<'_> {
         SectionWriter {
             words: atomics_u32(self.file.u32s_mut()),
@@ -208,13 +215,13 @@ impl GlobalIndexWriter {
         }
     }
 
-    /// Puts bytes into a section of bytes.
+    /// Fills a section of bytes.
     fn put_text(&mut self, section: Section, text: &[u8]) {
         let place = self.ranges[section as usize].clone();
         self.file.bytes_mut()[place].copy_from_slice(text);
     }
 
-    /// Seals what was filled.
+    /// Writes page checksums and the checksum of the header, and ends the file.
     pub(crate) fn finish(mut self) -> Result<(), std::io::Error> {
         let (front, body) = self.file.bytes_mut().split_at_mut(self.front);
         write_checksums(&mut front[WORDS * 8..], body);
@@ -223,7 +230,7 @@ impl GlobalIndexWriter {
         Ok(self.file.finish(false)?)
     }
 
-    /// Puts in what follows from the segments alone.
+    /// Fills the sections of segment headers, totals and bases.
     pub(crate) fn put_whole(
         &mut self,
         heads: &[SegmentHeader],
@@ -249,7 +256,7 @@ impl GlobalIndexWriter {
         self.put_text(Section::BaseText, bases.concat().as_bytes());
     }
 
-    /// Puts in the chains, which must be sorted.
+    /// Fills the sections of the version chains; successions and targets must be sorted.
     pub(crate) fn put_chains(&mut self, chains: &VersionChains) {
         let sections = self.sections();
         for (section, list) in [(Section::Succession, &chains.succession), (Section::About, &chains.about)] {
@@ -261,7 +268,7 @@ impl GlobalIndexWriter {
     }
 }
 
-/// The sections of a file being filled.
+/// Stores elements into the sections of a file under construction, from any thread.
 #[derive(Clone, Copy)]
 pub(crate) struct SectionWriter<'a> {
     words: &'a [AtomicU32],
@@ -269,10 +276,12 @@ pub(crate) struct SectionWriter<'a> {
 }
 
 impl SectionWriter<'_> {
+    /// Stores an element of a section of `u32`.
     pub(crate) fn put(&self, section: Section, offset: usize, word: u32) {
         self.words[self.starts[section as usize] + offset].store(word, Relaxed);
     }
 
+    /// Stores an element of a section of `u64`.
     pub(crate) fn put_long(&self, section: Section, offset: usize, long: u64) {
         let i = self.starts[section as usize] + offset * 2;
         self.words[i].store(low_u32(long), Relaxed);
@@ -280,7 +289,7 @@ impl SectionWriter<'_> {
     }
 }
 
-/// What a merge reads nothing of: where rows lie, whose they are, which are new, and what went wrong.
+/// Columns that a build does not read, and so does not verify.
 const NOT_READ: [Column; 10] = [
     Column::Place,
     Column::OwnerStart,
@@ -294,16 +303,18 @@ const NOT_READ: [Column; 10] = [
     Column::Restart,
 ];
 
-/// Merges the segments (in store order) into the file `name`.
+/// Builds the global index of the segments (in store order) into the file `name`.
 ///
 /// # Errors
 /// When the file cannot be made or filled, or a segment is damaged.
 pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), BuildError> {
+    // 1. Verify the columns that are read.
     let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
     segments.par_iter().try_for_each(|segment| segment.verify_columns(&read).map(drop))?;
     let set = SegmentSet::of(segments);
     let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
 
+    // 2. Version chains and totals, in partitions of the hashes of (type, id).
     let bits = partitions(set.columns.iter().map(|c| c.sorted_hash.len()).sum());
     let parts: Vec<(VersionChains, TypeTotals)> = (0..1u64 << bits)
         .into_par_iter()
@@ -336,7 +347,7 @@ pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), Bui
         numbers.iter().zip(columns.base_count).for_each(|(base, count)| base_counts[*base as usize] += count);
     }
 
-    // Patients are counted first, so that the file has its size before anything is put into it.
+    // 3. Count patients in partitions of the owner hashes, so that the size of the file is known.
     let bits = partitions(set.columns.iter().map(|c| c.owner_hash.len()).sum());
     let per_part: Vec<(usize, usize)> = (0..1u64 << bits)
         .into_par_iter()
@@ -350,6 +361,7 @@ pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), Bui
         })
         .collect();
     let patients: usize = per_part.iter().map(|part| part.0).sum();
+    // 4. Fill the file.
     let counts = counts(&set.heads, &set.bases, patients, &chains);
     let mut file = GlobalIndexWriter::create(dir, name, &counts)?;
     file.put_whole(&set.heads, &set.bases, &set.base_numbers.concat(), &totals, &base_counts);
@@ -376,7 +388,7 @@ pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), Bui
     Ok(file.finish()?)
 }
 
-/// Numbers of elements of each section.
+/// Number of elements of each section.
 pub(crate) fn counts(
     heads: &[SegmentHeader],
     bases: &[String],
@@ -400,7 +412,7 @@ pub(crate) fn counts(
     })
 }
 
-/// An owner as the merge sees it.
+/// An owner of a segment, with the number of its base over the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OwnerRef {
     pub hash: u64,
@@ -410,11 +422,12 @@ pub(crate) struct OwnerRef {
 }
 
 impl OwnerRef {
+    /// Logical id of the owner.
     pub(crate) fn entity_id(&self, columns: &[Columns<'_>]) -> Id {
         columns[self.segment as usize].owner_id_of(self.owner as usize)
     }
 
-    /// Whether both are the same patient, whose hashes are compared by the caller.
+    /// Whether base and id of both are the same; the caller compares the hashes.
     fn is_same(&self, other: &OwnerRef, columns: &[Columns<'_>]) -> bool {
         let (a, b) = (&columns[self.segment as usize], &columns[other.segment as usize]);
         self.base == other.base && a.same_owner_id(self.owner as usize, b, other.owner as usize)
@@ -430,11 +443,12 @@ fn hash_range(part: u64, bits: u32) -> (u64, u64) {
     (low, low | (u64::MAX >> bits))
 }
 
+/// Range of a sorted column of hashes that lies in a partition.
 fn slice_of(hashes: &[u64], (low, high): (u64, u64)) -> std::ops::Range<usize> {
     hashes.partition_point(|hash| *hash < low)..hashes.partition_point(|hash| *hash <= high)
 }
 
-/// Sorts owners so that those of one patient stand together, in store order.
+/// Sorts owners by hash, base and id, so that those of one patient are adjacent, in store order.
 pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
     sort_by_hash(owners, &mut Vec::new(), |owner| owner.hash);
     for group in owners.chunk_by_mut(|a, b| a.hash == b.hash) {
@@ -466,10 +480,10 @@ fn each_patient(set: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMu
     }
 }
 
-/// Hash of (type, id), segment, and what it is there.
+/// Hash of (type, id), segment, and reference in it (see [`kind`]).
 pub(crate) type OwnerEntry = (u64, u32, u32);
 
-/// A version or a DELETE entry of one resource, as its succession orders it.
+/// A version or a DELETE entry of one resource, with the keys that order its version chain.
 #[derive(Clone)]
 pub(crate) struct EntityRecord<'a> {
     /// `None` sorts first: a version without lastUpdated is older than any with one (reading 3).
@@ -477,19 +491,19 @@ pub(crate) struct EntityRecord<'a> {
     /// At one instant a DELETE entry is older than a version: what was written last is kept.
     is_version: bool,
     version: VersionKey<'a>,
-    /// Its number over the store.
+    /// Number of the record over the store.
     pub number: u32,
-    /// Its segment.
+    /// Segment that holds the record.
     pub segment: u32,
     /// Whether it is a DELETE entry under a base other than the empty one.
     foreign: bool,
 }
 
-/// Is given a resource's type, its records, and the numbers of the targets that lead to it.
+/// Receives the type of a resource, its records in order, and the numbers of the targets that name it.
 type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[u32]);
 
-/// Calls `visit` for every resource among `entries` that may have a succession or be a target, with its records in
-/// order and the numbers of the targets that lead to it. DELETE entries without an instant end nothing and are left out.
+/// Calls `visit` for every resource of two or more `entries`, with its records in order and the numbers of the targets that
+/// name it. DELETE entries without an instant end no version and are omitted.
 pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
     sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
     let (mut records, mut targets) = (Vec::new(), Vec::new());
@@ -522,7 +536,7 @@ pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, vi
     }
 }
 
-/// Puts an entry among the records or the targets of its resource.
+/// Adds an entry to the records or to the targets of its resource.
 fn place_entities<'a>(
     set: &SegmentSet<'a>,
     (_, segment, reference): OwnerEntry,

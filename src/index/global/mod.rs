@@ -1,7 +1,8 @@
-//! The merged file: what only the whole store can tell, as it lies on disk, and how it is asked.
+//! The global index: relations between segments, as they lie on disk and as queries read them. Patients with their owners in
+//! each segment, the next version of each record, the targets of Provenances, and totals of the store.
 //!
-//! A header with the number of elements of each section, seals, then the sections. Opening reads the header and the
-//! table of segments; everything else is proven as it is read. Nothing here merges; that is `merge`.
+//! A header with the number of elements of each section, page checksums, then the sections. Opening reads the header and the
+//! table of segments; sections are verified as they are read. `build` and `append` write it.
 //!
 //! Records are numbered over the store: rows first, in store order, then DELETE entries in store order.
 
@@ -21,23 +22,23 @@ use crate::index::segment::layout::{HEAD_WORDS, SegmentHeader};
 use crate::index::segment::reader::Segment;
 use crate::sys::little_endian::view;
 
-/// First word of a merged file.
+/// Magic bytes at the start of a global index file, as a word.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
 /// Numbers kept for each resource type among the totals: rows, superseded rows, deleted rows.
 pub(crate) const TYPE_TOTALS: usize = 3;
-/// Words of the totals: those of each type, faults of each kind, DELETE entries under bases that may not be ours.
+/// Words of the totals: those of each type, faults of each kind, DELETE entries under bases other than the empty one.
 pub(crate) const TOTALS_WORDS: usize = ResourceType::COUNT * TYPE_TOTALS + FaultKind::ALL.len() + 1;
 
 macro_rules! sections {
     ($($section:ident $width:literal $name:literal;)*) => {
-        /// The sections of a merged file, in the order they lie in.
+        /// The sections of a global index, in their order on disk.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         #[allow(missing_docs)]
         pub enum Section { $($section),* }
-        /// Name and bytes of an element of each.
+        /// Description and bytes of an element of each section.
         pub(crate) const SECTIONS: &[(&str, usize)] = &[$(($name, $width)),*];
-        /// All of them.
+        /// All sections in their order.
         pub(crate) const ALL_SECTIONS: [Section; SECTIONS.len()] = [$(Section::$section),*];
     };
 }
@@ -60,13 +61,13 @@ sections! {
     BaseText 1 "text of the bases";
 }
 
-/// Words of the header before its seals: magic, checksum of what follows, number of elements of each section.
+/// Words of the header before the page checksums: magic, checksum of what follows, number of elements of each section.
 pub(crate) const WORDS: usize = 2 + SECTIONS.len();
 
-/// Numbers of elements of the sections.
+/// Numbers of elements of the sections, in their order.
 pub(crate) type GlobalCounts = [usize; SECTIONS.len()];
 
-/// Where the sections lie: the end of the seals, then each section, padded to 8 bytes.
+/// End of the page checksums and byte ranges of the sections, each padded to 8 bytes; `None` when a sum overflows.
 pub(crate) fn ranges(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
     let mut body = 0usize;
     let mut ranges = [const { 0..0 }; SECTIONS.len()];
@@ -82,16 +83,16 @@ pub(crate) fn ranges(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SEC
     Some((front, ranges))
 }
 
-/// What is wrong with the bytes of a merged file, by themselves.
+/// Checks header and every page of the bytes of a global index file, without its segments.
 ///
 /// # Errors
-/// A sentence.
+/// A sentence that says what is wrong.
 pub(crate) fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
     let (_, _, checksums) = header_bytes(bytes)?;
     checksums.verify_all(bytes).map_err(|damaged| damaged.0)
 }
 
-/// Reads and checks a header: numbers of elements, places and seals of the sections.
+/// Reads a header and checks its checksum: numbers of elements, byte ranges and page checksums of the sections.
 fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.len()], PageChecksums), &'static str> {
     let (words, _) = bytes.get(..WORDS * 8).ok_or("it is shorter than its header")?.as_chunks::<8>();
     let word = |index: usize| u64::from_le_bytes(words[index]);
@@ -113,7 +114,7 @@ fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.l
     Ok((counts, ranges, PageChecksums::new(WORDS * 8, front..end)))
 }
 
-/// The merged facts of a generation, mapped.
+/// The global index of an index meta, mapped.
 pub struct GlobalIndex {
     bytes: IndexBytes,
     counts: GlobalCounts,
@@ -122,24 +123,24 @@ pub struct GlobalIndex {
     heads: Vec<SegmentHeader>,
 }
 
-/// Numbers of the first row, DELETE entry, target, owner and base of each segment.
+/// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
 pub struct SegmentOffsets {
-    /// First row.
+    /// First row of each segment.
     pub row: Vec<usize>,
-    /// First DELETE entry, counted from the first of the store.
+    /// First DELETE entry of each segment, counted from the first of the store.
     pub tombstone: Vec<usize>,
-    /// First target.
+    /// First Provenance target of each segment.
     pub target: Vec<usize>,
-    /// First owner.
+    /// First owner of each segment.
     pub owner: Vec<usize>,
-    /// First base.
+    /// First reference base of each segment.
     pub base: Vec<usize>,
-    /// Rows of the store.
+    /// Number of rows of the store.
     pub rows: usize,
 }
 
 impl SegmentOffsets {
-    /// Counts through the heads of the segments.
+    /// Sums the counts of the segment headers, in store order.
     pub fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader> + Clone) -> SegmentOffsets {
         let starts = |count: &dyn Fn(&SegmentHeader) -> u64| {
             let mut sum = 0;
@@ -164,10 +165,10 @@ impl SegmentOffsets {
 }
 
 impl GlobalIndex {
-    /// Opens a merged file by its header and its table of segments, which must be those of `entries`.
+    /// Opens a global index file by its header and its table of segments, which must be those of `entries`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong; the caller merges again.
+    /// A sentence that says what is wrong; the caller builds it again.
     pub fn open(bytes: IndexBytes, entries: &[SegmentMeta]) -> Result<GlobalIndex, &'static str> {
         let (counts, ranges, checksums) = header_bytes(&bytes)?;
         let mut global = GlobalIndex { bytes, counts, ranges, checksums, heads: Vec::new() };
@@ -185,7 +186,7 @@ impl GlobalIndex {
         Ok(global)
     }
 
-    /// Whether the sections are as long as one another and the segments ask for.
+    /// Checks the lengths of the sections against one another and the segment headers.
     fn check_sizes(&self) -> Result<(), &'static str> {
         let sum = |count: &dyn Fn(&SegmentHeader) -> u64| {
             self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)))
@@ -204,7 +205,7 @@ impl GlobalIndex {
         if sound { Ok(()) } else { Err("its sections differ in length") }
     }
 
-    /// Checks everything: pages, and the relations that later indexing relies on.
+    /// Checks every page, and the relations between sections that later indexing relies on.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
@@ -238,7 +239,7 @@ impl GlobalIndex {
         if sound { Ok(()) } else { Err("a number points nowhere") }
     }
 
-    /// The headers of the segments.
+    /// Copies of the segment headers, in store order.
     pub fn heads(&self) -> &[SegmentHeader] {
         &self.heads
     }
@@ -253,10 +254,10 @@ impl GlobalIndex {
         &self.bytes
     }
 
-    /// Proves elements of a section.
+    /// Verifies the pages that hold a range of elements of a section.
     ///
     /// # Errors
-    /// [`Damaged`] when they are not what was written, or not there.
+    /// [`CorruptIndex`] if a page that is read fails its checksum, or the range exceeds the section.
     pub fn verify(&self, section: Section, elements: Range<usize>) -> Result<(), CorruptIndex> {
         if elements.start > elements.end || elements.end > self.count(section) {
             return Err(CorruptIndex("a number points nowhere"));
@@ -265,17 +266,17 @@ impl GlobalIndex {
         self.checksums.verify(&self.bytes, start + elements.start * width..start + elements.end * width)
     }
 
-    /// A section of `u32`s as it lies there: what has not been proven may be anything.
+    /// A section of `u32`, unverified: elements on pages that were not verified may be any value.
     pub fn words(&self, section: Section) -> &[u32] {
         view(&self.bytes[self.ranges[section as usize].clone()]).expect("aligned")
     }
 
-    /// A section of `u64`s as it lies there: what has not been proven may be anything.
+    /// A section of `u64`, unverified: elements on pages that were not verified may be any value.
     pub fn longs(&self, section: Section) -> &[u64] {
         view(&self.bytes[self.ranges[section as usize].clone()]).expect("aligned")
     }
 
-    /// Proven `u32`s of a section.
+    /// A range of a section of `u32`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -284,7 +285,7 @@ impl GlobalIndex {
         Ok(&self.words(section)[elements])
     }
 
-    /// Proven `u64`s of a section.
+    /// A range of a section of `u64`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -293,7 +294,7 @@ impl GlobalIndex {
         Ok(&self.longs(section)[elements])
     }
 
-    /// A proven `u32` of a section.
+    /// One element of a section of `u32`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -301,7 +302,7 @@ impl GlobalIndex {
         Ok(self.verified_words(section, offset..offset + 1)?[0])
     }
 
-    /// The first element of an ascending section of `u64`s that is not less than `key`.
+    /// Index of the first element of an ascending section of `u64` that is not less than `key`.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -309,7 +310,7 @@ impl GlobalIndex {
         self.lower_bound_in(section, key, 0..self.longs(section).len())
     }
 
-    /// The same among some elements.
+    /// As [`GlobalIndex::lower_bound`], among a range of elements.
     fn lower_bound_in(&self, section: Section, key: u64, among: Range<usize>) -> Result<usize, CorruptIndex> {
         let longs = self.longs(section);
         let (mut low, mut high) = (among.start, among.end);
@@ -324,7 +325,7 @@ impl GlobalIndex {
         Ok(low)
     }
 
-    /// The pairs of `section` whose first number lies in `records`, as they lie there.
+    /// The packed pairs of `section` whose first number (the upper half) lies in `records`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -333,7 +334,7 @@ impl GlobalIndex {
             return Ok(&[]);
         }
         let first = self.lower_bound(section, (records.start as u64) << 32)?;
-        // The end is near for few records: look for it in steps that double.
+        // The end is near for few records: search it in steps that double.
         let (key, count) = ((records.end as u64) << 32, self.count(section));
         let (mut all_below, mut step) = (first, 1);
         while all_below + step <= count
@@ -346,7 +347,7 @@ impl GlobalIndex {
         self.verified_longs(section, first..end.max(first))
     }
 
-    /// The next record of the same resource.
+    /// The next record of the same resource, by lastUpdated and version; `None` for the last.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -354,7 +355,7 @@ impl GlobalIndex {
         Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| low_u32(*pair) as usize))
     }
 
-    /// The totals of the whole store.
+    /// The counts of the whole store, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -381,33 +382,33 @@ impl GlobalIndex {
     }
 }
 
-/// What holds of the whole store once every record of it counts: every segment is seen, and T lies behind every instant.
+/// Counts over the whole store. They hold for a snapshot that has every segment and whose T is after every instant.
 #[derive(Clone, Copy)]
 pub struct SectionTotals<'a>(&'a [u64]);
 
 impl SectionTotals<'_> {
-    /// Rows of a type.
+    /// Rows of the resource type of this index.
     pub fn rows(&self, index: usize) -> u64 {
         self.0[index * TYPE_TOTALS]
     }
 
-    /// Rows of a type that a later version follows.
+    /// Rows of the resource type of this index that a later version follows.
     pub fn superseded(&self, index: usize) -> u64 {
         self.0[index * TYPE_TOTALS + 1]
     }
 
-    /// Rows of a type that no later version follows, but a DELETE entry with a relative reference.
+    /// Rows of the type of this index that no later version follows, but a DELETE entry with a relative reference.
     pub fn deleted(&self, index: usize) -> u64 {
         self.0[index * TYPE_TOTALS + 2]
     }
 
-    /// Faulty lines of a kind.
+    /// Faulty lines of the fault kind of this index.
     pub fn faults(&self, kind: usize) -> u64 {
         self.0[ResourceType::COUNT * TYPE_TOTALS + kind]
     }
 
-    /// DELETE entries in successions under bases other than the empty one: with any, the numbers above depend on
-    /// whose bases are ours.
+    /// DELETE entries in version chains under bases other than the empty one. If there is any, the counts above depend on
+    /// which bases belong to this store.
     pub fn foreign_deletions(&self) -> u64 {
         self.0[TOTALS_WORDS - 1]
     }

@@ -1,25 +1,25 @@
-//! The one place that knows how a segment lies on disk: a header, seals, then columns, each aligned to 8 bytes.
+//! Layout of a segment on disk: a header, page checksums, then columns, each aligned to 8 bytes. No other file knows it.
 //!
-//! All integers are little-endian. Offsets derive from the lengths before them; a reader checks magic, version,
-//! lengths and the header's checksum, and the seal of every page that it reads, before it believes anything.
-//! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
+//! All integers are little-endian. Offsets derive from the lengths before them. A reader checks magic, version, lengths and
+//! the checksum of the header here, and each page when it first reads it (`page_checksums`). Tests compare
+//! `src/docs/format.md` with [`COLUMNS`] and [`SegmentHeader`].
 
 use crate::casts::{to_u32, to_usize};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, write_checksums};
 
-/// First bytes of a segment.
+/// Magic bytes at the start of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
 pub const VERSION: u32 = 3;
 
-/// A column: what it holds, bytes an element, and what an element stands for.
+/// Description of a column, as `inspect` and the format document print it.
 pub(crate) struct ColumnInfo {
     /// Name as `inspect` and the format document print it.
     pub name: &'static str,
     /// Bytes of one element.
     pub width: usize,
-    /// What there is one element of.
+    /// The item that each element belongs to.
     pub per: &'static str,
     /// Meaning, as the format document states it; a test compares the two.
     #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that compares the format document"))]
@@ -33,11 +33,11 @@ macro_rules! columns {
         #[repr(usize)]
         #[allow(missing_docs)]
         pub enum Column { $($column),* }
-        /// Their descriptions.
+        /// Descriptions of the columns, in their order.
         pub(crate) const COLUMNS: &[ColumnInfo] = &[
             $(ColumnInfo { name: $name, width: $width, per: $per, holds: $holds }),*
         ];
-        /// All of them.
+        /// All columns in their order.
         pub(crate) const ALL_COLUMNS: [Column; COLUMNS.len()] = [$(Column::$column),*];
     };
 }
@@ -84,25 +84,25 @@ pub(crate) const COLUMN_COUNT: usize = COLUMNS.len();
 
 /// Flags of a row: two bits of id class, then these.
 pub(crate) mod flag {
-    /// The id's class.
+    /// Mask of the class of the id.
     pub(crate) const ID_CLASS: u8 = 0b11;
-    /// More fraction digits than ticks hold: see the `exact` column.
+    /// lastUpdated has more fraction digits than ticks hold: see the `exact` column.
     pub(crate) const EXACT: u8 = 1 << 2;
     /// `meta.lastUpdated` is there but no legal instant; it counts as none (reading 1).
     pub(crate) const ILLEGAL_UPDATED: u8 = 1 << 3;
-    /// White space stands before the line's `{`.
+    /// The line has white space before its `{`.
     pub(crate) const LEADING_SPACE: u8 = 1 << 4;
 }
 
-/// Top bits of `sorted_ref`.
+/// Top bits of `sorted_ref`: which columns the number in the other bits indexes.
 pub(crate) mod kind {
     /// The mask of the two bits.
     pub(crate) const MASK: u32 = 3 << 30;
-    /// A resource.
+    /// The number is that of a row.
     pub(crate) const ROW: u32 = 0;
-    /// A DELETE entry.
+    /// The number is that of a DELETE entry.
     pub(crate) const TOMBSTONE: u32 = 2 << 30;
-    /// A target of a Provenance.
+    /// The number is that of a Provenance target.
     pub(crate) const TARGET: u32 = 3 << 30;
 }
 
@@ -111,11 +111,11 @@ pub(crate) const BASE_BITS: u32 = (1 << 30) - 1;
 
 macro_rules! head {
     ($($(#[$doc:meta])* $field:ident;)*) => {
-        /// Fixed part of the header, before the column table. Of a merged file, what it repeats of each segment.
+        /// The words of a segment header, before the lengths of the columns. The global index has a copy of them for each segment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct SegmentHeader { $($(#[$doc])* pub $field: u64,)* }
 
-        /// Words of a [`SegmentHeader`].
+        /// Number of words of a [`SegmentHeader`].
         pub(crate) const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
 
         /// Names of the words of a [`SegmentHeader`], in their order.
@@ -123,12 +123,12 @@ macro_rules! head {
         const HEAD_NAMES: [&str; HEAD_WORDS] = [$(stringify!($field)),*];
 
         impl SegmentHeader {
-            /// Its words as they lie on disk.
+            /// The words of the header in their order on disk.
             pub fn words(&self) -> [u64; HEAD_WORDS] {
                 [$(self.$field),*]
             }
 
-            /// The head of these words.
+            /// The header that consists of these words.
             pub fn from_words(words: &[u64; HEAD_WORDS]) -> SegmentHeader {
                 let [$($field),*] = *words;
                 SegmentHeader { $($field),* }
@@ -160,7 +160,7 @@ head! {
     illegal_updated;
     /// Greatest last_updated of the rows (an `i64`), the least value when none has one.
     updated_max;
-    /// Rows.
+    /// Resource rows.
     rows;
     /// DELETE entries.
     tombstones;
@@ -168,23 +168,23 @@ head! {
     tombstones_undated;
     /// Greatest instant of the DELETE entries (an `i64`), the least value when none has one.
     tombstone_updated_max;
-    /// Owners of versions that have left, as DELETE entries remember them.
+    /// Owners of versions that a pack dropped, recorded beside DELETE entries.
     left;
     /// Targets of Provenances.
     targets;
-    /// Owners.
+    /// Owners in the dictionary of the segment.
     owners;
-    /// Reference bases.
+    /// Reference bases, the empty one included.
     bases;
-    /// Types of its rows, a bit each: the first 64.
+    /// Bits of the resource types that any row has: types 0 to 63.
     types_0;
-    /// The next 64.
+    /// Bits of the resource types 64 to 127.
     types_1;
-    /// The others.
+    /// Bits of the resource types 128 to 191.
     types_2;
-    /// Flags that any of its rows has.
+    /// Flags ([`flag`]) that any of its rows has.
     flags;
-    /// Rows that nobody owns.
+    /// Rows without an owner.
     unowned;
     /// Bytes of its rows, a newline after each included.
     row_bytes;
@@ -203,17 +203,17 @@ impl SegmentHeader {
         self.tombstone_updated_max as i64
     }
 
-    /// The types of its rows, a bit each.
+    /// Resource types that any row has, a bit each.
     pub fn types(&self) -> [u64; 3] {
         [self.types_0, self.types_1, self.types_2]
     }
 
-    /// Whether it has rows of the type of this number.
+    /// Whether any row has the resource type of this index.
     pub fn has_type(&self, index: usize) -> bool {
         self.types()[index / 64] >> (index % 64) & 1 != 0
     }
 
-    /// The type that all of its rows have, if they have one.
+    /// The resource type that all rows have; `None` when they have several, or there is no row.
     pub fn only_type(&self) -> Option<ResourceType> {
         let words = self.types();
         let i = words.iter().position(|word| *word != 0)?;
@@ -223,35 +223,35 @@ impl SegmentHeader {
         }
     }
 
-    /// Whether its rows lie one behind the other, each with a newline, and nothing else does.
+    /// Whether the range of the file is exactly its rows, each with one newline: no blank, faulty or other bytes between.
     pub fn is_dense(&self) -> bool {
         self.end.checked_sub(self.start) == Some(self.row_bytes)
     }
 
-    /// How many types its rows have.
+    /// Number of different resource types of its rows.
     pub fn type_count(&self) -> u32 {
         self.types().iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Notes that it has rows of the type of this number.
+    /// Sets the bit of the resource type of this index.
     pub fn add_type(&mut self, index: usize) {
         *[&mut self.types_0, &mut self.types_1, &mut self.types_2][index / 64] |= 1 << (index % 64);
     }
 }
 
-/// Rows that one element of `updated_max` speaks for.
+/// Rows that one element of `updated_max` covers.
 pub(crate) const ZONE_ROWS: usize = 64;
-/// Bytes of the header with the column table; the seals follow.
+/// Bytes of the header with the lengths of the columns; the page checksums follow.
 pub(crate) const HEADER_BYTES: usize = 8 + 8 + 8 + HEAD_WORDS * 8 + COLUMN_COUNT * 8;
-/// Offset of the checksum (xxh3 of the rest of the header and of the seals).
+/// Offset of the checksum of the header (xxh3 of the header behind it and of the page checksums).
 const CHECKSUM_AT: usize = 16;
 
-/// Bytes of the header and the seals of a segment whose columns take so many bytes.
+/// Bytes of the header and the page checksums of a segment whose padded columns take `body` bytes.
 fn front_bytes(body: usize) -> usize {
     HEADER_BYTES + (checksum_count(body) * 4).next_multiple_of(8)
 }
 
-/// Lays the header and the columns out in one run of bytes, in the memory of `out`.
+/// Encodes header, page checksums and columns of a segment, in the memory of `out`. Sets the size of the header.
 pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
     let body: usize = columns.iter().map(|column| column.len().next_multiple_of(8)).sum();
     let front = front_bytes(body);
@@ -277,7 +277,7 @@ pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], m
     out
 }
 
-/// Writes the seals and the checksum of a segment whose columns begin at `front`.
+/// Writes the page checksums and the checksum of the header of a segment whose columns begin at `front`.
 pub fn seal_segment(segment: &mut [u8], front: usize) {
     let (head, body) = segment.split_at_mut(front);
     write_checksums(&mut head[HEADER_BYTES..], body);
@@ -285,24 +285,26 @@ pub fn seal_segment(segment: &mut [u8], front: usize) {
     head[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Whether every checksum and seal of the segment that `bytes` begin with holds.
+/// Whether the header and every page of the segment at the start of `bytes` match their checksums.
 pub(crate) fn is_intact(bytes: &[u8], ranges: &ColumnRanges) -> bool {
     let checksums = PageChecksums::new(HEADER_BYTES, ranges.front..to_usize(ranges.head.size));
     ranges.front_intact(bytes) && checksums.verify_all(bytes).is_ok()
 }
 
-/// Where the columns of a segment lie, relative to its first byte.
+/// Byte ranges of the columns of a segment, relative to its first byte.
 #[derive(Clone, Debug)]
 pub struct ColumnRanges {
-    /// The header's fixed part.
+    /// The words of the header.
     pub head: SegmentHeader,
     front: usize,
     columns: [(usize, usize); COLUMN_COUNT],
 }
 
 impl ColumnRanges {
-    /// Reads a header. `bytes` begins with the segment and may go on behind it. Checks everything but the checksum;
-    /// the error says what is wrong.
+    /// Reads a header. `bytes` begins with the segment and may be longer. Checks everything but the checksum.
+    ///
+    /// # Errors
+    /// A sentence when magic, version or lengths are not those of a segment that lies in `bytes`.
     pub fn read(bytes: &[u8]) -> Result<ColumnRanges, &'static str> {
         let word = |k: usize| bytes.get(k..k + 8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
         if bytes.len() < HEADER_BYTES {
@@ -363,24 +365,24 @@ impl ColumnRanges {
         Ok(ranges)
     }
 
-    /// Where the columns begin, relative to the segment.
+    /// Offset of the first column, behind header and page checksums.
     pub fn front(&self) -> usize {
         self.front
     }
 
-    /// Whether the checksum of the header and seals of `bytes` (which begin with the segment) holds.
+    /// Whether header and page checksums of the segment at the start of `bytes` match the checksum of the header.
     pub fn front_intact(&self, bytes: &[u8]) -> bool {
         let stored = u64::from_le_bytes(bytes[CHECKSUM_AT..CHECKSUM_AT + 8].try_into().expect("8 bytes"));
         checksum(&bytes[CHECKSUM_AT + 8..self.front]) == stored
     }
 
-    /// Byte range of a column.
+    /// Byte range of a column, without padding.
     pub fn column(&self, column: Column) -> std::ops::Range<usize> {
         let (offset, len) = self.columns[column as usize];
         offset..offset + len
     }
 
-    /// Number of elements of a column.
+    /// Number of elements of a column, from its length in bytes.
     pub fn count(&self, column: Column) -> usize {
         self.columns[column as usize].1 / COLUMNS[column as usize].width
     }

@@ -1,8 +1,8 @@
-//! Scans the parts of a store that no segment covers yet, on all threads, into new segments.
+//! Scans ranges of store files, on all threads, into new segments of one container file.
 //!
-//! Workers are pure functions from a span to encoded segments; one writer appends them to a container file in whatever
-//! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
-//! bytes per second times the threads; memory: one segment's columns a thread, and a few encoded ones on their way.
+//! Each range becomes segments independently of the others; one writer appends them to the container in order of arrival,
+//! and their file and offset give their order in the store. Throughput is bounded by the scanner times the threads; memory
+//! by the columns of one segment a thread and a few encoded segments in the channel.
 
 use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
@@ -36,19 +36,19 @@ const SEGMENT_SPAN_MAX: u64 = 1 << 31;
 pub(crate) struct WrittenSegment {
     /// Index of the file among the store's files.
     pub file: usize,
-    /// Offset in the container.
+    /// Offset in the container file.
     pub at: u64,
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in the (uncompressed) file.
     pub end: u64,
-    /// Hash of the bytes between them.
+    /// xxh3 (64 bit) of the bytes between them.
     pub content: u64,
-    /// Whether it is a tail.
+    /// Whether it is the last line of a plain file, without its newline.
     pub tail: bool,
 }
 
-/// Result of a scan.
+/// Segments that a scan wrote, and files that it cannot extend later.
 #[derive(Default)]
 pub(crate) struct ScanResult {
     /// The new segments, in no order.
@@ -57,22 +57,22 @@ pub(crate) struct ScanResult {
     pub open_ended: Vec<usize>,
 }
 
-/// How a scan is run.
+/// Options and counters of a scan.
 pub(crate) struct ScanOptions<'a> {
-    /// Scanner kernel.
+    /// Scanner kernel to extract lines with.
     pub kernel: Kernel,
-    /// What is checked.
+    /// How strictly resources are checked.
     pub validate: Validate,
     /// Bytes of store files scanned so far.
     pub progress: &'a AtomicU64,
-    /// Set from outside to stop.
+    /// Set by another thread to stop the scan.
     pub cancel: &'a AtomicBool,
 }
 
 /// Scans `spans` on the current rayon pool and appends the segments to the container `name`.
 ///
 /// # Errors
-/// The first failure to read the store or write the index, or the wish to stop.
+/// When a store file cannot be read, the container cannot be written, or `options.cancel` is set.
 pub(crate) fn scan(
     files: &StoreFiles,
     spans: &[ScanRange],
@@ -82,7 +82,7 @@ pub(crate) fn scan(
 ) -> Result<ScanResult, IndexError> {
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
     let mut container = dir.create_blocks(name).map_err(failed_write)?;
-    // Bounded: a slow disk holds the workers back instead of filling the memory.
+    // Bounded: workers wait for a slow disk instead of filling the memory.
     let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, EncodedSegment)>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
     let (recycle, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
@@ -121,7 +121,7 @@ pub(crate) fn scan(
                         }
                         RangeKind::Packed { table, frames } => {
                             scan_packed(source, table, frames.clone(), worker, options, &mut emit)?;
-                            // What is put behind a table makes another file of it.
+                            // Bytes behind the table would make another file of it: it is never extended.
                             Ok(Some(span.file))
                         }
                     }
@@ -130,14 +130,16 @@ pub(crate) fn scan(
             .filter_map(Result::transpose)
             .collect::<Result<Vec<usize>, IndexError>>();
         drop(sender);
-        // A failed write closes the channel, and the workers then stop with `Stopped`: the cause goes first.
+        // A failed write closes the channel, and workers then fail with `Stopped`: the cause is returned first.
         let segments = writer.join().expect("the writer does not panic")?;
         Ok(ScanResult { segments, open_ended: open_ended? })
     })
 }
 
+/// Receives each encoded segment of a range.
 type SegmentSink<'a> = &'a mut dyn FnMut(EncodedSegment) -> Result<(), IndexError>;
 
+/// Scans a byte range of a plain file.
 fn scan_plain(
     source: &StoreFile,
     range: Range<u64>,
@@ -146,8 +148,8 @@ fn scan_plain(
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
     let mut lines = LineSplitter::new(worker, range.start);
-    // Read rather than mapped: one copy that stays in the second-level cache costs less than faulting pages in, and the
-    // scan then waits for no memory. A line that a piece cuts is moved to the front of the next.
+    // Read, not mapped: a copy that stays in the second-level cache costs less than page faults. A line that a piece cuts
+    // is moved to the front of the next piece.
     let mut buffer = vec![0; 2 * SCAN_BYTES];
     let mut carried = 0;
     let mut position = range.start;
@@ -161,7 +163,7 @@ fn scan_plain(
         let filled = carried + len;
         let lines_end = match memrchr(b'\n', &buffer[carried..filled]) {
             Some(newline) if position < range.end => carried + newline + 1,
-            // No line ends here, or the last does: the line goes through the scanner in pieces.
+            // No line ends in this piece, or the range does: the line is fed in pieces.
             _ => filled,
         };
         lines.push(&buffer[..lines_end], SEGMENT_SPAN_MAX);
@@ -175,7 +177,7 @@ fn scan_plain(
     lines.finish().into_iter().try_for_each(emit)
 }
 
-/// Whether the file ended with a whole member and a whole line.
+/// Scans a compressed file from a seek point to its end; whether it ended with a whole member and a whole line.
 fn scan_compressed(
     source: &StoreFile,
     compression: Compression,
@@ -218,7 +220,7 @@ fn scan_compressed(
     }
     let mut closed = !lines.inside_line();
     if compression == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
-        // It is read here because its table could not be.
+        // A packed file is scanned here only if its table cannot be used.
         lines.damaged_table();
         closed = false;
     }
@@ -226,7 +228,7 @@ fn scan_compressed(
     Ok(closed)
 }
 
-/// Frames of a packed file. One that is damaged is one fault, and the next one is found by the table.
+/// Scans frames of a packed file. A damaged one is one fault; the table gives the offset of the next.
 fn scan_packed(
     source: &StoreFile,
     table: &SeekTable,

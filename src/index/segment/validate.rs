@@ -1,5 +1,5 @@
-//! The relations between the columns of a segment that make every later index legal: what seals cannot tell of a file
-//! that was forged together with them. Only files that somebody may have touched are checked this far.
+//! Checks the relations between the columns of a segment on which later indexing relies. Page checksums do not find a file
+//! that was forged together with them, so a segment whose file may have been changed is checked here, too.
 
 use crate::casts::low_u32;
 use crate::extract::fault::FaultKind;
@@ -10,9 +10,13 @@ use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, k
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 impl Columns<'_> {
-    /// The relations that make every later index legal. One pass over the columns; a file whose seals hold fails only
-    /// if it was forged.
+    /// Checks that lengths of columns fit, every number is in range, sorted columns are sorted, and the header agrees with
+    /// the rows. One pass over the columns, whose pages the caller has verified; only a forged file fails.
+    ///
+    /// # Errors
+    /// A sentence that names the first relation that does not hold.
     pub(crate) fn check_relations(&self, head: &SegmentHeader) -> Result<(), &'static str> {
+        // 1. Lengths of columns.
         let rows = self.place.len();
         let owners = self.owner_hash.len();
         let tombs = self.tomb_type.len();
@@ -37,6 +41,7 @@ impl Columns<'_> {
         {
             return Err("its columns differ in length");
         }
+        // 2. Starts of lists ascend, and numbers are in range.
         let ordered = self.owner_start.windows(2).all(|pair| pair[0] <= pair[1]);
         if !ordered || self.owner_start[0] != 0 || self.owner_start[rows] as usize != self.owner.len() {
             return Err("its owners do not fit");
@@ -63,7 +68,7 @@ impl Columns<'_> {
         {
             return Err("a number points nowhere");
         }
-        // What the header says of them is asked in place of the columns.
+        // 3. The header: queries read its summary in place of the columns.
         let mut found = SegmentHeader::default();
         self.resource_type.iter().for_each(|at| found.add_type(*at as usize));
         found.flags = self.flags.iter().fold(0, |sum, flags| sum | u64::from(*flags));
@@ -73,6 +78,7 @@ impl Columns<'_> {
         if reported(&found) != reported(head) {
             return Err("its header does not speak for its rows");
         }
+        // 4. Prior owners, sorted by DELETE entry.
         let (left, _) = self.tomb_left.as_chunks::<2>();
         let owned = |at: u64| {
             let owner = (at >> 32) as u32;
@@ -83,6 +89,7 @@ impl Columns<'_> {
         {
             return Err("an owner of what has left points nowhere");
         }
+        // 5. Sorted names.
         let refs = self.sorted_ref.iter().all(|at| {
             let number = (at & !kind::MASK) as usize;
             match at & kind::MASK {
@@ -95,6 +102,7 @@ impl Columns<'_> {
         if !refs || !self.sorted_hash.is_sorted() || !self.owner_hash.is_sorted() {
             return Err("its order does not hold");
         }
+        // 6. Texts lie in the heap, and ids are legal.
         let heap = |at: u32, len: u32| u64::from(at) + u64::from(len) <= self.heap.len() as u64;
         let ids = |ids: &[[u8; 16]], class: &dyn Fn(usize) -> u32| {
             ids.iter().enumerate().all(|(at, id)| match IdClass::from_bits(class(at)) {
