@@ -1,7 +1,7 @@
-//! An opened index, and the snapshot that one export sees of it.
+//! The opened index ([`Index`]) and the view that one export has of it ([`Snapshot`]).
 //!
-//! A snapshot is the segments visible to an export and its transactionTime T; with them every question about a row
-//! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
+//! A snapshot is the set of visible segments and the transactionTime T. With both, the state of a row at T, its owners and
+//! whether it is late are fixed, whatever is appended to the store later. Opening and refreshing are in `open` and `refresh`.
 
 use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
@@ -24,23 +24,27 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-/// One consistent index of a store. Its files, and those of the store, are read as they are asked.
+/// One consistent, opened index of a store. Index pages and store files are read on first use.
 pub struct Index {
     meta: IndexMeta,
     segments: Vec<Segment>,
     global: GlobalIndex,
     files: StoreFiles,
-    /// Restarts of each compressed file, ascending.
+    /// Seek points of each compressed file, ascending; empty for a plain one.
     restarts: Vec<Vec<SeekPoint>>,
+    /// Reference bases of the store, the empty one first.
     bases: Vec<String>,
+    /// For each base of each segment its number in `bases`.
     base_numbers: Vec<u32>,
     starts: SegmentOffsets,
+    /// Whether the index is on disk.
     durable: bool,
-    /// Tables of packed files, read when first asked for.
+    /// Seek tables of packed files, read on first use.
     tables: Vec<OnceLock<Option<Box<SeekTable>>>>,
 }
 
 impl Index {
+    /// An index of opened segments, in the order of `meta`. Reads seek points and bases.
     pub(crate) fn new(
         meta: IndexMeta,
         segments: Vec<Segment>,
@@ -69,44 +73,45 @@ impl Index {
         Ok(Index { tables, meta, segments, global, files, restarts, bases, base_numbers, starts, durable })
     }
 
-    /// Resource rows of all segments.
+    /// Number of resource rows of all segments, visible or not.
     pub fn rows(&self) -> usize {
         self.starts.rows
     }
 
-    /// Number of segments.
+    /// Number of segments of the index.
     pub fn segment_count(&self) -> usize {
         self.segments.len()
     }
 
-    /// The segments, in store order.
+    /// The opened segments, in store order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// What the generation says of a segment.
+    /// The entry of a segment in the index meta.
     pub fn entry(&self, segment: usize) -> &SegmentMeta {
         &self.meta.segments[segment]
     }
 
-    /// The generation.
+    /// The index meta that this index was opened from.
     pub fn generation(&self) -> &IndexMeta {
         &self.meta
     }
 
-    /// The merged facts.
+    /// The global index over the segments.
     pub fn global(&self) -> &GlobalIndex {
         &self.global
     }
 
-    /// The segments that a record names, by their numbers here; `None` for those that are not here as they were.
+    /// For each segment of a record its number in this index; `None` if the index has no segment of that file, range and
+    /// content.
     pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
         let entries = self.meta.segments.iter().enumerate();
         let mut known: HashMap<_, usize> =
             entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
         let wanted = record.segments.iter();
-        // Each stands once in a snapshot.
+        // A segment occurs once in a snapshot.
         wanted.map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail))).collect()
     }
 
@@ -115,8 +120,7 @@ impl Index {
         &self.meta.files[file].name
     }
 
-    /// A store file, opened when it is first asked for. Should it be another by then than the one that was indexed,
-    /// [`Index::verify_unchanged`] tells.
+    /// A store file, opened on first use. [`Index::verify_unchanged`] finds out if it is no longer the one that was indexed.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -124,26 +128,26 @@ impl Index {
         self.files.source(file)
     }
 
-    /// Compression of a store file.
+    /// Compression of a store file, by its name.
     pub fn compression(&self, file: usize) -> Compression {
         self.files.compression(file)
     }
 
-    /// The table of a packed file, `None` when the file has none that can be used.
+    /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file unreadable.
     pub fn packed(&self, file: usize) -> Option<&SeekTable> {
         if self.compression(file) != Compression::Zstd {
             return None;
         }
-        // A file that cannot be read tells so when its rows are.
+        // An unreadable file fails when its rows are read.
         let open = || SeekTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
         self.tables[file].get_or_init(open).as_deref()
     }
 
-    /// The last restart of a compressed file at or before an uncompressed offset.
+    /// The last seek point of a compressed file at or before an uncompressed offset.
     pub fn restart_before(&self, file: usize, offset: u64) -> SeekPoint {
         let list = &self.restarts[file];
         let after = list.partition_point(|restart| restart.uncompressed <= offset);
-        // Several restarts may share an uncompressed offset (empty members); any of them serves.
+        // Several seek points may share an uncompressed offset (empty members); any of them will do.
         if after == 0 { SeekPoint { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
     }
 
@@ -152,17 +156,17 @@ impl Index {
         &self.bases
     }
 
-    /// Number of a segment's base among [`Index::bases`].
+    /// Number among [`Index::bases`] of base `base` of a segment.
     pub fn base_number(&self, segment: usize, base: u32) -> u32 {
         self.base_numbers[self.starts.base[segment] + base as usize]
     }
 
-    /// Numbers of the first row, DELETE entry, target and owner of each segment.
+    /// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
     pub fn starts(&self) -> &SegmentOffsets {
         &self.starts
     }
 
-    /// The segment that holds a row, and the row's number in it.
+    /// The segment that holds a row (counted over the store), and the number of the row in it.
     pub fn locate(&self, row: usize) -> (usize, usize) {
         let segment = self.starts.row.partition_point(|start| *start <= row) - 1;
         (segment, row - self.starts.row[segment])
@@ -186,10 +190,11 @@ impl Index {
         (segment, offset - self.starts.target[segment])
     }
 
-    /// The number of a patient named by a base (a number among [`Index::bases`]) and an id.
+    /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if no row
+    /// names it.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
         let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
         let first = self.global.lower_bound(Section::PatientHash, hash)?;
@@ -204,51 +209,51 @@ impl Index {
         Ok(None)
     }
 
-    /// How many patients the dictionary has: every (base, id) that a reference or a Patient row names.
+    /// Number of patients of the dictionary: every (base, id) that a reference or a Patient row names.
     pub fn patients(&self) -> usize {
         self.global.count(Section::PatientHash)
     }
 
-    /// The owners (counted over the store) that are a patient of the dictionary, one in each segment that names it.
+    /// Owners (counted over the store) that are this patient of the dictionary, one for each segment that names it.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
         let offset = patient as usize;
         let span = self.global.verified_words(Section::PatientStart, offset..offset + 2)?;
         self.global.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
     }
 
-    /// The patient that an owner of a segment is.
+    /// The patient of the dictionary that an owner of a segment is.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn patient_of_owner(&self, segment: usize, owner: u32) -> Result<u32, CorruptIndex> {
         self.global.word(Section::OwnerPatient, self.starts.owner[segment] + owner as usize)
     }
 
-    /// The id of a patient of the dictionary.
+    /// Logical id of a patient of the dictionary.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
         let first = self.owners_of_patient(patient)?.first().ok_or(CorruptIndex("a patient has no name"))?;
         let (segment, owner) = self.locate_owner(*first as usize);
         self.segments[segment].owner_id(owner)
     }
 
-    /// Files in the store's tree that are no data files.
+    /// Paths in the store, relative to it, that the walk ignored because they are no data files.
     pub fn ignored_files(&self) -> &[String] {
         self.files.ignored_names()
     }
 
-    /// Whether the index is kept on disk.
+    /// Whether the index is on disk and outlives the process.
     pub fn is_durable(&self) -> bool {
         self.durable
     }
 
-    /// Checks that every store file that was read still holds the bytes that its segments were made from, if it was
-    /// touched at all. Of a file that was not opened nothing has left, so nothing is asked of it.
+    /// Checks that every store file that was opened still holds the bytes that its segments were made from. Content is read
+    /// only if size or times have changed. Files that were not opened are not checked: no byte of them was exported.
     ///
     /// # Errors
     /// [`IndexError::Changed`] or [`IndexError::StoreFile`] with the file's name.
@@ -262,7 +267,7 @@ impl Index {
         Ok(())
     }
 
-    /// Hashes the bytes behind each segment of a file again.
+    /// Compares the content hash of each segment of a file with the bytes of the file now.
     ///
     /// # Errors
     /// As [`Index::verify_unchanged`].
@@ -275,6 +280,7 @@ impl Index {
             ),
         };
         let entries: Vec<&SegmentMeta> = self.meta.segments.iter().filter(|e| e.file == file).collect();
+        // 1. A plain file: each range by itself.
         if self.files.compression(file) == Compression::None {
             for entry in entries {
                 if entry.end > source.len() {
@@ -286,9 +292,11 @@ impl Index {
             }
             return Ok(());
         }
+        // 2. A packed file: frame by frame, so that damaged frames are skipped as the scan did.
         if let Ok(Some(table)) = SeekTable::open(source) {
             return self.verify_frames(source, &table, &entries).then_some(()).ok_or_else(|| changed("rewritten"));
         }
+        // 3. Any other compressed file is decoded from its start.
         let from = SeekPoint { compressed: 0, uncompressed: 0 };
         let Ok(mut decoder) = Decoder::new(source, self.files.compression(file), from) else {
             return Err(changed("truncated"));
@@ -319,7 +327,7 @@ impl Index {
         if next < entries.len() { Err(changed("truncated")) } else { Ok(()) }
     }
 
-    /// Whether the frames of a packed file hash to what the segments were made from; damaged ones have no bytes.
+    /// Whether the frames of a packed file have the content hashes of the segments; a damaged frame counts as no bytes.
     fn verify_frames(&self, source: &StoreFile, table: &SeekTable, entries: &[&SegmentMeta]) -> bool {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
         let mut hashes = entries.iter().map(|entry| (entry, Hasher64::new())).collect::<Vec<_>>();
@@ -346,30 +354,31 @@ impl Index {
     }
 }
 
-/// A snapshot as a job record keeps it, enough to take the same one again (CONS-08).
+/// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotRecord {
-    /// The transactionTime.
+    /// The transactionTime T, a FHIR instant.
     pub as_of: String,
-    /// What the index checked.
+    /// How strictly the index checked resources.
     pub validate: Validate,
-    /// Birth of the index, in ticks.
+    /// T of the first snapshot of the index, in ticks; `None` if it had none.
     pub birth: Option<i64>,
-    /// The segments.
+    /// The visible segments, in store order.
     #[serde(rename = "extents")]
     pub segments: Vec<SegmentRef>,
 }
 
 impl SnapshotRecord {
-    /// Name of the snapshot: a hash of the record as JSON, so its keys, their order and its words stay as they are.
+    /// Id of the snapshot: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their order and its words are part
+    /// of the id and must not change.
     fn snapshot_id(&self) -> String {
         let record = serde_json::to_vec(self).expect("a record is plain data");
         format!("{:032x}", crate::hash::xxh3_128(&record))
     }
 }
 
-/// A segment as a job record keeps it.
+/// A segment as a job record stores it: its range of a store file and the hash of the bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentRef {
@@ -377,52 +386,54 @@ pub struct SegmentRef {
     pub file: String,
     /// Start in the (uncompressed) file.
     pub start: u64,
-    /// End in it.
+    /// End in the (uncompressed) file.
     pub end: u64,
-    /// Hash of the bytes between.
+    /// xxh3 (64 bit) of the bytes between them.
     pub content: u64,
-    /// Whether it is the last line without a newline.
+    /// Whether it is the last line of a plain file, without a newline.
     pub tail: bool,
-    /// T of the first snapshot that held it, in ticks.
+    /// T of the first snapshot that held it, in ticks; `None` before the first.
     pub first_seen: Option<i64>,
 }
 
-/// What one export sees of a store.
+/// The view that one export has of a store: the visible segments of an index, as of T.
 #[derive(Clone)]
 pub struct Snapshot {
     index: Arc<Index>,
     as_of: Instant,
-    /// Visible segments; all of them unless the snapshot was taken again from a record.
+    /// For each segment whether it is visible; all are unless the snapshot was reopened from a record.
     visible: Arc<[bool]>,
 }
 
-/// A resource's state at some instant, as the ledger counts it (reading 10).
+/// State of a resource version at some instant, as the ledger counts it (reading 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {
-    /// It is the current version.
+    /// The current version of its resource.
     Current,
-    /// Its lastUpdated is later.
+    /// Its lastUpdated is after the instant.
     Future,
-    /// A later version is there.
+    /// A later version of the resource exists at the instant.
     Superseded,
-    /// It was deleted.
+    /// No later version exists, and a DELETE entry ended it.
     Deleted,
 }
 
 impl Snapshot {
-    /// Everything that an index holds, as of an instant.
+    /// The snapshot of all segments of an index, as of T.
     pub fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {
         let visible = vec![true; index.segment_count()].into();
         Snapshot { index, as_of, visible }
     }
 
-    /// A look at an index as of some instant, which the index does not remember as a snapshot.
+    /// The snapshot of all segments of an index as of an instant; the index does not record it.
     pub fn of_latest(index: Index, as_of: Instant) -> Snapshot {
         Snapshot::new(Arc::new(index), as_of)
     }
 
-    /// The snapshot that a record names, as of its instant, if the index has all of its segments; else the index again, and the number of the
-    /// first of the record's segments that it does not have.
+    /// The snapshot of the segments of a record, as of T.
+    ///
+    /// # Errors
+    /// The index, and the number of the first segment of the record that it lacks.
     pub(crate) fn of_segments(
         mut index: Index,
         record: &SnapshotRecord,
@@ -441,7 +452,7 @@ impl Snapshot {
         Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
     }
 
-    /// What a job record needs to take this snapshot again.
+    /// The record from which this snapshot can be reopened.
     pub fn record(&self) -> SnapshotRecord {
         let segments = (0..self.index.segment_count()).filter(|position| self.visible[*position]).map(|offset| {
             let entry = self.index.entry(offset);
@@ -462,12 +473,12 @@ impl Snapshot {
         }
     }
 
-    /// Name of the snapshot: the same bytes at the same T have the same name on any machine.
+    /// Id of the snapshot: the same bytes at the same T have the same id on any machine.
     pub fn id(&self) -> String {
         self.record().snapshot_id()
     }
 
-    /// The index.
+    /// The index that the snapshot is of.
     pub fn index(&self) -> &Index {
         &self.index
     }
@@ -477,7 +488,7 @@ impl Snapshot {
         &self.as_of
     }
 
-    /// Whether a segment is part of the snapshot.
+    /// Whether a segment is visible in the snapshot.
     pub fn sees_segment(&self, segment: usize) -> bool {
         self.visible[segment]
     }
@@ -492,18 +503,18 @@ impl Snapshot {
         self.index.meta.is_late(self.index.entry(segment), since)
     }
 
-    /// Whether every segment is part of it.
+    /// Whether every segment of the index is visible.
     pub fn sees_whole_index(&self) -> bool {
         self.visible.iter().all(|visible| *visible)
     }
 
-    /// State of a row at `at`, which is T or an instant before it, among the segments that `known` lets through.
+    /// State of a row at `instant`, which is T or earlier, by the records of visible segments that `known` accepts.
     ///
-    /// `ours` tells whether a reference base (a number among [`Index::bases`]) is one of ours: a DELETE entry under
-    /// another base ends nothing here.
+    /// `ours` holds for each of [`Index::bases`] whether it is a base of this store: DELETE entries under other bases are
+    /// ignored.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn state(
         &self,
         segment_id: usize,
@@ -513,7 +524,7 @@ impl Snapshot {
         known: &dyn Fn(usize) -> bool,
     ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
-        // Most segments end before T as a whole, and then nobody need look when a row is dated.
+        // Most segments have no row after T, by their headers; then the lastUpdated of the row is not read.
         let segment = &index.segments[segment_id];
         if segment.head().updated_max() >= instant.ticks
             && segment.updated(row)?.is_some_and(|updated| updated > instant)

@@ -502,7 +502,7 @@ pub(crate) struct EntityRecord<'a> {
 /// Receives the type of a resource, its records in order, and the numbers of the targets that name it.
 type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[u32]);
 
-/// Calls `visit` for every resource of two or more `entries`, with its records in order and the numbers of the targets that
+/// Calls `visit` for every resource whose hash two or more `entries` have, with its records in order and the numbers of the targets that
 /// name it. DELETE entries without an instant end no version and are omitted.
 pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
     sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
