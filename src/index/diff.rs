@@ -1,5 +1,5 @@
-//! Compares the files that an index was made from with those of the store now: which segments are kept, which ranges are
-//! scanned. Reads sampled blocks of touched files; scans nothing and writes nothing.
+//! Compares the files that an index was made from with those of the store now: which segments are kept, which ranges
+//! are scanned. Reads sampled blocks of touched files; scans nothing and writes nothing.
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::IndexError;
@@ -29,7 +29,8 @@ pub(crate) struct StoreDiff {
     pub(crate) repaired: Vec<String>,
 }
 
-/// Whether names, sizes and times of the files equal those of the index meta, and no segment is marked to be scanned again.
+/// Whether names, sizes and times of the files equal those of the index meta, and no segment is marked to be scanned
+/// again.
 pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
@@ -48,8 +49,8 @@ pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexEr
     (0..files.count()).map(entry).collect()
 }
 
-/// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `wanted` the validation
-/// that the index is to have at least.
+/// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `wanted` the
+/// validation that the index is to have at least.
 ///
 /// # Errors
 /// When a touched file cannot be opened or read.

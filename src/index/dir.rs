@@ -1,8 +1,8 @@
-//! The index directory: names, files and lock of an index, on disk, in memory when the directory cannot be written, or read
-//! from disk with changes in memory.
+//! The index directory: names, files and lock of an index, on disk, in memory when the directory cannot be written, or
+//! read from disk with changes in memory.
 //!
-//! A file in memory is an anonymous file of the kernel, so callers use files and maps in all three cases; it exists until
-//! the process ends. The formats of the files are defined elsewhere: `meta`, `segment::layout`, `global`.
+//! A file in memory is an anonymous file of the kernel, so callers use files and maps in all three cases; it exists
+//! until the process ends. The formats of the files are defined elsewhere: `meta`, `segment::layout`, `global`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -80,7 +80,7 @@ impl IndexBytes {
 }
 
 /// A new file that is written in whole blocks at multiples of their length, so that the kernel keeps it in large pages:
-/// a reader who maps it then faults, and misses in the tables of its pages, a few times instead of thousands.
+/// a reader that maps it then has a few page faults and TLB misses instead of thousands.
 pub struct BlockWriter {
     file: File,
     /// Bytes that are less than a block, not written yet.
@@ -127,8 +127,8 @@ impl Write for BlockWriter {
     }
 }
 
-/// The lock of an index directory, released on drop: exclusive for a writer, shared for a read-only user. Without a file
-/// nothing is locked.
+/// The lock of an index directory, released on drop: exclusive for a writer, shared for a read-only user. Without a
+/// file nothing is locked.
 pub struct IndexLock(#[allow(dead_code, reason = "holds the lock while it is open")] Option<File>);
 
 impl IndexDir {
@@ -157,8 +157,8 @@ impl IndexDir {
         matches!(self, IndexDir::Directory(_))
     }
 
-    /// Takes the lock: exclusive in a directory, shared in a read-only one, none in memory. `waiting` is called once if another
-    /// process holds it.
+    /// Takes the lock: exclusive in a directory, shared in a read-only one, none in memory. `waiting` is called once if
+    /// another process holds it.
     ///
     /// # Errors
     /// When the lock file cannot be made or locked.
@@ -166,8 +166,8 @@ impl IndexDir {
         let (file, shared) = match self {
             IndexDir::Memory(_) => return Ok(IndexLock(None)),
             IndexDir::Directory(path) => (create_private(&path.join(LOCK))?, false),
-            // A reader that makes missing parts in memory needs the files to stay until it is done. Without a lock file there is
-            // no writer.
+            // A reader that makes missing parts in memory needs the files to stay until it is done. Without a lock file
+            // there is no writer.
             IndexDir::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
                 Ok(file) => (file, true),
                 Err(_) => return Ok(IndexLock(None)),
@@ -307,7 +307,8 @@ impl IndexDir {
     }
 }
 
-/// As [`create_private`], for a file name of an index: a pipe, a device, a link or a socket of that name is removed first.
+/// As [`create_private`], for a file name of an index: a pipe, a device, a link or a socket of that name is removed
+/// first.
 fn create_own(path: &Path) -> io::Result<File> {
     match create_private(path) {
         // A pipe or a device; a link; a socket.

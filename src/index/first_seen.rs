@@ -1,4 +1,5 @@
-//! Birth of the index and first snapshots of late rows, as the tables of packed files record them of the index that was packed.
+//! Birth of the index and first snapshots of late rows, as the tables of packed files record them of the index that was
+//! packed.
 //!
 //! Used only for an index that has no snapshot yet; to any other a packed file that arrives is new.
 

@@ -7,8 +7,8 @@ use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Marks the segments of a file (by its name below the store) to be scanned again. Times of snapshots are kept. An index in
-/// memory is made by every command, and needs no mark.
+/// Marks the segments of a file (by its name below the store) to be scanned again. Times of snapshots are kept. An
+/// index in memory is made by every command, and needs no mark.
 ///
 /// # Errors
 /// When the index cannot be written.

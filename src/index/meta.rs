@@ -1,9 +1,9 @@
-//! The index meta (file `generation`): which segments make one consistent index of the whole store, and the times of the
-//! snapshots taken from it; and the snapshot log (file `generation.note`).
+//! The index meta (file `generation`): which segments make one consistent index of the whole store, and the times of
+//! the snapshots taken from it; and the snapshot log (file `generation.note`).
 //!
 //! The index meta is replaced by rename: a line with magic, version and checksum, then numbers and names without
-//! separators, so that a thousand files are read in microseconds. Snapshots taken after its publication are recorded in the
-//! [`SnapshotLog`], which is overwritten in place.
+//! separators, so that a thousand files are read in microseconds. Snapshots taken after its publication are recorded in
+//! the [`SnapshotLog`], which is overwritten in place.
 
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
@@ -22,7 +22,8 @@ pub(crate) const SEGMENTS: &str = "extents-";
 /// Prefix of the names of global index files.
 pub(crate) const MERGED: &str = "merged-";
 
-/// Whether the name begins with `stem` and has only letters, digits and dashes, so that it names a file beside the index meta.
+/// Whether the name begins with `stem` and has only letters, digits and dashes, so that it names a file beside the
+/// index meta.
 fn is_index_name(name: &str, stem: &str) -> bool {
     name.starts_with(stem) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -125,8 +126,8 @@ impl IndexMeta {
 
     /// Records that a snapshot at `as_of` holds every segment; whether that changed any time.
     ///
-    /// A new segment gets a `first_seen` after the T of every earlier snapshot: a snapshot of a past T, taken today, must not
-    /// make a file that came today look as if an earlier export had held it.
+    /// A new segment gets a `first_seen` after the T of every earlier snapshot: a snapshot of a past T, taken today,
+    /// must not make a file that came today look as if an earlier export had held it.
     pub fn note_snapshot(&mut self, as_of: &Instant) -> bool {
         let now = ticks_rounded_up(as_of);
         let first = match self.latest {
@@ -210,8 +211,8 @@ impl IndexMeta {
         bytes
     }
 
-    /// Reads the bytes of the file `generation`; `None` when it is damaged, of another version, or names files outside of store
-    /// and index. The index is then built from the store.
+    /// Reads the bytes of the file `generation`; `None` when it is damaged, of another version, or names files outside
+    /// of store and index. The index is then built from the store.
     pub fn from_bytes(bytes: &[u8]) -> Option<IndexMeta> {
         let newline = memchr::memchr(b'\n', bytes)?;
         let (head, body) = (str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
@@ -285,11 +286,12 @@ impl IndexMeta {
     }
 }
 
-/// The snapshot log: times of the snapshots taken since an index meta was published. Each snapshot overwrites it in place.
+/// The snapshot log: times of the snapshots taken since an index meta was published. Each snapshot overwrites it in
+/// place.
 ///
-/// A torn or lost log costs no row: segments are then first seen by a later snapshot, so that an export since an earlier
-/// one takes their rows again. The first snapshot of all is not recorded here: it goes into the index meta and to the
-/// disk, because without it late rows could not be recognised.
+/// A torn or lost log costs no row: segments are then first seen by a later snapshot, so that an export since an
+/// earlier one takes their rows again. The first snapshot of all is not recorded here: it goes into the index meta and
+/// to the disk, because without it late rows could not be recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotLog {
     /// Sequence of the index meta that it belongs to.
@@ -476,7 +478,7 @@ mod tests {
         assert!(reads(&|meta| meta.global.name = String::new()));
     }
 
-    /// A note stands for what `seen` did to the generation, and for no other generation.
+    /// A snapshot log gives back what `note_snapshot` changed, for its own index meta only.
     #[test]
     fn a_note_gives_back_what_was_seen() {
         let published = meta();

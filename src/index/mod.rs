@@ -1,8 +1,8 @@
 //! The index of a store: columns of every row in segments, the global index over them, and snapshots.
 //!
-//! `refresh` brings the index up to date: `diff` compares the store with the index meta, `segment` scans the ranges that are
-//! missing, `global` computes relations between segments. `open` opens the files on disk, `snapshot` holds the opened
-//! index and the view of one export. Nothing here knows requests, output files or HTTP.
+//! `refresh` brings the index up to date: `diff` compares the store with the index meta, `segment` scans the ranges
+//! that are missing, `global` computes relations between segments. `open` opens the files on disk, `snapshot` holds the
+//! opened index and the view of one export. Nothing here knows requests, output files or HTTP.
 
 #![deny(clippy::cast_possible_truncation)]
 

@@ -1,5 +1,5 @@
-//! Opens the segments and the global index of an index meta. A file whose size and times are the recorded ones is opened by its
-//! header; any other is checked whole, byte by byte. Nothing is repaired here.
+//! Opens the segments and the global index of an index meta. A file whose size and times are the recorded ones is
+//! opened by its header; any other is checked whole, byte by byte. Nothing is repaired here.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Methods of [`Store`] that use its index: refresh, snapshots, listings, verification and repair. Each delegates to a module
-//! of `index`.
+//! Methods of [`Store`] that use its index: refresh, snapshots, listings, verification and repair. Each delegates to a
+//! module of `index`.
 
 use std::sync::Arc;
 
@@ -63,8 +63,9 @@ impl Store {
         Ok(StoreListing::of(&store_files::walk_store(self)?))
     }
 
-    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::list_files`] listed: later bytes and files are
-    /// not part of it, unless they have been indexed meanwhile. Files replaced since are taken as they are now.
+    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::list_files`] listed: later bytes and
+    /// files are not part of it, unless they have been indexed meanwhile. Files replaced since are taken as they are
+    /// now.
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
@@ -92,8 +93,8 @@ impl Store {
         refresh::refresh(self, None, None, progress, Verification::Stamps)
     }
 
-    /// Like [`Store::index`], but every byte of the index is checked whatever the times of its files, and damaged parts are
-    /// made again. To be called after [`IndexError::Damaged`].
+    /// Like [`Store::index`], but every byte of the index is checked whatever the times of its files, and damaged parts
+    /// are made again. To be called after [`IndexError::Damaged`].
     ///
     /// # Errors
     /// As [`Store::index`].

@@ -1,9 +1,9 @@
-//! Page checksums: one for each page of 1,024 bytes behind the header of a segment or of the global index, verified when the
-//! page is first read.
+//! Page checksums: one for each page of 1,024 bytes behind the header of a segment or of the global index, verified
+//! when the page is first read.
 //!
-//! Opening an index reads headers only. A damaged page is found before its bytes are used, and a query pays for the pages
-//! that it touches, not for the index. Page checksums find damage, not forgery: a file that was rewritten together with its
-//! checksums has other times, and is then checked whole (see [`open`](crate::index::open)).
+//! Opening an index reads headers only. A damaged page is found before its bytes are used, and a query pays for the
+//! pages that it touches, not for the index. Page checksums find damage, not forgery: a file that was rewritten
+//! together with its checksums has other times, and is then checked whole (see [`open`](crate::index::open)).
 
 use crate::casts::low_u32;
 use crate::error::CorruptIndex;
@@ -47,8 +47,8 @@ pub(crate) struct PageChecksums {
 }
 
 impl PageChecksums {
-    /// No page is verified yet. `checksums_at` is the offset of the page checksums in the bytes that [`PageChecksums::verify`] is
-    /// given, `body` the range of the pages; the caller has checked that both lie inside.
+    /// No page is verified yet. `checksums_at` is the offset of the page checksums in the bytes that
+    /// [`PageChecksums::verify`] is given, `body` the range of the pages; the caller has checked that both lie inside.
     pub(crate) fn new(checksums_at: usize, body: Range<usize>) -> PageChecksums {
         let words = checksum_count(body.len()).div_ceil(64);
         let verified = (0..words).map(|_| AtomicU64::new(0)).collect();
@@ -85,7 +85,7 @@ impl PageChecksums {
         Ok(())
     }
 
-    /// Verifies every page.
+    /// Verifies every page of the file.
     ///
     /// # Errors
     /// As [`PageChecksums::verify`].
@@ -106,7 +106,7 @@ impl PageChecksums {
 mod tests {
     use super::*;
 
-    /// Each damaged byte is found by who reads its page, and by nobody else.
+    /// A damaged byte fails the verification of its page, and of no other page.
     #[test]
     fn a_page_is_proven_before_it_is_read() {
         let body = 3 * PAGE_BYTES + 100;

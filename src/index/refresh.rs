@@ -1,9 +1,9 @@
-//! Brings an index up to date: keeps intact segments, scans new and damaged ranges, builds the global index, publishes the
-//! index meta.
+//! Brings an index up to date: keeps intact segments, scans new and damaged ranges, builds the global index, publishes
+//! the index meta.
 //!
-//! Readers take no lock. A writer takes the lock once it has found work, compares the store with the index again, because
-//! another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When neither the
-//! store nor the index was touched, only the index meta and the headers of the index files are read.
+//! Readers take no lock. A writer takes the lock once it has found work, compares the store with the index again,
+//! because another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When
+//! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
@@ -59,8 +59,8 @@ fn load(dir: &IndexDir) -> Option<LoadedMeta> {
 /// The index of the store as it is now, or of the bytes of `listing`; with `as_of`, a snapshot at that T is recorded.
 ///
 /// # Errors
-/// When the store cannot be read, the index cannot be written or read back, the store has too many rows, or `progress` is
-/// cancelled.
+/// When the store cannot be read, the index cannot be written or read back, the store has too many rows, or `progress`
+/// is cancelled.
 pub(crate) fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
@@ -152,8 +152,8 @@ fn index_file_names(meta: &IndexMeta) -> Vec<&str> {
     names
 }
 
-/// Records a snapshot at `as_of` in the snapshot log, or in the index meta if it is the first or index files lack stamps;
-/// the index meta with it. `None` when another writer has published meanwhile.
+/// Records a snapshot at `as_of` in the snapshot log, or in the index meta if it is the first or index files lack
+/// stamps; the index meta with it. `None` when another writer has published meanwhile.
 fn log_snapshot(
     dir: &IndexDir,
     store: &Store,
@@ -188,8 +188,8 @@ fn log_snapshot(
     Ok(Some(current))
 }
 
-/// The greatest T, in ticks, of the snapshots that the index on disk records; `None` without an index or a snapshot. Makes
-/// no directory.
+/// The greatest T, in ticks, of the snapshots that the index on disk records; `None` without an index or a snapshot.
+/// Makes no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     load(&IndexDir::Directory(store.index_dir()))?.current.latest
 }
@@ -307,8 +307,9 @@ fn changed_error(store: &Store, name: &str, reason: &str) -> IndexError {
     IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
 }
 
-/// Publishes an index meta. Index files get the stamps by which later readers trust them; a file younger than [`RACY_NS`]
-/// gets none, because a later write could leave its times unchanged: it is checked whole once more, and stamped then.
+/// Publishes an index meta. Index files get the stamps by which later readers trust them; a file younger than
+/// [`RACY_NS`] gets none, because a later write could leave its times unchanged: it is checked whole once more, and
+/// stamped then.
 fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
     let opened = |file: &IndexFile| dir.open(&file.name).ok().map(|bytes| bytes.stamp());
     let containers: Vec<_> = meta.containers.iter().map(opened).collect();
@@ -326,8 +327,8 @@ fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
     dir.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
 }
 
-/// Scans the ranges of `changes`, joins new and kept segments, and builds the global index; `previous_global` is the global
-/// index of the previous index meta. Returns index meta and segments, not yet published.
+/// Scans the ranges of `changes`, joins new and kept segments, and builds the global index; `previous_global` is the
+/// global index of the previous index meta. Returns index meta and segments, not yet published.
 fn build(
     dir: &IndexDir,
     changes: StoreDiff,

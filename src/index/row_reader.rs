@@ -1,7 +1,7 @@
 //! Reads single rows and ranges of store files through the index, from plain and compressed files.
 //!
-//! For the few lines that an export reads itself (Groups, Patients that an identifier may name); rows in bulk are copied by
-//! `write`, which does not parse them.
+//! For the few lines that an export reads itself (Groups, Patients that an identifier may name); rows in bulk are
+//! copied by `write`, which does not parse them.
 
 use std::ops::Range;
 
@@ -13,7 +13,8 @@ use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
 
-/// Byte range of a row in its (uncompressed) file, without its line end. The caller has verified the row ([`Segment::row`]).
+/// Byte range of a row in its (uncompressed) file, without its line end. The caller has verified the row
+/// ([`Segment::row`]).
 ///
 /// [`Segment::row`]: crate::index::segment::reader::Segment::row
 pub(crate) fn row_range(index: &Index, segment: usize, row: usize) -> Range<u64> {

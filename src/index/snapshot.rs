@@ -1,7 +1,8 @@
 //! The opened index ([`Index`]) and the view that one export has of it ([`Snapshot`]).
 //!
-//! A snapshot is the set of visible segments and the transactionTime T. With both, the state of a row at T, its owners and
-//! whether it is late are fixed, whatever is appended to the store later. Opening and refreshing are in `open` and `refresh`.
+//! A snapshot is the set of visible segments and the transactionTime T. With both, the state of a row at T, its owners
+//! and whether it is late are fixed, whatever is appended to the store later. Opening and refreshing are in `open` and
+//! `refresh`.
 
 use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
@@ -103,8 +104,8 @@ impl Index {
         &self.global
     }
 
-    /// For each segment of a record its number in this index; `None` if the index has no segment of that file, range and
-    /// content.
+    /// For each segment of a record its number in this index; `None` if the index has no segment of that file, range
+    /// and content.
     pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
         let entries = self.meta.segments.iter().enumerate();
@@ -120,7 +121,8 @@ impl Index {
         &self.meta.files[file].name
     }
 
-    /// A store file, opened on first use. [`Index::verify_unchanged`] finds out if it is no longer the one that was indexed.
+    /// A store file, opened on first use. [`Index::verify_unchanged`] finds out if it is no longer the one that was
+    /// indexed.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -133,7 +135,8 @@ impl Index {
         self.files.compression(file)
     }
 
-    /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file unreadable.
+    /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file
+    /// unreadable.
     pub fn packed(&self, file: usize) -> Option<&SeekTable> {
         if self.compression(file) != Compression::Zstd {
             return None;
@@ -190,8 +193,8 @@ impl Index {
         (segment, offset - self.starts.target[segment])
     }
 
-    /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if no row
-    /// names it.
+    /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if
+    /// no row names it.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
@@ -252,8 +255,9 @@ impl Index {
         self.durable
     }
 
-    /// Checks that every store file that was opened still holds the bytes that its segments were made from. Content is read
-    /// only if size or times have changed. Files that were not opened are not checked: no byte of them was exported.
+    /// Checks that every store file that was opened still holds the bytes that its segments were made from. Content is
+    /// read only if size or times have changed. Files that were not opened are not checked: no byte of them was
+    /// exported.
     ///
     /// # Errors
     /// [`IndexError::Changed`] or [`IndexError::StoreFile`] with the file's name.
@@ -370,8 +374,8 @@ pub struct SnapshotRecord {
 }
 
 impl SnapshotRecord {
-    /// Id of the snapshot: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their order and its words are part
-    /// of the id and must not change.
+    /// Id of the snapshot: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their order and its words
+    /// are part of the id and must not change.
     fn snapshot_id(&self) -> String {
         let record = serde_json::to_vec(self).expect("a record is plain data");
         format!("{:032x}", crate::hash::xxh3_128(&record))
@@ -510,7 +514,7 @@ impl Snapshot {
 
     /// State of a row at `instant`, which is T or earlier, by the records of visible segments that `known` accepts.
     ///
-    /// `ours` holds for each of [`Index::bases`] whether it is a base of this store: DELETE entries under other bases are
+    /// `ours` holds for each of `Index::bases` whether it is a base of this store: DELETE entries under other bases are
     /// ignored.
     ///
     /// # Errors

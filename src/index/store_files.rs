@@ -1,7 +1,7 @@
 //! The data files of a store as one walk found them, each opened when bytes of it are first read.
 //!
-//! A walk takes size and times of every file; most queries need no more. Between walk and opening a file may change; the
-//! caller compares [`StoreFiles::stamp`] with the index meta.
+//! A walk takes size and times of every file; most queries need no more. Between walk and opening a file may change;
+//! the caller compares [`StoreFiles::stamp`] with the index meta.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

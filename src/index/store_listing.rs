@@ -1,5 +1,5 @@
-//! The listing of a store at one moment: names, sizes and times of its data files, none opened. A service that accepts an
-//! export before it refreshes the index fixes by it which bytes the export covers.
+//! The listing of a store at one moment: names, sizes and times of its data files, none opened. A service that accepts
+//! an export before it refreshes the index fixes by it which bytes the export covers.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +34,8 @@ impl StoreListing {
         })
     }
 
-    /// Cuts a later walk back to this listing: later files are removed, bytes appended to plain files are cut off. Bytes
-    /// that are indexed already stay, because segments cannot be divided. Compressed files are read whole.
+    /// Cuts a later walk back to this listing: later files are removed, bytes appended to plain files are cut off.
+    /// Bytes that are indexed already stay, because segments cannot be divided. Compressed files are read whole.
     pub(crate) fn truncate_to(&self, walk: &mut Walk, known_by: Option<&IndexMeta>) {
         let known = |found: &WalkedFile| known_by.and_then(|meta| known(meta, &found.name));
         walk.files.retain(|found| self.position_of(&found.name).is_some() || known(found).is_some());

@@ -1,7 +1,7 @@
 //! A store: a directory of NDJSON files, plain, compressed or packed, and the options to open it with.
 //!
-//! `walk` finds the files, `packed` reads packed ones, `paths` checks output directories. Methods that use the index are in
-//! [`index::open_store`](crate::index::open_store). Nothing here knows requests or output files.
+//! `walk` finds the files, `packed` reads packed ones, `paths` checks output directories. Methods that use the index
+//! are in [`index::open_store`](crate::index::open_store). Nothing here knows requests or output files.
 
 pub(crate) mod packed;
 pub(crate) mod paths;
@@ -90,9 +90,9 @@ impl Store {
     ///
     /// # Safety
     /// No process may truncate or rewrite the store's files in place while the store or anything made from it lives.
-    /// (The binary installs a fault guard instead, see [`sigbus`](crate::sys::sigbus), and needs no such promise.)
+    /// (The binary installs a guard against faults of mapped reads instead, and needs no such promise.)
     pub unsafe fn open_mapped(root: impl AsRef<Path>) -> Result<Store, IndexError> {
-        // SAFETY: the caller makes the promise that the constructor asks for.
+        // SAFETY: the caller makes the promise that the constructor requires.
         let access = unsafe { Access::mapped() };
         Store::open_with(root, StoreOptions { access, ..StoreOptions::default() })
     }

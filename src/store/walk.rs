@@ -36,8 +36,8 @@ pub(crate) struct Walk {
     pub ignored: Vec<String>,
 }
 
-/// Whether a walk could have found a data file of this name: a path in the store with the suffix of a data file and without
-/// hidden parts. Names from a record or an index are checked by it before a file is opened.
+/// Whether a walk could have found a data file of this name: a path in the store with the suffix of a data file and
+/// without hidden parts. Names from a record or an index are checked by it before a file is opened.
 pub(crate) fn is_store_name(name: &str) -> bool {
     Compression::of_file_name(name).is_some() && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }

@@ -1,8 +1,8 @@
 //! Extends the previous global index by new segments, if segments were only added: the usual append to a store.
 //!
-//! The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed); only
-//! resources and patients that a new segment names are computed again. Their old entries are found by a filter with a bit
-//! for each new hash: one pass over the sorted hashes of the old segments.
+//! The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed);
+//! only resources and patients that a new segment names are computed again. Their old entries are found by a filter
+//! with a bit for each new hash: one pass over the sorted hashes of the old segments.
 
 use rayon::prelude::*;
 
@@ -21,8 +21,8 @@ use crate::index::segment::reader::Segment;
 /// Bits of the filter for each new hash: the reciprocal of the rate of false positives.
 const FILTER_BITS: usize = 64;
 
-/// Whether the previous global index can and should be extended: every segment of it is kept, in its order, and new ones are
-/// at most half of the store. `origins` has for each segment its number before, `None` for a new one.
+/// Whether the previous global index can and should be extended: every segment of it is kept, in its order, and new
+/// ones are at most half of the store. `origins` has for each segment its number before, `None` for a new one.
 pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
     let weight = |segment: &Segment| segment.rows() + segment.tombstones() + to_usize(segment.head().targets);
@@ -66,8 +66,8 @@ impl OrdinalMap<'_> {
     }
 }
 
-/// Writes the global index of `segments` (in store order) into the file `name`, given `before`, that of the segments with an
-/// origin.
+/// Writes the global index of `segments` (in store order) into the file `name`, given `before`, that of the segments
+/// with an origin.
 ///
 /// # Errors
 /// As [`build`](crate::index::global::build::build).
@@ -407,7 +407,7 @@ mod tests {
         }
     }
 
-    /// A small append is merged into what is there; a large one, or one that replaces a file, merges everything.
+    /// A small append extends the previous global index; a large one, or one that replaces a file, builds it again.
     #[test]
     fn it_pays_when_little_came_and_nothing_went() {
         let dir = tempfile::tempdir().unwrap();

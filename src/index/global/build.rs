@@ -1,10 +1,11 @@
-//! Builds the global index of all segments: the patient dictionary with the owners of each patient, the version chains, and
-//! the records that Provenance targets name.
+//! Builds the global index of all segments: the patient dictionary with the owners of each patient, the version chains,
+//! and the records that Provenance targets name.
 //!
 //! Every segment has its keys sorted by hash, and hashes are spread evenly, so the build goes through the hash space in
-//! partitions, in parallel: a slice of each segment, sorted together. Ids are compared, never only their hashes. Results go
-//! to one mapped file; in memory they take 8 bytes a record with a successor, 8 a Provenance target, and 4 a DELETE entry or
-//! target. If segments were only added, `append` extends the previous global index instead, to the same bytes.
+//! partitions, in parallel: a slice of each segment, sorted together. Ids are compared, never only their hashes.
+//! Results go to one mapped file; in memory they take 8 bytes a record with a successor, 8 a Provenance target, and 4 a
+//! DELETE entry or target. If segments were only added, `append` extends the previous global index instead, to the same
+//! bytes.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -111,7 +112,8 @@ impl VersionChains {
         self.target_head.extend(more.target_head);
     }
 
-    /// Adds the records of one resource, in order, and the targets that name it; `rows` is the number of rows of the store.
+    /// Adds the records of one resource, in order, and the targets that name it; `rows` is the number of rows of the
+    /// store.
     pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[u32], rows: usize) {
         let mut version = 0;
         for (i, record) in records.iter().enumerate() {
@@ -134,12 +136,12 @@ pub(crate) fn pair_of(first: u32, second: u32) -> u64 {
     u64::from(first) << 32 | u64::from(second)
 }
 
-/// The totals of the store, signed so that an append can subtract: rows, superseded and deleted rows of each type, faults,
-/// DELETE entries under other bases.
+/// The totals of the store, signed so that an append can subtract: rows, superseded and deleted rows of each type,
+/// faults, DELETE entries under other bases.
 pub(crate) struct TypeTotals(pub Vec<i64>);
 
 impl TypeTotals {
-    /// Totals of zero.
+    /// Totals of an empty store.
     pub(crate) fn none() -> TypeTotals {
         TypeTotals(vec![0; TOTALS_WORDS])
     }
@@ -191,7 +193,8 @@ impl GlobalIndexWriter {
         name: &str,
         counts: &GlobalCounts,
     ) -> Result<GlobalIndexWriter, std::io::Error> {
-        // Owners and targets are numbered over the store in `u32`; rows and DELETE entries are bounded by `STORE_ROWS_MAX`.
+        // Owners and targets are numbered over the store in `u32`; rows and DELETE entries are bounded by
+        // `STORE_ROWS_MAX`.
         let numbered = [Section::Occurrence, Section::TargetHead].map(|section| counts[section as usize]);
         if numbered.iter().any(|count| u32::try_from(*count).is_err()) {
             return Err(std::io::ErrorKind::FileTooLarge.into());
@@ -502,8 +505,8 @@ pub(crate) struct EntityRecord<'a> {
 /// Receives the type of a resource, its records in order, and the numbers of the targets that name it.
 type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[u32]);
 
-/// Calls `visit` for every resource whose hash two or more `entries` have, with its records in order and the numbers of the targets that
-/// name it. DELETE entries without an instant end no version and are omitted.
+/// Calls `visit` for every resource whose hash two or more `entries` have, with its records in order and the numbers of
+/// the targets that name it. DELETE entries without an instant end no version and are omitted.
 pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
     sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
     let (mut records, mut targets) = (Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
-//! The global index: relations between segments, as they lie on disk and as queries read them. Patients with their owners in
-//! each segment, the next version of each record, the targets of Provenances, and totals of the store.
+//! The global index: relations between segments, as they lie on disk and as queries read them. Patients with their
+//! owners in each segment, the next version of each record, the targets of Provenances, and totals of the store.
 //!
-//! A header with the number of elements of each section, page checksums, then the sections. Opening reads the header and the
-//! table of segments; sections are verified as they are read. `build` and `append` write it.
+//! A header with the number of elements of each section, page checksums, then the sections. Opening reads the header
+//! and the table of segments; sections are verified as they are read. `build` and `append` write it.
 //!
 //! Records are numbered over the store: rows first, in store order, then DELETE entries in store order.
 
@@ -407,8 +407,8 @@ impl SectionTotals<'_> {
         self.0[ResourceType::COUNT * TYPE_TOTALS + kind]
     }
 
-    /// DELETE entries in version chains under bases other than the empty one. If there is any, the counts above depend on
-    /// which bases belong to this store.
+    /// DELETE entries in version chains under bases other than the empty one. If there is any, the counts above depend
+    /// on which bases belong to this store.
     pub fn foreign_deletions(&self) -> u64 {
         self.0[TOTALS_WORDS - 1]
     }
@@ -418,7 +418,8 @@ impl SectionTotals<'_> {
 mod tests {
     use super::*;
 
-    /// The document lists the sections in their order, each with the bytes of an element; of heads, those of one header.
+    /// The document lists the sections in their order, each with the bytes of an element; of heads, those of one
+    /// header.
     #[test]
     fn the_format_document_has_the_sections() {
         let document = include_str!("../../docs/format.md");

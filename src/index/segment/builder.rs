@@ -1,7 +1,7 @@
 //! Collects the facts of the lines of one segment and encodes them as columns.
 //!
-//! Each worker owns one builder. Its memory is bounded by [`SEGMENT_ROWS_MAX`] and [`SEGMENT_FAULTS_MAX`]. Lines are found by
-//! `line_splitter`; the bytes are laid out by `layout`.
+//! Each worker owns one builder. Its memory is bounded by [`SEGMENT_ROWS_MAX`] and [`SEGMENT_FAULTS_MAX`]. Lines are
+//! found by `line_splitter`; the bytes are laid out by `layout`.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -131,7 +131,8 @@ impl SegmentBuilder {
         self.type_count.resize(ResourceType::COUNT, 0);
     }
 
-    /// Whether the segment has [`SEGMENT_ROWS_MAX`] rows, DELETE entries and targets, and must end before the next line.
+    /// Whether the segment has [`SEGMENT_ROWS_MAX`] rows, DELETE entries and targets, and must end before the next
+    /// line.
     pub(crate) fn is_full(&self) -> bool {
         self.place.len() + self.tomb_type.len() + self.target_row.len() >= SEGMENT_ROWS_MAX
     }
@@ -333,20 +334,20 @@ impl SegmentBuilder {
         self.tomb_type.len()
     }
 
-    /// Adds an owner, or a sentinel, of the dropped version that DELETE entry `tombstone` ended; `updated` is its lastUpdated in
-    /// ticks. Called in the order of DELETE entries.
+    /// Adds an owner, or a sentinel, of the dropped version that DELETE entry `tombstone` ended; `updated` is its
+    /// lastUpdated in ticks. Called in the order of DELETE entries.
     pub(crate) fn push_prior_owners(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
         let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
         self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
     }
 
-    /// Encodes the segment, in the memory of `out`. `end` is its end in the (uncompressed) file, `content` the xxh3 of the
-    /// bytes of the file that it covers.
+    /// Encodes the segment, in the memory of `out`. `end` is its end in the (uncompressed) file, `content` the xxh3 of
+    /// the bytes of the file that it covers.
     pub(crate) fn finish(&mut self, end: u64, content: u64, out: Vec<u8>) -> Vec<u8> {
         self.head.end = end;
         self.head.content = content;
         self.summarise();
-        // 1. Number owners in the order of their hashes, so that dictionaries merge without another sort.
+        // 1. Number owners in the order of their hashes, so that building the global index takes slices without a sort.
         let mut order: Vec<u32> = (0..to_u32(self.owner_list.len())).collect();
         order.sort_unstable_by(|a, b| {
             let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);

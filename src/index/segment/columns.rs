@@ -1,6 +1,7 @@
 //! The columns of a segment as typed slices, and the decoded values of single rows, owners, DELETE entries and targets.
 //!
-//! The caller has verified the pages that it reads (see [`reader`](crate::index::segment::reader)); nothing here checks that.
+//! The caller has verified the pages that it reads (see [`reader`](crate::index::segment::reader)); nothing here checks
+//! that.
 
 use crate::casts::{low_u32, to_u32};
 use crate::extract::fault::FaultKind;
@@ -127,8 +128,8 @@ impl<'a> Columns<'a> {
         self.based_id(&self.owner_id[owner], self.owner_base[owner])
     }
 
-    /// Whether an owner has the same id as owner `its` of another segment. Packed ids are canonical: except for those in a
-    /// heap, ids are equal if and only if their packed forms are.
+    /// Whether an owner has the same id as owner `its` of another segment. Packed ids are canonical: except for those
+    /// in a heap, ids are equal if and only if their packed forms are.
     pub fn same_owner_id(&self, owner: usize, other: &Columns<'_>, its: usize) -> bool {
         let (class, packed) = (self.owner_base[owner] >> 30, &self.owner_id[owner]);
         if class != IdClass::Heap as u32 {
@@ -198,7 +199,8 @@ impl<'a> Columns<'a> {
         })
     }
 
-    /// The raw entries of [`Columns::prior_owner_of`]: DELETE entry in the lower, owner or sentinel in the upper half; ticks.
+    /// The raw entries of [`Columns::prior_owner_of`]: DELETE entry in the lower, owner or sentinel in the upper half;
+    /// ticks.
     pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
         let (entries, _) = self.tomb_left.as_chunks::<2>();
         let first = entries.partition_point(|[position, _]| (low_u32(*position) as usize) < tombstone);
@@ -206,8 +208,8 @@ impl<'a> Columns<'a> {
         &entries[first..last]
     }
 
-    /// Fraction digits beyond the seventh of a row, or of a DELETE entry (top bit set); empty when there are none. The column is
-    /// sorted by row.
+    /// Fraction digits beyond the seventh of a row, or of a DELETE entry (top bit set); empty when there are none. The
+    /// column is sorted by row.
     fn exact_digits(&self, reference: u32) -> &'a [u8] {
         let (entries, _) = self.exact.as_chunks::<3>();
         match entries.binary_search_by_key(&reference, |entry| entry[0]) {

@@ -1,7 +1,7 @@
 //! Packs ids to 16 bytes and version ids to 8, reads them back, and hashes (type, id) and (base, id).
 //!
-//! A packed id is exact, so that the index compares ids without reading the store: a UUID in lower case is its 128 bits, up
-//! to 15 characters lie inline, any other id lies in the heap of the segment.
+//! A packed id is exact, so that the index compares ids without reading the store: a UUID in lower case is its 128
+//! bits, up to 15 characters lie inline, any other id lies in the heap of the segment.
 
 use crate::casts::{low_u32, to_u8, to_u32};
 use crate::fhir::id::Id;
@@ -44,7 +44,8 @@ pub(crate) fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     (IdClass::Heap, packed)
 }
 
-/// Appends bytes to a heap and returns their offset. A segment's heap stays far below 4 GiB: ids, digits and bases of 2^17 rows.
+/// Appends bytes to a heap and returns their offset. A segment's heap stays far below 4 GiB: ids, digits and bases of
+/// 2^17 rows.
 pub(crate) fn push_heap(heap: &mut Vec<u8>, bytes: &[u8]) -> u32 {
     let offset = u32::try_from(heap.len()).expect("the heap of an extent is below 4 GiB");
     heap.extend_from_slice(bytes);
@@ -80,7 +81,8 @@ fn parse_uuid(id: &[u8]) -> Option<[u8; 16]> {
     dashes.then_some(bits)
 }
 
-/// The four bytes that eight lower-case hexadecimal digits stand for, eight of either at a time; `None` for other texts.
+/// The four bytes that eight lower-case hexadecimal digits stand for, eight of either at a time; `None` for other
+/// texts.
 fn hex(digits: u64) -> Option<u32> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let letters = (digits >> 6) & ONES;
@@ -118,8 +120,8 @@ pub(crate) fn owner_hash(base: &[u8], id: &[u8]) -> u64 {
     xxh3_64_with_seed(id, if base.is_empty() { 0 } else { xxh3_64_with_seed(base, 1) })
 }
 
-/// Packs a `meta.versionId`: 0 for none or no number, the number plus one up to 18 digits, else (top bit) length and offset
-/// in the heap.
+/// Packs a `meta.versionId`: 0 for none or no number, the number plus one up to 18 digits, else (top bit) length and
+/// offset in the heap.
 pub(crate) fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
     if text.is_empty() || text.len() > crate::limits::ID_BYTES_MAX || !text.iter().all(u8::is_ascii_digit) {
         return 0;

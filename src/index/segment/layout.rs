@@ -1,7 +1,8 @@
-//! Layout of a segment on disk: a header, page checksums, then columns, each aligned to 8 bytes. No other file knows it.
+//! Layout of a segment on disk: a header, page checksums, then columns, each aligned to 8 bytes. No other file knows
+//! it.
 //!
-//! All integers are little-endian. Offsets derive from the lengths before them. A reader checks magic, version, lengths and
-//! the checksum of the header here, and each page when it first reads it (`page_checksums`). Tests compare
+//! All integers are little-endian. Offsets derive from the lengths before them. A reader checks magic, version, lengths
+//! and the checksum of the header here, and each page when it first reads it (`page_checksums`). Tests compare
 //! `src/docs/format.md` with [`COLUMNS`] and [`SegmentHeader`].
 
 use crate::casts::{to_u32, to_usize};
@@ -79,7 +80,7 @@ columns! {
     Heap "heap" 1 "byte" "long ids, digits, bases";
 }
 
-/// Number of columns.
+/// Number of columns of a segment.
 pub(crate) const COLUMN_COUNT: usize = COLUMNS.len();
 
 /// Flags of a row: two bits of id class, then these.
@@ -111,7 +112,8 @@ pub(crate) const BASE_BITS: u32 = (1 << 30) - 1;
 
 macro_rules! head {
     ($($(#[$doc:meta])* $field:ident;)*) => {
-        /// The words of a segment header, before the lengths of the columns. The global index has a copy of them for each segment.
+        /// The words of a segment header, before the lengths of the columns. The global index has a copy of them for
+        /// each segment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct SegmentHeader { $($(#[$doc])* pub $field: u64,)* }
 
@@ -148,9 +150,9 @@ head! {
     content;
     /// Lines, of any kind.
     lines;
-    /// Blank lines.
+    /// Blank lines: only white space.
     blank;
-    /// Faulty lines.
+    /// Lines that are no legal resource.
     faulty;
     /// Lines of DELETE entries.
     tombstone_lines;
@@ -160,9 +162,9 @@ head! {
     illegal_updated;
     /// Greatest last_updated of the rows (an `i64`), the least value when none has one.
     updated_max;
-    /// Resource rows.
+    /// Number of resource rows.
     rows;
-    /// DELETE entries.
+    /// Number of DELETE entries.
     tombstones;
     /// DELETE entries without an instant.
     tombstones_undated;
@@ -170,7 +172,7 @@ head! {
     tombstone_updated_max;
     /// Owners of versions that a pack dropped, recorded beside DELETE entries.
     left;
-    /// Targets of Provenances.
+    /// Number of Provenance targets.
     targets;
     /// Owners in the dictionary of the segment.
     owners;
@@ -223,7 +225,8 @@ impl SegmentHeader {
         }
     }
 
-    /// Whether the range of the file is exactly its rows, each with one newline: no blank, faulty or other bytes between.
+    /// Whether the range of the file is exactly its rows, each with one newline: no blank, faulty or other bytes
+    /// between.
     pub fn is_dense(&self) -> bool {
         self.end.checked_sub(self.start) == Some(self.row_bytes)
     }

@@ -1,8 +1,8 @@
 //! Splits the bytes of a store file, passed in pieces of any length, into lines, and closes segments.
 //!
-//! A line inside one piece is scanned in place; one that crosses pieces is fed to the scanner piece by piece, so that a line
-//! of gigabytes needs no buffer. A line is the bytes between newlines without one trailing carriage return, and without the
-//! byte order mark at the start of the file (reading 8). Reading the file is the task of `scan`.
+//! A line inside one piece is scanned in place; one that crosses pieces is fed to the scanner piece by piece, so that a
+//! line of gigabytes needs no buffer. A line is the bytes between newlines without one trailing carriage return, and
+//! without the byte order mark at the start of the file (reading 8). Reading the file is the task of `scan`.
 
 use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
@@ -135,7 +135,8 @@ impl<'a> LineSplitter<'a> {
         self.done.drain(..)
     }
 
-    /// Reads the next bytes of the file. A segment is closed behind the line that reaches `segment_bytes` from its start.
+    /// Reads the next bytes of the file. A segment is closed behind the line that reaches `segment_bytes` from its
+    /// start.
     pub(crate) fn push(&mut self, bytes: &[u8], segment_bytes: u64) {
         let mut hashed = 0;
         let mut place = 0;

@@ -1,7 +1,7 @@
 //! Sorts items by their hashes, which are spread evenly: first into buckets by the upper bits, then inside each bucket.
 //!
-//! Two passes over the items instead of one for each halving. Where hashes are not spread, buckets are uneven and the sort
-//! is no slower than the library sort that it uses inside them, so chosen ids cannot make it slow.
+//! Two passes over the items instead of one for each halving. Where hashes are not spread, buckets are uneven and the
+//! sort is no slower than the library sort that it uses inside them, so chosen ids cannot make it slow.
 
 use crate::casts::to_usize;
 

@@ -1,9 +1,9 @@
 //! Reads a segment: its header, typed columns over its bytes, and page checksums verified on first read.
 //!
-//! A segment is opened by its header on first use. Columns are verified page by page ([`Segment::verify`], [`Segment::row`])
-//! or whole ([`Segment::verify_all`]); verified pages are as outpour wrote them, so that later indexing cannot fail.
-//! [`Segment::open`] checks everything, relations too, for files that may have been changed. Relations between segments are
-//! in `global`.
+//! A segment is opened by its header on first use. Columns are verified page by page ([`Segment::verify`],
+//! [`Segment::row`]) or whole ([`Segment::verify_all`]); verified pages are as outpour wrote them, so that later
+//! indexing cannot fail. [`Segment::open`] checks everything, relations too, for files that may have been changed.
+//! Relations between segments are in `global`.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -68,8 +68,8 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Opens the segment at `offset` of a container by its header. This process has written it, so that its relations hold
-    /// where its pages are intact, and pages are verified as they are read.
+    /// Opens the segment at `offset` of a container by its header. This process has written it, so that its relations
+    /// hold where its pages are intact, and pages are verified as they are read.
     ///
     /// # Errors
     /// As [`Segment::open`].
@@ -142,7 +142,7 @@ impl Segment {
         Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
     }
 
-    /// Verifies whole columns.
+    /// Verifies whole columns and returns all columns.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -154,7 +154,7 @@ impl Segment {
         Ok(self.columns())
     }
 
-    /// Verifies every page.
+    /// Verifies every page of the segment and returns its columns.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -163,7 +163,8 @@ impl Segment {
         Ok(self.columns())
     }
 
-    /// The columns, with offset, length, type, flags and lastUpdated of a row verified, as selecting and copying read them.
+    /// The columns, with offset, length, type, flags and lastUpdated of a row verified, as selecting and copying read
+    /// them.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -183,8 +184,8 @@ impl Segment {
         Ok(self.columns())
     }
 
-    /// Verifies the columns that copying reads of a range of rows: offsets and lengths; types and flags only where the header
-    /// does not determine them.
+    /// Verifies the columns that copying reads of a range of rows: offsets and lengths; types and flags only where the
+    /// header does not determine them.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -274,8 +275,8 @@ impl Segment {
         Ok(&columns.sorted_ref[same])
     }
 
-    /// Verifies the columns that building the global index reads of entry `offset` of the sorted columns: kind, type, id,
-    /// instant and version.
+    /// Verifies the columns that building the global index reads of entry `offset` of the sorted columns: kind, type,
+    /// id, instant and version.
     ///
     /// # Errors
     /// As [`Segment::verify`].

@@ -1,8 +1,8 @@
 //! Scans ranges of store files, on all threads, into new segments of one container file.
 //!
-//! Each range becomes segments independently of the others; one writer appends them to the container in order of arrival,
-//! and their file and offset give their order in the store. Throughput is bounded by the scanner times the threads; memory
-//! by the columns of one segment a thread and a few encoded segments in the channel.
+//! Each range becomes segments independently of the others; one writer appends them to the container in order of
+//! arrival, and their file and offset give their order in the store. Throughput is bounded by the scanner times the
+//! threads; memory by the columns of one segment a thread and a few encoded segments in the channel.
 
 use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
@@ -148,8 +148,8 @@ fn scan_plain(
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
     let mut lines = LineSplitter::new(worker, range.start);
-    // Read, not mapped: a copy that stays in the second-level cache costs less than page faults. A line that a piece cuts
-    // is moved to the front of the next piece.
+    // Read, not mapped: a copy that stays in the second-level cache costs less than page faults. A line that a piece
+    // cuts is moved to the front of the next piece.
     let mut buffer = vec![0; 2 * SCAN_BYTES];
     let mut carried = 0;
     let mut position = range.start;

@@ -57,8 +57,8 @@ impl RangeKind {
     }
 }
 
-/// Cuts `range` of a plain file at line ends into ranges of about [`SEGMENT_BYTES`]; a last line without newline is a range
-/// of its own. Reads only the bytes around the cuts.
+/// Cuts `range` of a plain file at line ends into ranges of about [`SEGMENT_BYTES`]; a last line without newline is a
+/// range of its own. Reads only the bytes around the cuts.
 ///
 /// # Errors
 /// When the file cannot be read.

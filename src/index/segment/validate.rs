@@ -1,5 +1,5 @@
-//! Checks the relations between the columns of a segment on which later indexing relies. Page checksums do not find a file
-//! that was forged together with them, so a segment whose file may have been changed is checked here, too.
+//! Checks the relations between the columns of a segment on which later indexing relies. Page checksums do not find a
+//! file that was forged together with them, so a segment whose file may have been changed is checked here, too.
 
 use crate::casts::low_u32;
 use crate::extract::fault::FaultKind;
@@ -10,8 +10,8 @@ use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, k
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 impl Columns<'_> {
-    /// Checks that lengths of columns fit, every number is in range, sorted columns are sorted, and the header agrees with
-    /// the rows. One pass over the columns, whose pages the caller has verified; only a forged file fails.
+    /// Checks that lengths of columns fit, every number is in range, sorted columns are sorted, and the header agrees
+    /// with the rows. One pass over the columns, whose pages the caller has verified; only a forged file fails.
     ///
     /// # Errors
     /// A sentence that names the first relation that does not hold.

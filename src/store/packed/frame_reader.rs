@@ -1,8 +1,8 @@
 //! Reads single frames of a packed file, each checked before its bytes are used.
 //!
-//! One decompression context and one buffer serve any number of frames. A frame is sound when its bytes in the file have the
-//! hash of the table, decode to the length of the table, and end a line. Frames longer than [`FRAME_HELD_MAX`] (a line of
-//! gigabytes is one) are passed on in pieces.
+//! One decompression context and one buffer serve any number of frames. A frame is sound when its bytes in the file
+//! have the hash of the table, decode to the length of the table, and end a line. Frames longer than [`FRAME_HELD_MAX`]
+//! (a line of gigabytes is one) are passed on in pieces.
 
 use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
@@ -52,8 +52,8 @@ impl FrameReader {
         FrameReader { checksums: true, scattered: false, context: None, compressed: Vec::new() }
     }
 
-    /// A reader that does not verify the checksums in frames, over their uncompressed bytes: the compressed bytes have the
-    /// hash of the table, so they are those that were packed. Saves a tenth of the decoding.
+    /// A reader that does not verify the checksums in frames, over their uncompressed bytes: the compressed bytes have
+    /// the hash of the table, so they are those that were packed. Saves a tenth of the decoding.
     pub(crate) fn of_what_was_packed() -> FrameReader {
         FrameReader { checksums: false, ..FrameReader::new() }
     }
@@ -85,7 +85,8 @@ impl FrameReader {
     /// Passes the uncompressed bytes of a frame to `feed`: at once when it is held, else in pieces.
     ///
     /// # Errors
-    /// When the file cannot be read, or the frame is not sound; `feed` was not called then, unless the file changed meanwhile.
+    /// When the file cannot be read, or the frame is not sound; `feed` was not called then, unless the file changed
+    /// meanwhile.
     pub(crate) fn feed(
         &mut self,
         source: &StoreFile,

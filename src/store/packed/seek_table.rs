@@ -1,11 +1,11 @@
 //! Layout of the head and the seek table of a packed file. No other file knows it.
 //!
-//! All integers are little-endian. The file begins with a skippable frame that names the format, so that a file whose end
-//! was cut off is still known as a packed one. It ends with a skippable frame that holds, in this order: the offsets of all
-//! frames and of their common end (`u64` compressed, `u64` uncompressed), their hashes (`u64`), least and greatest
-//! lastUpdated (`i64` each), numbers of rows (`u32`), the row lengths (`u32`, zstd), the prior owners recorded for DELETE
-//! entries, the names of these owners, and a trailer of fixed size with counts, instants, the checksum of all before it and
-//! the name of the format.
+//! All integers are little-endian. The file begins with a skippable frame that names the format, so that a file whose
+//! end was cut off is still known as a packed one. It ends with a skippable frame that holds, in this order: the
+//! offsets of all frames and of their common end (`u64` compressed, `u64` uncompressed), their hashes (`u64`), least
+//! and greatest lastUpdated (`i64` each), numbers of rows (`u32`), the row lengths (`u32`, zstd), the prior owners
+//! recorded for DELETE entries, the names of these owners, and a trailer of fixed size with counts, instants, the
+//! checksum of all before it and the name of the format.
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
@@ -37,8 +37,8 @@ pub(crate) const NOBODY: u32 = u32::MAX;
 /// Sentinel for an owner: a later version followed the DELETE entry, so that the entry no longer deletes anything.
 pub(crate) const FOLLOWED: u32 = u32::MAX - 1;
 
-/// Sentinel for an owner: the dropped version came late, and the instant of this entry is not its lastUpdated but T of the
-/// first snapshot that held it. It is the last entry of its DELETE entry.
+/// Sentinel for an owner: the dropped version came late, and the instant of this entry is not its lastUpdated but T of
+/// the first snapshot that held it. It is the last entry of its DELETE entry.
 pub(crate) const LATE: u32 = u32::MAX - 2;
 
 /// The entry of a frame in the seek table.
@@ -78,7 +78,7 @@ pub struct PriorOwnerRecord {
 /// The seek table of a packed file, as read, or as a writer collects it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeekTable {
-    /// The one resource type of the rows; `None` when they have several, or there is none.
+    /// The one resource type of the rows; `None` when the table names no known type.
     pub resource_type: Option<ResourceType>,
     /// transactionTime of the pack, in ticks: versions superseded before it may have been dropped.
     pub packed_at: i64,
