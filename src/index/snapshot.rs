@@ -176,21 +176,21 @@ impl Index {
     }
 
     /// The segment that holds a DELETE entry (counted over the store), and its number in it.
-    pub fn locate_tombstone(&self, offset: usize) -> (usize, usize) {
-        let segment = self.starts.tombstone.partition_point(|start| *start <= offset) - 1;
-        (segment, offset - self.starts.tombstone[segment])
+    pub fn locate_tombstone(&self, entry: usize) -> (usize, usize) {
+        let segment = self.starts.tombstone.partition_point(|start| *start <= entry) - 1;
+        (segment, entry - self.starts.tombstone[segment])
     }
 
     /// The segment that holds an owner (counted over the store), and its number in it.
-    pub fn locate_owner(&self, offset: usize) -> (usize, usize) {
-        let segment = self.starts.owner.partition_point(|start| *start <= offset) - 1;
-        (segment, offset - self.starts.owner[segment])
+    pub fn locate_owner(&self, owner: usize) -> (usize, usize) {
+        let segment = self.starts.owner.partition_point(|start| *start <= owner) - 1;
+        (segment, owner - self.starts.owner[segment])
     }
 
     /// The segment that holds a target (counted over the store), and its number in it.
-    pub fn locate_target(&self, offset: usize) -> (usize, usize) {
-        let segment = self.starts.target.partition_point(|start| *start <= offset) - 1;
-        (segment, offset - self.starts.target[segment])
+    pub fn locate_target(&self, target: usize) -> (usize, usize) {
+        let segment = self.starts.target.partition_point(|start| *start <= target) - 1;
+        (segment, target - self.starts.target[segment])
     }
 
     /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if
@@ -458,8 +458,8 @@ impl Snapshot {
 
     /// The record from which this snapshot can be reopened.
     pub fn record(&self) -> SnapshotRecord {
-        let segments = (0..self.index.segment_count()).filter(|position| self.visible[*position]).map(|offset| {
-            let entry = self.index.entry(offset);
+        let segments = (0..self.index.segment_count()).filter(|segment| self.visible[*segment]).map(|segment| {
+            let entry = self.index.entry(segment);
             SegmentRef {
                 file: self.index.file_name(entry.file).to_string(),
                 start: entry.start,
@@ -499,7 +499,7 @@ impl Snapshot {
 
     /// The visible segments, in store order.
     pub fn segments(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.index.segment_count()).filter(|offset| self.visible[*offset])
+        (0..self.index.segment_count()).filter(|segment| self.visible[*segment])
     }
 
     /// Whether rows of a segment are late for an export since `since`.

@@ -214,7 +214,7 @@ impl GlobalIndex {
             return Err("it belongs to other extents");
         }
         self.checksums.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
-        let all_below = |section, bound: usize| self.words(section).iter().all(|offset| (*offset as usize) < bound);
+        let all_below = |section, bound: usize| self.words(section).iter().all(|number| (*number as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
         let records = to_usize(rows) + self.count(Section::Ends);
         let pairs = |section, second: usize| {

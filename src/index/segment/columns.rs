@@ -69,9 +69,9 @@ impl<'a> PriorOwner<'a> {
     pub fn owners(&self) -> impl Iterator<Item = usize> + 'a {
         self.entries
             .iter()
-            .map(|[start_offset, _]| (*start_offset >> 32) as u32)
-            .filter(|position| !matches!(*position, NOBODY | FOLLOWED | LATE))
-            .map(|offset| offset as usize)
+            .map(|[pair, _]| (*pair >> 32) as u32)
+            .filter(|owner| !matches!(*owner, NOBODY | FOLLOWED | LATE))
+            .map(|owner| owner as usize)
     }
 }
 
@@ -188,13 +188,10 @@ impl<'a> Columns<'a> {
     /// The dropped version that a DELETE entry ended, as a packed file records it; `None` when it records none.
     pub fn prior_owner_of(&self, tombstone: usize) -> Option<PriorOwner<'a>> {
         let entries = self.prior_owner_entries(tombstone);
-        entries.first().map(|[position, ticks]| PriorOwner {
+        entries.first().map(|[pair, ticks]| PriorOwner {
             updated: *ticks as i64,
-            followed: (*position >> 32) as u32 == FOLLOWED,
-            first_seen: entries
-                .last()
-                .filter(|[offset, _]| (*offset >> 32) as u32 == LATE)
-                .map(|[_, ticks]| *ticks as i64),
+            followed: (*pair >> 32) as u32 == FOLLOWED,
+            first_seen: entries.last().filter(|[pair, _]| (*pair >> 32) as u32 == LATE).map(|[_, ticks]| *ticks as i64),
             entries,
         })
     }
@@ -203,8 +200,8 @@ impl<'a> Columns<'a> {
     /// ticks.
     pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
         let (entries, _) = self.tomb_left.as_chunks::<2>();
-        let first = entries.partition_point(|[position, _]| (low_u32(*position) as usize) < tombstone);
-        let last = entries.partition_point(|[offset, _]| (low_u32(*offset) as usize) <= tombstone);
+        let first = entries.partition_point(|[pair, _]| (low_u32(*pair) as usize) < tombstone);
+        let last = entries.partition_point(|[pair, _]| (low_u32(*pair) as usize) <= tombstone);
         &entries[first..last]
     }
 
@@ -221,8 +218,8 @@ impl<'a> Columns<'a> {
     /// Range in the target columns of the targets of a Provenance row; targets are stored in the order of rows.
     pub fn targets_of(&self, row: usize) -> std::ops::Range<usize> {
         let row = to_u32(row);
-        self.target_row.partition_point(|position| *position < row)
-            ..self.target_row.partition_point(|offset| *offset <= row)
+        self.target_row.partition_point(|target| *target < row)
+            ..self.target_row.partition_point(|target| *target <= row)
     }
 
     /// Details of the faulty lines, at most [`SEGMENT_FAULTS_MAX`](crate::limits::SEGMENT_FAULTS_MAX).

@@ -50,10 +50,10 @@ impl Columns<'_> {
         if !ordered || self.posting_start[0] != 0 || self.posting_start[owners] as usize != self.posting.len() {
             return Err("its postings do not fit");
         }
-        let types = |column: &[u8]| column.iter().all(|at| (*at as usize) < ResourceType::COUNT);
-        let below = |column: &[u32], bound: usize| column.iter().all(|at| (*at as usize) < bound);
+        let types = |column: &[u8]| column.iter().all(|index| (*index as usize) < ResourceType::COUNT);
+        let below = |column: &[u32], bound: usize| column.iter().all(|number| (*number as usize) < bound);
         let based = |column: &[u32]| {
-            column.iter().all(|at| ((at & BASE_BITS) as usize) < bases && IdClass::from_bits(at >> 30).is_some())
+            column.iter().all(|base| ((base & BASE_BITS) as usize) < bases && IdClass::from_bits(base >> 30).is_some())
         };
         if !below(self.owner, owners)
             || !below(self.target_row, rows)
@@ -70,29 +70,29 @@ impl Columns<'_> {
         }
         // 3. The header: queries read its summary in place of the columns.
         let mut found = SegmentHeader::default();
-        self.resource_type.iter().for_each(|at| found.add_type(*at as usize));
+        self.resource_type.iter().for_each(|index| found.add_type(*index as usize));
         found.flags = self.flags.iter().fold(0, |sum, flags| sum | u64::from(*flags));
         found.row_bytes = self.place.iter().map(|[_, length]| u64::from(*length) + 1).sum();
         found.unowned = self.owner_start.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
-        let reported = |head: &SegmentHeader| (head.types(), head.flags, head.row_bytes, head.unowned);
-        if reported(&found) != reported(head) {
+        let summary = |head: &SegmentHeader| (head.types(), head.flags, head.row_bytes, head.unowned);
+        if summary(&found) != summary(head) {
             return Err("its header does not speak for its rows");
         }
         // 4. Prior owners, sorted by DELETE entry.
-        let (left, _) = self.tomb_left.as_chunks::<2>();
-        let owned = |at: u64| {
-            let owner = (at >> 32) as u32;
+        let (prior_owners, _) = self.tomb_left.as_chunks::<2>();
+        let owned = |pair: u64| {
+            let owner = (pair >> 32) as u32;
             (owner as usize) < owners || matches!(owner, NOBODY | FOLLOWED | LATE)
         };
-        if !left.iter().all(|[at, _]| (low_u32(*at) as usize) < tombs && owned(*at))
-            || !left.is_sorted_by_key(|[at, _]| low_u32(*at))
+        if !prior_owners.iter().all(|[pair, _]| (low_u32(*pair) as usize) < tombs && owned(*pair))
+            || !prior_owners.is_sorted_by_key(|[pair, _]| low_u32(*pair))
         {
             return Err("an owner of what has left points nowhere");
         }
         // 5. Sorted names.
-        let refs = self.sorted_ref.iter().all(|at| {
-            let number = (at & !kind::MASK) as usize;
-            match at & kind::MASK {
+        let refs = self.sorted_ref.iter().all(|reference| {
+            let number = (reference & !kind::MASK) as usize;
+            match reference & kind::MASK {
                 kind::ROW => number < rows,
                 kind::TOMBSTONE => number < tombs,
                 kind::TARGET => number < targets,
@@ -103,17 +103,18 @@ impl Columns<'_> {
             return Err("its order does not hold");
         }
         // 6. Texts lie in the heap, and ids are legal.
-        let heap = |at: u32, len: u32| u64::from(at) + u64::from(len) <= self.heap.len() as u64;
+        let in_heap = |offset: u32, len: u32| u64::from(offset) + u64::from(len) <= self.heap.len() as u64;
         let ids = |ids: &[[u8; 16]], class: &dyn Fn(usize) -> u32| {
-            ids.iter().enumerate().all(|(at, id)| match IdClass::from_bits(class(at)) {
+            ids.iter().enumerate().all(|(i, id)| match IdClass::from_bits(class(i)) {
                 Some(IdClass::Uuid) => true,
                 Some(class) => id_encoding::unpack_id(class, id, self.heap).is_some(),
                 None => false,
             })
         };
         if !self.base.chunks_exact(2).all(|base| {
-            heap(base[0], base[1]) && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
-        }) || !self.exact.chunks_exact(3).all(|exact| heap(exact[1], exact[2]))
+            in_heap(base[0], base[1])
+                && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
+        }) || !self.exact.chunks_exact(3).all(|exact| in_heap(exact[1], exact[2]))
             || !ids(self.id, &|position| u32::from(self.flags[position] & flag::ID_CLASS))
             || !ids(self.owner_id, &|k| self.owner_base[k] >> 30)
             || !ids(self.tomb_id, &|index| self.tomb_base[index] >> 30)
