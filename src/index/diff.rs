@@ -1,5 +1,5 @@
-//! The difference between the files that an index was made from and those of the store now: which segments are kept, which
-//! ranges are scanned.
+//! Compares the files that an index was made from with those of the store now: which segments are kept, which ranges
+//! are scanned. Reads sampled blocks of touched files; scans nothing and writes nothing.
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::IndexError;
@@ -11,20 +11,26 @@ use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans, plain_
 use crate::index::store_files::StoreFiles;
 use crate::sys::store_file::StoreFile;
 
-/// What stands and what is to do, for the files as they are now.
+/// Kept segments and ranges to scan, for the files as they are now.
 pub(crate) struct StoreDiff {
-    pub(crate) generation: IndexMeta,
+    /// Index meta of the files as they are now, with the kept segments only.
+    pub(crate) meta: IndexMeta,
+    /// The kept segments, opened, in the order of `meta`.
     pub(crate) segments: Vec<Segment>,
-    /// For each segment its number in the generation before.
+    /// For each kept segment its number in the previous index meta.
     pub(crate) origins: Vec<usize>,
+    /// Ranges of store files to scan.
     pub(crate) spans: Vec<ScanRange>,
-    /// `first_seen` that segments scanned again keep: (file, start, end, first seen).
+    /// `first_seen` of dropped segments, inherited by new ones that overlap them: (file, start, end, first seen).
     pub(crate) inherited: Vec<(usize, u64, u64, Option<i64>)>,
+    /// Whether a new index meta is to be published.
     pub(crate) changed: bool,
+    /// Reasons why parts of the index are made again, for the report.
     pub(crate) repaired: Vec<String>,
 }
 
-/// Whether the files are those that the generation was made from, untouched.
+/// Whether names, sizes and times of the files equal those of the index meta, and no segment is marked to be scanned
+/// again.
 pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
@@ -33,6 +39,7 @@ pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option
         && (0..files.count()).all(|i| known.files[i].stamp == files.stamp(i) && known.files[i].name == files.name(i))
 }
 
+/// The entries of the index meta for these files as they are now: name, stamp and sampled hash of each.
 pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexError> {
     let entry = |file| {
         let source = files.source(file)?;
@@ -42,27 +49,31 @@ pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexEr
     (0..files.count()).map(entry).collect()
 }
 
-/// Compares the files with what the index knows of them.
+/// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `wanted` the
+/// validation that the index is to have at least.
+///
+/// # Errors
+/// When a touched file cannot be opened or read.
 pub(crate) fn diff(
     files: &StoreFiles,
     known: Option<&IndexMeta>,
-    standing: Option<&OpenedIndex>,
+    opened: Option<&OpenedIndex>,
     wanted: Option<Validate>,
 ) -> Result<StoreDiff, IndexError> {
     let mut known = known.cloned().unwrap_or_else(|| IndexMeta::empty(wanted.unwrap_or(Validate::Full)));
     let mut repaired = Vec::new();
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     if weaker {
-        // What was checked less is scanned again; what the index remembers of snapshots stays.
+        // Segments made with weaker checks are scanned again; the times of snapshots are kept.
         repaired.push("the index was made with --validate structure".to_string());
         known.validate = Validate::Full;
     }
-    let stands = |k: usize| match standing {
+    let open_segment = |k: usize| match opened {
         _ if weaker || known.segments[k].at == SCAN_AGAIN => Err("it is to be scanned again"),
-        Some(standing) => standing.segments[k].clone(),
+        Some(opened) => opened.segments[k].clone(),
         None => Err("it cannot be opened"),
     };
-    let mut generation = IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() };
+    let mut meta = IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() };
     let (mut segments, mut origins) = (Vec::new(), Vec::new());
     let (mut spans, mut inherited) = (Vec::new(), Vec::new());
     let mut changed = weaker || known.global.name.is_empty() || known.files.len() != files.count();
@@ -70,9 +81,9 @@ pub(crate) fn diff(
         let (name, compression) = (files.name(file), files.compression(file));
         let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
         let same_stamp = old.is_some_and(|old| known.files[old].stamp == files.stamp(file));
-        // A file that was not touched is not opened.
+        // 1. Is the file untouched, or an extension of the indexed bytes? An untouched file is not opened.
         let source = || files.source(file);
-        let standing = match old.map(|old| &known.files[old]) {
+        let extended = match old.map(|old| &known.files[old]) {
             Some(entry) if same_stamp => Some(entry),
             Some(entry)
                 if source()?.len() >= entry.stamp.len
@@ -84,32 +95,34 @@ pub(crate) fn diff(
             }
             _ => None,
         };
-        let samples = match standing {
+        let samples = match extended {
             Some(entry) if same_stamp => entry.samples,
             _ => source()?.sampled_hash(source()?.len())?,
         };
-        let appendable = standing.is_none_or(|entry| entry.appendable);
+        let appendable = extended.is_none_or(|entry| entry.appendable);
         let len = files.stamp(file).len;
-        generation.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
-        let Some((old, entry)) = old.zip(standing) else {
+        meta.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
+        // 2. A new or rewritten file is scanned whole.
+        let Some((old, entry)) = old.zip(extended) else {
             changed = true;
             spans.extend(whole_file(file, compression, source()?)?);
             continue;
         };
+        // 3. Segments that open are kept; damaged ones of a plain file are scanned again by themselves.
         let grown = len > entry.stamp.len;
         let mut end = 0;
         let mut damaged = None;
         let first = known.segments.partition_point(|segment| segment.file < old);
         for (i, segment) in known.segments.iter().enumerate().skip(first).take_while(|(_, segment)| segment.file == old)
         {
-            // The last line without its newline stands only while nothing but a newline follows it.
+            // A segment of the last line without newline is kept only if nothing or a newline follows it.
             if segment.tail && grown && byte_at(source()?, segment.end)? != Some(b'\n') {
                 break;
             }
             end = if segment.tail && grown { segment.end + 1 } else { segment.end };
-            match stands(i) {
+            match open_segment(i) {
                 Ok(open) => {
-                    generation.segments.push(SegmentMeta { file, ..segment.clone() });
+                    meta.segments.push(SegmentMeta { file, ..segment.clone() });
                     segments.push(open);
                     origins.push(i);
                 }
@@ -127,18 +140,19 @@ pub(crate) fn diff(
             changed = true;
             repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
             if compression != Compression::None {
-                // A compressed file is decoded from its start; its other segments go, too.
-                let first = generation.segments.partition_point(|segment| segment.file < file);
-                for segment in &generation.segments[first..] {
+                // A compressed file is decoded from its start; its other segments are dropped, too.
+                let first = meta.segments.partition_point(|segment| segment.file < file);
+                for segment in &meta.segments[first..] {
                     inherited.push((file, segment.start, segment.end, segment.first_seen));
                 }
-                generation.segments.truncate(first);
+                meta.segments.truncate(first);
                 segments.truncate(first);
                 origins.truncate(first);
                 spans.extend(whole_file(file, compression, source()?)?);
                 continue;
             }
         }
+        // 4. Bytes behind the kept segments are scanned.
         match compression {
             Compression::None if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
             Compression::None => {}
@@ -150,13 +164,14 @@ pub(crate) fn diff(
         }
     }
     changed |= !spans.is_empty();
-    if let (false, Some(Err(reason))) = (changed, standing.map(|standing| &standing.global)) {
+    if let (false, Some(Err(reason))) = (changed, opened.map(|opened| &opened.global)) {
         changed = true;
         repaired.push(format!("the merged file of the index is damaged: {reason}"));
     }
-    Ok(StoreDiff { generation, segments, origins, spans, inherited, changed, repaired })
+    Ok(StoreDiff { meta, segments, origins, spans, inherited, changed, repaired })
 }
 
+/// The byte of a file at an offset; `None` at or behind its end.
 fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {
     if offset >= source.len() {
         return Ok(None);
@@ -164,6 +179,7 @@ fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {
     Ok(source.read(offset, 1, &mut Vec::new())?.first().copied())
 }
 
+/// The ranges to scan of a file of which no segment is kept.
 fn whole_file(file: usize, compression: Compression, source: &StoreFile) -> Result<Vec<ScanRange>, IndexError> {
     match compression {
         Compression::None => Ok(plain_spans(file, source, 0..source.len())?),

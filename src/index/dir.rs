@@ -1,7 +1,8 @@
-//! Where the files of an index live: a directory, memory when nothing can be written, or both when nothing is to be.
+//! The index directory: names, files and lock of an index, on disk, in memory when the directory cannot be written, or
+//! read from disk with changes in memory.
 //!
-//! In memory a file is an anonymous one of the kernel's, so everything above works on files and maps alike; it is gone
-//! when the process ends.
+//! A file in memory is an anonymous file of the kernel, so callers use files and maps in all three cases; it exists
+//! until the process ends. The formats of the files are defined elsewhere: `meta`, `segment::layout`, `global`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,21 +26,22 @@ const LOCK: &str = "lock";
 /// Bytes of a block of [`BlockWriter`].
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// The home of an index.
+/// Where the files of an index lie.
 pub enum IndexDir {
     /// Files in a directory of this path, 0600 in 0700 (the index holds patient ids, PRIV-03).
     Directory(PathBuf),
     /// Anonymous files by name.
     Memory(MemoryFiles),
-    /// Files in a directory that is only read; what is written is in memory, and hides the file of its name there.
+    /// Files in a directory that is only read; written files are in memory and hide the file of the same name.
     ReadOnly(PathBuf, MemoryFiles),
 }
 
-/// Anonymous files by name.
+/// Anonymous files of the kernel by name.
 #[derive(Default)]
 pub struct MemoryFiles(Mutex<HashMap<String, File>>);
 
 impl MemoryFiles {
+    /// Makes an anonymous file and keeps it under `name`, in place of an earlier one.
     fn create(&self, name: &str) -> io::Result<File> {
         let file = memory_file(name)?;
         let copy = file.try_clone()?;
@@ -47,13 +49,14 @@ impl MemoryFiles {
         Ok(file)
     }
 
-    /// Maps a file; `None` when there is none of this name.
+    /// Maps a file in memory; `None` when there is none of this name.
     fn open(&self, name: &str) -> io::Result<Option<ReadMap>> {
         let files = self.0.lock().expect("no thread panics with the lock");
         let Some(file) = files.get(name) else { return Ok(None) };
         Ok(Some(ReadMap::of_file(file.try_clone()?, Path::new(name))?))
     }
 
+    /// Forgets every file in memory but those named.
     fn remove_all_but(&self, names: &[&str]) {
         self.0.lock().expect("no thread panics with the lock").retain(|name, _| names.contains(&name.as_str()));
     }
@@ -77,53 +80,55 @@ impl IndexBytes {
 }
 
 /// A new file that is written in whole blocks at multiples of their length, so that the kernel keeps it in large pages:
-/// a reader who maps it then faults, and misses in the tables of its pages, a few times instead of thousands.
+/// a reader that maps it then has a few page faults and TLB misses instead of thousands.
 pub struct BlockWriter {
     file: File,
-    /// What does not make a block yet.
-    begun: Vec<u8>,
-    room: DiskReservation,
+    /// Bytes that are less than a block, not written yet.
+    partial_block: Vec<u8>,
+    reservation: DiskReservation,
 }
 
 impl BlockWriter {
-    /// Writes bytes behind those that were written.
+    /// Appends bytes to the file, with disk space reserved ahead.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.room.reserve_ahead(&self.file, bytes.len());
+        self.reservation.reserve_ahead(&self.file, bytes.len());
         self.file.write_all(bytes)
     }
 
-    fn put_begun(&mut self) -> io::Result<()> {
-        let mut begun = std::mem::take(&mut self.begun);
-        self.put(&begun)?;
-        begun.clear();
-        self.begun = begun;
+    /// Writes the bytes that are less than a block, and empties the buffer.
+    fn put_partial_block(&mut self) -> io::Result<()> {
+        let mut partial_block = std::mem::take(&mut self.partial_block);
+        self.put(&partial_block)?;
+        partial_block.clear();
+        self.partial_block = partial_block;
         Ok(())
     }
 }
 
 impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.begun.is_empty() && bytes.len() >= BLOCK_BYTES {
+        if self.partial_block.is_empty() && bytes.len() >= BLOCK_BYTES {
             let whole = bytes.len() / BLOCK_BYTES * BLOCK_BYTES;
             self.put(&bytes[..whole])?;
             return Ok(whole);
         }
-        let taken = bytes.len().min(BLOCK_BYTES - self.begun.len());
-        self.begun.extend_from_slice(&bytes[..taken]);
-        if self.begun.len() == BLOCK_BYTES {
-            self.put_begun()?;
+        let len = bytes.len().min(BLOCK_BYTES - self.partial_block.len());
+        self.partial_block.extend_from_slice(&bytes[..len]);
+        if self.partial_block.len() == BLOCK_BYTES {
+            self.put_partial_block()?;
         }
-        Ok(taken)
+        Ok(len)
     }
 
-    /// Writes what is there. Only at the end of the file: blocks after it would lie elsewhere.
+    /// Writes the partial block and gives reserved space back. Only at the end: later blocks would not be aligned.
     fn flush(&mut self) -> io::Result<()> {
-        self.put_begun()?;
-        self.room.give_back(&self.file)
+        self.put_partial_block()?;
+        self.reservation.give_back(&self.file)
     }
 }
 
-/// The exclusive right to change an index; given back on drop.
+/// The lock of an index directory, released on drop: exclusive for a writer, shared for a read-only user. Without a
+/// file nothing is locked.
 pub struct IndexLock(#[allow(dead_code, reason = "holds the lock while it is open")] Option<File>);
 
 impl IndexDir {
@@ -132,12 +137,12 @@ impl IndexDir {
         IndexDir::Memory(MemoryFiles::default())
     }
 
-    /// An index in a directory, which need not be there and in which nothing is written: what is made is in memory.
+    /// An index in a directory, which need not exist and in which nothing is written: new files are in memory.
     pub fn read_only(path: &Path) -> IndexDir {
         IndexDir::ReadOnly(path.to_path_buf(), MemoryFiles::default())
     }
 
-    /// An index in a directory, which is made if it is not there.
+    /// An index in a directory, which is made if it does not exist.
     ///
     /// # Errors
     /// When the directory can neither be made nor written: the caller falls back to memory.
@@ -152,13 +157,17 @@ impl IndexDir {
         matches!(self, IndexDir::Directory(_))
     }
 
-    /// Takes the writer's lock, or one that holds writers off where nothing is written; `waiting` is called once if another process holds it.
+    /// Takes the lock: exclusive in a directory, shared in a read-only one, none in memory. `waiting` is called once if
+    /// another process holds it.
+    ///
+    /// # Errors
+    /// When the lock file cannot be made or locked.
     pub fn lock(&self, waiting: &mut dyn FnMut()) -> io::Result<IndexLock> {
         let (file, shared) = match self {
             IndexDir::Memory(_) => return Ok(IndexLock(None)),
             IndexDir::Directory(path) => (create_private(&path.join(LOCK))?, false),
-            // A reader that makes in memory what is missing holds writers off until it is made. Without a lock file nobody
-            // writes.
+            // A reader that makes missing parts in memory needs the files to stay until it is done. Without a lock file
+            // there is no writer.
             IndexDir::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
                 Ok(file) => (file, true),
                 Err(_) => return Ok(IndexLock(None)),
@@ -175,12 +184,15 @@ impl IndexDir {
         Ok(IndexLock(Some(file)))
     }
 
-    /// Makes a new file to write to.
+    /// Makes a new, empty file; an existing one is truncated.
+    ///
+    /// # Errors
+    /// When the file cannot be made, in the directory or in memory.
     pub fn create(&self, name: &str) -> io::Result<File> {
         match self {
             IndexDir::Directory(path) => {
                 let file = create_own(&path.join(name))?;
-                // As for output files: a new one is not to be written to disk when it is closed.
+                // Truncating an empty file would make the kernel write it to disk when it is closed.
                 if file.metadata()?.len() > 0 {
                     file.set_len(0)?;
                 }
@@ -190,21 +202,30 @@ impl IndexDir {
         }
     }
 
-    /// Makes a new file to be written from front to end, and flushed there.
+    /// Makes a new file to be written from front to end in blocks, and flushed at its end.
+    ///
+    /// # Errors
+    /// As [`IndexDir::create`].
     pub fn create_blocks(&self, name: &str) -> io::Result<BlockWriter> {
         Ok(BlockWriter {
             file: self.create(name)?,
-            begun: Vec::with_capacity(BLOCK_BYTES),
-            room: DiskReservation::default(),
+            partial_block: Vec::with_capacity(BLOCK_BYTES),
+            reservation: DiskReservation::default(),
         })
     }
 
-    /// Makes a new file of this length, to be filled in any order.
+    /// Makes a new mapped file of `len` bytes, to be filled in any order.
+    ///
+    /// # Errors
+    /// When the file cannot be made, or the disk lacks the space.
     pub fn create_sized(&self, name: &str, len: u64) -> io::Result<GrowFile> {
         Ok(GrowFile::of_file(self.create(name)?, len, Path::new(name))?)
     }
 
-    /// Maps a file.
+    /// Maps a file of the index.
+    ///
+    /// # Errors
+    /// When there is no regular file of this name, or it cannot be mapped.
     pub fn open(&self, name: &str) -> io::Result<IndexBytes> {
         let map = match self {
             IndexDir::Directory(path) => ReadMap::open(path.join(name))?,
@@ -217,7 +238,10 @@ impl IndexDir {
         Ok(IndexBytes(map))
     }
 
-    /// Reads a small file.
+    /// Reads a small file of the index, at most [`GENERATION_BYTES_MAX`] bytes of one on disk.
+    ///
+    /// # Errors
+    /// When there is no such file, or it cannot be read.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         match self {
             IndexDir::Directory(path) => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
@@ -230,7 +254,10 @@ impl IndexDir {
     }
 
     /// Replaces a small file as a whole: temporary file, sync, rename. `bytes` is given the time of the new file, in
-    /// nanoseconds since the Unix epoch: the file system's own clock.
+    /// nanoseconds since the Unix epoch by the clock of the file system; `i64::MIN` in memory.
+    ///
+    /// # Errors
+    /// When the file cannot be written, synced or renamed.
     pub fn replace(&self, name: &str, bytes: &mut dyn FnMut(i64) -> Vec<u8>) -> io::Result<()> {
         match self {
             IndexDir::Directory(path) => {
@@ -247,6 +274,9 @@ impl IndexDir {
     }
 
     /// Overwrites a small file in place; with `sync`, to the disk. A reader may find it torn.
+    ///
+    /// # Errors
+    /// When the file cannot be written or synced.
     pub fn overwrite(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
         match self {
             IndexDir::Directory(path) => {
@@ -260,7 +290,7 @@ impl IndexDir {
     }
 
     /// Removes every file but the lock and those named. Readers that have them open keep them.
-    pub fn keep_only(&self, names: &[&str]) {
+    pub fn remove_all_but(&self, names: &[&str]) {
         match self {
             IndexDir::Directory(path) => {
                 // A file that cannot be listed or removed costs space, nothing else.
@@ -277,7 +307,8 @@ impl IndexDir {
     }
 }
 
-/// As [`create_private`], for a name that only an index gives: a pipe, a link or the like under it is removed first.
+/// As [`create_private`], for a file name of an index: a pipe, a device, a link or a socket of that name is removed
+/// first.
 fn create_own(path: &Path) -> io::Result<File> {
     match create_private(path) {
         // A pipe or a device; a link; a socket.
@@ -292,12 +323,13 @@ fn create_own(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether an index could have written a file of this name: nothing else is ever removed.
+/// Whether the name is one that the index gives to its files: no other file is ever removed.
 fn is_ours(name: &str) -> bool {
     name.starts_with(SEGMENTS) || name.starts_with(MERGED) || name == "generation.part"
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 

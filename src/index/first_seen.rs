@@ -1,13 +1,14 @@
-//! What the tables of packed files tell a new index of the index that was packed: its birth, and which rows came late.
+//! Birth of the index and first snapshots of late rows, as the tables of packed files record them of the index that was
+//! packed.
 //!
-//! An index that has given out snapshots already knows better: to it a packed file that arrives is new.
+//! Used only for an index that has no snapshot yet; to any other a packed file that arrives is new.
 
 use std::collections::HashMap;
 
 use crate::index::meta::IndexMeta;
 use crate::index::segment::span::{RangeKind, ScanRange};
 
-/// What the tables of the files to scan tell.
+/// Snapshot times from the tables of the packed files to scan, in ticks.
 #[derive(Default)]
 pub(crate) struct FirstSeen {
     first_seen: HashMap<usize, Option<i64>>,
@@ -16,30 +17,30 @@ pub(crate) struct FirstSeen {
 }
 
 impl FirstSeen {
-    /// Collects it; nothing when the generation has given out a snapshot.
-    pub(crate) fn of(spans: &[ScanRange], generation: &IndexMeta) -> FirstSeen {
-        let mut remembered = FirstSeen::default();
-        if generation.birth.is_some() {
-            return remembered;
+    /// Collects the times of the tables in `spans`; nothing when the index meta has a snapshot.
+    pub(crate) fn of(spans: &[ScanRange], meta: &IndexMeta) -> FirstSeen {
+        let mut collected = FirstSeen::default();
+        if meta.birth.is_some() {
+            return collected;
         }
         for span in spans {
             if let RangeKind::Packed { table, .. } = &span.part {
-                remembered.first_seen.insert(span.file, table.first_seen);
+                collected.first_seen.insert(span.file, table.first_seen);
                 // Of several packs the oldest birth: it errs towards exporting a row twice, never towards losing it.
-                remembered.birth = remembered.birth.into_iter().chain(table.birth).min();
-                remembered.latest = remembered.latest.max(table.latest);
+                collected.birth = collected.birth.into_iter().chain(table.birth).min();
+                collected.latest = collected.latest.max(table.latest);
             }
         }
-        remembered
+        collected
     }
 
-    /// Notes birth and latest snapshot in a generation that has none.
-    pub(crate) fn note_table(&self, generation: &mut IndexMeta) {
-        generation.birth = generation.birth.or(self.birth);
-        generation.latest = generation.latest.max(self.latest);
+    /// Sets birth and latest snapshot of an index meta that has none.
+    pub(crate) fn note_table(&self, meta: &mut IndexMeta) {
+        meta.birth = meta.birth.or(self.birth);
+        meta.latest = meta.latest.max(self.latest);
     }
 
-    /// T of the first snapshot that held the rows of a file, if its table tells.
+    /// T of the first snapshot that held the rows of a file, in ticks; `None` if its table has none.
     pub(crate) fn first_seen(&self, file: usize) -> Option<i64> {
         self.first_seen.get(&file).copied().flatten()
     }

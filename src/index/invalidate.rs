@@ -1,4 +1,4 @@
-//! Makes an index scan a store file again: what it says of the file turned out not to be what is there.
+//! Marks the segments of a store file to be scanned again, after an export found that they contradict the file.
 
 use crate::error::IndexError;
 use crate::index::dir::IndexDir;
@@ -7,8 +7,8 @@ use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Marks the segments of a file (by its name below the store) to be scanned again. What the index remembers of snapshots
-/// stays. An index in memory is made anew by every command, and needs no mark.
+/// Marks the segments of a file (by its name below the store) to be scanned again. Times of snapshots are kept. An
+/// index in memory is made by every command, and needs no mark.
 ///
 /// # Errors
 /// When the index cannot be written.
@@ -16,11 +16,11 @@ pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) ->
     if store.options().index_access == IndexAccess::ReadOnly {
         return Ok(());
     }
-    let Ok(home) = IndexDir::directory(&store.index_dir()) else { return Ok(()) };
+    let Ok(dir) = IndexDir::directory(&store.index_dir()) else { return Ok(()) };
     let failed = |source| IndexError::Write { name: meta::FILE.into(), source };
-    let _lock = home.lock(&mut || progress.waiting.store(true, Relaxed)).map_err(failed)?;
+    let _lock = dir.lock(&mut || progress.waiting.store(true, Relaxed)).map_err(failed)?;
     progress.waiting.store(false, Relaxed);
-    let Some(mut known) = home.read(meta::FILE).ok().and_then(|bytes| IndexMeta::from_bytes(&bytes)) else {
+    let Some(mut known) = dir.read(meta::FILE).ok().and_then(|bytes| IndexMeta::from_bytes(&bytes)) else {
         return Ok(());
     };
     for segment in &mut known.segments {
@@ -28,5 +28,5 @@ pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) ->
             segment.at = SCAN_AGAIN;
         }
     }
-    home.replace(meta::FILE, &mut |_| known.to_bytes()).map_err(failed)
+    dir.replace(meta::FILE, &mut |_| known.to_bytes()).map_err(failed)
 }

@@ -1,9 +1,9 @@
-//! The generation file: which segments make one consistent index of the whole store, and what the index remembers of
-//! the snapshots taken from it.
+//! The index meta (file `generation`): which segments make one consistent index of the whole store, and the times of
+//! the snapshots taken from it; and the snapshot log (file `generation.note`).
 //!
-//! One small file replaced by rename: a line with magic, version and checksum, then numbers and names one behind the
-//! other, so that a thousand files are read in microseconds. The snapshots taken since it was published are noted in a
-//! [`SnapshotLog`] beside it, which is overwritten in place.
+//! The index meta is replaced by rename: a line with magic, version and checksum, then numbers and names without
+//! separators, so that a thousand files are read in microseconds. Snapshots taken after its publication are recorded in
+//! the [`SnapshotLog`], which is overwritten in place.
 
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
@@ -12,39 +12,40 @@ use crate::index::segment::layout;
 use crate::store::walk::is_store_name;
 use crate::sys::store_file::FileStamp;
 
-/// Name of the file.
+/// File name of the index meta in the index directory.
 pub(crate) const FILE: &str = "generation";
-/// Name of the file of the [`SnapshotLog`].
+/// File name of the [`SnapshotLog`] in the index directory.
 pub(crate) const NOTE: &str = "generation.note";
 
-/// How the name of a file begins that holds segments.
+/// Prefix of the names of container files, which hold segments.
 pub(crate) const SEGMENTS: &str = "extents-";
-/// How the name of a file begins that holds what was merged over them.
+/// Prefix of the names of global index files.
 pub(crate) const MERGED: &str = "merged-";
 
-/// Whether a file of the index directory can have this name.
+/// Whether the name begins with `stem` and has only letters, digits and dashes, so that it names a file beside the
+/// index meta.
 fn is_index_name(name: &str, stem: &str) -> bool {
     name.starts_with(stem) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// In the place of a segment's offset in its container: it is to be scanned again.
+/// Sentinel for the offset of a segment in its container: the segment is to be scanned again.
 pub(crate) const SCAN_AGAIN: u64 = u64::MAX;
 
-/// A store file as the index knows it.
+/// A store file as it was when it was indexed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileEntry {
     /// Path relative to the store.
     pub name: String,
     /// Size and times when it was indexed.
     pub stamp: FileStamp,
-    /// Hash of sampled blocks of its bytes up to that size.
+    /// xxh3 of sampled blocks of its bytes up to that size.
     pub samples: u64,
     /// Whether new bytes behind the old end can be indexed by themselves: a plain file always, a compressed one when
     /// it ended with a whole member and a whole line.
     pub appendable: bool,
 }
 
-/// A segment of the generation.
+/// A segment: its place in the index, its range of a store file, and the first snapshot that held it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SegmentMeta {
     /// Index of the store file in [`IndexMeta::files`].
@@ -57,59 +58,59 @@ pub struct SegmentMeta {
     pub start: u64,
     /// End in the (uncompressed) file.
     pub end: u64,
-    /// Hash of the bytes from start to end.
+    /// xxh3 (64 bit) of the bytes from start to end.
     pub content: u64,
     /// Whether it is the last line of a plain file, still without its newline.
     pub tail: bool,
-    /// T of the first snapshot that held it, in ticks rounded up; none until one has.
+    /// T of the first snapshot that held it, in ticks rounded up; `None` before the first.
     pub first_seen: Option<i64>,
 }
 
-/// One consistent index of a store.
+/// The index meta: files and segments of one consistent index of a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexMeta {
-    /// Grows with every change.
+    /// Number of the index meta; grows with every change of segments.
     pub sequence: u64,
-    /// What the scan checked.
+    /// How strictly the scan checked resources.
     pub validate: Validate,
-    /// T of the first snapshot ever taken, in ticks rounded up.
+    /// T of the first snapshot ever taken, in ticks rounded up; `None` before it.
     pub birth: Option<i64>,
-    /// Greatest T of the snapshots taken, in ticks rounded up.
+    /// Greatest T of the snapshots taken, in ticks rounded up; `None` before the first.
     pub latest: Option<i64>,
     /// Store files in store order.
     pub files: Vec<FileEntry>,
-    /// Files of the index that hold segments.
+    /// Container files, which hold segments.
     pub containers: Vec<IndexFile>,
     /// Segments in store order.
     pub segments: Vec<SegmentMeta>,
-    /// File of the index that holds what was merged over all segments.
+    /// File of the global index over all segments; its name is empty when there is none.
     pub global: IndexFile,
 }
 
-/// A file of the index.
+/// A container or a global index file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IndexFile {
     /// Name in the index directory.
     pub name: String,
-    /// Size and times when it was published. While they hold nobody has touched it, and it is opened by its header
-    /// alone. `None` when it was so young then that a later write could have left them as they are.
+    /// Size and times when it was published. A file that still has them is opened by its header alone. `None` when it
+    /// was so young then that a later write could have left its times unchanged.
     pub stamp: Option<FileStamp>,
 }
 
 impl IndexFile {
-    /// A file that is not trusted yet.
+    /// A file without stamp, to be checked whole when it is opened.
     pub fn new(name: String) -> IndexFile {
         IndexFile { name, stamp: None }
     }
 }
 
-/// An instant as ticks, rounded up to the next tick.
+/// Ticks of 100 ns of an instant, rounded up if it has more digits.
 pub(crate) fn ticks_rounded_up(instant: &Instant) -> i64 {
     instant.ticks + i64::from(!instant.rest.is_empty())
 }
 
 impl IndexMeta {
-    /// An index of nothing.
+    /// The index meta of no files, before the first refresh.
     pub fn empty(validate: Validate) -> IndexMeta {
         IndexMeta {
             sequence: 0,
@@ -123,10 +124,10 @@ impl IndexMeta {
         }
     }
 
-    /// Notes that a snapshot at `as_of` holds every segment; whether that changed anything.
+    /// Records that a snapshot at `as_of` holds every segment; whether that changed any time.
     ///
-    /// A segment is never called older than the snapshots that were taken before it came: a snapshot of the past
-    /// taken today must not make tonight's late file look as if last night's export had held it.
+    /// A new segment gets a `first_seen` after the T of every earlier snapshot: a snapshot of a past T, taken today,
+    /// must not make a file that came today look as if an earlier export had held it.
     pub fn note_snapshot(&mut self, as_of: &Instant) -> bool {
         let now = ticks_rounded_up(as_of);
         let first = match self.latest {
@@ -152,31 +153,31 @@ impl IndexMeta {
     }
 
     /// Whether rows of this segment are late for an export since `since` (reading "late rows"): the segment was first
-    /// held by a snapshot after `since`, and the index was alive then, or has come later than the index's birth.
+    /// held by a snapshot after `since`, and after the birth of the index.
     pub fn is_late(&self, segment: &SegmentMeta, since: &Instant) -> bool {
         self.came_late(segment.first_seen, since)
     }
 
-    /// The same of what the snapshot of a T (in ticks) was the first to hold.
+    /// Whether rows first held by the snapshot of T `first_seen` (in ticks) are late for an export since `since`.
     pub fn came_late(&self, first_seen: Option<i64>, since: &Instant) -> bool {
         let (Some(first), Some(birth)) = (first_seen, self.birth) else { return false };
         // Rounding up errs towards exporting a row twice, never towards losing it.
         first > since.ticks && first > birth
     }
 
-    /// Applies what was noted after this generation was published; whether the note was its own.
-    pub fn apply(&mut self, note: &SnapshotLog) -> bool {
-        if note.sequence != self.sequence {
+    /// Applies the snapshot log; false, and no change, if the log belongs to another index meta.
+    pub fn apply(&mut self, log: &SnapshotLog) -> bool {
+        if log.sequence != self.sequence {
             return false;
         }
         for segment in &mut self.segments {
-            segment.first_seen = segment.first_seen.or(note.first);
+            segment.first_seen = segment.first_seen.or(log.first);
         }
-        self.latest = self.latest.max(note.latest);
+        self.latest = self.latest.max(log.latest);
         true
     }
 
-    /// The file's bytes.
+    /// Bytes of the file `generation`.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut body = MetaWriter(Vec::with_capacity(256 + self.files.len() * 96 + self.segments.len() * 64));
         body.number(self.sequence);
@@ -210,26 +211,27 @@ impl IndexMeta {
         bytes
     }
 
-    /// Reads the file; `None` when it is damaged or of another version, which means a rebuild.
+    /// Reads the bytes of the file `generation`; `None` when it is damaged, of another version, or names files outside
+    /// of store and index. The index is then built from the store.
     pub fn from_bytes(bytes: &[u8]) -> Option<IndexMeta> {
         let newline = memchr::memchr(b'\n', bytes)?;
         let (head, body) = (str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
         if head != format!("outpour-index {} {:016x}", layout::VERSION, xxh3_64(body)) {
             return None;
         }
-        let generation = IndexMeta::read(&mut MetaReader(body))?;
-        let (files, containers) = (generation.files.len(), generation.containers.len());
-        let sound = generation.segments.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
-        let ordered = generation.segments.is_sorted_by_key(|e| (e.file, e.start))
-            && generation.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
-        // What it names is opened: store files in the store, files of the index beside it, nothing else.
-        let in_store = generation.files.iter().all(|file| is_store_name(&file.name));
-        let in_index = generation.containers.iter().all(|file| is_index_name(&file.name, SEGMENTS))
-            && (generation.global.name.is_empty() || is_index_name(&generation.global.name, MERGED));
-        (sound && ordered && in_store && in_index).then_some(generation)
+        let meta = IndexMeta::read(&mut MetaReader(body))?;
+        let (files, containers) = (meta.files.len(), meta.containers.len());
+        let sound = meta.segments.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
+        let ordered = meta.segments.is_sorted_by_key(|e| (e.file, e.start))
+            && meta.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
+        // Its names are opened later: they must lie in the store, or be index files beside it.
+        let in_store = meta.files.iter().all(|file| is_store_name(&file.name));
+        let in_index = meta.containers.iter().all(|file| is_index_name(&file.name, SEGMENTS))
+            && (meta.global.name.is_empty() || is_index_name(&meta.global.name, MERGED));
+        (sound && ordered && in_store && in_index).then_some(meta)
     }
 
-    /// Whether a file that cannot be read is a generation of another version of the format.
+    /// Whether the bytes are an index meta of another version of the format.
     pub fn is_of_other_version(bytes: &[u8]) -> bool {
         let version = bytes.strip_prefix(b"outpour-index ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
         let version =
@@ -237,11 +239,12 @@ impl IndexMeta {
         version.is_some_and(|version| version != layout::VERSION)
     }
 
-    /// Reads what stands behind the first line, whatever its checksum.
+    /// Reads the bytes behind the first line without a check of their checksum; `None` when they are no index meta.
     pub fn read_body(body: &[u8]) -> Option<IndexMeta> {
         IndexMeta::read(&mut MetaReader(body))
     }
 
+    /// Reads the numbers and names of an index meta; `None` unless the body ends with them.
     fn read(body: &mut MetaReader<'_>) -> Option<IndexMeta> {
         let sequence = body.number()?;
         let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
@@ -283,33 +286,34 @@ impl IndexMeta {
     }
 }
 
-/// What the index remembers of the snapshots taken since a generation was published: overwritten in place by each.
+/// The snapshot log: times of the snapshots taken since an index meta was published. Each snapshot overwrites it in
+/// place.
 ///
-/// A note that is torn or lost costs no record: segments are then first seen by a later snapshot than they were, so
-/// that an export since an earlier one takes their rows again. The first snapshot of all is not noted here: it goes
-/// into the generation itself and to the disk, because without it late rows could not be told at all.
+/// A torn or lost log costs no row: segments are then first seen by a later snapshot, so that an export since an
+/// earlier one takes their rows again. The first snapshot of all is not recorded here: it goes into the index meta and
+/// to the disk, because without it late rows could not be recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotLog {
-    /// Sequence of the generation.
+    /// Sequence of the index meta that it belongs to.
     pub sequence: u64,
-    /// T of the first snapshot that held the generation's new segments, in ticks; none until one has.
+    /// T of the first snapshot that held the new segments of the index meta, in ticks; `None` before the first.
     pub first: Option<i64>,
-    /// Greatest T of the snapshots taken, in ticks.
+    /// Greatest T of the snapshots taken, in ticks; `None` before the first.
     pub latest: Option<i64>,
 }
 
 impl SnapshotLog {
-    /// What is to be noted of a generation in which a snapshot was seen; `before` is it as published.
-    pub fn of(generation: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
+    /// The log of `meta`, which differs from `before`, as published, by the snapshots recorded since.
+    pub fn of(meta: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
         let new = before.segments.iter().position(|segment| segment.first_seen.is_none());
         SnapshotLog {
-            sequence: generation.sequence,
-            first: new.and_then(|i| generation.segments[i].first_seen),
-            latest: generation.latest,
+            sequence: meta.sequence,
+            first: new.and_then(|i| meta.segments[i].first_seen),
+            latest: meta.latest,
         }
     }
 
-    /// The file's bytes.
+    /// Bytes of the file `generation.note`.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut body = MetaWriter(Vec::new());
         body.number(self.sequence);
@@ -320,33 +324,37 @@ impl SnapshotLog {
         body.0
     }
 
-    /// Reads the file; `None` when it is torn.
+    /// Reads the bytes of the file `generation.note`; `None` when its checksum fails.
     pub fn from_bytes(bytes: &[u8]) -> Option<SnapshotLog> {
         let mut body = MetaReader(bytes);
-        let note = SnapshotLog { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
+        let log = SnapshotLog { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
         let own = bytes.len() - body.0.len();
-        (body.number()? == xxh3_64(&bytes[..own]) && body.0.is_empty()).then_some(note)
+        (body.number()? == xxh3_64(&bytes[..own]) && body.0.is_empty()).then_some(log)
     }
 }
 
-/// Appends numbers and texts.
+/// Writes the numbers and texts of an index meta or a snapshot log.
 struct MetaWriter(Vec<u8>);
 
 impl MetaWriter {
+    /// Appends a number as a little-endian `u64`.
     fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
     }
 
+    /// Appends a flag and a number, 0 for `None`.
     fn optional(&mut self, number: Option<i64>) {
         self.number(u64::from(number.is_some()));
         self.number(number.unwrap_or_default() as u64);
     }
 
+    /// Appends the length and the bytes of a text.
     fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
         self.0.extend_from_slice(text.as_bytes());
     }
 
+    /// Appends length, mtime and ctime of a file.
     fn stamp(&mut self, stamp: &FileStamp) {
         self.number(stamp.len);
         self.number(stamp.mtime_ns as u64);
@@ -354,16 +362,18 @@ impl MetaWriter {
     }
 }
 
-/// Takes them off again; `None` when they are not there.
+/// Reads them back in order; `None` at the end of the bytes or for a value out of range.
 struct MetaReader<'a>(&'a [u8]);
 
 impl MetaReader<'_> {
+    /// Reads a little-endian `u64`.
     fn number(&mut self) -> Option<u64> {
         let (number, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*number))
     }
 
+    /// Reads a number that is 0 or 1.
     fn flag(&mut self) -> Option<bool> {
         match self.number()? {
             0 => Some(false),
@@ -372,11 +382,13 @@ impl MetaReader<'_> {
         }
     }
 
+    /// Reads a flag and a number.
     fn optional(&mut self) -> Option<Option<i64>> {
         let (there, number) = (self.flag()?, self.number()?);
         Some(there.then_some(number as i64))
     }
 
+    /// Reads a length and a UTF-8 text.
     fn text(&mut self) -> Option<String> {
         let len = usize::try_from(self.number()?).ok()?;
         let (text, rest) = self.0.split_at_checked(len)?;
@@ -384,11 +396,13 @@ impl MetaReader<'_> {
         str::from_utf8(text).ok().map(str::to_string)
     }
 
+    /// Reads length, mtime and ctime of a file.
     fn stamp(&mut self) -> Option<FileStamp> {
         let (len, mtime_ns, ctime_ns) = (self.number()?, self.number()? as i64, self.number()? as i64);
         Some(FileStamp { len, mtime_ns, ctime_ns })
     }
 
+    /// Reads a count and so many items; memory grows with the items read, not with the count.
     fn list<T>(&mut self, one: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = usize::try_from(self.number()?).ok()?;
         // Each element takes at least eight bytes, so a damaged count cannot ask for more memory than the file has.
@@ -404,7 +418,7 @@ impl MetaReader<'_> {
 mod tests {
     use super::*;
 
-    fn generation() -> IndexMeta {
+    fn meta() -> IndexMeta {
         let stamp = FileStamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX };
         let segment = |start, first_seen| SegmentMeta {
             file: 0,
@@ -431,9 +445,9 @@ mod tests {
     /// What is written is read back; what is cut short or changed anywhere is refused.
     #[test]
     fn a_generation_reads_back_or_not_at_all() {
-        let generation = generation();
-        let bytes = generation.to_bytes();
-        assert_eq!(IndexMeta::from_bytes(&bytes), Some(generation));
+        let meta = meta();
+        let bytes = meta.to_bytes();
+        assert_eq!(IndexMeta::from_bytes(&bytes), Some(meta));
         for offset in 0..bytes.len() {
             assert_eq!(IndexMeta::from_bytes(&bytes[..offset]), None);
             assert!(IndexMeta::read_body(&bytes[offset..bytes.len() - 1]).is_none_or(|read| read.files.len() < 9));
@@ -447,35 +461,35 @@ mod tests {
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
         let reads = |change: &dyn Fn(&mut IndexMeta)| {
-            let mut generation = generation();
-            change(&mut generation);
-            IndexMeta::from_bytes(&generation.to_bytes()).is_some()
+            let mut meta = meta();
+            change(&mut meta);
+            IndexMeta::from_bytes(&meta.to_bytes()).is_some()
         };
         assert!(reads(&|_| {}));
         for name in ["../x.ndjson", "/etc/x.ndjson", "a/../x.ndjson", "a//x.ndjson", ".hidden/x.ndjson", "passwd", ""] {
-            assert!(!reads(&|generation| generation.files[0].name = name.to_string()), "{name}");
+            assert!(!reads(&|meta| meta.files[0].name = name.to_string()), "{name}");
         }
         for name in ["../extents-1", "extents-/../../x", "extents-1/x", "merged-1", "lock", "", "/extents-1"] {
-            assert!(!reads(&|generation| generation.containers[0].name = name.to_string()), "{name}");
+            assert!(!reads(&|meta| meta.containers[0].name = name.to_string()), "{name}");
         }
         for name in ["../merged-1", "merged-/../x", "extents-1", "generation"] {
-            assert!(!reads(&|generation| generation.global.name = name.to_string()), "{name}");
+            assert!(!reads(&|meta| meta.global.name = name.to_string()), "{name}");
         }
-        assert!(reads(&|generation| generation.global.name = String::new()));
+        assert!(reads(&|meta| meta.global.name = String::new()));
     }
 
-    /// A note stands for what `seen` did to the generation, and for no other generation.
+    /// A snapshot log gives back what `note_snapshot` changed, for its own index meta only.
     #[test]
     fn a_note_gives_back_what_was_seen() {
-        let published = generation();
+        let published = meta();
         let mut seen = published.clone();
         assert!(seen.note_snapshot(&Instant { ticks: 20, rest: Box::default() }));
-        let note = SnapshotLog::from_bytes(&SnapshotLog::of(&seen, &published).to_bytes()).unwrap();
+        let log = SnapshotLog::from_bytes(&SnapshotLog::of(&seen, &published).to_bytes()).unwrap();
         let mut again = published.clone();
-        assert!(again.apply(&note) && again == seen);
+        assert!(again.apply(&log) && again == seen);
         let mut other = IndexMeta { sequence: 5, ..published.clone() };
-        assert!(!other.apply(&note) && other.latest == published.latest);
-        let mut torn = note.to_bytes();
+        assert!(!other.apply(&log) && other.latest == published.latest);
+        let mut torn = log.to_bytes();
         torn[9] ^= 1;
         assert_eq!(SnapshotLog::from_bytes(&torn), None);
     }

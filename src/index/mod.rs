@@ -1,7 +1,10 @@
 //! The index of a store: columns of every row in segments, the global index over them, and snapshots.
 //!
-//! `refresh` brings it up to date, `open` opens what is on the disk, `snapshot` is what one export sees, `segment` is the
-//! part made from one range of a store file, `global` what only all segments together determine.
+//! `refresh` brings the index up to date: `diff` compares the store with the index meta, `segment` scans the ranges
+//! that are missing, `global` computes relations between segments. `open` opens the files on disk, `snapshot` holds the
+//! opened index and the view of one export. Nothing here knows requests, output files or HTTP.
+
+#![deny(clippy::cast_possible_truncation)]
 
 pub(crate) mod diff;
 pub(crate) mod dir;

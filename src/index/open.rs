@@ -1,5 +1,5 @@
-//! What of an index on disk still stands: its segments and what was merged over them, opened by their headers where
-//! nobody has touched their files, checked byte by byte where somebody may have.
+//! Opens the segments and the global index of an index meta. A file whose size and times are the recorded ones is
+//! opened by its header; any other is checked whole, byte by byte. Nothing is repaired here.
 
 use std::sync::Arc;
 
@@ -10,54 +10,54 @@ use crate::index::global::GlobalIndex;
 use crate::index::meta::{IndexFile, IndexMeta, SegmentMeta};
 use crate::index::segment::reader::Segment;
 
-/// An index, as far as it stands.
+/// The parts of an index on disk, each opened or with the reason why it cannot be used.
 pub(crate) struct OpenedIndex {
-    /// Each segment of the generation, or why it is to be made again.
+    /// Each segment of the index meta, or why it is to be scanned again.
     pub segments: Vec<Result<Segment, &'static str>>,
-    /// What was merged over them, or why it is to be merged again.
+    /// The global index over them, or why it is to be built again.
     pub global: Result<GlobalIndex, &'static str>,
 }
 
 impl OpenedIndex {
-    /// Everything, if everything stands.
+    /// All segments and the global index, if every part could be opened.
     ///
     /// # Errors
-    /// The first reason why not.
+    /// The reason of the first part that could not be opened.
     pub(crate) fn into_whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
         let global = self.global?;
         Ok((self.segments.into_iter().collect::<Result<Vec<_>, _>>()?, global))
     }
 }
 
-/// Opens a generation.
-pub(crate) fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> OpenedIndex {
+/// Opens the segments and the global index that an index meta names.
+pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verification) -> OpenedIndex {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
-        trust == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
+        verification == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
-    let (global, merged_trusted) = match home.open(&generation.global.name) {
-        Ok(bytes) if !generation.global.name.is_empty() => {
-            let trusted = trusted(&generation.global, &bytes);
-            (GlobalIndex::open(bytes, &generation.segments), trusted)
+    let (global, global_trusted) = match dir.open(&meta.global.name) {
+        Ok(bytes) if !meta.global.name.is_empty() => {
+            let trusted = trusted(&meta.global, &bytes);
+            (GlobalIndex::open(bytes, &meta.segments), trusted)
         }
         _ => (Err("it cannot be opened"), false),
     };
-    let containers: Vec<Option<(Arc<IndexBytes>, bool)>> = generation
+    let containers: Vec<Option<(Arc<IndexBytes>, bool)>> = meta
         .containers
         .iter()
         .map(|file| {
-            let bytes = Arc::new(home.open(&file.name).ok()?);
+            let bytes = Arc::new(dir.open(&file.name).ok()?);
             let trusted = trusted(file, &bytes);
             Some((bytes, trusted))
         })
         .collect();
-    let heads = global.as_ref().ok().filter(|_| merged_trusted).map(GlobalIndex::heads);
-    let one = |(position, entry): (usize, &SegmentMeta)| {
+    let heads = global.as_ref().ok().filter(|_| global_trusted).map(GlobalIndex::heads);
+    let open_segment = |(position, entry): (usize, &SegmentMeta)| {
         if entry.at == u64::MAX {
             return Err("it is to be scanned again");
         }
         let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
         if let Some(heads) = heads.filter(|_| *trusted) {
-            // The table of segments was compared with the generation.
+            // `GlobalIndex::open` has compared its table of segments with the index meta.
             return Ok(Segment::open_known(bytes.clone(), entry.at, heads[position]));
         }
         let segment = Segment::open(bytes.clone(), entry.at)?;
@@ -69,25 +69,25 @@ pub(crate) fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verific
     };
     let all_trusted = heads.is_some() && containers.iter().all(|file| file.as_ref().is_some_and(|file| file.1));
     let segments: Vec<Result<Segment, &'static str>> = match all_trusted {
-        true => generation.segments.iter().enumerate().map(one).collect(),
-        false => generation.segments.par_iter().enumerate().map(one).collect(),
+        true => meta.segments.iter().enumerate().map(open_segment).collect(),
+        false => meta.segments.par_iter().enumerate().map(open_segment).collect(),
     };
     let global = global.and_then(|global| {
-        if !merged_trusted || !all_trusted {
-            let standing: Option<Vec<Segment>> = segments.iter().map(|segment| segment.clone().ok()).collect();
-            // With a segment gone it is merged again in any case.
-            global.check(&standing.ok_or("an extent is damaged")?)?;
+        if !global_trusted || !all_trusted {
+            let intact: Option<Vec<Segment>> = segments.iter().map(|segment| segment.clone().ok()).collect();
+            // Without one of its segments it is built again in any case.
+            global.check(&intact.ok_or("an extent is damaged")?)?;
         }
         Ok(global)
     });
     OpenedIndex { segments, global }
 }
 
-/// What of an index is believed without reading it.
+/// Which index files are used without reading them whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
-    /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
+    /// Files whose size and times are those at their publication; pages are verified as they are read.
     Stamps,
-    /// Nothing: every byte is checked.
+    /// None: every byte is checked when the index is opened.
     Nothing,
 }

@@ -1,4 +1,5 @@
-//! What a [`Store`] does with its index: refresh, snapshots, listings, repair.
+//! Methods of [`Store`] that use its index: refresh, snapshots, listings, verification and repair. Each delegates to a
+//! module of `index`.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::progress::Progress;
 use crate::store::Store;
 
 impl Store {
-    /// The greatest T of the snapshots that the store's index remembers.
+    /// The greatest T of the snapshots taken, as the index on disk records it; `None` without an index or a snapshot.
     pub fn latest_snapshot(&self) -> Option<Instant> {
         let ticks = refresh::latest_snapshot_ticks(self)?;
         Some(Instant { ticks, rest: Box::default() })
@@ -28,10 +29,10 @@ impl Store {
         self.snapshot_watched(as_of, &Progress::default()).map(|(snapshot, _)| snapshot)
     }
 
-    /// Like [`Store::snapshot`], watched; also tells what work that was.
+    /// Like [`Store::snapshot`], with progress; also returns statistics of the refresh.
     ///
     /// # Errors
-    /// When the store cannot be read as a whole, or the watch says stop.
+    /// When the store cannot be read as a whole, or `progress` is cancelled.
     pub fn snapshot_watched(
         &self,
         as_of: Instant,
@@ -54,7 +55,7 @@ impl Store {
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
-    /// What the store holds now: a walk over its names, sizes and times, nothing read.
+    /// Names, sizes and times of the data files of the store now; no file is read.
     ///
     /// # Errors
     /// When a directory cannot be read.
@@ -62,9 +63,9 @@ impl Store {
         Ok(StoreListing::of(&store_files::walk_store(self)?))
     }
 
-    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::list_files`] saw: what was appended or came
-    /// since is not part of it, unless somebody else has had it indexed meanwhile. Files replaced since are taken as
-    /// they are now.
+    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::list_files`] listed: later bytes and
+    /// files are not part of it, unless they have been indexed meanwhile. Files replaced since are taken as they are
+    /// now.
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
@@ -78,8 +79,8 @@ impl Store {
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
-    /// The index as it was last published, without a look at the store; `None` when there is none that stands, or it
-    /// is being replaced.
+    /// The index as last published, without a walk over the store; `None` when no intact one exists, or it is being
+    /// replaced.
     pub fn latest_published(&self) -> Option<Index> {
         refresh::latest_published(self)
     }
@@ -87,13 +88,13 @@ impl Store {
     /// Brings the index up to date and opens it, without taking a snapshot.
     ///
     /// # Errors
-    /// When the store cannot be read as a whole, or the watch says stop.
+    /// When the store cannot be read as a whole, or `progress` is cancelled.
     pub fn index(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
         refresh::refresh(self, None, None, progress, Verification::Stamps)
     }
 
-    /// Like [`Store::index`], but every byte of the index is checked whatever its files' times say, and what is damaged
-    /// is made again. For whoever was told [`IndexError::Damaged`], or wants to know.
+    /// Like [`Store::index`], but every byte of the index is checked whatever the times of its files, and damaged parts
+    /// are made again. To be called after [`IndexError::Damaged`].
     ///
     /// # Errors
     /// As [`Store::index`].
@@ -101,7 +102,7 @@ impl Store {
         refresh::refresh(self, None, None, progress, Verification::Nothing)
     }
 
-    /// Has the index scan a store file again when it is next brought up to date; the file is named as below the store.
+    /// Marks a store file (by its path relative to the store) to be scanned again by the next refresh.
     ///
     /// # Errors
     /// When the index cannot be written.
@@ -112,7 +113,7 @@ impl Store {
     /// The snapshot that a record names: the same segments, whatever has been appended since.
     ///
     /// # Errors
-    /// [`IndexError::Changed`] when the store no longer holds those bytes.
+    /// [`IndexError::Changed`] when the store no longer holds those bytes; else as [`Store::index`].
     pub fn reopen_snapshot(
         &self,
         record: &SnapshotRecord,

@@ -1,64 +1,66 @@
-//! Seals: a checksum for each page of a sealed run of bytes, so that an index is proven piece by piece, as it is read.
+//! Page checksums: one for each page of 1,024 bytes behind the header of a segment or of the global index, verified
+//! when the page is first read.
 //!
-//! Opening an index reads its headers only. Whoever reads a column has the pages proven first, once each; a pass over
-//! all rows has whole columns proven. So a damaged page is found before anything that it says is believed, and a small
-//! question pays for the pages that it touches and not for the index. What a seal holds is as outpour wrote it: it
-//! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
+//! Opening an index reads headers only. A damaged page is found before its bytes are used, and a query pays for the
+//! pages that it touches, not for the index. Page checksums find damage, not forgery: a file that was rewritten
+//! together with its checksums has other times, and is then checked whole (see [`open`](crate::index::open)).
 
+use crate::casts::low_u32;
 use crate::error::CorruptIndex;
 use crate::hash::xxh3_64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// Bytes that one seal speaks for. Smaller pages make scattered reads cheaper and the index longer (0.4 % of itself).
+/// Bytes of a page. Smaller pages make scattered reads cheaper and the index longer (0.4 % with these).
 pub(crate) const PAGE_BYTES: usize = 1024;
 
-/// The checksum of a header.
+/// Checksum of a header, or of any run of bytes: its xxh3 (64 bit).
 pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
-/// Number of seals of so many bytes.
+/// Number of page checksums of so many bytes.
 pub(crate) fn checksum_count(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES)
 }
 
+/// Checksum of one page of at most 1,024 bytes: the low half of its xxh3.
 fn checksum_of_page(page: &[u8]) -> u32 {
-    xxh3_64(page) as u32
+    low_u32(xxh3_64(page))
 }
 
-/// Writes the seals of `body`, four bytes each, to the front of `seals`.
-pub(crate) fn write_checksums(seals: &mut [u8], body: &[u8]) {
-    for (seal, page) in seals.chunks_exact_mut(4).zip(body.chunks(PAGE_BYTES)) {
-        seal.copy_from_slice(&checksum_of_page(page).to_le_bytes());
+/// Writes the page checksums of `body`, four bytes each, to the front of `slots`.
+pub(crate) fn write_checksums(slots: &mut [u8], body: &[u8]) {
+    for (slot, page) in slots.chunks_exact_mut(4).zip(body.chunks(PAGE_BYTES)) {
+        slot.copy_from_slice(&checksum_of_page(page).to_le_bytes());
     }
 }
 
-/// Which pages of a sealed run have been proven. The seals themselves are covered by the header's checksum.
+/// Which pages of a file have been verified. The page checksums themselves are covered by the checksum of the header.
 pub(crate) struct PageChecksums {
-    /// Where the seals lie.
-    seals: usize,
-    /// What they speak for.
+    /// Offset of the page checksums.
+    checksums_at: usize,
+    /// Byte range of the pages.
     body: Range<usize>,
-    proven: Box<[AtomicU64]>,
-    whole: AtomicBool,
+    verified: Box<[AtomicU64]>,
+    all_verified: AtomicBool,
 }
 
 impl PageChecksums {
-    /// Nothing is proven yet. `seals` is where they begin in the bytes that [`PageChecksums::verify`] is given, `body` what
-    /// they speak for; the caller has checked that both lie inside.
-    pub(crate) fn new(seals: usize, body: Range<usize>) -> PageChecksums {
+    /// No page is verified yet. `checksums_at` is the offset of the page checksums in the bytes that
+    /// [`PageChecksums::verify`] is given, `body` the range of the pages; the caller has checked that both lie inside.
+    pub(crate) fn new(checksums_at: usize, body: Range<usize>) -> PageChecksums {
         let words = checksum_count(body.len()).div_ceil(64);
-        let proven = (0..words).map(|_| AtomicU64::new(0)).collect();
-        PageChecksums { seals, body, proven, whole: AtomicBool::new(false) }
+        let verified = (0..words).map(|_| AtomicU64::new(0)).collect();
+        PageChecksums { checksums_at, body, verified, all_verified: AtomicBool::new(false) }
     }
 
-    /// Proves the pages that hold `range` of `bytes`.
+    /// Verifies the pages that hold `range` of `bytes`, those that were not verified before.
     ///
     /// # Errors
-    /// [`Damaged`] when one of them is not what was written, or the range lies outside of the body.
+    /// [`CorruptIndex`] if a page fails its checksum, or the range lies outside of the pages.
     pub(crate) fn verify(&self, bytes: &[u8], range: Range<usize>) -> Result<(), CorruptIndex> {
-        if self.whole.load(Relaxed) || range.is_empty() {
+        if self.all_verified.load(Relaxed) || range.is_empty() {
             return Ok(());
         }
         if range.start < self.body.start || range.end > self.body.end {
@@ -67,13 +69,13 @@ impl PageChecksums {
         let first = (range.start - self.body.start) / PAGE_BYTES;
         let last = (range.end - 1 - self.body.start) / PAGE_BYTES;
         for page in first..=last {
-            let (word, bit) = (&self.proven[page / 64], 1 << (page % 64));
+            let (word, bit) = (&self.verified[page / 64], 1 << (page % 64));
             if word.load(Relaxed) & bit != 0 {
                 continue;
             }
             let start = self.body.start + page * PAGE_BYTES;
             let end = self.body.end.min(start + PAGE_BYTES);
-            let offset = self.seals + page * 4;
+            let offset = self.checksums_at + page * 4;
             let stored = u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("4 bytes"));
             if checksum_of_page(&bytes[start..end]) != stored {
                 return Err(CorruptIndex("a page of it is not what was written"));
@@ -83,46 +85,49 @@ impl PageChecksums {
         Ok(())
     }
 
-    /// Proves everything.
+    /// Verifies every page of the file.
     ///
     /// # Errors
     /// As [`PageChecksums::verify`].
     pub(crate) fn verify_all(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
         self.verify(bytes, self.body.clone())?;
-        self.whole.store(true, Relaxed);
+        self.all_verified.store(true, Relaxed);
         Ok(())
     }
 
-    /// Whether everything has been proven.
+    /// Whether every page has been verified by [`PageChecksums::verify_all`].
     pub(crate) fn is_verified(&self) -> bool {
-        self.whole.load(Relaxed)
+        self.all_verified.load(Relaxed)
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 
-    /// Each damaged byte is found by who reads its page, and by nobody else.
+    /// A damaged byte fails the verification of its page, and of no other page.
     #[test]
     fn a_page_is_proven_before_it_is_read() {
         let body = 3 * PAGE_BYTES + 100;
         let mut bytes: Vec<u8> = (0..16 + body).map(|offset| (offset * 7 % 251) as u8).collect();
         let (front, tail) = bytes.split_at_mut(16);
         write_checksums(front, tail);
-        let seals = || PageChecksums::new(0, 16..16 + body);
-        seals().verify_all(&bytes).unwrap();
+        let checksums_at = || PageChecksums::new(0, 16..16 + body);
+        checksums_at().verify_all(&bytes).unwrap();
         for damaged in [16, 16 + PAGE_BYTES - 1, 16 + PAGE_BYTES, 15 + body] {
             bytes[damaged] ^= 1;
             let page = (damaged - 16) / PAGE_BYTES;
-            let seals = seals();
+            let checksums_at = checksums_at();
             for other in 0..4 {
                 let position = 16 + other * PAGE_BYTES;
-                assert_eq!(seals.verify(&bytes, position..position + 1).is_err(), other == page);
+                assert_eq!(checksums_at.verify(&bytes, position..position + 1).is_err(), other == page);
             }
-            assert!(seals.verify_all(&bytes).is_err() && !seals.is_verified());
+            assert!(checksums_at.verify_all(&bytes).is_err() && !checksums_at.is_verified());
             bytes[damaged] ^= 1;
         }
-        assert!(seals().verify(&bytes, 15..17).is_err() && seals().verify(&bytes, body..body + 17).is_err());
+        assert!(
+            checksums_at().verify(&bytes, 15..17).is_err() && checksums_at().verify(&bytes, body..body + 17).is_err()
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! Brings an index up to date: keeps what still stands, scans what is new or was damaged, merges, publishes.
+//! Brings an index up to date: keeps intact segments, scans new and damaged ranges, builds the global index, publishes
+//! the index meta.
 //!
-//! Readers take no lock. A writer holds the lock from the moment it has seen that there is work until the generation
-//! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
-//! the index has been touched, nothing is opened but the generation and the headers of the index files.
+//! Readers take no lock. A writer takes the lock once it has found work, compares the store with the index again,
+//! because another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When
+//! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
@@ -30,177 +31,192 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Times that a reader looks again when files vanish under it because a writer published a newer generation.
+/// Attempts to open an index whose files may be removed by a writer that publishes a newer index meta.
 const ATTEMPTS: usize = 8;
 
-/// Time in which a file can be written again without its times telling, in nanoseconds: the ticks of the file system's
-/// clock, and some more.
+/// Age in nanoseconds below which a file can be written again without a change of its times: a tick of the clock of the
+/// file system, and a margin.
 const RACY_NS: i64 = 30_000_000;
 
-/// A generation as it was published, and with what was noted since.
+/// The index meta of a directory, without and with its snapshot log.
 struct LoadedMeta {
+    /// As the file has it.
     published: IndexMeta,
-    noted: IndexMeta,
+    /// With the snapshot log applied.
+    current: IndexMeta,
 }
 
-fn load(home: &IndexDir) -> Option<LoadedMeta> {
-    let published = IndexMeta::from_bytes(&home.read(meta::FILE).ok()?)?;
-    let mut noted = published.clone();
-    if let Some(note) = home.read(meta::NOTE).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
-        noted.apply(&note);
+/// Reads the index meta and the snapshot log of a directory; `None` when there is no index meta that can be used.
+fn load(dir: &IndexDir) -> Option<LoadedMeta> {
+    let published = IndexMeta::from_bytes(&dir.read(meta::FILE).ok()?)?;
+    let mut current = published.clone();
+    if let Some(log) = dir.read(meta::NOTE).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
+        current.apply(&log);
     }
-    Some(LoadedMeta { published, noted })
+    Some(LoadedMeta { published, current })
 }
 
-/// The index of the store as it is now; with `as_of`, also noted as a snapshot's.
+/// The index of the store as it is now, or of the bytes of `listing`; with `as_of`, a snapshot at that T is recorded.
+///
+/// # Errors
+/// When the store cannot be read, the index cannot be written or read back, the store has too many rows, or `progress`
+/// is cancelled.
 pub(crate) fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
-    view: Option<&StoreListing>,
+    listing: Option<&StoreListing>,
     progress: &Progress,
-    mut trust: Verification,
+    mut verification: Verification,
 ) -> Result<(Index, RefreshStats), IndexError> {
-    let (home, in_memory) = match store.options().index_access {
+    let (dir, in_memory) = match store.options().index_access {
         IndexAccess::ReadOnly => (IndexDir::read_only(&store.index_dir()), None),
         IndexAccess::ReadWrite => match IndexDir::directory(&store.index_dir()) {
-            Ok(home) => (home, None),
+            Ok(dir) => (dir, None),
             Err(error) => (IndexDir::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
         },
     };
-    let mut work = RefreshStats { in_memory, ..RefreshStats::default() };
+    let mut stats = RefreshStats { in_memory, ..RefreshStats::default() };
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
-        let known = load(&home);
-        let files = match view {
-            Some(view) => StoreFiles::find_within(store, view, known.as_ref().map(|known| &known.noted))?,
+        // 1. An unchanged store with an intact index needs no lock, unless a snapshot is to be recorded.
+        let known = load(&dir);
+        let files = match listing {
+            Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
             None => StoreFiles::find(store)?,
         };
         if let Some(known) = known
-            && is_unchanged(&files, &known.noted, store.options().validate)
-            && let Ok((segments, global)) = open_index(&home, &known.noted, trust).into_whole()
+            && is_unchanged(&files, &known.current, store.options().validate)
+            && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
         {
-            let Some(generation) = log_snapshot(&home, store, known, as_of, progress)? else { continue };
-            work.kept_segments = segments.len();
-            match Index::new(generation, segments, global, files, home.is_durable()) {
-                Ok(index) => return Ok((index, work)),
+            let Some(meta) = log_snapshot(&dir, store, known, as_of, progress)? else { continue };
+            stats.kept_segments = segments.len();
+            match Index::new(meta, segments, global, files, dir.is_durable()) {
+                Ok(index) => return Ok((index, stats)),
                 Err(damaged) => last_reason = damaged.0,
             }
-            trust = Verification::Nothing;
+            verification = Verification::Nothing;
             continue;
         }
-        let lock = take_lock(&home, progress)?;
-        // Another writer may have been here while this one waited.
-        let known = load(&home).map(|known| known.noted);
+        // 2. Under the lock: compare again, because another writer may have published meanwhile, then scan and build.
+        let lock = take_lock(&dir, progress)?;
+        let known = load(&dir).map(|known| known.current);
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
-        let standing = known.as_ref().map(|known| open_index(&home, known, trust));
-        let survey = diff(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
-        let before = standing.and_then(|standing| standing.global.ok());
-        let (mut generation, segments) = match build(&home, survey, before, &files, progress, store, &mut work) {
-            Err(IndexError::Damaged { reason }) if trust == Verification::Stamps => {
-                (trust, last_reason) = (Verification::Nothing, reason);
+        let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
+        let changes = diff(&files, known.as_ref(), opened.as_ref(), store.options().validate)?;
+        let previous_global = opened.and_then(|opened| opened.global.ok());
+        let (mut meta, segments) = match build(&dir, changes, previous_global, &files, progress, store, &mut stats) {
+            Err(IndexError::Damaged { reason }) if verification == Verification::Stamps => {
+                (verification, last_reason) = (Verification::Nothing, reason);
                 continue;
             }
             built => built?,
         };
-        if generation.sequence != before_sequence && store.options().index_access == IndexAccess::ReadOnly {
-            work.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
+        if meta.sequence != before_sequence && store.options().index_access == IndexAccess::ReadOnly {
+            stats.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
         }
+        // 3. Publish, then open the new global index.
         if let Some(as_of) = as_of {
-            generation.note_snapshot(as_of);
+            meta.note_snapshot(as_of);
         }
-        publish(&home, &mut generation)?;
-        home.keep_only(&index_file_names(&generation));
-        let global = match home.open(&generation.global.name) {
-            Ok(bytes) => GlobalIndex::open(bytes, &generation.segments),
+        publish(&dir, &mut meta)?;
+        dir.remove_all_but(&index_file_names(&meta));
+        let global = match dir.open(&meta.global.name) {
+            Ok(bytes) => GlobalIndex::open(bytes, &meta.segments),
             Err(_) => Err("it cannot be opened"),
         };
         drop(lock);
         let index = global.and_then(|global| {
-            Index::new(generation, segments, global, files, home.is_durable()).map_err(|damaged| damaged.0)
+            Index::new(meta, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
         });
         match index {
-            Ok(index) => return Ok((index, work)),
-            Err(reason) => (trust, last_reason) = (Verification::Nothing, reason),
+            Ok(index) => return Ok((index, stats)),
+            Err(reason) => (verification, last_reason) = (Verification::Nothing, reason),
         }
     }
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
 }
 
-fn take_lock(home: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexError> {
-    let lock = home
+/// Takes the lock of the index directory; `progress.waiting` is set while another process holds it.
+fn take_lock(dir: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexError> {
+    let lock = dir
         .lock(&mut || progress.waiting.store(true, Relaxed))
         .map_err(|source| IndexError::Write { name: "lock".into(), source })?;
     progress.waiting.store(false, Relaxed);
     Ok(lock)
 }
 
-/// Files of the index that a generation needs.
-fn index_file_names(generation: &IndexMeta) -> Vec<&str> {
-    let mut names: Vec<&str> = generation.containers.iter().map(|file| file.name.as_str()).collect();
-    names.extend([generation.global.name.as_str(), meta::FILE, meta::NOTE]);
+/// Names of the index files that an index meta needs; others are removed.
+fn index_file_names(meta: &IndexMeta) -> Vec<&str> {
+    let mut names: Vec<&str> = meta.containers.iter().map(|file| file.name.as_str()).collect();
+    names.extend([meta.global.name.as_str(), meta::FILE, meta::NOTE]);
     names
 }
 
-/// Notes a snapshot, and stamps of index files that can be trusted by now; the generation with both. `None` when
-/// another writer has published meanwhile.
+/// Records a snapshot at `as_of` in the snapshot log, or in the index meta if it is the first or index files lack
+/// stamps; the index meta with it. `None` when another writer has published meanwhile.
 fn log_snapshot(
-    home: &IndexDir,
+    dir: &IndexDir,
     store: &Store,
     known: LoadedMeta,
     as_of: Option<&Instant>,
     progress: &Progress,
 ) -> Result<Option<IndexMeta>, IndexError> {
-    let LoadedMeta { mut published, mut noted } = known;
-    let unseen = as_of.is_some_and(|as_of| noted.clone().note_snapshot(as_of));
-    let stampless =
-        home.is_durable() && noted.containers.iter().chain([&noted.global]).any(|file| file.stamp.is_none());
-    if !unseen && !stampless {
-        return Ok(Some(noted));
+    let LoadedMeta { mut published, mut current } = known;
+    let is_new_snapshot = as_of.is_some_and(|as_of| current.clone().note_snapshot(as_of));
+    let lacks_stamps =
+        dir.is_durable() && current.containers.iter().chain([&current.global]).any(|file| file.stamp.is_none());
+    if !is_new_snapshot && !lacks_stamps {
+        return Ok(Some(current));
     }
-    let _lock = take_lock(home, progress)?;
-    let Some(now) = load(home) else { return Ok(None) };
-    if now.published.sequence != published.sequence {
+    let _lock = take_lock(dir, progress)?;
+    let Some(reloaded) = load(dir) else { return Ok(None) };
+    if reloaded.published.sequence != published.sequence {
         return Ok(None);
     }
-    (published, noted) = (now.published, now.noted);
-    let first_of_all = noted.birth.is_none() && as_of.is_some();
+    (published, current) = (reloaded.published, reloaded.current);
+    let is_first_snapshot = current.birth.is_none() && as_of.is_some();
     if let Some(as_of) = as_of {
-        noted.note_snapshot(as_of);
+        current.note_snapshot(as_of);
     }
-    if first_of_all || stampless {
-        publish(home, &mut noted)?;
-    } else if unseen {
-        let note = SnapshotLog::of(&noted, &published).to_bytes();
-        home.overwrite(meta::NOTE, &note, store.options().sync)
+    if is_first_snapshot || lacks_stamps {
+        publish(dir, &mut current)?;
+    } else if is_new_snapshot {
+        let log = SnapshotLog::of(&current, &published).to_bytes();
+        dir.overwrite(meta::NOTE, &log, store.options().sync)
             .map_err(|source| IndexError::Write { name: meta::NOTE.into(), source })?;
     }
-    Ok(Some(noted))
+    Ok(Some(current))
 }
 
-/// The greatest T, in ticks, of the snapshots that the index on disk remembers; nothing is made for it.
+/// The greatest T, in ticks, of the snapshots that the index on disk records; `None` without an index or a snapshot.
+/// Makes no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
-    load(&IndexDir::Directory(store.index_dir()))?.noted.latest
+    load(&IndexDir::Directory(store.index_dir()))?.current.latest
 }
 
-/// The index as it was last published, without a look at the store; none when there is none that stands.
+/// The index as last published, without a walk over the store; `None` when no intact one exists.
 pub(crate) fn latest_published(store: &Store) -> Option<Index> {
-    // A writer may take the files away that a generation just read names.
+    // A writer may remove the files that the index meta just read names.
     for _ in 0..ATTEMPTS {
-        let home = match store.options().index_access {
+        let dir = match store.options().index_access {
             IndexAccess::ReadOnly => IndexDir::read_only(&store.index_dir()),
             IndexAccess::ReadWrite => IndexDir::directory(&store.index_dir()).ok()?,
         };
-        let known = load(&home)?.noted;
-        let Ok((segments, global)) = open_index(&home, &known, Verification::Stamps).into_whole() else { continue };
+        let known = load(&dir)?.current;
+        let Ok((segments, global)) = open_index(&dir, &known, Verification::Stamps).into_whole() else { continue };
         let files = StoreFiles::known_to(store, &known);
-        if let Ok(index) = Index::new(known, segments, global, files, home.is_durable()) {
+        if let Ok(index) = Index::new(known, segments, global, files, dir.is_durable()) {
             return Some(index);
         }
     }
     None
 }
 
-/// The snapshot of a record: from the index if it still has the segments, else from the store's bytes.
+/// The snapshot of a record: from the index if it has all segments of the record, else from the bytes of the store, in
+/// memory.
+///
+/// # Errors
+/// [`IndexError::Changed`] when the store lacks bytes of the record; else as [`refresh`].
 pub(crate) fn rebuild_from_record(
     store: &Store,
     record: &SnapshotRecord,
@@ -209,17 +225,17 @@ pub(crate) fn rebuild_from_record(
     let Some(as_of) = Instant::parse(&record.as_of) else {
         return Err(changed_error(store, "", "is to be seen as of what is no instant; begin anew with --force"));
     };
-    let (index, mut work) = refresh(store, None, None, progress, Verification::Stamps)?;
+    let (index, mut stats) = refresh(store, None, None, progress, Verification::Stamps)?;
     let index = match Snapshot::of_segments(index, record, as_of.clone()) {
-        Ok(snapshot) => return Ok((snapshot, work)),
+        Ok(snapshot) => return Ok((snapshot, stats)),
         Err((index, _)) => index,
     };
-    // Some of the index was lost or cut anew. What stands is kept, the other recorded spans are scanned, in memory.
+    // 1. The index lacks segments of the record. Those that it has are kept, the other recorded ranges are scanned.
     let files = StoreFiles::find(store)?;
-    let home = IndexDir::memory();
+    let dir = IndexDir::memory();
     let known = index.find_segments(record);
     let same = index.generation().validate == record.validate;
-    // A compressed file is decoded from its start, and cut as it is then.
+    // A compressed file is decoded from its start, so all of its segments are scanned again.
     let is_coded =
         |name: &str| Compression::of_file_name(name).is_some_and(|compression| compression != Compression::None);
     let lost = record.segments.iter().zip(&known).filter(|(segment, known)| known.is_none() && is_coded(&segment.file));
@@ -227,8 +243,9 @@ pub(crate) fn rebuild_from_record(
     let stays = |segment: &SegmentRef| same && !lost.contains(segment.file.as_str());
     let kept: Vec<Option<usize>> =
         record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
-    let mut generation = IndexMeta { files: file_entries(&files)?, ..IndexMeta::empty(record.validate) };
-    generation.containers = index.generation().containers.clone();
+    // 2. Collect the kept segments and the ranges to scan.
+    let mut meta = IndexMeta { files: file_entries(&files)?, ..IndexMeta::empty(record.validate) };
+    meta.containers = index.generation().containers.clone();
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
     for (segment, kept) in record.segments.iter().zip(&kept) {
         let Some(file) = files.position(&segment.file) else {
@@ -239,7 +256,7 @@ pub(crate) fn rebuild_from_record(
             ));
         };
         if let Some(kept) = *kept {
-            generation.segments.push(SegmentMeta { file, ..index.entry(kept).clone() });
+            meta.segments.push(SegmentMeta { file, ..index.entry(kept).clone() });
             segments.push(index.segments()[kept].clone());
             continue;
         }
@@ -259,9 +276,9 @@ pub(crate) fn rebuild_from_record(
             }
         }
     }
-    let survey = StoreDiff {
-        generation,
-        // Nothing was merged before that the numbers would be of.
+    let changes = StoreDiff {
+        meta,
+        // No previous global index is used, so these numbers are not read.
         origins: (0..segments.len()).collect(),
         segments,
         spans,
@@ -269,14 +286,15 @@ pub(crate) fn rebuild_from_record(
         changed: true,
         repaired: Vec::new(),
     };
-    let (generation, segments) = build(&home, survey, None, &files, progress, store, &mut work)?;
-    let global = home.open(&generation.global.name).map_err(|_| "it cannot be opened");
+    // 3. Build that index in memory and take the snapshot of it.
+    let (meta, segments) = build(&dir, changes, None, &files, progress, store, &mut stats)?;
+    let global = dir.open(&meta.global.name).map_err(|_| "it cannot be opened");
     let index = global
-        .and_then(|bytes| GlobalIndex::open(bytes, &generation.segments))
-        .and_then(|global| Index::new(generation, segments, global, files, false).map_err(|damaged| damaged.0))
+        .and_then(|bytes| GlobalIndex::open(bytes, &meta.segments))
+        .and_then(|global| Index::new(meta, segments, global, files, false).map_err(|damaged| damaged.0))
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
     match Snapshot::of_segments(index, record, as_of) {
-        Ok(snapshot) => Ok((snapshot, work)),
+        Ok(snapshot) => Ok((snapshot, stats)),
         Err((_, missing)) => {
             let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
             Err(changed_error(store, &record.segments[missing].file, reason))
@@ -284,47 +302,52 @@ pub(crate) fn rebuild_from_record(
     }
 }
 
+/// The error that a store file (relative to the store) no longer holds the recorded bytes.
 fn changed_error(store: &Store, name: &str, reason: &str) -> IndexError {
     IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
 }
 
-/// Publishes a generation. Index files get the stamps by which later readers trust them, but for those so young that
-/// a later write could leave them as they are: those are checked once more, and stamped then.
-fn publish(home: &IndexDir, generation: &mut IndexMeta) -> Result<(), IndexError> {
-    let opened = |file: &IndexFile| home.open(&file.name).ok().map(|bytes| bytes.stamp());
-    let containers: Vec<_> = generation.containers.iter().map(opened).collect();
-    let global = opened(&generation.global);
+/// Publishes an index meta. Index files get the stamps by which later readers trust them; a file younger than
+/// [`RACY_NS`] gets none, because a later write could leave its times unchanged: it is checked whole once more, and
+/// stamped then.
+fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
+    let opened = |file: &IndexFile| dir.open(&file.name).ok().map(|bytes| bytes.stamp());
+    let containers: Vec<_> = meta.containers.iter().map(opened).collect();
+    let global = opened(&meta.global);
     let mut bytes = |now: i64| {
-        // In memory there is no such clock: `now` lies before every time, and nothing settles.
+        // In memory there is no clock of a file system: `now` lies before every time, and no file gets a stamp.
         let age = |stamp: &FileStamp| now.saturating_sub(stamp.mtime_ns.max(stamp.ctime_ns));
         let settled = |stamp: &Option<FileStamp>| stamp.filter(|stamp| age(stamp) >= RACY_NS);
-        for (file, stamp) in generation.containers.iter_mut().zip(&containers) {
+        for (file, stamp) in meta.containers.iter_mut().zip(&containers) {
             file.stamp = settled(stamp);
         }
-        generation.global.stamp = settled(&global);
-        generation.to_bytes()
+        meta.global.stamp = settled(&global);
+        meta.to_bytes()
     };
-    home.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
+    dir.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
 }
 
-/// Scans, assembles and merges what a survey asks for; `before` is what was merged over the generation before.
+/// Scans the ranges of `changes`, joins new and kept segments, and builds the global index; `previous_global` is the
+/// global index of the previous index meta. Returns index meta and segments, not yet published.
 fn build(
-    home: &IndexDir,
-    survey: StoreDiff,
-    before: Option<GlobalIndex>,
+    dir: &IndexDir,
+    changes: StoreDiff,
+    previous_global: Option<GlobalIndex>,
     files: &StoreFiles,
     progress: &Progress,
     store: &Store,
-    work: &mut RefreshStats,
+    stats: &mut RefreshStats,
 ) -> Result<(IndexMeta, Vec<Segment>), IndexError> {
-    let StoreDiff { mut generation, mut segments, origins, spans, inherited, changed, repaired } = survey;
-    work.repaired.extend(repaired);
-    work.kept_segments = segments.len();
+    let StoreDiff { mut meta, mut segments, origins, spans, inherited, changed, repaired } = changes;
+    stats.repaired.extend(repaired);
+    stats.kept_segments = segments.len();
     if !changed {
-        return Ok((generation, segments));
+        return Ok((meta, segments));
     }
+    // `origins` has for each segment its number in the previous index meta, `None` for a new one.
     let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
-    generation.sequence += 1;
+    meta.sequence += 1;
+    // 1. Scan into a new container.
     if !spans.is_empty() {
         let mut total = 0;
         for span in &spans {
@@ -333,36 +356,37 @@ fn build(
         progress.scan_total.fetch_add(total, Relaxed);
         let options = ScanOptions {
             kernel: store.options().kernel,
-            validate: generation.validate,
+            validate: meta.validate,
             progress: &progress.scan_done,
             cancel: &progress.cancel,
         };
-        let name = format!("extents-{:012}", generation.sequence);
-        let scanned = scan(files, &spans, home, &name, &options)?;
-        work.scanned_bytes += progress.scan_done.load(Relaxed);
-        work.scanned_segments += scanned.segments.len();
+        let name = format!("extents-{:012}", meta.sequence);
+        let scanned = scan(files, &spans, dir, &name, &options)?;
+        stats.scanned_bytes += progress.scan_done.load(Relaxed);
+        stats.scanned_segments += scanned.segments.len();
         for file in scanned.open_ended {
-            generation.files[file].appendable = false;
+            meta.files[file].appendable = false;
         }
-        let remembered = FirstSeen::of(&spans, &generation);
-        remembered.note_table(&mut generation);
-        let container = generation.containers.len();
-        generation.containers.push(IndexFile::new(name.clone()));
-        let bytes = Arc::new(home.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
-        let old = generation.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..));
+        let packed_facts = FirstSeen::of(&spans, &meta);
+        packed_facts.note_table(&mut meta);
+        let container = meta.containers.len();
+        meta.containers.push(IndexFile::new(name.clone()));
+        let bytes = Arc::new(dir.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
+        // 2. Join new and kept segments, in store order.
+        let old = meta.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..));
         let mut all: Vec<_> = old.map(|((entry, segment), origin)| (entry, segment, origin)).collect();
         for new in scanned.segments {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
             let segment = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
             debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
-            // What was scanned again was seen when the latest of the segments in its place was.
+            // A segment scanned again inherits the latest `first_seen` of the segments that it overlaps.
             let first_seen = inherited
                 .iter()
                 .filter(|(file, start, end, _)| *file == new.file && *start < new.end && new.start < *end)
                 .map(|(.., first_seen)| *first_seen)
                 .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
                 .flatten()
-                .or_else(|| remembered.first_seen(new.file));
+                .or_else(|| packed_facts.first_seen(new.file));
             let (file, offset, start, end, content, tail) =
                 (new.file, new.at, new.start, new.end, new.content, new.tail);
             let entry = SegmentMeta { file, container, at: offset, start, end, content, tail, first_seen };
@@ -370,28 +394,30 @@ fn build(
         }
         all.sort_by_key(|(entry, ..)| (entry.file, entry.start));
         for (entry, segment, origin) in all {
-            generation.segments.push(entry);
+            meta.segments.push(entry);
             segments.push(segment);
             origins.push(origin);
         }
     }
-    compact_segment_files(home, &mut generation, &mut segments)?;
+    // 3. Bound the number of containers and of rows.
+    compact_segment_files(dir, &mut meta, &mut segments)?;
     let rows: u64 = segments.iter().map(|segment| (segment.rows() + segment.tombstones()) as u64).sum();
     if rows > STORE_ROWS_MAX {
         return Err(IndexError::TooManyRows { max: STORE_ROWS_MAX });
     }
+    // 4. Build the global index, from the previous one if most of it is kept.
     progress.merging.store(true, Relaxed);
-    generation.global = IndexFile::new(format!("merged-{:012}", generation.sequence));
-    let global = match before {
-        Some(before) if append::is_worth_appending(&before, &segments, &origins) => {
-            append::extend(&before, &segments, &origins, home, &generation.global.name)
+    meta.global = IndexFile::new(format!("merged-{:012}", meta.sequence));
+    let global = match previous_global {
+        Some(previous_global) if append::is_worth_appending(&previous_global, &segments, &origins) => {
+            append::extend(&previous_global, &segments, &origins, dir, &meta.global.name)
         }
-        _ => build::build(&segments, home, &generation.global.name),
+        _ => build::build(&segments, dir, &meta.global.name),
     };
     progress.merging.store(false, Relaxed);
     match global {
-        Ok(()) => Ok((generation, segments)),
+        Ok(()) => Ok((meta, segments)),
         Err(BuildError::Damaged(damaged)) => Err(damaged.into()),
-        Err(BuildError::Write(source)) => Err(IndexError::Write { name: generation.global.name, source }),
+        Err(BuildError::Write(source)) => Err(IndexError::Write { name: meta.global.name, source }),
     }
 }

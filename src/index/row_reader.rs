@@ -1,10 +1,11 @@
-//! The bytes of single rows, wherever they lie.
+//! Reads single rows and ranges of store files through the index, from plain and compressed files.
 //!
-//! For the few lines that are really read on the export path (Groups, the Patients that an identifier may name); the
-//! bulk is copied by `write`, which never looks inside a row.
+//! For the few lines that an export reads itself (Groups, Patients that an identifier may name); rows in bulk are
+//! copied by `write`, which does not parse them.
 
 use std::ops::Range;
 
+use crate::casts::to_usize;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
@@ -12,14 +13,17 @@ use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
 
-/// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
+/// Byte range of a row in its (uncompressed) file, without its line end. The caller has verified the row
+/// ([`Segment::row`]).
+///
+/// [`Segment::row`]: crate::index::segment::reader::Segment::row
 pub(crate) fn row_range(index: &Index, segment: usize, row: usize) -> Range<u64> {
     let columns = index.segments()[segment].columns();
     let start = index.entry(segment).start + u64::from(columns.offset(row));
     start..start + u64::from(columns.length(row))
 }
 
-/// Feeds the bytes of `range` of a store file to `feed`, in pieces.
+/// Passes the bytes of `range` of a store file (uncompressed offsets) to `feed`, in pieces.
 ///
 /// # Errors
 /// When the file cannot be read or decoded that far.
@@ -35,7 +39,7 @@ pub(crate) fn stream_range(
             let mut buffer = Vec::new();
             let mut position = range.start;
             while position < range.end {
-                let len = (range.end - position).min(READ_BYTES as u64) as usize;
+                let len = to_usize((range.end - position).min(READ_BYTES as u64));
                 feed(source.read(position, len, &mut buffer)?);
                 position += len as u64;
             }
@@ -57,7 +61,7 @@ pub(crate) fn stream_range(
                 let end = offset + piece.len() as u64;
                 let from = range.start.clamp(offset, end) - offset;
                 let to = range.end.clamp(offset, end) - offset;
-                feed(&piece[from as usize..to as usize]);
+                feed(&piece[to_usize(from)..to_usize(to)]);
                 offset = end;
             }
         }

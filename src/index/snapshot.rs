@@ -1,8 +1,10 @@
-//! An opened index, and the snapshot that one export sees of it.
+//! The opened index ([`Index`]) and the view that one export has of it ([`Snapshot`]).
 //!
-//! A snapshot is the segments visible to an export and its transactionTime T; with them every question about a row
-//! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
+//! A snapshot is the set of visible segments and the transactionTime T. With both, the state of a row at T, its owners
+//! and whether it is late are fixed, whatever is appended to the store later. Opening and refreshing are in `open` and
+//! `refresh`.
 
+use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, IndexError};
@@ -23,32 +25,36 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-/// One consistent index of a store. Its files, and those of the store, are read as they are asked.
+/// One consistent, opened index of a store. Index pages and store files are read on first use.
 pub struct Index {
-    generation: IndexMeta,
+    meta: IndexMeta,
     segments: Vec<Segment>,
     global: GlobalIndex,
     files: StoreFiles,
-    /// Restarts of each compressed file, ascending.
+    /// Seek points of each compressed file, ascending; empty for a plain one.
     restarts: Vec<Vec<SeekPoint>>,
+    /// Reference bases of the store, the empty one first.
     bases: Vec<String>,
+    /// For each base of each segment its number in `bases`.
     base_numbers: Vec<u32>,
     starts: SegmentOffsets,
+    /// Whether the index is on disk.
     durable: bool,
-    /// Tables of packed files, read when first asked for.
+    /// Seek tables of packed files, read on first use.
     tables: Vec<OnceLock<Option<Box<SeekTable>>>>,
 }
 
 impl Index {
+    /// An index of opened segments, in the order of `meta`. Reads seek points and bases.
     pub(crate) fn new(
-        generation: IndexMeta,
+        meta: IndexMeta,
         segments: Vec<Segment>,
         global: GlobalIndex,
         files: StoreFiles,
         durable: bool,
     ) -> Result<Index, CorruptIndex> {
         let mut restarts = vec![Vec::new(); files.count()];
-        for (entry, segment) in generation.segments.iter().zip(&segments) {
+        for (entry, segment) in meta.segments.iter().zip(&segments) {
             if files.compression(entry.file) == Compression::None {
                 continue;
             }
@@ -64,58 +70,59 @@ impl Index {
         let bases = global.bases()?;
         let base_numbers = global.verified_words(Section::SegmentBase, 0..global.count(Section::SegmentBase))?.to_vec();
         let starts = SegmentOffsets::of(segments.iter().map(Segment::head));
-        let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
-        Ok(Index { tables, generation, segments, global, files, restarts, bases, base_numbers, starts, durable })
+        let tables = meta.files.iter().map(|_| OnceLock::new()).collect();
+        Ok(Index { tables, meta, segments, global, files, restarts, bases, base_numbers, starts, durable })
     }
 
-    /// Resource rows of all segments.
+    /// Number of resource rows of all segments, visible or not.
     pub fn rows(&self) -> usize {
         self.starts.rows
     }
 
-    /// Number of segments.
+    /// Number of segments of the index.
     pub fn segment_count(&self) -> usize {
         self.segments.len()
     }
 
-    /// The segments, in store order.
+    /// The opened segments, in store order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// What the generation says of a segment.
+    /// The entry of a segment in the index meta.
     pub fn entry(&self, segment: usize) -> &SegmentMeta {
-        &self.generation.segments[segment]
+        &self.meta.segments[segment]
     }
 
-    /// The generation.
+    /// The index meta that this index was opened from.
     pub fn generation(&self) -> &IndexMeta {
-        &self.generation
+        &self.meta
     }
 
-    /// The merged facts.
+    /// The global index over the segments.
     pub fn global(&self) -> &GlobalIndex {
         &self.global
     }
 
-    /// The segments that a record names, by their numbers here; `None` for those that are not here as they were.
+    /// For each segment of a record its number in this index; `None` if the index has no segment of that file, range
+    /// and content.
     pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
-        let entries = self.generation.segments.iter().enumerate();
+        let entries = self.meta.segments.iter().enumerate();
         let mut known: HashMap<_, usize> =
             entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
         let wanted = record.segments.iter();
-        // Each stands once in a snapshot.
+        // A segment occurs once in a snapshot.
         wanted.map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail))).collect()
     }
 
     /// Name of a store file, relative to the store.
     pub fn file_name(&self, file: usize) -> &str {
-        &self.generation.files[file].name
+        &self.meta.files[file].name
     }
 
-    /// A store file, opened when it is first asked for. Should it be another by then than the one that was indexed,
-    /// [`Index::verify_unchanged`] tells.
+    /// A store file, opened on first use. [`Index::verify_unchanged`] finds out if it is no longer the one that was
+    /// indexed.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -123,26 +130,27 @@ impl Index {
         self.files.source(file)
     }
 
-    /// Compression of a store file.
+    /// Compression of a store file, by its name.
     pub fn compression(&self, file: usize) -> Compression {
         self.files.compression(file)
     }
 
-    /// The table of a packed file, `None` when the file has none that can be used.
+    /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file
+    /// unreadable.
     pub fn packed(&self, file: usize) -> Option<&SeekTable> {
         if self.compression(file) != Compression::Zstd {
             return None;
         }
-        // A file that cannot be read tells so when its rows are.
+        // An unreadable file fails when its rows are read.
         let open = || SeekTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
         self.tables[file].get_or_init(open).as_deref()
     }
 
-    /// The last restart of a compressed file at or before an uncompressed offset.
+    /// The last seek point of a compressed file at or before an uncompressed offset.
     pub fn restart_before(&self, file: usize, offset: u64) -> SeekPoint {
         let list = &self.restarts[file];
         let after = list.partition_point(|restart| restart.uncompressed <= offset);
-        // Several restarts may share an uncompressed offset (empty members); any of them serves.
+        // Several seek points may share an uncompressed offset (empty members); any of them will do.
         if after == 0 { SeekPoint { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
     }
 
@@ -151,44 +159,45 @@ impl Index {
         &self.bases
     }
 
-    /// Number of a segment's base among [`Index::bases`].
+    /// Number among [`Index::bases`] of base `base` of a segment.
     pub fn base_number(&self, segment: usize, base: u32) -> u32 {
         self.base_numbers[self.starts.base[segment] + base as usize]
     }
 
-    /// Numbers of the first row, DELETE entry, target and owner of each segment.
+    /// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
     pub fn starts(&self) -> &SegmentOffsets {
         &self.starts
     }
 
-    /// The segment that holds a row, and the row's number in it.
+    /// The segment that holds a row (counted over the store), and the number of the row in it.
     pub fn locate(&self, row: usize) -> (usize, usize) {
         let segment = self.starts.row.partition_point(|start| *start <= row) - 1;
         (segment, row - self.starts.row[segment])
     }
 
     /// The segment that holds a DELETE entry (counted over the store), and its number in it.
-    pub fn locate_tombstone(&self, offset: usize) -> (usize, usize) {
-        let segment = self.starts.tombstone.partition_point(|start| *start <= offset) - 1;
-        (segment, offset - self.starts.tombstone[segment])
+    pub fn locate_tombstone(&self, entry: usize) -> (usize, usize) {
+        let segment = self.starts.tombstone.partition_point(|start| *start <= entry) - 1;
+        (segment, entry - self.starts.tombstone[segment])
     }
 
     /// The segment that holds an owner (counted over the store), and its number in it.
-    pub fn locate_owner(&self, offset: usize) -> (usize, usize) {
-        let segment = self.starts.owner.partition_point(|start| *start <= offset) - 1;
-        (segment, offset - self.starts.owner[segment])
+    pub fn locate_owner(&self, owner: usize) -> (usize, usize) {
+        let segment = self.starts.owner.partition_point(|start| *start <= owner) - 1;
+        (segment, owner - self.starts.owner[segment])
     }
 
     /// The segment that holds a target (counted over the store), and its number in it.
-    pub fn locate_target(&self, offset: usize) -> (usize, usize) {
-        let segment = self.starts.target.partition_point(|start| *start <= offset) - 1;
-        (segment, offset - self.starts.target[segment])
+    pub fn locate_target(&self, target: usize) -> (usize, usize) {
+        let segment = self.starts.target.partition_point(|start| *start <= target) - 1;
+        (segment, target - self.starts.target[segment])
     }
 
-    /// The number of a patient named by a base (a number among [`Index::bases`]) and an id.
+    /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if
+    /// no row names it.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
         let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
         let first = self.global.lower_bound(Section::PatientHash, hash)?;
@@ -196,72 +205,73 @@ impl Index {
             if self.global.verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
                 break;
             }
-            if self.global.word(Section::PatientBase, i)? == base && self.patient_id(i as u32)? == *id {
-                return Ok(Some(i as u32));
+            if self.global.word(Section::PatientBase, i)? == base && self.patient_id(to_u32(i))? == *id {
+                return Ok(Some(to_u32(i)));
             }
         }
         Ok(None)
     }
 
-    /// How many patients the dictionary has: every (base, id) that a reference or a Patient row names.
+    /// Number of patients of the dictionary: every (base, id) that a reference or a Patient row names.
     pub fn patients(&self) -> usize {
         self.global.count(Section::PatientHash)
     }
 
-    /// The owners (counted over the store) that are a patient of the dictionary, one in each segment that names it.
+    /// Owners (counted over the store) that are this patient of the dictionary, one for each segment that names it.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
         let offset = patient as usize;
         let span = self.global.verified_words(Section::PatientStart, offset..offset + 2)?;
         self.global.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
     }
 
-    /// The patient that an owner of a segment is.
+    /// The patient of the dictionary that an owner of a segment is.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn patient_of_owner(&self, segment: usize, owner: u32) -> Result<u32, CorruptIndex> {
         self.global.word(Section::OwnerPatient, self.starts.owner[segment] + owner as usize)
     }
 
-    /// The id of a patient of the dictionary.
+    /// Logical id of a patient of the dictionary.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
         let first = self.owners_of_patient(patient)?.first().ok_or(CorruptIndex("a patient has no name"))?;
         let (segment, owner) = self.locate_owner(*first as usize);
         self.segments[segment].owner_id(owner)
     }
 
-    /// Files in the store's tree that are no data files.
+    /// Paths in the store, relative to it, that the walk ignored because they are no data files.
     pub fn ignored_files(&self) -> &[String] {
         self.files.ignored_names()
     }
 
-    /// Whether the index is kept on disk.
+    /// Whether the index is on disk and outlives the process.
     pub fn is_durable(&self) -> bool {
         self.durable
     }
 
-    /// Checks that every store file that was read still holds the bytes that its segments were made from, if it was
-    /// touched at all. Of a file that was not opened nothing has left, so nothing is asked of it.
+    /// Checks that every store file that was opened still holds the bytes that its segments were made from. Content is
+    /// read only if size or times have changed. Files that were not opened are not checked: no byte of them was
+    /// exported.
     ///
     /// # Errors
     /// [`IndexError::Changed`] or [`IndexError::StoreFile`] with the file's name.
     pub fn verify_unchanged(&self) -> Result<(), IndexError> {
         for (file, source) in self.files.opened_files() {
             source.check()?;
-            if source.changed()? || source.stamp() != self.generation.files[file].stamp {
+            if source.changed()? || source.stamp() != self.meta.files[file].stamp {
                 self.verify_content(file)?;
             }
         }
         Ok(())
     }
 
-    /// Hashes the bytes behind each segment of a file again.
+    /// Compares the content hash of each segment of a file with the bytes of the file now.
     ///
     /// # Errors
     /// As [`Index::verify_unchanged`].
@@ -273,7 +283,8 @@ impl Index {
                 "was {what} in place while it was in use; replace store files by rename, then run the same command again"
             ),
         };
-        let entries: Vec<&SegmentMeta> = self.generation.segments.iter().filter(|e| e.file == file).collect();
+        let entries: Vec<&SegmentMeta> = self.meta.segments.iter().filter(|e| e.file == file).collect();
+        // 1. A plain file: each range by itself.
         if self.files.compression(file) == Compression::None {
             for entry in entries {
                 if entry.end > source.len() {
@@ -285,9 +296,11 @@ impl Index {
             }
             return Ok(());
         }
+        // 2. A packed file: frame by frame, so that damaged frames are skipped as the scan did.
         if let Ok(Some(table)) = SeekTable::open(source) {
             return self.verify_frames(source, &table, &entries).then_some(()).ok_or_else(|| changed("rewritten"));
         }
+        // 3. Any other compressed file is decoded from its start.
         let from = SeekPoint { compressed: 0, uncompressed: 0 };
         let Ok(mut decoder) = Decoder::new(source, self.files.compression(file), from) else {
             return Err(changed("truncated"));
@@ -297,7 +310,7 @@ impl Index {
         while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
             let mut piece = piece;
             while next < entries.len() && entries[next].end <= offset + piece.len() as u64 {
-                let (own, rest) = piece.split_at((entries[next].end - offset) as usize);
+                let (own, rest) = piece.split_at(to_usize(entries[next].end - offset));
                 hash.update(own);
                 if hash.digest() != entries[next].content {
                     return Err(changed("rewritten"));
@@ -318,7 +331,7 @@ impl Index {
         if next < entries.len() { Err(changed("truncated")) } else { Ok(()) }
     }
 
-    /// Whether the frames of a packed file hash to what the segments were made from; damaged ones have no bytes.
+    /// Whether the frames of a packed file have the content hashes of the segments; a damaged frame counts as no bytes.
     fn verify_frames(&self, source: &StoreFile, table: &SeekTable, entries: &[&SegmentMeta]) -> bool {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
         let mut hashes = entries.iter().map(|entry| (entry, Hasher64::new())).collect::<Vec<_>>();
@@ -329,7 +342,7 @@ impl Index {
             let read = reader.feed(source, &frame, &mut buffer, &mut |mut piece| {
                 while !piece.is_empty() && next < hashes.len() {
                     let (entry, hash) = &mut hashes[next];
-                    let (own, rest) = piece.split_at(piece.len().min((entry.end.max(place) - place) as usize));
+                    let (own, rest) = piece.split_at(piece.len().min(to_usize(entry.end.max(place) - place)));
                     hash.update(own);
                     place += own.len() as u64;
                     next += usize::from(place >= entry.end);
@@ -345,30 +358,31 @@ impl Index {
     }
 }
 
-/// A snapshot as a job record keeps it, enough to take the same one again (CONS-08).
+/// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotRecord {
-    /// The transactionTime.
+    /// The transactionTime T, a FHIR instant.
     pub as_of: String,
-    /// What the index checked.
+    /// How strictly the index checked resources.
     pub validate: Validate,
-    /// Birth of the index, in ticks.
+    /// T of the first snapshot of the index, in ticks; `None` if it had none.
     pub birth: Option<i64>,
-    /// The segments.
+    /// The visible segments, in store order.
     #[serde(rename = "extents")]
     pub segments: Vec<SegmentRef>,
 }
 
 impl SnapshotRecord {
-    /// Name of the snapshot: a hash of the record as JSON, so its keys, their order and its words stay as they are.
+    /// Id of the snapshot: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their order and its words
+    /// are part of the id and must not change.
     fn snapshot_id(&self) -> String {
         let record = serde_json::to_vec(self).expect("a record is plain data");
         format!("{:032x}", crate::hash::xxh3_128(&record))
     }
 }
 
-/// A segment as a job record keeps it.
+/// A segment as a job record stores it: its range of a store file and the hash of the bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentRef {
@@ -376,52 +390,54 @@ pub struct SegmentRef {
     pub file: String,
     /// Start in the (uncompressed) file.
     pub start: u64,
-    /// End in it.
+    /// End in the (uncompressed) file.
     pub end: u64,
-    /// Hash of the bytes between.
+    /// xxh3 (64 bit) of the bytes between them.
     pub content: u64,
-    /// Whether it is the last line without a newline.
+    /// Whether it is the last line of a plain file, without a newline.
     pub tail: bool,
-    /// T of the first snapshot that held it, in ticks.
+    /// T of the first snapshot that held it, in ticks; `None` before the first.
     pub first_seen: Option<i64>,
 }
 
-/// What one export sees of a store.
+/// The view that one export has of a store: the visible segments of an index, as of T.
 #[derive(Clone)]
 pub struct Snapshot {
     index: Arc<Index>,
     as_of: Instant,
-    /// Visible segments; all of them unless the snapshot was taken again from a record.
+    /// For each segment whether it is visible; all are unless the snapshot was reopened from a record.
     visible: Arc<[bool]>,
 }
 
-/// A resource's state at some instant, as the ledger counts it (reading 10).
+/// State of a resource version at some instant, as the ledger counts it (reading 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {
-    /// It is the current version.
+    /// The current version of its resource.
     Current,
-    /// Its lastUpdated is later.
+    /// Its lastUpdated is after the instant.
     Future,
-    /// A later version is there.
+    /// A later version of the resource exists at the instant.
     Superseded,
-    /// It was deleted.
+    /// No later version exists, and a DELETE entry ended it.
     Deleted,
 }
 
 impl Snapshot {
-    /// Everything that an index holds, as of an instant.
+    /// The snapshot of all segments of an index, as of T.
     pub fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {
         let visible = vec![true; index.segment_count()].into();
         Snapshot { index, as_of, visible }
     }
 
-    /// A look at an index as of some instant, which the index does not remember as a snapshot.
+    /// The snapshot of all segments of an index as of an instant; the index does not record it.
     pub fn of_latest(index: Index, as_of: Instant) -> Snapshot {
         Snapshot::new(Arc::new(index), as_of)
     }
 
-    /// The snapshot that a record names, as of its instant, if the index has all of its segments; else the index again, and the number of the
-    /// first of the record's segments that it does not have.
+    /// The snapshot of the segments of a record, as of T.
+    ///
+    /// # Errors
+    /// The index, and the number of the first segment of the record that it lacks.
     pub(crate) fn of_segments(
         mut index: Index,
         record: &SnapshotRecord,
@@ -432,18 +448,18 @@ impl Snapshot {
             return Err((Box::new(index), missing));
         }
         let mut visible = vec![false; index.segment_count()];
-        index.generation.birth = record.birth;
+        index.meta.birth = record.birth;
         for (i, wanted) in found.into_iter().flatten().zip(&record.segments) {
             visible[i] = true;
-            index.generation.segments[i].first_seen = wanted.first_seen;
+            index.meta.segments[i].first_seen = wanted.first_seen;
         }
         Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
     }
 
-    /// What a job record needs to take this snapshot again.
+    /// The record from which this snapshot can be reopened.
     pub fn record(&self) -> SnapshotRecord {
-        let segments = (0..self.index.segment_count()).filter(|position| self.visible[*position]).map(|offset| {
-            let entry = self.index.entry(offset);
+        let segments = (0..self.index.segment_count()).filter(|segment| self.visible[*segment]).map(|segment| {
+            let entry = self.index.entry(segment);
             SegmentRef {
                 file: self.index.file_name(entry.file).to_string(),
                 start: entry.start,
@@ -455,18 +471,18 @@ impl Snapshot {
         });
         SnapshotRecord {
             as_of: self.as_of.to_string(),
-            validate: self.index.generation.validate,
-            birth: self.index.generation.birth,
+            validate: self.index.meta.validate,
+            birth: self.index.meta.birth,
             segments: segments.collect(),
         }
     }
 
-    /// Name of the snapshot: the same bytes at the same T have the same name on any machine.
+    /// Id of the snapshot: the same bytes at the same T have the same id on any machine.
     pub fn id(&self) -> String {
         self.record().snapshot_id()
     }
 
-    /// The index.
+    /// The index that the snapshot is of.
     pub fn index(&self) -> &Index {
         &self.index
     }
@@ -476,33 +492,33 @@ impl Snapshot {
         &self.as_of
     }
 
-    /// Whether a segment is part of the snapshot.
+    /// Whether a segment is visible in the snapshot.
     pub fn sees_segment(&self, segment: usize) -> bool {
         self.visible[segment]
     }
 
     /// The visible segments, in store order.
     pub fn segments(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.index.segment_count()).filter(|offset| self.visible[*offset])
+        (0..self.index.segment_count()).filter(|segment| self.visible[*segment])
     }
 
     /// Whether rows of a segment are late for an export since `since`.
     pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
-        self.index.generation.is_late(self.index.entry(segment), since)
+        self.index.meta.is_late(self.index.entry(segment), since)
     }
 
-    /// Whether every segment is part of it.
+    /// Whether every segment of the index is visible.
     pub fn sees_whole_index(&self) -> bool {
         self.visible.iter().all(|visible| *visible)
     }
 
-    /// State of a row at `at`, which is T or an instant before it, among the segments that `known` lets through.
+    /// State of a row at `instant`, which is T or earlier, by the records of visible segments that `known` accepts.
     ///
-    /// `ours` tells whether a reference base (a number among [`Index::bases`]) is one of ours: a DELETE entry under
-    /// another base ends nothing here.
+    /// `ours` holds for each of `Index::bases` whether it is a base of this store: DELETE entries under other bases are
+    /// ignored.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn state(
         &self,
         segment_id: usize,
@@ -512,7 +528,7 @@ impl Snapshot {
         known: &dyn Fn(usize) -> bool,
     ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
-        // Most segments end before T as a whole, and then nobody need look when a row is dated.
+        // Most segments have no row after T, by their headers; then the lastUpdated of the row is not read.
         let segment = &index.segments[segment_id];
         if segment.head().updated_max() >= instant.ticks
             && segment.updated(row)?.is_some_and(|updated| updated > instant)

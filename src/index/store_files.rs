@@ -1,7 +1,7 @@
-//! The data files of a store as one walk found them: opened when something is first read from them.
+//! The data files of a store as one walk found them, each opened when bytes of it are first read.
 //!
-//! A walk takes size and times of every file, and for most questions that is all. What was found and what was opened
-//! may differ when somebody was quicker; whoever reads compares [`StoreFiles::stamp`] with what its index was made from.
+//! A walk takes size and times of every file; most queries need no more. Between walk and opening a file may change;
+//! the caller compares [`StoreFiles::stamp`] with the index meta.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::store::walk::{Walk, WalkedFile, walk};
 use crate::sys::access::Access;
 use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
 
-/// Walks a store.
+/// Walks the directory of a store for its data files.
 ///
 /// # Errors
 /// When a directory cannot be read.
@@ -23,18 +23,18 @@ pub(crate) fn walk_store(store: &Store) -> Result<Walk, IndexError> {
     walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })
 }
 
-/// The files of a store.
+/// The data files of a store, in store order; a file is named by its index among them.
 pub(crate) struct StoreFiles {
     root: PathBuf,
     access: Access,
     walked: Walk,
-    /// Whether files end where the walk says, however long they are by now.
-    cut: bool,
+    /// Whether plain files end at the length of the walk, even if they are longer by now.
+    truncated: bool,
     open: Vec<OnceLock<StoreFile>>,
 }
 
 impl StoreFiles {
-    /// Walks the store.
+    /// Walks the store for its files as they are now.
     ///
     /// # Errors
     /// When a directory cannot be read.
@@ -42,37 +42,38 @@ impl StoreFiles {
         Ok(StoreFiles::of(store, walk_store(store)?, false))
     }
 
-    /// As [`StoreFiles::find`], cut back to what a view saw; of what came later only what is indexed already is left.
+    /// As [`StoreFiles::find`], cut back to the bytes of a listing; of later bytes only those already indexed remain.
     ///
     /// # Errors
     /// As [`StoreFiles::find`].
     pub(crate) fn find_within(
         store: &Store,
-        view: &StoreListing,
+        listing: &StoreListing,
         known: Option<&IndexMeta>,
     ) -> Result<StoreFiles, IndexError> {
         let mut walked = walk_store(store)?;
-        view.truncate_to(&mut walked, known);
+        listing.truncate_to(&mut walked, known);
         Ok(StoreFiles::of(store, walked, true))
     }
 
-    /// The files that a generation was made of, without a look at the store.
-    pub(crate) fn known_to(store: &Store, generation: &IndexMeta) -> StoreFiles {
+    /// The files of an index meta, without a walk over the store.
+    pub(crate) fn known_to(store: &Store, meta: &IndexMeta) -> StoreFiles {
         let found = |entry: &FileEntry| WalkedFile {
             name: entry.name.clone(),
             compression: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
             stamp: entry.stamp,
         };
-        let files = generation.files.iter().map(found).collect();
+        let files = meta.files.iter().map(found).collect();
         StoreFiles::of(store, Walk { files, ignored: Vec::new() }, true)
     }
 
-    fn of(store: &Store, walked: Walk, cut: bool) -> StoreFiles {
+    /// Files of a walk; `truncated` cuts plain files at the length that the walk has.
+    fn of(store: &Store, walked: Walk, truncated: bool) -> StoreFiles {
         let open = walked.files.iter().map(|_| OnceLock::new()).collect();
-        StoreFiles { root: store.root().to_path_buf(), access: store.options().access, walked, cut, open }
+        StoreFiles { root: store.root().to_path_buf(), access: store.options().access, walked, truncated, open }
     }
 
-    /// Number of files.
+    /// Number of data files.
     pub(crate) fn count(&self) -> usize {
         self.open.len()
     }
@@ -82,22 +83,22 @@ impl StoreFiles {
         &self.walked.files[file].name
     }
 
-    /// How a file is coded.
+    /// Compression of a file, by its name.
     pub(crate) fn compression(&self, file: usize) -> Compression {
         self.walked.files[file].compression
     }
 
-    /// The number of the file of this name.
+    /// Index of the file of this name (relative to the store); `None` when there is none.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.walked.files.binary_search_by(|found| found.name.as_bytes().cmp(name.as_bytes())).ok()
     }
 
-    /// Size and times of a file: when it was opened if it was, else when it was found.
+    /// Size and times of a file: as opened if it was opened, else as the walk found them.
     pub(crate) fn stamp(&self, file: usize) -> FileStamp {
         self.open[file].get().map_or(self.walked.files[file].stamp, StoreFile::stamp)
     }
 
-    /// A file, opened now if it was not yet.
+    /// The file, opened on first use.
     ///
     /// # Errors
     /// As [`StoreFile::open`].
@@ -107,20 +108,20 @@ impl StoreFiles {
         }
         let source = StoreFile::open(self.root.join(self.name(file)), self.access)?;
         let source = match self.compression(file) {
-            // What was appended since the files were found is not there.
-            Compression::None if self.cut => source.up_to(self.walked.files[file].stamp.len),
+            // Bytes appended since the walk are not part of it.
+            Compression::None if self.truncated => source.up_to(self.walked.files[file].stamp.len),
             _ => source,
         };
-        // Another thread may have been quicker; then its source is the one.
+        // If another thread has opened it meanwhile, its handle is used.
         Ok(self.open[file].get_or_init(|| source))
     }
 
-    /// The files that have been opened.
+    /// Index and handle of the files that have been opened.
     pub(crate) fn opened_files(&self) -> impl Iterator<Item = (usize, &StoreFile)> {
         self.open.iter().enumerate().filter_map(|(file, open)| open.get().map(|source| (file, source)))
     }
 
-    /// Relative paths that the walk passed by.
+    /// Relative paths that the walk ignored.
     pub(crate) fn ignored_names(&self) -> &[String] {
         &self.walked.ignored
     }

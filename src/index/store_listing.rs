@@ -1,5 +1,5 @@
-//! What a store held at some moment, as a walk saw it: names, sizes and times, nothing opened. A caller that answers
-//! before it indexes fixes what an export will see by it.
+//! The listing of a store at one moment: names, sizes and times of its data files, none opened. A service that accepts
+//! an export before it refreshes the index fixes by it which bytes the export covers.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,46 +15,48 @@ pub struct StoreListing {
 }
 
 impl StoreListing {
+    /// The listing of a walk.
     pub(crate) fn of(walk: &Walk) -> StoreListing {
         StoreListing { files: walk.files.iter().map(|found| (found.name.clone(), found.stamp)).collect() }
     }
 
-    /// Bytes of all files, as they lie on the disk.
+    /// Sum of the file sizes on disk, in bytes (compressed where files are).
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|(_, stamp)| stamp.len).sum()
     }
 
-    /// Whether a generation knows every byte of it.
-    pub fn is_indexed(&self, generation: &IndexMeta) -> bool {
+    /// Whether an index meta covers every byte of the listing.
+    pub fn is_indexed(&self, meta: &IndexMeta) -> bool {
         self.files.iter().all(|(name, stamp)| {
-            // What has been appended since may be in the index already; what was there must be.
+            // The index may cover later bytes, too, but must not be of an earlier state.
             let later = |known: FileStamp| known.len >= stamp.len && known.mtime_ns >= stamp.mtime_ns;
-            known(generation, name).is_some_and(later)
+            known(meta, name).is_some_and(later)
         })
     }
 
-    /// Cuts what a later walk found back to this view: files that came later go, what was appended to plain files is
-    /// cut off. What the index knows already stays, because its segments cannot be divided: such rows were there when
-    /// somebody else looked. Compressed files are read whole.
+    /// Cuts a later walk back to this listing: later files are removed, bytes appended to plain files are cut off.
+    /// Bytes that are indexed already stay, because segments cannot be divided. Compressed files are read whole.
     pub(crate) fn truncate_to(&self, walk: &mut Walk, known_by: Option<&IndexMeta>) {
-        let known = |found: &WalkedFile| known_by.and_then(|generation| known(generation, &found.name));
+        let known = |found: &WalkedFile| known_by.and_then(|meta| known(meta, &found.name));
         walk.files.retain(|found| self.position_of(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
-            let seen = self.position_of(&found.name).map_or(0, |i| self.files[i].1.len);
+            let listed = self.position_of(&found.name).map_or(0, |i| self.files[i].1.len);
             if found.compression == Compression::None {
-                found.stamp.len = found.stamp.len.min(seen.max(known(found).map_or(0, |known| known.len)));
+                found.stamp.len = found.stamp.len.min(listed.max(known(found).map_or(0, |known| known.len)));
             }
         }
     }
 
+    /// Index of the file of this name in the listing.
     fn position_of(&self, name: &str) -> Option<usize> {
         self.files.binary_search_by(|(known, _)| known.as_bytes().cmp(name.as_bytes())).ok()
     }
 }
 
-fn known(generation: &IndexMeta, name: &str) -> Option<FileStamp> {
-    let i = generation.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
-    Some(generation.files[i].stamp)
+/// Stamp of the file of this name in an index meta.
+fn known(meta: &IndexMeta, name: &str) -> Option<FileStamp> {
+    let i = meta.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
+    Some(meta.files[i].stamp)
 }
 
 #[cfg(test)]
@@ -97,18 +99,18 @@ mod tests {
             }
             append(&root.join("a.ndjson"), &[row(3)]);
             append(&root.join("b.ndjson"), &[row(4)]);
-            let view = store.list_files().unwrap();
+            let listing = store.list_files().unwrap();
             copy(&root, &twin);
             append(&root.join("a.ndjson"), &[row(5)]);
             append(&root.join("b.ndjson"), &[row(6), row(7)]);
             append(&root.join("c.ndjson"), &[row(8)]);
             if let Some(index) = store.latest_published() {
-                assert!(!view.is_indexed(index.generation()));
+                assert!(!listing.is_indexed(index.generation()));
             }
-            let (snapshot, _) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
+            let (snapshot, _) = store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap();
             assert_eq!(snapshot.index().rows(), 4);
             snapshot.index().verify_unchanged().unwrap();
-            assert!(view.is_indexed(store.latest_published().unwrap().generation()));
+            assert!(listing.is_indexed(store.latest_published().unwrap().generation()));
             let then = Store::open(&twin).unwrap().snapshot(as_of()).unwrap();
             let contents = |snapshot: &crate::index::snapshot::Snapshot| {
                 snapshot.record().segments.iter().map(|segment| (segment.end, segment.content)).max().unwrap()
@@ -117,11 +119,11 @@ mod tests {
                 assert_eq!(contents(&snapshot), contents(&then), "the same bytes as a copy of that moment");
             }
             // The same view again is the same snapshot, and costs no scan; what came since is found by the next look.
-            let (again, work) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
+            let (again, work) = store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap();
             assert_eq!((again.record(), work.scanned_bytes), (snapshot.record(), 0));
             assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 8);
             // By now the index holds more: a look of long ago sees it, but nothing is lost.
-            assert_eq!(store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap().0.index().rows(), 8);
+            assert_eq!(store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap().0.index().rows(), 8);
             assert_eq!(store.latest_published().unwrap().rows(), 8);
         }
     }
@@ -136,9 +138,9 @@ mod tests {
         let (head, tail) = text.split_at(20);
         fs::write(&file, row(1) + "\n" + head).unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let view = store.list_files().unwrap();
+        let listing = store.list_files().unwrap();
         fs::write(&file, row(1) + "\n" + head + tail + "\n").unwrap();
-        let (snapshot, _) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
+        let (snapshot, _) = store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap();
         assert_eq!(snapshot.index().rows(), 1);
         assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 2);
     }

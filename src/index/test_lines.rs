@@ -1,8 +1,8 @@
-//! Lines of a small world for property tests: everything in it is often about the same few records.
+//! Lines for property tests of few ids, bases and instants, so that most lines are about the same few records.
 
 use proptest::prelude::*;
 
-/// A line of a small world: few ids, versions, deletions, bases that come late, Provenances about anything.
+/// A random line: a resource of few ids and versions, a DELETE entry, a Provenance of any target, or a fault.
 pub(crate) fn line() -> impl Strategy<Value = String> {
     let reference = (0..3usize, 0..4usize).prop_map(|(base, id)| {
         format!("{}Patient/p{id}", ["", "https://a.example/r4/", "https://b.example/r4/"][base])

@@ -1,8 +1,7 @@
-//! A store: a directory of NDJSON files, and the index that knows its rows.
+//! A store: a directory of NDJSON files, plain, compressed or packed, and the options to open it with.
 //!
-//! `walk` finds the files, `scan` and `lines` turn bytes into segments, `merge` tells what only the whole store can,
-//! `generation` names one consistent index, [`Snapshot`] is what one export sees. Nothing here knows requests, output
-//! files or clocks.
+//! `walk` finds the files, `packed` reads packed ones, `paths` checks output directories. Methods that use the index
+//! are in [`index::open_store`](crate::index::open_store). Nothing here knows requests or output files.
 
 pub(crate) mod packed;
 pub(crate) mod paths;
@@ -15,32 +14,32 @@ use crate::sys::access::Access;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
 use std::path::{Path, PathBuf};
 
-/// What may be done to the index of a store.
+/// Whether the index of a store is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IndexAccess {
-    /// It is brought up to date, repaired, and notes the snapshots that are taken.
+    /// The index is brought up to date and repaired, and records the snapshots that are taken.
     #[default]
     ReadWrite,
-    /// Nothing is written, the directory of the index not made: what it lacks is made in memory, and is gone with what
-    /// was made from it.
+    /// Nothing is written and no directory is made: missing parts of the index are made in memory, and dropped with the
+    /// objects that use them.
     ReadOnly,
 }
 
-/// How a store is opened.
+/// Options to open a store with.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Where the index lies; `.outpour` in the store when `None`.
+    /// Directory of the index; `None` for `.outpour` in the store.
     pub index_dir: Option<PathBuf>,
-    /// How store files are read.
+    /// Whether store files are read or mapped.
     pub access: Access,
-    /// Scanner kernel.
+    /// Scanner kernel to extract lines with.
     pub kernel: Kernel,
-    /// What a scan checks; `None` takes what the index was made with, [`Validate::Full`] for a new one.
+    /// How strictly a scan checks resources; `None` for that of the existing index, [`Validate::Full`] for a new one.
     pub validate: Option<Validate>,
-    /// Whether what the index remembers of a snapshot is on the disk before the snapshot is given. Without, a loss of
-    /// power may cost the memory of the last snapshots, and an export since an earlier one then takes some rows again.
+    /// Whether the times of a snapshot are synced to disk before the snapshot is returned. Without, a loss of power may
+    /// lose those of the last snapshots, and an export since an earlier one then takes some rows again.
     pub sync: bool,
-    /// Whether the index is written.
+    /// Whether the index may be written.
     pub index_access: IndexAccess,
 }
 
@@ -91,17 +90,17 @@ impl Store {
     ///
     /// # Safety
     /// No process may truncate or rewrite the store's files in place while the store or anything made from it lives.
-    /// (The binary installs a fault guard instead, see [`guard`](crate::sys::sigbus), and needs no such promise.)
+    /// (The binary installs a guard against faults of mapped reads instead, and needs no such promise.)
     pub unsafe fn open_mapped(root: impl AsRef<Path>) -> Result<Store, IndexError> {
-        // SAFETY: the caller makes the promise that the constructor asks for.
+        // SAFETY: the caller makes the promise that the constructor requires.
         let access = unsafe { Access::mapped() };
         Store::open_with(root, StoreOptions { access, ..StoreOptions::default() })
     }
 
-    /// Opens a store as `options` say.
+    /// Opens a store with `options`.
     ///
     /// # Errors
-    /// When the path is no directory.
+    /// When the path is no directory, cannot be read, or is a directory under construction.
     pub fn open_with(root: impl AsRef<Path>, options: StoreOptions) -> Result<Store, IndexError> {
         let path = root.as_ref().to_path_buf();
         let own = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -126,17 +125,17 @@ impl Store {
         Store { root: self.root.clone(), options }
     }
 
-    /// The store's directory.
+    /// Directory of the store, as it was given.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where its index lies, or would.
+    /// Directory of the index, whether it exists or not.
     pub fn index_dir(&self) -> PathBuf {
         self.options.index_dir.clone().unwrap_or_else(|| self.root.join(".outpour"))
     }
 
-    /// How it was opened.
+    /// The options that the store was opened with.
     pub fn options(&self) -> &StoreOptions {
         &self.options
     }

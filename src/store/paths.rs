@@ -1,14 +1,17 @@
-//! Checks that an output directory does not lie inside a store.
+//! Checks that an output directory does not lie inside a store, where later exports would read its files.
 
 use std::path::Path;
 
 use crate::error::{RequestError, RequestProblem};
 use crate::issue::Parameter;
 
-/// Whether `out` lies inside `store`, where the next export would read it as input.
+/// Checks that `out` does not lie inside `store`, links resolved.
+///
+/// # Errors
+/// [`RequestError`] naming the output directory when it does.
 pub(crate) fn check_outside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
     let absolute = |path: &Path| {
-        // The directory need not be there yet: resolve as much of it as there is.
+        // The directory need not exist yet: its longest existing prefix is resolved.
         let mut rest = Vec::new();
         let mut place = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         loop {

@@ -16,28 +16,28 @@ use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::regular_file::{RegularFileError, read_regular};
 use crate::sys::store_file::FileStamp;
 
-/// A data file of the store.
+/// A data file of the store as the walk found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WalkedFile {
     /// Path relative to the store, `/` between its parts; store order is the bytewise order of these.
     pub name: String,
-    /// How its bytes are coded.
+    /// Compression of its bytes, by its name.
     pub compression: Compression,
-    /// Size and times when it was found.
+    /// Size and times at the time of the walk.
     pub stamp: FileStamp,
 }
 
-/// What a walk found.
+/// Data files and ignored paths of a store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Walk {
     /// Data files in store order.
     pub files: Vec<WalkedFile>,
-    /// Relative paths that were passed by: other files, symlinks, names that are no UTF-8 (shown lossily).
+    /// Relative paths that were ignored: other files, symlinks, names that are no UTF-8 (shown lossily).
     pub ignored: Vec<String>,
 }
 
-/// Whether a walk could have found a data file of this name: it leads to a place in the store, through no hidden
-/// directory. Names that a record or an index brings are held against it before anything is opened.
+/// Whether a walk could have found a data file of this name: a path in the store with the suffix of a data file and
+/// without hidden parts. Names from a record or an index are checked by it before a file is opened.
 pub(crate) fn is_store_name(name: &str) -> bool {
     Compression::of_file_name(name).is_some() && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }
@@ -45,7 +45,7 @@ pub(crate) fn is_store_name(name: &str) -> bool {
 /// Walks the directory tree under `root`.
 ///
 /// # Errors
-/// Any directory that cannot be read: a part of the store that is silently absent would be lost data.
+/// When any directory cannot be read, with its path: a part of the store must not be omitted silently.
 pub(crate) fn walk(root: &Path) -> Result<Walk, (PathBuf, io::Error)> {
     let mut walk = Walk::default();
     visit(root, "", &mut walk)?;
@@ -54,6 +54,7 @@ pub(crate) fn walk(root: &Path) -> Result<Walk, (PathBuf, io::Error)> {
     Ok(walk)
 }
 
+/// Adds the data files below one directory to the walk; `prefix` is its path in the store, with a slash at its end.
 fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf, io::Error)> {
     let at = |error| (directory.to_path_buf(), error);
     let published = published_names(directory)?;
@@ -86,7 +87,7 @@ fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf
     Ok(())
 }
 
-/// Adds a file. One that was removed since the directory was read is not part of the store any more.
+/// Adds a data file to the walk. A file removed since the directory was read is not part of the store.
 fn push(
     entry: &std::fs::DirEntry,
     name: String,
@@ -101,7 +102,7 @@ fn push(
     Ok(())
 }
 
-/// The `deleted` directory of an export: the files that its manifest lists, nothing else.
+/// Adds the files of the `deleted` directory of an export that its manifest lists; others are ignored.
 fn visit_published(
     directory: &Path,
     prefix: &str,
@@ -125,13 +126,14 @@ fn visit_published(
     Ok(())
 }
 
-/// What tells an outpour manifest from others; nothing else of the document is kept.
+/// The member by which an outpour manifest is recognised; the rest of the document is ignored.
 #[derive(Deserialize)]
 struct MarkedDirectory {
     #[serde(rename = "extension")]
     _extension: DirectoryMark,
 }
 
+/// The extension that an outpour manifest has.
 #[derive(Deserialize)]
 struct DirectoryMark {
     #[serde(rename = "urn:outpour:export:1")]

@@ -1,11 +1,12 @@
-//! Merges new segments into what was merged before, when segments only came and none went: the usual append.
+//! Extends the previous global index by new segments, if segments were only added: the usual append to a store.
 //!
-//! The outcome is, byte for byte, what merging everything again gives. What is old is copied with its numbers moved on
-//! (memory speed); only resources and patients that a new segment names are put together anew. Those are found by a
-//! filter of a bit for each new hash: one pass over the old segments' sorted hashes, in the order in which both lie.
+//! The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed);
+//! only resources and patients that a new segment names are computed again. Their old entries are found by a filter
+//! with a bit for each new hash: one pass over the sorted hashes of the old segments.
 
 use rayon::prelude::*;
 
+use crate::casts::{low_u32, to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::index::dir::IndexDir;
@@ -17,20 +18,20 @@ use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 
-/// Bits of the filter for each new hash: one in so many old hashes is looked at in vain.
+/// Bits of the filter for each new hash: the reciprocal of the rate of false positives.
 const FILTER_BITS: usize = 64;
 
-/// Whether what was merged before can and should be used: every segment of it is still there, in its order, and the new
-/// ones are not most of the store.
+/// Whether the previous global index can and should be extended: every segment of it is kept, in its order, and new
+/// ones are at most half of the store. `origins` has for each segment its number before, `None` for a new one.
 pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
-    let weight = |segment: &Segment| segment.rows() + segment.tombstones() + segment.head().targets as usize;
+    let weight = |segment: &Segment| segment.rows() + segment.tombstones() + to_usize(segment.head().targets);
     let new = |(segment, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(segment) } else { 0 };
     let all: usize = segments.iter().map(weight).sum();
     kept.iter().copied().eq(0..before.heads().len()) && segments.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
 }
 
-/// Where the old numbers went.
+/// Maps numbers of rows, DELETE entries and targets of the previous global index to those of the new one.
 struct OrdinalMap<'a> {
     before: &'a GlobalIndex,
     old: SegmentOffsets,
@@ -41,30 +42,32 @@ struct OrdinalMap<'a> {
 }
 
 impl OrdinalMap<'_> {
-    /// A record's new number.
+    /// New number of a record.
     fn map_record(&self, record: u32) -> u32 {
         let position = record as usize;
         match position < self.old_rows {
-            true => self.is_within(position, &self.old.row, &self.new.row) as u32,
+            true => to_u32(self.is_within(position, &self.old.row, &self.new.row)),
             false => {
                 let offset = self.is_within(position - self.old_rows, &self.old.tombstone, &self.new.tombstone);
-                (self.new.rows + offset) as u32
+                to_u32(self.new.rows + offset)
             }
         }
     }
 
+    /// New number of a target.
     fn map_target(&self, target: u32) -> u32 {
-        self.is_within(target as usize, &self.old.target, &self.new.target) as u32
+        to_u32(self.is_within(target as usize, &self.old.target, &self.new.target))
     }
 
-    /// A number counted over the store, which `old` and `new` cut at the segments.
+    /// New number of an element; `old` and `new` hold the first numbers of each segment.
     fn is_within(&self, offset: usize, old: &[usize], new: &[usize]) -> usize {
         let segment = old.partition_point(|start| *start <= offset) - 1;
         offset - old[segment] + new[self.segments[segment]]
     }
 }
 
-/// Merges `segments` (in store order) into the file `name`, given what was merged over those that have an origin.
+/// Writes the global index of `segments` (in store order) into the file `name`, given `before`, that of the segments
+/// with an origin.
 ///
 /// # Errors
 /// As [`build`](crate::index::global::build::build).
@@ -72,72 +75,72 @@ pub(crate) fn extend(
     before: &GlobalIndex,
     segments: &[Segment],
     origins: &[Option<usize>],
-    home: &IndexDir,
+    dir: &IndexDir,
     name: &str,
 ) -> Result<(), BuildError> {
     let is_new = |segment: usize| origins[segment].is_none();
-    // Of old segments only names are read; those that are compared are few, but anywhere.
+    // Of old segments hashes are read whole, and the few entries that match a new hash, verified one by one.
     (0..segments.len()).into_par_iter().try_for_each(|segment| match is_new(segment) {
         true => segments[segment].verify_all().map(drop),
         false => segments[segment].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
     })?;
-    let whole = SegmentSet::of(segments);
+    let set = SegmentSet::of(segments);
     let old = SegmentOffsets::of(before.heads().iter());
     let old_rows = old.rows;
-    let places = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
-    let moved = OrdinalMap { before, old, new: &whole.starts, segments: places, old_rows };
+    let new_numbers = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
+    let map = OrdinalMap { before, old, new: &set.starts, segments: new_numbers, old_rows };
 
-    let entries = touched_entities(segments, &whole, &is_new)?;
-    let (chains, totals) = chains(&whole, &moved, entries, &is_new)?;
-    let patients = PatientMap::of(&whole, &moved, segments, &is_new)?;
-    let mut base_counts = vec![0u64; whole.bases.len()];
+    let entries = touched_entities(segments, &set, &is_new)?;
+    let (chains, totals) = chains(&set, &map, entries, &is_new)?;
+    let patients = PatientMap::of(&set, &map, segments, &is_new)?;
+    let mut base_counts = vec![0u64; set.bases.len()];
     let old_counts = before.verified_longs(Section::BaseCount, 0..before.count(Section::BaseCount))?;
     for (count, base) in old_counts.iter().zip(&patients.old_bases) {
         base_counts[*base as usize] += count;
     }
     for segment in (0..segments.len()).filter(|segment| is_new(*segment)) {
-        let own = whole.columns[segment].base_count;
-        whole.base_numbers[segment].iter().zip(own).for_each(|(base, count)| base_counts[*base as usize] += count);
+        let own = set.columns[segment].base_count;
+        set.base_numbers[segment].iter().zip(own).for_each(|(base, count)| base_counts[*base as usize] += count);
     }
 
-    let counts = counts(&whole.heads, &whole.bases, patients.count, &chains);
-    let mut file = GlobalIndexWriter::create(home, name, &counts)?;
-    file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
+    let counts = counts(&set.heads, &set.bases, patients.count, &chains);
+    let mut file = GlobalIndexWriter::create(dir, name, &counts)?;
+    file.put_whole(&set.heads, &set.bases, &set.base_numbers.concat(), &totals, &base_counts);
     file.put_chains(&chains);
-    patients.put(&mut file, &whole, &moved, &is_new)?;
+    patients.put(&mut file, &set, &map, &is_new)?;
     Ok(file.finish()?)
 }
 
-/// Every entry of a new segment, and every old one that may be about the same resource, proven.
+/// All entries of new segments, and the old ones that may name the same resource, verified.
 fn touched_entities(
     segments: &[Segment],
-    whole: &SegmentSet<'_>,
+    set: &SegmentSet<'_>,
     is_new: &(dyn Fn(usize) -> bool + Sync),
 ) -> Result<Vec<OwnerEntry>, CorruptIndex> {
     let new = || (0..segments.len()).filter(|segment| is_new(*segment));
-    let hashes: usize = new().map(|segment| whole.columns[segment].sorted_hash.len()).sum();
+    let hashes: usize = new().map(|segment| set.columns[segment].sorted_hash.len()).sum();
     let bits = (hashes * FILTER_BITS).next_power_of_two().trailing_zeros().max(6);
     let mut filter = vec![0u64; 1 << (bits - 6)];
     let mut entries: Vec<OwnerEntry> = Vec::with_capacity(hashes);
     for segment in new() {
-        let c = &whole.columns[segment];
+        let c = &set.columns[segment];
         for (hash, reference) in c.sorted_hash.iter().zip(c.sorted_ref) {
             let bit = hash >> (64 - bits);
             filter[(bit / 64) as usize] |= 1 << (bit % 64);
-            entries.push((*hash, segment as u32, *reference));
+            entries.push((*hash, to_u32(segment), *reference));
         }
     }
     let old: Vec<usize> = (0..segments.len()).filter(|segment| !is_new(*segment)).collect();
     let found: Vec<Vec<OwnerEntry>> = old
         .into_par_iter()
         .map(|segment| {
-            let c = &whole.columns[segment];
+            let c = &set.columns[segment];
             let mut found = Vec::new();
             for (i, hash) in c.sorted_hash.iter().enumerate() {
                 let bit = hash >> (64 - bits);
                 if filter[(bit / 64) as usize] >> (bit % 64) & 1 != 0 {
                     segments[segment].verify_entry(i)?;
-                    found.push((*hash, segment as u32, c.sorted_ref[i]));
+                    found.push((*hash, to_u32(segment), c.sorted_ref[i]));
                 }
             }
             Ok(found)
@@ -147,103 +150,110 @@ fn touched_entities(
     Ok(entries)
 }
 
-/// The chains of all records: the old ones moved on, but for resources that are put together anew; and the totals.
+/// Version chains and totals of all records: old ones renumbered, those of resources in `entries` computed again.
 fn chains(
-    whole: &SegmentSet<'_>,
-    moved: &OrdinalMap<'_>,
+    set: &SegmentSet<'_>,
+    map: &OrdinalMap<'_>,
     entries: Vec<OwnerEntry>,
     is_new: &dyn Fn(usize) -> bool,
 ) -> Result<(VersionChains, TypeTotals), CorruptIndex> {
-    let before = moved.before;
-    let mut anew = VersionChains::default();
+    // 1. Chains of the resources that new segments name, and the change of the totals.
+    let before = map.before;
+    let mut rebuilt = VersionChains::default();
     let mut totals = TypeTotals::none();
-    let (mut records_anew, mut targets_anew): (Vec<u32>, Vec<u32>) = Default::default();
-    each_entity(whole, entries, &mut |resource_type, records, targets| {
-        anew.add(records, targets, whole.starts.rows);
+    let (mut rebuilt_records, mut rebuilt_targets): (Vec<u32>, Vec<u32>) = Default::default();
+    each_entity(set, entries, &mut |resource_type, records, targets| {
+        rebuilt.add(records, targets, set.starts.rows);
         totals.add(resource_type, records, 1);
         let old: Vec<_> = records.iter().filter(|record| !is_new(record.segment as usize)).cloned().collect();
         totals.add(resource_type, &old, -1);
-        records_anew.extend(records.iter().map(|record| record.number));
-        targets_anew.extend(targets);
+        rebuilt_records.extend(records.iter().map(|record| record.number));
+        rebuilt_targets.extend(targets);
     });
-    records_anew.sort_unstable();
-    targets_anew.sort_unstable();
+    rebuilt_records.sort_unstable();
+    rebuilt_targets.sort_unstable();
     let old_totals = before.verified_longs(Section::Totals, 0..before.count(Section::Totals))?;
     totals.0.iter_mut().zip(old_totals).for_each(|(sum, old)| *sum += *old as i64);
-    for segment in (0..whole.columns.len()).filter(|segment| is_new(*segment)) {
-        totals.add_columns(&whole.columns[segment]);
+    for segment in (0..set.columns.len()).filter(|segment| is_new(*segment)) {
+        totals.add_columns(&set.columns[segment]);
     }
 
+    // 2. Old chains of the other resources, renumbered.
     let all = |section| before.verified_longs(section, 0..before.count(section));
     let kept = |known: &[u32], number: u32| known.binary_search(&number).is_err();
-    // The heads of old targets and the ends of old DELETE entries come first, so that what is new overwrites them.
+    // Old values come first, so that new ones for the same target or DELETE entry overwrite them.
     let mut chains = VersionChains::default();
     for (position, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate()
     {
-        let k = moved.is_within(position, &moved.old.tombstone, &moved.new.tombstone) as u32;
-        if kept(&records_anew, whole.starts.rows as u32 + k) {
-            chains.ends.push((k, version.checked_sub(1).map_or(0, |version| moved.map_record(version) + 1)));
+        let k = to_u32(map.is_within(position, &map.old.tombstone, &map.new.tombstone));
+        if kept(&rebuilt_records, to_u32(set.starts.rows) + k) {
+            chains.ends.push((k, version.checked_sub(1).map_or(0, |version| map.map_record(version) + 1)));
         }
     }
     let heads = before.verified_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
     for (index, head) in heads.iter().enumerate() {
-        let i = moved.map_target(index as u32);
-        if kept(&targets_anew, i) {
-            chains.target_head.push((i, head.checked_sub(1).map_or(0, |head| moved.map_record(head) + 1)));
+        let i = map.map_target(to_u32(index));
+        if kept(&rebuilt_targets, i) {
+            chains.target_head.push((i, head.checked_sub(1).map_or(0, |head| map.map_record(head) + 1)));
         }
     }
-    chains.ends.append(&mut anew.ends);
-    chains.target_head.append(&mut anew.target_head);
+    chains.ends.append(&mut rebuilt.ends);
+    chains.target_head.append(&mut rebuilt.target_head);
     let move_on = |section, second: &(dyn Fn(u32) -> u32 + Sync), keep: &(dyn Fn(u32, u32) -> bool + Sync)| {
         let one = |long: &u64| {
-            let (first, second) = (moved.map_record((long >> 32) as u32), second(*long as u32));
+            let (first, second) = (map.map_record((long >> 32) as u32), second(low_u32(*long)));
             keep(first, second).then(|| pair_of(first, second))
         };
         Ok::<Vec<u64>, CorruptIndex>(all(section)?.par_iter().filter_map(one).collect())
     };
     let mut succession =
-        move_on(Section::Succession, &|next| moved.map_record(next), &|record, _| kept(&records_anew, record))?;
+        move_on(Section::Succession, &|next| map.map_record(next), &|record, _| kept(&rebuilt_records, record))?;
     let mut about =
-        move_on(Section::About, &|target| moved.map_target(target), &|_, target| kept(&targets_anew, target))?;
-    succession.append(&mut anew.succession);
-    about.append(&mut anew.about);
-    // Nearly sorted: a run of what is old, and one of what is new.
+        move_on(Section::About, &|target| map.map_target(target), &|_, target| kept(&rebuilt_targets, target))?;
+    succession.append(&mut rebuilt.succession);
+    about.append(&mut rebuilt.about);
+    // Two sorted runs, old and new: a merge sort is fast here.
     succession.par_sort();
     about.par_sort();
     (chains.succession, chains.about) = (succession, about);
     Ok((chains, totals))
 }
 
-/// The patients of all segments: the old ones, and where the new ones come in between.
+/// The patient dictionary of all segments: old patients, and the owners of new segments merged between them.
 struct PatientMap {
     count: usize,
-    /// New number of each old base.
+    /// Number of each base of the previous global index among all bases.
     old_bases: Vec<u32>,
-    /// Owners of new segments, those of one patient together, in the order of patients.
+    /// Owners of new segments, sorted by patient.
     owners: Vec<OwnerRef>,
-    /// For each run of `owners` that is one patient: its end, and the old patient that it is or stands before.
+    /// The runs of `owners` that are one patient each.
     runs: Vec<OrdinalRun>,
 }
 
+/// Adjacent owners of new segments that are one patient.
 struct OrdinalRun {
+    /// End of the run in `owners`.
     end: usize,
+    /// The old patient that it is, or the first one behind it.
     old: usize,
+    /// Whether it is the patient `old`.
     is_old: bool,
 }
 
 impl PatientMap {
+    /// Finds for each patient of a new segment its old number, or the position between old ones.
     fn of(
-        whole: &SegmentSet<'_>,
-        moved: &OrdinalMap<'_>,
+        set: &SegmentSet<'_>,
+        map: &OrdinalMap<'_>,
         segments: &[Segment],
         is_new: &dyn Fn(usize) -> bool,
     ) -> Result<PatientMap, CorruptIndex> {
-        let before = moved.before;
+        let before = map.before;
         let old_count = before.count(Section::PatientHash);
         let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
         let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
         let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
-        let base_number = |text: &String| whole.bases.binary_search(text).map(|index| index as u32);
+        let base_number = |text: &String| set.bases.binary_search(text).map(to_u32);
         let old_bases: Vec<u32> = before
             .bases()?
             .iter()
@@ -252,32 +262,34 @@ impl PatientMap {
             .map_err(|_| CorruptIndex("a base is unknown"))?;
         let mut owners = Vec::new();
         for segment in (0..segments.len()).filter(|segment| is_new(*segment)) {
-            let c = &whole.columns[segment];
+            let c = &set.columns[segment];
             for (owner, hash) in c.owner_hash.iter().enumerate() {
-                let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
-                owners.push(OwnerRef { hash: *hash, segment: segment as u32, owner: owner as u32, base });
+                let base = set.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
+                owners.push(OwnerRef { hash: *hash, segment: to_u32(segment), owner: to_u32(owner), base });
             }
         }
-        sort_owners(&mut owners, &whole.columns);
-        let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.entity_id(&whole.columns));
+        sort_owners(&mut owners, &set.columns);
+        let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.entity_id(&set.columns));
         let old_key = |patient: usize| -> Result<(u64, u32, Id), CorruptIndex> {
             let first = before.word(Section::Occurrence, starts[patient] as usize)? as usize;
-            let segment = moved.old.owner.partition_point(|start| *start <= first) - 1;
-            let id = segments[moved.segments[segment]].owner_id(first - moved.old.owner[segment])?;
+            let segment = map.old.owner.partition_point(|start| *start <= first) - 1;
+            let id = segments[map.segments[segment]].owner_id(first - map.old.owner[segment])?;
             Ok((hashes[patient], old_bases[bases[patient] as usize], id))
         };
         let (mut runs, mut i, mut old) = (Vec::new(), 0, 0);
         let mut count = old_count;
         while i < owners.len() {
-            let this = key(&owners[i]);
+            let patient_key = key(&owners[i]);
             let mut end = i + 1;
-            while end < owners.len() && key(&owners[end]) == this {
+            while end < owners.len() && key(&owners[end]) == patient_key {
                 end += 1;
             }
-            while old < old_count && (hashes[old] < this.0 || hashes[old] == this.0 && old_key(old)? < this) {
+            while old < old_count
+                && (hashes[old] < patient_key.0 || hashes[old] == patient_key.0 && old_key(old)? < patient_key)
+            {
                 old += 1;
             }
-            let is_old = old < old_count && hashes[old] == this.0 && old_key(old)? == this;
+            let is_old = old < old_count && hashes[old] == patient_key.0 && old_key(old)? == patient_key;
             count += usize::from(!is_old);
             runs.push(OrdinalRun { end, old, is_old });
             i = end;
@@ -285,22 +297,22 @@ impl PatientMap {
         Ok(PatientMap { count, old_bases, owners, runs })
     }
 
-    /// Puts the patients' sections into the file.
+    /// Fills the sections of patients and owners: merges old patients with the runs, in order.
     fn put(
         &self,
         file: &mut GlobalIndexWriter,
-        whole: &SegmentSet<'_>,
-        moved: &OrdinalMap<'_>,
+        set: &SegmentSet<'_>,
+        map: &OrdinalMap<'_>,
         is_new: &dyn Fn(usize) -> bool,
     ) -> Result<(), CorruptIndex> {
-        let before = moved.before;
+        let before = map.before;
         let old_count = before.count(Section::PatientHash);
         let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
         let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
         let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
         let occurrences = before.verified_words(Section::Occurrence, 0..before.count(Section::Occurrence))?;
         let owner_patient = before.verified_words(Section::OwnerPatient, 0..before.count(Section::OwnerPatient))?;
-        let slots = file.sections();
+        let sections = file.sections();
         let mut new_number = vec![0u32; old_count];
         let (mut patient, mut occurrence, mut run_start) = (0usize, 0usize, 0usize);
         let mut runs = self.runs.iter().peekable();
@@ -321,39 +333,39 @@ impl PatientMap {
                 let own = &occurrences[starts[old] as usize..starts[old + 1] as usize];
                 let mut segment = 0;
                 for owner in own.iter().map(|owner| *owner as usize) {
-                    // Ascending, so the segment is never sought behind.
-                    if moved.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
-                        segment += moved.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
+                    // Owners ascend, so the search goes forward only.
+                    if map.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
+                        segment += map.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
                     }
-                    list.push((owner - moved.old.owner[segment] + moved.new.owner[moved.segments[segment]]) as u32);
+                    list.push(to_u32(owner - map.old.owner[segment] + map.new.owner[map.segments[segment]]));
                 }
-                new_number[old] = patient as u32;
+                new_number[old] = to_u32(patient);
                 old += 1;
             }
             if let Some(run) = run {
                 for owner in &self.owners[run_start..run.end] {
-                    let number = whole.starts.owner[owner.segment as usize] as u32 + owner.owner;
-                    slots.put(Section::OwnerPatient, number as usize, patient as u32);
+                    let number = to_u32(set.starts.owner[owner.segment as usize]) + owner.owner;
+                    sections.put(Section::OwnerPatient, number as usize, to_u32(patient));
                     list.push(number);
                 }
                 run_start = run.end;
                 list.sort_unstable();
             }
-            slots.put_long(Section::PatientHash, patient, hash);
-            slots.put(Section::PatientBase, patient, base);
-            slots.put(Section::PatientStart, patient, occurrence as u32);
+            sections.put_long(Section::PatientHash, patient, hash);
+            sections.put(Section::PatientBase, patient, base);
+            sections.put(Section::PatientStart, patient, to_u32(occurrence));
             for number in &list {
-                slots.put(Section::Occurrence, occurrence, *number);
+                sections.put(Section::Occurrence, occurrence, *number);
                 occurrence += 1;
             }
             patient += 1;
         }
-        slots.put(Section::PatientStart, patient, occurrence as u32);
-        for (old, new) in moved.segments.iter().enumerate() {
+        sections.put(Section::PatientStart, patient, to_u32(occurrence));
+        for (old, new) in map.segments.iter().enumerate() {
             debug_assert!(!is_new(*new));
-            let (from, to) = (moved.old.owner[old], moved.new.owner[*new]);
-            for i in 0..before.heads()[old].owners as usize {
-                slots.put(Section::OwnerPatient, to + i, new_number[owner_patient[from + i] as usize]);
+            let (from, to) = (map.old.owner[old], map.new.owner[*new]);
+            for i in 0..to_usize(before.heads()[old].owners) {
+                sections.put(Section::OwnerPatient, to + i, new_number[owner_patient[from + i] as usize]);
             }
         }
         Ok(())
@@ -386,16 +398,16 @@ mod tests {
                 }
                 let (index, work) = store.index(&Progress::default()).unwrap();
                 prop_assert!(work.repaired.is_empty(), "{:?}", work.repaired);
-                let home = IndexDir::memory();
-                build::build(index.segments(), &home, "whole").unwrap();
-                let whole = home.open("whole").unwrap();
-                prop_assert!(whole[..] == index.global().bytes()[..]);
+                let dir = IndexDir::memory();
+                build::build(index.segments(), &dir, "whole").unwrap();
+                let set = dir.open("whole").unwrap();
+                prop_assert!(set[..] == index.global().bytes()[..]);
                 index.global().check(index.segments()).unwrap();
             }
         }
     }
 
-    /// A small append is merged into what is there; a large one, or one that replaces a file, merges everything.
+    /// A small append extends the previous global index; a large one, or one that replaces a file, builds it again.
     #[test]
     fn it_pays_when_little_came_and_nothing_went() {
         let dir = tempfile::tempdir().unwrap();

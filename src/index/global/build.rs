@@ -1,16 +1,17 @@
-//! Merges what only the whole store can tell: the patient dictionary with the owners of each patient, the succession
-//! of versions, and where Provenance targets lead.
+//! Builds the global index of all segments: the patient dictionary with the owners of each patient, the version chains,
+//! and the records that Provenance targets name.
 //!
-//! Every segment keeps its keys sorted by hash, and hashes spread evenly, so the merge goes through the hash space in
-//! partitions: a slice of each segment, sorted together, in parallel. Ids are compared, never only their hashes. What a
-//! partition finds is put in one mapped file; in memory it takes 8 bytes a record with a successor, 8 a Provenance
-//! target, and 4 a DELETE entry or target. When segments only came and none went, `extend` merges them into what is
-//! there instead, to the same bytes.
+//! Every segment has its keys sorted by hash, and hashes are spread evenly, so the build goes through the hash space in
+//! partitions, in parallel: a slice of each segment, sorted together. Ids are compared, never only their hashes.
+//! Results go to one mapped file; in memory they take 8 bytes a record with a successor, 8 a Provenance target, and 4 a
+//! DELETE entry or target. If segments were only added, `append` extends the previous global index instead, to the same
+//! bytes.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use crate::casts::{low_u32, to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
@@ -18,7 +19,7 @@ use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexDir;
 use crate::index::global::{
-    ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
+    ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, ranges,
 };
 use crate::index::page_checksums::{checksum, write_checksums};
 use crate::index::segment::columns::Columns;
@@ -32,13 +33,13 @@ use crate::sys::little_endian::atomics_u32;
 /// Records that one partition aims at.
 const PARTITION_RECORDS: usize = 1 << 17;
 
-/// A merge failed.
+/// Why a global index cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The file cannot be made or filled.
+    /// The file of the global index cannot be made or filled.
     #[error(transparent)]
     Write(#[from] std::io::Error),
-    /// What is there already is damaged.
+    /// A segment or the previous global index is damaged.
     #[error("{}", .0.0)]
     Damaged(CorruptIndex),
 }
@@ -49,7 +50,8 @@ impl From<CorruptIndex> for BuildError {
     }
 }
 
-/// The reference bases of all segments in order, the empty one first, and for each segment the numbers of its own.
+/// The reference bases of all segments in bytewise order, the empty one first, and for each segment the numbers of its
+/// bases among them.
 pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     let mut all: Vec<String> = vec![String::new()];
     for columns in columns {
@@ -62,13 +64,13 @@ pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     }
     let of = |columns: &Columns<'_>| {
         let number = |base| all.binary_search_by(|known| known.as_str().cmp(columns.base_text(base)));
-        (0..columns.bases()).map(|base| number(base).expect("collected above") as u32).collect()
+        (0..columns.bases()).map(|base| to_u32(number(base).expect("collected above"))).collect()
     };
     let own = columns.iter().map(of).collect();
     (all, own)
 }
 
-/// The segments of a merge with their columns, their own numbers of bases, and where each begins.
+/// The segments of a build: columns, headers, numbers of their bases among all, and numbers of their first elements.
 pub(crate) struct SegmentSet<'a> {
     pub columns: Vec<Columns<'a>>,
     pub heads: Vec<SegmentHeader>,
@@ -78,6 +80,7 @@ pub(crate) struct SegmentSet<'a> {
 }
 
 impl SegmentSet<'_> {
+    /// Columns, headers, bases and first numbers of `segments`, which the caller has verified.
     pub(crate) fn of(segments: &[Segment]) -> SegmentSet<'_> {
         let columns: Vec<Columns<'_>> = segments.iter().map(Segment::columns).collect();
         let heads: Vec<SegmentHeader> = segments.iter().map(|segment| *segment.head()).collect();
@@ -87,20 +90,21 @@ impl SegmentSet<'_> {
     }
 }
 
-/// What the records of the store say of one another.
+/// Relations between records of the store, unsorted; a record is a row or a DELETE entry.
 #[derive(Default)]
 pub(crate) struct VersionChains {
-    /// Record and next record, the first in the upper half.
+    /// Record and next record of the same resource, the first in the upper half.
     pub succession: Vec<u64>,
-    /// Record and target that names its resource.
+    /// Record and Provenance target that names its resource, the first in the upper half.
     pub about: Vec<u64>,
-    /// DELETE entry and the version before it, plus one.
+    /// DELETE entry and the version before it plus one, 0 for none.
     pub ends: Vec<(u32, u32)>,
-    /// Target and the first record of its resource, plus one.
+    /// Target and the first record of its resource plus one, 0 for none.
     pub target_head: Vec<(u32, u32)>,
 }
 
 impl VersionChains {
+    /// Appends the chains of another partition.
     fn absorb(&mut self, more: VersionChains) {
         self.succession.extend(more.succession);
         self.about.extend(more.about);
@@ -108,7 +112,8 @@ impl VersionChains {
         self.target_head.extend(more.target_head);
     }
 
-    /// Adds what one resource gives.
+    /// Adds the records of one resource, in order, and the targets that name it; `rows` is the number of rows of the
+    /// store.
     pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[u32], rows: usize) {
         let mut version = 0;
         for (i, record) in records.iter().enumerate() {
@@ -117,7 +122,7 @@ impl VersionChains {
             }
             match record.is_version {
                 true => version = record.number + 1,
-                false => self.ends.push((record.number - rows as u32, version)),
+                false => self.ends.push((record.number - to_u32(rows), version)),
             }
             self.about.extend(targets.iter().map(|target| pair_of(record.number, *target)));
         }
@@ -126,19 +131,22 @@ impl VersionChains {
     }
 }
 
+/// Packs a pair of numbers, the first in the upper half, so that pairs sort by it.
 pub(crate) fn pair_of(first: u32, second: u32) -> u64 {
     u64::from(first) << 32 | u64::from(second)
 }
 
-/// Numbers of the totals that follow from successions: superseded and deleted rows of each type, foreign deletions.
+/// The totals of the store, signed so that an append can subtract: rows, superseded and deleted rows of each type,
+/// faults, DELETE entries under other bases.
 pub(crate) struct TypeTotals(pub Vec<i64>);
 
 impl TypeTotals {
+    /// Totals of an empty store.
     pub(crate) fn none() -> TypeTotals {
         TypeTotals(vec![0; TOTALS_WORDS])
     }
 
-    /// Adds (`sign` 1) or takes away (-1) what the records of one resource, in their order, count for.
+    /// Adds (`sign` 1) or subtracts (-1) superseded and deleted rows of one resource, whose records are in order.
     pub(crate) fn add(&mut self, resource_type: ResourceType, records: &[EntityRecord<'_>], sign: i64) {
         let i = resource_type.index() * TYPE_TOTALS;
         for (number, record) in records.iter().enumerate() {
@@ -155,11 +163,12 @@ impl TypeTotals {
         }
     }
 
+    /// Adds the totals of another partition.
     fn absorb(&mut self, more: &TypeTotals) {
         self.0.iter_mut().zip(&more.0).for_each(|(sum, count)| *sum += count);
     }
 
-    /// Adds the counts that segments state themselves.
+    /// Adds the rows of each type and faults of each kind of one segment.
     pub(crate) fn add_columns(&mut self, columns: &Columns<'_>) {
         for (index, rows) in columns.type_count.iter().enumerate() {
             self.0[index * TYPE_TOTALS] += *rows as i64;
@@ -170,45 +179,52 @@ impl TypeTotals {
     }
 }
 
-/// A merged file being filled, in any order and by any thread.
+/// A global index file under construction; sections are filled in any order and by any thread.
 pub(crate) struct GlobalIndexWriter {
     file: GrowFile,
     front: usize,
-    places: [std::ops::Range<usize>; SECTIONS.len()],
+    ranges: [std::ops::Range<usize>; SECTIONS.len()],
 }
 
 impl GlobalIndexWriter {
+    /// Makes the file for sections of these sizes and writes its counts.
     pub(crate) fn create(
-        home: &IndexDir,
+        dir: &IndexDir,
         name: &str,
         counts: &GlobalCounts,
     ) -> Result<GlobalIndexWriter, std::io::Error> {
-        let (front, places) = places(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
-        let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
-        let mut file = home.create_sized(name, end as u64)?;
+        // Owners and targets are numbered over the store in `u32`; rows and DELETE entries are bounded by
+        // `STORE_ROWS_MAX`.
+        let numbered = [Section::Occurrence, Section::TargetHead].map(|section| counts[section as usize]);
+        if numbered.iter().any(|count| u32::try_from(*count).is_err()) {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        let (front, ranges) = ranges(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
+        let end = ranges[SECTIONS.len() - 1].end.next_multiple_of(8);
+        let mut file = dir.create_sized(name, end as u64)?;
         let words = file.u64s_mut();
         words[0] = MAGIC;
         for (slot, count) in words[2..].iter_mut().zip(counts) {
             *slot = *count as u64;
         }
-        Ok(GlobalIndexWriter { file, front, places })
+        Ok(GlobalIndexWriter { file, front, ranges })
     }
 
-    /// The sections, to be filled.
+    /// Access to the sections of `u32` and `u64`, to be filled.
     pub(crate) fn sections(&mut self) -> SectionWriter<'_> {
         SectionWriter {
             words: atomics_u32(self.file.u32s_mut()),
-            starts: ALL_SECTIONS.map(|s| self.places[s as usize].start / 4),
+            starts: ALL_SECTIONS.map(|s| self.ranges[s as usize].start / 4),
         }
     }
 
-    /// Puts bytes into a section of bytes.
+    /// Fills a section of bytes.
     fn put_text(&mut self, section: Section, text: &[u8]) {
-        let place = self.places[section as usize].clone();
+        let place = self.ranges[section as usize].clone();
         self.file.bytes_mut()[place].copy_from_slice(text);
     }
 
-    /// Seals what was filled.
+    /// Writes page checksums and the checksum of the header, and ends the file.
     pub(crate) fn finish(mut self) -> Result<(), std::io::Error> {
         let (front, body) = self.file.bytes_mut().split_at_mut(self.front);
         write_checksums(&mut front[WORDS * 8..], body);
@@ -217,7 +233,7 @@ impl GlobalIndexWriter {
         Ok(self.file.finish(false)?)
     }
 
-    /// Puts in what follows from the segments alone.
+    /// Fills the sections of segment headers, totals and bases.
     pub(crate) fn put_whole(
         &mut self,
         heads: &[SegmentHeader],
@@ -226,36 +242,36 @@ impl GlobalIndexWriter {
         totals: &TypeTotals,
         base_counts: &[u64],
     ) {
-        let slots = self.sections();
+        let sections = self.sections();
         heads
             .iter()
             .flat_map(SegmentHeader::words)
             .enumerate()
-            .for_each(|(at, word)| slots.put_long(Section::Heads, at, word));
+            .for_each(|(at, word)| sections.put_long(Section::Heads, at, word));
         totals
             .0
             .iter()
             .enumerate()
-            .for_each(|(position, total)| slots.put_long(Section::Totals, position, *total as u64));
-        base_counts.iter().enumerate().for_each(|(k, count)| slots.put_long(Section::BaseCount, k, *count));
-        bases.iter().enumerate().for_each(|(index, base)| slots.put(Section::BaseLength, index, base.len() as u32));
-        segment_bases.iter().enumerate().for_each(|(i, base)| slots.put(Section::SegmentBase, i, *base));
+            .for_each(|(position, total)| sections.put_long(Section::Totals, position, *total as u64));
+        base_counts.iter().enumerate().for_each(|(k, count)| sections.put_long(Section::BaseCount, k, *count));
+        bases.iter().enumerate().for_each(|(index, base)| sections.put(Section::BaseLength, index, to_u32(base.len())));
+        segment_bases.iter().enumerate().for_each(|(i, base)| sections.put(Section::SegmentBase, i, *base));
         self.put_text(Section::BaseText, bases.concat().as_bytes());
     }
 
-    /// Puts in the chains, which must be sorted.
+    /// Fills the sections of the version chains; successions and targets must be sorted.
     pub(crate) fn put_chains(&mut self, chains: &VersionChains) {
-        let slots = self.sections();
+        let sections = self.sections();
         for (section, list) in [(Section::Succession, &chains.succession), (Section::About, &chains.about)] {
-            list.par_iter().enumerate().for_each(|(index, long)| slots.put_long(section, index, *long));
+            list.par_iter().enumerate().for_each(|(index, long)| sections.put_long(section, index, *long));
         }
         for (section, list) in [(Section::Ends, &chains.ends), (Section::TargetHead, &chains.target_head)] {
-            list.par_iter().for_each(|(i, word)| slots.put(section, *i as usize, *word));
+            list.par_iter().for_each(|(i, word)| sections.put(section, *i as usize, *word));
         }
     }
 }
 
-/// The sections of a file being filled.
+/// Stores elements into the sections of a file under construction, from any thread.
 #[derive(Clone, Copy)]
 pub(crate) struct SectionWriter<'a> {
     words: &'a [AtomicU32],
@@ -263,18 +279,20 @@ pub(crate) struct SectionWriter<'a> {
 }
 
 impl SectionWriter<'_> {
+    /// Stores an element of a section of `u32`.
     pub(crate) fn put(&self, section: Section, offset: usize, word: u32) {
         self.words[self.starts[section as usize] + offset].store(word, Relaxed);
     }
 
+    /// Stores an element of a section of `u64`.
     pub(crate) fn put_long(&self, section: Section, offset: usize, long: u64) {
         let i = self.starts[section as usize] + offset * 2;
-        self.words[i].store(long as u32, Relaxed);
+        self.words[i].store(low_u32(long), Relaxed);
         self.words[i + 1].store((long >> 32) as u32, Relaxed);
     }
 }
 
-/// What a merge reads nothing of: where rows lie, whose they are, which are new, and what went wrong.
+/// Columns that a build does not read, and so does not verify.
 const NOT_READ: [Column; 10] = [
     Column::Place,
     Column::OwnerStart,
@@ -288,55 +306,57 @@ const NOT_READ: [Column; 10] = [
     Column::Restart,
 ];
 
-/// Merges the segments (in store order) into the file `name`.
+/// Builds the global index of the segments (in store order) into the file `name`.
 ///
 /// # Errors
 /// When the file cannot be made or filled, or a segment is damaged.
-pub fn build(segments: &[Segment], home: &IndexDir, name: &str) -> Result<(), BuildError> {
+pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), BuildError> {
+    // 1. Verify the columns that are read.
     let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
     segments.par_iter().try_for_each(|segment| segment.verify_columns(&read).map(drop))?;
-    let whole = SegmentSet::of(segments);
+    let set = SegmentSet::of(segments);
     let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
 
-    let bits = partitions(whole.columns.iter().map(|c| c.sorted_hash.len()).sum());
+    // 2. Version chains and totals, in partitions of the hashes of (type, id).
+    let bits = partitions(set.columns.iter().map(|c| c.sorted_hash.len()).sum());
     let parts: Vec<(VersionChains, TypeTotals)> = (0..1u64 << bits)
         .into_par_iter()
         .map(|part| {
-            let (mut chains, mut counted) = (VersionChains::default(), TypeTotals::none());
+            let (mut chains, mut totals_part) = (VersionChains::default(), TypeTotals::none());
             let range = hash_range(part, bits);
             let mut entries: Vec<OwnerEntry> = Vec::new();
-            for (segment, c) in whole.columns.iter().enumerate() {
+            for (segment, c) in set.columns.iter().enumerate() {
                 entries.extend(
-                    slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], segment as u32, c.sorted_ref[i])),
+                    slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], to_u32(segment), c.sorted_ref[i])),
                 );
             }
-            each_entity(&whole, entries, &mut |resource_type, records, targets| {
-                chains.add(records, targets, whole.starts.rows);
-                counted.add(resource_type, records, 1);
+            each_entity(&set, entries, &mut |resource_type, records, targets| {
+                chains.add(records, targets, set.starts.rows);
+                totals_part.add(resource_type, records, 1);
             });
-            (chains, counted)
+            (chains, totals_part)
         })
         .collect();
     let (mut chains, mut totals) = (VersionChains::default(), TypeTotals::none());
-    for (more, counted) in parts {
+    for (more, totals_part) in parts {
         chains.absorb(more);
-        totals.absorb(&counted);
+        totals.absorb(&totals_part);
     }
     chains.succession.par_sort_unstable();
     chains.about.par_sort_unstable();
-    let mut base_counts = vec![0; whole.bases.len()];
-    for (columns, numbers) in whole.columns.iter().zip(&whole.base_numbers) {
+    let mut base_counts = vec![0; set.bases.len()];
+    for (columns, numbers) in set.columns.iter().zip(&set.base_numbers) {
         totals.add_columns(columns);
         numbers.iter().zip(columns.base_count).for_each(|(base, count)| base_counts[*base as usize] += count);
     }
 
-    // Patients are counted first, so that the file has its size before anything is put into it.
-    let bits = partitions(whole.columns.iter().map(|c| c.owner_hash.len()).sum());
+    // 3. Count patients in partitions of the owner hashes, so that the size of the file is known.
+    let bits = partitions(set.columns.iter().map(|c| c.owner_hash.len()).sum());
     let per_part: Vec<(usize, usize)> = (0..1u64 << bits)
         .into_par_iter()
         .map(|part| {
             let (mut patients, mut owners) = (0, 0);
-            each_patient(&whole, part, bits, |_, first| {
+            each_patient(&set, part, bits, |_, first| {
                 patients += usize::from(first);
                 owners += 1;
             });
@@ -344,40 +364,41 @@ pub fn build(segments: &[Segment], home: &IndexDir, name: &str) -> Result<(), Bu
         })
         .collect();
     let patients: usize = per_part.iter().map(|part| part.0).sum();
-    let counts = counts(&whole.heads, &whole.bases, patients, &chains);
-    let mut file = GlobalIndexWriter::create(home, name, &counts)?;
-    file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
+    // 4. Fill the file.
+    let counts = counts(&set.heads, &set.bases, patients, &chains);
+    let mut file = GlobalIndexWriter::create(dir, name, &counts)?;
+    file.put_whole(&set.heads, &set.bases, &set.base_numbers.concat(), &totals, &base_counts);
     file.put_chains(&chains);
     drop(chains);
-    let slots = file.sections();
+    let sections = file.sections();
     per_part.par_iter().enumerate().for_each(|(part, _)| {
         let before = per_part[..part].iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
         let (mut patient, mut occurrence) = before;
-        each_patient(&whole, part as u64, bits, |owner, first| {
+        each_patient(&set, part as u64, bits, |owner, first| {
             if first {
-                slots.put_long(Section::PatientHash, patient, owner.hash);
-                slots.put(Section::PatientBase, patient, owner.base);
-                slots.put(Section::PatientStart, patient, occurrence as u32);
+                sections.put_long(Section::PatientHash, patient, owner.hash);
+                sections.put(Section::PatientBase, patient, owner.base);
+                sections.put(Section::PatientStart, patient, to_u32(occurrence));
                 patient += 1;
             }
-            let number = whole.starts.owner[owner.segment as usize] + owner.owner as usize;
-            slots.put(Section::OwnerPatient, number, patient as u32 - 1);
-            slots.put(Section::Occurrence, occurrence, number as u32);
+            let number = set.starts.owner[owner.segment as usize] + owner.owner as usize;
+            sections.put(Section::OwnerPatient, number, to_u32(patient) - 1);
+            sections.put(Section::Occurrence, occurrence, to_u32(number));
             occurrence += 1;
         });
     });
-    slots.put(Section::PatientStart, patients, counts[Section::Occurrence as usize] as u32);
+    sections.put(Section::PatientStart, patients, to_u32(counts[Section::Occurrence as usize]));
     Ok(file.finish()?)
 }
 
-/// Numbers of elements of each section.
+/// Number of elements of each section.
 pub(crate) fn counts(
     heads: &[SegmentHeader],
     bases: &[String],
     patients: usize,
     chains: &VersionChains,
 ) -> GlobalCounts {
-    let sum = |count: &dyn Fn(&SegmentHeader) -> u64| heads.iter().map(count).sum::<u64>() as usize;
+    let sum = |count: &dyn Fn(&SegmentHeader) -> u64| to_usize(heads.iter().map(count).sum::<u64>());
     ALL_SECTIONS.map(|section| match section {
         Section::Heads => heads.len() * crate::index::segment::layout::HEAD_WORDS,
         Section::Totals => TOTALS_WORDS,
@@ -394,7 +415,7 @@ pub(crate) fn counts(
     })
 }
 
-/// An owner as the merge sees it.
+/// An owner of a segment, with the number of its base over the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OwnerRef {
     pub hash: u64,
@@ -404,11 +425,12 @@ pub(crate) struct OwnerRef {
 }
 
 impl OwnerRef {
+    /// Logical id of the owner.
     pub(crate) fn entity_id(&self, columns: &[Columns<'_>]) -> Id {
         columns[self.segment as usize].owner_id_of(self.owner as usize)
     }
 
-    /// Whether both are the same patient, whose hashes are compared by the caller.
+    /// Whether base and id of both are the same; the caller compares the hashes.
     fn is_same(&self, other: &OwnerRef, columns: &[Columns<'_>]) -> bool {
         let (a, b) = (&columns[self.segment as usize], &columns[other.segment as usize]);
         self.base == other.base && a.same_owner_id(self.owner as usize, b, other.owner as usize)
@@ -424,11 +446,12 @@ fn hash_range(part: u64, bits: u32) -> (u64, u64) {
     (low, low | (u64::MAX >> bits))
 }
 
+/// Range of a sorted column of hashes that lies in a partition.
 fn slice_of(hashes: &[u64], (low, high): (u64, u64)) -> std::ops::Range<usize> {
     hashes.partition_point(|hash| *hash < low)..hashes.partition_point(|hash| *hash <= high)
 }
 
-/// Sorts owners so that those of one patient stand together, in store order.
+/// Sorts owners by hash, base and id, so that those of one patient are adjacent, in store order.
 pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
     sort_by_hash(owners, &mut Vec::new(), |owner| owner.hash);
     for group in owners.chunk_by_mut(|a, b| a.hash == b.hash) {
@@ -442,28 +465,28 @@ pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
 
 /// Calls `visit` for every owner of every segment in a partition, those of one patient together and in store order;
 /// the flag is set for the first of a patient.
-fn each_patient(whole: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
+fn each_patient(set: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
     let range = hash_range(part, bits);
     let mut owners: Vec<OwnerRef> = Vec::new();
-    for (segment, c) in whole.columns.iter().enumerate() {
+    for (segment, c) in set.columns.iter().enumerate() {
         for owner in slice_of(c.owner_hash, range) {
-            let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
-            owners.push(OwnerRef { hash: c.owner_hash[owner], segment: segment as u32, owner: owner as u32, base });
+            let base = set.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
+            owners.push(OwnerRef { hash: c.owner_hash[owner], segment: to_u32(segment), owner: to_u32(owner), base });
         }
     }
-    sort_owners(&mut owners, &whole.columns);
+    sort_owners(&mut owners, &set.columns);
     let mut last: Option<OwnerRef> = None;
     for owner in owners {
-        let again = last.is_some_and(|last| last.hash == owner.hash && last.is_same(&owner, &whole.columns));
-        visit(owner, !again);
+        let same_as_last = last.is_some_and(|last| last.hash == owner.hash && last.is_same(&owner, &set.columns));
+        visit(owner, !same_as_last);
         last = Some(owner);
     }
 }
 
-/// Hash of (type, id), segment, and what it is there.
+/// Hash of (type, id), segment, and reference in it (see [`kind`]).
 pub(crate) type OwnerEntry = (u64, u32, u32);
 
-/// A version or a DELETE entry of one resource, as its succession orders it.
+/// A version or a DELETE entry of one resource, with the keys that order its version chain.
 #[derive(Clone)]
 pub(crate) struct EntityRecord<'a> {
     /// `None` sorts first: a version without lastUpdated is older than any with one (reading 3).
@@ -471,20 +494,20 @@ pub(crate) struct EntityRecord<'a> {
     /// At one instant a DELETE entry is older than a version: what was written last is kept.
     is_version: bool,
     version: VersionKey<'a>,
-    /// Its number over the store.
+    /// Number of the record over the store.
     pub number: u32,
-    /// Its segment.
+    /// Segment that holds the record.
     pub segment: u32,
     /// Whether it is a DELETE entry under a base other than the empty one.
     foreign: bool,
 }
 
-/// Is given a resource's type, its records, and the numbers of the targets that lead to it.
+/// Receives the type of a resource, its records in order, and the numbers of the targets that name it.
 type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[u32]);
 
-/// Calls `visit` for every resource among `entries` that may have a succession or be a target, with its records in
-/// order and the numbers of the targets that lead to it. DELETE entries without an instant end nothing and are left out.
-pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
+/// Calls `visit` for every resource whose hash two or more `entries` have, with its records in order and the numbers of
+/// the targets that name it. DELETE entries without an instant end no version and are omitted.
+pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
     sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
     let (mut records, mut targets) = (Vec::new(), Vec::new());
     for group in entries.chunk_by(|a, b| a.0 == b.0) {
@@ -492,7 +515,7 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
             continue;
         }
         let entity = |(_, segment, reference): &OwnerEntry| -> (ResourceType, Id) {
-            let c = &whole.columns[*segment as usize];
+            let c = &set.columns[*segment as usize];
             let number = (reference & !kind::MASK) as usize;
             match reference & kind::MASK {
                 kind::TOMBSTONE => c.tombstone_of(number),
@@ -506,7 +529,7 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
             records.clear();
             targets.clear();
             for (_, entry) in same {
-                place_entities(whole, *entry, &mut records, &mut targets);
+                place_entities(set, *entry, &mut records, &mut targets);
             }
             records.sort_unstable_by(|a: &EntityRecord<'_>, b: &EntityRecord<'_>| {
                 (a.at, a.is_version, a.version, a.number).cmp(&(b.at, b.is_version, b.version, b.number))
@@ -516,31 +539,31 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
     }
 }
 
-/// Puts an entry among the records or the targets of its resource.
+/// Adds an entry to the records or to the targets of its resource.
 fn place_entities<'a>(
-    whole: &SegmentSet<'a>,
+    set: &SegmentSet<'a>,
     (_, segment, reference): OwnerEntry,
     records: &mut Vec<EntityRecord<'a>>,
     targets: &mut Vec<u32>,
 ) {
     let number = (reference & !kind::MASK) as usize;
-    let (c, starts) = (&whole.columns[segment as usize], &whole.starts);
+    let (c, starts) = (&set.columns[segment as usize], &set.starts);
     let i = segment as usize;
     match reference & kind::MASK {
-        kind::TARGET => targets.push((starts.target[i] + number) as u32),
+        kind::TARGET => targets.push(to_u32(starts.target[i] + number)),
         kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| EntityRecord {
             at: Some(updated),
             is_version: false,
             version: VersionKey::None,
-            number: (starts.rows + starts.tombstone[i] + number) as u32,
+            number: to_u32(starts.rows + starts.tombstone[i] + number),
             segment,
-            foreign: whole.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
+            foreign: set.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
         })),
         _ => records.push(EntityRecord {
             at: c.updated_of(number),
             is_version: true,
             version: c.version_of(number),
-            number: (starts.row[i] + number) as u32,
+            number: to_u32(starts.row[i] + number),
             segment,
             foreign: false,
         }),

@@ -1,7 +1,8 @@
-//! The merged file: what only the whole store can tell, as it lies on disk, and how it is asked.
+//! The global index: relations between segments, as they lie on disk and as queries read them. Patients with their
+//! owners in each segment, the next version of each record, the targets of Provenances, and totals of the store.
 //!
-//! A header with the number of elements of each section, seals, then the sections. Opening reads the header and the
-//! table of segments; everything else is proven as it is read. Nothing here merges; that is `merge`.
+//! A header with the number of elements of each section, page checksums, then the sections. Opening reads the header
+//! and the table of segments; sections are verified as they are read. `build` and `append` write it.
 //!
 //! Records are numbered over the store: rows first, in store order, then DELETE entries in store order.
 
@@ -10,6 +11,7 @@ pub mod build;
 
 use std::ops::Range;
 
+use crate::casts::{low_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
@@ -20,23 +22,23 @@ use crate::index::segment::layout::{HEAD_WORDS, SegmentHeader};
 use crate::index::segment::reader::Segment;
 use crate::sys::little_endian::view;
 
-/// First word of a merged file.
+/// Magic bytes at the start of a global index file, as a word.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
 /// Numbers kept for each resource type among the totals: rows, superseded rows, deleted rows.
 pub(crate) const TYPE_TOTALS: usize = 3;
-/// Words of the totals: those of each type, faults of each kind, DELETE entries under bases that may not be ours.
+/// Words of the totals: those of each type, faults of each kind, DELETE entries under bases other than the empty one.
 pub(crate) const TOTALS_WORDS: usize = ResourceType::COUNT * TYPE_TOTALS + FaultKind::ALL.len() + 1;
 
 macro_rules! sections {
     ($($section:ident $width:literal $name:literal;)*) => {
-        /// The sections of a merged file, in the order they lie in.
+        /// The sections of a global index, in their order on disk.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         #[allow(missing_docs)]
         pub enum Section { $($section),* }
-        /// Name and bytes of an element of each.
+        /// Description and bytes of an element of each section.
         pub(crate) const SECTIONS: &[(&str, usize)] = &[$(($name, $width)),*];
-        /// All of them.
+        /// All sections in their order.
         pub(crate) const ALL_SECTIONS: [Section; SECTIONS.len()] = [$(Section::$section),*];
     };
 }
@@ -59,38 +61,38 @@ sections! {
     BaseText 1 "text of the bases";
 }
 
-/// Words of the header before its seals: magic, checksum of what follows, number of elements of each section.
+/// Words of the header before the page checksums: magic, checksum of what follows, number of elements of each section.
 pub(crate) const WORDS: usize = 2 + SECTIONS.len();
 
-/// Numbers of elements of the sections.
+/// Numbers of elements of the sections, in their order.
 pub(crate) type GlobalCounts = [usize; SECTIONS.len()];
 
-/// Where the sections lie: the end of the seals, then each section, padded to 8 bytes.
-pub(crate) fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
+/// End of the page checksums and byte ranges of the sections, each padded to 8 bytes; `None` when a sum overflows.
+pub(crate) fn ranges(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
     let mut body = 0usize;
-    let mut places = [const { 0..0 }; SECTIONS.len()];
-    for (i, place) in places.iter_mut().enumerate() {
+    let mut ranges = [const { 0..0 }; SECTIONS.len()];
+    for (i, place) in ranges.iter_mut().enumerate() {
         let len = counts[i].checked_mul(SECTIONS[i].1)?;
         *place = body..body.checked_add(len)?;
         body = place.end.checked_next_multiple_of(8)?;
     }
     let front = WORDS * 8 + checksum_count(body).checked_mul(4)?.checked_next_multiple_of(8)?;
-    for place in &mut places {
+    for place in &mut ranges {
         *place = place.start.checked_add(front)?..place.end.checked_add(front)?;
     }
-    Some((front, places))
+    Some((front, ranges))
 }
 
-/// What is wrong with the bytes of a merged file, by themselves.
+/// Checks header and every page of the bytes of a global index file, without its segments.
 ///
 /// # Errors
-/// A sentence.
+/// A sentence that says what is wrong.
 pub(crate) fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
-    let (_, _, seals) = header_bytes(bytes)?;
-    seals.verify_all(bytes).map_err(|damaged| damaged.0)
+    let (_, _, checksums) = header_bytes(bytes)?;
+    checksums.verify_all(bytes).map_err(|damaged| damaged.0)
 }
 
-/// Reads and checks a header: numbers of elements, places and seals of the sections.
+/// Reads a header and checks its checksum: numbers of elements, byte ranges and page checksums of the sections.
 fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.len()], PageChecksums), &'static str> {
     let (words, _) = bytes.get(..WORDS * 8).ok_or("it is shorter than its header")?.as_chunks::<8>();
     let word = |index: usize| u64::from_le_bytes(words[index]);
@@ -101,50 +103,50 @@ fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.l
     for (i, count) in counts.iter_mut().enumerate() {
         *count = usize::try_from(word(2 + i)).map_err(|_| "its sizes do not fit")?;
     }
-    let (front, places) = places(&counts).ok_or("its sizes do not fit")?;
-    let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
+    let (front, ranges) = ranges(&counts).ok_or("its sizes do not fit")?;
+    let end = ranges[SECTIONS.len() - 1].end.next_multiple_of(8);
     if end != bytes.len() {
         return Err("it is not as long as it says");
     }
     if checksum(&bytes[16..front]) != word(1) {
         return Err("its checksum does not hold");
     }
-    Ok((counts, places, PageChecksums::new(WORDS * 8, front..end)))
+    Ok((counts, ranges, PageChecksums::new(WORDS * 8, front..end)))
 }
 
-/// The merged facts of a generation, mapped.
+/// The global index of an index meta, mapped.
 pub struct GlobalIndex {
     bytes: IndexBytes,
     counts: GlobalCounts,
-    places: [Range<usize>; SECTIONS.len()],
-    seals: PageChecksums,
+    ranges: [Range<usize>; SECTIONS.len()],
+    checksums: PageChecksums,
     heads: Vec<SegmentHeader>,
 }
 
-/// Numbers of the first row, DELETE entry, target, owner and base of each segment.
+/// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
 pub struct SegmentOffsets {
-    /// First row.
+    /// First row of each segment.
     pub row: Vec<usize>,
-    /// First DELETE entry, counted from the first of the store.
+    /// First DELETE entry of each segment, counted from the first of the store.
     pub tombstone: Vec<usize>,
-    /// First target.
+    /// First Provenance target of each segment.
     pub target: Vec<usize>,
-    /// First owner.
+    /// First owner of each segment.
     pub owner: Vec<usize>,
-    /// First base.
+    /// First reference base of each segment.
     pub base: Vec<usize>,
-    /// Rows of the store.
+    /// Number of rows of the store.
     pub rows: usize,
 }
 
 impl SegmentOffsets {
-    /// Counts through the heads of the segments.
+    /// Sums the counts of the segment headers, in store order.
     pub fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader> + Clone) -> SegmentOffsets {
         let starts = |count: &dyn Fn(&SegmentHeader) -> u64| {
             let mut sum = 0;
             let one = |head: &SegmentHeader| {
                 let start = sum;
-                sum += count(head) as usize;
+                sum += to_usize(count(head));
                 start
             };
             let starts: Vec<usize> = heads.clone().map(one).collect();
@@ -163,13 +165,13 @@ impl SegmentOffsets {
 }
 
 impl GlobalIndex {
-    /// Opens a merged file by its header and its table of segments, which must be those of `entries`.
+    /// Opens a global index file by its header and its table of segments, which must be those of `entries`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong; the caller merges again.
+    /// A sentence that says what is wrong; the caller builds it again.
     pub fn open(bytes: IndexBytes, entries: &[SegmentMeta]) -> Result<GlobalIndex, &'static str> {
-        let (counts, places, seals) = header_bytes(&bytes)?;
-        let mut global = GlobalIndex { bytes, counts, places, seals, heads: Vec::new() };
+        let (counts, ranges, checksums) = header_bytes(&bytes)?;
+        let mut global = GlobalIndex { bytes, counts, ranges, checksums, heads: Vec::new() };
         global.verify(Section::Heads, 0..global.count(Section::Heads)).map_err(|damaged| damaged.0)?;
         let (heads, rest) = global.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
         let heads: Vec<SegmentHeader> = heads.iter().map(SegmentHeader::from_words).collect();
@@ -180,12 +182,12 @@ impl GlobalIndex {
             return Err("it belongs to other extents");
         }
         global.heads = heads;
-        global.sizes()?;
+        global.check_sizes()?;
         Ok(global)
     }
 
-    /// Whether the sections are as long as one another and the segments ask for.
-    fn sizes(&self) -> Result<(), &'static str> {
+    /// Checks the lengths of the sections against one another and the segment headers.
+    fn check_sizes(&self) -> Result<(), &'static str> {
         let sum = |count: &dyn Fn(&SegmentHeader) -> u64| {
             self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)))
         };
@@ -203,7 +205,7 @@ impl GlobalIndex {
         if sound { Ok(()) } else { Err("its sections differ in length") }
     }
 
-    /// Checks everything: pages, and the relations that later indexing relies on.
+    /// Checks every page, and the relations between sections that later indexing relies on.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
@@ -211,13 +213,13 @@ impl GlobalIndex {
         if segments.iter().zip(&self.heads).any(|(segment, head)| segment.head() != head) {
             return Err("it belongs to other extents");
         }
-        self.seals.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
-        let below = |section, bound: usize| self.words(section).iter().all(|offset| (*offset as usize) < bound);
+        self.checksums.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
+        let all_below = |section, bound: usize| self.words(section).iter().all(|number| (*number as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
-        let records = rows as usize + self.count(Section::Ends);
+        let records = to_usize(rows) + self.count(Section::Ends);
         let pairs = |section, second: usize| {
             let pairs = self.longs(section);
-            let inside = |pair: &u64| ((pair >> 32) as usize) < records && (*pair as u32 as usize) < second;
+            let inside = |pair: &u64| to_usize(pair >> 32) < records && (low_u32(*pair) as usize) < second;
             pairs.iter().all(inside) && pairs.is_sorted()
         };
         let starts = self.words(Section::PatientStart);
@@ -226,18 +228,18 @@ impl GlobalIndex {
             && starts.first() == Some(&0)
             && starts.last().map(|end| *end as usize) == Some(self.count(Section::Occurrence))
             && starts.windows(2).all(|pair| pair[0] < pair[1])
-            && below(Section::Occurrence, self.count(Section::Occurrence))
-            && below(Section::OwnerPatient, self.count(Section::PatientHash))
-            && below(Section::PatientBase, self.count(Section::BaseLength))
-            && below(Section::SegmentBase, self.count(Section::BaseLength))
-            && below(Section::Ends, rows as usize + 1)
-            && below(Section::TargetHead, records + 1)
+            && all_below(Section::Occurrence, self.count(Section::Occurrence))
+            && all_below(Section::OwnerPatient, self.count(Section::PatientHash))
+            && all_below(Section::PatientBase, self.count(Section::BaseLength))
+            && all_below(Section::SegmentBase, self.count(Section::BaseLength))
+            && all_below(Section::Ends, to_usize(rows) + 1)
+            && all_below(Section::TargetHead, records + 1)
             && pairs(Section::Succession, records)
             && pairs(Section::About, self.count(Section::TargetHead));
         if sound { Ok(()) } else { Err("a number points nowhere") }
     }
 
-    /// The headers of the segments.
+    /// Copies of the segment headers, in store order.
     pub fn heads(&self) -> &[SegmentHeader] {
         &self.heads
     }
@@ -252,29 +254,29 @@ impl GlobalIndex {
         &self.bytes
     }
 
-    /// Proves elements of a section.
+    /// Verifies the pages that hold a range of elements of a section.
     ///
     /// # Errors
-    /// [`Damaged`] when they are not what was written, or not there.
+    /// [`CorruptIndex`] if a page that is read fails its checksum, or the range exceeds the section.
     pub fn verify(&self, section: Section, elements: Range<usize>) -> Result<(), CorruptIndex> {
         if elements.start > elements.end || elements.end > self.count(section) {
             return Err(CorruptIndex("a number points nowhere"));
         }
-        let (start, width) = (self.places[section as usize].start, SECTIONS[section as usize].1);
-        self.seals.verify(&self.bytes, start + elements.start * width..start + elements.end * width)
+        let (start, width) = (self.ranges[section as usize].start, SECTIONS[section as usize].1);
+        self.checksums.verify(&self.bytes, start + elements.start * width..start + elements.end * width)
     }
 
-    /// A section of `u32`s as it lies there: what has not been proven may be anything.
+    /// A section of `u32`, unverified: elements on pages that were not verified may be any value.
     pub fn words(&self, section: Section) -> &[u32] {
-        view(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+        view(&self.bytes[self.ranges[section as usize].clone()]).expect("aligned")
     }
 
-    /// A section of `u64`s as it lies there: what has not been proven may be anything.
+    /// A section of `u64`, unverified: elements on pages that were not verified may be any value.
     pub fn longs(&self, section: Section) -> &[u64] {
-        view(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+        view(&self.bytes[self.ranges[section as usize].clone()]).expect("aligned")
     }
 
-    /// Proven `u32`s of a section.
+    /// A range of a section of `u32`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -283,7 +285,7 @@ impl GlobalIndex {
         Ok(&self.words(section)[elements])
     }
 
-    /// Proven `u64`s of a section.
+    /// A range of a section of `u64`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -292,7 +294,7 @@ impl GlobalIndex {
         Ok(&self.longs(section)[elements])
     }
 
-    /// A proven `u32` of a section.
+    /// One element of a section of `u32`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -300,7 +302,7 @@ impl GlobalIndex {
         Ok(self.verified_words(section, offset..offset + 1)?[0])
     }
 
-    /// The first element of an ascending section of `u64`s that is not less than `key`.
+    /// Index of the first element of an ascending section of `u64` that is not less than `key`.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -308,7 +310,7 @@ impl GlobalIndex {
         self.lower_bound_in(section, key, 0..self.longs(section).len())
     }
 
-    /// The same among some elements.
+    /// As [`GlobalIndex::lower_bound`], among a range of elements.
     fn lower_bound_in(&self, section: Section, key: u64, among: Range<usize>) -> Result<usize, CorruptIndex> {
         let longs = self.longs(section);
         let (mut low, mut high) = (among.start, among.end);
@@ -323,7 +325,7 @@ impl GlobalIndex {
         Ok(low)
     }
 
-    /// The pairs of `section` whose first number lies in `records`, as they lie there.
+    /// The packed pairs of `section` whose first number (the upper half) lies in `records`, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -332,26 +334,28 @@ impl GlobalIndex {
             return Ok(&[]);
         }
         let first = self.lower_bound(section, (records.start as u64) << 32)?;
-        // The end is near for few records: look for it in steps that double.
+        // The end is near for few records: search it in steps that double.
         let (key, count) = ((records.end as u64) << 32, self.count(section));
-        let (mut below, mut step) = (first, 1);
-        while below + step <= count && self.verified_longs(section, below + step - 1..below + step)?[0] < key {
-            below += step;
+        let (mut all_below, mut step) = (first, 1);
+        while all_below + step <= count
+            && self.verified_longs(section, all_below + step - 1..all_below + step)?[0] < key
+        {
+            all_below += step;
             step *= 2;
         }
-        let end = self.lower_bound_in(section, key, below..count.min(below + step))?;
+        let end = self.lower_bound_in(section, key, all_below..count.min(all_below + step))?;
         self.verified_longs(section, first..end.max(first))
     }
 
-    /// The next record of the same resource.
+    /// The next record of the same resource, by lastUpdated and version; `None` for the last.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
     pub fn next(&self, record: usize) -> Result<Option<usize>, CorruptIndex> {
-        Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| *pair as u32 as usize))
+        Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| low_u32(*pair) as usize))
     }
 
-    /// The totals of the whole store.
+    /// The counts of the whole store, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
@@ -366,7 +370,7 @@ impl GlobalIndex {
     pub fn bases(&self) -> Result<Vec<String>, CorruptIndex> {
         let lengths = self.verified_words(Section::BaseLength, 0..self.count(Section::BaseLength))?;
         self.verify(Section::BaseText, 0..self.count(Section::BaseText))?;
-        let mut text = &self.bytes[self.places[Section::BaseText as usize].clone()];
+        let mut text = &self.bytes[self.ranges[Section::BaseText as usize].clone()];
         let mut bases = Vec::with_capacity(lengths.len());
         for len in lengths {
             let (base, rest) =
@@ -378,34 +382,65 @@ impl GlobalIndex {
     }
 }
 
-/// What holds of the whole store once every record of it counts: every segment is seen, and T lies behind every instant.
+/// Counts over the whole store. They hold for a snapshot that has every segment and whose T is after every instant.
 #[derive(Clone, Copy)]
 pub struct SectionTotals<'a>(&'a [u64]);
 
 impl SectionTotals<'_> {
-    /// Rows of a type.
+    /// Rows of the resource type of this index.
     pub fn rows(&self, index: usize) -> u64 {
         self.0[index * TYPE_TOTALS]
     }
 
-    /// Rows of a type that a later version follows.
+    /// Rows of the resource type of this index that a later version follows.
     pub fn superseded(&self, index: usize) -> u64 {
         self.0[index * TYPE_TOTALS + 1]
     }
 
-    /// Rows of a type that no later version follows, but a DELETE entry with a relative reference.
+    /// Rows of the type of this index that no later version follows, but a DELETE entry with a relative reference.
     pub fn deleted(&self, index: usize) -> u64 {
         self.0[index * TYPE_TOTALS + 2]
     }
 
-    /// Faulty lines of a kind.
+    /// Faulty lines of the fault kind of this index.
     pub fn faults(&self, kind: usize) -> u64 {
         self.0[ResourceType::COUNT * TYPE_TOTALS + kind]
     }
 
-    /// DELETE entries in successions under bases other than the empty one: with any, the numbers above depend on
-    /// whose bases are ours.
+    /// DELETE entries in version chains under bases other than the empty one. If there is any, the counts above depend
+    /// on which bases belong to this store.
     pub fn foreign_deletions(&self) -> u64 {
         self.0[TOTALS_WORDS - 1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document lists the sections in their order, each with the bytes of an element; of heads, those of one
+    /// header.
+    #[test]
+    fn the_format_document_has_the_sections() {
+        let document = include_str!("../../docs/format.md");
+        let rows = document.lines().skip_while(|line| !line.starts_with("| section |")).skip(2);
+        let stated: Vec<String> = rows
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| line.split(" | ").take(2).collect::<Vec<_>>().join(" | "))
+            .collect();
+        let expected = ALL_SECTIONS.map(|section| {
+            let mut name = String::new();
+            for letter in format!("{section:?}").chars() {
+                name.push_str(if letter.is_uppercase() && !name.is_empty() { "_" } else { "" });
+                name.extend(letter.to_lowercase());
+            }
+            let width = match section {
+                Section::Heads => HEAD_WORDS * 8,
+                _ => SECTIONS[section as usize].1,
+            };
+            format!("| {name} | {width}")
+        });
+        assert_eq!(stated, expected);
+        assert!(document.contains("magic `OUTMERG\\x03`") && MAGIC == u64::from_le_bytes(*b"OUTMERG\x03"));
     }
 }

@@ -1,10 +1,12 @@
-//! Collects the facts of the lines of one segment and lays them out as columns.
+//! Collects the facts of the lines of one segment and encodes them as columns.
 //!
-//! One worker owns a builder; nothing is shared. Memory is bounded by [`EXTENT_ROWS_MAX`] and [`EXTENT_FAULTS_MAX`].
+//! Each worker owns one builder. Its memory is bounded by [`SEGMENT_ROWS_MAX`] and [`SEGMENT_FAULTS_MAX`]. Lines are
+//! found by `line_splitter`; the bytes are laid out by `layout`.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use crate::casts::{to_u8, to_u32, u64_to_u32};
 use crate::extract::facts::{Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::fhir::id::Id;
@@ -17,7 +19,7 @@ use crate::index::segment::radix_sort::sort_by_hash;
 use crate::limits::{SEGMENT_FAULTS_MAX, SEGMENT_ROWS_MAX};
 use crate::sys::little_endian::bytes_of;
 
-/// A patient as the owner dictionary keys it. Its hash is computed once.
+/// Key of the owner dictionary: reference base and id of a patient, with their hash, computed once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct OwnerKey {
     hash: u64,
@@ -31,7 +33,7 @@ impl Hash for OwnerKey {
     }
 }
 
-/// Passes a hash through that is one already.
+/// Hasher for keys that carry their hash: returns it.
 #[derive(Default)]
 struct PrecomputedHasher(u64);
 
@@ -87,14 +89,15 @@ pub(crate) struct SegmentBuilder {
 }
 
 impl SegmentBuilder {
-    /// A builder of nothing; [`SegmentBuilder::begin`] comes next.
+    /// A builder without a segment; call [`SegmentBuilder::begin`] before anything else.
     pub(crate) fn new() -> SegmentBuilder {
         SegmentBuilder::default()
     }
 
-    /// Begins an empty segment at `start` in the uncompressed file. The columns keep their memory from segment to segment:
-    /// getting it anew, page by page, costs a twentieth of a build.
+    /// Begins an empty segment at `start` in the uncompressed file. The columns keep their memory from segment to
+    /// segment: allocating it again, page by page, costs a twentieth of a build.
     pub(crate) fn begin(&mut self, start: u64) {
+        /// Empties vectors of one element type.
         fn clear<T>(columns: &mut [&mut Vec<T>]) {
             columns.iter_mut().for_each(|column| column.clear());
         }
@@ -128,30 +131,31 @@ impl SegmentBuilder {
         self.type_count.resize(ResourceType::COUNT, 0);
     }
 
-    /// Whether another line would be too much for one segment.
+    /// Whether the segment has [`SEGMENT_ROWS_MAX`] rows, DELETE entries and targets, and must end before the next
+    /// line.
     pub(crate) fn is_full(&self) -> bool {
         self.place.len() + self.tomb_type.len() + self.target_row.len() >= SEGMENT_ROWS_MAX
     }
 
-    /// Whether anything was counted as a line.
+    /// Whether the segment has any line, blank and faulty ones included.
     pub(crate) fn has_lines(&self) -> bool {
         self.head.lines > 0
     }
 
-    /// Where the segment begins.
+    /// Offset in the (uncompressed) file at which the segment begins.
     pub(crate) fn start(&self) -> u64 {
         self.head.start
     }
 
-    /// A blank line.
+    /// Counts a blank line.
     pub(crate) fn count_blank(&mut self) {
         self.head.lines += 1;
         self.head.blank += 1;
     }
 
-    /// A faulty line at `offset` in the file.
+    /// Counts a faulty line at `offset` in the file, and keeps its details up to [`SEGMENT_FAULTS_MAX`] of them.
     pub(crate) fn push_fault(&mut self, offset: u64, length: u64, fault: Fault) {
-        let clip = |n: u64| n.min(u64::from(u32::MAX)) as u32;
+        let clip = |n: u64| u64_to_u32(n.min(u64::from(u32::MAX)));
         self.fault_count[fault.kind as usize] += 1;
         if self.fault.len() / 5 < SEGMENT_FAULTS_MAX {
             self.fault.extend([
@@ -166,14 +170,14 @@ impl SegmentBuilder {
         self.head.faulty += 1;
     }
 
-    /// A restart of a compressed file: uncompressed and compressed offset.
+    /// Adds a seek point of a compressed file: offsets at which decoding can begin.
     pub(crate) fn push_seek_point(&mut self, uncompressed: u64, compressed: u64) {
         self.restart.extend([uncompressed, compressed]);
     }
 
-    /// A resource line at `offset` in the file.
+    /// Adds a resource line of `length` bytes at `offset` in the file, with its owners and targets.
     pub(crate) fn push_row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
-        let row = self.place.len() as u32;
+        let row = to_u32(self.place.len());
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = id_encoding::pack_id(id, &mut self.heap);
         let mut flags = class as u8;
@@ -186,7 +190,7 @@ impl SegmentBuilder {
                 if !instant.rest.is_empty() {
                     flags |= flag::EXACT;
                     let place = id_encoding::push_heap(&mut self.heap, instant.rest);
-                    self.exact.push([row, place, instant.rest.len() as u32]);
+                    self.exact.push([row, place, to_u32(instant.rest.len())]);
                 }
                 instant.ticks
             }
@@ -199,22 +203,22 @@ impl SegmentBuilder {
         };
         self.head.lines += 1;
         self.head.undated += u64::from(ticks == NO_INSTANT);
-        self.place.push([(offset - self.head.start) as u32, length]);
+        self.place.push([u64_to_u32(offset - self.head.start), length]);
         self.last_updated.push(ticks);
         self.version.push(id_encoding::pack_version(facts.version_id(), &mut self.heap));
         self.id.push(packed);
-        self.resource_type.push(resource_type.index() as u8);
+        self.resource_type.push(to_u8(resource_type.index()));
         self.head.flags |= u64::from(flags);
         self.flags.push(flags);
         self.type_count[resource_type.index()] += 1;
         self.sorted.push((id_encoding::entity_hash(resource_type, id), row | kind::ROW));
         self.push_owner(facts, row);
         self.head.row_bytes += u64::from(length) + 1;
-        self.head.unowned += u64::from(self.owner_start.last() == Some(&(self.owner.len() as u32)));
-        self.owner_start.push(self.owner.len() as u32);
+        self.head.unowned += u64::from(self.owner_start.last() == Some(&(to_u32(self.owner.len()))));
+        self.owner_start.push(to_u32(self.owner.len()));
     }
 
-    /// Owners and targets of a row.
+    /// Adds the owners of a row, and its targets if it is a Provenance.
     fn push_owner(&mut self, facts: &impl ResourceFacts, row: u32) {
         let first = self.owner.len();
         let resource_type = facts.resource_type();
@@ -257,10 +261,11 @@ impl SegmentBuilder {
         }
     }
 
+    /// Number of a patient in the owner dictionary, added if it is new.
     fn owner_number(&mut self, base: &str, id: Id) -> u32 {
         let hash = id_encoding::owner_hash(base.as_bytes(), id.as_bytes());
         let key = OwnerKey { hash, base: self.base_number(base), id };
-        let next = self.owner_list.len() as u32;
+        let next = to_u32(self.owner_list.len());
         let number = *self.owners.entry(key).or_insert(next);
         if number == next {
             self.owner_list.push(key);
@@ -268,6 +273,7 @@ impl SegmentBuilder {
         number
     }
 
+    /// Number of a reference base of the segment, added if it is new; 0 is the empty one.
     fn base_number(&mut self, base: &str) -> u32 {
         if base.is_empty() {
             return 0;
@@ -275,37 +281,38 @@ impl SegmentBuilder {
         if let Some(number) = self.base_numbers.get(base) {
             return *number;
         }
-        let number = self.bases.len() as u32;
+        let number = to_u32(self.bases.len());
         self.bases.push(base.to_string());
         self.base_numbers.insert(base.to_string(), number);
         self.base_count.push(0);
         number
     }
 
+    /// Adds a target of a Provenance row.
     fn push_target(&mut self, row: u32, reference: &Reference<'_>) {
-        let number = self.target_row.len() as u32;
+        let number = to_u32(self.target_row.len());
         let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
         let base = self.base_number(reference.base) | (class as u32) << 30;
         self.target_row.push(row);
-        self.target_type.push(reference.resource_type.index() as u8);
+        self.target_type.push(to_u8(reference.resource_type.index()));
         self.target_id.push(packed);
         self.target_base.push(base);
         let hash = id_encoding::entity_hash(reference.resource_type, reference.id.as_bytes());
         self.sorted.push((hash, number | kind::TARGET));
     }
 
-    /// A line of DELETE entries.
+    /// Adds the DELETE entries of a Bundle line.
     pub(crate) fn push_tombstone_line(&mut self, facts: &Facts) {
         self.head.lines += 1;
         self.head.tombstone_lines += 1;
         for url in facts.tombstones() {
             let Some(reference) = Reference::parse(url) else { continue };
-            let number = self.tomb_type.len() as u32;
+            let number = to_u32(self.tomb_type.len());
             let ticks = match facts.last_updated() {
                 LastUpdated::At(instant) => {
                     if !instant.rest.is_empty() {
                         let place = id_encoding::push_heap(&mut self.heap, instant.rest);
-                        self.exact.push([number | 1 << 31, place, instant.rest.len() as u32]);
+                        self.exact.push([number | 1 << 31, place, to_u32(instant.rest.len())]);
                     }
                     instant.ticks
                 }
@@ -313,7 +320,7 @@ impl SegmentBuilder {
             };
             let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
             let base = self.base_number(reference.base) | (class as u32) << 30;
-            self.tomb_type.push(reference.resource_type.index() as u8);
+            self.tomb_type.push(to_u8(reference.resource_type.index()));
             self.tomb_id.push(packed);
             self.tomb_base.push(base);
             self.tomb_updated.push(ticks);
@@ -322,50 +329,55 @@ impl SegmentBuilder {
         }
     }
 
-    /// DELETE entries so far.
-    pub(crate) fn push_tombstones(&self) -> usize {
+    /// Number of DELETE entries of the segment so far.
+    pub(crate) fn tombstone_count(&self) -> usize {
         self.tomb_type.len()
     }
 
-    /// What is known of the version that DELETE entry `tombstone` (the latest, in order) ended: an owner, or a sentinel.
+    /// Adds an owner, or a sentinel, of the dropped version that DELETE entry `tombstone` ended; `updated` is its
+    /// lastUpdated in ticks. Called in the order of DELETE entries.
     pub(crate) fn push_prior_owners(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
         let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
         self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
     }
 
-    /// The segment's bytes, given where it ends in the file and the hash of its bytes there, in the memory of `out`.
+    /// Encodes the segment, in the memory of `out`. `end` is its end in the (uncompressed) file, `content` the xxh3 of
+    /// the bytes of the file that it covers.
     pub(crate) fn finish(&mut self, end: u64, content: u64, out: Vec<u8>) -> Vec<u8> {
         self.head.end = end;
         self.head.content = content;
         self.summarise();
-        // Owners in the order of their hashes, so that dictionaries merge without sorting again.
-        let mut order: Vec<u32> = (0..self.owner_list.len() as u32).collect();
+        // 1. Number owners in the order of their hashes, so that building the global index takes slices without a sort.
+        let mut order: Vec<u32> = (0..to_u32(self.owner_list.len())).collect();
         order.sort_unstable_by(|a, b| {
             let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);
             a.hash.cmp(&b.hash).then_with(|| (a.base, &a.id).cmp(&(b.base, &b.id)))
         });
-        let mut place = vec![0u32; order.len()];
+        let mut rank = vec![0u32; order.len()];
         for (new, old) in order.iter().enumerate() {
-            place[*old as usize] = new as u32;
+            rank[*old as usize] = to_u32(new);
         }
         for owner in &mut self.owner {
-            *owner = place[*owner as usize];
+            *owner = rank[*owner as usize];
         }
+        // 2. Columns that follow from others: postings, rows of several owners, zones.
         let (posting_start, posting) = postings(&self.owner_start, &self.owner, order.len());
-        let rows = 0..self.place.len() as u32;
+        let rows = 0..to_u32(self.place.len());
         let owners_of = |row: u32| self.owner_start[row as usize + 1] - self.owner_start[row as usize];
         let several: Vec<u32> = rows.filter(|row| owners_of(*row) > 1).collect();
-        // A zone with an undated row has the greatest value, so that nothing passes it by.
+        // A zone with an undated row has the greatest value, so that no filter skips it.
         let zone = |rows: &[i64]| match rows.contains(&NO_INSTANT) {
             true => i64::MAX,
             false => rows.iter().copied().max().unwrap_or(NO_INSTANT),
         };
         let updated_max: Vec<i64> = self.last_updated.chunks(ZONE_ROWS).map(zone).collect();
+        // 3. Owner numbers of dropped versions; a sentinel has no rank and stays.
         for [i, _] in &mut self.tomb_left {
-            if let Some(new) = place.get((*i >> 32) as usize) {
+            if let Some(new) = rank.get((*i >> 32) as usize) {
                 *i = *i & u64::from(u32::MAX) | u64::from(*new) << 32;
             }
         }
+        // 4. Owner dictionary, hash order of all names, bases.
         let mut owner_hash = Vec::with_capacity(order.len());
         let mut owner_id = Vec::with_capacity(order.len());
         let mut owner_base = Vec::with_capacity(order.len());
@@ -381,10 +393,11 @@ impl SegmentBuilder {
         let mut base = Vec::new();
         for text in &self.bases {
             base.push(id_encoding::push_heap(&mut self.heap, text.as_bytes()));
-            base.push(text.len() as u32);
+            base.push(to_u32(text.len()));
         }
         self.exact.sort_unstable();
 
+        // 5. Lay them out.
         let mut columns: [&[u8]; COLUMN_COUNT] = [&[]; COLUMN_COUNT];
         let mut put = |column: Column, bytes| columns[column as usize] = bytes;
         put(Column::Place, bytes_of(self.place.as_flattened()));
@@ -424,7 +437,7 @@ impl SegmentBuilder {
         layout::encode(self.head, &columns, out)
     }
 
-    /// What the header says of the columns, so that most questions need not touch them.
+    /// Fills the words of the header that summarise columns, so that most queries need not read these.
     fn summarise(&mut self) {
         let greatest = |ticks: &[i64]| ticks.iter().copied().max().unwrap_or(NO_INSTANT) as u64;
         self.head.updated_max = greatest(&self.last_updated);
@@ -439,7 +452,7 @@ impl SegmentBuilder {
     }
 }
 
-/// The rows of each owner, ascending: where each owner's begin, then all of them.
+/// Inverts owners of rows: for each owner the start of its rows, and the rows of all owners, ascending for each.
 pub(crate) fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Vec<u32>, Vec<u32>) {
     let mut start = vec![0u32; owners + 1];
     owner.iter().for_each(|owner| start[*owner as usize + 1] += 1);
@@ -451,7 +464,7 @@ pub(crate) fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Ve
     for (row, pair) in owner_start.windows(2).enumerate() {
         for owner in &owner[pair[0] as usize..pair[1] as usize] {
             let slot = &mut next[*owner as usize];
-            rows[*slot as usize] = row as u32;
+            rows[*slot as usize] = to_u32(row);
             *slot += 1;
         }
     }

@@ -1,7 +1,9 @@
-//! The columns of a segment as typed slices, and what several of them tell together about a row, an owner or a deletion.
+//! The columns of a segment as typed slices, and the decoded values of single rows, owners, DELETE entries and targets.
 //!
-//! Whoever reads them has had them proven (see [`segment`](crate::index::segment::reader)); nothing here looks whether that was done.
+//! The caller has verified the pages that it reads (see [`reader`](crate::index::segment::reader)); nothing here checks
+//! that.
 
+use crate::casts::{low_u32, to_u32};
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
@@ -50,30 +52,30 @@ pub struct Columns<'a> {
     pub heap: &'a [u8],
 }
 
-/// A version that has left a packed store, as the DELETE entry that ended it remembers it.
+/// A version that a pack dropped, as recorded beside the DELETE entry that ended it.
 #[derive(Clone, Copy, Debug)]
 pub struct PriorOwner<'a> {
-    /// Its lastUpdated in ticks, the sentinel for none.
+    /// lastUpdated of the dropped version in ticks, [`NO_INSTANT`] for none.
     pub updated: i64,
-    /// Whether a later version followed the DELETE entry, so that it deletes nothing any more.
+    /// Whether a later version followed the DELETE entry, so that the entry no longer deletes anything.
     pub followed: bool,
-    /// T of the first snapshot that held it, in ticks, if it came late.
+    /// T of the first snapshot that held the dropped version, in ticks; `None` unless it came late.
     pub first_seen: Option<i64>,
     entries: &'a [[u64; 2]],
 }
 
 impl<'a> PriorOwner<'a> {
-    /// Its owners, as numbers in the segment's dictionary.
+    /// Owners of the dropped version, as numbers in the owner dictionary of the segment.
     pub fn owners(&self) -> impl Iterator<Item = usize> + 'a {
         self.entries
             .iter()
-            .map(|[start_offset, _]| (*start_offset >> 32) as u32)
-            .filter(|position| !matches!(*position, NOBODY | FOLLOWED | LATE))
-            .map(|offset| offset as usize)
+            .map(|[pair, _]| (*pair >> 32) as u32)
+            .filter(|owner| !matches!(*owner, NOBODY | FOLLOWED | LATE))
+            .map(|owner| owner as usize)
     }
 }
 
-/// A faulty line, as the index keeps it.
+/// Details of a faulty line, as the index keeps them.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultRow {
     /// Start of the line, from the start of the segment.
@@ -82,52 +84,52 @@ pub struct FaultRow {
     pub length: u32,
     /// Lines before it in the segment.
     pub line: u32,
-    /// Byte in the line where it was noticed.
+    /// Offset in the line at which the fault was found.
     pub at: u32,
-    /// What is wrong.
+    /// Kind of the fault.
     pub kind: FaultKind,
 }
 
 impl<'a> Columns<'a> {
-    /// Number of rows.
+    /// Number of resource rows of the segment.
     pub fn rows(&self) -> usize {
         self.place.len()
     }
 
-    /// Where the line of a row begins, from the start of the segment.
+    /// Offset of the line of a row, from the start of the segment in the (uncompressed) file.
     pub fn offset(&self, row: usize) -> u32 {
         self.place[row][0]
     }
 
-    /// Bytes of a row's line without its end.
+    /// Bytes of the line of a row without its line end.
     pub fn length(&self, row: usize) -> u32 {
         self.place[row][1]
     }
 
-    /// A row's resource type.
+    /// Resource type of a row, from the type column.
     pub fn type_of(&self, row: usize) -> ResourceType {
         ResourceType::from_index(self.resource_type[row] as usize).expect("checked at open")
     }
 
-    /// A row's id.
+    /// Logical id of a row, unpacked.
     pub fn id_of(&self, row: usize) -> Id {
         let class = IdClass::from_bits(u32::from(self.flags[row] & flag::ID_CLASS)).expect("checked at open");
         id_encoding::unpack_id(class, &self.id[row], self.heap).expect("checked at open")
     }
 
-    /// The id of an entry whose base element carries its class.
+    /// Unpacks the id of an owner, DELETE entry or target; the two top bits of its base hold the class.
     fn based_id(&self, id: &[u8; 16], base: u32) -> Id {
         id_encoding::unpack_id(IdClass::from_bits(base >> 30).expect("checked at open"), id, self.heap)
             .expect("checked at open")
     }
 
-    /// The id of an owner.
+    /// Id of an owner of the dictionary, unpacked.
     pub fn owner_id_of(&self, owner: usize) -> Id {
         self.based_id(&self.owner_id[owner], self.owner_base[owner])
     }
 
-    /// Whether an owner has the same id as one of another segment. Packed ids are canonical: but for those in a heap,
-    /// they are equal where the ids are.
+    /// Whether an owner has the same id as owner `its` of another segment. Packed ids are canonical: except for those
+    /// in a heap, ids are equal if and only if their packed forms are.
     pub fn same_owner_id(&self, owner: usize, other: &Columns<'_>, its: usize) -> bool {
         let (class, packed) = (self.owner_base[owner] >> 30, &self.owner_id[owner]);
         if class != IdClass::Heap as u32 {
@@ -136,76 +138,75 @@ impl<'a> Columns<'a> {
         self.owner_id_of(owner) == other.owner_id_of(its)
     }
 
-    /// Type and id of a DELETE entry.
+    /// Resource type and id that a DELETE entry names.
     pub fn tombstone_of(&self, i: usize) -> (ResourceType, Id) {
         let resource_type = ResourceType::from_index(self.tomb_type[i] as usize).expect("checked at open");
         (resource_type, self.based_id(&self.tomb_id[i], self.tomb_base[i]))
     }
 
-    /// Type and id of a Provenance target.
+    /// Resource type and id that a Provenance target names.
     pub fn target_of(&self, i: usize) -> (ResourceType, Id) {
         let resource_type = ResourceType::from_index(self.target_type[i] as usize).expect("checked at open");
         (resource_type, self.based_id(&self.target_id[i], self.target_base[i]))
     }
 
-    /// Text of a base, empty for the first.
+    /// Text of a reference base of the segment, empty for the first.
     pub fn base_text(&self, base: usize) -> &'a str {
         let (offset, len) = (self.base[base * 2] as usize, self.base[base * 2 + 1] as usize);
         str::from_utf8(&self.heap[offset..offset + len]).expect("checked at open")
     }
 
-    /// Number of bases, at least 1.
+    /// Number of reference bases of the segment, at least 1.
     pub fn bases(&self) -> usize {
         self.base.len() / 2
     }
 
-    /// The owners of a row, as numbers in the segment's dictionary.
+    /// Owners of a row, as numbers in the owner dictionary of the segment.
     pub fn owners_of(&self, row: usize) -> &'a [u32] {
         &self.owner[self.owner_start[row] as usize..self.owner_start[row + 1] as usize]
     }
 
-    /// A row's version.
+    /// versionId of a row as an ordered key.
     pub fn version_of(&self, row: usize) -> VersionKey<'a> {
         id_encoding::unpack_version(self.version[row], self.heap)
     }
 
-    /// A row's lastUpdated, with every digit.
+    /// lastUpdated of a row with every digit; `None` when it has none or an illegal one.
     pub fn updated_of(&self, row: usize) -> Option<InstantRef<'a>> {
         let ticks = self.last_updated[row];
-        let rest = if self.flags[row] & flag::EXACT != 0 { self.exact_digits(row as u32) } else { &[] };
+        let rest = if self.flags[row] & flag::EXACT != 0 { self.exact_digits(to_u32(row)) } else { &[] };
         (ticks != NO_INSTANT).then_some(InstantRef { ticks, rest })
     }
 
-    /// A DELETE entry's instant, with every digit.
+    /// Instant of a DELETE entry with every digit; `None` when it has none.
     pub fn tombstone_updated(&self, i: usize) -> Option<InstantRef<'a>> {
         let ticks = self.tomb_updated[i];
-        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(i as u32 | 1 << 31) };
+        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(to_u32(i) | 1 << 31) };
         (ticks != NO_INSTANT).then_some(InstantRef { ticks, rest })
     }
 
-    /// What a packed file tells of the version that a DELETE entry ended and that has left with it.
+    /// The dropped version that a DELETE entry ended, as a packed file records it; `None` when it records none.
     pub fn prior_owner_of(&self, tombstone: usize) -> Option<PriorOwner<'a>> {
         let entries = self.prior_owner_entries(tombstone);
-        entries.first().map(|[position, ticks]| PriorOwner {
+        entries.first().map(|[pair, ticks]| PriorOwner {
             updated: *ticks as i64,
-            followed: (*position >> 32) as u32 == FOLLOWED,
-            first_seen: entries
-                .last()
-                .filter(|[offset, _]| (*offset >> 32) as u32 == LATE)
-                .map(|[_, ticks]| *ticks as i64),
+            followed: (*pair >> 32) as u32 == FOLLOWED,
+            first_seen: entries.last().filter(|[pair, _]| (*pair >> 32) as u32 == LATE).map(|[_, ticks]| *ticks as i64),
             entries,
         })
     }
 
-    /// The same as it lies there: (DELETE entry, and above it the owner or a sentinel; ticks).
+    /// The raw entries of [`Columns::prior_owner_of`]: DELETE entry in the lower, owner or sentinel in the upper half;
+    /// ticks.
     pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
-        let (left, _) = self.tomb_left.as_chunks::<2>();
-        let first = left.partition_point(|[position, _]| (*position as u32 as usize) < tombstone);
-        let last = left.partition_point(|[offset, _]| (*offset as u32 as usize) <= tombstone);
-        &left[first..last]
+        let (entries, _) = self.tomb_left.as_chunks::<2>();
+        let first = entries.partition_point(|[pair, _]| (low_u32(*pair) as usize) < tombstone);
+        let last = entries.partition_point(|[pair, _]| (low_u32(*pair) as usize) <= tombstone);
+        &entries[first..last]
     }
 
-    /// Digits beyond the seventh; the column is sorted by its references.
+    /// Fraction digits beyond the seventh of a row, or of a DELETE entry (top bit set); empty when there are none. The
+    /// column is sorted by row.
     fn exact_digits(&self, reference: u32) -> &'a [u8] {
         let (entries, _) = self.exact.as_chunks::<3>();
         match entries.binary_search_by_key(&reference, |entry| entry[0]) {
@@ -214,14 +215,14 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// The targets (numbers in the target columns) of a Provenance row; they are stored in the order of rows.
+    /// Range in the target columns of the targets of a Provenance row; targets are stored in the order of rows.
     pub fn targets_of(&self, row: usize) -> std::ops::Range<usize> {
-        let row = row as u32;
-        self.target_row.partition_point(|position| *position < row)
-            ..self.target_row.partition_point(|offset| *offset <= row)
+        let row = to_u32(row);
+        self.target_row.partition_point(|target| *target < row)
+            ..self.target_row.partition_point(|target| *target <= row)
     }
 
-    /// The faults whose details are kept.
+    /// Details of the faulty lines, at most [`SEGMENT_FAULTS_MAX`](crate::limits::SEGMENT_FAULTS_MAX).
     pub fn faults(&self) -> impl Iterator<Item = FaultRow> + 'a {
         self.fault.as_chunks::<5>().0.iter().map(|[offset, length, line, position, kind]| FaultRow {
             offset: *offset,

@@ -1,13 +1,14 @@
-//! Keys of the index: ids packed to 16 bytes, version ids packed to 8, and their hashes.
+//! Packs ids to 16 bytes and version ids to 8, reads them back, and hashes (type, id) and (base, id).
 //!
-//! A packed id is exact, so that the index can compare ids without reading the store: a UUID in lower case is its 128
-//! bits, up to 15 characters stand inline, anything else lies in the segment's heap.
+//! A packed id is exact, so that the index compares ids without reading the store: a UUID in lower case is its 128
+//! bits, up to 15 characters lie inline, any other id lies in the heap of the segment.
 
+use crate::casts::{low_u32, to_u8, to_u32};
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64_with_seed;
 
-/// How an id is packed. The discriminants are stored.
+/// Form of a packed id. The discriminants are stored on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum IdClass {
@@ -20,18 +21,18 @@ pub(crate) enum IdClass {
 }
 
 impl IdClass {
-    /// The class of this stored discriminant.
+    /// The class of a stored discriminant; `None` for any other number.
     pub(crate) fn from_bits(bits: u32) -> Option<IdClass> {
         [IdClass::Inline, IdClass::Uuid, IdClass::Heap].get(bits as usize).copied()
     }
 }
 
-/// Packs an id, putting what fits nowhere else into `heap`.
+/// Packs an id; one that is neither short nor a UUID goes to `heap`.
 pub(crate) fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     let mut packed = [0; 16];
     if id.len() <= 15 {
         packed[..id.len()].copy_from_slice(id);
-        packed[15] = id.len() as u8;
+        packed[15] = to_u8(id.len());
         return (IdClass::Inline, packed);
     }
     if let Some(bits) = parse_uuid(id) {
@@ -39,25 +40,26 @@ pub(crate) fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     }
     let offset = push_heap(heap, id);
     packed[..4].copy_from_slice(&offset.to_le_bytes());
-    packed[4..8].copy_from_slice(&(id.len() as u32).to_le_bytes());
+    packed[4..8].copy_from_slice(&to_u32(id.len()).to_le_bytes());
     (IdClass::Heap, packed)
 }
 
-/// Appends bytes to a heap; its offset. A segment's heap stays far below 4 GiB: ids, digits and bases of 2^17 rows.
+/// Appends bytes to a heap and returns their offset. A segment's heap stays far below 4 GiB: ids, digits and bases of
+/// 2^17 rows.
 pub(crate) fn push_heap(heap: &mut Vec<u8>, bytes: &[u8]) -> u32 {
     let offset = u32::try_from(heap.len()).expect("the heap of an extent is below 4 GiB");
     heap.extend_from_slice(bytes);
     offset
 }
 
-/// Offset and length of a heap reference.
+/// Range in the heap of a packed id of class [`IdClass::Heap`].
 pub(crate) fn heap_range(packed: &[u8; 16]) -> std::ops::Range<usize> {
     let offset = u32::from_le_bytes(packed[..4].try_into().expect("4 bytes")) as usize;
     let len = u32::from_le_bytes(packed[4..8].try_into().expect("4 bytes")) as usize;
     offset..offset + len
 }
 
-/// The id that was packed, or `None` when the bytes are no packed id.
+/// Unpacks an id; `None` when the bytes are no packed id of this class, or point out of the heap.
 pub(crate) fn unpack_id(class: IdClass, packed: &[u8; 16], heap: &[u8]) -> Option<Id> {
     match class {
         IdClass::Inline => Id::parse(packed.get(..packed[15] as usize)?),
@@ -79,19 +81,21 @@ fn parse_uuid(id: &[u8]) -> Option<[u8; 16]> {
     dashes.then_some(bits)
 }
 
-/// The four bytes that eight lower-case hexadecimal digits stand for, eight of either at a time; `None` for other texts.
+/// The four bytes that eight lower-case hexadecimal digits stand for, eight of either at a time; `None` for other
+/// texts.
 fn hex(digits: u64) -> Option<u32> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let letters = (digits >> 6) & ONES;
     let values = (digits & (15 * ONES)) + 9 * letters;
-    // A letter has to stand for ten or more, nothing for more than fifteen, and each digit be the one of its value.
+    // A letter must be worth ten or more, no digit more than fifteen, and each value must give its digit back.
     let tens = ((values + 6 * ONES) >> 4) & ONES;
     let right = tens == letters && values & (16 * ONES) == 0 && values + 0x30 * ONES + 0x27 * letters == digits;
     let pairs = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
     let halves = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-    right.then_some((halves | halves >> 16) as u32)
+    right.then_some(low_u32(halves | halves >> 16))
 }
 
+/// The 36 lower-case characters of a UUID.
 fn format_uuid(bits: &[u8; 16]) -> [u8; 36] {
     let mut text = [b'-'; 36];
     let mut i = 0;
@@ -116,7 +120,8 @@ pub(crate) fn owner_hash(base: &[u8], id: &[u8]) -> u64 {
     xxh3_64_with_seed(id, if base.is_empty() { 0 } else { xxh3_64_with_seed(base, 1) })
 }
 
-/// A packed `meta.versionId`: 0 for none or no number, else the number plus one, else (top bit) a place in the heap.
+/// Packs a `meta.versionId`: 0 for none or no number, the number plus one up to 18 digits, else (top bit) length and
+/// offset in the heap.
 pub(crate) fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
     if text.is_empty() || text.len() > crate::limits::ID_BYTES_MAX || !text.iter().all(u8::is_ascii_digit) {
         return 0;
@@ -130,7 +135,7 @@ pub(crate) fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
     1 << 63 | (digits.len() as u64) << 32 | u64::from(offset)
 }
 
-/// A version id as it orders: no number first, then numbers by value.
+/// A versionId as an ordered key: none or no number first, then numbers by value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VersionKey<'a> {
     /// None given, or no number.
@@ -141,20 +146,21 @@ pub enum VersionKey<'a> {
     Big(usize, &'a [u8]),
 }
 
-/// Reads a packed version.
+/// Unpacks a versionId; digits that point out of the heap are empty.
 pub(crate) fn unpack_version(packed: u64, heap: &[u8]) -> VersionKey<'_> {
     match packed {
         0 => VersionKey::None,
         _ if packed >> 63 == 0 => VersionKey::Small(packed - 1),
         _ => {
             let len = (packed >> 32 & 0x7fff_ffff) as usize;
-            let offset = packed as u32 as usize;
+            let offset = low_u32(packed) as usize;
             VersionKey::Big(len, heap.get(offset..offset + len).unwrap_or_default())
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 

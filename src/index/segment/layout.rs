@@ -1,24 +1,26 @@
-//! The one place that knows how a segment lies on disk: a header, seals, then columns, each aligned to 8 bytes.
+//! Layout of a segment on disk: a header, page checksums, then columns, each aligned to 8 bytes. No other file knows
+//! it.
 //!
-//! All integers are little-endian. Offsets derive from the lengths before them; a reader checks magic, version,
-//! lengths and the header's checksum, and the seal of every page that it reads, before it believes anything.
-//! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
+//! All integers are little-endian. Offsets derive from the lengths before them. A reader checks magic, version, lengths
+//! and the checksum of the header here, and each page when it first reads it (`page_checksums`). Tests compare
+//! `src/docs/format.md` with [`COLUMNS`] and [`SegmentHeader`].
 
+use crate::casts::{to_u32, to_usize};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, write_checksums};
 
-/// First bytes of a segment.
+/// Magic bytes at the start of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
 pub const VERSION: u32 = 3;
 
-/// A column: what it holds, bytes an element, and what an element stands for.
+/// Description of a column, as `inspect` and the format document print it.
 pub(crate) struct ColumnInfo {
     /// Name as `inspect` and the format document print it.
     pub name: &'static str,
     /// Bytes of one element.
     pub width: usize,
-    /// What there is one element of.
+    /// The item that each element belongs to.
     pub per: &'static str,
     /// Meaning, as the format document states it; a test compares the two.
     #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that compares the format document"))]
@@ -32,24 +34,24 @@ macro_rules! columns {
         #[repr(usize)]
         #[allow(missing_docs)]
         pub enum Column { $($column),* }
-        /// Their descriptions.
+        /// Descriptions of the columns, in their order.
         pub(crate) const COLUMNS: &[ColumnInfo] = &[
             $(ColumnInfo { name: $name, width: $width, per: $per, holds: $holds }),*
         ];
-        /// All of them.
+        /// All columns in their order.
         pub(crate) const ALL_COLUMNS: [Column; COLUMNS.len()] = [$(Column::$column),*];
     };
 }
 
 columns! {
-    Place "place" 8 "row" "two u32: start of the line, from the start of the extent; bytes of the line without its end";
+    Place "place" 8 "row" "two u32: start of the line, from the start of the segment; bytes of the line without its end";
     LastUpdated "last_updated" 8 "row" "i64 of 100 ns ticks since 1970, least value for none";
     VersionId "version" 8 "row" "numeric versionId plus one, 0 for none, top bit: length and place in the heap";
     Id "id" 16 "row" "packed id";
     Type "type" 1 "row" "place of the resource type in the order of names";
     Flags "flags" 1 "row" "see the flags below";
     OwnerStart "owner_start" 4 "row, and one more" "first of the row's owners";
-    Owner "owner" 4 "row and owner" "place in the extent's owner dictionary";
+    Owner "owner" 4 "row and owner" "place in the segment's owner dictionary";
     PostingStart "posting_start" 4 "owner, and one more" "first of the owner's rows";
     Posting "posting" 4 "row and owner" "a row of the owner, ascending";
     Several "several" 4 "row of several owners" "its number";
@@ -70,7 +72,7 @@ columns! {
     TargetType "target_type" 1 "target" "as type";
     TargetId "target_id" 16 "target" "packed id";
     TargetBase "target_base" 4 "target" "reference base, two top bits: class of the id";
-    Fault "fault" 20 "fault kept" "five u32: offset, length, line in the extent, byte in the line, kind";
+    Fault "fault" 20 "fault kept" "five u32: offset, length, line in the segment, byte in the line, kind";
     FaultCount "fault_count" 8 "kind of fault" "lines with it";
     TypeCount "type_count" 8 "resource type" "rows of it";
     Exact "exact" 12 "instant of more than 7 fraction digits" "three u32: row (top bit: tombstone), place and length of the digits in the heap";
@@ -78,30 +80,30 @@ columns! {
     Heap "heap" 1 "byte" "long ids, digits, bases";
 }
 
-/// Number of columns.
+/// Number of columns of a segment.
 pub(crate) const COLUMN_COUNT: usize = COLUMNS.len();
 
 /// Flags of a row: two bits of id class, then these.
 pub(crate) mod flag {
-    /// The id's class.
+    /// Mask of the class of the id.
     pub(crate) const ID_CLASS: u8 = 0b11;
-    /// More fraction digits than ticks hold: see the `exact` column.
+    /// lastUpdated has more fraction digits than ticks hold: see the `exact` column.
     pub(crate) const EXACT: u8 = 1 << 2;
     /// `meta.lastUpdated` is there but no legal instant; it counts as none (reading 1).
     pub(crate) const ILLEGAL_UPDATED: u8 = 1 << 3;
-    /// White space stands before the line's `{`.
+    /// The line has white space before its `{`.
     pub(crate) const LEADING_SPACE: u8 = 1 << 4;
 }
 
-/// Top bits of `sorted_ref`.
+/// Top bits of `sorted_ref`: which columns the number in the other bits indexes.
 pub(crate) mod kind {
     /// The mask of the two bits.
     pub(crate) const MASK: u32 = 3 << 30;
-    /// A resource.
+    /// The number is that of a row.
     pub(crate) const ROW: u32 = 0;
-    /// A DELETE entry.
+    /// The number is that of a DELETE entry.
     pub(crate) const TOMBSTONE: u32 = 2 << 30;
-    /// A target of a Provenance.
+    /// The number is that of a Provenance target.
     pub(crate) const TARGET: u32 = 3 << 30;
 }
 
@@ -110,20 +112,25 @@ pub(crate) const BASE_BITS: u32 = (1 << 30) - 1;
 
 macro_rules! head {
     ($($(#[$doc:meta])* $field:ident;)*) => {
-        /// Fixed part of the header, before the column table. Of a merged file, what it repeats of each segment.
+        /// The words of a segment header, before the lengths of the columns. The global index has a copy of them for
+        /// each segment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct SegmentHeader { $($(#[$doc])* pub $field: u64,)* }
 
-        /// Words of a [`SegmentHeader`].
+        /// Number of words of a [`SegmentHeader`].
         pub(crate) const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
 
+        /// Names of the words of a [`SegmentHeader`], in their order.
+        #[cfg(test)]
+        const HEAD_NAMES: [&str; HEAD_WORDS] = [$(stringify!($field)),*];
+
         impl SegmentHeader {
-            /// Its words as they lie on disk.
+            /// The words of the header in their order on disk.
             pub fn words(&self) -> [u64; HEAD_WORDS] {
                 [$(self.$field),*]
             }
 
-            /// The head of these words.
+            /// The header that consists of these words.
             pub fn from_words(words: &[u64; HEAD_WORDS]) -> SegmentHeader {
                 let [$($field),*] = *words;
                 SegmentHeader { $($field),* }
@@ -143,9 +150,9 @@ head! {
     content;
     /// Lines, of any kind.
     lines;
-    /// Blank lines.
+    /// Blank lines: only white space.
     blank;
-    /// Faulty lines.
+    /// Lines that are no legal resource.
     faulty;
     /// Lines of DELETE entries.
     tombstone_lines;
@@ -155,31 +162,31 @@ head! {
     illegal_updated;
     /// Greatest last_updated of the rows (an `i64`), the least value when none has one.
     updated_max;
-    /// Rows.
+    /// Number of resource rows.
     rows;
-    /// DELETE entries.
+    /// Number of DELETE entries.
     tombstones;
     /// DELETE entries without an instant.
     tombstones_undated;
     /// Greatest instant of the DELETE entries (an `i64`), the least value when none has one.
     tombstone_updated_max;
-    /// Owners of versions that have left, as DELETE entries remember them.
+    /// Owners of versions that a pack dropped, recorded beside DELETE entries.
     left;
-    /// Targets of Provenances.
+    /// Number of Provenance targets.
     targets;
-    /// Owners.
+    /// Owners in the dictionary of the segment.
     owners;
-    /// Reference bases.
+    /// Reference bases, the empty one included.
     bases;
-    /// Types of its rows, a bit each: the first 64.
+    /// Bits of the resource types that any row has: types 0 to 63.
     types_0;
-    /// The next 64.
+    /// Bits of the resource types 64 to 127.
     types_1;
-    /// The others.
+    /// Bits of the resource types 128 to 191.
     types_2;
-    /// Flags that any of its rows has.
+    /// Flags ([`flag`]) that any of its rows has.
     flags;
-    /// Rows that nobody owns.
+    /// Rows without an owner.
     unowned;
     /// Bytes of its rows, a newline after each included.
     row_bytes;
@@ -198,17 +205,17 @@ impl SegmentHeader {
         self.tombstone_updated_max as i64
     }
 
-    /// The types of its rows, a bit each.
+    /// Resource types that any row has, a bit each.
     pub fn types(&self) -> [u64; 3] {
         [self.types_0, self.types_1, self.types_2]
     }
 
-    /// Whether it has rows of the type of this number.
+    /// Whether any row has the resource type of this index.
     pub fn has_type(&self, index: usize) -> bool {
         self.types()[index / 64] >> (index % 64) & 1 != 0
     }
 
-    /// The type that all of its rows have, if they have one.
+    /// The resource type that all rows have; `None` when they have several, or there is no row.
     pub fn only_type(&self) -> Option<ResourceType> {
         let words = self.types();
         let i = words.iter().position(|word| *word != 0)?;
@@ -218,35 +225,36 @@ impl SegmentHeader {
         }
     }
 
-    /// Whether its rows lie one behind the other, each with a newline, and nothing else does.
+    /// Whether the range of the file is exactly its rows, each with one newline: no blank, faulty or other bytes
+    /// between.
     pub fn is_dense(&self) -> bool {
         self.end.checked_sub(self.start) == Some(self.row_bytes)
     }
 
-    /// How many types its rows have.
+    /// Number of different resource types of its rows.
     pub fn type_count(&self) -> u32 {
         self.types().iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Notes that it has rows of the type of this number.
+    /// Sets the bit of the resource type of this index.
     pub fn add_type(&mut self, index: usize) {
         *[&mut self.types_0, &mut self.types_1, &mut self.types_2][index / 64] |= 1 << (index % 64);
     }
 }
 
-/// Rows that one element of `updated_max` speaks for.
+/// Rows that one element of `updated_max` covers.
 pub(crate) const ZONE_ROWS: usize = 64;
-/// Bytes of the header with the column table; the seals follow.
+/// Bytes of the header with the lengths of the columns; the page checksums follow.
 pub(crate) const HEADER_BYTES: usize = 8 + 8 + 8 + HEAD_WORDS * 8 + COLUMN_COUNT * 8;
-/// Offset of the checksum (xxh3 of the rest of the header and of the seals).
+/// Offset of the checksum of the header (xxh3 of the header behind it and of the page checksums).
 const CHECKSUM_AT: usize = 16;
 
-/// Bytes of the header and the seals of a segment whose columns take so many bytes.
+/// Bytes of the header and the page checksums of a segment whose padded columns take `body` bytes.
 fn front_bytes(body: usize) -> usize {
     HEADER_BYTES + (checksum_count(body) * 4).next_multiple_of(8)
 }
 
-/// Lays the header and the columns out in one run of bytes, in the memory of `out`.
+/// Encodes header, page checksums and columns of a segment, in the memory of `out`. Sets the size of the header.
 pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
     let body: usize = columns.iter().map(|column| column.len().next_multiple_of(8)).sum();
     let front = front_bytes(body);
@@ -255,7 +263,7 @@ pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], m
     out.reserve(front + body);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&(COLUMN_COUNT as u32).to_le_bytes());
+    out.extend_from_slice(&to_u32(COLUMN_COUNT).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     for word in head.words() {
         out.extend_from_slice(&word.to_le_bytes());
@@ -272,7 +280,7 @@ pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], m
     out
 }
 
-/// Writes the seals and the checksum of a segment whose columns begin at `front`.
+/// Writes the page checksums and the checksum of the header of a segment whose columns begin at `front`.
 pub fn seal_segment(segment: &mut [u8], front: usize) {
     let (head, body) = segment.split_at_mut(front);
     write_checksums(&mut head[HEADER_BYTES..], body);
@@ -280,24 +288,26 @@ pub fn seal_segment(segment: &mut [u8], front: usize) {
     head[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Whether every checksum and seal of the segment that `bytes` begin with holds.
-pub(crate) fn is_intact(bytes: &[u8], places: &ColumnRanges) -> bool {
-    let seals = PageChecksums::new(HEADER_BYTES, places.front..places.head.size as usize);
-    places.front_intact(bytes) && seals.verify_all(bytes).is_ok()
+/// Whether the header and every page of the segment at the start of `bytes` match their checksums.
+pub(crate) fn is_intact(bytes: &[u8], ranges: &ColumnRanges) -> bool {
+    let checksums = PageChecksums::new(HEADER_BYTES, ranges.front..to_usize(ranges.head.size));
+    ranges.front_intact(bytes) && checksums.verify_all(bytes).is_ok()
 }
 
-/// Where the columns of a segment lie, relative to its first byte.
+/// Byte ranges of the columns of a segment, relative to its first byte.
 #[derive(Clone, Debug)]
 pub struct ColumnRanges {
-    /// The header's fixed part.
+    /// The words of the header.
     pub head: SegmentHeader,
     front: usize,
     columns: [(usize, usize); COLUMN_COUNT],
 }
 
 impl ColumnRanges {
-    /// Reads a header. `bytes` begins with the segment and may go on behind it. Checks everything but the checksum;
-    /// the error says what is wrong.
+    /// Reads a header. `bytes` begins with the segment and may be longer. Checks everything but the checksum.
+    ///
+    /// # Errors
+    /// A sentence when magic, version or lengths are not those of a segment that lies in `bytes`.
     pub fn read(bytes: &[u8]) -> Result<ColumnRanges, &'static str> {
         let word = |k: usize| bytes.get(k..k + 8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
         if bytes.len() < HEADER_BYTES {
@@ -306,7 +316,7 @@ impl ColumnRanges {
         if bytes[..8] != MAGIC {
             return Err("it does not begin with the magic bytes");
         }
-        if bytes[8..12] != VERSION.to_le_bytes() || bytes[12..16] != (COLUMN_COUNT as u32).to_le_bytes() {
+        if bytes[8..12] != VERSION.to_le_bytes() || bytes[12..16] != to_u32(COLUMN_COUNT).to_le_bytes() {
             return Err("it is of another format version");
         }
         let mut words = [0; HEAD_WORDS];
@@ -330,7 +340,7 @@ impl ColumnRanges {
         if body > size {
             return Err("its columns do not fit");
         }
-        let front = front_bytes(body as usize);
+        let front = front_bytes(to_usize(body));
         let mut columns = [(0, 0); COLUMN_COUNT];
         let mut i = front as u64;
         for (column, slot) in columns.iter_mut().enumerate() {
@@ -339,43 +349,43 @@ impl ColumnRanges {
             if len > size || i + len.next_multiple_of(8) > size || len % COLUMNS[column].width as u64 != 0 {
                 return Err("its columns do not fit");
             }
-            *slot = (i as usize, len as usize);
+            *slot = (to_usize(i), to_usize(len));
             i += len.next_multiple_of(8);
         }
         if i != size {
             return Err("its columns do not fill it");
         }
-        let places = ColumnRanges { head, front, columns };
+        let ranges = ColumnRanges { head, front, columns };
         let counted = [
             (Column::Place, head.rows),
             (Column::TombType, head.tombstones),
             (Column::TargetRow, head.targets),
             (Column::OwnerHash, head.owners),
         ];
-        if counted.iter().any(|(column, count)| places.count(*column) as u64 != *count) {
+        if counted.iter().any(|(column, count)| ranges.count(*column) as u64 != *count) {
             return Err("its columns are not as long as its header says");
         }
-        Ok(places)
+        Ok(ranges)
     }
 
-    /// Where the columns begin, relative to the segment.
+    /// Offset of the first column, behind header and page checksums.
     pub fn front(&self) -> usize {
         self.front
     }
 
-    /// Whether the checksum of the header and seals of `bytes` (which begin with the segment) holds.
+    /// Whether header and page checksums of the segment at the start of `bytes` match the checksum of the header.
     pub fn front_intact(&self, bytes: &[u8]) -> bool {
         let stored = u64::from_le_bytes(bytes[CHECKSUM_AT..CHECKSUM_AT + 8].try_into().expect("8 bytes"));
         checksum(&bytes[CHECKSUM_AT + 8..self.front]) == stored
     }
 
-    /// Byte range of a column.
+    /// Byte range of a column, without padding.
     pub fn column(&self, column: Column) -> std::ops::Range<usize> {
         let (offset, len) = self.columns[column as usize];
         offset..offset + len
     }
 
-    /// Number of elements of a column.
+    /// Number of elements of a column, from its length in bytes.
     pub fn count(&self, column: Column) -> usize {
         self.columns[column as usize].1 / COLUMNS[column as usize].width
     }
@@ -392,6 +402,22 @@ mod tests {
         for ColumnInfo { name, width, per, holds } in COLUMNS {
             let row = format!("| {name} | {width} | {per} | {holds} |");
             assert!(document.contains(&row), "format.md lacks: {row}");
+        }
+        let columns = document.lines().skip_while(|line| !line.starts_with("| column |")).skip(2);
+        assert_eq!(columns.take_while(|line| line.starts_with('|')).count(), COLUMN_COUNT, "rows of no column");
+    }
+
+    /// The document lists the words of the header in their order, and states their number and the size of the header.
+    #[test]
+    fn the_format_document_has_the_header() {
+        let words: Vec<&str> = include_str!("../../docs/format.md").split_whitespace().collect();
+        let document = words.join(" ");
+        let names = HEAD_NAMES.map(|name| format!("`{name}`")).join(", ");
+        for text in [
+            format!("The header of {HEADER_BYTES} bytes: magic"),
+            format!("then {HEAD_WORDS} words of `u64`: {names}; then the length of each column"),
+        ] {
+            assert!(document.contains(&text), "format.md lacks: {text}");
         }
     }
 }

@@ -1,12 +1,13 @@
-//! From the bytes of a store file, in pieces of any length, to segments.
+//! Splits the bytes of a store file, passed in pieces of any length, into lines, and closes segments.
 //!
-//! A line inside one piece is scanned where it lies; one that crosses pieces is fed to the scanner piece by piece, so
-//! that a line of gigabytes needs no buffer of its own. What is a line: the bytes between newlines without one
-//! trailing carriage return, and without the byte order mark at the start of the file (reading 8).
+//! A line inside one piece is scanned in place; one that crosses pieces is fed to the scanner piece by piece, so that a
+//! line of gigabytes needs no buffer. A line is the bytes between newlines without one trailing carriage return, and
+//! without the byte order mark at the start of the file (reading 8). Reading the file is the task of `scan`.
 
 use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
 
+use crate::casts::u64_to_u32;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
@@ -15,21 +16,22 @@ use crate::index::segment::builder::SegmentBuilder;
 use crate::limits::ROW_BYTES_MAX;
 use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
 
+/// Byte order mark of UTF-8, skipped at the start of a file.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A segment that is ready to be written.
+/// An encoded segment, ready to be written to a container.
 pub(crate) struct EncodedSegment {
-    /// Its bytes.
+    /// Bytes of the segment as they lie on disk.
     pub bytes: Vec<u8>,
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in the (uncompressed) file.
     pub end: u64,
-    /// Hash of the file's bytes between them.
+    /// xxh3 (64 bit) of the bytes of the file between them.
     pub content: u64,
 }
 
-/// What a worker uses again from span to span.
+/// Extractor, builder and buffers that a worker thread reuses from range to range.
 pub(crate) struct ScanWorker {
     extractor: Extractor,
     builder: SegmentBuilder,
@@ -38,13 +40,13 @@ pub(crate) struct ScanWorker {
 }
 
 impl ScanWorker {
-    /// Tools of a worker.
+    /// A worker with an empty builder; written buffers come back through `spare`.
     pub(crate) fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> ScanWorker {
         ScanWorker { extractor, builder: SegmentBuilder::new(), spare }
     }
 }
 
-/// Cuts pieces into lines and lines into segments.
+/// Splits pieces of a file into lines and collects these into segments.
 pub(crate) struct LineSplitter<'a> {
     extractor: &'a mut Extractor,
     builder: &'a mut SegmentBuilder,
@@ -52,17 +54,20 @@ pub(crate) struct LineSplitter<'a> {
     hash: Hasher64,
     /// Offset in the file of the next byte.
     position: u64,
+    /// The line that the pieces so far end in.
     line: Option<OpenLine>,
+    /// Encoded segments that were not taken yet.
     done: Vec<EncodedSegment>,
-    /// What a packed file tells of the DELETE entries of the frame being fed, and how many of these were met.
+    /// Prior owners of the frame being fed; `None` outside of packed files, and for a frame without any.
     left: Option<FramePriorOwners<'a>>,
 }
 
-/// Owners of versions that have left, for the DELETE entries of one frame.
+/// Owners of versions that a pack dropped, recorded for the DELETE entries of one frame.
 struct FramePriorOwners<'a> {
     table: &'a SeekTable,
     entries: &'a [PriorOwnerRecord],
-    met: u32,
+    /// DELETE entries of the frame read so far.
+    entries_seen: u32,
 }
 
 /// A line that began in an earlier piece.
@@ -70,16 +75,16 @@ struct OpenLine {
     start: u64,
     /// Bytes fed so far.
     fed: u64,
-    /// A carriage return that may turn out to be part of the line's end.
-    held: bool,
+    /// Whether the last byte was a carriage return, which is part of the line end if a newline follows.
+    pending_cr: bool,
     blank: bool,
     leading_space: bool,
 }
 
 impl<'a> LineSplitter<'a> {
-    /// Starts at `start` in the file, which must be the start of a line.
-    pub(crate) fn new(tools: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
-        let ScanWorker { extractor, builder, spare } = tools;
+    /// A splitter that begins a segment at `start` in the file, which must be the start of a line.
+    pub(crate) fn new(worker: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
+        let ScanWorker { extractor, builder, spare } = worker;
         builder.begin(start);
         LineSplitter {
             extractor,
@@ -93,22 +98,22 @@ impl<'a> LineSplitter<'a> {
         }
     }
 
-    /// A frame of a packed file comes next.
+    /// Announces the next frame of a packed file: adds a seek point and selects the prior owners of its DELETE entries.
     pub(crate) fn frame(&mut self, table: &'a SeekTable, frame: usize) {
-        let note = table.frame(frame);
-        self.restart(note.uncompressed, note.compressed);
+        let info = table.frame(frame);
+        self.restart(info.uncompressed, info.compressed);
         let at = |frame| table.left.partition_point(|left| (left.frame as usize) < frame);
         let entries = &table.left[at(frame)..at(frame + 1)];
-        self.left = (!entries.is_empty()).then_some(FramePriorOwners { table, entries, met: 0 });
+        self.left = (!entries.is_empty()).then_some(FramePriorOwners { table, entries, entries_seen: 0 });
     }
 
-    /// The frame that comes next is damaged: so many bytes are not there, and count as one faulty line.
+    /// Skips a damaged frame of `uncompressed` bytes and `rows` rows, which counts as one faulty line.
     pub(crate) fn damaged_frame(&mut self, uncompressed: u64, rows: u32) {
         self.builder.push_fault(self.position, uncompressed, Fault { kind: FaultKind::DamagedFrame, at: rows.into() });
         self.position += uncompressed;
     }
 
-    /// The table of a packed file is damaged: noted once, behind the last line.
+    /// Records that the table of a packed file is damaged: one fault behind the last line.
     pub(crate) fn damaged_table(&mut self) {
         if self.line.is_none() {
             self.builder.push_fault(self.position, 0, Fault { kind: FaultKind::DamagedTable, at: 0 });
@@ -120,23 +125,25 @@ impl<'a> LineSplitter<'a> {
         self.line.is_some()
     }
 
-    /// A place where decoding can begin anew: offsets in the uncompressed and the compressed file.
+    /// Adds a seek point, at which decoding can begin: offsets in the uncompressed and the compressed file.
     pub(crate) fn restart(&mut self, uncompressed: u64, compressed: u64) {
         self.builder.push_seek_point(uncompressed, compressed);
     }
 
-    /// Segments finished so far.
+    /// Takes the segments closed so far.
     pub(crate) fn take_done(&mut self) -> std::vec::Drain<'_, EncodedSegment> {
         self.done.drain(..)
     }
 
-    /// The next bytes of the file. A segment ends behind the first line at or after `segment_bytes`.
+    /// Reads the next bytes of the file. A segment is closed behind the line that reaches `segment_bytes` from its
+    /// start.
     pub(crate) fn push(&mut self, bytes: &[u8], segment_bytes: u64) {
         let mut hashed = 0;
         let mut place = 0;
         if self.position == 0 && bytes.starts_with(BOM) {
             place = BOM.len();
         }
+        // 1. End the line that an earlier piece began.
         let base = self.position;
         if self.line.is_some() && place < bytes.len() {
             match memchr(b'\n', &bytes[place..]) {
@@ -151,8 +158,8 @@ impl<'a> LineSplitter<'a> {
                 }
             }
         }
-        // Whole lines are read many at a time; one that is out of the ordinary by itself.
-        let whole = memrchr(b'\n', &bytes[place..]).map_or(place, |newline| place + newline + 1);
+        // 2. Whole lines: ordinary ones many at a time, any other by itself.
+        let lines_end = memrchr(b'\n', &bytes[place..]).map_or(place, |newline| place + newline + 1);
         loop {
             let is_full = self.builder.is_full() || base + place as u64 - self.builder.start() >= segment_bytes;
             if is_full && self.line.is_none() {
@@ -160,23 +167,24 @@ impl<'a> LineSplitter<'a> {
                 hashed = place;
                 self.close_segment(base + place as u64);
             }
-            if place == whole {
+            if place == lines_end {
                 break;
             }
             let (builder, mut stopped) = (&mut *self.builder, false);
-            place = self.extractor.extract_lines(&bytes[..whole], place, |range, facts| {
+            place = self.extractor.extract_lines(&bytes[..lines_end], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
-                builder.push_row(start, (end - start) as u32, false, facts);
+                builder.push_row(start, u64_to_u32(end - start), false, facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
             });
-            if !stopped && place < whole {
-                let newline = memchr(b'\n', &bytes[place..]).map_or(whole, |newline| place + newline);
+            if !stopped && place < lines_end {
+                let newline = memchr(b'\n', &bytes[place..]).map_or(lines_end, |newline| place + newline);
                 self.index_whole_lines(&bytes[place..newline], base + place as u64);
                 place = newline + 1;
             }
         }
+        // 3. The rest begins a line that a later piece ends.
         if place < bytes.len() {
             self.feed_line(&bytes[place..], base + place as u64);
         }
@@ -184,7 +192,7 @@ impl<'a> LineSplitter<'a> {
         self.position = base + bytes.len() as u64;
     }
 
-    /// The file, or the part of it that was asked for, ends here. The segments that were not taken yet are returned.
+    /// Ends the file, or the range to scan. Returns the segments that were not taken yet.
     pub(crate) fn finish(mut self) -> Vec<EncodedSegment> {
         if self.line.is_some() {
             self.end_open_line();
@@ -195,7 +203,7 @@ impl<'a> LineSplitter<'a> {
         self.done
     }
 
-    /// The bytes cannot be read further: the line that was begun, or the nothing there is, becomes a fault.
+    /// Ends the file where it cannot be decoded further: the open line, or an empty one, becomes a fault of `kind`.
     pub(crate) fn break_off_line(mut self, kind: FaultKind) -> Vec<EncodedSegment> {
         let (start, length) = match self.line.take() {
             Some(line) => (line.start, self.position - line.start),
@@ -206,6 +214,7 @@ impl<'a> LineSplitter<'a> {
         self.done
     }
 
+    /// Encodes the segment that ends at `end` in the file, and begins the next one there.
     fn close_segment(&mut self, end: u64) {
         let hash = std::mem::take(&mut self.hash);
         let (start, content) = (self.builder.start(), hash.digest());
@@ -214,6 +223,7 @@ impl<'a> LineSplitter<'a> {
         self.builder.begin(end);
     }
 
+    /// Extracts one line that lies whole in a piece, and adds it to the segment.
     fn index_whole_lines(&mut self, line: &[u8], start: u64) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let leading_space = line.first().is_none_or(|b| is_space(*b));
@@ -227,24 +237,24 @@ impl<'a> LineSplitter<'a> {
         index_line(self.builder, &mut self.left, outcome, start, line.len() as u64, leading_space);
     }
 
-    /// Feeds the next part of a line that no piece holds as a whole.
+    /// Feeds a part of a line that crosses pieces to the extractor; a line beyond [`ROW_BYTES_MAX`] is only counted.
     fn feed_line(&mut self, part: &[u8], start: u64) {
         let line = self.line.get_or_insert_with(|| {
             self.extractor.begin();
             let leading_space = part.first().is_some_and(|b| is_space(*b));
-            OpenLine { start, fed: 0, held: false, blank: true, leading_space }
+            OpenLine { start, fed: 0, pending_cr: false, blank: true, leading_space }
         });
         if part.is_empty() {
             return;
         }
-        if line.held {
+        if line.pending_cr {
             self.extractor.feed(b"\r");
             line.fed += 1;
-            line.held = false;
+            line.pending_cr = false;
         }
         let part = match part {
             [head @ .., b'\r'] => {
-                line.held = true;
+                line.pending_cr = true;
                 head
             }
             _ => part,
@@ -256,6 +266,7 @@ impl<'a> LineSplitter<'a> {
         }
     }
 
+    /// Ends the line that began in an earlier piece, and adds it to the segment.
     fn end_open_line(&mut self) {
         let Some(line) = self.line.take() else { return };
         if line.blank {
@@ -269,6 +280,7 @@ impl<'a> LineSplitter<'a> {
     }
 }
 
+/// Adds an extracted line to the segment: DELETE entries with their prior owners, a row, or a fault.
 fn index_line(
     builder: &mut SegmentBuilder,
     left: &mut Option<FramePriorOwners<'_>>,
@@ -279,23 +291,23 @@ fn index_line(
 ) {
     match outcome {
         Ok(facts) if facts.content == Content::Tombstones => {
-            let first = builder.push_tombstones();
+            let first = builder.tombstone_count();
             builder.push_tombstone_line(facts);
             if let Some(left) = left {
-                left.take_row(builder, first);
+                left.push_prior_owners_of(builder, first);
             }
         }
-        Ok(facts) => builder.push_row(start, length as u32, leading_space, facts),
+        Ok(facts) => builder.push_row(start, u64_to_u32(length), leading_space, facts),
         Err(fault) => builder.push_fault(start, length, fault),
     }
 }
 
 impl FramePriorOwners<'_> {
-    /// Hands the owners on of the DELETE entries from `first` on, which the builder has just taken.
-    fn take_row(&mut self, builder: &mut SegmentBuilder, first: usize) {
-        for tombstone in first..builder.push_tombstones() {
-            let own = self.entries.partition_point(|left| left.entry < self.met)
-                ..self.entries.partition_point(|left| left.entry <= self.met);
+    /// Adds the recorded owners of the DELETE entries from `first` on, which were added to the builder last.
+    fn push_prior_owners_of(&mut self, builder: &mut SegmentBuilder, first: usize) {
+        for tombstone in first..builder.tombstone_count() {
+            let own = self.entries.partition_point(|left| left.entry < self.entries_seen)
+                ..self.entries.partition_point(|left| left.entry <= self.entries_seen);
             for left in &self.entries[own] {
                 let owner = self.table.names.get(left.owner as usize);
                 builder.push_prior_owners(
@@ -304,12 +316,12 @@ impl FramePriorOwners<'_> {
                     owner.map(|(base, id)| (base.as_str(), *id)).ok_or(left.owner),
                 );
             }
-            self.met += 1;
+            self.entries_seen += 1;
         }
     }
 }
 
-/// White space of RFC 8259 that can stand inside a line.
+/// Whether the byte is white space of RFC 8259 other than a newline.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }

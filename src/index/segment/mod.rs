@@ -1,4 +1,8 @@
-//! Segments: the columns of the rows of one range of a store file, how they are scanned, built, laid out and read.
+//! Segments: the columns of the rows of one range of a store file.
+//!
+//! `span` cuts store files into ranges, `scan` reads them on all threads, `line_splitter` finds the lines, `builder`
+//! collects the columns, `layout` and `id_encoding` define the bytes, `reader`, `columns` and `validate` read and check
+//! them.
 
 pub(crate) mod builder;
 pub(crate) mod columns;

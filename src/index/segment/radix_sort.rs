@@ -1,14 +1,16 @@
-//! Sorts what is keyed by hashes, which spread evenly: first into buckets by their upper bits, then inside each.
+//! Sorts items by their hashes, which are spread evenly: first into buckets by the upper bits, then inside each bucket.
 //!
-//! Two passes over the items instead of one for each halving. Where hashes do not spread, the buckets are uneven and it
-//! is no slower than the sort that it uses for them, so nobody can make it slow by choosing ids.
+//! Two passes over the items instead of one for each halving. Where hashes are not spread, buckets are uneven and the
+//! sort is no slower than the library sort that it uses inside them, so chosen ids cannot make it slow.
 
-/// Fewer items than this are sorted as they are.
+use crate::casts::to_usize;
+
+/// Fewer items than this are sorted by the library without buckets.
 const ITEMS_MIN: usize = 128;
-/// Most bits that tell buckets apart: their ends stay in the second-level cache.
+/// Most bits of a bucket number: the ends of so many buckets fit in the second-level cache.
 const BITS_MAX: u32 = 16;
 
-/// Sorts `items`, whose order begins with their hashes; `spare` is memory to use.
+/// Sorts `items` by `Ord`, which must compare `hash` first; `spare` is working memory.
 pub(crate) fn sort_by_hash<T: Copy + Ord>(items: &mut Vec<T>, spare: &mut Vec<T>, hash: impl Fn(&T) -> u64) {
     if items.len() < ITEMS_MIN {
         return items.sort_unstable();
@@ -16,8 +18,8 @@ pub(crate) fn sort_by_hash<T: Copy + Ord>(items: &mut Vec<T>, spare: &mut Vec<T>
     let bits = (items.len().ilog2() - 1).min(BITS_MAX);
     let (least, most) = items.iter().map(&hash).fold((u64::MAX, 0), |(a, b), hash| (a.min(hash), b.max(hash)));
     let shift = (u64::BITS - (most - least).leading_zeros()).saturating_sub(bits);
-    let bucket = |item: &T| ((hash(item) - least) >> shift) as usize;
-    // Where each bucket ends, then begins, then, once all its items are put, ends again.
+    let bucket = |item: &T| to_usize((hash(item) - least) >> shift);
+    // Sizes of the buckets, then their starts, then, once all items are placed, their ends.
     let mut ends = vec![0u32; 1 << bits];
     items.iter().for_each(|item| ends[bucket(item)] += 1);
     let mut sum = 0;
@@ -43,6 +45,7 @@ pub(crate) fn sort_by_hash<T: Copy + Ord>(items: &mut Vec<T>, spare: &mut Vec<T>
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

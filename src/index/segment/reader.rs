@@ -1,13 +1,14 @@
-//! Reading a segment: typed columns over its bytes, proven before they are believed.
+//! Reads a segment: its header, typed columns over its bytes, and page checksums verified on first read.
 //!
-//! A segment is opened by its header, when something is first asked of it. What is read of its columns is proven page
-//! by page ([`Segment::verify`], [`Segment::row`]) or as a whole ([`Segment::verify_all`]); what was proven is as outpour
-//! wrote it, so that later indexing cannot fail. [`Segment::open`] checks all of it, relations too, for files that
-//! somebody else may have touched. Nothing here knows other segments; what only the whole store can tell is merged.
+//! A segment is opened by its header on first use. Columns are verified page by page ([`Segment::verify`],
+//! [`Segment::row`]) or whole ([`Segment::verify_all`]); verified pages are as outpour wrote them, so that later
+//! indexing cannot fail. [`Segment::open`] checks everything, relations too, for files that may have been changed.
+//! Relations between segments are in `global`.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
@@ -19,10 +20,11 @@ use crate::index::segment::id_encoding::IdClass;
 use crate::index::segment::layout::{COLUMNS, Column, ColumnRanges, HEADER_BYTES, SegmentHeader, flag, kind};
 use crate::sys::little_endian::view;
 
-/// A segment of the index.
+/// A segment of the index; clones share its bytes and what was verified of them.
 #[derive(Clone)]
 pub struct Segment(Arc<SegmentInner>);
 
+/// Bytes and header of a segment, and its columns once they were opened.
 struct SegmentInner {
     bytes: Arc<IndexBytes>,
     at: u64,
@@ -30,33 +32,35 @@ struct SegmentInner {
     opened: OnceLock<Result<OpenedColumns, CorruptIndex>>,
 }
 
+/// Column ranges and verified pages of a segment whose header is intact.
 struct OpenedColumns {
     at: usize,
-    places: ColumnRanges,
-    seals: PageChecksums,
+    ranges: ColumnRanges,
+    checksums: PageChecksums,
 }
 
 impl OpenedColumns {
+    /// Reads the header of the segment at `position` of a container and checks its checksum.
     fn read(bytes: &[u8], position: u64) -> Result<OpenedColumns, CorruptIndex> {
         let offset = usize::try_from(position).map_err(|_| CorruptIndex("it lies beyond the file"))?;
         let own = bytes.get(offset..).ok_or(CorruptIndex("it lies beyond the file"))?;
         if offset % 8 != 0 {
             return Err(CorruptIndex("it is not aligned"));
         }
-        let places = ColumnRanges::read(own).map_err(CorruptIndex)?;
-        if !places.front_intact(own) {
+        let ranges = ColumnRanges::read(own).map_err(CorruptIndex)?;
+        if !ranges.front_intact(own) {
             return Err(CorruptIndex("its checksum does not hold"));
         }
-        let seals = PageChecksums::new(HEADER_BYTES, places.front()..places.head.size as usize);
-        Ok(OpenedColumns { at: offset, places, seals })
+        let checksums = PageChecksums::new(HEADER_BYTES, ranges.front()..to_usize(ranges.head.size));
+        Ok(OpenedColumns { at: offset, ranges, checksums })
     }
 }
 
 impl Segment {
-    /// Opens the segment that begins at `at` and checks all of it: header, seals, pages and every relation.
+    /// Opens the segment at `offset` of a container and checks all of it: header, pages and every relation of columns.
     ///
     /// # Errors
-    /// A sentence that says what is wrong; the caller rebuilds.
+    /// A sentence that says what is wrong; the caller scans the range again.
     pub fn open(bytes: Arc<IndexBytes>, offset: u64) -> Result<Segment, &'static str> {
         let segment = Segment::written(bytes, offset)?;
         segment.verify_all().map_err(|damaged| damaged.0)?;
@@ -64,8 +68,8 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Opens the segment that begins at `at` by its header. This process has written it, so that its relations hold as far
-    /// as its seals do, and those are proven as it is read.
+    /// Opens the segment at `offset` of a container by its header. This process has written it, so that its relations
+    /// hold where its pages are intact, and pages are verified as they are read.
     ///
     /// # Errors
     /// As [`Segment::open`].
@@ -74,112 +78,114 @@ impl Segment {
         Ok(Segment(Arc::new(SegmentInner {
             bytes,
             at: offset,
-            head: opened.places.head,
+            head: opened.ranges.head,
             opened: OnceLock::from(Ok(opened)),
         })))
     }
 
-    /// The segment that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
-    /// of it yet.
+    /// The segment at `offset` of a container, with the header that the global index has of it. Reads nothing.
     pub fn open_known(bytes: Arc<IndexBytes>, offset: u64, head: SegmentHeader) -> Segment {
         Segment(Arc::new(SegmentInner { bytes, at: offset, head, opened: OnceLock::new() }))
     }
 
+    /// The columns, opened on first use; the header must be the one that the global index has.
     fn opened(&self) -> Result<&OpenedColumns, CorruptIndex> {
         let opened = self.0.opened.get_or_init(|| match OpenedColumns::read(&self.0.bytes, self.0.at)? {
-            opened if opened.places.head == self.0.head => Ok(opened),
+            opened if opened.ranges.head == self.0.head => Ok(opened),
             _ => Err(CorruptIndex("its header is another than the one that was merged")),
         });
         opened.as_ref().map_err(|damaged| *damaged)
     }
 
-    /// The header.
+    /// The header of the segment.
     pub fn head(&self) -> &SegmentHeader {
         &self.0.head
     }
 
-    /// Number of rows.
+    /// Number of resource rows, from the header.
     pub fn rows(&self) -> usize {
-        self.0.head.rows as usize
+        to_usize(self.0.head.rows)
     }
 
-    /// Number of DELETE entries.
+    /// Number of DELETE entries, from the header.
     pub fn tombstones(&self) -> usize {
-        self.0.head.tombstones as usize
+        to_usize(self.0.head.tombstones)
     }
 
-    /// Number of elements and of bytes of a column.
+    /// Number of elements and of bytes of a column; zeros when the header is damaged.
     pub fn column_size(&self, column: Column) -> (usize, usize) {
-        self.opened().map_or((0, 0), |opened| (opened.places.count(column), opened.places.column(column).len()))
+        self.opened().map_or((0, 0), |opened| (opened.ranges.count(column), opened.ranges.column(column).len()))
     }
 
-    /// Its bytes, as they lie on disk; none when its header is damaged.
+    /// Bytes of the whole segment as they lie on disk; empty when its header is damaged.
     pub fn bytes(&self) -> &[u8] {
-        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..opened.places.head.size as usize])
+        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..to_usize(opened.ranges.head.size)])
     }
 
-    /// Proves elements of a column.
+    /// Verifies the pages that hold a range of elements of a column.
     ///
     /// # Errors
-    /// [`Damaged`] when they are not what was written, or not there.
+    /// [`CorruptIndex`] if the header or a page fails its checksum, or the range exceeds the column.
     pub fn verify(&self, column: Column, elements: Range<usize>) -> Result<(), CorruptIndex> {
         let opened = self.opened()?;
-        let (place, width) = (opened.places.column(column), COLUMNS[column as usize].width);
-        if elements.start > elements.end || elements.end > opened.places.count(column) {
+        let (place, width) = (opened.ranges.column(column), COLUMNS[column as usize].width);
+        if elements.start > elements.end || elements.end > opened.ranges.count(column) {
             return Err(CorruptIndex("a number points nowhere"));
         }
-        opened.seals.verify(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
+        opened.checksums.verify(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
     }
 
-    /// A proven element of a column of `u32`s.
+    /// One element of a `u32` column, verified.
     fn word(&self, column: Column, offset: usize) -> Result<u32, CorruptIndex> {
         self.verify(column, offset..offset + 1)?;
-        let start = self.opened()?.places.column(column).start + offset * 4;
+        let start = self.opened()?.ranges.column(column).start + offset * 4;
         Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
     }
 
-    /// Proves all of some columns.
+    /// Verifies whole columns and returns all columns.
     ///
     /// # Errors
     /// As [`Segment::verify`].
     pub fn verify_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         for column in columns {
-            opened.seals.verify(self.bytes(), opened.places.column(*column))?;
+            opened.checksums.verify(self.bytes(), opened.ranges.column(*column))?;
         }
         Ok(self.columns())
     }
 
-    /// Proves every column.
+    /// Verifies every page of the segment and returns its columns.
     ///
     /// # Errors
     /// As [`Segment::verify`].
     pub fn verify_all(&self) -> Result<Columns<'_>, CorruptIndex> {
-        self.opened()?.seals.verify_all(self.bytes())?;
+        self.opened()?.checksums.verify_all(self.bytes())?;
         Ok(self.columns())
     }
 
-    /// The columns, with what selecting and copying reads of a row proven: its place, type, flags and lastUpdated.
+    /// The columns, with offset, length, type, flags and lastUpdated of a row verified, as selecting and copying read
+    /// them.
     ///
     /// # Errors
     /// As [`Segment::verify`].
     pub fn row(&self, row: usize) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
-        if !opened.seals.is_verified() {
+        if !opened.checksums.is_verified() {
             if row >= self.rows() {
                 return Err(CorruptIndex("a number points nowhere"));
             }
             for column in [Column::Place, Column::Type, Column::Flags, Column::LastUpdated] {
                 self.verify(column, row..row + 1)?;
             }
-            if opened.places.count(Column::Exact) > 0 {
+            if opened.ranges.count(Column::Exact) > 0 {
                 self.verify_columns(&[Column::Exact, Column::Heap])?;
             }
         }
         Ok(self.columns())
     }
 
-    /// Proves what copying reads of some rows: their places, and of type and flags what the header leaves open.
+    /// Verifies the columns that copying reads of a range of rows: offsets and lengths; types and flags only where the
+    /// header does not determine them.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -197,7 +203,7 @@ impl Segment {
         }
     }
 
-    /// A row's owners, proven.
+    /// Owners of a row as numbers in the dictionary of the segment, verified.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -205,7 +211,7 @@ impl Segment {
         self.list(Column::OwnerStart, Column::Owner, row)
     }
 
-    /// The rows of an owner, ascending, proven.
+    /// Rows of an owner of the dictionary, ascending, verified.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -213,40 +219,40 @@ impl Segment {
         self.list(Column::PostingStart, Column::Posting, owner)
     }
 
-    /// The elements of `list` that belong to `at`, where `start` says where they begin.
+    /// The elements of `list` from `start[offset]` to `start[offset + 1]`, verified.
     fn list(&self, start: Column, list: Column, offset: usize) -> Result<&[u32], CorruptIndex> {
         let range = self.word(start, offset)? as usize..self.word(start, offset + 1)? as usize;
         self.verify(list, range.clone())?;
-        let words = view(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
+        let words = view(&self.bytes()[self.opened()?.ranges.column(list)]).expect("an aligned column");
         Ok(&words[range])
     }
 
-    /// A row's lastUpdated with every digit, proven.
+    /// lastUpdated of a row with every digit, verified; `None` when it has none or an illegal one.
     ///
     /// # Errors
     /// As [`Segment::verify`].
     pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, CorruptIndex> {
         let opened = self.opened()?;
-        if opened.places.count(Column::Exact) > 0 {
+        if opened.ranges.count(Column::Exact) > 0 {
             return Ok(self.row(row)?.updated_of(row));
         }
         self.verify(Column::LastUpdated, row..row + 1)?;
-        let start = opened.places.column(Column::LastUpdated).start + row * 8;
+        let start = opened.ranges.column(Column::LastUpdated).start + row * 8;
         let ticks = i64::from_le_bytes(self.bytes()[start..start + 8].try_into().expect("8 bytes"));
         Ok((ticks != NO_INSTANT).then_some(InstantRef { ticks, rest: &[] }))
     }
 
-    /// A row's resource type, proven.
+    /// Resource type of a row, verified.
     ///
     /// # Errors
     /// As [`Segment::verify`].
     pub fn type_of(&self, row: usize) -> Result<ResourceType, CorruptIndex> {
         self.verify(Column::Type, row..row + 1)?;
-        let start = self.opened()?.places.column(Column::Type).start + row;
+        let start = self.opened()?.ranges.column(Column::Type).start + row;
         ResourceType::from_index(self.bytes()[start] as usize).ok_or(CorruptIndex("a type is none"))
     }
 
-    /// References (see [`kind`]) of everything whose hash of (type, id) is this one, proven.
+    /// References (see [`kind`]) of all rows, DELETE entries and targets whose hash of (type, id) is `hash`, verified.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -269,7 +275,8 @@ impl Segment {
         Ok(&columns.sorted_ref[same])
     }
 
-    /// Proves what a merge reads of the entry at `at` of the sorted columns: what it is, its name, instant and version.
+    /// Verifies the columns that building the global index reads of entry `offset` of the sorted columns: kind, type,
+    /// id, instant and version.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -288,7 +295,7 @@ impl Segment {
         }
     }
 
-    /// The columns, with a DELETE entry proven.
+    /// The columns, with type, id, base and instant of a DELETE entry verified.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -304,7 +311,7 @@ impl Segment {
         Ok(columns)
     }
 
-    /// The columns, with a target of a Provenance proven, but for its id.
+    /// The columns, with row and base of a Provenance target verified, not its type and id.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -314,7 +321,7 @@ impl Segment {
         Ok(self.columns())
     }
 
-    /// A row's id, proven.
+    /// Logical id of a row, verified.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -328,7 +335,7 @@ impl Segment {
         Ok(columns.id_of(row))
     }
 
-    /// An owner's id, proven.
+    /// Logical id of an owner of the dictionary, verified.
     ///
     /// # Errors
     /// As [`Segment::verify`].
@@ -342,13 +349,13 @@ impl Segment {
         Ok(columns.owner_id_of(owner))
     }
 
-    /// Every column, as it lies there: what has not been proven may be anything. Without an intact header they are
-    /// empty.
+    /// Every column, unverified: elements on pages that were not verified may be any value. Empty when the header is
+    /// damaged.
     pub fn columns(&self) -> Columns<'_> {
         let opened = self.opened();
         let bytes = self.bytes();
         let of = |column| match &opened {
-            Ok(opened) => &bytes[opened.places.column(column)],
+            Ok(opened) => &bytes[opened.ranges.column(column)],
             Err(_) => &[],
         };
         // Columns are 8-byte aligned in an aligned segment and their lengths divide, so the casts hold.

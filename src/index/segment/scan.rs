@@ -1,9 +1,10 @@
-//! Scans the parts of a store that no segment covers yet, on all threads, into new segments.
+//! Scans ranges of store files, on all threads, into new segments of one container file.
 //!
-//! Workers are pure functions from a span to encoded segments; one writer appends them to a container file in whatever
-//! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
-//! bytes per second times the threads; memory: one segment's columns a thread, and a few encoded ones on their way.
+//! Each range becomes segments independently of the others; one writer appends them to the container in order of
+//! arrival, and their file and offset give their order in the store. Throughput is bounded by the scanner times the
+//! threads; memory by the columns of one segment a thread and a few encoded segments in the channel.
 
+use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
@@ -26,24 +27,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memchr::memrchr;
 use rayon::prelude::*;
 
+/// Bytes behind which a segment ends even where its range goes on: offsets of rows in it are `u32`. Ranges are cut far
+/// shorter; only a foreign packed file with a frame of gigabytes, or a forged record of a snapshot, gets here.
+const SEGMENT_SPAN_MAX: u64 = 1 << 31;
+
 /// A new segment, written to the container.
 #[derive(Clone, Debug)]
 pub(crate) struct WrittenSegment {
     /// Index of the file among the store's files.
     pub file: usize,
-    /// Offset in the container.
+    /// Offset in the container file.
     pub at: u64,
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in the (uncompressed) file.
     pub end: u64,
-    /// Hash of the bytes between them.
+    /// xxh3 (64 bit) of the bytes between them.
     pub content: u64,
-    /// Whether it is a tail.
+    /// Whether it is the last line of a plain file, without its newline.
     pub tail: bool,
 }
 
-/// Result of a scan.
+/// Segments that a scan wrote, and files that it cannot extend later.
 #[derive(Default)]
 pub(crate) struct ScanResult {
     /// The new segments, in no order.
@@ -52,35 +57,35 @@ pub(crate) struct ScanResult {
     pub open_ended: Vec<usize>,
 }
 
-/// How a scan is run.
+/// Options and counters of a scan.
 pub(crate) struct ScanOptions<'a> {
-    /// Scanner kernel.
+    /// Scanner kernel to extract lines with.
     pub kernel: Kernel,
-    /// What is checked.
+    /// How strictly resources are checked.
     pub validate: Validate,
     /// Bytes of store files scanned so far.
     pub progress: &'a AtomicU64,
-    /// Set from outside to stop.
+    /// Set by another thread to stop the scan.
     pub cancel: &'a AtomicBool,
 }
 
 /// Scans `spans` on the current rayon pool and appends the segments to the container `name`.
 ///
 /// # Errors
-/// The first failure to read the store or write the index, or the wish to stop.
+/// When a store file cannot be read, the container cannot be written, or `options.cancel` is set.
 pub(crate) fn scan(
     files: &StoreFiles,
     spans: &[ScanRange],
-    home: &IndexDir,
+    dir: &IndexDir,
     name: &str,
     options: &ScanOptions<'_>,
 ) -> Result<ScanResult, IndexError> {
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
-    let mut container = home.create_blocks(name).map_err(failed_write)?;
-    // Bounded: a slow disk holds the workers back instead of filling the memory.
+    let mut container = dir.create_blocks(name).map_err(failed_write)?;
+    // Bounded: workers wait for a slow disk instead of filling the memory.
     let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, EncodedSegment)>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
-    let (give_back, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
+    let (recycle, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || -> Result<Vec<WrittenSegment>, IndexError> {
             let mut segments = Vec::new();
@@ -90,7 +95,7 @@ pub(crate) fn scan(
                 let EncodedSegment { bytes, start, end, content } = encoded;
                 segments.push(WrittenSegment { file, at: offset, start, end, content, tail });
                 offset += bytes.len() as u64;
-                let _ = give_back.try_send(bytes);
+                let _ = recycle.try_send(bytes);
             }
             container.flush().map_err(failed_write)?;
             Ok(segments)
@@ -102,21 +107,21 @@ pub(crate) fn scan(
                     let extractor = Extractor::new(options.kernel, options.validate);
                     (ScanWorker::new(extractor, spare.clone()), sender.clone())
                 },
-                |(tools, sender), span| {
+                |(worker, sender), span| {
                     let source = files.source(span.file)?;
                     let tail = matches!(span.part, RangeKind::Plain { tail: true, .. });
                     let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
                     match &span.part {
                         RangeKind::Plain { range, .. } => {
-                            scan_plain(source, range.clone(), tools, options, &mut emit).map(|()| None)
+                            scan_plain(source, range.clone(), worker, options, &mut emit).map(|()| None)
                         }
                         RangeKind::Compressed { compression, from } => {
-                            let closed = scan_compressed(source, *compression, *from, tools, options, &mut emit)?;
+                            let closed = scan_compressed(source, *compression, *from, worker, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
                         }
                         RangeKind::Packed { table, frames } => {
-                            scan_packed(source, table, frames.clone(), tools, options, &mut emit)?;
-                            // What is put behind a table makes another file of it.
+                            scan_packed(source, table, frames.clone(), worker, options, &mut emit)?;
+                            // Bytes behind the table would make another file of it: it is never extended.
                             Ok(Some(span.file))
                         }
                     }
@@ -125,43 +130,45 @@ pub(crate) fn scan(
             .filter_map(Result::transpose)
             .collect::<Result<Vec<usize>, IndexError>>();
         drop(sender);
-        // A failed write closes the channel, and the workers then stop with `Stopped`: the cause goes first.
+        // A failed write closes the channel, and workers then fail with `Stopped`: the cause is returned first.
         let segments = writer.join().expect("the writer does not panic")?;
         Ok(ScanResult { segments, open_ended: open_ended? })
     })
 }
 
+/// Receives each encoded segment of a range.
 type SegmentSink<'a> = &'a mut dyn FnMut(EncodedSegment) -> Result<(), IndexError>;
 
+/// Scans a byte range of a plain file.
 fn scan_plain(
     source: &StoreFile,
     range: Range<u64>,
-    tools: &mut ScanWorker,
+    worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
-    let mut lines = LineSplitter::new(tools, range.start);
-    // Read rather than mapped: one copy that stays in the second-level cache costs less than faulting pages in, and the
-    // scan then waits for no memory. A line that a piece cuts is moved to the front of the next.
+    let mut lines = LineSplitter::new(worker, range.start);
+    // Read, not mapped: a copy that stays in the second-level cache costs less than page faults. A line that a piece
+    // cuts is moved to the front of the next piece.
     let mut buffer = vec![0; 2 * SCAN_BYTES];
-    let mut kept = 0;
+    let mut carried = 0;
     let mut position = range.start;
     while position < range.end {
         if options.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled);
         }
-        let len = (range.end - position).min(SCAN_BYTES as u64) as usize;
-        source.pread_into(position, &mut buffer[kept..kept + len])?;
+        let len = to_usize((range.end - position).min(SCAN_BYTES as u64));
+        source.pread_into(position, &mut buffer[carried..carried + len])?;
         position += len as u64;
-        let held = kept + len;
-        let whole = match memrchr(b'\n', &buffer[kept..held]) {
-            Some(newline) if position < range.end => kept + newline + 1,
-            // No line ends here, or the last does: the line goes through the scanner in pieces.
-            _ => held,
+        let filled = carried + len;
+        let lines_end = match memrchr(b'\n', &buffer[carried..filled]) {
+            Some(newline) if position < range.end => carried + newline + 1,
+            // No line ends in this piece, or the range does: the line is fed in pieces.
+            _ => filled,
         };
-        lines.push(&buffer[..whole], u64::MAX);
-        buffer.copy_within(whole..held, 0);
-        kept = held - whole;
+        lines.push(&buffer[..lines_end], SEGMENT_SPAN_MAX);
+        buffer.copy_within(lines_end..filled, 0);
+        carried = filled - lines_end;
         options.progress.fetch_add(len as u64, Relaxed);
         for encoded in lines.take_done() {
             emit(encoded)?;
@@ -170,12 +177,12 @@ fn scan_plain(
     lines.finish().into_iter().try_for_each(emit)
 }
 
-/// Whether the file ended with a whole member and a whole line.
+/// Scans a compressed file from a seek point to its end; whether it ended with a whole member and a whole line.
 fn scan_compressed(
     source: &StoreFile,
     compression: Compression,
     from: SeekPoint,
-    tools: &mut ScanWorker,
+    worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<bool, IndexError> {
@@ -185,7 +192,7 @@ fn scan_compressed(
         Err(_) => unreachable!("only reading fails before the first piece"),
     };
     let mut restarts = Vec::new();
-    let mut lines = LineSplitter::new(tools, from.uncompressed);
+    let mut lines = LineSplitter::new(worker, from.uncompressed);
     lines.restart(from.uncompressed, from.compressed);
     let mut compressed = from.compressed;
     loop {
@@ -213,7 +220,7 @@ fn scan_compressed(
     }
     let mut closed = !lines.inside_line();
     if compression == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
-        // It is read here because its table could not be.
+        // A packed file is scanned here only if its table cannot be used.
         lines.damaged_table();
         closed = false;
     }
@@ -221,19 +228,19 @@ fn scan_compressed(
     Ok(closed)
 }
 
-/// Frames of a packed file. One that is damaged is one fault, and the next one is found by the table.
+/// Scans frames of a packed file. A damaged one is one fault; the table gives the offset of the next.
 fn scan_packed(
     source: &StoreFile,
     table: &SeekTable,
     frames: Range<usize>,
-    tools: &mut ScanWorker,
+    worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
     if frames.is_empty() {
         return Ok(());
     }
-    let mut lines = LineSplitter::new(tools, table.frame(frames.start).uncompressed);
+    let mut lines = LineSplitter::new(worker, table.frame(frames.start).uncompressed);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for i in frames {
         if options.cancel.load(Relaxed) {
@@ -241,7 +248,7 @@ fn scan_packed(
         }
         let frame = table.frame(i);
         lines.frame(table, i);
-        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.push(piece, u64::MAX)) {
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.push(piece, SEGMENT_SPAN_MAX)) {
             Ok(()) => {}
             Err(FrameError::Damaged(_)) => lines.damaged_frame(frame.uncompressed_len, frame.rows),
             Err(FrameError::Source(error)) => return Err(error.into()),

@@ -1,52 +1,53 @@
-//! Ranges of a store file to scan, cut at lines, members or frames, so that threads can scan one file together.
+//! Cuts store files into ranges to scan, at lines, members or frames, so that several threads can scan one file.
 
 use memchr::memchr;
 use memchr::memrchr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::limits::{READ_BYTES, SEGMENT_BYTES};
 use crate::store::packed::seek_table::{SeekTable, TableError};
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
-/// A part of a store file to scan.
+/// A range of a store file to scan into segments.
 #[derive(Clone, Debug)]
 pub(crate) struct ScanRange {
     /// Index of the file among the store's files.
     pub file: usize,
-    /// What to scan of it.
+    /// The range of the file, by its compression.
     pub part: RangeKind,
 }
 
-/// What a span covers.
+/// The range of a file that one worker scans.
 #[derive(Clone, Debug)]
 pub(crate) enum RangeKind {
-    /// Bytes of a plain file; begins and ends at line ends, but for the tail, which has no newline yet.
+    /// Bytes of a plain file, from line start to line end; the tail has no newline yet.
     Plain {
         /// Offsets in the file.
         range: Range<u64>,
-        /// Whether it is the line without a newline at the end of the file.
+        /// Whether it is the last line of the file, without a newline.
         tail: bool,
     },
-    /// A compressed file from a restart to its end.
+    /// A compressed file from a seek point to its end.
     Compressed {
-        /// gzip or zstd.
+        /// Compression of the file, gzip or zstd.
         compression: Compression,
-        /// Where to begin.
+        /// Seek point at which decoding begins.
         from: SeekPoint,
     },
     /// Frames of a packed file.
     Packed {
-        /// The file's table.
+        /// Seek table of the file.
         table: Arc<SeekTable>,
-        /// Which frames.
+        /// Indices of the frames in the table.
         frames: Range<usize>,
     },
 }
 
 impl RangeKind {
-    /// Bytes of the file that it covers.
+    /// Bytes on disk that the range covers, for the progress.
     pub(crate) fn file_bytes(&self, source: &StoreFile) -> u64 {
         match self {
             RangeKind::Plain { range, .. } => range.end - range.start,
@@ -56,8 +57,8 @@ impl RangeKind {
     }
 }
 
-/// Cuts `range` of a plain file into spans of about [`EXTENT_BYTES`] at line ends, the line without a newline at its
-/// end apart. Touches only the bytes around the cuts.
+/// Cuts `range` of a plain file at line ends into ranges of about [`SEGMENT_BYTES`]; a last line without newline is a
+/// range of its own. Reads only the bytes around the cuts.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -87,7 +88,7 @@ pub(crate) fn plain_spans(
     Ok(spans)
 }
 
-/// Spans of a whole compressed file: of about [`EXTENT_BYTES`] where a table tells frames apart, else one.
+/// Ranges of a whole compressed file: of about [`SEGMENT_BYTES`] of frames if it is packed, else one.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -110,7 +111,7 @@ pub(crate) fn compressed_spans(
     };
     let mut spans = Vec::new();
     if table.frames() == 0 {
-        // A store without resources was packed: what its table remembers is all there is.
+        // The pack of a store without resources: one empty range, so that the facts of its table are read.
         spans.push(ScanRange { file, part: RangeKind::Packed { table: table.clone(), frames: 0..0 } });
     }
     let mut first = 0;
@@ -128,11 +129,12 @@ pub(crate) fn compressed_spans(
     Ok(spans)
 }
 
+/// Offset of the first newline in a range of a plain file.
 fn first_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, StoreFileError> {
     let mut buffer = Vec::new();
     let mut offset = range.start;
     while offset < range.end {
-        let len = (range.end - offset).min(READ_BYTES as u64) as usize;
+        let len = to_usize((range.end - offset).min(READ_BYTES as u64));
         if let Some(found) = memchr(b'\n', source.read(offset, len, &mut buffer)?) {
             return Ok(Some(offset + found as u64));
         }
@@ -141,11 +143,12 @@ fn first_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, S
     Ok(None)
 }
 
+/// Offset of the last newline in a range of a plain file.
 fn last_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, StoreFileError> {
     let mut buffer = Vec::new();
     let mut end = range.end;
     while end > range.start {
-        let len = (end - range.start).min(READ_BYTES as u64) as usize;
+        let len = to_usize((end - range.start).min(READ_BYTES as u64));
         if let Some(found) = memrchr(b'\n', source.read(end - len as u64, len, &mut buffer)?) {
             return Ok(Some(end - len as u64 + found as u64));
         }

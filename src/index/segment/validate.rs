@@ -1,6 +1,7 @@
-//! The relations between the columns of a segment that make every later index legal: what seals cannot tell of a file
-//! that was forged together with them. Only files that somebody may have touched are checked this far.
+//! Checks the relations between the columns of a segment on which later indexing relies. Page checksums do not find a
+//! file that was forged together with them, so a segment whose file may have been changed is checked here, too.
 
+use crate::casts::low_u32;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::columns::Columns;
@@ -9,9 +10,13 @@ use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, k
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 impl Columns<'_> {
-    /// The relations that make every later index legal. One pass over the columns; a file whose seals hold fails only
-    /// if it was forged.
+    /// Checks that lengths of columns fit, every number is in range, sorted columns are sorted, and the header agrees
+    /// with the rows. One pass over the columns, whose pages the caller has verified; only a forged file fails.
+    ///
+    /// # Errors
+    /// A sentence that names the first relation that does not hold.
     pub(crate) fn check_relations(&self, head: &SegmentHeader) -> Result<(), &'static str> {
+        // 1. Lengths of columns.
         let rows = self.place.len();
         let owners = self.owner_hash.len();
         let tombs = self.tomb_type.len();
@@ -36,6 +41,7 @@ impl Columns<'_> {
         {
             return Err("its columns differ in length");
         }
+        // 2. Starts of lists ascend, and numbers are in range.
         let ordered = self.owner_start.windows(2).all(|pair| pair[0] <= pair[1]);
         if !ordered || self.owner_start[0] != 0 || self.owner_start[rows] as usize != self.owner.len() {
             return Err("its owners do not fit");
@@ -44,10 +50,10 @@ impl Columns<'_> {
         if !ordered || self.posting_start[0] != 0 || self.posting_start[owners] as usize != self.posting.len() {
             return Err("its postings do not fit");
         }
-        let types = |column: &[u8]| column.iter().all(|at| (*at as usize) < ResourceType::COUNT);
-        let below = |column: &[u32], bound: usize| column.iter().all(|at| (*at as usize) < bound);
+        let types = |column: &[u8]| column.iter().all(|index| (*index as usize) < ResourceType::COUNT);
+        let below = |column: &[u32], bound: usize| column.iter().all(|number| (*number as usize) < bound);
         let based = |column: &[u32]| {
-            column.iter().all(|at| ((at & BASE_BITS) as usize) < bases && IdClass::from_bits(at >> 30).is_some())
+            column.iter().all(|base| ((base & BASE_BITS) as usize) < bases && IdClass::from_bits(base >> 30).is_some())
         };
         if !below(self.owner, owners)
             || !below(self.target_row, rows)
@@ -62,29 +68,31 @@ impl Columns<'_> {
         {
             return Err("a number points nowhere");
         }
-        // What the header says of them is asked in place of the columns.
+        // 3. The header: queries read its summary in place of the columns.
         let mut found = SegmentHeader::default();
-        self.resource_type.iter().for_each(|at| found.add_type(*at as usize));
+        self.resource_type.iter().for_each(|index| found.add_type(*index as usize));
         found.flags = self.flags.iter().fold(0, |sum, flags| sum | u64::from(*flags));
         found.row_bytes = self.place.iter().map(|[_, length]| u64::from(*length) + 1).sum();
         found.unowned = self.owner_start.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
-        let reported = |head: &SegmentHeader| (head.types(), head.flags, head.row_bytes, head.unowned);
-        if reported(&found) != reported(head) {
+        let summary = |head: &SegmentHeader| (head.types(), head.flags, head.row_bytes, head.unowned);
+        if summary(&found) != summary(head) {
             return Err("its header does not speak for its rows");
         }
-        let (left, _) = self.tomb_left.as_chunks::<2>();
-        let owned = |at: u64| {
-            let owner = (at >> 32) as u32;
+        // 4. Prior owners, sorted by DELETE entry.
+        let (prior_owners, _) = self.tomb_left.as_chunks::<2>();
+        let owned = |pair: u64| {
+            let owner = (pair >> 32) as u32;
             (owner as usize) < owners || matches!(owner, NOBODY | FOLLOWED | LATE)
         };
-        if !left.iter().all(|[at, _]| (*at as u32 as usize) < tombs && owned(*at))
-            || !left.is_sorted_by_key(|[at, _]| *at as u32)
+        if !prior_owners.iter().all(|[pair, _]| (low_u32(*pair) as usize) < tombs && owned(*pair))
+            || !prior_owners.is_sorted_by_key(|[pair, _]| low_u32(*pair))
         {
             return Err("an owner of what has left points nowhere");
         }
-        let refs = self.sorted_ref.iter().all(|at| {
-            let number = (at & !kind::MASK) as usize;
-            match at & kind::MASK {
+        // 5. Sorted names.
+        let refs = self.sorted_ref.iter().all(|reference| {
+            let number = (reference & !kind::MASK) as usize;
+            match reference & kind::MASK {
                 kind::ROW => number < rows,
                 kind::TOMBSTONE => number < tombs,
                 kind::TARGET => number < targets,
@@ -94,17 +102,19 @@ impl Columns<'_> {
         if !refs || !self.sorted_hash.is_sorted() || !self.owner_hash.is_sorted() {
             return Err("its order does not hold");
         }
-        let heap = |at: u32, len: u32| u64::from(at) + u64::from(len) <= self.heap.len() as u64;
+        // 6. Texts lie in the heap, and ids are legal.
+        let in_heap = |offset: u32, len: u32| u64::from(offset) + u64::from(len) <= self.heap.len() as u64;
         let ids = |ids: &[[u8; 16]], class: &dyn Fn(usize) -> u32| {
-            ids.iter().enumerate().all(|(at, id)| match IdClass::from_bits(class(at)) {
+            ids.iter().enumerate().all(|(i, id)| match IdClass::from_bits(class(i)) {
                 Some(IdClass::Uuid) => true,
                 Some(class) => id_encoding::unpack_id(class, id, self.heap).is_some(),
                 None => false,
             })
         };
         if !self.base.chunks_exact(2).all(|base| {
-            heap(base[0], base[1]) && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
-        }) || !self.exact.chunks_exact(3).all(|exact| heap(exact[1], exact[2]))
+            in_heap(base[0], base[1])
+                && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
+        }) || !self.exact.chunks_exact(3).all(|exact| in_heap(exact[1], exact[2]))
             || !ids(self.id, &|position| u32::from(self.flags[position] & flag::ID_CLASS))
             || !ids(self.owner_id, &|k| self.owner_base[k] >> 30)
             || !ids(self.tomb_id, &|index| self.tomb_base[index] >> 30)

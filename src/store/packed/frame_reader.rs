@@ -1,8 +1,8 @@
 //! Reads single frames of a packed file, each checked before its bytes are used.
 //!
-//! One decompression context and one buffer serve any number of frames. A frame is sound when its bytes in the file have
-//! the hash of the table, decode to the length of the table, and end a line. Frames too long to be held (a line of
-//! gigabytes is one) are passed on in pieces.
+//! One decompression context and one buffer serve any number of frames. A frame is sound when its bytes in the file
+//! have the hash of the table, decode to the length of the table, and end a line. Frames longer than [`FRAME_HELD_MAX`]
+//! (a line of gigabytes is one) are passed on in pieces.
 
 use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
@@ -24,16 +24,16 @@ pub(crate) enum FrameError {
     Damaged(String),
 }
 
-/// Whether a frame is small enough to be held as a whole.
+/// Whether a frame is at most [`FRAME_HELD_MAX`] bytes, compressed and not, and is decoded at once.
 pub(crate) fn is_held(frame: &FrameInfo) -> bool {
     frame.uncompressed_len <= FRAME_HELD_MAX && frame.compressed_len <= FRAME_HELD_MAX
 }
 
-/// Reads frames of packed files.
+/// Reads, checks and decodes frames of packed files, with one context for all.
 pub(crate) struct FrameReader {
-    /// Whether a frame's own checksum is asked, too.
+    /// Whether the checksum in a frame is verified, too.
     checksums: bool,
-    /// Whether the frames lie about in the file.
+    /// Whether the frames to read are scattered over the file.
     scattered: bool,
     /// Made when the first frame is decoded: frames that are only copied need none.
     context: Option<DCtx<'static>>,
@@ -47,18 +47,18 @@ impl Default for FrameReader {
 }
 
 impl FrameReader {
-    /// A reader.
+    /// A reader that verifies hash, length and checksum of frames.
     pub(crate) fn new() -> FrameReader {
         FrameReader { checksums: true, scattered: false, context: None, compressed: Vec::new() }
     }
 
-    /// A reader that leaves the frames' own checksums alone, which are over their uncompressed bytes: the compressed ones
-    /// have the hash of the table, so that they are those that were packed. A tenth of what decoding costs.
+    /// A reader that does not verify the checksums in frames, over their uncompressed bytes: the compressed bytes have
+    /// the hash of the table, so they are those that were packed. Saves a tenth of the decoding.
     pub(crate) fn of_what_was_packed() -> FrameReader {
         FrameReader { checksums: false, ..FrameReader::new() }
     }
 
-    /// The same of frames that lie about in their file, which are better read than mapped.
+    /// The same reader for frames scattered over a file, which are faster read than mapped.
     pub(crate) fn of_scattered_frames(self) -> FrameReader {
         FrameReader { scattered: true, ..self }
     }
@@ -66,9 +66,9 @@ impl FrameReader {
     /// Decodes a held frame into `out`, which must be as long as the frame is uncompressed.
     ///
     /// # Errors
-    /// [`FrameError`].
+    /// When the file cannot be read, or the frame is not sound.
     pub(crate) fn decode(&mut self, source: &StoreFile, frame: &FrameInfo, out: &mut [u8]) -> Result<(), FrameError> {
-        let bytes = checked(source, frame, self.scattered, &mut self.compressed)?;
+        let bytes = read_checked_frame(source, frame, self.scattered, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
         let checksums = self.checksums;
         match self.context.get_or_insert_with(|| decoder_context(checksums)).decompress(out, bytes) {
@@ -85,7 +85,8 @@ impl FrameReader {
     /// Passes the uncompressed bytes of a frame to `feed`: at once when it is held, else in pieces.
     ///
     /// # Errors
-    /// [`FrameError`]; nothing was passed on then, unless the file changed meanwhile.
+    /// When the file cannot be read, or the frame is not sound; `feed` was not called then, unless the file changed
+    /// meanwhile.
     pub(crate) fn feed(
         &mut self,
         source: &StoreFile,
@@ -105,24 +106,26 @@ impl FrameReader {
         if source.content_hash(frame.compressed..frame.compressed + frame.compressed_len)? != frame.hash {
             return Err(FrameError::Damaged("its bytes have changed".into()));
         }
-        // Decoded twice: nothing may be passed on of a frame that is not sound as a whole.
+        // Decoded twice: no byte may be passed on of a frame that is not sound as a whole.
         each_piece(source, frame, &mut |_| {})?;
         each_piece(source, frame, feed)
     }
 }
 
+/// A zstd context with the window bound of outpour; `checksums` is whether frame checksums are verified.
 fn decoder_context(checksums: bool) -> DCtx<'static> {
     let mut context = DCtx::create();
     if !checksums {
-        // Refused by a library that does not know it, which then asks them.
+        // A library without this parameter refuses it, and verifies them.
         let _ = context.set_parameter(DParameter::ForceIgnoreChecksum(true));
     }
-    // The library refuses this for a bound that it does not know only; its default is the same.
+    // Refused only for a bound that the library does not support; its default is the same.
     let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
     context
 }
 
-fn checked<'b>(
+/// The compressed bytes of a frame, whose hash is that of the table; `scattered` reads by `pread` even a mapped file.
+fn read_checked_frame<'b>(
     source: &'b StoreFile,
     frame: &FrameInfo,
     scattered: bool,
@@ -142,7 +145,7 @@ fn checked<'b>(
     }
 }
 
-/// The pieces of a frame that is too long to be held.
+/// Decodes a frame longer than [`FRAME_HELD_MAX`] in pieces.
 fn each_piece(source: &StoreFile, frame: &FrameInfo, feed: &mut dyn FnMut(&[u8])) -> Result<(), FrameError> {
     let broken = |error: DecodeError| match error {
         DecodeError::Source(error) => FrameError::Source(error),

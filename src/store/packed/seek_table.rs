@@ -1,11 +1,11 @@
-//! The one place that knows how the head and the table of a packed file lie on disk.
+//! Layout of the head and the seek table of a packed file. No other file knows it.
 //!
 //! All integers are little-endian. The file begins with a skippable frame that names the format, so that a file whose
-//! end was cut off is still known as a packed one. It ends with a skippable frame that holds, one behind the other: the
-//! places of all frames and of their common end (`u64` compressed, `u64` uncompressed), their hashes (`u64`), least and
-//! greatest lastUpdated (`i64` each), numbers of rows (`u32`), the row lengths (`u32`, zstd), the owners of DELETE
-//! entries whose versions have left, the names of these owners, and a trailer of fixed size with counts, instants, the
-//! checksum of all before it and the format's name.
+//! end was cut off is still known as a packed one. It ends with a skippable frame that holds, in this order: the
+//! offsets of all frames and of their common end (`u64` compressed, `u64` uncompressed), their hashes (`u64`), least
+//! and greatest lastUpdated (`i64` each), numbers of rows (`u32`), the row lengths (`u32`, zstd), the prior owners
+//! recorded for DELETE entries, the names of these owners, and a trailer of fixed size with counts, instants, the
+//! checksum of all before it and the name of the format.
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
@@ -19,38 +19,38 @@ use crate::sys::store_file::{StoreFile, StoreFileError};
 pub(crate) const MAGIC: [u8; 8] = *b"OUTPACK\x01";
 /// Version of the layout.
 pub(crate) const VERSION: u64 = 1;
-/// Magic number of the skippable frames.
+/// Magic number of the skippable frames, RFC 8878 section 3.1.2.
 const SKIPPABLE: u32 = 0x184d_2a5b;
 /// Bytes of the head: a skippable frame with the format's name.
 pub(crate) const HEAD_BYTES: u64 = 16;
-/// Words of the trailer.
+/// Number of `u64` words of the trailer.
 const TRAILER_WORDS: usize = 14;
-/// Bytes of the trailer.
+/// Bytes of the trailer at the end of the file.
 pub(crate) const TRAILER_BYTES: usize = TRAILER_WORDS * 8;
-/// Bytes of one entry of a left owner.
+/// Bytes of one entry of a prior owner.
 const LEFT_BYTES: usize = 24;
-/// Bytes of a table that are passed by at a time.
+/// Bytes of a table that are skipped at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Stands in the place of an owner: the version that the DELETE entry ended has left, and belonged to nobody.
+/// Sentinel for an owner: the dropped version that the DELETE entry ended had no owner.
 pub(crate) const NOBODY: u32 = u32::MAX;
-/// Stands in the place of an owner: a later version followed the DELETE entry, so that it deletes nothing any more.
+/// Sentinel for an owner: a later version followed the DELETE entry, so that the entry no longer deletes anything.
 pub(crate) const FOLLOWED: u32 = u32::MAX - 1;
 
-/// Stands in the place of an owner: the version that the DELETE entry ended came late, and the instant of this entry is not
-/// its lastUpdated but T of the first snapshot that held it. The last entry of its DELETE entry.
+/// Sentinel for an owner: the dropped version came late, and the instant of this entry is not its lastUpdated but T of
+/// the first snapshot that held it. It is the last entry of its DELETE entry.
 pub(crate) const LATE: u32 = u32::MAX - 2;
 
-/// What the table notes of a frame.
+/// The entry of a frame in the seek table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameInfo {
-    /// First byte in the file.
+    /// Offset of its first byte in the file.
     pub compressed: u64,
-    /// Bytes in the file.
+    /// Length in the file, in bytes.
     pub compressed_len: u64,
-    /// Uncompressed bytes before it.
+    /// Uncompressed bytes of all frames before it.
     pub uncompressed: u64,
-    /// Uncompressed bytes of it.
+    /// Uncompressed length, in bytes.
     pub uncompressed_len: u64,
     /// xxh3 (64 bit) of its bytes in the file.
     pub hash: u64,
@@ -58,29 +58,29 @@ pub struct FrameInfo {
     pub least: i64,
     /// Greatest lastUpdated of its rows in ticks, the sentinel for none when none has one.
     pub greatest: i64,
-    /// Rows.
+    /// Number of rows (lines) of the frame.
     pub rows: u32,
 }
 
-/// An owner of the version that a DELETE entry ended, kept because that version has left.
+/// A prior owner: an owner of the version that a DELETE entry ended, recorded because the pack dropped that version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PriorOwnerRecord {
-    /// Number of the frame.
+    /// Index of the frame that holds the DELETE entry.
     pub frame: u32,
-    /// Number of the DELETE entry in the frame.
+    /// Index of the DELETE entry in the frame.
     pub entry: u32,
     /// lastUpdated of the version, in ticks, or the sentinel for none; see [`LATE`].
     pub updated: i64,
-    /// Place among the names, [`NOBODY`], [`FOLLOWED`] or [`LATE`].
+    /// Index among the names, [`NOBODY`], [`FOLLOWED`] or [`LATE`].
     pub owner: u32,
 }
 
-/// The table of a packed file. Also what a writer of one collects.
+/// The seek table of a packed file, as read, or as a writer collects it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeekTable {
-    /// The one type of the file's rows.
+    /// The one resource type of the rows; `None` when the table names no known type.
     pub resource_type: Option<ResourceType>,
-    /// transactionTime of the pack, in ticks: versions that others had followed until then may have left.
+    /// transactionTime of the pack, in ticks: versions superseded before it may have been dropped.
     pub packed_at: i64,
     /// T of the first snapshot of the index that was packed, in ticks.
     pub birth: Option<i64>,
@@ -93,28 +93,29 @@ pub struct SeekTable {
     least: Vec<i64>,
     greatest: Vec<i64>,
     rows: Vec<u32>,
-    /// Owners of DELETE entries, by frame and entry.
+    /// Prior owners of DELETE entries, sorted by frame and entry.
     pub left: Vec<PriorOwnerRecord>,
-    /// Base and id of the owners.
+    /// Reference base and id of the prior owners.
     pub names: Vec<(String, Id)>,
 }
 
-/// Why a file that begins as a packed one has no table that can be used.
+/// Why the table of a file that begins as a packed one cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The file cannot be read.
     #[error(transparent)]
     Source(#[from] StoreFileError),
-    /// The table is not there or damaged; the text says what was noticed.
+    /// The table is missing or damaged; the text says how.
     #[error("{0}")]
     Damaged(&'static str),
 }
 
+/// Ticks of the trailer; `None` for the sentinel.
 fn optional(ticks: i64) -> Option<i64> {
     (ticks != NO_INSTANT).then_some(ticks)
 }
 
-/// The bytes that a packed file begins with.
+/// The head of a packed file: a skippable frame with the name of the format.
 pub(crate) fn read_head() -> [u8; HEAD_BYTES as usize] {
     let mut head = [0; HEAD_BYTES as usize];
     head[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
@@ -123,7 +124,7 @@ pub(crate) fn read_head() -> [u8; HEAD_BYTES as usize] {
     head
 }
 
-/// Whether a file begins as a packed one.
+/// Whether a file begins with the head of a packed one.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -135,12 +136,12 @@ pub(crate) fn is_packed(source: &StoreFile) -> Result<bool, StoreFileError> {
 }
 
 impl SeekTable {
-    /// Number of frames.
+    /// Number of frames of the file.
     pub fn frames(&self) -> usize {
         self.hashes.len()
     }
 
-    /// Rows of all frames.
+    /// Number of rows of all frames.
     pub fn rows(&self) -> u64 {
         self.rows.iter().map(|rows| u64::from(*rows)).sum()
     }
@@ -150,12 +151,12 @@ impl SeekTable {
         self.places.last().copied().unwrap_or(0)
     }
 
-    /// Where the frames end and the table begins, in the file.
+    /// Offset in the file at which the frames end and the table begins.
     pub fn compressed_end(&self) -> u64 {
         self.places.len().checked_sub(2).map_or(HEAD_BYTES, |i| self.places[i])
     }
 
-    /// A frame.
+    /// The entry of frame `i`.
     pub fn frame(&self, i: usize) -> FrameInfo {
         let places = &self.places[i * 2..i * 2 + 4];
         FrameInfo {
@@ -176,7 +177,7 @@ impl SeekTable {
         places.partition_point(|[_, uncompressed]| *uncompressed <= offset).saturating_sub(1).min(self.frames())
     }
 
-    /// Adds a frame behind the last one: its length in the file, its hash, what its rows come to.
+    /// Adds a frame behind the last one; `updated` is least and greatest lastUpdated of its rows in ticks.
     pub fn push(&mut self, compressed_len: u64, uncompressed_len: u64, hash: u64, updated: (i64, i64), rows: u32) {
         if self.places.is_empty() {
             self.places.extend([HEAD_BYTES, 0]);
@@ -189,10 +190,10 @@ impl SeekTable {
         self.rows.push(rows);
     }
 
-    /// The skippable frame that ends the file, given the length of each row.
+    /// Encodes the skippable frame that ends the file, given the length of each row.
     ///
     /// # Errors
-    /// When the library fails to compress, for want of memory.
+    /// When zstd fails to compress, or the table exceeds 4 GiB.
     pub fn to_bytes(&self, row_lengths: &[u32]) -> std::io::Result<Vec<u8>> {
         let mut places = self.places.clone();
         if places.is_empty() {
@@ -245,10 +246,10 @@ impl SeekTable {
         Ok(out)
     }
 
-    /// The table of a file, `None` when the file is no packed one.
+    /// The table of a file; `None` when the file does not begin as a packed one.
     ///
     /// # Errors
-    /// [`TableError`]; the file's frames may be sound all the same.
+    /// When the file cannot be read, or its table is missing or damaged; the frames may be sound all the same.
     pub fn open(source: &StoreFile) -> Result<Option<SeekTable>, TableError> {
         if !is_packed(source)? {
             return Ok(None);
@@ -276,8 +277,7 @@ impl SeekTable {
     }
 }
 
-/// The parts of a table, read one behind the other into memory of our own: what is checked is what is used, whatever
-/// happens to the file.
+/// Reads the parts of a table in order, copied, so that the checked bytes are the used ones even if the file changes.
 struct TableReader<'a> {
     source: &'a StoreFile,
     at: u64,
@@ -285,6 +285,7 @@ struct TableReader<'a> {
 }
 
 impl TableReader<'_> {
+    /// Reads the next bytes of the table into `part`, and adds them to the checksum.
     fn fill(&mut self, part: &mut [u8]) -> Result<(), StoreFileError> {
         self.source.pread_into(self.at, part)?;
         self.sum.update(part);
@@ -292,13 +293,14 @@ impl TableReader<'_> {
         Ok(())
     }
 
+    /// Reads the next `len` bytes of the table.
     fn bytes(&mut self, len: usize) -> Result<Vec<u8>, StoreFileError> {
         let mut bytes = vec![0; len];
         self.fill(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// A part that nobody asks for, which belongs to the checksum all the same.
+    /// Skips a part that the caller does not need, but adds it to the checksum.
     fn skip_bytes(&mut self, len: usize) -> Result<Vec<u8>, StoreFileError> {
         let mut piece = vec![0; len.min(PIECE_BYTES)];
         let mut left = len;
@@ -311,12 +313,13 @@ impl TableReader<'_> {
     }
 }
 
-/// Reads the table at the end of a file that begins as a packed one; also the coded row lengths, if they are asked for.
+/// Reads the table at the end of a file that begins as a packed one, and with `lengths_too` the compressed row lengths.
 fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), TableError> {
     let damaged = TableError::Damaged;
     if source.len() < HEAD_BYTES + 8 + TRAILER_BYTES as u64 {
         return Err(damaged("the file ends before its table"));
     }
+    // 1. The trailer, with the sizes of the parts.
     let mut buffer = Vec::new();
     let trailer_at = source.len() - TRAILER_BYTES as u64;
     let trailer: Vec<u64> = words(source.read(trailer_at, TRAILER_BYTES, &mut buffer)?);
@@ -331,8 +334,8 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
         return Err(damaged("the table has more frames or rows than a packed file may have"));
     }
     // Each term is below 2^32 once it is known to lie in the file, so that the sum cannot overflow.
-    let parts = [lengths, left, names, names_bytes];
-    if parts.iter().any(|part| *part > source.len().min(u64::from(u32::MAX))) {
+    let reader = [lengths, left, names, names_bytes];
+    if reader.iter().any(|part| *part > source.len().min(u64::from(u32::MAX))) {
         return Err(damaged("the table is longer than the file"));
     }
     let payload =
@@ -340,14 +343,16 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     if payload > u64::from(u32::MAX) || payload + 8 + HEAD_BYTES > source.len() {
         return Err(damaged("the table is longer than the file"));
     }
+    // 2. The header of the skippable frame.
     let offset = source.len() - payload - 8;
-    let mut parts = TableReader { source, at: offset, sum: Hasher64::new() };
+    let mut reader = TableReader { source, at: offset, sum: Hasher64::new() };
     let mut lead = [0; 8];
-    parts.fill(&mut lead)?;
-    parts.sum = Hasher64::new();
+    reader.fill(&mut lead)?;
+    reader.sum = Hasher64::new();
     if lead[..4] != SKIPPABLE.to_le_bytes() || lead[4..] != (payload as u32).to_le_bytes() {
         return Err(damaged("no table begins where it should"));
     }
+    // 3. The parts, in order, and the checksum over them.
     let count = frames as usize;
     let mut table = SeekTable {
         resource_type: usize::try_from(trailer[7]).ok().and_then(ResourceType::from_index),
@@ -362,38 +367,42 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
         rows: vec![0; count],
         ..SeekTable::default()
     };
-    parts.fill(bytes_of_mut(&mut table.places))?;
-    parts.fill(bytes_of_mut(&mut table.hashes))?;
-    parts.fill(bytes_of_mut(&mut table.least))?;
-    parts.fill(bytes_of_mut(&mut table.greatest))?;
-    parts.fill(bytes_of_mut(&mut table.rows))?;
+    reader.fill(bytes_of_mut(&mut table.places))?;
+    reader.fill(bytes_of_mut(&mut table.hashes))?;
+    reader.fill(bytes_of_mut(&mut table.least))?;
+    reader.fill(bytes_of_mut(&mut table.greatest))?;
+    reader.fill(bytes_of_mut(&mut table.rows))?;
     let coded = match lengths_too {
-        true => parts.bytes(lengths as usize)?,
-        false => parts.skip_bytes(lengths as usize)?,
+        true => reader.bytes(lengths as usize)?,
+        false => reader.skip_bytes(lengths as usize)?,
     };
-    let left = parts.bytes(left as usize * LEFT_BYTES)?;
-    let text = parts.bytes(names_bytes as usize)?;
-    parts.sum.update(bytes_of(&trailer[..TRAILER_WORDS - 2]));
+    let left = reader.bytes(left as usize * LEFT_BYTES)?;
+    let text = reader.bytes(names_bytes as usize)?;
+    reader.sum.update(bytes_of(&trailer[..TRAILER_WORDS - 2]));
     source.check()?;
-    if parts.sum.digest() != trailer[TRAILER_WORDS - 2] {
+    if reader.sum.digest() != trailer[TRAILER_WORDS - 2] {
         return Err(damaged("the checksum of the table does not hold"));
     }
-    table.left = left.chunks_exact(LEFT_BYTES).map(push_prior_owner).collect();
+    // 4. Owners, names, and the relations that later indexing relies on.
+    table.left = left.chunks_exact(LEFT_BYTES).map(read_prior_owner).collect();
     table.names = owner_names(&text).ok_or(damaged("the owners of the table cannot be read"))?;
     check_table(&table, offset, rows, names)?;
     Ok((table, coded))
 }
 
+/// The little-endian `u64` words of the trailer.
 fn words(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
 }
 
-fn push_prior_owner(bytes: &[u8]) -> PriorOwnerRecord {
+/// Reads one entry of a prior owner, 24 bytes.
+fn read_prior_owner(bytes: &[u8]) -> PriorOwnerRecord {
     let word = |offset: usize| u32::from_le_bytes(*bytes[offset..].first_chunk().expect("24 bytes"));
     let updated = i64::from_le_bytes(*bytes[16..].first_chunk().expect("24 bytes"));
     PriorOwnerRecord { frame: word(0), entry: word(4), owner: word(8), updated }
 }
 
+/// Reads bases and ids of the owners; `None` when a length or an id is illegal.
 fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
     let mut names = Vec::new();
     while !bytes.is_empty() {
@@ -407,7 +416,7 @@ fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
     Some(names)
 }
 
-/// The relations that later indexing relies on.
+/// Checks that frames ascend and fill the file, counts agree, and prior owners are sorted and in range.
 fn check_table(table: &SeekTable, table_at: u64, rows: u64, names: u64) -> Result<(), TableError> {
     let (places, _) = table.places.as_chunks::<2>();
     let ascending = places.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] < pair[1][1]);
