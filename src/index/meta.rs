@@ -314,7 +314,7 @@ impl SnapshotLog {
     }
 
     /// Bytes of the file `generation.note`.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(self) -> Vec<u8> {
         let mut body = MetaWriter(Vec::new());
         body.number(self.sequence);
         body.optional(self.first);

@@ -6,6 +6,7 @@
 use axum::http::Method;
 
 /// The operation that a route performs.
+#[allow(clippy::enum_variant_names, reason = "OperationDefinition is the name of a resource")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Operation {
     /// Kick-off for everything in the store (KICK-01).

@@ -13,11 +13,18 @@ compile_error!("columns are mapped as they are on disk: little-endian machines o
 
 /// The bytes as integers `T`; `None` unless they are aligned to `T` and make a whole number of them.
 pub(crate) fn view<T: AnyBitPattern>(bytes: &[u8]) -> Option<&[T]> {
+    // No bytes are no integers, wherever they lie; the cast would ask for their alignment.
+    if bytes.is_empty() {
+        return Some(&[]);
+    }
     try_cast_slice(bytes).ok()
 }
 
 /// The bytes as integers `T` to be written; `None` unless they are aligned to `T` and make a whole number of them.
 pub(crate) fn view_mut<T: NoUninit + AnyBitPattern>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    if bytes.is_empty() {
+        return Some(&mut []);
+    }
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 

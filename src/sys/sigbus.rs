@@ -302,7 +302,7 @@ mod tests {
             eprintln!("guarded");
             std::process::exit(std::hint::black_box(map[0]) as i32);
         }
-        let name = "bytes::guard::tests::faults_elsewhere_kill_and_sent_signals_leave_the_guard";
+        let name = "sys::sigbus::tests::faults_elsewhere_kill_and_sent_signals_leave_the_guard";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let output = child.args(["--exact", name, "--nocapture"]).env(ROLE, "child").output().unwrap();
         assert!(String::from_utf8_lossy(&output.stderr).contains("guarded"), "{output:?}");
