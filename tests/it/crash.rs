@@ -2,9 +2,9 @@
 //! run, byte for byte; from a plain, a packed and a mixed store. Imports of Groups, killed the same way. `OUTPOUR_TEST_KILLS` kills of the plain one, delays from the printed seed.
 
 use crate::fixture::plain_store;
-use crate::forms;
 use crate::random::{Random, knob};
 use crate::run::{self, command, scratch, snapshot};
+use crate::store_forms;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -38,8 +38,8 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     let store = scratch.path().join("store");
     plain_store(&store, &["Patient", "Observation", "Condition", "Encounter", "Procedure", "Immunization"], 2);
     let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
-    forms::packed(&store, &packed, crate::golden::AS_OF);
-    forms::mixed(&store, &mixed, crate::golden::AS_OF);
+    store_forms::packed(&store, &packed, crate::golden::AS_OF);
+    store_forms::mixed(&store, &mixed, crate::golden::AS_OF);
     let kills = knob("OUTPOUR_TEST_KILLS", 200);
     for (share, compression, store) in [
         (2, "none", &store),

@@ -72,7 +72,7 @@ fn export(store: &Path, index: &Path, out: &Path) -> Command {
 
 /// Whatever has the name of a manifest or of a data file in a store is passed by, as any other thing that is no file.
 #[test]
-fn a_store_with_something_else_in_it_is_exported() {
+fn a_store_with_irregular_files_is_exported() {
     let scratch = scratch();
     for (i, (kind, make)) in KINDS.iter().enumerate() {
         for (number, name) in ["manifest.json", "below/manifest.json", "x.ndjson", "y.ndjson.zst"].iter().enumerate() {
@@ -93,7 +93,7 @@ fn a_store_with_something_else_in_it_is_exported() {
 
 /// A manifest that no export of ours can have is not held in memory: it is named.
 #[test]
-fn a_manifest_without_end_is_named() {
+fn an_endless_manifest_is_reported() {
     let scratch = scratch();
     let (store, out) = (scratch.path().join("store"), scratch.path().join("out"));
     std::fs::create_dir(&store).unwrap();
@@ -105,7 +105,7 @@ fn a_manifest_without_end_is_named() {
 
 /// An index whose files are something else is made again, or the file that stands in its way is named.
 #[test]
-fn an_index_with_something_else_in_it_is_made_again() {
+fn an_index_with_irregular_files_is_rebuilt() {
     let scratch = scratch();
     let names =
         ["generation", "generation.note", "generation.part", "lock", "extents-000000000001", "merged-000000000001"];
@@ -145,7 +145,7 @@ fn an_index_with_something_else_in_it_is_made_again() {
 
 /// `verify` and `inspect` say of an export what stands in the place of its files.
 #[test]
-fn an_export_with_something_else_in_it_is_told() {
+fn an_export_with_irregular_files_is_reported() {
     let scratch = scratch();
     let (store, index, out) = (scratch.path().join("store"), scratch.path().join("index"), scratch.path().join("out"));
     std::fs::create_dir(&store).unwrap();

@@ -1,14 +1,14 @@
-//! Packed stores: what is exported from them, alone or with newer files beside them, is what the naive twin exports from
+//! Packed stores: what is exported from them, alone or with newer files beside them, is what the naive oracle exports from
 //! the store that was packed; frames, tables and kills.
 
-use crate::ask::Ask;
-use crate::forge;
-use crate::forms::same;
+use crate::comparison::Comparison;
 use crate::generated;
+use crate::generator;
 use crate::naive;
 use crate::packed_memory::observation;
 use crate::random::{Random, each_case, knob};
 use crate::run::{self, Export, Run, scratch};
+use crate::store_forms::assert_same_content;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -27,16 +27,16 @@ pub(crate) fn pack(store: &Path, to: &Path, more: &[&str]) -> Run {
 fn delta(stores: [&Path; 2], random: &mut Random) {
     let mut lines = Vec::new();
     for _ in 0..random.below(20) {
-        lines.push(generated::line(&forge::IDS, random));
+        lines.push(generated::line(&generator::IDS, random));
     }
-    let text = forge::join(&lines, random);
+    let text = generator::join(&lines, random);
     for store in stores {
         std::fs::write(store.join(DELTA), &text).unwrap();
     }
 }
 
 /// Packed, and packed with newer files beside it, a store gives what it gave before; the lines that are left are those
-/// of the twin over the packed files themselves, too.
+/// of the oracle over the packed files themselves, too.
 #[test]
 fn packed_and_mixed_stores_export_what_the_store_did() {
     each_case("packed", knob("OUTPOUR_TEST_CASES", 120), |case, random| {
@@ -44,14 +44,14 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
         let dir = scratch.path().join("store");
         std::fs::create_dir(&dir).unwrap();
         generated::store(&dir, random);
-        let asks: Vec<Ask> = (0..3).map(|_| generated::ask(random)).collect();
+        let comparisons: Vec<Comparison> = (0..3).map(|_| generated::comparison(random)).collect();
         let packed = scratch.path().join("packed");
-        let place = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+        let place = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
         let index = scratch.path().join("index");
         let check = std::panic::AssertUnwindSafe(|| {
             let run = pack(&dir, &packed, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
-            each_form(&dir, &packed, &asks, scratch.path(), random);
+            each_form(&dir, &packed, &comparisons, scratch.path(), random);
         });
         if let Err(panic) = std::panic::catch_unwind(check) {
             let kept = std::env::temp_dir().join(format!("outpour-failed-pack-{case}"));
@@ -63,7 +63,7 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
     });
 }
 
-fn each_form(dir: &Path, packed: &Path, asks: &[Ask], scratch: &Path, random: &mut Random) {
+fn each_form(dir: &Path, packed: &Path, comparisons: &[Comparison], scratch: &Path, random: &mut Random) {
     for form in ["packed", "mixed", "again"] {
         if form == "mixed" {
             delta([dir, packed], random);
@@ -71,31 +71,31 @@ fn each_form(dir: &Path, packed: &Path, asks: &[Ask], scratch: &Path, random: &m
         let again = scratch.join("again");
         let store = if form == "again" { &again } else { packed };
         if form == "again" {
-            let place = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+            let place = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
             let index = scratch.join("index-again");
             let run = pack(packed, &again, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
         }
-        for (number, ask) in asks.iter().enumerate() {
+        for (number, comparison) in comparisons.iter().enumerate() {
             let out = scratch.join(format!("out-{form}-{number}"));
             let index = scratch.join(format!("index-{form}-{number}"));
-            let mut ask = ask.clone().with(&["--index-dir", index.to_str().unwrap()]);
-            let twin = ask.read(dir);
+            let mut comparison = comparison.clone().with(&["--index-dir", index.to_str().unwrap()]);
+            let oracle = comparison.read(dir);
             // An index of a packed store knows that the newer files came after it was packed.
-            let newer = twin.entries.iter().filter(|entry| entry.file == DELTA);
-            ask.late = newer.map(|entry| (entry.file.clone(), entry.line)).collect();
-            let run = ask.run(store, &out, scratch);
-            let answer = match naive::export(&twin, &ask.request()) {
+            let newer = oracle.entries.iter().filter(|entry| entry.file == DELTA);
+            comparison.late = newer.map(|entry| (entry.file.clone(), entry.line)).collect();
+            let run = comparison.run(store, &out, scratch);
+            let answer = match naive::export(&oracle, &comparison.request()) {
                 Ok(answer) => answer,
                 Err(why) => {
                     assert_eq!(run.code, 2, "the twin refuses ({why}): {run:#?}");
                     continue;
                 }
             };
-            assert_eq!(run.code, if answer.faults.is_empty() { 0 } else { 1 }, "{form} {ask:?}\n{run:#?}");
-            same(&ask, &answer, &Export::read(&out, ask.bounds));
+            assert_eq!(run.code, if answer.faults.is_empty() { 0 } else { 1 }, "{form} {comparison:?}\n{run:#?}");
+            assert_same_content(&comparison, &answer, &Export::read(&out, comparison.bounds));
             let verified = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
-            assert_eq!(verified.code, 0, "{form} {ask:?}\n{verified:#?}");
+            assert_eq!(verified.code, 0, "{form} {comparison:?}\n{verified:#?}");
         }
     }
 }
@@ -221,7 +221,7 @@ fn a_killed_pack_leaves_nothing() {
 /// What a killed pack leaves beside its target is data to nobody: not to a walk of the directory around it, not to
 /// `verify` or a pack of that directory, and not when it is itself named as a store.
 #[test]
-fn what_a_killed_pack_leaves_is_no_data() {
+fn remains_of_a_killed_pack_are_no_data() {
     let scratch = scratch();
     let (store, place) = (run::testdata("stores/synthea-r4-100"), scratch.path().join("place"));
     let (index, target) = (scratch.path().join("index"), place.join("packed"));
@@ -349,7 +349,7 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
 
 /// A packed file whose table is damaged, or that was cut off, gives the rows that can be read, and says so.
 #[test]
-fn a_packed_file_without_its_table_is_read_all_the_same() {
+fn a_packed_file_without_its_seek_table_is_read() {
     let scratch = scratch();
     let packed = bundled(scratch.path());
     let (_, whole) = everything(&packed, &scratch.path().join("whole"), &[], 0);
@@ -390,7 +390,7 @@ fn a_packed_file_without_its_table_is_read_all_the_same() {
 /// everything behind: exit code 1, the file and the byte named, and the lines before it packed. One that ends with a
 /// whole member and a whole line is whole, as far as anybody can know.
 #[test]
-fn a_source_torn_behind_a_line_is_told() {
+fn a_source_cut_off_behind_a_line_is_reported() {
     use std::io::Write;
     let whole = observation("a", "p", 1) + &observation("b", "p", 2);
     let rest = observation("c", "p", 3);
@@ -433,7 +433,7 @@ fn a_source_torn_behind_a_line_is_told() {
 
 /// The hostile stores, packed: the same lines, and every line that was a fault still one.
 #[test]
-fn hostile_stores_are_packed_as_they_are() {
+fn packing_hostile_stores_keeps_lines_and_faults() {
     let scratch = scratch();
     let place = "2025-01-01T00:00:00.000Z";
     for name in ["store", "compressed", "coverage", "deleted"] {
@@ -445,14 +445,14 @@ fn hostile_stores_are_packed_as_they_are() {
         let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         for (number, since) in [None, Some("2019-06-01"), Some("2020-01-01T00:00:00Z")].into_iter().enumerate() {
             for (level, who) in [naive::Who::System, naive::Who::AllPatients].into_iter().enumerate() {
-                let mut ask = Ask::new(who, place);
-                ask.since = since.map(str::to_string);
-                let twin = ask.read(&store);
-                let answer = naive::export(&twin, &ask.request()).unwrap();
+                let mut comparison = Comparison::new(who, place);
+                comparison.since = since.map(str::to_string);
+                let oracle = comparison.read(&store);
+                let answer = naive::export(&oracle, &comparison.request()).unwrap();
                 let out = scratch.path().join(format!("out-{name}-{number}-{level}"));
-                let run = ask.run(&packed, &out, scratch.path());
-                let export = Export::read(&out, ask.bounds);
-                same(&ask, &answer, &export);
+                let run = comparison.run(&packed, &out, scratch.path());
+                let export = Export::read(&out, comparison.bounds);
+                assert_same_content(&comparison, &answer, &export);
                 let faulty = export.ledger()["faulty"];
                 assert_eq!(run.code, if faulty == 0 { 0 } else { 1 }, "{run:#?}");
                 assert_eq!(Some(faulty), reported["rejected"].as_u64(), "{name}");

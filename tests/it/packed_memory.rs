@@ -155,7 +155,7 @@ fn deletions_keep_their_owners() {
 /// A record that was deleted and has left is deleted again, later or (by a line that comes late) earlier: both are listed for
 /// whose it was, though only the deletion that was packed knows. One from before the record is not.
 #[test]
-fn a_second_deletion_of_what_has_left_is_listed() {
+fn a_second_deletion_of_a_purged_record_is_listed() {
     let deletion = |day: u32| {
         format!(
             r#"{{"resourceType":"Bundle","type":"transaction","meta":{{"lastUpdated":"2020-01-{day:02}T00:00:00Z"}},"entry":[{{"request":{{"method":"DELETE","url":"Observation/x"}}}}]}}"#
@@ -183,7 +183,7 @@ fn a_second_deletion_of_what_has_left_is_listed() {
 /// A version that came late, was deleted, and has left: a Provenance about it is new to a reader who was there before it came,
 /// though both are dated before.
 #[test]
-fn what_came_late_and_left_was_not_known() {
+fn provenance_of_a_purged_late_version_is_new() {
     let scratch = scratch();
     let store = scratch.path().join("store");
     std::fs::create_dir(&store).unwrap();

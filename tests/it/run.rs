@@ -309,7 +309,7 @@ fn split_lines(name: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
 
 /// MANIFEST-05, OUTCOME-02: every line is valid and of the file's type.
 fn check_types(name: &str, resource_type: &str, lines: &[Vec<u8>]) {
-    // Exported lines are compared with the twin's, which parsed them already; a sample keeps large exports quick.
+    // Exported lines are compared with the oracle's, which parsed them already; a sample keeps large exports quick.
     let step = (lines.len() / 2000).max(1);
     for (number, line) in lines.iter().enumerate().step_by(step) {
         let found = match line::read(line) {

@@ -70,7 +70,7 @@ fn the_same_seed_gives_the_same_bytes() {
 }
 
 #[test]
-fn references_lead_where_those_of_the_seed_lead() {
+fn references_have_the_targets_of_the_seed() {
     let scratch = scratch();
     let store = scratch.path().join("store");
     let said = synth(&store, &["--updates", "10%", "--deletions", "5%"]);
@@ -128,7 +128,7 @@ fn arrival_is_by_time_and_the_shares_after_an_instant_hold() {
 }
 
 #[test]
-fn exports_of_its_groups_stand_a_recount() {
+fn exports_of_synthetic_groups_pass_a_recount() {
     let scratch = scratch();
     for order in ["clustered", "arrival"] {
         let store = scratch.path().join(order);

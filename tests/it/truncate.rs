@@ -4,9 +4,9 @@
 //! mixed stores. `OUTPOUR_TEST_CUTS` cuts of the plain one.
 
 use crate::fixture::plain_store;
-use crate::forms;
 use crate::random::{Random, knob};
 use crate::run::{command, scratch, snapshot};
+use crate::store_forms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -66,8 +66,8 @@ fn a_store_file_changed_under_a_run_never_kills_it() {
     let store = scratch.path().join("store");
     plain_store(&store, &["Patient", "Observation", "Condition"], 2);
     let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
-    forms::packed(&store, &packed, crate::golden::AS_OF);
-    forms::mixed(&store, &mixed, crate::golden::AS_OF);
+    store_forms::packed(&store, &packed, crate::golden::AS_OF);
+    store_forms::mixed(&store, &mixed, crate::golden::AS_OF);
     let cuts = knob("OUTPOUR_TEST_CUTS", 100);
     cut_under_runs(&store, "Observation.ndjson", cuts, &mut random);
     cut_under_runs(&packed, "Observation.00001.ndjson.zst", cuts / 4, &mut random);

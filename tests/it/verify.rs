@@ -264,7 +264,7 @@ fn a_second_run_into_the_directory_is_refused() {
 
 /// The last state of `status.json` (ONEUP-S12…S17).
 #[test]
-fn status_tells_the_end() {
+fn status_reports_the_end() {
     let scratch = scratch();
     let (store, request) = stores().remove(0);
     let out = scratch.path().join("out");
@@ -287,7 +287,7 @@ fn status_tells_the_end() {
 
 /// The index and the job's files are nobody else's to read (they hold patient ids).
 #[test]
-fn files_of_ours_are_private() {
+fn index_and_job_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = scratch();
     let (store, request) = stores().remove(0);
@@ -338,7 +338,7 @@ fn word(path: &Path) -> &str {
 
 /// `verify`, `--plan` and `group check` write nothing: neither where no index is, nor where it is behind or damaged.
 #[test]
-fn commands_that_look_write_nothing() {
+fn read_only_commands_write_nothing() {
     let scratch = scratch();
     let (store, place) = (scratch.path().join("store"), scratch.path());
     crate::fixture::plain_store(&store, &["Patient", "Condition"], 1);
@@ -383,7 +383,7 @@ fn commands_that_look_write_nothing() {
 
 /// A plan counts late rows as the run after it does, although it does not note that it has seen them.
 #[test]
-fn a_plan_knows_late_rows() {
+fn a_plan_counts_late_rows() {
     let scratch = scratch();
     let (store, index) = (scratch.path().join("store"), scratch.path().join("index"));
     std::fs::create_dir(&store).unwrap();
@@ -412,7 +412,7 @@ fn a_plan_knows_late_rows() {
 
 /// An export without its manifest is told with how far it has come, whatever a killed run or a copy has left of it.
 #[test]
-fn verify_tells_an_export_that_is_not_finished() {
+fn verify_reports_an_unfinished_export() {
     let scratch = scratch();
     let (store, request) = stores().remove(0);
     let out = scratch.path().join("out");
@@ -461,7 +461,7 @@ fn verify_tells_an_export_that_is_not_finished() {
 
 /// While an export is being replaced the old one is verified; when its manifest has gone, the new one is not finished.
 #[test]
-fn verify_knows_an_export_that_is_being_replaced() {
+fn verify_of_an_export_that_is_being_replaced() {
     let scratch = scratch();
     let (store, request) = stores().remove(0);
     let (out, index) = (scratch.path().join("out"), scratch.path().join("index"));
@@ -490,7 +490,7 @@ fn verify_knows_an_export_that_is_being_replaced() {
 
 /// What is neither an export nor a store is refused with what was looked for.
 #[test]
-fn verify_refuses_what_it_does_not_know() {
+fn verify_refuses_other_directories() {
     let scratch = scratch();
     let place = scratch.path().join("place");
     std::fs::create_dir_all(place.join("below")).unwrap();
@@ -519,7 +519,7 @@ fn verify_refuses_what_it_does_not_know() {
 
 /// A list that names nobody is a mistake unless it is said to be none: then it is exported as an empty Group is.
 #[test]
-fn a_list_that_names_nobody_is_refused() {
+fn an_empty_patient_list_is_refused() {
     let scratch = scratch();
     let (store, _) = stores().remove(0);
     let index = scratch.path().join("index");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Answer, Client};
-use super::flow::{accepted, bundled, files};
+use super::job_lifecycle::{accepted, bundled, files};
 use super::server::Server;
 use crate::run::{run, scratch, testdata};
 
@@ -336,7 +336,7 @@ fn one_url_two_populations() {
 
 /// CLIENT-05: without clients an `Authorization` header is ignored, and files need none (FILE-08).
 #[test]
-fn without_clients_nobody_is_asked() {
+fn without_clients_no_credentials_are_needed() {
     let scratch = scratch();
     let server = serve(scratch.path(), "");
     let http = server.client();
@@ -355,7 +355,7 @@ fn without_clients_nobody_is_asked() {
 
 /// A configuration that cannot be is told before anything is opened, whole, and without what may be secret.
 #[test]
-fn wrong_clients_are_told() {
+fn wrong_clients_are_reported() {
     let scratch = scratch();
     let store = testdata("stores/synthea-r4-100");
     let start = |text: &str| {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::flow::{accepted, ended, files};
+use super::job_lifecycle::{accepted, ended, files};
 use super::server::Server;
 use crate::run::{self, scratch};
 

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use super::client::Answer;
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use super::server::Server;
 use crate::run::scratch;
 
@@ -27,7 +27,7 @@ pub(super) fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Ans
 
 /// CORE-06, CORE-07, CORE-08, FILE-20, CLIENT-11
 #[test]
-fn mean_requests_are_answered() {
+fn hostile_requests_are_answered() {
     let scratch = scratch();
     let toml = "[limits]\nbody_bytes = 100000\nhead_seconds = 1\nidle_seconds = 1\nbody_seconds = 1\nwrite_seconds = 1\nheaders = 50\n";
     std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();

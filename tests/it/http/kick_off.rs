@@ -1,6 +1,6 @@
 //! Kick-offs that are taken and kick-offs that are refused: a table of requests.
 
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use super::server::Server;
 use crate::run::scratch;
 
@@ -27,7 +27,7 @@ fn jobs(directory: &std::path::Path) -> usize {
 /// SINCE-09, TYPE-03, TYPE-04, TYPE-07, KICK-16, CORE-03, CORE-04, CORE-06, CORE-07, CLIENT-11, FILE-13: each is answered with an OperationOutcome
 /// that names what is wrong, and makes no job.
 #[test]
-fn what_is_refused() {
+fn refused_kick_offs() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &["--config", "/dev/null"]);
     let client = server.client();
@@ -113,7 +113,7 @@ fn what_is_refused() {
 /// KICK-01, KICK-02, KICK-04, KICK-14, HDR-04, HDR-05, HDR-06, HDR-11, PARAM-01, PARAM-06, PARAM-07, FMT-01, FMT-04, SINCE-01, TYPE-01,
 /// TYPE-02, TYPE-03, CORE-07, CLIENT-05, CLIENT-06, OUTCOME-04: each is accepted, and gives what the plain form gives.
 #[test]
-fn what_is_accepted() {
+fn accepted_kick_offs() {
     let scratch = scratch();
     std::fs::write(
         scratch.path().join("serve.toml"),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::flow::bundled;
+use super::job_lifecycle::bundled;
 use super::server::Server;
 use crate::random::Random;
 use crate::run::scratch;
@@ -229,7 +229,7 @@ fn left(directory: &Path) -> Vec<String> {
 /// ONEUP-M05, DIALECT-01, KICK-13, STATUS-12, STATUS-18, FILE-16, EXPIRE-03: no accepted job is lost, no finished file changes, no file is
 /// listed that cannot be fetched, no orphan stays; on every mount, and when failed jobs are tried again.
 #[test]
-fn a_killed_service_keeps_its_word() {
+fn a_killed_service_loses_no_job() {
     let kills: usize = std::env::var("OUTPOUR_TEST_KILLS").map_or(200, |kills| kills.parse().unwrap());
     let mut random = Random::new(Random::seed("service kills"), 0);
     let scratch = scratch();

@@ -2,16 +2,16 @@
 
 mod client;
 mod credentials;
-mod flow;
+mod full_disk;
 mod group_import;
 mod hostile;
+mod job_lifecycle;
 mod kick_off;
 mod kills;
 mod pages;
 mod records;
-mod room;
-mod rows;
-mod same;
+mod same_as_command_line;
 pub(crate) mod server;
+mod spec_rows;
 mod tls;
 mod vendors;

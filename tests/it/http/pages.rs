@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::client::{Answer, Client};
 use super::credentials::{Credential, client};
-use super::flow::{accepted, bundled, ended};
 use super::hostile::raw;
+use super::job_lifecycle::{accepted, bundled, ended};
 use super::server::Server;
 use crate::run::scratch;
 
@@ -42,7 +42,7 @@ const GROUP: &str =
 
 /// CORE-01: a page whose name points to this machine is answered 421, wherever it asks, and starts nothing.
 #[test]
-fn names_that_point_here() {
+fn foreign_host_names_are_refused() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &[]);
     let kick_off = ["Accept: application/fhir+json", "Prefer: respond-async"];
@@ -83,7 +83,7 @@ fn names_that_point_here() {
 
 /// CORE-01: what a page of another site makes a browser ask is refused, and starts nothing: images, forms, scripts.
 #[test]
-fn what_pages_make_browsers_ask() {
+fn cross_site_requests_are_refused() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &[]);
     let foreign = [
@@ -199,7 +199,7 @@ fn hosts_of_the_configuration() {
 
 /// A host that is none is told before anything is opened.
 #[test]
-fn wrong_hosts_are_told() {
+fn wrong_hosts_are_reported() {
     let directory = scratch();
     std::fs::create_dir(directory.path().join("store")).unwrap();
     std::fs::write(directory.path().join("serve.toml"), "hosts = ['https://bulk.example.org/', '*']").unwrap();
@@ -213,7 +213,7 @@ fn wrong_hosts_are_told() {
 
 /// README and vendors' clients go on as before: whoever names 127.0.0.1 and a port is let in.
 #[test]
-fn programs_are_let_in() {
+fn requests_of_local_programs_are_accepted() {
     let directory = scratch();
     let server = bundled(directory.path(), &[]);
     let http: Client = server.client();

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::client::Answer;
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use crate::run::scratch;
 
 /// The only job's id.
@@ -26,7 +26,7 @@ fn without_port(answer: &Answer) -> String {
 
 /// FILE-20, STATUS-15, EXPIRE-03: what a stranger's record names is neither served nor removed.
 #[test]
-fn a_strangers_record_is_not_believed() {
+fn foreign_records_are_not_trusted() {
     let scratch = scratch();
     let data = scratch.path().join("data");
     std::fs::write(scratch.path().join("serve.toml"), "[limits]\npolls_burst = 1000\n").unwrap();

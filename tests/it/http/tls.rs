@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 use super::client::Answer;
-use super::flow::bundled;
+use super::job_lifecycle::bundled;
 use super::server::Server;
 use crate::run::{scratch, testdata};
 
@@ -235,7 +235,7 @@ fn proxies() {
         let kicked = client.ask("GET", "/fhir/Group/ten/$export", &forwarded("https"), b"");
         assert_eq!(kicked.status, 202, "{}", kicked.text());
         let status = client.path(kicked.header("content-location").unwrap());
-        let done = super::flow::ended(&client, status);
+        let done = super::job_lifecycle::ended(&client, status);
         assert!(!done.text().contains("evil") && done.text().contains(&format!("http://{}/", server.address)));
         let refused = client.ask("GET", "/fhir/metadata", &forwarded("http"), b"");
         match trusted {

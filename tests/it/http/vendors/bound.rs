@@ -174,7 +174,7 @@ fn a_writer_of_empty_groups_is_refused_at_start() {
 /// OUTCOME-05, CONS-10, readings 10 and 24: a client that is bound to Groups or types gets no name of a file, no fault, no base
 /// and no line of the ledger that is not of its cohort and types; one that is not gets them, and so does the log.
 #[test]
-fn a_bound_client_is_told_of_its_own() {
+fn a_bound_client_sees_only_its_own_issues() {
     let scratch = scratch();
     let [full, bound, typed] = [(); 3].map(|()| Credential::token(&[]));
     let user = Credential::token(&["--patient", "a"]);
@@ -309,7 +309,7 @@ fn messages_name_groups_not_files() {
 /// GROUP-01, GROUP-03, reading 23: a Group of the store that was changed or deleted through the service counts as absent where
 /// others list it, and its row does not leave: nobody who was taken out of it is exported through it.
 #[test]
-fn what_was_replaced_is_not_followed() {
+fn replaced_store_groups_are_not_followed() {
     let scratch = scratch();
     let [full, bound] = [(); 2].map(|()| Credential::token(&[]));
     let clients = client("full", "writes_groups = true", &[&full])
@@ -367,7 +367,7 @@ fn a_bound_client_does_not_stop_a_configuration() {
 /// STATUS-14, FILE-07: a client from which a level or a Group was taken no longer gets the states and files of what it
 /// exported so.
 #[test]
-fn jobs_go_with_the_right_to_them() {
+fn jobs_are_hidden_without_the_permission() {
     let scratch = scratch();
     let token = Credential::token(&[]);
     let server = serve(scratch.path(), &client("a", "", &[&token]));
@@ -393,7 +393,7 @@ fn jobs_go_with_the_right_to_them() {
 /// GROUP-10, reading 22: a Group with a modifier that no member reaches forbids nothing at any door; one that a bound client
 /// may not see is not named to it.
 #[test]
-fn modifiers_count_where_they_are_reached() {
+fn only_reachable_modifiers_count() {
     let scratch = scratch();
     let [full, bound] = [(); 2].map(|()| Credential::token(&[]));
     std::fs::create_dir(scratch.path().join("store")).unwrap();

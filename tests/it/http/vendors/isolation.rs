@@ -43,7 +43,7 @@ fn make(client: &Client, owner: &'static str, who: &Credential, mount: &'static 
 /// DIALECT-01, DIALECT-05, STATUS-15, FILE-06, ONEUP-M01, ONEUP-S01, ONEUP-S17, ONEUP-M18: a job and its files are seen by their
 /// client on their mount, and by nobody else anywhere: 404 within a tenant, 403 for a token of another tenant, 401 for nobody's.
 #[test]
-fn nothing_crosses() {
+fn jobs_and_files_are_seen_by_their_owner_only() {
     let world = World::new("");
     let client = world.client();
     let group = "/Group/example-group/$export?_type=Patient";
@@ -148,7 +148,7 @@ fn dashes(name: &str) -> String {
 /// KICK-16, NETSMART-E04, GROUP-08: Groups that a client may not see are told as those that are nowhere are, by every
 /// request on every mount, in the same words and headers; ONEUP-M01: the Group of the same name in another tenant is another.
 #[test]
-fn groups_that_are_hidden() {
+fn hidden_groups_look_unknown() {
     let world = World::new("");
     let client = world.client();
     for mount in [IG, NETSMART, STE, MTE_DEFAULT] {

@@ -144,7 +144,7 @@ fn types() {
 
 /// ONEUP-M09, ONEUP-M15, C-14: tokens alone. ONEUP-M01: of this tenant, which must be there.
 #[test]
-fn who_is_let_in() {
+fn tokens_of_the_tenant_only() {
     let world = World::new("");
     let client = world.client();
     let list = at_once(&world, &world.full, "GET", &format!("{MTE}/Patient"));

@@ -190,11 +190,11 @@ fn base64(bytes: &[u8]) -> String {
 #[test]
 fn large_files_are_no_binaries() {
     let scratch = crate::run::scratch();
-    let server = crate::http::flow::bundled(scratch.path(), &[]);
+    let server = crate::http::job_lifecycle::bundled(scratch.path(), &[]);
     let client = server.client();
     let kicked = client.get(&format!("{NETSMART}/Group/all/$export?_type=Observation"));
     let status = client.path(kicked.header("content-location").unwrap()).to_string();
-    let manifest = crate::http::flow::ended(&client, &status).json();
+    let manifest = crate::http::job_lifecycle::ended(&client, &status).json();
     let path = client.path(manifest["output"][0]["url"].as_str().unwrap()).to_string();
     let id = path.strip_suffix("/$binary-access-read").unwrap();
     let reported = client.ask("GET", id, &[("Accept", "application/fhir+json")], b"").outcome(413, "too-long");
@@ -225,13 +225,13 @@ fn strict_and_under_another_name() {
     let strict = "public_url = 'https://fhirtest.netsmartcloud.com'\n[netsmart]\nstrict_dialect = true\naccepted_body = 'request'\n";
     let scratch = crate::run::scratch();
     std::fs::write(scratch.path().join("serve.toml"), strict).unwrap();
-    let server = crate::http::flow::bundled(scratch.path(), &["--config", "serve.toml"]);
+    let server = crate::http::job_lifecycle::bundled(scratch.path(), &["--config", "serve.toml"]);
     let client = server.client();
     let kicked = client.ask("GET", &format!("{NETSMART}/Group/ten/$export?_since=2019-01-01T00:00:00Z"), &HEADERS, b"");
     assert_eq!(keys(&kicked.json()), ["transactionTime", "request", "requiresAccessToken"]);
     let location = kicked.header("content-location").unwrap();
     let path = location.strip_prefix("https://fhirtest.netsmartcloud.com").expect("the public URL");
-    let done = crate::http::flow::ended(&client, path).json();
+    let done = crate::http::job_lifecycle::ended(&client, path).json();
     assert_eq!(keys(&done), ["transactionTime", "request", "requiresAccessToken", "output", "error"]);
     assert_eq!(done["transactionTime"], kicked.json()["transactionTime"]);
     let items: Vec<&Value> = done["output"].as_array().unwrap().iter().collect();

@@ -24,7 +24,7 @@ fn ended(client: &Client, status: &str) -> Answer {
 /// ONEUP-M05, ONEUP-M10, ONEUP-S13, ONEUP-S15, C-03: PUT has a failed job write what is left, with the same T; files that were finished stay.
 /// Another job than a failed one is 409, another mount's 404.
 #[test]
-fn a_failed_job_is_put_again() {
+fn a_failed_job_is_retried_by_put() {
     let scratch = scratch();
     let store = testdata("stores/synthea-r4-100");
     let store = store.to_str().unwrap();

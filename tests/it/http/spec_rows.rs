@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::Answer;
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use super::server::Server;
 use crate::run::{decode, scratch};
 
@@ -65,7 +65,7 @@ fn observation(id: &str, place: &str) -> String {
 
 /// SINCE-02, SINCE-06, SINCE-08, SINCE-10, TYPE-01, TYPE-06, FILE-17, CONS-04, CONS-07: what is in the files.
 #[test]
-fn windows_and_types() {
+fn time_windows_and_types() {
     let scratch = scratch();
     let lines = [
         observation("changed", "2020-01-01T00:00:00Z"),
@@ -200,7 +200,7 @@ fn limits_and_polls() {
 
 /// STATUS-13, EXPIRE-01, EXPIRE-03, FILE-10, FILE-11: gone in its time, and no room for more.
 #[test]
-fn expiry_and_room() {
+fn expiry_and_full_disk() {
     let scratch = scratch();
     let server = small(
         scratch.path(),

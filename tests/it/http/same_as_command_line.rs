@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use crate::run::{run, scratch, testdata};
 
 /// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: at each level, with and without `_since`, in each coding.

@@ -1,6 +1,6 @@
 //! The disk of the files is full while jobs run; the records lie elsewhere.
 
-use super::flow::{accepted, ended, files};
+use super::job_lifecycle::{accepted, ended, files};
 use super::server::Server;
 use crate::disk::Tmpfs;
 use crate::run::{scratch, testdata};
