@@ -1,4 +1,4 @@
-//! The service, asked by HTTP: a real process on a free port.
+//! Tests of the service over HTTP: each starts `outpour serve` as a process on a free port.
 
 mod client;
 mod credentials;
