@@ -1,5 +1,5 @@
-//! From flags to decisions: sizes, instants, policies, the store, the clock and the thread pool; all checks of an export's
-//! flags that need no index. The configuration of the service is in `server::config`.
+//! From flags to decisions: sizes, instants, policies, the store, the clock and the thread pool; all checks of an
+//! export's flags that need no index. The configuration of the service is in `server::config`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,9 +30,9 @@ pub(crate) fn now() -> Instant {
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The transactionTime of an export without `--as-of`: now, but never before the last one given out by the store's index,
-/// so that a clock that was set back does not break the chain of increments (CONS-06). A last one more than a day ahead is
-/// taken to come from `--as-of`, and ignored.
+/// The transactionTime of an export without `--as-of`: now, but never before the last one given out by the store's
+/// index, so that a clock that was set back does not break the chain of increments (CONS-06). A last one more than a
+/// day ahead is taken to come from `--as-of`, and ignored.
 pub(crate) fn transaction_time(store: &Store) -> Instant {
     let now = now();
     match store.latest_snapshot() {
@@ -41,8 +41,8 @@ pub(crate) fn transaction_time(store: &Store) -> Instant {
     }
 }
 
-/// Parses a size in bytes: a whole number with `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `B` or no unit. `None` for any other
-/// text, and for more than 64 bits.
+/// Parses a size in bytes: a whole number with `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `B` or no unit. `None` for any
+/// other text, and for more than 64 bits.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -70,7 +70,8 @@ fn parse_faults(text: &str) -> Option<FaultsAllowed> {
     }
 }
 
-/// Opens the store of the flags. For mapped access the handler for files that are truncated under a map is installed first.
+/// Opens the store of the flags. For mapped access the handler for files that are truncated under a map is installed
+/// first.
 ///
 /// # Errors
 /// If the store cannot be opened, or the machine lacks the kernel named by `--kernel`.
@@ -143,7 +144,7 @@ pub(crate) fn members(arg: MembersArg) -> MembershipRule {
 pub(crate) struct ResolvedConfig {
     /// The request, free of problems.
     pub request: ExportRequest,
-    /// The open store.
+    /// The open store to export from.
     pub store: Store,
     /// The transactionTime of the export.
     pub as_of: Instant,

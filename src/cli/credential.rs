@@ -1,5 +1,5 @@
-//! `outpour credential token` and `outpour credential secret`: make a credential and print it for the client, and its hash
-//! for the service's configuration. Writes no file and contacts no service.
+//! `outpour credential token` and `outpour credential secret`: make a credential and print it for the client, and its
+//! hash for the service's configuration. Writes no file and contacts no service.
 
 use std::io::Write;
 

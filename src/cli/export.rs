@@ -23,7 +23,7 @@ use crate::request::Audience;
 use crate::select::ledger::Ledger;
 use crate::text_table::{TextTable, grouped as count};
 
-/// Runs `outpour export`.
+/// Runs `outpour export` and returns its exit code.
 pub(crate) fn run(args: ExportArgs) -> Exit {
     let begun = Clock::now();
     let json = args.write.run.json;

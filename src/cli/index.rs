@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::store::Store;
 use crate::text_table::{TextTable, grouped as count};
 
-/// Runs `outpour index`.
+/// Runs `outpour index` and returns its exit code.
 pub(crate) fn run(args: IndexArgs) -> Exit {
     let begun = Clock::now();
     if args.references {
@@ -104,7 +104,7 @@ struct LineTotals {
     index_bytes: u64,
     /// Lines of the store, faulty ones included.
     lines: u64,
-    /// Faulty lines.
+    /// Faulty lines of the store, of any kind.
     faulty: u64,
     /// Entries of deletion lines, one for each resource deleted.
     tombstones: u64,
@@ -130,7 +130,8 @@ impl LineTotals {
     }
 }
 
-/// Brings the index up to date and counts its lines. An index whose totals are corrupt is verified, repaired and counted again.
+/// Brings the index up to date and counts its lines. An index whose totals are corrupt is verified, repaired and
+/// counted again.
 ///
 /// # Errors
 /// [`IndexError`] if the store cannot be indexed, or the totals are corrupt even after the repair.

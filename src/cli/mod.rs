@@ -42,8 +42,8 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
-/// Parses the arguments of the process, runs the command, and returns its exit code. Ends the process itself on arguments
-/// that cannot be parsed, and after `--help` and `--version`.
+/// Parses the arguments of the process, runs the command, and returns its exit code. Ends the process itself on
+/// arguments that cannot be parsed, and after `--help` and `--version`.
 pub fn run_from_arguments() -> std::process::ExitCode {
     std::process::ExitCode::from(run(Args::parse()) as u8)
 }
@@ -72,7 +72,8 @@ fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").ok();
 }
 
-/// Prints the JSON document of a command on standard output. A closed pipe is not a failure: the reader has read enough.
+/// Prints the JSON document of a command on standard output. A closed pipe is not a failure: the reader has read
+/// enough.
 fn put_json(document: &serde_json::Value) {
     let text = serde_json::to_string_pretty(document).expect("a document is plain data");
     writeln!(std::io::stdout(), "{text}").ok();

@@ -15,7 +15,7 @@ use crate::pack::{PackOptions, pack};
 use crate::store::Store;
 use crate::text_table::grouped as count;
 
-/// Runs `outpour pack`.
+/// Runs `outpour pack` and returns its exit code.
 pub(crate) fn run(args: PackArgs) -> Exit {
     let begun = Clock::now();
     let ready = open_store(&args.store, None, !args.write.no_sync)

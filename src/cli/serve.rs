@@ -1,4 +1,5 @@
-//! `outpour serve`: reads the configuration, opens the stores, sets up logging and runs the service until it is stopped.
+//! `outpour serve`: reads the configuration, opens the stores, sets up logging and runs the service until it is
+//! stopped.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,7 +20,7 @@ use crate::sys::regular_file::read_argument;
 /// Interval of polling for an interrupt.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
-/// Runs `outpour serve`.
+/// Runs `outpour serve` and returns its exit code.
 pub(crate) fn run(args: ServeArgs) -> Exit {
     let config = match configuration(&args) {
         Ok(config) => config,

@@ -20,7 +20,7 @@ use crate::text_table::{TextTable, grouped as count};
 /// Most patients: they are numbered in 32 bits.
 const PATIENTS_MAX: u64 = u32::MAX as u64;
 
-/// Runs `outpour synth`.
+/// Runs `outpour synth` and returns its exit code.
 pub(crate) fn run(args: SynthArgs) -> Exit {
     let begun = Clock::now();
     let ready = options(&args).and_then(|options| Ok((options, pool(args.write.run.threads)?)));
@@ -102,7 +102,8 @@ fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
     })
 }
 
-/// The exit code of a synthesis that failed: a directory that cannot be used is the request's fault, a full disk is not.
+/// The exit code of a synthesis that failed: a directory that cannot be used is the request's fault, a full disk is
+/// not.
 fn exit_of(error: &SynthError) -> Exit {
     match error {
         SynthError::Directory(AtomicDirError::Target { .. }) => Exit::BadRequest,

@@ -1,4 +1,5 @@
-//! `outpour verify`: checks an export against its manifest, or the index of a store against its bytes, and prints the report.
+//! `outpour verify`: checks an export against its manifest, or the index of a store against its bytes, and prints the
+//! report.
 
 use serde_json::json;
 
@@ -15,7 +16,7 @@ use crate::verify::ledger::LedgerOptions;
 use crate::verify::target::{UnfinishedReport, VerifyTarget};
 use crate::verify::{self, VerifyError};
 
-/// Runs `outpour verify`.
+/// Runs `outpour verify` and returns its exit code.
 pub(crate) fn run(args: VerifyArgs) -> Exit {
     let pool = match pool(args.run.threads) {
         Ok(pool) => pool,

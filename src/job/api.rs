@@ -1,5 +1,5 @@
-//! Types at the boundary of the job engine: its options and bounds, the outcomes of kick-offs and retries, and the views of
-//! jobs and files that their owners get. The operations themselves are methods of `engine::JobEngine`.
+//! Types at the boundary of the job engine: its options and bounds, the outcomes of kick-offs and retries, and the
+//! views of jobs and files that their owners get. The operations themselves are methods of `engine::JobEngine`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,11 +52,11 @@ pub(crate) struct EngineOptions {
     pub files: PathBuf,
     /// Threads of the pool; also the number of job workers, of which there are at least two.
     pub threads: usize,
-    /// Bounds on jobs.
+    /// Bounds on accepted jobs.
     pub limits: JobLimits,
     /// Whether records and files are synced before a response reports them.
     pub sync: FileSync,
-    /// The current time.
+    /// Source of the current time.
     pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
     /// Random bytes, from a source fit for secrets.
     pub random: Box<dyn Fn() -> [u8; 16] + Send + std::marker::Sync>,
@@ -95,7 +95,7 @@ pub(crate) enum OpenError {
     /// The index directory cannot be written; a service needs an index that lasts.
     #[error("the index directory {} cannot be written: a service needs an index that lasts; give a writable --index-dir", path.display())]
     Index {
-        /// The index directory.
+        /// The index directory that cannot be written.
         path: PathBuf,
     },
     /// The operating system refuses to start threads; its message.

@@ -1,5 +1,5 @@
-//! The job engine, as its callers see it: opens the directories, accepts kick-offs and retries, looks jobs and files up,
-//! deletes, stops.
+//! The job engine, as its callers see it: opens the directories, accepts kick-offs and retries, looks jobs and files
+//! up, deletes, stops.
 //!
 //! Everything that must survive a crash is in a record before a method reports it. Memory holds a registry over the
 //! records and the work under way. The work itself is in `worker`, expiry in `reaper`, and the order of the locks in
@@ -50,8 +50,8 @@ pub(crate) struct JobEngine {
 /// With the records of another volume, or none, every directory of a finished job would be removed as unknown.
 ///
 /// # Errors
-/// [`OpenError::Strangers`] if the files bear a mark that the records do not; [`OpenError::Directory`] if a mark cannot be
-/// read or written.
+/// [`OpenError::Strangers`] if the files bear a mark that the records do not; [`OpenError::Directory`] if a mark cannot
+/// be read or written.
 fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directory) -> Result<(), OpenError> {
     let failed = |directory: &Directory| {
         let path = directory.path().join(MARK);
@@ -68,7 +68,8 @@ fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directo
     }
     let new = || format!("{:032x}\n", u128::from_le_bytes((options.random)())).into_bytes();
     let mark = of_records.clone().unwrap_or_else(new);
-    // The mark of the records first: then files without a mark mean a first start that was cut short, never lost records.
+    // The mark of the records first: then files without a mark mean a first start that was cut short, never lost
+    // records.
     for (directory, found) in [(records, of_records), (files, of_files)] {
         if found.is_none() {
             directory.replace(MARK, &mark, options.sync == FileSync::Yes).map_err(failed(directory))?;
@@ -244,16 +245,16 @@ impl JobEngine {
         Ok(())
     }
 
-    /// Queues a failed job again: its finished files, its transactionTime and its view of the store are kept (ONEUP-M05).
-    /// When this returns [`RetryOutcome::Accepted`], that outlives a crash.
+    /// Queues a failed job again: its finished files, its transactionTime and its view of the store are kept
+    /// (ONEUP-M05). When this returns [`RetryOutcome::Accepted`], that outlives a crash.
     ///
     /// # Errors
     /// [`KickOffError`] under the conditions of [`JobEngine::kick_off`]; the job is then unchanged.
     pub(crate) fn retry(&self, id: &str, mount: &str, client: &str) -> Result<RetryOutcome, KickOffError> {
         let inner = &self.inner;
         let Some(job) = self.job(id, mount, client) else { return Ok(RetryOutcome::Unknown) };
-        // Checked before a slot is reserved, so that a wrong state is reported before a full queue; and again below under
-        // the lock, because the state may change meanwhile.
+        // Checked before a slot is reserved, so that a wrong state is reported before a full queue; and again below
+        // under the lock, because the state may change meanwhile.
         let refusal = |record: &JobRecord| match record.state {
             JobState::Expired => Some(RetryOutcome::Unknown),
             _ if self.is_over(record) => Some(RetryOutcome::Unknown),
@@ -353,14 +354,16 @@ impl JobEngine {
         Ok(record)
     }
 
-    /// The transactionTime of a job accepted now: the time, but never before the last transactionTime given out (CONS-06).
+    /// The transactionTime of a job accepted now: the time, but never before the last transactionTime given out
+    /// (CONS-06).
     fn transaction_time(&self, now: &Instant) -> Instant {
         let mut last = self.inner.last_t.lock().expect("no panic under it");
         *last = (*last).max(now.ticks);
         Instant { ticks: *last, rest: Box::default() }
     }
 
-    /// Looks a job up for its client on its mount; any other caller gets [`JobLookup::Unknown`] (DIALECT-01, STATUS-15).
+    /// Looks a job up for its client on its mount; any other caller gets [`JobLookup::Unknown`] (DIALECT-01,
+    /// STATUS-15).
     pub(crate) fn find(&self, id: &str, mount: &str, client: &str) -> JobLookup {
         let Some(job) = self.job(id, mount, client) else { return JobLookup::Unknown };
         let record = job.record();

@@ -1,5 +1,5 @@
-//! Indexing outside of jobs, for requests that must not wait for one: the index as last published, kept open, and a thread
-//! that brings it up to date on request. What a run does is the caller's closure.
+//! Indexing outside of jobs, for requests that must not wait for one: the index as last published, kept open, and a
+//! thread that brings it up to date on request. What a run does is the caller's closure.
 //!
 //! Two locks, of which no thread holds both: `held` and `runs`.
 

@@ -1,5 +1,5 @@
-//! The reaper: a thread that expires jobs, forgets expired ones, and removes directories of jobs that are deleted, expired
-//! or unknown. Downloads under way keep their open files.
+//! The reaper: a thread that expires jobs, forgets expired ones, and removes directories of jobs that are deleted,
+//! expired or unknown. Downloads under way keep their open files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,8 @@ fn remove_trash(inner: &EngineShared) {
     }
 }
 
-/// Moves a job to the expired state, with a new expiry after which it is forgotten, and puts its directory in the trash.
+/// Moves a job to the expired state, with a new expiry after which it is forgotten, and puts its directory in the
+/// trash.
 fn expire(inner: &EngineShared, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
     let remembered = inner.options.limits.remembered_seconds;
     let changed = inner.change(job, |record| {

@@ -1,5 +1,5 @@
-//! The record of a job, its form on disk (JSON with a checksum at the end), and the directory of the records. What a record
-//! must fulfil beyond its form is checked in `record_check`; the jobs in memory are in `registry`.
+//! The record of a job, its form on disk (JSON with a checksum at the end), and the directory of the records. What a
+//! record must fulfil beyond its form is checked in `record_check`; the jobs in memory are in `registry`.
 
 use crate::codec::compression::Compression;
 use crate::fhir::instant::Instant;
@@ -174,7 +174,7 @@ pub(crate) struct KickOff {
     pub client: String,
     /// The kick-off URL, verbatim (MANIFEST-02).
     pub url: String,
-    /// The normalised request.
+    /// The request as normalised at kick-off.
     pub request: StoredRequest,
     /// The Group to copy into the job's directory; only for [`RecordedPopulation::OwnGroup`].
     pub group: Option<RegisteredGroup>,
@@ -195,8 +195,8 @@ pub(crate) enum UrlNaming {
     /// 32 random hexadecimal digits, which cannot be guessed (FILE-20).
     #[default]
     Random,
-    /// `{Type}_{8 random hexadecimal digits}.ndjson`, unique on a mount (ONEUP-S17). So few digits can be guessed: access to
-    /// the file must not rest on its name.
+    /// `{Type}_{8 random hexadecimal digits}.ndjson`, unique on a mount (ONEUP-S17). So few digits can be guessed:
+    /// access to the file must not rest on its name.
     Typed,
 }
 
@@ -266,7 +266,7 @@ pub(crate) struct JobRecord {
     pub client: String,
     /// The kick-off URL, verbatim (MANIFEST-02).
     pub url: String,
-    /// The normalised request.
+    /// The request as normalised at kick-off.
     pub request: StoredRequest,
     /// The transactionTime T of the export.
     pub transaction_time: String,
@@ -389,8 +389,8 @@ impl RecordDirectory {
         &self.directory
     }
 
-    /// Writes a record by rename, so that a reader finds the old one or the new one. With [`FileSync::Yes`] it outlives a loss
-    /// of power when this returns.
+    /// Writes a record by rename, so that a reader finds the old one or the new one. With [`FileSync::Yes`] it outlives
+    /// a loss of power when this returns.
     ///
     /// # Errors
     /// If it cannot be written; the previous record is then unchanged.
@@ -441,8 +441,8 @@ impl RecordDirectory {
     }
 }
 
-/// Whether a text is the id of a job: 32 lower-case hexadecimal digits as the engine makes them (KICK-14), and so safe as
-/// the name of a directory and of a file.
+/// Whether a text is the id of a job: 32 lower-case hexadecimal digits as the engine makes them (KICK-14), and so safe
+/// as the name of a directory and of a file.
 pub(crate) fn is_job_id(text: &str) -> bool {
     is_hex(text, 32)
 }

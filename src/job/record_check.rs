@@ -1,5 +1,6 @@
 //! Validation of a job record read from disk, before anything in it is used: another program or damage may have written
-//! it. A record that does not pass is treated as one that cannot be read. The checksum of a record is verified in `record`.
+//! it. A record that does not pass is treated as one that cannot be read. The checksum of a record is verified in
+//! `record`.
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -18,8 +19,8 @@ fn is_instant(text: &str) -> bool {
 }
 
 impl JobRecord {
-    /// Checks everything that is relied on later: ids, names and instants are well-formed, counts agree with each other, and
-    /// the state agrees with the fields that are present.
+    /// Checks everything that is relied on later: ids, names and instants are well-formed, counts agree with each
+    /// other, and the state agrees with the fields that are present.
     ///
     /// # Errors
     /// The first rule that is broken, in words that repeat nothing of the record.

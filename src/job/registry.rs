@@ -1,5 +1,5 @@
-//! Jobs in memory: the registry over the records on disk, the queue, and how far each running job has come. Nothing here
-//! touches the disk; the order of the locks is stated in `shared`.
+//! Jobs in memory: the registry over the records on disk, the queue, and how far each running job has come. Nothing
+//! here touches the disk; the order of the locks is stated in `shared`.
 
 use crate::error::ExportError;
 use crate::export::run::ExportRun;
@@ -115,11 +115,11 @@ impl JobRegistry {
 /// All jobs in memory, the names of their files, and what the workers and the reaper have to do.
 #[derive(Default)]
 pub(crate) struct JobRegistry {
-    /// Jobs by id.
+    /// All jobs in memory by id.
     pub jobs: HashMap<String, Arc<Job>>,
     /// Mount and file id, to the job and the index of the file in its record.
     pub files: HashMap<(String, String), (Arc<Job>, usize)>,
-    /// Active jobs.
+    /// Jobs that wait or run.
     pub queue: FairQueue<Job>,
     /// A job is being prepared. No other is started meanwhile: it would occupy a worker waiting for the index lock.
     pub preparing: bool,

@@ -5,10 +5,10 @@
 //! 1. `EngineShared::index_lock`, then the store's own lock file (taken inside the store). None of the locks below is
 //!    held while it is acquired.
 //! 2. `Job::record_write`, held across a write of the record to disk.
-//! 3. `EngineShared::registry`. It is never acquired while `Job::record_write` or a lock of step 4 is held, and nobody
-//!    who holds it touches the disk.
-//! 4. `Job::phase`, `Job::record`, `Job::started` and `EngineShared::last_t`: held for a moment each, and no other lock is
-//!    acquired under them.
+//! 3. `EngineShared::registry`. It is never acquired while `Job::record_write` or a lock of step 4 is held, and no
+//!    thread that holds it touches the disk.
+//! 4. `Job::phase`, `Job::record`, `Job::started` and `EngineShared::last_t`. No other lock is acquired under them. They
+//!    are held for a moment, except `Job::phase` while a failed run writes its status.
 
 use std::fs::File;
 use std::path::PathBuf;

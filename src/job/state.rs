@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// State of a job, as its record has it. There is no state for a deleted job: its record is removed at once (STATUS-12).
+/// State of a job, as its record has it. There is no state for a deleted job: its record is removed at once
+/// (STATUS-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum JobState {
@@ -25,7 +26,8 @@ impl JobState {
     pub(crate) const ALL: [JobState; 5] =
         [JobState::Queued, JobState::Running, JobState::Complete, JobState::Failed, JobState::Expired];
 
-    /// Whether a job may change from this state to `next`. Resuming after a restart is no transition; a retry is (C-03).
+    /// Whether a job may change from this state to `next`. Resuming after a restart is no transition; a retry is
+    /// (C-03).
     pub(crate) fn may_become(self, next: JobState) -> bool {
         use JobState::{Complete, Expired, Failed, Queued, Running};
         matches!(
@@ -44,7 +46,8 @@ impl JobState {
 mod tests {
     use super::*;
 
-    /// ONEUP-M05: the only way back is the retry of a failed job. Every active state can fail, and nothing follows expiry.
+    /// ONEUP-M05: the only way back is the retry of a failed job. Every active state can fail, and nothing follows
+    /// expiry.
     #[test]
     fn transitions() {
         for from in JobState::ALL {

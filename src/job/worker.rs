@@ -1,6 +1,6 @@
-//! The worker threads: each takes one work item after the other from the fair queue and prepares a job (snapshot and plan),
-//! writes one shard of it, or finishes it (manifest). Also the end of a job, complete or failed, and what its client may
-//! read of an error.
+//! The worker threads: each takes one work item after the other from the fair queue and prepares a job (snapshot and
+//! plan), writes one shard of it, or finishes it (manifest). Also the end of a job, complete or failed, and what its
+//! client may read of an error.
 //!
 //! Work that touches the store or the output runs on the engine's pool, where a panic ends the job and not the service.
 //! Expiry is in `reaper`; the order of the locks is in `shared`.
@@ -167,8 +167,8 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
         let store = &inner.options.store;
         let begin = || ExportRun::begin(store, &request, &snapshot, &options, Existing::Resume, &job.progress);
         match begin() {
-            // The output cannot be resumed (it may be of another version of outpour): it is written from the start, with
-            // the same transactionTime. None of its files was reported yet.
+            // The output cannot be resumed (it may be of another version of outpour): it is written from the start,
+            // with the same transactionTime. None of its files was reported yet.
             Err(error) if is_spoiled(&error) || repair_index(store, &error, &job.progress)?.is_some() => {
                 tracing::warn!(job = job.id, "what a job has begun cannot be gone on with; it begins anew");
                 remove_output(inner, &job.id)?;
@@ -289,8 +289,8 @@ fn is_transient(error: &ExportError) -> bool {
     )
 }
 
-/// Ends the run of a job after an error. If the index or a packed file was damaged, it is repaired and the job waits to be
-/// prepared again, once; otherwise the job fails.
+/// Ends the run of a job after an error. If the index or a packed file was damaged, it is repaired and the job waits to
+/// be prepared again, once; otherwise the job fails.
 fn repair_and_retry(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportError) {
     let first = !job.repaired_once.swap(true, Relaxed);
     let index_lock = inner.lock_index();
@@ -314,8 +314,8 @@ fn repair_and_retry(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportErro
     }
 }
 
-/// Publishes the manifest of a run whose tasks are all written, and completes the job; on an error the job is repaired and
-/// retried, fails, or waits for the next engine.
+/// Publishes the manifest of a run whose tasks are all written, and completes the job; on an error the job is repaired
+/// and retried, fails, or waits for the next engine.
 fn finish_job(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
     let finished = run_guarded(inner, || run.finish(&*inner.options.clock, &job.progress));
     drop(run);
@@ -408,7 +408,8 @@ fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
     tracing::error!(job = job.id, detail, "a job failed");
     let failure = JobFailure { reason: reason.to_string(), detail };
     let planned = planned_counts(job, &job.record());
-    // A client that reads of the failure may retry at once: by then no run, queue entry or lock of this attempt is left.
+    // A client that reads of the failure may retry at once: by then no run, queue entry or lock of this attempt is
+    // left.
     *job.phase.lock().expect("no panic under it") = RunPhase::Ended;
     inner.registry().queue.remove(job);
     job.touch(&inner.now());

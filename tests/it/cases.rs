@@ -2,13 +2,13 @@
 //! the specification and the readings that it shows. A new behaviour is a new file there.
 //!
 //! A file has `about`, `cites`, `[store]` (path = content), optionally `[files]` (request files, written beside the
-//! store and named `{files}/…` in arguments) and one `[[step]]` or more: `write`, `append` (path = content) and `remove`
-//! change the store; `args` are those of `outpour export` (default `--as-of 2021-01-01T00:00:00.000Z`); then come
-//! `exit` (default 0), `output` (type = ids, `id@versionId` to tell versions apart), `deleted`, `files` (number of output
-//! files per type), `messages` (`"severity: needle"`, or `any`) and `stderr` (needles).
+//! store and named `{files}/…` in arguments) and one `[[step]]` or more: `write`, `append` (path = content) and
+//! `remove` change the store; `args` are those of `outpour export` (default `--as-of 2021-01-01T00:00:00.000Z`); then
+//! come `exit` (default 0), `output` (type = ids, `id@versionId` to tell versions apart), `deleted`, `files` (number of
+//! output files per type), `messages` (`"severity: needle"`, or `any`) and `stderr` (needles).
 //!
-//! A store line that begins with a letter is shorthand: `Type/id TIME vN REFERENCE…` (`-` for no time; the version may be
-//! left out), or `DELETE TIME Type/id…`. Every case is answered by the binary and by the naive oracle.
+//! A store line that begins with a letter is shorthand: `Type/id TIME vN REFERENCE…` (`-` for no time; the version may
+//! be left out), or `DELETE TIME Type/id…`. Every case is answered by the binary and by the naive oracle.
 
 use crate::comparison::Comparison;
 use crate::naive::{self, Members, Who, line::Line};

@@ -1,5 +1,5 @@
-//! Commands around an export: `group check`, `group import`, `inspect`; an export used as a store; concurrent exports; a list of
-//! patients on standard input.
+//! Commands around an export: `group check`, `group import`, `inspect`; an export used as a store; concurrent exports;
+//! a list of patients on standard input.
 
 use crate::run::{self, Bounds, Export, scratch, snapshot, testdata};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! One export request, answered by the naive oracle and by the binary, and a comparison of the two answers. Any difference
-//! fails the test that asked for it. How the oracle finds its answer is in `naive`.
+//! One export request, answered by the naive oracle and by the binary, and a comparison of the two answers. Any
+//! difference fails the test that asked for it. How the oracle finds its answer is in `naive`.
 
 use crate::naive::store::Store;
 use crate::naive::{self, Answer, Members, Request, Who};
@@ -72,7 +72,8 @@ impl Comparison {
         request
     }
 
-    /// The arguments of `outpour export` after `--store` and `--out`; Groups and patient lists become files in `scratch`.
+    /// The arguments of `outpour export` after `--store` and `--out`; Groups and patient lists become files in
+    /// `scratch`.
     pub(crate) fn args(&self, scratch: &Path) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|word| word.to_string()));
@@ -136,7 +137,8 @@ impl Comparison {
         run::export(store, out, &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Gets both answers and compares lines, deletions, ledger, faults and exit code. `None` if both refuse the request.
+    /// Gets both answers and compares lines, deletions, ledger, faults and exit code. `None` if both refuse the
+    /// request.
     #[track_caller]
     pub(crate) fn check(&self, oracle: &Store, store: &Path, out: &Path, scratch: &Path) -> Option<Export> {
         let answer = naive::export(oracle, &self.request());

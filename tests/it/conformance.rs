@@ -1,6 +1,6 @@
-//! Generates and checks `src/docs/conformance.md`, the table of requirements with the tests that cite them. A test cites a
-//! row by its id, in the comment above it or in its body. All tests run under `cargo test` and none is ignored, so that the
-//! table holds whenever the tests pass.
+//! Generates and checks `src/docs/conformance.md`, the table of requirements with the tests that cite them. A test
+//! cites a row by its id, in the comment above it or in its body. All tests run under `cargo test` and none is ignored,
+//! so that the table holds whenever the tests pass.
 //!
 //! `OUTPOUR_BLESS=1 cargo test --test it conformance` rewrites the page.
 

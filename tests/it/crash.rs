@@ -1,5 +1,6 @@
-//! Crashes: an export killed at random moments and continued by `--resume` leaves the directory of an undisturbed run, byte
-//! for byte; from a plain, a packed and a mixed store. Imports of Groups, killed the same way. `OUTPOUR_TEST_KILLS` kills of the plain one, delays from the printed seed.
+//! Crashes: an export killed at random moments and continued by `--resume` leaves the directory of an undisturbed run,
+//! byte for byte; from a plain, a packed and a mixed store. Imports of Groups, killed the same way.
+//! `OUTPOUR_TEST_KILLS` kills of the plain one, delays from the printed seed.
 
 use crate::fixture::plain_store;
 use crate::random::{Random, knob};
@@ -91,8 +92,8 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     }
 }
 
-/// A replacement killed at any moment: if there is a manifest, its export (the old or the new one) is complete; `--resume`, or
-/// another `--force`, leads to the directory of an undisturbed run; foreign files stay.
+/// A replacement killed at any moment: if there is a manifest, its export (the old or the new one) is complete;
+/// `--resume`, or another `--force`, leads to the directory of an undisturbed run; foreign files stay.
 #[test]
 fn a_killed_replacement_leaves_one_export_whole() {
     let mut random = Random::new(Random::seed("replacement"), 0);
@@ -210,8 +211,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// If files grow between a run and its `--resume`, appended lines are not exported, and a torn line that was completed stays
-/// torn. If the first state cannot be restored any more, the file that prevents it is named, and no other.
+/// If files grow between a run and its `--resume`, appended lines are not exported, and a torn line that was completed
+/// stays torn. If the first state cannot be restored any more, the file that prevents it is named, and no other.
 #[test]
 fn a_resume_exports_what_the_first_run_saw() {
     use std::io::Write;
@@ -306,8 +307,8 @@ fn resume_refuses_another_request() {
     run::Export::read(&out, run::Bounds { file_bytes: 50_000, ..run::Bounds::DEFAULT });
 }
 
-/// ONEUP-G07: an import killed at any moment leaves the old Group or the new one, complete, and nothing else that is read;
-/// the next import works.
+/// ONEUP-G07: an import killed at any moment leaves the old Group or the new one, complete, and nothing else that is
+/// read; the next import works.
 #[test]
 fn a_killed_import_leaves_the_old_group_or_the_new_one() {
     let mut random = Random::new(Random::seed("import"), 0);

@@ -1,5 +1,6 @@
-//! A full disk: exit code 3, no manifest, nothing lost, and `--resume` completes once there is room. Tested on a small tmpfs
-//! where mounting is allowed, and everywhere by a limit on the size of files (`RLIMIT_FSIZE`), whose writes fail alike.
+//! A full disk: exit code 3, no manifest, nothing lost, and `--resume` completes once there is room. Tested on a small
+//! tmpfs where mounting is allowed, and everywhere by a limit on the size of files (`RLIMIT_FSIZE`), whose writes fail
+//! alike.
 
 use crate::run::{self, Bounds, Export, Run, command, scratch, snapshot, testdata};
 use std::ffi::CString;
@@ -80,8 +81,8 @@ impl Drop for Tmpfs {
     }
 }
 
-/// `pack` and `synth` to a full disk: exit code 3, the path named, and nothing left at the target or beside it; with room
-/// again the same command succeeds. An index that did not fit is built completely once there is room.
+/// `pack` and `synth` to a full disk: exit code 3, the path named, and nothing left at the target or beside it; with
+/// room again the same command succeeds. An index that did not fit is built completely once there is room.
 #[test]
 fn new_stores_on_a_full_disk_leave_nothing() {
     let scratch = scratch();
@@ -131,8 +132,9 @@ fn new_stores_on_a_full_disk_leave_nothing() {
     }
 }
 
-/// An export replaces another where there is room for one only: the new one is planned before the old one is removed, both if
-/// the lack of room was foreseen (plain files) and if it was met (compressed ones), and no finished file is written again.
+/// An export replaces another where there is room for one only: the new one is planned before the old one is removed,
+/// both if the lack of room was foreseen (plain files) and if it was met (compressed ones), and no finished file is
+/// written again.
 #[test]
 fn an_export_makes_room_for_the_one_that_replaces_it() {
     let scratch = scratch();

@@ -142,8 +142,8 @@ fn an_output_directory_inside_the_store() {
     }
 }
 
-/// While another process appends, an export holds the rows that were complete at its snapshot, and the increments together
-/// hold each row once.
+/// While another process appends, an export holds the rows that were complete at its snapshot, and the increments
+/// together hold each row once.
 #[test]
 fn a_store_that_grows() {
     use std::io::Write;

@@ -17,8 +17,8 @@ pub(crate) fn plain_store(dir: &Path, types: &[&str], copies: usize) {
     }
 }
 
-/// Changes the version digit of every UUID, which is 4 throughout the bundled store: the ids are new, and references still
-/// match them.
+/// Changes the version digit of every UUID, which is 4 throughout the bundled store: the ids are new, and references
+/// still match them.
 fn renamed(bytes: &[u8], copy: usize) -> Vec<u8> {
     assert!(copy < 10);
     let mut out = bytes.to_vec();

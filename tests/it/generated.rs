@@ -81,8 +81,8 @@ pub(crate) fn comparison(random: &mut Random) -> Comparison {
         2 => Who::Patients(vec![random.pick(&IDS).into(), format!("Patient/{}", random.pick(&IDS))]),
         _ => Who::GroupFile(group(random)),
     };
-    // T is a whole millisecond (CONS-06) and later than every `since`; in a third of the requests it is later than every
-    // row, as in most real stores.
+    // T is a whole millisecond (CONS-06) and later than every `since`; in a third of the requests it is later than
+    // every row, as in most real stores.
     let as_of = if random.one_in(3) { second(300, 301, random) } else { second(22, 40, random) } - 86_400;
     let time = format!("{:02}:{:02}:{:02}", as_of / 3600 % 24, as_of / 60 % 60, as_of % 60);
     let mut comparison = Comparison::new(who, &format!("2020-01-{:02}T{time}.000Z", 2 + as_of / 86_400));

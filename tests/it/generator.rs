@@ -1,5 +1,5 @@
-//! Generator of random resources, lines and store files, spelled in every way that JSON and NDJSON allow, and in some that
-//! they do not. The random numbers are from `random`; whole random stores are put together in `generated`.
+//! Generator of random resources, lines and store files, spelled in every way that JSON and NDJSON allow, and in some
+//! that they do not. The random numbers are from `random`; whole random stores are put together in `generated`.
 
 use crate::random::Random;
 use std::io::Write;

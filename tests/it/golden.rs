@@ -1,5 +1,6 @@
-//! Golden exports: every run of `testdata/groups/synthea-r4-100/expected.json` in which the project follows the same rules,
-//! by the naive oracle and by the binary in each compression. The expectations come from an independent implementation.
+//! Golden exports: every run of `testdata/groups/synthea-r4-100/expected.json` in which the project follows the same
+//! rules, by the naive oracle and by the binary in each compression. The expectations come from an independent
+//! implementation.
 
 use crate::naive::{self, Members, Request, Who};
 use crate::run::{self, Bounds, Export, hex, scratch, testdata};
@@ -125,9 +126,9 @@ fn binary_agrees_with_the_reference() {
     agrees(&testdata("stores/synthea-r4-100"), scratch.path());
 }
 
-/// The binary agrees with it from the packed and from the mixed form, too. The reference sorts lines, so that it does not
-/// depend on the form, except for lines beside the pack: these are late under any `--since` (reading 17), of which the
-/// reference knows nothing, so that `--late report` selects them by their lastUpdated.
+/// The binary agrees with it from the packed and from the mixed form, too. The reference sorts lines, so that it does
+/// not depend on the form, except for lines beside the pack: these are late under any `--since` (reading 17), of which
+/// the reference knows nothing, so that `--late report` selects them by their lastUpdated.
 #[test]
 fn packed_and_mixed_forms_agree_with_the_reference() {
     let dir = testdata("stores/synthea-r4-100");

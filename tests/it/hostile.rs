@@ -1,5 +1,5 @@
-//! The hostile stores: the naive oracle and the binary decide every line of `testdata/hostile/expected.json` as it says.
-//! Where the specifications leave a line open (`policy`), the table below states the decision of this project.
+//! The hostile stores: the naive oracle and the binary decide every line of `testdata/hostile/expected.json` as it
+//! says. Where the specifications leave a line open (`policy`), the table below states the decision of this project.
 
 use crate::naive::{self, Request, Who};
 use crate::run::{self, Bounds, Export, hex, scratch, testdata};
@@ -186,8 +186,8 @@ fn export(dir: &Path, facts: &Value, index: &Path, out: &Path, clean: bool) -> E
     Export::read(out, Bounds { file_bytes: 100_000, ..Bounds::DEFAULT })
 }
 
-/// The faulty lines that the error files name by file, line and offset, out of `places`. Fails if an issue of severity error
-/// names none of them.
+/// The faulty lines that the error files name by file, line and offset, out of `places`. Fails if an issue of severity
+/// error names none of them.
 fn reported(export: &Export, places: &[(String, u64, u64)]) -> BTreeSet<(String, u64)> {
     let mut found = BTreeSet::new();
     for message in export.messages().iter().filter(|message| message.severity == "error") {

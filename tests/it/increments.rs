@@ -1,6 +1,7 @@
-//! Increments add up (CONS-05): a reader that applies the `output` and `deleted` of each increment, with `--since` set to
-//! the previous transactionTime, holds exactly the cohort's current rows. Tested over `OUTPOUR_TEST_CHAINS` random histories
-//! with late rows, torn last lines, replaced and compressed files, deletions, and damaged and removed indexes.
+//! Increments add up (CONS-05): a reader that applies the `output` and `deleted` of each increment, with `--since` set
+//! to the previous transactionTime, holds exactly the cohort's current rows. Tested over `OUTPOUR_TEST_CHAINS` random
+//! histories with late rows, torn last lines, replaced and compressed files, deletions, and damaged and removed
+//! indexes.
 
 use crate::generator::{self, Spelling};
 use crate::naive::{self, Request, Who, line::Line};
@@ -22,7 +23,8 @@ fn clock(second: i64) -> String {
 /// A store under random writes, and the state of its writer.
 struct History<'a> {
     dir: PathBuf,
-    /// Copies of the files before each pack, one directory per pack; the oracle reads them together with the newer files.
+    /// Copies of the files before each pack, one directory per pack; the oracle reads them together with the newer
+    /// files.
     packed_files: PathBuf,
     packs: u64,
     random: &'a mut Random,
@@ -35,8 +37,8 @@ struct History<'a> {
 }
 
 impl History<'_> {
-    /// A new version of a random resource. Its patient never changes; the targets of a Provenance may be written later, or
-    /// never.
+    /// A new version of a random resource. Its patient never changes; the targets of a Provenance may be written later,
+    /// or never.
     fn row(&mut self, second: i64, undated: bool) -> Vec<u8> {
         let number = self.random.below(14);
         let owner = format!("Patient/p{}", number % 3);
@@ -169,8 +171,8 @@ impl History<'_> {
         self.torn = Some((path, last[cut..].to_vec()));
     }
 
-    /// Packs the store as of some time of this round and puts the packed store in its place, as an operator would. The index
-    /// is removed with the old store: only the packed store itself can say which rows were late.
+    /// Packs the store as of some time of this round and puts the packed store in its place, as an operator would. The
+    /// index is removed with the old store: only the packed store itself can say which rows were late.
     fn pack(&mut self, round: i64) {
         let place = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
         let new = self.dir.with_extension("new");
@@ -223,8 +225,8 @@ impl History<'_> {
         files
     }
 
-    /// Damages or removes the index between two exports. If lines of the round are late, the generation file is spared: only
-    /// it says what was seen before.
+    /// Damages or removes the index between two exports. If lines of the round are late, the generation file is spared:
+    /// only it says what was seen before.
     fn damage(&mut self) {
         let index = self.dir.join(".outpour");
         let mut files = Vec::new();
@@ -360,8 +362,8 @@ fn increments_add_up() {
     });
 }
 
-/// The increments of the binary add up when the store is packed between exports and newer files are put beside the packed
-/// ones. A fifth of `OUTPOUR_TEST_CHAINS` histories.
+/// The increments of the binary add up when the store is packed between exports and newer files are put beside the
+/// packed ones. A fifth of `OUTPOUR_TEST_CHAINS` histories.
 #[test]
 fn increments_over_packs_add_up() {
     let count = knob("OUTPOUR_TEST_CHAINS", 1000) / 5;

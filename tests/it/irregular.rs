@@ -1,5 +1,5 @@
-//! Pipes, sockets, devices, directories and dangling links in place of files. In a store, an index or an export they are
-//! ignored or reported at once, never waited for; files named on the command line may be pipes.
+//! Pipes, sockets, devices, directories and dangling links in place of files. In a store, an index or an export they
+//! are ignored or reported at once, never waited for; files named on the command line may be pipes.
 
 use crate::run::{Bounds, Export, Run, command, finish, scratch};
 use std::ffi::CString;

@@ -1,5 +1,5 @@
-//! The integration tests, in one binary. They run the binary `outpour` and compare its output with `expected.json` of the
-//! bundled stores, with the naive oracle, or with a table of cases. Unit tests are beside the library's code.
+//! The integration tests, in one binary. They run the binary `outpour` and compare its output with `expected.json` of
+//! the bundled stores, with the naive oracle, or with a table of cases. Unit tests are beside the library's code.
 //!
 //! Settings by environment variable: `OUTPOUR_TEST_SEED` (printed by every random test), `OUTPOUR_TEST_CASES`
 //! (generated stores), `OUTPOUR_TEST_CHAINS` (random histories), `OUTPOUR_TEST_KILLS`, `OUTPOUR_TEST_CUTS`,

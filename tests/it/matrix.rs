@@ -1,5 +1,5 @@
-//! Exports of every bundled Group over a matrix of filters and bounds equal the naive oracle byte for byte, from every form
-//! of the store; and any number of threads writes the same files (CONS-09).
+//! Exports of every bundled Group over a matrix of filters and bounds equal the naive oracle byte for byte, from every
+//! form of the store; and any number of threads writes the same files (CONS-09).
 
 use crate::comparison::Comparison;
 use crate::naive::{self, Members, Who};

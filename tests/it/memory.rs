@@ -1,5 +1,5 @@
-//! Memory of an export: anonymous and shared memory stays below 200 MiB, and the run succeeds under a limit of 256 MiB of
-//! data; on a store of many patients, with a very long line, for a Group of every patient. Small sizes by default;
+//! Memory of an export: anonymous and shared memory stays below 200 MiB, and the run succeeds under a limit of 256 MiB
+//! of data; on a store of many patients, with a very long line, for a Group of every patient. Small sizes by default;
 //! `OUTPOUR_TEST_FULL=1`: 2 GB, a line of 200 MB and one of 3 GB, a million members.
 
 use crate::random::knob;

@@ -1,5 +1,5 @@
-//! Packed stores: exports from them, alone or with newer files beside them, equal the naive oracle over the original store.
-//! Also damaged frames and seek tables, full disks, and kills of `pack`.
+//! Packed stores: exports from them, alone or with newer files beside them, equal the naive oracle over the original
+//! store. Also damaged frames and seek tables, full disks, and kills of `pack`.
 
 use crate::comparison::Comparison;
 use crate::generated;
@@ -134,8 +134,8 @@ fn rot(file: &Path, offset: u64) {
     open.set_modified(before).unwrap();
 }
 
-/// Any zstd decoder reads a packed file; a store packs to the same bytes on any number of threads; packing a packed store
-/// changes nothing but instants in the seek table.
+/// Any zstd decoder reads a packed file; a store packs to the same bytes on any number of threads; packing a packed
+/// store changes nothing but instants in the seek table.
 #[test]
 fn a_packed_store_is_an_ordinary_one() {
     let scratch = scratch();
@@ -219,8 +219,8 @@ fn a_killed_pack_leaves_nothing() {
     assert!(run::snapshot(&target) == expected);
 }
 
-/// The remains of a killed pack beside its target are never read as data: not in a store around them, not by `verify` or a
-/// pack of that store, and not when they are named as a store themselves.
+/// The remains of a killed pack beside its target are never read as data: not in a store around them, not by `verify`
+/// or a pack of that store, and not when they are named as a store themselves.
 #[test]
 fn remains_of_a_killed_pack_are_no_data() {
     let scratch = scratch();
@@ -303,8 +303,8 @@ fn frames(file: &Path) -> Vec<(u64, u64)> {
     frames
 }
 
-/// With a frame damaged before the store is indexed, or under an existing index, the other rows are exported, the frame is
-/// named, the exit code is 1, and `verify` finds the damage.
+/// With a frame damaged before the store is indexed, or under an existing index, the other rows are exported, the frame
+/// is named, the exit code is 1, and `verify` finds the damage.
 #[test]
 fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
     for (standing, compression) in [(false, "none"), (true, "zstd"), (true, "gzip")] {
@@ -348,7 +348,8 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
     }
 }
 
-/// Of a packed file that was cut off or has a damaged seek table, the readable rows are exported, and the damage is reported.
+/// Of a packed file that was cut off or has a damaged seek table, the readable rows are exported, and the damage is
+/// reported.
 #[test]
 fn a_packed_file_without_its_seek_table_is_read() {
     let scratch = scratch();
@@ -387,9 +388,9 @@ fn a_packed_file_without_its_seek_table_is_read() {
     }
 }
 
-/// A compressed source that is cut off exactly behind a line has no faulty line, but may lack lines: exit code 1, the file
-/// and the byte are named, and the lines before it are packed. A source that ends with a complete member and a complete
-/// line counts as complete.
+/// A compressed source that is cut off exactly behind a line has no faulty line, but may lack lines: exit code 1, the
+/// file and the byte are named, and the lines before it are packed. A source that ends with a complete member and a
+/// complete line counts as complete.
 #[test]
 fn a_source_cut_off_behind_a_line_is_reported() {
     use std::io::Write;

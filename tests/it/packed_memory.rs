@@ -1,5 +1,5 @@
-//! What a packed store records about its original store: when rows were first seen, and the owners of purged resources. Small
-//! stores with rows of days in January 2020, packed once and twice.
+//! What a packed store records about its original store: when rows were first seen, and the owners of purged resources.
+//! Small stores with rows of days in January 2020, packed once and twice.
 
 use crate::pack::pack;
 use crate::run::{self, Export, scratch};
@@ -32,8 +32,8 @@ fn since(store: &Path, patient: &str, from: u32, as_of: u32) -> (Vec<String>, Ve
     (ids.collect(), export.deletions())
 }
 
-/// Late rows stay late in the packed store for every `since` before they were first seen; rows put beside it later are late;
-/// no others are.
+/// Late rows stay late in the packed store for every `since` before they were first seen; rows put beside it later are
+/// late; no others are.
 #[test]
 fn late_rows_stay_late() {
     let scratch = scratch();
@@ -98,8 +98,8 @@ fn an_empty_store_remembers_its_pack() {
     }
 }
 
-/// A deletion is listed for the patient that owned the resource after the resource is purged, and a Provenance about it stays in
-/// that patient's compartment; also after a second pack.
+/// A deletion is listed for the patient that owned the resource after the resource is purged, and a Provenance about it
+/// stays in that patient's compartment; also after a second pack.
 #[test]
 fn deletions_keep_their_owners() {
     let scratch = scratch();
@@ -152,8 +152,8 @@ fn deletions_keep_their_owners() {
     }
 }
 
-/// A second deletion of a purged resource, dated later or (in a late line) earlier, is listed for the prior owner, although
-/// only the packed deletion records it. A deletion dated before the resource is not listed.
+/// A second deletion of a purged resource, dated later or (in a late line) earlier, is listed for the prior owner,
+/// although only the packed deletion records it. A deletion dated before the resource is not listed.
 #[test]
 fn a_second_deletion_of_a_purged_record_is_listed() {
     let deletion = |day: u32| {
@@ -180,8 +180,8 @@ fn a_second_deletion_of_a_purged_record_is_listed() {
     }
 }
 
-/// A version was late, was deleted, and is purged: a Provenance about it is new to a reader whose `since` is before the version
-/// was first seen, although both are dated earlier.
+/// A version was late, was deleted, and is purged: a Provenance about it is new to a reader whose `since` is before the
+/// version was first seen, although both are dated earlier.
 #[test]
 fn provenance_of_a_purged_late_version_is_new() {
     let scratch = scratch();

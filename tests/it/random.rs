@@ -1,5 +1,5 @@
-//! Seeded random numbers and choices: the same seed gives the same sequence on every machine. Resources and lines are made from
-//! them in `generator`.
+//! Seeded random numbers and choices: the same seed gives the same sequence on every machine. Resources and lines are
+//! made from them in `generator`.
 
 /// A SplitMix64 generator: good enough for choices, not for secrets.
 #[derive(Clone)]

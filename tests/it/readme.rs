@@ -1,6 +1,6 @@
-//! Every command in the `sh` blocks of README.md runs, in a copy of the bundled data. `cargo run --release --` is replaced by
-//! the built binary, and `cargo test` lines are left out. A block that starts a service keeps running in the background, on
-//! a free port, for the blocks after it.
+//! Every command in the `sh` blocks of README.md runs, in a copy of the bundled data. `cargo run --release --` is
+//! replaced by the built binary, and `cargo test` lines are left out. A block that starts a service keeps running in
+//! the background, on a free port, for the blocks after it.
 
 use crate::http::server::Server;
 use crate::run::{scratch, testdata};

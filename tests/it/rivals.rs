@@ -1,5 +1,6 @@
-//! The kit that measures other engines works: it runs on the bundled store with engines that need no installation (Python's
-//! own `json`; orjson where it is installed), and all answers are equal. The measured times are not looked at.
+//! The kit that measures other engines works: it runs on the bundled store with engines that need no installation
+//! (Python's own `json`; orjson where it is installed), and all answers are equal. The measured times are not looked
+//! at.
 
 use crate::run::{scratch, testdata};
 use serde_json::Value;

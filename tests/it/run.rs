@@ -1,5 +1,5 @@
-//! Runs the binary and reads its exports. `Export::read`, by which every test reads an export, checks files and manifest
-//! against the MANIFEST and FILE rows of the specification.
+//! Runs the binary and reads its exports. `Export::read`, by which every test reads an export, checks files and
+//! manifest against the MANIFEST and FILE rows of the specification.
 
 use crate::naive::line::{self, Line};
 use serde_json::Value;
@@ -166,8 +166,8 @@ impl Export {
         classes.iter().filter_map(|(class, count)| Some((class.clone(), count.as_u64()?))).collect()
     }
 
-    /// Checks that files are numbered from 00001 within a type, ordered by type name, and filled up to the bounds (MANIFEST-16,
-    /// FILE-12).
+    /// Checks that files are numbered from 00001 within a type, ordered by type name, and filled up to the bounds
+    /// (MANIFEST-16, FILE-12).
     fn check_names(&self, bounds: Bounds) {
         for (prefix, files) in [("", &self.output), ("deleted/", &self.deleted), ("error/", &self.error)] {
             let mut previous: Option<&File> = None;
@@ -350,7 +350,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Decodes a file by its name. Asserts that a gzip file is one member, and a zstd window at most 8 MiB (DESIGN section 3).
+/// Decodes a file by its name. Asserts that a gzip file is one member, and a zstd window at most 8 MiB (DESIGN section
+/// 3).
 pub(crate) fn decode(name: &str, stored: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     if name.ends_with(".gz") {

@@ -1,8 +1,8 @@
 //! Forms of a store: the same lines in plain files, packed, or packed in part with the rest in files beside.
 //!
-//! An export of a packed or mixed form is compared twice: with the oracle over the form's own files in everything (order,
-//! ledger, messages, file bounds), and with the oracle over the original store in what packing must not change. What
-//! packing may change is listed at [`assert_same_content`].
+//! An export of a packed or mixed form is compared twice: with the oracle over the form's own files in everything
+//! (order, ledger, messages, file bounds), and with the oracle over the original store in what packing must not change.
+//! What packing may change is listed at [`assert_same_content`].
 
 use crate::comparison::Comparison;
 use crate::naive::store::Store;
@@ -12,15 +12,16 @@ use crate::run::{self, Export};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-/// Packs a store as of the instant `as_of`, with an index of its own beside the new store. The store must have no faults.
+/// Packs a store as of the instant `as_of`, with an index of its own beside the new store. The store must have no
+/// faults.
 pub(crate) fn packed(store: &Path, to: &Path, as_of: &str) {
     let index = to.with_extension("index-of-source");
     let run = pack(store, to, &["--as-of", as_of, "--index-dir", index.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{run:#?}");
 }
 
-/// Packs the first two thirds of each file as of the instant `as_of`, and puts the later lines beside them as plain, gzip and
-/// zstd files, behind the packed ones in store order. The store must have no subdirectories.
+/// Packs the first two thirds of each file as of the instant `as_of`, and puts the later lines beside them as plain,
+/// gzip and zstd files, behind the packed ones in store order. The store must have no subdirectories.
 pub(crate) fn mixed(store: &Path, to: &Path, as_of: &str) {
     let part = to.with_extension("part");
     std::fs::create_dir(&part).unwrap();
@@ -55,8 +56,8 @@ pub(crate) fn mixed(store: &Path, to: &Path, as_of: &str) {
     }
 }
 
-/// The answers of the oracle over a form and over its original store, which must have no deletions: the owner of a purged
-/// resource is recorded only in the seek table, which the oracle does not read.
+/// The answers of the oracle over a form and over its original store, which must have no deletions: the owner of a
+/// purged resource is recorded only in the seek table, which the oracle does not read.
 pub(crate) struct Oracles<'a> {
     /// The original store.
     original: &'a Store,
@@ -90,10 +91,10 @@ impl Oracles<'_> {
     }
 }
 
-/// Asserts what packing must not change. It may change: the order of rows (packed ones are sorted by patient and time, DESIGN
-/// section 5), and so which file of several a row is in; the ledger's superseded and deleted rows, of which some are purged;
-/// files and offsets of faults, whose lines are in `rejected.ndjson`; and a Provenance about purged versions may be exported
-/// once more under `--since`, but never once less.
+/// Asserts what packing must not change. It may change: the order of rows (packed ones are sorted by patient and time,
+/// DESIGN section 5), and so which file of several a row is in; the ledger's superseded and deleted rows, of which some
+/// are purged; files and offsets of faults, whose lines are in `rejected.ndjson`; and a Provenance about purged
+/// versions may be exported once more under `--since`, but never once less.
 #[track_caller]
 pub(crate) fn assert_same_content(comparison: &Comparison, answer: &Answer, export: &Export) {
     let sorted = |lines: BTreeMap<String, Vec<Vec<u8>>>| -> BTreeMap<String, Vec<Vec<u8>>> {
@@ -124,7 +125,8 @@ pub(crate) fn assert_same_content(comparison: &Comparison, answer: &Answer, expo
     let set = |list: Vec<String>| list.into_iter().collect::<BTreeSet<_>>();
     assert_eq!(set(export.deletions()), set(answer.deleted.clone()), "{comparison:?}: deletions");
     let ledger = export.ledger();
-    // A compressed file that is cut off between two lines has a fault that belongs to no line, and is not kept by the pack.
+    // A compressed file that is cut off between two lines has a fault that belongs to no line, and is not kept by the
+    // pack.
     assert!(ledger["faulty"] <= answer.ledger["faulty"], "{comparison:?}: {ledger:?} and {:?}", answer.ledger);
     for class in ["tombstone", "future", "type"] {
         assert_eq!(

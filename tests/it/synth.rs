@@ -1,5 +1,5 @@
-//! `outpour synth`: the same bytes on any number of threads, references with the targets of the seed, the requested shares of
-//! updates and deletions, exports that pass a recount of the ledger, and no partial store after a failure.
+//! `outpour synth`: the same bytes on any number of threads, references with the targets of the seed, the requested
+//! shares of updates and deletions, exports that pass a recount of the ledger, and no partial store after a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -104,8 +104,8 @@ fn references_have_the_targets_of_the_seed() {
     assert!((share(deleted.len() as u64) - 0.05).abs() < 0.01, "deletions");
 }
 
-/// In order of arrival the lines of each file ascend in time, except among the rows of one visit, which are seconds apart; the
-/// share of rows after each printed instant is as stated.
+/// In order of arrival the lines of each file ascend in time, except among the rows of one visit, which are seconds
+/// apart; the share of rows after each printed instant is as stated.
 #[test]
 fn arrival_is_by_time_and_the_shares_after_an_instant_hold() {
     let scratch = scratch();

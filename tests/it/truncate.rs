@@ -1,7 +1,7 @@
-//! Store files changed by another process at random moments of an export. After a file is truncated or rewritten in place,
-//! the export ends with exit code 3 and the file's name, or holds what was there before; it never ends by a signal. A
-//! deletion or a replacement by rename changes nothing (CONS-08). By both access kinds, on files of plain, packed and mixed
-//! stores; `OUTPOUR_TEST_CUTS` changes of the plain one.
+//! Store files changed by another process at random moments of an export. After a file is truncated or rewritten in
+//! place, the export ends with exit code 3 and the file's name, or holds what was there before; it never ends by a
+//! signal. A deletion or a replacement by rename changes nothing (CONS-08). By both access kinds, on files of plain,
+//! packed and mixed stores; `OUTPOUR_TEST_CUTS` changes of the plain one.
 
 use crate::fixture::plain_store;
 use crate::random::{Random, knob};
@@ -22,8 +22,8 @@ enum Harm {
     Replace,
 }
 
-/// Runs an export and calls `harm` with `delay` once the plan is written. Exit code, standard error, and time from then to
-/// the end.
+/// Runs an export and calls `harm` with `delay` once the plan is written. Exit code, standard error, and time from then
+/// to the end.
 fn harmed(args: &[&str], out: &Path, harm: impl FnOnce(Duration) + Send, delay: Duration) -> (i32, String, Duration) {
     use std::os::unix::process::ExitStatusExt;
     let mut child = command().args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -139,8 +139,8 @@ fn cut_under_runs(store: &Path, file: &str, cuts: usize, random: &mut Random) {
             Harm::Truncate | Harm::Rewrite if code == 3 => {
                 assert!(stderr.contains(file) && files.is_none(), "{what}");
             }
-            // A frame of a packed file with a wrong hash is damage, whatever was done to the file: the export restarts without
-            // the frame, names it, and holds the rows of all intact frames.
+            // A frame of a packed file with a wrong hash is damage, whatever was done to the file: the export restarts
+            // without the frame, names it, and holds the rows of all intact frames.
             Harm::Truncate | Harm::Rewrite if code == 1 && file.contains(".00001.") => {
                 let files = files.expect("an export with faults is published");
                 let reported = files.iter().filter(|(name, _)| name.starts_with("error/"));

@@ -1,4 +1,5 @@
-//! Around an export: `verify`, `--plan`, `--resume`, `--force`, the lock of the directory, `status.json`, file permissions.
+//! Around an export: `verify`, `--plan`, `--resume`, `--force`, the lock of the directory, `status.json`, file
+//! permissions.
 
 use crate::run::{self, Bounds, Export, command, scratch, snapshot, testdata};
 use serde_json::Value;
@@ -147,8 +148,8 @@ fn force_removes_only_what_the_record_lists() {
     assert_eq!(std::fs::read(out.join("foreign.00001.ndjson")).unwrap(), b"mine, too");
 }
 
-/// If a new export cannot be planned, the old one and its journal stay complete: for an unknown Group, too many faults, an
-/// unreadable store, and a foreign file in the way.
+/// If a new export cannot be planned, the old one and its journal stay complete: for an unknown Group, too many faults,
+/// an unreadable store, and a foreign file in the way.
 #[test]
 fn a_refused_force_leaves_the_old_export_whole() {
     let scratch = scratch();
@@ -336,7 +337,8 @@ fn word(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `verify`, `--plan` and `group check` write nothing, whether the index is missing, up to date, out of date or damaged.
+/// `verify`, `--plan` and `group check` write nothing, whether the index is missing, up to date, out of date or
+/// damaged.
 #[test]
 fn read_only_commands_write_nothing() {
     let scratch = scratch();
@@ -410,8 +412,8 @@ fn a_plan_counts_late_rows() {
     assert_eq!(real.lines()["Patient"], [row("b").trim_end().as_bytes()]);
 }
 
-/// `verify` of an export without a manifest reports how many of its files are finished, for all remains of a killed run or an
-/// incomplete copy.
+/// `verify` of an export without a manifest reports how many of its files are finished, for all remains of a killed run
+/// or an incomplete copy.
 #[test]
 fn verify_reports_an_unfinished_export() {
     let scratch = scratch();
@@ -460,7 +462,8 @@ fn verify_reports_an_unfinished_export() {
     reported(&["incomplete, 0 of an unknown number of files"]);
 }
 
-/// During a replacement `verify` checks the old export; once its manifest is removed, the new one is reported as unfinished.
+/// During a replacement `verify` checks the old export; once its manifest is removed, the new one is reported as
+/// unfinished.
 #[test]
 fn verify_of_an_export_that_is_being_replaced() {
     let scratch = scratch();

@@ -1,9 +1,10 @@
 //! `outpour group import`: makes a Group file a file of the store, by rename.
 //!
 //! The file is read twice: once to check it against the rules before anything is written, and again while it is copied
-//! under a temporary name, because it may have changed meanwhile. The copy is synced before it is renamed, so that a crash
-//! leaves either the old Group or the new one, complete, and at most a file whose name begins with a dot: no reader of a
-//! store takes that in, and the next import of the Group overwrites it. Imports of one Group wait for each other.
+//! under a temporary name, because it may have changed meanwhile. The copy is synced before it is renamed, so that a
+//! crash leaves either the old Group or the new one, complete, and at most a file whose name begins with a dot: no
+//! reader of a store takes that in, and the next import of the Group overwrites it. Imports of one Group wait for each
+//! other.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -75,7 +76,8 @@ fn lock(target: &Path) -> io::Result<(std::path::PathBuf, File)> {
     loop {
         let file = create_private(&temporary)?;
         file.lock()?;
-        // The previous holder of the lock may have renamed or removed the file: then another one, or none, has that name.
+        // The previous holder of the lock may have renamed or removed the file: then another one, or none, has that
+        // name.
         let (locked, named) = (file.metadata()?, std::fs::metadata(&temporary));
         if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
             file.set_len(0)?;
@@ -92,7 +94,8 @@ enum CopyError {
     Read(ExportError),
 }
 
-/// Copies a Group as one line, without the white space between tokens, and syncs the copy. Returns the number of members.
+/// Copies a Group as one line, without the white space between tokens, and syncs the copy. Returns the number of
+/// members.
 ///
 /// # Errors
 /// [`CopyError`] if either file fails, or the file has another id than `id`.

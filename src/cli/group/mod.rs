@@ -1,5 +1,5 @@
-//! `outpour group check`: holds a Group file to rules, counts its members by kind, and resolves them against a store if one
-//! is given. Also the reading of a Group file, shared with `outpour group import`.
+//! `outpour group check`: holds a Group file to rules, counts its members by kind, and resolves them against a store if
+//! one is given. Also the reading of a Group file, shared with `outpour group import`.
 
 pub(crate) mod import;
 
@@ -42,7 +42,7 @@ struct MemberCounts {
     patients: u64,
     /// References to patients by an absolute URL.
     absolute: u64,
-    /// References to Groups.
+    /// References to Groups, of which nested members come.
     groups: u64,
     /// Members without a reference but with an identifier.
     identifiers: u64,
@@ -55,7 +55,7 @@ struct MemberCounts {
 }
 
 impl MemberCounts {
-    /// Adds a member.
+    /// Counts a member under its kind.
     fn count(&mut self, member: &GroupMember<'_>) {
         match member.reference.map(Reference::parse) {
             Some(Some(reference)) if reference.resource_type == ResourceType::PATIENT => {
@@ -76,8 +76,8 @@ fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
     StoreArgs { store: store.to_path_buf(), index_dir, access: AccessArg::Mapped, kernel: None }
 }
 
-/// Reads a Group file and holds it to `rules`; each piece is also passed to `on_piece`. The elements of the Group itself, and
-/// its members by kind.
+/// Reads a Group file and holds it to `rules`; each piece is also passed to `on_piece`. The elements of the Group
+/// itself, and its members by kind.
 ///
 /// # Errors
 /// If the file cannot be read, breaks a rule (all violations at once), or `on_piece` fails.
@@ -139,7 +139,8 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
             request.members = members(args.members);
             request.fhir_bases = args.fhir_base.iter().map(|base| base.trim_end_matches('/').to_string()).collect();
             let cohort = pool(None)?.install(|| -> Result<_, ExportError> {
-                // Read-only: a check writes nothing, and must not be recorded as a snapshot that has seen the store's files.
+                // Read-only: a check writes nothing, and must not be recorded as a snapshot that has seen the store's
+                // files.
                 let (index, _) = store.read_only().index(&crate::progress::Progress::default())?;
                 Cohort::resolve(&crate::index::snapshot::Snapshot::of_latest(index, as_of), &request)
             })?;

@@ -169,8 +169,8 @@ fn what_cannot_be_is_refused() {
     assert_eq!(without_checksum(&serde_json::to_vec(&typed).unwrap(), &id), Ok(typed));
 }
 
-/// Links, pipes, directories and other files named as records are listed as unreadable, neither followed nor waited for.
-/// Temporary files of interrupted writes are removed, and nothing else.
+/// Links, pipes, directories and other files named as records are listed as unreadable, neither followed nor waited
+/// for. Temporary files of interrupted writes are removed, and nothing else.
 #[test]
 fn a_directory_of_records_holds_anything() {
     use std::os::unix::fs::symlink;

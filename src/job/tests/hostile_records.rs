@@ -1,5 +1,5 @@
-//! Records written by another program: with any content, the engine opens, answers, reaps and works on, and touches nothing
-//! outside the job's directory.
+//! Records written by another program: with any content, the engine opens, answers, reaps and works on, and touches
+//! nothing outside the job's directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,7 +61,8 @@ fn tree(root: &Path, job: &str) -> BTreeMap<String, Option<Vec<u8>>> {
     found
 }
 
-/// The engine survives each field of a complete, a queued and a failed record with each hostile value, and without the field.
+/// The engine survives each field of a complete, a queued and a failed record with each hostile value, and without the
+/// field.
 #[test]
 fn a_record_may_say_anything() {
     let world = World::new(40);
@@ -153,8 +154,8 @@ fn a_record_named_as_the_parent_directory_removes_nothing() {
     }
 }
 
-/// Links in place of a job's directory, its output directory or its patient file are not followed, and pipes are not waited
-/// for: the job fails, and the targets of the links are unchanged.
+/// Links in place of a job's directory, its output directory or its patient file are not followed, and pipes are not
+/// waited for: the job fails, and the targets of the links are unchanged.
 #[test]
 fn links_below_the_directory_of_files_are_not_followed() {
     use std::os::unix::fs::symlink;

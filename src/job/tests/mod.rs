@@ -29,7 +29,8 @@ pub(crate) struct World {
     clock: Arc<AtomicI64>,
     /// Number of ids and marks made.
     ids: Arc<AtomicU64>,
-    /// Path of an output file; a directory is put there as soon as the plan of its job is written, to make the write fail.
+    /// Path of an output file; a directory is put there as soon as the plan of its job is written, to make the write
+    /// fail.
     block: Arc<Mutex<Option<PathBuf>>>,
 }
 
@@ -218,8 +219,8 @@ fn a_job_writes_what_an_export_writes() {
     }
 }
 
-/// STATUS-18, KICK-13: an engine stopped at any point of a job is followed by one that finishes it, with the same bytes and
-/// transactionTime.
+/// STATUS-18, KICK-13: an engine stopped at any point of a job is followed by one that finishes it, with the same bytes
+/// and transactionTime.
 #[test]
 fn a_restart_goes_on_with_every_job() {
     let world = World::new(3000);
@@ -302,7 +303,8 @@ fn limits_hold() {
     assert!(!engine.file(&ended(&engine, &ids[0], "a").files[0].id, "ig", "a").unwrap().unwrap().place.is_empty());
 }
 
-/// EXPIRE-01, EXPIRE-03, STATUS-13, FILE-10: a job is kept for its time, then expired, then unknown; also over restarts.
+/// EXPIRE-01, EXPIRE-03, STATUS-13, FILE-10: a job is kept for its time, then expired, then unknown; also over
+/// restarts.
 #[test]
 fn jobs_expire() {
     for restart in [false, true] {
@@ -426,8 +428,8 @@ fn many_jobs_fail_and_the_engine_goes_on() {
     }
 }
 
-/// Foreign entries of the directory of files stay. Records that do not belong to the files are refused (a volume that is
-/// not mounted): by them every job directory would be unknown, and removed.
+/// Foreign entries of the directory of files stay. Records that do not belong to the files are refused (a volume that
+/// is not mounted): by them every job directory would be unknown, and removed.
 #[test]
 fn nothing_of_anybody_else_is_removed() {
     let world = World::new(50);
@@ -459,8 +461,9 @@ fn waiting(world: &World, engine: &JobEngine, kick_off: KickOff) -> (String, std
     (id, lock)
 }
 
-/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: the retry of a failed job keeps its transactionTime and its finished files,
-/// and writes only the others. Other clients and mounts cannot retry it. Counters never go back, not even over a restart.
+/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: the retry of a failed job keeps its transactionTime and its
+/// finished files, and writes only the others. Other clients and mounts cannot retry it. Counters never go back, not
+/// even over a restart.
 #[test]
 fn a_failed_job_is_tried_again() {
     for restart in [false, true] {
@@ -583,8 +586,8 @@ fn a_user_exports_one_record() {
     assert!(files.lines().all(|line| line.contains("Patient/p3")));
 }
 
-/// Jobs kicked off while the store is indexed for the first time end, in whatever order threads take up the work: no thread
-/// waits for a lock that it holds itself.
+/// Jobs kicked off while the store is indexed for the first time end, in whatever order threads take up the work: no
+/// thread waits for a lock that it holds itself.
 #[test]
 fn jobs_end_that_meet_the_first_index() {
     for round in 0..12 {

@@ -58,7 +58,8 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Asserts that it is an OperationOutcome by CORE-03 and CORE-04, with this status and code; its diagnostics, joined.
+    /// Asserts that it is an OperationOutcome by CORE-03 and CORE-04, with this status and code; its diagnostics,
+    /// joined.
     #[track_caller]
     pub(crate) fn outcome(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -94,8 +95,8 @@ impl Client {
         Client { address, paths: Box::leak(paths.into_boxed_slice()), jobs: Box::leak(Box::default()) }
     }
 
-    /// OUTCOME-05: asserts that no header and no OperationOutcome, alone or in a message file, names a flag of the command line,
-    /// a directory of the host, or a job started with other credentials.
+    /// OUTCOME-05: asserts that no header and no OperationOutcome, alone or in a message file, names a flag of the
+    /// command line, a directory of the host, or a job started with other credentials.
     #[track_caller]
     fn check_privacy(&self, requested: &[(&str, &str)], answer: &Answer) {
         let who = requested.iter().filter(|(name, _)| !["Accept", "Prefer", "Content-Type", "Range"].contains(name));

@@ -1,5 +1,5 @@
-//! Authentication and authorization: tokens and client headers of the configuration, access to jobs, files and Groups, the
-//! reload of clients, floods of wrong tokens, and the log.
+//! Authentication and authorization: tokens and client headers of the configuration, access to jobs, files and Groups,
+//! the reload of clients, floods of wrong tokens, and the log.
 
 use std::path::Path;
 use std::time::Duration;
@@ -109,8 +109,8 @@ fn nothing_secret_in(log: &str, credentials: &[&Credential]) {
     );
 }
 
-/// AUTH-23, AUTH-25, AUTH-27, AUTH-28, STATUS-14, FILE-06, DELETE-07, CAP-01, ONEUP-S07: routes that need credentials and
-/// routes that do not, and the responses to missing and wrong credentials.
+/// AUTH-23, AUTH-25, AUTH-27, AUTH-28, STATUS-14, FILE-06, DELETE-07, CAP-01, ONEUP-S07: routes that need credentials
+/// and routes that do not, and the responses to missing and wrong credentials.
 #[test]
 fn nobody_gets_in_without_credentials() {
     let scratch = scratch();
@@ -199,8 +199,8 @@ fn nobody_gets_in_without_credentials() {
     assert!(!log.contains("0000000000000000."), "an id that is not ours is not repeated");
 }
 
-/// AUTH-26, ONEUP-S08, KICK-18, STATUS-14, FILE-06, FILE-07, DELETE-07, GROUP-08, AUTH-24, MANIFEST-03: jobs, files and Groups
-/// belong to one client, and are open to all of its credentials.
+/// AUTH-26, ONEUP-S08, KICK-18, STATUS-14, FILE-06, FILE-07, DELETE-07, GROUP-08, AUTH-24, MANIFEST-03: jobs, files and
+/// Groups belong to one client, and are open to all of its credentials.
 #[test]
 fn clients_do_not_see_each_other() {
     let scratch = scratch();
@@ -259,8 +259,8 @@ fn clients_do_not_see_each_other() {
     nothing_secret_in(&server.log(), &[&first, &fresh, &other, &user]);
 }
 
-/// AUTH-22, NETSMART-E02, STATUS-14, FILE-07: the types of a client bound its exports, and access to its jobs when they change.
-/// AUTH-27, AUTH-28: clients are reloaded while the service runs; a wrong configuration changes nothing.
+/// AUTH-22, NETSMART-E02, STATUS-14, FILE-07: the types of a client bound its exports, and access to its jobs when they
+/// change. AUTH-27, AUTH-28: clients are reloaded while the service runs; a wrong configuration changes nothing.
 #[test]
 fn types_and_reload() {
     let scratch = scratch();
@@ -309,8 +309,8 @@ fn types_and_reload() {
     assert_eq!(server.stop(), Some(0));
 }
 
-/// ONEUP-S01, ONEUP-S07, ONEUP-M09, C-14: the same URL exports the own record for a user, and everything for a client; mounts
-/// for tokens only refuse client headers.
+/// ONEUP-S01, ONEUP-S07, ONEUP-M09, C-14: the same URL exports the own record for a user, and everything for a client;
+/// mounts for tokens only refuse client headers.
 #[test]
 fn one_url_two_populations() {
     let scratch = scratch();
@@ -441,8 +441,8 @@ fn flood(server: &Server, right: &Credential, id: &str) -> Flood {
     Flood { statuses: statuses.into_inner().unwrap(), right: slowest }
 }
 
-/// AUTH-28, CORE-08: if the configuration has no slow hashes, a flood of wrong tokens is refused without one, and does not
-/// delay a right token.
+/// AUTH-28, CORE-08: if the configuration has no slow hashes, a flood of wrong tokens is refused without one, and does
+/// not delay a right token.
 #[test]
 fn a_flood_of_wrong_tokens_costs_little() {
     let scratch = scratch();
@@ -460,8 +460,8 @@ fn a_flood_of_wrong_tokens_costs_little() {
     assert!(!server.log().contains("argon2"), "nothing to warn of");
 }
 
-/// AUTH-28, CORE-08: hashes of earlier versions are still accepted. Wrong tokens are checked against them by two threads with
-/// bounded memory and queue, for which a right token of the current form does not wait.
+/// AUTH-28, CORE-08: hashes of earlier versions are still accepted. Wrong tokens are checked against them by two
+/// threads with bounded memory and queue, for which a right token of the current form does not wait.
 #[test]
 fn hashes_of_earlier_versions() {
     let scratch = scratch();
@@ -494,7 +494,8 @@ fn hashes_of_earlier_versions() {
     nothing_secret_in(&log, &[&right, &token, &by_client]);
 }
 
-/// ONEUP-S08: the command prints the credential on standard output, and the entry for the configuration on standard error.
+/// ONEUP-S08: the command prints the credential on standard output, and the entry for the configuration on standard
+/// error.
 #[test]
 fn credentials_are_made() {
     let token = run(&["credential", "token", "--lifetime", "30d", "--patient", "p1"]);

@@ -5,8 +5,8 @@ use super::server::Server;
 use crate::disk::Tmpfs;
 use crate::run::{scratch, testdata};
 
-/// STATUS-08, DELETE-08, FILE-16: a shard that cannot be written is tried again, then its job fails with a reason. Finished and later
-/// jobs are not affected. Records may be on another volume.
+/// STATUS-08, DELETE-08, FILE-16: a shard that cannot be written is tried again, then its job fails with a reason.
+/// Finished and later jobs are not affected. Records may be on another volume.
 #[test]
 fn a_full_disk_fails_one_job() {
     let scratch = scratch();

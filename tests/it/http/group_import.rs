@@ -6,8 +6,8 @@ use super::job_lifecycle::{accepted, ended, files};
 use super::server::Server;
 use crate::run::{self, scratch};
 
-/// ONEUP-G07, ONEUP-M11, GROUP-07: exports before and after a second import hold the members of the Group at their kick-off,
-/// and a finished export does not change.
+/// ONEUP-G07, ONEUP-M11, GROUP-07: exports before and after a second import hold the members of the Group at their
+/// kick-off, and a finished export does not change.
 #[test]
 fn an_imported_group_is_exported_and_its_changes_too() {
     let scratch = scratch();

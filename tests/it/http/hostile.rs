@@ -26,8 +26,8 @@ pub(super) fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Ans
     Answer::parse(&read)
 }
 
-/// CORE-06, CORE-07, CORE-08, FILE-20, CLIENT-11: oversized and malformed bodies, heads and paths, and connections that stall,
-/// are answered or closed.
+/// CORE-06, CORE-07, CORE-08, FILE-20, CLIENT-11: oversized and malformed bodies, heads and paths, and connections that
+/// stall, are answered or closed.
 #[test]
 fn hostile_requests_are_answered() {
     let scratch = scratch();
@@ -79,7 +79,8 @@ fn hostile_requests_are_answered() {
     lives(&server);
 }
 
-/// DELETE-06, CORE-08: a client that does not read is disconnected; one that reads slowly gets its file, although it is deleted meanwhile.
+/// DELETE-06, CORE-08: a client that does not read is disconnected; one that reads slowly gets its file, although it is
+/// deleted meanwhile.
 #[test]
 fn slow_clients() {
     let scratch = scratch();

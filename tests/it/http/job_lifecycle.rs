@@ -1,4 +1,5 @@
-//! The life of a job over HTTP: kick-off, polls, manifest, files, deletion; and the helpers of other tests for these steps.
+//! The life of a job over HTTP: kick-off, polls, manifest, files, deletion; and the helpers of other tests for these
+//! steps.
 
 use std::path::Path;
 use std::time::Duration;
@@ -58,9 +59,10 @@ pub(super) fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u
         .collect()
 }
 
-/// DIALECT-02, KICK-03, KICK-08, KICK-09, STATUS-01, STATUS-02, STATUS-03, CLIENT-02, STATUS-06, STATUS-07, STATUS-11, STATUS-12, STATUS-19, MANIFEST-02, MANIFEST-04,
-/// MANIFEST-06, MANIFEST-07, MANIFEST-08, MANIFEST-09, MANIFEST-14, MANIFEST-15, FILE-01, FILE-02, FILE-03, FILE-15, FILE-19, DELETE-03, DELETE-04, CLIENT-09,
-/// CLIENT-12: one job from kick-off to deletion.
+/// DIALECT-02, KICK-03, KICK-08, KICK-09, STATUS-01, STATUS-02, STATUS-03, CLIENT-02, STATUS-06, STATUS-07, STATUS-11,
+/// STATUS-12, STATUS-19, MANIFEST-02, MANIFEST-04, MANIFEST-06, MANIFEST-07, MANIFEST-08, MANIFEST-09, MANIFEST-14,
+/// MANIFEST-15, FILE-01, FILE-02, FILE-03, FILE-15, FILE-19, DELETE-03, DELETE-04, CLIENT-09, CLIENT-12: one job from
+/// kick-off to deletion.
 #[test]
 fn from_kick_off_to_deletion() {
     let scratch = scratch();

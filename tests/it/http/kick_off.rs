@@ -23,9 +23,9 @@ fn jobs(directory: &std::path::Path) -> usize {
     entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".json")).count()
 }
 
-/// KICK-10, KICK-11, KICK-17, KICK-19, HDR-01, HDR-02, HDR-03, HDR-07, PARAM-03, PARAM-04, PARAM-08, FMT-02, FMT-03, SINCE-03,
-/// SINCE-09, TYPE-03, TYPE-04, TYPE-07, KICK-16, CORE-03, CORE-04, CORE-06, CORE-07, CLIENT-11, FILE-13: each request gets an OperationOutcome
-/// that names the problem, and makes no job.
+/// KICK-10, KICK-11, KICK-17, KICK-19, HDR-01, HDR-02, HDR-03, HDR-07, PARAM-03, PARAM-04, PARAM-08, FMT-02, FMT-03,
+/// SINCE-03, SINCE-09, TYPE-03, TYPE-04, TYPE-07, KICK-16, CORE-03, CORE-04, CORE-06, CORE-07, CLIENT-11, FILE-13: each
+/// request gets an OperationOutcome that names the problem, and makes no job.
 #[test]
 fn refused_kick_offs() {
     let scratch = scratch();
@@ -110,8 +110,9 @@ fn refused_kick_offs() {
     assert_eq!((active(&server), jobs(scratch.path())), (0, 0), "KICK-10");
 }
 
-/// KICK-01, KICK-02, KICK-04, KICK-14, HDR-04, HDR-05, HDR-06, HDR-11, PARAM-01, PARAM-06, PARAM-07, FMT-01, FMT-04, SINCE-01, TYPE-01,
-/// TYPE-02, TYPE-03, CORE-07, CLIENT-05, CLIENT-06, OUTCOME-04: each request is accepted, and exports what its plain form does.
+/// KICK-01, KICK-02, KICK-04, KICK-14, HDR-04, HDR-05, HDR-06, HDR-11, PARAM-01, PARAM-06, PARAM-07, FMT-01, FMT-04,
+/// SINCE-01, TYPE-01, TYPE-02, TYPE-03, CORE-07, CLIENT-05, CLIENT-06, OUTCOME-04: each request is accepted, and
+/// exports what its plain form does.
 #[test]
 fn accepted_kick_offs() {
     let scratch = scratch();

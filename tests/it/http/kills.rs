@@ -1,5 +1,5 @@
-//! SIGKILL of the service at random moments of kick-off, run, publication, deletion and expiry, each followed by a restart.
-//! Responses after the restart are checked against those before. `OUTPOUR_TEST_KILLS` kills.
+//! SIGKILL of the service at random moments of kick-off, run, publication, deletion and expiry, each followed by a
+//! restart. Responses after the restart are checked against those before. `OUTPOUR_TEST_KILLS` kills.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -120,7 +120,8 @@ impl World {
         }
     }
 
-    /// Retries a job by PUT. Its transactionTime and finished files must not change, whether or not the request is answered.
+    /// Retries a job by PUT. Its transactionTime and finished files must not change, whether or not the request is
+    /// answered.
     fn put(&self, client: &Client, status: &str) {
         let Some(answer) = client.try_ask("PUT", status, &[], b"") else { return };
         match answer.status {
@@ -231,8 +232,8 @@ fn remains(directory: &Path) -> Vec<String> {
     found
 }
 
-/// ONEUP-M05, DIALECT-01, KICK-13, STATUS-12, STATUS-18, FILE-16, EXPIRE-03: over kills no accepted job is lost, no finished file changes,
-/// every listed file can be fetched, and no orphan stays; on every mount, also for retried jobs.
+/// ONEUP-M05, DIALECT-01, KICK-13, STATUS-12, STATUS-18, FILE-16, EXPIRE-03: over kills no accepted job is lost, no
+/// finished file changes, every listed file can be fetched, and no orphan stays; on every mount, also for retried jobs.
 #[test]
 fn a_killed_service_loses_no_job() {
     let kills: usize = std::env::var("OUTPOUR_TEST_KILLS").map_or(200, |kills| kills.parse().unwrap());

@@ -81,7 +81,8 @@ fn foreign_host_names_are_refused() {
     assert!(log.contains("outpour::audit") && log.contains("http.host") && !log.contains("evil"), "{log}");
 }
 
-/// CORE-01: requests that a page of another site makes a browser send (images, forms, scripts) are refused, and start nothing.
+/// CORE-01: requests that a page of another site makes a browser send (images, forms, scripts) are refused, and start
+/// nothing.
 #[test]
 fn cross_site_requests_are_refused() {
     let scratch = scratch();
@@ -119,7 +120,8 @@ fn cross_site_requests_are_refused() {
     assert_eq!(jobs(scratch.path()), 1);
 }
 
-/// CORE-06: a body without a Content-Type, which browsers can send to other sites, is refused; a request without a body is not.
+/// CORE-06: a body without a Content-Type, which browsers can send to other sites, is refused; a request without a body
+/// is not.
 #[test]
 fn bodies_without_a_type() {
     let scratch = scratch();
@@ -159,8 +161,8 @@ fn bodies_without_a_type() {
     assert_eq!(http.ask("POST", "/fhir/Group", &json, GROUP.as_bytes()).status, 201);
 }
 
-/// CORE-05: the host of the public URL and those of the configuration are accepted like this machine's, for all requests of a
-/// job. With authorization any host is accepted.
+/// CORE-05: the host of the public URL and those of the configuration are accepted like this machine's, for all
+/// requests of a job. With authorization any host is accepted.
 #[test]
 fn hosts_of_the_configuration() {
     let directory = scratch();

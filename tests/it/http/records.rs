@@ -1,5 +1,5 @@
-//! Foreign records and files in the data directory: the service starts, names the records that it cannot read, serves only files
-//! of its jobs, and removes only its own files.
+//! Foreign records and files in the data directory: the service starts, names the records that it cannot read, serves
+//! only files of its jobs, and removes only its own files.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -111,8 +111,8 @@ fn foreign_records_are_not_trusted() {
     assert_eq!(std::fs::read_to_string(scratch.path().join("secret")).unwrap(), "secret\n");
 }
 
-/// FILE-11: a link, pipe or directory in place of a file, its directory or the job's directory is answered 500 at once, and the
-/// target of the link is not sent; a link to the data directory itself is followed.
+/// FILE-11: a link, pipe or directory in place of a file, its directory or the job's directory is answered 500 at once,
+/// and the target of the link is not sent; a link to the data directory itself is followed.
 #[test]
 fn links_in_the_data_directory_are_not_followed() {
     let scratch = scratch();

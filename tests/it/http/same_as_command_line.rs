@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::job_lifecycle::{accepted, bundled, ended, files};
 use crate::run::{run, scratch, testdata};
 
-/// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: files are equal at each level, with and without `_since`, in each compression.
+/// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: files are equal at each level, with and without `_since`, in each
+/// compression.
 #[test]
 fn the_command_line_and_http_write_the_same_files() {
     for (compression, threads) in [("none", "1"), ("gzip", "2"), ("zstd", "2")] {

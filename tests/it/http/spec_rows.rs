@@ -1,5 +1,5 @@
-//! Rows of the specification that need a running service: time windows and types, faults, limits, expiry, Groups, downloads,
-//! long manifests, metadata.
+//! Rows of the specification that need a running service: time windows and types, faults, limits, expiry, Groups,
+//! downloads, long manifests, metadata.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -64,7 +64,8 @@ fn observation(id: &str, place: &str) -> String {
     )
 }
 
-/// SINCE-02, SINCE-06, SINCE-08, SINCE-10, TYPE-01, TYPE-06, FILE-17, CONS-04, CONS-07: rows exported for `_since`, `_until` and `_type`.
+/// SINCE-02, SINCE-06, SINCE-08, SINCE-10, TYPE-01, TYPE-06, FILE-17, CONS-04, CONS-07: rows exported for `_since`,
+/// `_until` and `_type`.
 #[test]
 fn time_windows_and_types() {
     let scratch = scratch();
@@ -134,7 +135,8 @@ mod chrono {
     }
 }
 
-/// STATUS-08, STATUS-10, CONS-10, OUTCOME-01, OUTCOME-02, OUTCOME-03, OUTCOME-05, MANIFEST-09: a faulty line is reported; too many fail the job.
+/// STATUS-08, STATUS-10, CONS-10, OUTCOME-01, OUTCOME-02, OUTCOME-03, OUTCOME-05, MANIFEST-09: a faulty line is
+/// reported; too many fail the job.
 #[test]
 fn faults() {
     let secret =
@@ -199,7 +201,8 @@ fn limits_and_polls() {
     assert_eq!(ended(&client, &third).status, 200);
 }
 
-/// STATUS-13, EXPIRE-01, EXPIRE-03, FILE-10, FILE-11: jobs expire and are forgotten in time; a full disk refuses kick-offs.
+/// STATUS-13, EXPIRE-01, EXPIRE-03, FILE-10, FILE-11: jobs expire and are forgotten in time; a full disk refuses
+/// kick-offs.
 #[test]
 fn expiry_and_full_disk() {
     let scratch = scratch();
@@ -224,8 +227,8 @@ fn expiry_and_full_disk() {
     server.fhir("Group/g/$export").outcome(507, "too-costly");
 }
 
-/// GROUP-01, GROUP-05, GROUP-09, GROUP-10, KICK-16, STATUS-09: Groups of the store and of the service are found alike; for a Group that
-/// is not indexed yet, the kick-off waits.
+/// GROUP-01, GROUP-05, GROUP-09, GROUP-10, KICK-16, STATUS-09: Groups of the store and of the service are found alike;
+/// for a Group that is not indexed yet, the kick-off waits.
 #[test]
 fn groups() {
     let scratch = scratch();
@@ -342,7 +345,8 @@ fn a_long_manifest() {
     assert!(listed.iter().step_by(97).all(|(_, path, _)| client.get(path).status == 200));
 }
 
-/// CAP-01, CAP-05, CAP-13, CLIENT-04: the capability statement, requested without headers; every type and parameter in it is accepted.
+/// CAP-01, CAP-05, CAP-13, CLIENT-04: the capability statement, requested without headers; every type and parameter in
+/// it is accepted.
 #[test]
 fn metadata() {
     let scratch = scratch();

@@ -108,8 +108,8 @@ fn export_with(base: &str, get: impl Fn(&str) -> Option<Answer>) -> Option<Vec<(
     )
 }
 
-/// CORE-01, CORE-05, CORE-09: a job over TLS, by HTTP/1.1 and HTTP/2, has the same files as without TLS; advertised URLs are
-/// https.
+/// CORE-01, CORE-05, CORE-09: a job over TLS, by HTTP/1.1 and HTTP/2, has the same files as without TLS; advertised
+/// URLs are https.
 #[test]
 fn a_job_over_tls_gives_the_same_bytes() {
     let (scratch, plain) = (scratch(), scratch());
@@ -158,8 +158,8 @@ fn hosts_over_tls() {
     }
 }
 
-/// A certificate replaced while the service runs is used, at once after SIGHUP and after a while without; an unusable one is
-/// reported once.
+/// A certificate replaced while the service runs is used, at once after SIGHUP and after a while without; an unusable
+/// one is reported once.
 #[test]
 fn certificates_are_replaced() {
     let scratch = scratch();
@@ -213,8 +213,8 @@ fn unusable_certificates_stop_the_start() {
     assert!(log.contains("tls.key key.pem") && log.contains("not the key of the certificate in cert.pem"), "{log}");
 }
 
-/// CORE-01, CORE-05: a trusted proxy determines the address of the client and whether the request came by https, and nothing
-/// else; headers of other senders are ignored.
+/// CORE-01, CORE-05: a trusted proxy determines the address of the client and whether the request came by https, and
+/// nothing else; headers of other senders are ignored.
 #[test]
 fn proxies() {
     for trusted in [true, false] {

@@ -1,5 +1,5 @@
-//! The cohort of a request: the members of a Group (nested, by identifier, active or merely listed), a list of patients,
-//! all patients, or the whole store.
+//! The cohort of a request: the members of a Group (nested, by identifier, active or merely listed), a list of
+//! patients, all patients, or the whole store.
 
 use super::instant::{self, Instant};
 use super::store::Store;

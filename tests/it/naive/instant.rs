@@ -1,5 +1,5 @@
-//! Instants of the naive oracle: the R4 grammar spelled out, with whole seconds and the fraction's digits as text. Shares
-//! nothing with `src/fhir/instant.rs`.
+//! Instants of the naive oracle: the R4 grammar spelled out, with whole seconds and the fraction's digits as text.
+//! Shares nothing with `src/fhir/instant.rs`.
 
 /// Seconds since 1970-01-01T00:00:00Z, and the fraction digits without trailing zeros. The derived order is the order
 /// in time, because digit strings without trailing zeros compare bytewise as fractions do.
@@ -9,7 +9,8 @@ pub(crate) struct Instant {
     pub fraction: String,
 }
 
-/// Parses an R4 `instant`; `None` if the text is none. A leap second is the first second of the next minute (reading 1).
+/// Parses an R4 `instant`; `None` if the text is none. A leap second is the first second of the next minute (reading
+/// 1).
 pub(crate) fn parse(text: &str) -> Option<Instant> {
     let bytes = text.as_bytes();
     if !text.is_ascii() || bytes.len() < 20 {
@@ -59,8 +60,8 @@ pub(crate) fn parse(text: &str) -> Option<Instant> {
     Some(Instant { seconds, fraction })
 }
 
-/// The first instant of a partial date (`YYYY`, `YYYY-MM`, `YYYY-MM-DD`, or a date with time), and the first one after it.
-/// Without an offset it is taken as UTC.
+/// The first instant of a partial date (`YYYY`, `YYYY-MM`, `YYYY-MM-DD`, or a date with time), and the first one after
+/// it. Without an offset it is taken as UTC.
 pub(crate) fn span(text: &str) -> Option<(Instant, Instant)> {
     let instant = |text: &str| parse(text);
     match text.len() {

@@ -1,7 +1,7 @@
 //! One line of a store as the naive oracle reads it: blank, faulty, a list of deletions, or a resource.
 //!
-//! serde_json parses; a visitor keeps only the parts that decide, and refuses those that are given twice (reading 8). The
-//! bytes of the line are kept beside what was read.
+//! serde_json parses; a visitor keeps only the parts that decide, and refuses those that are given twice (reading 8).
+//! The bytes of the line are kept beside what was read.
 
 use super::instant::{self, Instant};
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -168,8 +168,8 @@ fn wants(resource_type: &str) -> Want {
     top
 }
 
-/// Replaces lone surrogate escapes, which RFC 8259 allows but serde_json refuses in strings that it returns, by U+FFFD. That
-/// is as illegal as the original in every text that decides anything.
+/// Replaces lone surrogate escapes, which RFC 8259 allows but serde_json refuses in strings that it returns, by U+FFFD.
+/// That is as illegal as the original in every text that decides anything.
 fn without_lone_surrogates(text: &str) -> String {
     let mut out = text.as_bytes().to_vec();
     let unit = |out: &[u8], position: usize| {

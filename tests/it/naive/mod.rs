@@ -1,8 +1,8 @@
 //! The naive oracle: a whole export in obvious code, without index or columns. It parses every line with serde_json and
 //! answers two questions for each: is it current, and is it of the cohort. The binary must write what it answers.
 //!
-//! It follows the readings of `src/docs/readings.md` and shares no code with the program. It is slow on purpose, and reads
-//! the store once for many requests (`Store::read`, then `export`).
+//! It follows the readings of `src/docs/readings.md` and shares no code with the program. It is slow on purpose, and
+//! reads the store once for many requests (`Store::read`, then `export`).
 
 pub(crate) mod cohort;
 pub(crate) mod instant;
@@ -127,8 +127,8 @@ pub(crate) fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
     files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect()
 }
 
-/// The lines first seen between two states of a store: those of new and of replaced files, and those of a plain file after
-/// its last newline in the first state.
+/// The lines first seen between two states of a store: those of new and of replaced files, and those of a plain file
+/// after its last newline in the first state.
 pub(crate) fn late_lines(
     store: &Store,
     before: &BTreeMap<String, Vec<u8>>,
@@ -225,8 +225,8 @@ fn joined_later(store: &Store, request: &Request, cohort: &Cohort, index: usize,
         && !view::belongs(store, cohort, index, &|name, id| known_at(store, request, name, id, since))
 }
 
-/// The current row of `Type/id` at `since`, as an export then saw it. `None` if files may have been replaced since, and a line
-/// of that age about it was first seen later: the line that the export then saw may be gone.
+/// The current row of `Type/id` at `since`, as an export then saw it. `None` if files may have been replaced since, and
+/// a line of that age about it was first seen later: the line that the export then saw may be gone.
 fn known_at(store: &Store, request: &Request, name: &str, id: &str, since: &Instant) -> Option<usize> {
     let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
     let late = |index: usize| is_late(store, request, index);

@@ -1,4 +1,5 @@
-//! The two questions of the naive oracle: which version of a resource is current at an instant, and is it of the cohort.
+//! The two questions of the naive oracle: which version of a resource is current at an instant, and is it of the
+//! cohort.
 
 use super::cohort::Cohort;
 use super::instant::Instant;
@@ -24,7 +25,8 @@ pub(crate) fn last_version(store: &Store, entity: &Entity, instant: &Instant, kn
     entity.versions.iter().copied().filter(visible).max_by_key(|index| (store.row(*index).age(), *index))
 }
 
-/// The tombstones at an instant that are later than the latest version. A tombstone dated as the version is older than it.
+/// The tombstones at an instant that are later than the latest version. A tombstone dated as the version is older than
+/// it.
 pub(crate) fn last_tombstones<'a>(
     store: &'a Store,
     entity: &'a Entity,
@@ -70,8 +72,8 @@ pub(crate) fn state(store: &Store, index: usize, instant: &Instant) -> State {
 /// The row that a `Type/id` resolves to, for an observer at some instant who has seen some lines.
 pub(crate) type Resolve<'a> = &'a dyn Fn(&str, &str) -> Option<usize>;
 
-/// Whether a version is in a compartment of the cohort. A Provenance is in the compartments of the last version of each of
-/// its targets, deleted or not (COMP-08: a reader of a record learns of its history); a Group is in none (COMP-09).
+/// Whether a version is in a compartment of the cohort. A Provenance is in the compartments of the last version of each
+/// of its targets, deleted or not (COMP-08: a reader of a record learns of its history); a Group is in none (COMP-09).
 pub(crate) fn belongs(store: &Store, cohort: &Cohort, index: usize, resolve: Resolve) -> bool {
     let mut seen = BTreeSet::new();
     let mut waiting = vec![index];

@@ -1,4 +1,5 @@
-//! Clients bound to Groups, types or one patient: the reach of the Groups that they write, and what responses reveal to them.
+//! Clients bound to Groups, types or one patient: the reach of the Groups that they write, and what responses reveal to
+//! them.
 
 use std::path::Path;
 
@@ -81,9 +82,9 @@ fn serve(directory: &Path, clients: &str) -> Server {
     server
 }
 
-/// GROUP-03: a Group written by a bound client reaches only Groups that the client may see and patients of these, by the
-/// current configuration, for every client and mount that exports it; one written by an unrestricted client reaches all.
-/// Hidden members are reported like unknown ones.
+/// GROUP-03: a Group written by a bound client reaches only Groups that the client may see and patients of these, by
+/// the current configuration, for every client and mount that exports it; one written by an unrestricted client reaches
+/// all. Hidden members are reported like unknown ones.
 #[test]
 fn a_bound_writer_reaches_no_more_than_it_sees() {
     let scratch = scratch();
@@ -134,7 +135,8 @@ fn a_bound_writer_reaches_no_more_than_it_sees() {
     assert_eq!(export(&http, &full, "/fhir/Group/own1/$export").0, [""; 0], "its writer is no client any more");
     server.kill();
 
-    // A version without a recorded writer reaches no Groups, with advice, and the patients that its possible writers may list.
+    // A version without a recorded writer reaches no Groups, with advice, and the patients that its possible writers
+    // may list.
     let file = scratch.path().join("data/groups/own1.ndjson");
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.lines().count() == 2 && text.contains("bound"), "{text}");
@@ -171,8 +173,8 @@ fn a_writer_of_empty_groups_is_refused_at_start() {
     assert!(said.contains("patients = \"any\" counts only"), "{said}");
 }
 
-/// OUTCOME-05, CONS-10, readings 10 and 24: a client bound to Groups or types gets no file name, fault, base URL or ledger line that
-/// is not of its cohort and types; an unrestricted client and the log get them.
+/// OUTCOME-05, CONS-10, readings 10 and 24: a client bound to Groups or types gets no file name, fault, base URL or
+/// ledger line that is not of its cohort and types; an unrestricted client and the log get them.
 #[test]
 fn a_bound_client_sees_only_its_own_issues() {
     let scratch = scratch();
@@ -232,8 +234,8 @@ fn a_bound_client_sees_only_its_own_issues() {
     assert!(log.contains("secret-name.ndjson: line 10") && log.contains("https://secret.example"), "{log}");
 }
 
-/// GROUP-10, COHORT-03, reading 22: a Group with a modifier is not stored (422) and not exported (400), on every mount, nested or
-/// not, but read and found. A refusal reveals no hidden Group to a bound client.
+/// GROUP-10, COHORT-03, reading 22: a Group with a modifier is not stored (422) and not exported (400), on every mount,
+/// nested or not, but read and found. A refusal reveals no hidden Group to a bound client.
 #[test]
 fn groups_with_modifiers() {
     let scratch = scratch();
@@ -285,8 +287,8 @@ fn kick_off_refused(http: &Client, who: &Credential, target: &str) -> String {
     who.ask(http, "GET", target, &headers).outcome(400, "not-supported")
 }
 
-/// OUTCOME-05: messages about a Group made by HTTP, or about a user's record, name the Group and the request, but no file of the
-/// host and no job.
+/// OUTCOME-05: messages about a Group made by HTTP, or about a user's record, name the Group and the request, but no
+/// file of the host and no job.
 #[test]
 fn messages_name_groups_not_files() {
     let scratch = scratch();
@@ -306,8 +308,8 @@ fn messages_name_groups_not_files() {
     assert!(text.contains("the request lists Patient/nobody, "), "{text}");
 }
 
-/// GROUP-01, GROUP-03, reading 23: a Group of the store that was changed or deleted by HTTP counts as absent for Groups that list
-/// it, and its row is not exported: patients removed from it are not exported through it.
+/// GROUP-01, GROUP-03, reading 23: a Group of the store that was changed or deleted by HTTP counts as absent for Groups
+/// that list it, and its row is not exported: patients removed from it are not exported through it.
 #[test]
 fn replaced_store_groups_are_not_followed() {
     let scratch = scratch();
@@ -335,7 +337,8 @@ fn replaced_store_groups_are_not_followed() {
     assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a"]);
 }
 
-/// AUTH-28, GROUP-03: no Group written by a bound client can keep the service from reloading a configuration, or from starting.
+/// AUTH-28, GROUP-03: no Group written by a bound client can keep the service from reloading a configuration, or from
+/// starting.
 #[test]
 fn a_bound_client_does_not_stop_a_configuration() {
     let scratch = scratch();
@@ -363,7 +366,8 @@ fn a_bound_client_does_not_stop_a_configuration() {
     serve(scratch.path(), &both).kill();
 }
 
-/// STATUS-14, FILE-07: a client that loses a level or a Group loses access to the status and files of its jobs for them.
+/// STATUS-14, FILE-07: a client that loses a level or a Group loses access to the status and files of its jobs for
+/// them.
 #[test]
 fn jobs_need_the_permission_to_export() {
     let scratch = scratch();
@@ -388,8 +392,8 @@ fn jobs_need_the_permission_to_export() {
     }
 }
 
-/// GROUP-10, reading 22: a Group with a modifier that the export does not reach forbids nothing on any mount; a hidden one is not
-/// named to a bound client.
+/// GROUP-10, reading 22: a Group with a modifier that the export does not reach forbids nothing on any mount; a hidden
+/// one is not named to a bound client.
 #[test]
 fn only_reachable_modifiers_count() {
     let scratch = scratch();

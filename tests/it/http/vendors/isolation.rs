@@ -1,4 +1,5 @@
-//! Isolation of clients, users and tenants: the response to every principal at every URL of every other, on every mount.
+//! Isolation of clients, users and tenants: the response to every principal at every URL of every other, on every
+//! mount.
 
 use std::collections::BTreeMap;
 
@@ -40,8 +41,9 @@ fn make(client: &Client, owner: &'static str, who: &Credential, mount: &'static 
     OwnedJob { owner, mount, paths, content, ledger }
 }
 
-/// DIALECT-01, DIALECT-05, STATUS-15, FILE-06, ONEUP-M01, ONEUP-S01, ONEUP-S17, ONEUP-M18: a job and its files are served to their
-/// client on their mount only. Others get 404 within a tenant, 403 with a token of another tenant, 401 without credentials.
+/// DIALECT-01, DIALECT-05, STATUS-15, FILE-06, ONEUP-M01, ONEUP-S01, ONEUP-S17, ONEUP-M18: a job and its files are
+/// served to their client on their mount only. Others get 404 within a tenant, 403 with a token of another tenant, 401
+/// without credentials.
 #[test]
 fn jobs_and_files_are_seen_by_their_owner_only() {
     let world = World::new("");
@@ -145,8 +147,8 @@ fn dashes(name: &str) -> String {
     }
 }
 
-/// KICK-16, NETSMART-E04, GROUP-08: responses about hidden Groups equal those about unknown Groups, for every request on every
-/// mount, in words and headers; ONEUP-M01: a Group of the same id in another tenant is another Group.
+/// KICK-16, NETSMART-E04, GROUP-08: responses about hidden Groups equal those about unknown Groups, for every request
+/// on every mount, in words and headers; ONEUP-M01: a Group of the same id in another tenant is another Group.
 #[test]
 fn hidden_groups_look_unknown() {
     let world = World::new("");
@@ -174,8 +176,8 @@ fn hidden_groups_look_unknown() {
     world.full.ask(&client, "GET", &format!("{MTE}/Group/other-group/$export"), &HEADERS).outcome(404, "not-found");
 }
 
-/// KICK-16: a kick-off for a hidden Group does the same work as one for an unknown Group, so that times do not reveal it. Asserted
-/// by the waits: while bytes are not indexed yet, both wait for the index.
+/// KICK-16: a kick-off for a hidden Group does the same work as one for an unknown Group, so that times do not reveal
+/// it. Asserted by the waits: while bytes are not indexed yet, both wait for the index.
 #[test]
 fn hidden_groups_take_as_long() {
     let world = World::new("[jobs]\ngroup_wait_milliseconds = 400\n");
@@ -193,8 +195,8 @@ fn hidden_groups_take_as_long() {
     }
 }
 
-/// DIALECT-05: exports of a Group by one client have the same resources on every mount under the same policies, and on the command
-/// line.
+/// DIALECT-05: exports of a Group by one client have the same resources on every mount under the same policies, and on
+/// the command line.
 #[test]
 fn every_mount_gives_the_same() {
     let listed = "[ig]\nmembers = 'listed'\n[netsmart]\nmembers = 'listed'\n";

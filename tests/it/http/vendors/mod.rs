@@ -1,4 +1,5 @@
-//! Tests of the vendors' mounts against the vendors' documents, on one service with two tenants and clients of every kind.
+//! Tests of the vendors' mounts against the vendors' documents, on one service with two tenants and clients of every
+//! kind.
 
 mod bound;
 mod isolation;
@@ -25,8 +26,9 @@ pub(super) const MTE: &str = "/v1/ExampleCompany/bulk-export/bulk-data/r4";
 /// The same mount for the tenant outside `[[tenants]]`.
 pub(super) const MTE_DEFAULT: &str = "/v1/default/bulk-export/bulk-data/r4";
 
-/// A service and the credentials of its clients. The first tenant has patients 123 and 124 in `example-group`, 124 inactive, and 999 in
-/// `other-group`; `nested` lists `example-group`; the second one 777 in a Group that is named like the first's.
+/// A service and the credentials of its clients. The first tenant has patients 123 and 124 in `example-group`, 124
+/// inactive, and 999 in `other-group`; `nested` lists `example-group`; the second one 777 in a Group that is named like
+/// the first's.
 pub(super) struct World {
     pub scratch: tempfile::TempDir,
     pub server: Server,
@@ -172,7 +174,8 @@ pub(super) fn ended(client: &Client, who: &Credential, status: &str) -> Answer {
     panic!("the job did not end");
 }
 
-/// `Type/id` of every resource in the files of a manifest or list of files, sorted. Asserts that each file has one type.
+/// `Type/id` of every resource in the files of a manifest or list of files, sorted. Asserts that each file has one
+/// type.
 #[track_caller]
 pub(super) fn resources(client: &Client, who: &Credential, manifest: &Value) -> Vec<String> {
     let mut found = Vec::new();

@@ -13,8 +13,8 @@ fn at_once(world: &World, who: &Credential, method: &str, target: &str) -> Value
     answer.json()
 }
 
-/// ONEUP-M02, ONEUP-M03, ONEUP-M06, ONEUP-M08, ONEUP-M10, ONEUP-M13, ONEUP-M14, ONEUP-M15, ONEUP-M17, ONEUP-M18, C-08: the requests of the
-/// page, verbatim, are answered with the list of files.
+/// ONEUP-M02, ONEUP-M03, ONEUP-M06, ONEUP-M08, ONEUP-M10, ONEUP-M13, ONEUP-M14, ONEUP-M15, ONEUP-M17, ONEUP-M18, C-08:
+/// the requests of the page, verbatim, are answered with the list of files.
 #[test]
 fn the_list_of_files() {
     let world = World::new("[files]\nmax_resources = 1\n");
@@ -78,7 +78,8 @@ fn three_ways_to_be_answered() {
     assert_eq!(ended(&client, who, &status).json()["status"], "Successful");
 }
 
-/// ONEUP-M04, ONEUP-M05, C-02: POST and DELETE are refused before any other check, and PUT everywhere except at the URL of a job.
+/// ONEUP-M04, ONEUP-M05, C-02: POST and DELETE are refused before any other check, and PUT everywhere except at the URL
+/// of a job.
 #[test]
 fn methods() {
     let world = World::new("");
@@ -142,7 +143,8 @@ fn types() {
     assert_eq!(exported(&client, who, &format!("{MTE}/$export?_type=PATIENT")), ["Patient/777"]);
 }
 
-/// ONEUP-M09, ONEUP-M15, C-14: only tokens are accepted, ONEUP-M01: and only those of the tenant in the path, which must exist.
+/// ONEUP-M09, ONEUP-M15, C-14: only tokens are accepted, ONEUP-M01: and only those of the tenant in the path, which
+/// must exist.
 #[test]
 fn tokens_of_the_tenant_only() {
     let world = World::new("");
@@ -161,7 +163,8 @@ fn tokens_of_the_tenant_only() {
     assert_eq!(exported(&client, &world.stranger, &format!("{MTE}/Patient")), ["Patient/777"]);
 }
 
-/// ONEUP-M12: a Group must exist before its export; ONEUP-M16: it is read and searched at the same base URL; ONEUP-M11: the next export has its changes.
+/// ONEUP-M12: a Group must exist before its export; ONEUP-M16: it is read and searched at the same base URL; ONEUP-M11:
+/// the next export has its changes.
 #[test]
 fn groups() {
     let world = World::new("");

@@ -8,8 +8,8 @@ use super::{NETSMART, World, ended, exported, keys, kick_off, resources};
 const HEADERS: [(&str, &str); 2] = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
 
 /// NETSMART-G01, NETSMART-G02, NETSMART-G04, NETSMART-G05, NETSMART-G06, NETSMART-G07, NETSMART-G08, NETSMART-E03,
-/// NETSMART-E06, NETSMART-E07, NETSMART-E08, NETSMART-E09, NETSMART-E12, C-09, C-20: the steps of the page, with both forms of
-/// the polling URL.
+/// NETSMART-E06, NETSMART-E07, NETSMART-E08, NETSMART-E09, NETSMART-E12, C-09, C-20: the steps of the page, with both
+/// forms of the polling URL.
 #[test]
 fn from_metadata_to_files() {
     let world = World::new("");
@@ -62,8 +62,8 @@ fn from_metadata_to_files() {
     }
 }
 
-/// NETSMART-E09, C-20: while a job runs, both headers state the time of the next poll; NETSMART-E10: it can be cancelled by either
-/// form of its URL.
+/// NETSMART-E09, C-20: while a job runs, both headers state the time of the next poll; NETSMART-E10: it can be
+/// cancelled by either form of its URL.
 #[test]
 fn under_way_and_cancelled() {
     let world = World::new("");
@@ -91,8 +91,8 @@ fn under_way_and_cancelled() {
     who.get(&client, &format!("{NETSMART}/$export-poll-status?_id=..%2f")).outcome(404, "not-found");
 }
 
-/// NETSMART-G04, NETSMART-G11, NETSMART-E01, NETSMART-E02: each parameter alone, and all together; C-10: members by the rules of
-/// R4.
+/// NETSMART-G04, NETSMART-G11, NETSMART-E01, NETSMART-E02: each parameter alone, and all together; C-10: members by the
+/// rules of R4.
 #[test]
 fn parameters() {
     let world = World::new("");
@@ -124,7 +124,8 @@ fn parameters() {
     refused("?_until=2024-01-01T00:00:00Z", "not-supported");
 }
 
-/// NETSMART-E04: unknown and hidden Groups get the same response; NETSMART-E05, C-15: unknown types, and types outside the compartment.
+/// NETSMART-E04: unknown and hidden Groups get the same response; NETSMART-E05, C-15: unknown types, and types outside
+/// the compartment.
 #[test]
 fn refusals() {
     let world = World::new("");
@@ -218,8 +219,8 @@ fn request_ids() {
     assert_eq!(ask("/fhir", "my-request-1"), ("my-request-1".to_string(), None), "elsewhere any plain name will do");
 }
 
-/// NETSMART-G09: the configuration sets the host in advertised URLs. DIALECT-06: with `strict_dialect` only the fields of the pages are sent,
-/// and C-09: the other body.
+/// NETSMART-G09: the configuration sets the host in advertised URLs. DIALECT-06: with `strict_dialect` only the fields
+/// of the pages are sent, and C-09: the other body.
 #[test]
 fn strict_dialect_and_public_url() {
     let strict = "public_url = 'https://fhirtest.netsmartcloud.com'\n[netsmart]\nstrict_dialect = true\naccepted_body = 'request'\n";

@@ -21,8 +21,8 @@ fn ended(client: &Client, status: &str) -> Answer {
     panic!("the job did not end");
 }
 
-/// ONEUP-M05, ONEUP-M10, ONEUP-S13, ONEUP-S15, C-03: after PUT a failed job writes its missing files, with the same transactionTime; finished
-/// files stay. A job that has not failed is answered 409, one of another mount 404.
+/// ONEUP-M05, ONEUP-M10, ONEUP-S13, ONEUP-S15, C-03: after PUT a failed job writes its missing files, with the same
+/// transactionTime; finished files stay. A job that has not failed is answered 409, one of another mount 404.
 #[test]
 fn a_failed_job_is_retried_by_put() {
     let scratch = scratch();

@@ -30,8 +30,9 @@ fn check(status: &Value) {
     }
 }
 
-/// ONEUP-S09, ONEUP-S10, ONEUP-S11, ONEUP-S12, ONEUP-S13, ONEUP-S14, ONEUP-S15, ONEUP-S16, ONEUP-S17, ONEUP-S18, ONEUP-S20, ONEUP-S21, ONEUP-S22, ONEUP-S24,
-/// ONEUP-S25, ONEUP-G01, C-06, C-07: the steps of the page, with no headers but credentials.
+/// ONEUP-S09, ONEUP-S10, ONEUP-S11, ONEUP-S12, ONEUP-S13, ONEUP-S14, ONEUP-S15, ONEUP-S16, ONEUP-S17, ONEUP-S18,
+/// ONEUP-S20, ONEUP-S21, ONEUP-S22, ONEUP-S24, ONEUP-S25, ONEUP-G01, C-06, C-07: the steps of the page, with no headers
+/// but credentials.
 #[test]
 fn from_kick_off_to_files() {
     let world = World::new("[files]\nmax_resources = 2\n");
@@ -84,8 +85,8 @@ fn from_kick_off_to_files() {
     client.get(&format!("{STE}/$export")).outcome(401, "login");
 }
 
-/// ONEUP-S01: a user exports the own record at the same URL; ONEUP-S02: an exported Group must exist; ONEUP-G05, C-10: all listed members count,
-/// regardless of `period` and `inactive`.
+/// ONEUP-S01: a user exports the own record at the same URL; ONEUP-S02: an exported Group must exist; ONEUP-G05, C-10:
+/// all listed members count, regardless of `period` and `inactive`.
 #[test]
 fn populations() {
     let world = World::new("");
@@ -124,7 +125,8 @@ fn parameters() {
     }
 }
 
-/// ONEUP-S08, C-13: after a token expires during a job, a new one of the same client has access to it; client headers do not expire.
+/// ONEUP-S08, C-13: after a token expires during a job, a new one of the same client has access to it; client headers
+/// do not expire.
 #[test]
 fn tokens_lapse_and_jobs_go_on() {
     let world = World::new("");
@@ -182,8 +184,8 @@ fn strict_dialect() {
     assert!(done["output"].as_array().unwrap().iter().all(|item| keys(item) == ["type", "file"]));
 }
 
-/// ONEUP-G02, ONEUP-G03, ONEUP-G06, ONEUP-G07: Groups are made by POST only if that is enabled, and by 1upHealth's rules; ONEUP-G08:
-/// these rules do not hold on the IG's mount.
+/// ONEUP-G02, ONEUP-G03, ONEUP-G06, ONEUP-G07: Groups are made by POST only if that is enabled, and by 1upHealth's
+/// rules; ONEUP-G08: these rules do not hold on the IG's mount.
 #[test]
 fn groups_are_made() {
     let world = World::new("");
