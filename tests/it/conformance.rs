@@ -56,7 +56,7 @@ const NOT_HERE: &[(&str, &str)] = &[
 /// A test that cites a row: name of the function, and path of its file.
 struct Cited {
     test: String,
-    place: String,
+    file: String,
 }
 
 /// Adds the Rust files below a directory, without this one, sorted by path.
@@ -94,14 +94,14 @@ fn ids(text: &str) -> Vec<String> {
 }
 
 /// Adds the tests of a file under the rows that they cite. A range such as `STATUS-01…03` cites each row in it.
-fn tests(place: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
+fn tests(file: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
     let lines: Vec<&str> = text.lines().collect();
     for (offset, line) in lines.iter().enumerate() {
         let attribute = line.trim();
         if !matches!(attribute, "#[test]" | "#[tokio::test]") && !attribute.starts_with("#[tokio::test(") {
             continue;
         }
-        assert!(!lines[offset + 1].contains("#[ignore"), "{place}:{offset} is ignored");
+        assert!(!lines[offset + 1].contains("#[ignore"), "{file}:{offset} is ignored");
         let above = lines[..offset].iter().rev().take_while(|line| line.trim_start().starts_with("///"));
         let indent = line.len() - line.trim_start().len();
         let closing = format!("{}}}", " ".repeat(indent));
@@ -117,19 +117,19 @@ fn tests(place: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
                 let (table, number) = first.rsplit_once('-').unwrap();
                 let letter = number.trim_end_matches(|c: char| c.is_ascii_digit());
                 for number in number[letter.len()..].parse::<u32>().unwrap()..=last {
-                    cite(cited, format!("{table}-{letter}{number:02}"), name, place);
+                    cite(cited, format!("{table}-{letter}{number:02}"), name, file);
                 }
             }
         }
-        ids(&text).into_iter().for_each(|id| cite(cited, id, name, place));
+        ids(&text).into_iter().for_each(|id| cite(cited, id, name, file));
     }
 }
 
 /// Adds a test under a row, once.
-fn cite(cited: &mut BTreeMap<String, Vec<Cited>>, id: String, test: &str, place: &str) {
+fn cite(cited: &mut BTreeMap<String, Vec<Cited>>, id: String, test: &str, file: &str) {
     let list = cited.entry(id).or_default();
-    if !list.iter().any(|known| known.test == test && known.place == place) {
-        list.push(Cited { test: test.to_string(), place: place.to_string() });
+    if !list.iter().any(|known| known.test == test && known.file == file) {
+        list.push(Cited { test: test.to_string(), file: file.to_string() });
     }
 }
 
@@ -142,8 +142,8 @@ fn every_row_is_tested_or_has_a_reason() {
     sources(&home.join("tests"), &mut paths);
     let mut cited = BTreeMap::new();
     for path in &paths {
-        let place = path.strip_prefix(home).unwrap().display().to_string();
-        tests(&place, &std::fs::read_to_string(path).unwrap(), &mut cited);
+        let file = path.strip_prefix(home).unwrap().display().to_string();
+        tests(&file, &std::fs::read_to_string(path).unwrap(), &mut cited);
     }
     let rows = std::fs::read_to_string(home.join("testdata/spec/service.tsv")).unwrap();
     let rows: Vec<(&str, &str)> = rows.lines().map(|line| line.split_once('\t').unwrap()).collect();
@@ -160,7 +160,7 @@ fn every_row_is_tested_or_has_a_reason() {
     );
     for (id, requirement) in rows {
         let mut by: Vec<String> =
-            cited.get(id).into_iter().flatten().map(|cited| format!("`{}` ({})", cited.test, cited.place)).collect();
+            cited.get(id).into_iter().flatten().map(|cited| format!("`{}` ({})", cited.test, cited.file)).collect();
         by.extend(reason(id).map(|reason| format!("*{reason}*")));
         page += &format!("| {id} | {} | {} |\n", requirement.replace('|', "\\|"), by.join("<br>"));
     }

@@ -318,7 +318,7 @@ fn a_killed_import_leaves_the_old_group_or_the_new_one() {
     let target = store.join("Group.g.ndjson");
     let files = [1, 2].map(|version| {
         let members: Vec<String> = (0..30_000 * version)
-            .map(|position| format!("\n  {{\"entity\": {{\"reference\": \"Patient/{version}-{position:032}\"}}}}"))
+            .map(|number| format!("\n  {{\"entity\": {{\"reference\": \"Patient/{version}-{number:032}\"}}}}"))
             .collect();
         let file = scratch.path().join(format!("group-{version}.json"));
         let text = format!(

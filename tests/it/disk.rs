@@ -64,8 +64,8 @@ fn a_failed_write_is_exit_3_and_resumes() {
 pub(crate) struct Tmpfs(CString);
 
 impl Tmpfs {
-    pub(crate) fn mount(place: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
-        let path = CString::new(place.to_str().unwrap()).unwrap();
+    pub(crate) fn mount(directory: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
+        let path = CString::new(directory.to_str().unwrap()).unwrap();
         let options = CString::new(format!("size={size}")).unwrap();
         // SAFETY: all pointers are to NUL-terminated strings that live through the call.
         let done =

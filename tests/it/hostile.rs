@@ -107,9 +107,13 @@ fn check(name: &str, run: &str, lines: &BTreeMap<String, Vec<Vec<u8>>>, reported
         if one.decision == "include" {
             *left.entry(&one.bytes).or_default() -= 1;
         }
-        let place = (one.file.to_string(), one.facts["line"].as_u64().unwrap());
-        if reported.contains(&place) != (one.decision == "error") {
-            wrong.push(format!("{name}/{run} {place:?} {}: reported {}", one.decision, reported.contains(&place)));
+        let position = (one.file.to_string(), one.facts["line"].as_u64().unwrap());
+        if reported.contains(&position) != (one.decision == "error") {
+            wrong.push(format!(
+                "{name}/{run} {position:?} {}: reported {}",
+                one.decision,
+                reported.contains(&position)
+            ));
         }
     }
     for one in &expected {

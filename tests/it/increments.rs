@@ -43,9 +43,12 @@ impl History<'_> {
         let number = self.random.below(14);
         let owner = format!("Patient/p{}", number % 3);
         self.versions += 1;
-        let place = if undated { String::new() } else { format!(r#""lastUpdated":"{}","#, clock(second)) };
-        let meta =
-            format!(r#""meta":{{{place}"versionId":"{}"}},"status":"s{}""#, self.versions, self.random.below(1000));
+        let last_updated = if undated { String::new() } else { format!(r#""lastUpdated":"{}","#, clock(second)) };
+        let meta = format!(
+            r#""meta":{{{last_updated}"versionId":"{}"}},"status":"s{}""#,
+            self.versions,
+            self.random.below(1000)
+        );
         let row = match number {
             0..4 => format!(r#"{{"resourceType":"Patient","id":"p{number}",{meta}}}"#),
             4..9 => format!(
@@ -174,9 +177,9 @@ impl History<'_> {
     /// Packs the store as of some time of this round and puts the packed store in its place, as an operator would. The
     /// index is removed with the old store: only the packed store itself can say which rows were late.
     fn pack(&mut self, round: i64) {
-        let place = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
+        let as_of = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
         let new = self.dir.with_extension("new");
-        let run = crate::pack::pack(&self.dir, &new, &["--as-of", &place, "--threads", "1", "--level", "1"]);
+        let run = crate::pack::pack(&self.dir, &new, &["--as-of", &as_of, "--threads", "1", "--level", "1"]);
         assert!(run.code == 0 || run.code == 1, "{run:#?}");
         self.packs += 1;
         // The unfinished line is a faulty line of the packed store now, and is never finished.
@@ -280,9 +283,9 @@ fn key(line: &[u8]) -> String {
 }
 
 /// Compares the state of the reader with the cohort's current rows at T, as the oracle gives them.
-fn compare(dir: &Path, place: &str, reader: &Reader, round: i64) {
+fn compare(dir: &Path, as_of: &str, reader: &Reader, round: i64) {
     let store = naive::read(dir, &[]);
-    let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), place);
+    let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), as_of);
     let answer = naive::export(&store, &request).unwrap();
     let current: Reader = answer.lines.values().flatten().map(|line| (key(line), line.clone())).collect();
     let text = |reader: &Reader| -> BTreeSet<String> {
@@ -376,9 +379,9 @@ fn increments_over_packs_add_up() {
 fn increment_of_binary(dir: &Path, scratch: &Path, round: i64) -> Increment {
     let group = scratch.join("Group.json");
     std::fs::write(&group, GROUP).unwrap();
-    let (place, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
+    let (as_of, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
     let out = scratch.join(format!("out-{round}"));
-    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &place, "--threads", "1"];
+    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &as_of, "--threads", "1"];
     if round > 1 {
         args.extend(["--since", &since]);
     }

@@ -76,8 +76,8 @@ fn a_store_with_irregular_files_is_exported() {
     let scratch = scratch();
     for (i, (kind, make)) in KINDS.iter().enumerate() {
         for (number, name) in ["manifest.json", "below/manifest.json", "x.ndjson", "y.ndjson.zst"].iter().enumerate() {
-            let place = scratch.path().join(format!("{i}-{number}"));
-            let (store, index, out) = (place.join("store"), place.join("index"), place.join("out"));
+            let directory = scratch.path().join(format!("{i}-{number}"));
+            let (store, index, out) = (directory.join("store"), directory.join("index"), directory.join("out"));
             std::fs::create_dir_all(store.join("below")).unwrap();
             std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
             make(&store.join(name));
@@ -111,17 +111,17 @@ fn an_index_with_irregular_files_is_rebuilt() {
         ["generation", "generation.note", "generation.part", "lock", "extents-000000000001", "merged-000000000001"];
     for (i, (kind, make)) in KINDS.iter().enumerate() {
         for (number, name) in names.iter().enumerate() {
-            let place = scratch.path().join(format!("{i}-{number}"));
-            let (store, index) = (place.join("store"), place.join("index"));
+            let directory = scratch.path().join(format!("{i}-{number}"));
+            let (store, index) = (directory.join("store"), directory.join("index"));
             std::fs::create_dir_all(&store).unwrap();
             std::fs::create_dir(&index).unwrap();
             std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
-            // Once before the first index is built, once in place of a file of a good index.
+            // Once before the first index is built, once in directory of a file of a good index.
             for round in ["first", "second"] {
                 let there = index.join(name);
                 std::fs::remove_file(&there).ok();
                 make(&there);
-                let out = place.join(round);
+                let out = directory.join(round);
                 let run = ended(&mut export(&store, &index, &out));
                 // A directory cannot be replaced: then it is named.
                 if *kind == "directory" && run.code != 0 {
@@ -154,10 +154,10 @@ fn an_export_with_irregular_files_is_reported() {
     for name in
         ["manifest.json", "status.json", ".outpour-job/plan.json", ".outpour-job/done.ndjson", "Patient.00001.ndjson"]
     {
-        let (place, aside) = (out.join(name), scratch.path().join("aside"));
-        std::fs::rename(&place, &aside).unwrap();
+        let (path, aside) = (out.join(name), scratch.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
         for (kind, make) in KINDS {
-            make(&place);
+            make(&path);
             for words in
                 [vec!["verify", text(&out)], vec!["verify", text(&out), "--ledger"], vec!["inspect", text(&out)]]
             {
@@ -168,15 +168,11 @@ fn an_export_with_irregular_files_is_reported() {
                     assert!(run.code == 1 && reported.contains(name), "{kind} {words:?}: {reported}");
                 }
             }
-            let run = ended(&mut outpour(&["inspect", text(&place)]));
+            let run = ended(&mut outpour(&["inspect", text(&path)]));
             assert!(kind == "directory" || run.code == 2, "{kind} {name}: {run:#?}");
-            if kind == "directory" {
-                std::fs::remove_dir(&place).unwrap()
-            } else {
-                std::fs::remove_file(&place).unwrap()
-            }
+            if kind == "directory" { std::fs::remove_dir(&path).unwrap() } else { std::fs::remove_file(&path).unwrap() }
         }
-        std::fs::rename(&aside, &place).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
     }
     assert_eq!(finish(&mut outpour(&["verify", text(&out)])).code, 0);
 }

@@ -133,7 +133,7 @@ fn threads_do_not_change_a_byte() {
     let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
     store_forms::packed(&plain, &packed, crate::golden::AS_OF);
     store_forms::mixed(&plain, &mixed, crate::golden::AS_OF);
-    for (place, store) in [("plain", &plain), ("compressed", &compressed), ("packed", &packed), ("mixed", &mixed)] {
+    for (form, store) in [("plain", &plain), ("compressed", &compressed), ("packed", &packed), ("mixed", &mixed)] {
         for compression in ["none", "gzip", "zstd"] {
             let mut first = None;
             for threads in ["1", "2", "7"] {
@@ -147,7 +147,7 @@ fn threads_do_not_change_a_byte() {
                         "--base-url",
                         "https://files.example.org/x/",
                         "--index-dir",
-                        scratch.path().join(format!("index-{place}-{threads}")).to_str().unwrap(),
+                        scratch.path().join(format!("index-{form}-{threads}")).to_str().unwrap(),
                     ]);
                 let run = comparison.run(store, &out, scratch.path());
                 assert_eq!(run.code, 0, "{run:#?}");
@@ -158,7 +158,7 @@ fn threads_do_not_change_a_byte() {
                     files.keys().filter(|name| files.get(*name) != first.get(*name)).collect();
                 assert!(
                     files.len() == first.len() && differing.is_empty(),
-                    "{place} {compression} {threads}: {differing:?}"
+                    "{form} {compression} {threads}: {differing:?}"
                 );
             }
         }

@@ -46,10 +46,10 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
         generated::store(&dir, random);
         let comparisons: Vec<Comparison> = (0..3).map(|_| generated::comparison(random)).collect();
         let packed = scratch.path().join("packed");
-        let place = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
+        let as_of = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
         let index = scratch.path().join("index");
         let check = std::panic::AssertUnwindSafe(|| {
-            let run = pack(&dir, &packed, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
+            let run = pack(&dir, &packed, &["--as-of", &as_of, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
             each_form(&dir, &packed, &comparisons, scratch.path(), random);
         });
@@ -72,9 +72,9 @@ fn each_form(dir: &Path, packed: &Path, comparisons: &[Comparison], scratch: &Pa
         let again = scratch.join("again");
         let store = if form == "again" { &again } else { packed };
         if form == "again" {
-            let place = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
+            let as_of = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
             let index = scratch.join("index-again");
-            let run = pack(packed, &again, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
+            let run = pack(packed, &again, &["--as-of", &as_of, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
         }
         for (number, comparison) in comparisons.iter().enumerate() {
@@ -181,9 +181,9 @@ fn pack_refuses_targets_that_are_in_use() {
     let mut level = index.to_vec();
     level.extend(["--level", "99"]);
     assert_eq!(pack(&store, &scratch.path().join("new"), &level).code, 2);
-    let mut place = index.to_vec();
-    place.extend(["--as-of", "yesterday"]);
-    pack(&store, &scratch.path().join("new"), &place).refused(2, &["--as-of", "yesterday"]);
+    let mut arguments = index.to_vec();
+    arguments.extend(["--as-of", "yesterday"]);
+    pack(&store, &scratch.path().join("new"), &arguments).refused(2, &["--as-of", "yesterday"]);
     let names: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| name == "full" || name == "index"), "{names:?}");
 }
@@ -224,11 +224,11 @@ fn a_killed_pack_leaves_nothing() {
 #[test]
 fn remains_of_a_killed_pack_are_no_data() {
     let scratch = scratch();
-    let (store, place) = (run::testdata("stores/synthea-r4-100"), scratch.path().join("place"));
-    let (index, target) = (scratch.path().join("index"), place.join("packed"));
-    let partial = place.join(".packed.outpour-partial");
-    std::fs::create_dir(&place).unwrap();
-    std::fs::write(place.join("own.ndjson"), observation("a", "p", 1)).unwrap();
+    let (store, directory) = (run::testdata("stores/synthea-r4-100"), scratch.path().join("place"));
+    let (index, target) = (scratch.path().join("index"), directory.join("packed"));
+    let partial = directory.join(".packed.outpour-partial");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("own.ndjson"), observation("a", "p", 1)).unwrap();
     let ready = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()]);
     assert_eq!(ready.code, 0);
     let mut command = run::command();
@@ -245,12 +245,12 @@ fn remains_of_a_killed_pack_are_no_data() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(partial.exists() && !target.exists());
-    let report = run::run(&["index", "--store", place.to_str().unwrap(), "--json"]);
+    let report = run::run(&["index", "--store", directory.to_str().unwrap(), "--json"]);
     let reported: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!((reported["files"].as_u64(), reported["rows"].as_u64()), (Some(1), Some(1)), "{reported}");
-    let verified = run::run(&["verify", place.to_str().unwrap()]);
+    let verified = run::run(&["verify", directory.to_str().unwrap()]);
     assert_eq!(verified.code, 0, "{verified:#?}");
-    assert_eq!(pack(&place, &scratch.path().join("other"), &[]).code, 0);
+    assert_eq!(pack(&directory, &scratch.path().join("other"), &[]).code, 0);
     assert_eq!(
         everything(&scratch.path().join("other"), &scratch.path().join("out"), &[], 0).1["Observation"].len(),
         1
@@ -274,14 +274,14 @@ fn a_pack_that_cannot_be_written_leaves_nothing() {
     let index = scratch.path().join("index");
     let indexed = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()]);
     assert_eq!(indexed.code, 0);
-    let place = scratch.path().join("place");
-    std::fs::create_dir(&place).unwrap();
+    let directory = scratch.path().join("place");
+    std::fs::create_dir(&directory).unwrap();
     let mut command = run::command();
-    command.args(["pack", "--store", store.to_str().unwrap(), "--to", place.join("packed").to_str().unwrap()]);
+    command.args(["pack", "--store", store.to_str().unwrap(), "--to", directory.join("packed").to_str().unwrap()]);
     command.args(["--index-dir", index.to_str().unwrap(), "--progress", "never"]);
     crate::disk::limit_files(&mut command, 200_000);
     run::finish(&mut command).refused(3, &["packed", "make room"]);
-    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0, "nothing is left");
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "nothing is left");
 }
 
 /// Offset and length in the file of each frame of a packed file.
@@ -424,8 +424,8 @@ fn a_source_cut_off_behind_a_line_is_reported() {
         assert_eq!(run.code, i32::from(torn), "{name}: {run:#?}");
         let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         assert_eq!(reported["damaged"].as_u64(), Some(u64::from(torn)), "{reported}");
-        let place = format!("{name}: byte {}: ", whole.len());
-        assert_eq!(run.stderr.contains(&place), torn, "{place} in {}", run.stderr);
+        let prefix = format!("{name}: byte {}: ", whole.len());
+        assert_eq!(run.stderr.contains(&prefix), torn, "{prefix} in {}", run.stderr);
         assert_eq!(reported["damage"].as_array().unwrap().len(), usize::from(torn), "{reported}");
         // The packed store has no fault, and does not report the damage again.
         let (_, after) = everything(&packed, &scratch.path().join("after"), &[], 0);
@@ -437,17 +437,17 @@ fn a_source_cut_off_behind_a_line_is_reported() {
 #[test]
 fn packing_hostile_stores_keeps_lines_and_faults() {
     let scratch = scratch();
-    let place = "2025-01-01T00:00:00.000Z";
+    let as_of = "2025-01-01T00:00:00.000Z";
     for name in ["store", "compressed", "coverage", "deleted"] {
         let store = run::testdata(&format!("hostile/{name}"));
         let packed = scratch.path().join(name);
         let index = scratch.path().join(format!("index-{name}"));
-        let run = pack(&store, &packed, &["--as-of", place, "--index-dir", index.to_str().unwrap()]);
+        let run = pack(&store, &packed, &["--as-of", as_of, "--index-dir", index.to_str().unwrap()]);
         assert!([0, 1].contains(&run.code), "{run:#?}");
         let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         for (number, since) in [None, Some("2019-06-01"), Some("2020-01-01T00:00:00Z")].into_iter().enumerate() {
             for (level, who) in [naive::Who::System, naive::Who::AllPatients].into_iter().enumerate() {
-                let mut comparison = Comparison::new(who, place);
+                let mut comparison = Comparison::new(who, as_of);
                 comparison.since = since.map(str::to_string);
                 let oracle = comparison.read(&store);
                 let answer = naive::export(&oracle, &comparison.request()).unwrap();

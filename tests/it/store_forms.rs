@@ -73,9 +73,9 @@ impl Oracles<'_> {
         let own = naive::read(form, bases);
         let later = own.entries.iter().filter(|entry| entry.file.starts_with("later/"));
         let lines: HashSet<&[u8]> = later.clone().map(|entry| &entry.bytes[..]).collect();
-        let place = |entry: &naive::store::Entry| (entry.file.clone(), entry.line);
-        let of_original = original.entries.iter().filter(|entry| lines.contains(&entry.bytes[..])).map(place);
-        let late = [of_original.collect(), later.map(place).collect()];
+        let position = |entry: &naive::store::Entry| (entry.file.clone(), entry.line);
+        let of_original = original.entries.iter().filter(|entry| lines.contains(&entry.bytes[..])).map(position);
+        let late = [of_original.collect(), later.map(position).collect()];
         Oracles { original, own, late }
     }
 

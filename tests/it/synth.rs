@@ -123,7 +123,7 @@ fn arrival_is_by_time_and_the_shares_after_an_instant_hold() {
     for (number, share) in [0.1, 0.01].into_iter().enumerate() {
         let since = said["since"][number]["instant"].as_str().unwrap();
         let since = outpour::Instant::parse(since).unwrap().ticks;
-        let later = ticks.iter().filter(|position| **position > since).count() as f64 / ticks.len() as f64;
+        let later = ticks.iter().filter(|ticks| **ticks > since).count() as f64 / ticks.len() as f64;
         assert!((later - share).abs() < 0.3 * share, "{later} of the rows are after the instant for {share}");
     }
 }

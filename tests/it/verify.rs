@@ -342,14 +342,14 @@ fn word(path: &Path) -> &str {
 #[test]
 fn read_only_commands_write_nothing() {
     let scratch = scratch();
-    let (store, place) = (scratch.path().join("store"), scratch.path());
+    let (store, directory) = (scratch.path().join("store"), scratch.path());
     crate::fixture::plain_store(&store, &["Patient", "Condition"], 1);
     let group = testdata("groups/synthea-r4-100/Group-ten.json");
-    let verify = || looks_only(place, &["verify", word(&store)]);
+    let verify = || looks_only(directory, &["verify", word(&store)]);
     let others = || {
         let plan = ["export", "--store", word(&store), "--all-patients", "--plan", "--progress", "never"];
-        assert_eq!(looks_only(place, &plan).code, 0);
-        assert_eq!(looks_only(place, &["group", "check", word(&group), "--store", word(&store)]).code, 0);
+        assert_eq!(looks_only(directory, &plan).code, 0);
+        assert_eq!(looks_only(directory, &["group", "check", word(&group), "--store", word(&store)]).code, 0);
     };
     // 1. A store without an index.
     let run = verify();
@@ -496,28 +496,28 @@ fn verify_of_an_export_that_is_being_replaced() {
 #[test]
 fn verify_refuses_other_directories() {
     let scratch = scratch();
-    let place = scratch.path().join("place");
-    std::fs::create_dir_all(place.join("below")).unwrap();
-    let verify = |path: &Path| looks_only(&place, &["verify", word(path)]);
+    let directory = scratch.path().join("place");
+    std::fs::create_dir_all(directory.join("below")).unwrap();
+    let verify = |path: &Path| looks_only(&directory, &["verify", word(path)]);
     let looked_for = ["neither an export nor a store", "manifest.json", ".outpour-job", "status.json", ".ndjson"];
-    verify(&place).refused(2, &looked_for);
-    std::fs::write(place.join("notes.txt"), "x").unwrap();
-    std::fs::write(place.join("status.json"), "{\"status\":\"of another system\"}").unwrap();
-    verify(&place).refused(2, &looked_for);
-    verify(&place.join("notes.txt")).refused(2, &["is no directory"]);
-    verify(&place.join("nothing")).refused(2, &["is not there"]);
-    std::fs::write(place.join("below/a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
-    assert_eq!(verify(&place).code, 0);
-    assert_eq!(run::run(&["index", "--store", word(&place)]).code, 0);
-    verify(&place.join(".outpour")).refused(2, &["is an index", "--index-dir"]);
+    verify(&directory).refused(2, &looked_for);
+    std::fs::write(directory.join("notes.txt"), "x").unwrap();
+    std::fs::write(directory.join("status.json"), "{\"status\":\"of another system\"}").unwrap();
+    verify(&directory).refused(2, &looked_for);
+    verify(&directory.join("notes.txt")).refused(2, &["is no directory"]);
+    verify(&directory.join("nothing")).refused(2, &["is not there"]);
+    std::fs::write(directory.join("below/a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    assert_eq!(verify(&directory).code, 0);
+    assert_eq!(run::run(&["index", "--store", word(&directory)]).code, 0);
+    verify(&directory.join(".outpour")).refused(2, &["is an index", "--index-dir"]);
     // Files with names of an export's output count as a store if there is an index.
-    std::fs::remove_dir_all(place.join("below")).unwrap();
-    std::fs::write(place.join("Patient.00001.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
-    assert_eq!(verify(&place).code, 0);
-    std::fs::remove_dir_all(place.join(".outpour")).unwrap();
-    verify(&place).refused(1, &["incomplete, 1 of an unknown number of files", "outpour index"]);
+    std::fs::remove_dir_all(directory.join("below")).unwrap();
+    std::fs::write(directory.join("Patient.00001.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    assert_eq!(verify(&directory).code, 0);
+    std::fs::remove_dir_all(directory.join(".outpour")).unwrap();
+    verify(&directory).refused(1, &["incomplete, 1 of an unknown number of files", "outpour index"]);
     let index = scratch.path().join("index");
-    assert_eq!(looks_only(&place, &["verify", word(&place), "--index-dir", word(&index)]).code, 0);
+    assert_eq!(looks_only(&directory, &["verify", word(&directory), "--index-dir", word(&index)]).code, 0);
     assert!(!index.exists());
 }
 
