@@ -25,12 +25,9 @@ const START: &str = "2024-01-01T00:00:00Z";
 /// A store, the directories of an engine, and the clock and ids of every engine opened on them.
 pub(crate) struct World {
     dir: tempfile::TempDir,
-    /// Time by the engine's clock, in ticks.
     clock: Arc<AtomicI64>,
-    /// Number of ids and marks made.
     ids: Arc<AtomicU64>,
-    /// Path of an output file; a directory is put there as soon as the plan of its job is written, to make the write
-    /// fail.
+    /// Path of an output file to be blocked by a directory as soon as the plan of its job is written.
     block: Arc<Mutex<Option<PathBuf>>>,
 }
 
@@ -94,7 +91,6 @@ impl World {
         self.clock.fetch_add(seconds * TICKS_PER_SECOND, SeqCst);
     }
 
-    /// A kick-off of `client` without filters, with small files.
     pub(super) fn kick_off(&self, engine: &JobEngine, client: &str, whose: RecordedPopulation) -> KickOff {
         KickOff {
             mount: "ig".into(),
@@ -152,7 +148,6 @@ pub(crate) fn wait<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     panic!("waited in vain: {what}");
 }
 
-/// Waits for the end of a job; its record.
 pub(crate) fn ended(engine: &JobEngine, id: &str, client: &str) -> Arc<JobRecord> {
     wait("the end of a job", || match engine.find(id, "ig", client) {
         JobLookup::Job(view) if !view.record.state.is_active() => Some(view.record),
@@ -164,7 +159,6 @@ pub(crate) fn ended(engine: &JobEngine, id: &str, client: &str) -> Arc<JobRecord
     })
 }
 
-/// Names and bytes of the files of a complete job.
 pub(crate) fn contents(engine: &JobEngine, record: &JobRecord) -> Vec<(String, Vec<u8>)> {
     let read = |file: &FileRecord| {
         let found = engine.file(&file.id, &record.mount, &record.client).unwrap().unwrap();
@@ -219,8 +213,7 @@ fn a_job_writes_what_an_export_writes() {
     }
 }
 
-/// STATUS-18, KICK-13: an engine stopped at any point of a job is followed by one that finishes it, with the same bytes
-/// and transactionTime.
+/// STATUS-18, KICK-13: the next engine finishes every job of a stopped one, with the same bytes and transactionTime.
 #[test]
 fn a_restart_goes_on_with_every_job() {
     let world = World::new(3000);
@@ -303,8 +296,7 @@ fn limits_hold() {
     assert!(!engine.file(&ended(&engine, &ids[0], "a").files[0].id, "ig", "a").unwrap().unwrap().place.is_empty());
 }
 
-/// EXPIRE-01, EXPIRE-03, STATUS-13, FILE-10: a job is kept for its time, then expired, then unknown; also over
-/// restarts.
+/// EXPIRE-01, EXPIRE-03, STATUS-13, FILE-10: a job is kept for its time, expired, then unknown, over restarts.
 #[test]
 fn jobs_expire() {
     for restart in [false, true] {
@@ -428,8 +420,7 @@ fn many_jobs_fail_and_the_engine_goes_on() {
     }
 }
 
-/// Foreign entries of the directory of files stay. Records that do not belong to the files are refused (a volume that
-/// is not mounted): by them every job directory would be unknown, and removed.
+/// Foreign entries of the directory of files stay, and records that do not belong to the files are refused.
 #[test]
 fn nothing_of_anybody_else_is_removed() {
     let world = World::new(50);
@@ -461,9 +452,7 @@ fn waiting(world: &World, engine: &JobEngine, kick_off: KickOff) -> (String, std
     (id, lock)
 }
 
-/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: the retry of a failed job keeps its transactionTime and its
-/// finished files, and writes only the others. Other clients and mounts cannot retry it. Counters never go back, not
-/// even over a restart.
+/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: a retry keeps T and finished files; counters never go back.
 #[test]
 fn a_failed_job_is_tried_again() {
     for restart in [false, true] {
@@ -586,8 +575,7 @@ fn a_user_exports_one_record() {
     assert!(files.lines().all(|line| line.contains("Patient/p3")));
 }
 
-/// Jobs kicked off while the store is indexed for the first time end, in whatever order threads take up the work: no
-/// thread waits for a lock that it holds itself.
+/// Jobs kicked off during the first index run end: no thread waits for a lock that it holds itself.
 #[test]
 fn jobs_end_that_meet_the_first_index() {
     for round in 0..12 {
