@@ -1,6 +1,6 @@
-//! Selection, and a warm export of every patient beside `fs::copy` of the files it makes.
+//! Selection for a few requests, and a warm export of every patient beside `fs::copy` of the files it makes.
 //!
-//! Speed of light of a warm export: `write(2)` of its bytes, which is what the copy does.
+//! Speed of light of a warm export: `write(2)` of its bytes, which the copy does.
 
 mod common;
 
@@ -16,10 +16,12 @@ use outpour::StoreOptions;
 use outpour::export;
 use outpour::plan;
 
+/// The transactionTime of all snapshots and exports here.
 fn as_of() -> Instant {
     Instant::parse("2026-06-01T00:00:00Z").unwrap()
 }
 
+/// Plans three requests, then exports a Group and copies the exported files.
 fn exports(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("store");
@@ -62,25 +64,25 @@ fn exports(c: &mut Criterion) {
     let bytes: u64 = exported.files.iter().map(|file| file.bytes).sum();
     assert_eq!((exported.files.iter().map(|file| file.count).sum::<u64>(), bytes), (38_066, 51_665_592));
     group.throughput(Throughput::Bytes(bytes)).sample_size(10);
-    let fresh = || tempfile::tempdir_in(scratch.path()).unwrap();
+    let new_directory = || tempfile::tempdir_in(scratch.path()).unwrap();
     group.bench_function("warm, Group all, no sync", |b| {
         b.iter_batched(
-            fresh,
-            |home| {
-                assert_eq!(run(&home.path().join("out")).ledger.exported, 38_066);
-                home
+            new_directory,
+            |directory| {
+                assert_eq!(run(&directory.path().join("out")).ledger.exported, 38_066);
+                directory
             },
             BatchSize::PerIteration,
         )
     });
     group.bench_function("fs::copy of its files", |b| {
         b.iter_batched(
-            fresh,
-            |home| {
+            new_directory,
+            |directory| {
                 for file in &exported.files {
-                    std::fs::copy(once.join(&file.file), home.path().join(&file.file)).unwrap();
+                    std::fs::copy(once.join(&file.file), directory.path().join(&file.file)).unwrap();
                 }
-                home
+                directory
             },
             BatchSize::PerIteration,
         )

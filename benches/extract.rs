@@ -1,6 +1,7 @@
-//! Facts of lines and of instants, beside simd-json's tape and a count of newlines over the same bytes.
+//! Extraction of facts from lines, and parsing of instants, beside simd-json's tape and a count of newlines over the
+//! same bytes.
 //!
-//! Speed of light: a scan cannot be faster than `memchr` over the same bytes; the tape is what a full parse costs.
+//! Speed of light: a scan cannot be faster than `memchr` over the same bytes; the tape is the cost of a full parse.
 
 mod common;
 
@@ -12,12 +13,13 @@ use outpour::internals::Kernel;
 use outpour::internals::ResourceFacts;
 use std::hint::black_box;
 
-/// The lines, cut beforehand: cutting is measured by itself.
+/// Ranges of the lines. Found beforehand, so that the benches do not measure the search for newlines.
 fn cut(text: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut start = 0;
     memchr::memchr_iter(b'\n', text).map(|end| std::mem::replace(&mut start, end + 1)..end).collect()
 }
 
+/// Extracts the lines one by one; number of rows and of references.
 fn rows(text: &[u8], lines: &[std::ops::Range<usize>], kernel: Kernel, validate: Validate) -> (usize, usize) {
     let mut extractor = Extractor::new(kernel, validate);
     let (mut rows, mut references) = (0, 0);
@@ -29,7 +31,7 @@ fn rows(text: &[u8], lines: &[std::ops::Range<usize>], kernel: Kernel, validate:
     (rows, references)
 }
 
-/// The same with the pass over many lines, as an index build reads them.
+/// As [`rows`], with the pass over many lines that an index build uses.
 fn rows_many(text: &[u8], kernel: Kernel, validate: Validate) -> (usize, usize) {
     let mut extractor = Extractor::new(kernel, validate);
     let (mut rows, mut references) = (0, 0);
@@ -42,6 +44,7 @@ fn rows_many(text: &[u8], kernel: Kernel, validate: Validate) -> (usize, usize) 
     (rows, references)
 }
 
+/// Parses the lines with simd-json; number of tape nodes.
 fn tape(mut text: Vec<u8>, lines: &[std::ops::Range<usize>]) -> usize {
     let mut buffers = simd_json::Buffers::new(1 << 16);
     let mut nodes = 0;
@@ -51,6 +54,7 @@ fn tape(mut text: Vec<u8>, lines: &[std::ops::Range<usize>]) -> usize {
     nodes
 }
 
+/// Extraction by every kernel and validation, beside simd-json and memchr.
 fn extract(c: &mut Criterion) {
     let text = common::lines();
     let lines = cut(&text);
@@ -82,6 +86,7 @@ fn extract(c: &mut Criterion) {
     group.finish();
 }
 
+/// Parses instants of several precisions and offsets.
 fn instants(c: &mut Criterion) {
     let texts = [
         "2020-06-15T12:00:00Z",

@@ -1,4 +1,4 @@
-//! An index built from nothing, one thread and two, from a mapped store in the page cache.
+//! Building an index from scratch with one and two threads, from a mapped store in the page cache; and opening one.
 //!
 //! Speed of light: the scanner's bytes per second (see `extract`) times the threads.
 
@@ -9,6 +9,7 @@ use outpour::Progress;
 use outpour::Store;
 use outpour::StoreOptions;
 
+/// Builds an index into a new directory each time, then opens an up-to-date one.
 fn index(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("store");
@@ -21,20 +22,20 @@ fn index(c: &mut Criterion) {
         group.bench_function(format!("build, threads {threads}"), |b| {
             b.iter_batched(
                 || tempfile::tempdir_in(scratch.path()).unwrap(),
-                |home| {
-                    let index_dir = Some(home.path().to_path_buf());
+                |directory| {
+                    let index_dir = Some(directory.path().to_path_buf());
                     let options = StoreOptions { index_dir, access, ..StoreOptions::default() };
                     let store = Store::open_with(&root, options).unwrap();
                     let (index, work) = pool.install(|| store.index(&Progress::default())).unwrap();
                     assert_eq!((index.rows(), work.scanned_bytes), (38_483, bytes));
-                    home
+                    directory
                 },
                 BatchSize::PerIteration,
             )
         });
     }
-    let home = scratch.path().join("index");
-    let options = StoreOptions { index_dir: Some(home), access, ..StoreOptions::default() };
+    let index_dir = scratch.path().join("index");
+    let options = StoreOptions { index_dir: Some(index_dir), access, ..StoreOptions::default() };
     let store = Store::open_with(&root, options).unwrap();
     store.index(&Progress::default()).unwrap();
     group.bench_function("open, up to date", |b| {

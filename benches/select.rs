@@ -1,10 +1,10 @@
-//! Selection: a small cohort from its postings against a pass over the columns, where the two cross, and an increment
-//! of one row in a thousand. Also opening a store of a thousand files.
+//! Selection: a small cohort by its postings and by a column scan, the cohort size where the two cross, and an
+//! increment of one row in a thousand. Also opening a store of a thousand files.
 //!
-//! Speed of light: of an increment its zones (0.13 bytes a row) and a cache line for each new row; of a small cohort
-//! its rows; of opening, a `statx` a file.
+//! Speed of light: for an increment, its zone maps (0.13 bytes per row) and one cache line per new row; for a small
+//! cohort, its rows; for opening, one `statx` per file.
 //!
-//! `OUTPOUR_BENCH_ROWS` rows in the made store, in patient order, 400 a patient; 1,000,000 by default.
+//! `OUTPOUR_BENCH_ROWS` rows in the synthetic store, in patient order, 400 per patient; 1,000,000 by default.
 
 use std::io::Write;
 use std::path::Path;
@@ -23,55 +23,61 @@ use outpour::internals::Selection;
 
 mod common;
 
-const ROWS_A_PATIENT: usize = 400;
+/// Observations of each patient.
+const ROWS_PER_PATIENT: usize = 400;
 /// One row in so many is later than `SINCE`.
-const NEW: usize = 1000;
+const ROWS_PER_NEW_ROW: usize = 1000;
+/// The `_since` of the increment.
 const SINCE: &str = "2024-01-01T00:00:00Z";
 
+/// Rows of the synthetic store, by `OUTPOUR_BENCH_ROWS`.
 fn rows() -> usize {
     std::env::var("OUTPOUR_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000)
 }
 
-/// Observations in patient order; each patient's rows go through the years, and the new ones are spread over all.
-fn store(root: &Path, rows: usize) {
+/// Writes Observations in patient order. The dates of each patient's rows are spread over the years, and the new rows
+/// over the patients.
+fn write_store(root: &Path, rows: usize) {
     std::fs::create_dir_all(root).unwrap();
     let open = |name: &str| std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(root.join(name)).unwrap());
     let (mut patients, mut observations) = (open("Patient.ndjson"), open("Observation.ndjson"));
-    for patient in 0..rows / ROWS_A_PATIENT {
+    for patient in 0..rows / ROWS_PER_PATIENT {
         let meta = r#""meta":{"versionId":"1","lastUpdated":"2020-01-01T00:00:00Z"}"#;
         writeln!(patients, r#"{{"resourceType":"Patient","id":"p{patient}",{meta}}}"#).unwrap();
     }
     for row in 0..rows {
         let scattered = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
-        let year = if scattered % NEW == 0 { 2024 } else { 2000 + scattered % 24 };
+        let year = if scattered % ROWS_PER_NEW_ROW == 0 { 2024 } else { 2000 + scattered % 24 };
         let (month, day) = (1 + scattered / 7 % 12, 2 + scattered / 11 % 27);
         writeln!(
             observations,
             r#"{{"resourceType":"Observation","id":"o{row}","meta":{{"lastUpdated":"{year}-{month:02}-{day:02}T10:00:00Z"}},"subject":{{"reference":"Patient/p{}"}}}}"#,
-            row / ROWS_A_PATIENT
+            row / ROWS_PER_PATIENT
         )
         .unwrap();
     }
 }
 
+/// Selects the rows of a request by one access path.
 fn select(snapshot: &Snapshot, request: &ExportRequest, access_path: AccessPath) -> Selection {
     let request = request.clone().access_path(access_path);
     let cohort = Cohort::resolve(snapshot, &request).unwrap();
     Selection::new(snapshot, &cohort, &request).unwrap()
 }
 
+/// An increment and cohorts of several sizes by each access path, then a table of times by cohort size.
 fn selection(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let (root, rows) = (scratch.path().join("store"), rows());
-    store(&root, rows);
+    write_store(&root, rows);
     let access = outpour::internals::install().unwrap();
     let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
     let snapshot = store.snapshot(Instant::parse("2026-06-01T00:00:00Z").unwrap()).unwrap();
     let pool = common::one_thread();
-    let patients = rows / ROWS_A_PATIENT;
+    let patients = rows / ROWS_PER_PATIENT;
     let list = scratch.path().join("list.txt");
     let cohort = |members: usize| {
-        // Spread over the store, as members are.
+        // Spread over the store, as the members of a Group are.
         let ids: String = (0..members).map(|n| format!("p{}\n", n * patients / members)).collect();
         std::fs::write(&list, ids).unwrap();
         ExportRequest::patients(&list)
@@ -90,7 +96,7 @@ fn selection(c: &mut Criterion) {
     for members in [1, patients / 100, patients / 10] {
         let request = cohort(members.max(1));
         for access_path in [AccessPath::Postings, AccessPath::Columns] {
-            assert_eq!(run(&request, access_path).ledger.exported as usize, members.max(1) * (ROWS_A_PATIENT + 1));
+            assert_eq!(run(&request, access_path).ledger.exported as usize, members.max(1) * (ROWS_PER_PATIENT + 1));
             group.bench_function(format!("{} members, {access_path:?}", members.max(1)), |b| {
                 b.iter(|| run(&request, access_path))
             });
@@ -117,6 +123,7 @@ fn selection(c: &mut Criterion) {
     }
 }
 
+/// Opens an up-to-date index of a store of 1,000 files.
 fn opening(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("store");
@@ -128,7 +135,7 @@ fn opening(c: &mut Criterion) {
     let access = outpour::internals::install().unwrap();
     let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
     store.index(&Progress::default()).unwrap();
-    // The files of an index are trusted by their times once they are old enough for these to tell.
+    // A file's times are trusted only once they are old enough to tell a later change.
     std::thread::sleep(std::time::Duration::from_millis(100));
     store.index(&Progress::default()).unwrap();
     c.bench_function("open, 1,000 files", |b| {

@@ -5,12 +5,20 @@
 pub(crate) struct TextTable {
     /// The heading, then the rows.
     rows: Vec<Vec<String>>,
+    /// Whether every column but the first is aligned right, rather than those that hold only numbers.
+    right_after_first: bool,
 }
 
 impl TextTable {
     /// A table with this heading and no rows.
     pub(crate) fn new(heading: &[&str]) -> TextTable {
-        TextTable { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
+        TextTable { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()], right_after_first: false }
+    }
+
+    /// A table with this heading whose first column is aligned left and all others right, such as names and sizes.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_figures(heading: &[&str]) -> TextTable {
+        TextTable { right_after_first: true, ..TextTable::new(heading) }
     }
 
     /// Appends a row; cells missing at its end are empty, cells beyond the heading are not printed.
@@ -30,7 +38,10 @@ impl TextTable {
         let cell = |row: &'_ [String], column: usize| row.get(column).cloned().unwrap_or_default();
         let width = |column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
         let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'.'));
-        let right = |column| self.rows[1..].iter().all(|row| is_number(&cell(row, column)));
+        let right = |column| match self.right_after_first {
+            true => column > 0,
+            false => self.rows[1..].iter().all(|row| is_number(&cell(row, column))),
+        };
         let shape: Vec<(usize, bool)> = (0..columns).map(|column| (width(column), right(column))).collect();
         let line = |row: &Vec<String>| {
             let cells = shape.iter().enumerate().map(|(column, (width, right))| match right {
@@ -40,6 +51,12 @@ impl TextTable {
             format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_string()
         };
         self.rows.iter().map(line).collect()
+    }
+
+    /// The lines as one text, each with its newline.
+    #[cfg(feature = "cli")]
+    pub(crate) fn text(&self) -> String {
+        self.lines().into_iter().map(|line| line + "\n").collect()
     }
 }
 
@@ -69,5 +86,14 @@ mod tests {
         assert_eq!(table.lines(), lines);
         assert!(TextTable::new(&["a"]).is_empty());
         assert_eq!(grouped(100), "100");
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn figures_are_aligned_right() {
+        let mut table = TextTable::of_figures(&["type", "bytes"]);
+        table.row(["Patient", "1.5 MB"]);
+        table.row(["all"]);
+        assert_eq!(table.text(), "  type      bytes\n  Patient  1.5 MB\n  all\n");
     }
 }

@@ -1,13 +1,13 @@
-//! The bundled Synthea store as the benches use it: decompressed once, one plain file a type.
+//! The bundled Synthea store for benches: decompressed once, as one plain file per type or as one text.
 
 use std::path::{Path, PathBuf};
 
-/// Directory of the bundled store.
+/// Directory of the bundled store, whose files are compressed.
 pub(crate) fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/stores/synthea-r4-100")
 }
 
-/// The bundled store as plain files in `to`; their bytes in all.
+/// Writes the bundled store as plain files to `to`; returns their total bytes.
 #[allow(dead_code)]
 pub(crate) fn plain_store(to: &Path) -> u64 {
     std::fs::create_dir_all(to).unwrap();
@@ -36,7 +36,7 @@ pub(crate) fn lines() -> Vec<u8> {
     all
 }
 
-/// A pool of one thread: ratios between stages are told for one.
+/// A pool of one thread, for which ratios between stages are stated.
 #[allow(dead_code)]
 pub(crate) fn one_thread() -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap()

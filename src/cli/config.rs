@@ -1,4 +1,5 @@
-//! From words to decisions: defaults, sizes, instants, the clock, the thread pool.
+//! From flags to decisions: sizes, instants, policies, the store, the clock and the thread pool; all checks of an
+//! export's flags that need no index. The configuration of the service is in `server::config`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,15 +24,15 @@ use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
 
-/// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
+/// The time of the system clock in whole milliseconds, the precision of a transactionTime (CONS-06).
 pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The transactionTime when none is given: now, but never before the last one that the store's index gave out, so
-/// that a clock that was set back does not break the chain of increments (CONS-06). A last one that is more than a day
-/// ahead was asked for with `--as-of` and is not followed.
+/// The transactionTime of an export without `--as-of`: now, but never before the last one given out by the store's
+/// index, so that a clock that was set back does not break the chain of increments (CONS-06). A last one more than a
+/// day ahead is taken to come from `--as-of`, and ignored.
 pub(crate) fn transaction_time(store: &Store) -> Instant {
     let now = now();
     match store.latest_snapshot() {
@@ -40,7 +41,8 @@ pub(crate) fn transaction_time(store: &Store) -> Instant {
     }
 }
 
-/// A size: `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB` or plain bytes.
+/// Parses a size in bytes: a whole number with `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `B` or no unit. `None` for any
+/// other text, and for more than 64 bits.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -57,6 +59,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// Parses `--faults-allowed`: a number of lines, or a share of them such as `0.1%`. `None` for any other text.
 fn parse_faults(text: &str) -> Option<FaultsAllowed> {
     match text.strip_suffix('%') {
         Some(share) => {
@@ -67,11 +70,15 @@ fn parse_faults(text: &str) -> Option<FaultsAllowed> {
     }
 }
 
-/// Opens the store as the words say; the guard against shortened files is installed first.
+/// Opens the store of the flags. For mapped access the handler for files that are truncated under a map is installed
+/// first.
+///
+/// # Errors
+/// If the store cannot be opened, or the machine lacks the kernel named by `--kernel`.
 pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> Result<Store, RequestError> {
     let access = match args.access {
         AccessArg::Called => Access::pread(),
-        // Where no handler can be installed, files are read instead: slower, and as safe.
+        // Without the handler files are read by calls instead: slower, and as safe.
         AccessArg::Mapped => sigbus::install().unwrap_or(Access::pread()),
     };
     let kernel = match &args.kernel {
@@ -87,12 +94,15 @@ pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: boo
         .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, error.to_string())))
 }
 
-/// `--no-sync`
+/// Whether output is synced to disk, by `--no-sync`.
 pub(crate) fn sync(args: &WriteArgs) -> FileSync {
     if args.no_sync { FileSync::No } else { FileSync::Yes }
 }
 
-/// A pool of its own for the engine's work.
+/// A thread pool for the command's work, with `threads` or one thread per processor.
+///
+/// # Errors
+/// If `threads` is 0, or the threads cannot be started.
 pub(crate) fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestError> {
     if threads == Some(0) {
         return Err(RequestError::one("--threads is 0; give at least 1"));
@@ -104,7 +114,10 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestE
         .map_err(|error| RequestError::one(format!("--threads {threads}: {error}")))
 }
 
-/// `--rules`, and the bounds that it is moved by.
+/// The rules for a Group file: those of `--rules`, with `--max-bytes` and `--max-members` in place of their bounds.
+///
+/// # Errors
+/// If `--max-bytes` holds no size.
 pub(crate) fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestError> {
     let rules = match args.rules {
         RulesArg::R4 => GroupRules { content: GroupContent::Exportable, ..GroupRules::default() },
@@ -119,7 +132,7 @@ pub(crate) fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestEr
     Ok(GroupRules { bytes_max, members_max: args.max_members.or(rules.members_max), ..rules })
 }
 
-/// `--members`
+/// The membership rule of `--members`.
 pub(crate) fn members(arg: MembersArg) -> MembershipRule {
     match arg {
         MembersArg::Listed => MembershipRule::Listed,
@@ -127,15 +140,22 @@ pub(crate) fn members(arg: MembersArg) -> MembershipRule {
     }
 }
 
-/// What an export run needs, decided.
+/// An export as decided from its flags, checked as far as possible without an index.
 pub(crate) struct ResolvedConfig {
+    /// The request, free of problems.
     pub request: ExportRequest,
+    /// The open store to export from.
     pub store: Store,
+    /// The transactionTime of the export.
     pub as_of: Instant,
+    /// Bound on faulty lines; `None` allows any number.
     pub faults_allowed: Option<FaultsAllowed>,
 }
 
-/// Decides everything that can be decided before the store is read; all problems at once.
+/// Decides everything of an export that can be decided before the index is read.
+///
+/// # Errors
+/// All problems of the flags at once.
 pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError> {
     let mut request = match (&args.group, &args.patients) {
         (Some(group), _) if group.contains('/') || group.ends_with(".json") => ExportRequest::group_file(group),
@@ -260,6 +280,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     Ok(ResolvedConfig { request, store, as_of, faults_allowed })
 }
 
+/// The path of the request's Group file; `None` if it names no file.
 fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {
     match &request.population {
         crate::request::Population::GroupFile(path) => Some(path.clone()),
@@ -271,6 +292,7 @@ fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {
 mod tests {
     use super::*;
 
+    /// Every documented unit is taken; fractions, signs, unknown units and overflows are not.
     #[test]
     fn sizes_are_read_as_documented() {
         let known = [("256MiB", 268_435_456), ("1GB", 1_000_000_000), ("7", 7), ("2kB", 2000), ("1 KiB", 1024)];

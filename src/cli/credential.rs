@@ -1,5 +1,5 @@
-//! `outpour credential token` and `outpour credential secret`: what a client gets, and what the service's configuration
-//! gets. Nothing is written to any file, and no service is asked.
+//! `outpour credential token` and `outpour credential secret`: make a credential and print it for the client, and its
+//! hash for the service's configuration. Writes no file and contacts no service.
 
 use std::io::Write;
 
@@ -15,7 +15,7 @@ use crate::limits::{CLIENT_ID_BYTES_MAX, CREDENTIAL_LIFETIME_DAYS_MAX};
 use crate::server::auth::secret::{hash, random_id, random_secret};
 use crate::server::auth::secret_hash::SecretHash;
 
-/// Runs the command.
+/// Runs `outpour credential token` or `outpour credential secret`.
 pub(crate) fn run(command: CredentialCommand) -> Exit {
     let (json, outcome) = match command {
         CredentialCommand::Token(args) => (args.json, token(&args)),
@@ -24,6 +24,10 @@ pub(crate) fn run(command: CredentialCommand) -> Exit {
     outcome.unwrap_or_else(|error| fail(Exit::BadRequest, &error, json))
 }
 
+/// Makes a bearer token and prints it with its entry for the configuration.
+///
+/// # Errors
+/// If the lifetime cannot be parsed or is out of bounds, or the patient is no FHIR id.
 fn token(args: &CredentialTokenArgs) -> Result<Exit, RequestError> {
     let seconds = lifetime_seconds(&args.lifetime)
         .map_err(|reason| RequestError::one(format!("--lifetime: {:?} {reason}", args.lifetime)))?;
@@ -45,14 +49,18 @@ fn token(args: &CredentialTokenArgs) -> Result<Exit, RequestError> {
         "status": "complete", "exitCode": 0, "token": token, "id": id, "hash": hash, "expires": expires,
         "patient": args.patient, "configuration": entry,
     });
-    let reported = CredentialOutput {
+    let output = CredentialOutput {
         secret: &token,
         header: "the token, sent as Authorization: Bearer TOKEN",
         place: "`tokens`",
     };
-    Ok(tell(args.json, &document, &reported, &entry))
+    Ok(print_credential(args.json, &document, &output, &entry))
 }
 
+/// Makes a client secret and prints it with its entry for the configuration.
+///
+/// # Errors
+/// If the client id is empty, too long, or not printable ASCII without spaces.
 fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
     let id = args.client_id.clone().unwrap_or_else(random_id);
     if !(1..=CLIENT_ID_BYTES_MAX).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -67,37 +75,45 @@ fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
         "configuration": entry,
     });
     let header = format!("the secret, sent as client_secret with client_id: {id}");
-    Ok(tell(args.json, &document, &CredentialOutput { secret: &secret, header: &header, place: "the client" }, &entry))
+    let output = CredentialOutput { secret: &secret, header: &header, place: "the client" };
+    Ok(print_credential(args.json, &document, &output, &entry))
 }
 
-/// Words around what was made.
+/// A new credential and the texts that are printed around it.
 struct CredentialOutput<'a> {
+    /// The token or secret; printed once and kept nowhere.
     secret: &'a str,
+    /// How the client sends it.
     header: &'a str,
+    /// Where in the configuration its entry goes.
     place: &'a str,
 }
 
-fn tell(json: bool, document: &serde_json::Value, reported: &CredentialOutput<'_>, entry: &str) -> Exit {
+/// Prints a credential: with `json` the document alone, else the secret on standard output and the rest for people.
+fn print_credential(json: bool, document: &serde_json::Value, output: &CredentialOutput<'_>, entry: &str) -> Exit {
     if json {
         put_json(document);
         return Exit::Done;
     }
-    say(&format!("On standard output is what the client gets, this once: {}.", reported.header));
-    if writeln!(std::io::stdout(), "{}", reported.secret).is_err() {
-        // Nobody has the secret: an entry for it would be of no use.
+    say(&format!("On standard output is what the client gets, this once: {}.", output.header));
+    if writeln!(std::io::stdout(), "{}", output.secret).is_err() {
+        // The secret is lost: an entry for its hash would be of no use.
         return Exit::Failed;
     }
-    say(&format!("This is for the configuration of the service, {} below [[clients]]:", reported.place));
+    say(&format!("This is for the configuration of the service, {} below [[clients]]:", output.place));
     say(entry);
     Exit::Done
 }
 
-/// A string of TOML.
+/// A text as a quoted TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// How long a token is taken, in seconds; none for ever.
+/// The lifetime of a token, `90m`, `2h`, `30d` or `never`, in seconds; `None` for `never`.
+///
+/// # Errors
+/// The reason, to follow the text: no such form, zero, or more than [`CREDENTIAL_LIFETIME_DAYS_MAX`].
 fn lifetime_seconds(text: &str) -> Result<Option<i64>, String> {
     if text == "never" {
         return Ok(None);
@@ -110,12 +126,14 @@ fn lifetime_seconds(text: &str) -> Result<Option<i64>, String> {
         _ => return Err(form.to_string()),
     };
     let number = &text[..text.len() - 1];
-    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = number.parse::<i64>().ok().filter(|_| plain).and_then(|number| number.checked_mul(unit));
+    // `parse` would take a sign.
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = number.parse::<i64>().ok().filter(|_| is_number).and_then(|number| number.checked_mul(unit));
     match seconds {
         Some(0) => Err("is over at once; give at least 1m".to_string()),
         Some(seconds) if seconds <= CREDENTIAL_LIFETIME_DAYS_MAX * 24 * 3600 => Ok(Some(seconds)),
-        _ if plain => Err(format!("is more than {CREDENTIAL_LIFETIME_DAYS_MAX}d; give less, or never")),
+        // A number that does not fit an i64, too, is too long a time and not a wrong form.
+        _ if is_number => Err(format!("is more than {CREDENTIAL_LIFETIME_DAYS_MAX}d; give less, or never")),
         _ => Err(form.to_string()),
     }
 }
@@ -124,7 +142,7 @@ fn lifetime_seconds(text: &str) -> Result<Option<i64>, String> {
 mod tests {
     use super::*;
 
-    /// ONEUP-S08: the lifetime is the operator's choice.
+    /// ONEUP-S08: the operator chooses the lifetime, in minutes, hours, days or none; anything else is refused.
     #[test]
     fn lifetimes() {
         assert_eq!(lifetime_seconds("2h"), Ok(Some(7200)));

@@ -1,4 +1,4 @@
-//! `outpour export`
+//! `outpour export` and `outpour export --plan`: runs or plans an export, and prints its summary or its document.
 
 use std::time::Instant as Clock;
 
@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::cli::args::ExportArgs;
 use crate::cli::config::{ResolvedConfig, now, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
+use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
-use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::export;
@@ -21,9 +21,9 @@ use crate::issue::Severity;
 use crate::plan::Plan;
 use crate::request::Audience;
 use crate::select::ledger::Ledger;
-use crate::text_table::grouped as count;
+use crate::text_table::{TextTable, grouped as count};
 
-/// Runs the command.
+/// Runs `outpour export` and returns its exit code.
 pub(crate) fn run(args: ExportArgs) -> Exit {
     let begun = Clock::now();
     let json = args.write.run.json;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
     }
 }
 
-/// The exit code of a failure.
+/// The exit code of a failed export, index run or Group command.
 pub(crate) fn exit_of(error: &ExportError) -> Exit {
     match error {
         ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
@@ -52,13 +52,14 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
     }
 }
 
-/// Whether there was no room, or the disk failed: not what was asked, but where it was to go.
+/// Whether the target disk is full or failing: a fault of the machine, not of the request.
 pub(crate) fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
         || error.raw_os_error() == Some(libc::EIO)
 }
 
+/// Runs the export into `--out` and prints its summary.
 fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> Result<Exit, ExportError> {
     let ResolvedConfig { request, store, as_of, faults_allowed } = resolved;
     let options = ExportOptions {
@@ -86,6 +87,7 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
     Ok(exit)
 }
 
+/// Plans the export and prints the plan; nothing is written.
 fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
     let ResolvedConfig { request, store, as_of, .. } = resolved;
     let (plan, snapshot, work) =
@@ -118,7 +120,7 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
     if work.in_memory.is_some() {
         say(&format!(
             "  index      {} scanned into memory; `outpour index` keeps it on disk, and the next plan need not\n",
-            bytes(work.scanned_bytes)
+            format_bytes(work.scanned_bytes)
         ));
     }
     say(&types_table(&plan));
@@ -130,16 +132,17 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
     Ok(Exit::Done)
 }
 
+/// Rows, bytes and files of a plan by type, as a table.
 fn types_table(plan: &Plan) -> String {
-    let mut rows = vec![["type", "rows", "bytes", "files"].map(String::from).to_vec()];
+    let mut table = TextTable::of_figures(&["type", "rows", "bytes", "files"]);
     for (name, total) in plan.totals() {
-        rows.push(vec![name.to_string(), count(total.rows), bytes(total.bytes), count(total.files)]);
+        table.row([name.to_string(), count(total.rows), format_bytes(total.bytes), count(total.files)]);
     }
-    rows.push(vec!["all".into(), count(plan.rows()), bytes(plan.bytes()), count(plan.shards.len() as u64)]);
-    table(&rows)
+    table.row(["all".into(), count(plan.rows()), format_bytes(plan.bytes()), count(plan.shards.len() as u64)]);
+    table.text()
 }
 
-/// Rows, bytes and files by type of what was written.
+/// Rows, bytes, bytes on disk and files by type of the exported resources; deletions and messages are not included.
 fn totals(exported: &ExportReport) -> std::collections::BTreeMap<String, [u64; 4]> {
     let mut totals = std::collections::BTreeMap::new();
     for file in exported.files.iter().filter(|file| !file.file.contains('/')) {
@@ -149,18 +152,19 @@ fn totals(exported: &ExportReport) -> std::collections::BTreeMap<String, [u64; 4
     totals
 }
 
+/// The summary of a finished export, for people.
 fn summary(exported: &ExportReport, seconds: f64) -> String {
     let mut out = format!("{} as of {}\n\n", exported.manifest.request, exported.transaction_time);
     let totals = totals(exported);
-    let coded = exported.files.iter().any(|file| file.bytes != file.file_bytes);
-    let mut rows = vec![vec!["type".to_string(), "rows".into(), "bytes".into(), "files".into()]];
+    let is_compressed = exported.files.iter().any(|file| file.bytes != file.file_bytes);
+    let mut table = TextTable::of_figures(&["type", "rows", "bytes", "files"]);
     let mut all = [0; 4];
     for (name, total) in &totals {
-        rows.push(vec![name.clone(), count(total[0]), bytes(total[1]), count(total[3])]);
+        table.row([name.clone(), count(total[0]), format_bytes(total[1]), count(total[3])]);
         all.iter_mut().zip(total).for_each(|(sum, n)| *sum += n);
     }
-    rows.push(vec!["all".into(), count(all[0]), bytes(all[1]), count(all[3])]);
-    out += &table(&rows);
+    table.row(["all".into(), count(all[0]), format_bytes(all[1]), count(all[3])]);
+    out += &table.text();
     out.push('\n');
     if totals.is_empty() {
         out += "  Nothing matched; the manifest is complete and empty.\n";
@@ -185,10 +189,10 @@ fn summary(exported: &ExportReport, seconds: f64) -> String {
     if exported.resumed_files > 0 {
         out += &format!("  resumed    {} files were finished already\n", count(exported.resumed_files as u64));
     }
-    let rate = |n: u64| bytes((n as f64 / seconds.max(1e-6)) as u64);
+    let rate = |n: u64| format_bytes((n as f64 / seconds.max(1e-6)) as u64);
     out += &format!("  time       {seconds:.2} s, {}/s written", rate(all[1]));
-    if coded {
-        out += &format!(" ({} compressed)", bytes(all[2]));
+    if is_compressed {
+        out += &format!(" ({} compressed)", format_bytes(all[2]));
     }
     if exported.index.scanned_bytes > 0 {
         out += &format!(", {}/s read into the index", rate(exported.index.scanned_bytes));
@@ -196,6 +200,7 @@ fn summary(exported: &ExportReport, seconds: f64) -> String {
     out + &format!("\n  manifest   {}", exported.manifest_path.display())
 }
 
+/// The ledger on one line: lines of the store by class, empty classes left out.
 fn ledger_line(ledger: &Ledger) -> String {
     let classes = [
         ("blank", ledger.blank),
@@ -214,11 +219,11 @@ fn ledger_line(ledger: &Ledger) -> String {
     format!("{:<10} {}: {}", "lines", count(ledger.lines), parts.join(", "))
 }
 
-/// A line on what was done to the index.
+/// Lines on what was done to the index: scanned, repaired, or held in memory only; each with its newline.
 pub(crate) fn index_line(work: &RefreshStats) -> String {
     let mut out = match work.scanned_segments {
         0 => "  index      up to date\n".to_string(),
-        _ => format!("  index      {} scanned\n", bytes(work.scanned_bytes)),
+        _ => format!("  index      {} scanned\n", format_bytes(work.scanned_bytes)),
     };
     for repaired in &work.repaired {
         out += &format!("  index      repaired: {repaired}\n");
@@ -232,6 +237,7 @@ pub(crate) fn index_line(work: &RefreshStats) -> String {
     out
 }
 
+/// The JSON document of a finished export.
 fn document(exported: &ExportReport, exit: Exit, seconds: f64) -> serde_json::Value {
     let types: serde_json::Map<String, serde_json::Value> = totals(exported)
         .into_iter()

@@ -1,4 +1,4 @@
-//! `outpour index`
+//! `outpour index`: brings the index of a store up to date and prints totals of its lines, rows and faults.
 
 use std::time::Instant as Clock;
 
@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::cli::args::{IndexArgs, ValidateArg};
 use crate::cli::config::{open_store, pool};
 use crate::cli::export::{exit_of, index_line};
+use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
-use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{CorruptIndex, IndexError, RequestError};
 use crate::extract::Validate;
@@ -19,9 +19,9 @@ use crate::index::segment::layout::SegmentHeader;
 use crate::index::snapshot::Index;
 use crate::progress::Progress;
 use crate::store::Store;
-use crate::text_table::grouped as count;
+use crate::text_table::{TextTable, grouped as count};
 
-/// Runs the command.
+/// Runs `outpour index` and returns its exit code.
 pub(crate) fn run(args: IndexArgs) -> Exit {
     let begun = Clock::now();
     if args.references {
@@ -37,7 +37,8 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    let outcome = pool.install(|| watched(args.run.progress, |progress| counted(&store, args.recheck, progress)));
+    let outcome =
+        pool.install(|| watched(args.run.progress, |progress| index_and_count(&store, args.recheck, progress)));
     let (index, work, counts) = match outcome {
         Ok(done) => done,
         Err(error) => {
@@ -76,35 +77,44 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             "seconds": seconds,
         }));
     }
-    let mut rows = vec![vec!["type".to_string(), "rows".into()]];
-    rows.extend(named_types.iter().map(|(name, n)| vec![name.clone(), count(n.as_u64().unwrap_or(0))]));
-    rows.push(vec!["all".into(), count(index.rows() as u64)]);
-    say(&table(&rows));
+    let mut table = TextTable::of_figures(&["type", "rows"]);
+    named_types.iter().for_each(|(name, n)| table.row([name.clone(), count(n.as_u64().unwrap_or(0))]));
+    table.row(["all".to_string(), count(index.rows() as u64)]);
+    say(&table.text());
     say(&format!("  lines      {}, {} of them faulty", count(lines), count(faulty)));
     for (name, n) in &named_faults {
         say(&format!("             {n} {name}"));
     }
     say(&format!("  patients   {}", count(index.patients() as u64)));
     say(&format!("  deletions  {}", count(tombstones)));
-    say(&format!("  extents    {} of {}", index.segment_count(), bytes(index_bytes)));
+    say(&format!("  extents    {} of {}", index.segment_count(), format_bytes(index_bytes)));
     say(index_line(&work).trim_end());
-    let rate = bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
+    let rate = format_bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
     Exit::Done
 }
 
-/// What the summary tells of an index.
+/// Totals of an index, for its summary.
 struct LineTotals {
+    /// Rows by resource type.
     types: Vec<u64>,
+    /// Faulty lines by kind of fault.
     faults: Vec<u64>,
+    /// Bytes of all segments on disk.
     index_bytes: u64,
+    /// Lines of the store, faulty ones included.
     lines: u64,
+    /// Faulty lines of the store, of any kind.
     faulty: u64,
+    /// Entries of deletion lines, one for each resource deleted.
     tombstones: u64,
 }
 
 impl LineTotals {
-    /// From the totals that were merged and the headers of the segments, none of which is opened for it.
+    /// Totals from the global index and the headers of the segments; no column of a segment is read.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page of the totals fails its checksum.
     fn of(index: &Index) -> Result<LineTotals, CorruptIndex> {
         let totals = index.global().totals()?;
         let sum =
@@ -120,8 +130,16 @@ impl LineTotals {
     }
 }
 
-/// Brings the index up to date and counts what it holds; one whose totals turn out to be damaged is repaired first.
-fn counted(store: &Store, recheck: bool, progress: &Progress) -> Result<(Index, RefreshStats, LineTotals), IndexError> {
+/// Brings the index up to date and counts its lines. An index whose totals are corrupt is verified, repaired and
+/// counted again.
+///
+/// # Errors
+/// [`IndexError`] if the store cannot be indexed, or the totals are corrupt even after the repair.
+fn index_and_count(
+    store: &Store,
+    recheck: bool,
+    progress: &Progress,
+) -> Result<(Index, RefreshStats, LineTotals), IndexError> {
     let (index, work) = if recheck { store.verify_and_repair(progress)? } else { store.index(progress)? };
     if let Ok(counts) = LineTotals::of(&index) {
         return Ok((index, work, counts));
@@ -136,7 +154,7 @@ mod tests {
     use super::*;
     use crate::index::segment::layout::Column;
 
-    /// The totals are the sums over the segments, also after the store has grown and shrunk.
+    /// The totals equal the sums over the columns of all segments, also after the store has grown and shrunk.
     #[test]
     fn totals_are_the_sums_of_the_segments() {
         let dir = tempfile::tempdir().unwrap();
@@ -150,7 +168,7 @@ mod tests {
                 2 => std::fs::remove_file(dir.path().join("b.ndjson")).unwrap(),
                 _ => {}
             }
-            let (index, _, counts) = counted(&store, false, &Progress::default()).unwrap();
+            let (index, _, counts) = index_and_count(&store, false, &Progress::default()).unwrap();
             let (mut types, mut faults) = (vec![0; ResourceType::COUNT], vec![0; FaultKind::ALL.len()]);
             for segment in index.segments() {
                 let columns = segment.verify_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();

@@ -1,4 +1,5 @@
-//! `outpour inspect`
+//! `outpour inspect`: prints what a file or directory written by outpour holds. What is read and checked is in the
+//! library's `inspect`.
 
 use serde_json::json;
 
@@ -6,7 +7,7 @@ use crate::cli::args::read_only::InspectArgs;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::inspect::inspect;
 
-/// Runs the command.
+/// Runs `outpour inspect` and returns its exit code.
 pub(crate) fn run(args: InspectArgs) -> Exit {
     match inspect(&args.path) {
         Err(error) => fail(Exit::BadRequest, &error, args.json),

@@ -1,11 +1,12 @@
-//! The words of the command line: flags for parameters, and advice that names them.
+//! Texts of errors and issues as the command line prints them: parameters by their flags, and advice that names flags.
 
 use crate::error::{ExportError, RequestError};
 use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
 
-/// See the module.
+/// Names of parameters in texts of the command line: their flags.
 pub(crate) const FLAGS: ParameterNames = ParameterNames { parameter: flag, place: PLAIN_NAMES.place, advice };
 
+/// The flag of a parameter.
 fn flag(parameter: Parameter) -> &'static str {
     match parameter {
         Parameter::Group => "--group",
@@ -28,6 +29,7 @@ fn flag(parameter: Parameter) -> &'static str {
     }
 }
 
+/// Advice in words of the command line, to be appended to the text that it belongs to.
 fn advice(advice: &Advice) -> Option<String> {
     Some(match advice {
         Advice::NameBase(base) => format!("; if that base is this store's, give --fhir-base {base}"),
@@ -41,7 +43,7 @@ fn advice(advice: &Advice) -> Option<String> {
     })
 }
 
-/// One line for each thing that an error says by itself, its causes apart.
+/// The lines of an error's own text, one for each problem of a request; its causes are not included.
 pub(crate) fn lines(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
     let request = error.downcast_ref::<RequestError>().or(match error.downcast_ref() {
         Some(ExportError::Request(request)) => Some(request),

@@ -1,7 +1,7 @@
-//! The command line: words (`args`), decisions (`config`), and one file for each command.
+//! The command line: flags (`args`), the decisions made from them (`config`), and one file for each command.
 //!
-//! The only place that prints, reads the clock and knows exit codes. `--json` puts one document on standard output;
-//! everything for people goes to standard error.
+//! The only module that prints and knows exit codes. With `--json`, standard output gets one document; everything for
+//! people goes to standard error.
 
 pub(crate) mod args;
 pub(crate) mod config;
@@ -12,12 +12,12 @@ pub(crate) mod group;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod message_text;
+pub(crate) mod number_format;
 pub(crate) mod pack;
 pub(crate) mod progress;
 #[cfg(feature = "server")]
 pub(crate) mod serve;
 pub(crate) mod synth;
-pub(crate) mod table;
 pub(crate) mod verify;
 
 use std::io::Write;
@@ -26,28 +26,29 @@ use clap::Parser;
 
 use crate::cli::args::{Args, Command};
 
-/// How a command ends (CLI-03).
+/// Exit code of a command (CLI-03).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// Done.
+    /// The command has done its work, and nothing is wrong.
     Done = 0,
-    /// Done, and something is wrong with the data; for `verify`, it differs.
+    /// The work is done, but the data has faults; for `verify`, the target differs from what it should be.
     Partial = 1,
-    /// The request was wrong.
+    /// The request is wrong: arguments, paths, or what they name.
     BadRequest = 2,
-    /// It failed.
+    /// The work failed: input, output or the machine.
     Failed = 3,
-    /// Interrupted.
+    /// Interrupted by Ctrl-C or a termination signal.
     Interrupted = 130,
 }
 
-/// Parses the arguments of the process, runs the command, and gives its exit code. Ends the process on wrong arguments.
+/// Parses the arguments of the process, runs the command, and returns its exit code. Ends the process itself on
+/// arguments that cannot be parsed, and after `--help` and `--version`.
 pub fn run_from_arguments() -> std::process::ExitCode {
     std::process::ExitCode::from(run(Args::parse()) as u8)
 }
 
-/// Runs a command.
+/// Runs the command of the parsed arguments.
 pub(crate) fn run(args: Args) -> Exit {
     crate::sys::open_file_limit::raise_limit();
     match args.command {
@@ -65,26 +66,27 @@ pub(crate) fn run(args: Args) -> Exit {
     }
 }
 
-/// Tells a person.
+/// Prints a line for people, on standard error.
 fn say(text: &str) {
-    // Nobody is there to be told that telling failed.
+    // If standard error is closed there is no other channel to report that on.
     writeln!(std::io::stderr(), "{text}").ok();
 }
 
-/// Puts the one JSON document on standard output. A closed pipe is a reader who has enough, not a failure.
+/// Prints the JSON document of a command on standard output. A closed pipe is not a failure: the reader has read
+/// enough.
 fn put_json(document: &serde_json::Value) {
     let text = serde_json::to_string_pretty(document).expect("a document is plain data");
     writeln!(std::io::stdout(), "{text}").ok();
 }
 
-/// Tells what went wrong, causes included, to people and (with `--json`) to machines.
+/// Reports an error and its causes, one line each, as text and with `json` as a document; returns `exit`.
 fn fail(exit: Exit, error: &(dyn std::error::Error + 'static), json: bool) -> Exit {
     let mut problems = message_text::lines(error);
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = message_text::lines(error).join("\n");
-        // A transparent error and its source say the same.
-        if !problems.iter().any(|known| known.contains(&text)) {
+        // A transparent error and its source have the same text.
+        if !problems.iter().any(|printed| printed.contains(&text)) {
             problems.push(format!("because: {text}"));
         }
         cause = error.source();

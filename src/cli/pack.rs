@@ -1,12 +1,12 @@
-//! `outpour pack`
+//! `outpour pack`: writes a store as a packed copy and prints what was kept and dropped.
 
 use std::time::Instant as Clock;
 
 use crate::cli::args::PackArgs;
 use crate::cli::config::{now, open_store, pool, sync, transaction_time};
 use crate::cli::export::{index_line, is_full};
+use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
-use crate::cli::table::bytes;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, PackError, RequestError};
 use crate::fhir::instant::Instant;
@@ -15,7 +15,7 @@ use crate::pack::{PackOptions, pack};
 use crate::store::Store;
 use crate::text_table::grouped as count;
 
-/// Runs the command.
+/// Runs `outpour pack` and returns its exit code.
 pub(crate) fn run(args: PackArgs) -> Exit {
     let begun = Clock::now();
     let ready = open_store(&args.store, None, !args.write.no_sync)
@@ -44,6 +44,10 @@ pub(crate) fn run(args: PackArgs) -> Exit {
     exit
 }
 
+/// The instant of `--as-of`, or the transactionTime of the store if it is not given.
+///
+/// # Errors
+/// If the flag holds no instant with seconds and offset.
 fn as_of(args: &PackArgs, store: &Store) -> Result<Instant, RequestError> {
     match &args.as_of {
         None => Ok(transaction_time(store)),
@@ -54,6 +58,7 @@ fn as_of(args: &PackArgs, store: &Store) -> Result<Instant, RequestError> {
     }
 }
 
+/// The exit code of a pack that failed: a target that is wrong or denied is the request's fault, a full disk is not.
 fn exit_of(error: &PackError) -> Exit {
     match error {
         PackError::Target { .. } | PackError::Inside { .. } | PackError::Index(IndexError::NoStore { .. }) => {
@@ -65,12 +70,13 @@ fn exit_of(error: &PackError) -> Exit {
     }
 }
 
-/// Whether the place that was named cannot be written by anybody like us.
+/// Whether an error means that this user cannot write at the given path.
 fn denied(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory)
 }
 
+/// The summary of a finished pack, for people.
 fn summary(packed: &PackReport, args: &PackArgs, seconds: f64) -> String {
     let PackReport { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } =
         packed.clone();
@@ -96,9 +102,9 @@ fn summary(packed: &PackReport, args: &PackArgs, seconds: f64) -> String {
             line("", format!("and {} more; `outpour verify` of the store that was packed names them", count(more)));
         }
     }
-    line("bytes", format!("{} in {}, {ratio:.1} to 1", bytes(packed.bytes), bytes(packed.file_bytes)));
+    line("bytes", format!("{} in {}, {ratio:.1} to 1", format_bytes(packed.bytes), format_bytes(packed.file_bytes)));
     let mean = packed.bytes.checked_div(frames).unwrap_or(0);
-    line("frames", format!("{} of {} on average, in {} files", count(frames), bytes(mean), count(files)));
+    line("frames", format!("{} of {} on average, in {} files", count(frames), format_bytes(mean), count(files)));
     out += &index_line(&packed.index);
-    out + &format!("  {:<10} {seconds:.2} s, {}/s", "time", bytes(rate))
+    out + &format!("  {:<10} {seconds:.2} s, {}/s", "time", format_bytes(rate))
 }

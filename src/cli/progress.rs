@@ -1,4 +1,4 @@
-//! Shows how far long work has come, on a terminal only, and hands Ctrl-C to it.
+//! The progress bar of long work, drawn on a terminal only, and the cancellation of the work by Ctrl-C.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use crate::cli::args::run::ProgressArg;
 use crate::progress::Progress;
 use crate::sys::interrupt;
 
-/// Runs `work` under a watch that is shown and can be interrupted.
+/// Runs `work` with a progress that a second thread draws, and that it cancels after an interrupt.
 pub(crate) fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -> T + Send) -> T {
     let progress = Progress::default();
     let done = AtomicBool::new(false);
@@ -33,15 +33,17 @@ pub(crate) fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -
                 bar.finish_and_clear();
             }
         });
-        // Also when the work panics: the scope waits for its threads before the panic goes on.
+        // Ends the watcher on a panic of the work too: the scope joins its threads before the panic is passed on.
         let _done = ProgressGuard { done: &done, watcher: watcher.thread() };
         work(&progress)
     })
 }
 
-/// Ends the watching thread when it is dropped.
+/// Ends the watcher thread when it is dropped.
 struct ProgressGuard<'a> {
+    /// Checked by the watcher in every round.
     done: &'a AtomicBool,
+    /// The watcher, to be woken from its pause.
     watcher: &'a Thread,
 }
 
@@ -52,6 +54,7 @@ impl Drop for ProgressGuard<'_> {
     }
 }
 
+/// Draws the counters of the step under way: writing, merging, waiting or indexing; nothing before the first.
 fn show(bar: &ProgressBar, progress: &Progress) {
     let (scan, total) = (progress.scan_done.load(Relaxed), progress.scan_total.load(Relaxed));
     let (written, to_write) = (progress.write_done.load(Relaxed), progress.write_total.load(Relaxed));

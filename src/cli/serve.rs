@@ -1,4 +1,5 @@
-//! `outpour serve`
+//! `outpour serve`: reads the configuration, opens the stores, sets up logging and runs the service until it is
+//! stopped.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,10 +17,10 @@ use crate::server::serve::{ServeInfo, serve};
 use crate::sys::interrupt::interrupts;
 use crate::sys::regular_file::read_argument;
 
-/// How often is looked whether the process is asked to stop.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval of polling for an interrupt.
+const STOP_POLL: Duration = Duration::from_millis(20);
 
-/// Runs the command.
+/// Runs `outpour serve` and returns its exit code.
 pub(crate) fn run(args: ServeArgs) -> Exit {
     let config = match configuration(&args) {
         Ok(config) => config,
@@ -48,10 +49,9 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
             }
         }
     }
-    log(&config);
+    init_logging(&config);
     let stops = interrupts();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = match runtime {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             say(&format!("error: cannot start threads: {error}"));
@@ -60,11 +60,11 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
     };
     let stop = async {
         while !stops.load(Relaxed) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(STOP_POLL).await;
         }
         tracing::info!("stopping: answers in flight may end, jobs are parked");
     };
-    match runtime.block_on(serve(config, stores, told, stop)) {
+    match runtime.block_on(serve(config, stores, print_addresses, stop)) {
         Ok(()) => Exit::Done,
         Err(error) => {
             say(&format!("error: {error}"));
@@ -73,7 +73,10 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
     }
 }
 
-/// The configuration in force: the file's, with what the command line says in its place.
+/// The configuration in force: that of the file, or the default, with the flags given in place of its values.
+///
+/// # Errors
+/// If the file cannot be read or parsed; otherwise all problems of the configuration at once.
 fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
     let mut config = match &args.config {
         None => Config::default(),
@@ -85,19 +88,19 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
             Config::parse(&text).map_err(|error| RequestError::one(format!("--config: {}: {error}", path.display())))?
         }
     };
-    // What came through a pipe is not there to be read again: its clients stay as they are.
+    // A pipe cannot be read again: then the clients are not reloaded while the service runs.
     config.file = args.config.clone().filter(|path| path.is_file());
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
-    for (given, place) in [
+    for (flag, setting) in [
         (&args.store, &mut config.store.path),
         (&args.index_dir, &mut config.store.index_dir),
         (&args.data, &mut config.data.path),
         (&args.jobs, &mut config.data.jobs),
     ] {
-        if let Some(given) = given {
-            place.clone_from(given);
+        if let Some(flag) = flag {
+            setting.clone_from(flag);
         }
     }
     let mut problems = config.config_problems();
@@ -120,17 +123,19 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
     }
 }
 
-fn log(config: &Config) {
+/// Sets up logging on standard error, with the level and the form of the configuration.
+fn init_logging(config: &Config) {
     let level = config.log.level.parse().unwrap_or(LevelFilter::INFO);
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    // A service that is started twice in one process logs where the first one did.
+    // A second service in one process fails here, and logs as the first one does.
     match config.log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init().ok(),
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init().ok(),
     };
 }
 
-fn told(served: &ServeInfo) {
+/// Prints the address and the base URLs of the running service.
+fn print_addresses(served: &ServeInfo) {
     let scheme = if served.tls { "https" } else { "http" };
     say(&format!("outpour serves on {scheme}://{}; stop it with Ctrl-C", served.listen));
     for base in &served.bases {

@@ -1,4 +1,4 @@
-//! `outpour synth`
+//! `outpour synth`: writes a synthetic store and prints its totals, its Groups and instants for `--since`.
 
 use std::time::Instant as Clock;
 
@@ -7,20 +7,20 @@ use serde_json::json;
 use crate::cli::args::{LayoutArg, OrderArg, SynthArgs};
 use crate::cli::config::{pool, sync};
 use crate::cli::export::is_full;
+use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
-use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::synth::store::synth;
 use crate::synth::time::since_share;
 use crate::synth::{Layout, SynthError, SynthOptions, SynthOrder};
 use crate::sys::atomic_dir::AtomicDirError;
-use crate::text_table::grouped as count;
+use crate::text_table::{TextTable, grouped as count};
 
 /// Most patients: they are numbered in 32 bits.
 const PATIENTS_MAX: u64 = u32::MAX as u64;
 
-/// Runs the command.
+/// Runs `outpour synth` and returns its exit code.
 pub(crate) fn run(args: SynthArgs) -> Exit {
     let begun = Clock::now();
     let ready = options(&args).and_then(|options| Ok((options, pool(args.write.run.threads)?)));
@@ -38,7 +38,7 @@ pub(crate) fn run(args: SynthArgs) -> Exit {
         let mut document = serde_json::to_value(&made).expect("plain data");
         document["groups"] = made.groups.iter().map(|(id, members)| json!({ "id": id, "members": members })).collect();
         document["since"] =
-            since.iter().map(|(share, at)| json!({ "share": share, "instant": at.to_string() })).collect();
+            since.iter().map(|(share, instant)| json!({ "share": share, "instant": instant.to_string() })).collect();
         document["status"] = "complete".into();
         document["exitCode"] = 0.into();
         document["directory"] = args.out.display().to_string().into();
@@ -49,17 +49,21 @@ pub(crate) fn run(args: SynthArgs) -> Exit {
     say(&format!("  patients   {}", count(made.patients)));
     say(&format!("  rows       {}, {} of them second versions", count(made.rows), count(made.updates)));
     say(&format!("  deletions  {}", count(made.deletions)));
-    say(&format!("  bytes      {}", bytes(made.bytes)));
-    say(&format!("  time       {seconds:.2} s, {}/s\n", bytes((made.bytes as f64 / seconds.max(1e-6)) as u64)));
-    let mut rows = vec![vec!["--group".to_string(), "members".to_string()]];
-    rows.extend(made.groups.iter().map(|(id, members)| vec![id.clone(), count(*members)]));
-    say(&table(&rows));
-    for (share, moment) in &since {
-        say(&format!("  --since {moment} selects about {share} of the rows"));
+    say(&format!("  bytes      {}", format_bytes(made.bytes)));
+    say(&format!("  time       {seconds:.2} s, {}/s\n", format_bytes((made.bytes as f64 / seconds.max(1e-6)) as u64)));
+    let mut table = TextTable::of_figures(&["--group", "members"]);
+    made.groups.iter().for_each(|(id, members)| table.row([id.clone(), count(*members)]));
+    say(&table.text());
+    for (share, instant) in &since {
+        say(&format!("  --since {instant} selects about {share} of the rows"));
     }
     Exit::Done
 }
 
+/// The options of the synthesis.
+///
+/// # Errors
+/// All problems at once: shares outside 0 to 100 %, too many patients.
 fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
     let mut problems = Vec::new();
     let mut share = |name: &str, text: &str| {
@@ -98,6 +102,8 @@ fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
     })
 }
 
+/// The exit code of a synthesis that failed: a directory that cannot be used is the request's fault, a full disk is
+/// not.
 fn exit_of(error: &SynthError) -> Exit {
     match error {
         SynthError::Directory(AtomicDirError::Target { .. }) => Exit::BadRequest,

@@ -1,4 +1,5 @@
-//! `outpour verify`
+//! `outpour verify`: checks an export against its manifest, or the index of a store against its bytes, and prints the
+//! report.
 
 use serde_json::json;
 
@@ -15,7 +16,7 @@ use crate::verify::ledger::LedgerOptions;
 use crate::verify::target::{UnfinishedReport, VerifyTarget};
 use crate::verify::{self, VerifyError};
 
-/// Runs the command.
+/// Runs `outpour verify` and returns its exit code.
 pub(crate) fn run(args: VerifyArgs) -> Exit {
     let pool = match pool(args.run.threads) {
         Ok(pool) => pool,
@@ -23,15 +24,15 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
     };
     match verify::target::verify_target(&args.directory, args.index_dir.is_some()) {
         Ok(VerifyTarget::Export) => {}
-        Ok(VerifyTarget::Unfinished(report)) => return unfinished(&args, &report),
+        Ok(VerifyTarget::Unfinished(report)) => return print_unfinished(&args, &report),
         Ok(VerifyTarget::Store) if args.ledger => {
             let text = format!("--ledger: {} holds no manifest; it recounts exports", args.directory.display());
             return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
         }
-        Ok(VerifyTarget::Store) => return pool.install(|| store(&args)),
+        Ok(VerifyTarget::Store) => return pool.install(|| verify_store(&args)),
         Err(error) => return fail(exit_of(&error), &error, args.run.json),
     }
-    let outcome = pool.install(|| watched(args.run.progress, |progress| export(&args, progress)));
+    let outcome = pool.install(|| watched(args.run.progress, |progress| verify_export(&args, progress)));
     match outcome {
         Ok(true) => Exit::Done,
         Ok(false) => Exit::Partial,
@@ -39,6 +40,7 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
     }
 }
 
+/// The exit code of a verification that failed to run.
 fn exit_of(error: &VerifyError) -> Exit {
     match error.exit_code() {
         2 => Exit::BadRequest,
@@ -47,8 +49,11 @@ fn exit_of(error: &VerifyError) -> Exit {
     }
 }
 
-/// Whether the export is as its manifest says.
-fn export(args: &VerifyArgs, progress: &Progress) -> Result<bool, VerifyError> {
+/// Verifies an export, with `--ledger` also its ledger, and prints the reports. `false` if anything differs.
+///
+/// # Errors
+/// [`VerifyError`] if the export or its store cannot be read, or the verification is interrupted.
+fn verify_export(args: &VerifyArgs, progress: &Progress) -> Result<bool, VerifyError> {
     let report = verify::export::verify_export(&args.directory, progress)?;
     let mut holds = report.holds;
     let mut lines = report.lines();
@@ -71,8 +76,8 @@ fn export(args: &VerifyArgs, progress: &Progress) -> Result<bool, VerifyError> {
     Ok(holds)
 }
 
-/// An export whose manifest is not there.
-fn unfinished(args: &VerifyArgs, report: &UnfinishedReport) -> Exit {
+/// Prints the report of an export without a manifest.
+fn print_unfinished(args: &VerifyArgs, report: &UnfinishedReport) -> Exit {
     report.lines().iter().for_each(|line| say(line));
     if args.run.json {
         put_json(
@@ -82,15 +87,15 @@ fn unfinished(args: &VerifyArgs, report: &UnfinishedReport) -> Exit {
     Exit::Partial
 }
 
-/// A store: its index against its bytes.
-fn store(args: &VerifyArgs) -> Exit {
-    let words = StoreArgs {
+/// Verifies the index of a store against the store's bytes, and prints the report.
+fn verify_store(args: &VerifyArgs) -> Exit {
+    let store_args = StoreArgs {
         store: args.directory.clone(),
         index_dir: args.index_dir.clone(),
         access: AccessArg::Mapped,
         kernel: None,
     };
-    let store = match open_store(&words, None, true) {
+    let store = match open_store(&store_args, None, true) {
         Ok(store) => store,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };

@@ -1,5 +1,5 @@
-//! What the engine is given, and what it answers: options and bounds, kick-offs taken and refused, jobs and files as their
-//! owners see them. How it comes to its answers is not here.
+//! Types at the boundary of the job engine: its options and bounds, the outcomes of kick-offs and retries, and the
+//! views of jobs and files that their owners get. The operations themselves are methods of `engine::JobEngine`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use crate::job::state::JobState;
 use crate::store::Store;
 use crate::sys::durability::FileSync;
 
-/// Bounds of what the engine takes on.
+/// Bounds on the jobs that an engine accepts, and on each job.
 #[derive(Clone, Debug)]
 pub(crate) struct JobLimits {
     /// Jobs of one client that may wait or run (KICK-12).
     pub active_per_client: usize,
-    /// Jobs that may wait or run.
+    /// Jobs of all clients that may wait or run at once (KICK-12).
     pub active: usize,
-    /// Times that a shard is tried.
+    /// Attempts to write one shard, the first included.
     pub attempts: u32,
-    /// How long an expired job is remembered, in seconds (STATUS-13).
+    /// How long the record of an expired job is kept, in seconds (STATUS-13).
     pub remembered_seconds: u64,
-    /// Share of the disk, in hundredths, from which on no job is taken (EXPIRE-03).
+    /// Used share of a disk, in hundredths, at and above which kick-offs are refused (EXPIRE-03).
     pub disk_high_water: u8,
-    /// More faulty lines than this fail a job (CONS-10).
+    /// A job with more faulty lines fails (CONS-10); `None` allows any number.
     pub faults_allowed: Option<FaultsAllowed>,
 }
 
@@ -42,138 +42,138 @@ impl Default for JobLimits {
     }
 }
 
-/// How an engine is opened.
+/// How a job engine is opened: directories, threads, bounds, and its sources of time and randomness.
 pub(crate) struct EngineOptions {
-    /// The store.
+    /// The store that is exported from.
     pub store: Store,
-    /// Directory of the records.
+    /// Directory of the records, one file per job; made if missing.
     pub records: PathBuf,
-    /// Directory of the jobs' directories.
+    /// Directory of the jobs' directories; made if missing.
     pub files: PathBuf,
-    /// Threads that work.
+    /// Threads of the pool; also the number of job workers, of which there are at least two.
     pub threads: usize,
-    /// Bounds.
+    /// Bounds on accepted jobs.
     pub limits: JobLimits,
-    /// Whether records and files are synced before anybody is told of them.
+    /// Whether records and files are synced before a response reports them.
     pub sync: FileSync,
-    /// The time.
+    /// Source of the current time.
     pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
     /// Random bytes, from a source fit for secrets.
     pub random: Box<dyn Fn() -> [u8; 16] + Send + std::marker::Sync>,
-    /// How the message files speak.
+    /// Names of parameters in the message files of exports.
     pub words: &'static ParameterNames,
 }
 
-/// An engine cannot be opened.
+/// Reason why a job engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// A directory cannot be used.
+    /// A directory cannot be made, opened, read or written.
     #[error("cannot use {}: {source}; make it writable, or choose another place with --data or --jobs", path.display())]
     Directory {
-        /// The directory.
+        /// The directory or file.
         path: PathBuf,
-        /// The cause.
+        /// What the operating system answered.
         source: std::io::Error,
     },
-    /// Another process has it.
+    /// Another process holds the lock of the directory of records.
     #[error("another outpour serves from {}; stop it, or choose another --data", path.display())]
     Busy {
-        /// The directory.
+        /// The directory of records.
         path: PathBuf,
     },
-    /// The records are not those of the files.
+    /// The two directories bear different marks: the records are of other files.
     #[error(
         "the records in {} are not those of the files in {}: give the --data and --jobs that belong together (is a volume not mounted?); \
          to begin anew, take both directories away", records.display(), files.display()
     )]
     Strangers {
-        /// Directory of the files.
+        /// Directory of the jobs' directories.
         files: PathBuf,
-        /// Directory of the records.
+        /// Directory of the job records.
         records: PathBuf,
     },
-    /// The index cannot be kept.
+    /// The index directory cannot be written; a service needs an index that lasts.
     #[error("the index directory {} cannot be written: a service needs an index that lasts; give a writable --index-dir", path.display())]
     Index {
-        /// The directory.
+        /// The index directory that cannot be written.
         path: PathBuf,
     },
-    /// Threads cannot be started.
+    /// The operating system refuses to start threads; its message.
     #[error("cannot start threads: {0}")]
     Threads(String),
 }
 
-/// A kick-off that was taken.
+/// Outcome of an accepted kick-off; its record is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AcceptedJob {
-    /// The job.
+    /// Id of the new job.
     pub id: String,
-    /// Its transactionTime.
+    /// The transactionTime of the job.
     pub transaction_time: Instant,
 }
 
-/// A kick-off that was not taken. No job was made (KICK-10).
+/// Reason of a refused kick-off or retry. No job was made or changed (KICK-10).
 #[derive(Debug)]
 pub(crate) enum KickOffError {
-    /// The client has as many active jobs as it may; so many.
+    /// The client has as many active jobs as it may have; that number.
     ClientBusy(usize),
-    /// There are as many active jobs as there may be.
+    /// All clients together have as many active jobs as there may be.
     Busy,
     /// The disk of the files, or of the records, is too full (EXPIRE-03).
     DiskFull,
-    /// The service is stopping.
+    /// The engine is stopping.
     Stopping,
-    /// The record cannot be written.
+    /// The record, or a file that belongs to it, cannot be written.
     Unwritable(std::io::Error),
 }
 
-/// What became of a job.
+/// Outcome of looking a job up by its id.
 pub(crate) enum JobLookup {
-    /// It is there.
+    /// The job exists and has not expired.
     Job(JobView),
-    /// It was, and its files are gone.
+    /// The job has expired: its files are gone, its record is still kept.
     Expired,
-    /// Nobody knows it, or not by this client on this mount.
+    /// There is no such job of this client on this mount.
     Unknown,
 }
 
-/// A job as its owner may see it.
+/// A job as its owner may see it, at one moment.
 #[derive(Clone)]
 pub(crate) struct JobView {
-    /// Its record.
+    /// The record of the job.
     pub record: Arc<JobRecord>,
-    /// How much is done, in hundredths; 100 only when it has ended.
+    /// Share of the work that is done, in hundredths; 100 only when the job has ended.
     pub percent: u8,
-    /// Seconds that it may still take, as far as that can be told.
+    /// Estimated seconds to the end; `None` before the first hundredth is done in this process.
     pub seconds_left: Option<u64>,
-    /// Whether it was asked for before, since the engine was opened.
+    /// Whether the job was looked up before, since the engine was opened.
     pub asked_before: bool,
-    /// How much it has to do and has done, once that is known.
+    /// Resources and shards, planned and complete; `None` before the job is planned.
     pub planned: Option<PlannedCounts>,
-    /// When something about it changed last; never before its T.
+    /// Time of the last change; never before the job's transactionTime.
     pub changed: Instant,
 }
 
-/// What became of the wish to try a failed job again (C-03).
+/// Outcome of a request to retry a failed job (C-03).
 #[derive(Debug)]
 pub(crate) enum RetryOutcome {
-    /// It waits for its turn, with its T and the files that it has finished.
+    /// The job is queued again, with its transactionTime and the files that it has finished.
     Accepted,
-    /// It has not failed: it is in this state.
+    /// The job has not failed; its state.
     NotFailed(JobState),
-    /// Nobody knows it, or not by this client on this mount.
+    /// There is no such job of this client on this mount, or it has expired.
     Unknown,
 }
 
-/// A file of a finished job.
+/// A file of a complete job, as found by its id.
 #[derive(Clone)]
 pub(crate) struct FileView {
-    /// The job.
+    /// The record of the job that the file is of.
     pub record: Arc<JobRecord>,
-    /// Its number among the record's files.
+    /// Index of the file in `record.files`.
     pub at: usize,
-    /// The directory of all jobs' files.
+    /// The directory of all jobs' directories.
     pub root: PathBuf,
-    /// Where in it this one lies, reached without following a link.
+    /// Path of the file relative to `root`; to be opened without following links.
     pub place: String,
 }

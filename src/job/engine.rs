@@ -1,7 +1,9 @@
-//! The job engine: takes kick-offs, gives workers their turns, answers what became of a job, deletes, expires.
+//! The job engine, as its callers see it: opens the directories, accepts kick-offs and retries, looks jobs and files
+//! up, deletes, stops.
 //!
-//! Everything that must survive a crash is in a record before anybody is told of it. What is in memory is an index over
-//! the records, and the work under way; `work` holds what the threads do.
+//! Everything that must survive a crash is in a record before a method reports it. Memory holds a registry over the
+//! records and the work under way. The work itself is in `worker`, expiry in `reaper`, and the order of the locks in
+//! `shared`.
 
 use crate::error::IndexError;
 use crate::extract::fault::FaultKind;
@@ -31,19 +33,25 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// Name of the mark that says that records and files belong together.
+/// Name of the file, in both directories, whose equal content says that records and files belong together.
 const MARK: &str = ".service";
-/// Most bytes of a mark.
+/// Most bytes of a mark that are read.
 const MARK_BYTES_MAX: u64 = 4096;
 
 /// The job engine. Dropping it stops it, see [`JobEngine::stop`].
 pub(crate) struct JobEngine {
+    /// State shared with the workers and the reaper.
     pub(crate) inner: Arc<EngineShared>,
+    /// The workers and the reaper, joined by [`JobEngine::stop`].
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
-/// Checks that the records are those of the files: were another volume's, or none, taken for them, every file of a
-/// finished job would seem to be nobody's. Both directories hold the same mark, made when both were new.
+/// Checks that records and files belong together, by the mark in both directories, which is made when both are new.
+/// With the records of another volume, or none, every directory of a finished job would be removed as unknown.
+///
+/// # Errors
+/// [`OpenError::Strangers`] if the files bear a mark that the records do not; [`OpenError::Directory`] if a mark cannot
+/// be read or written.
 fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directory) -> Result<(), OpenError> {
     let failed = |directory: &Directory| {
         let path = directory.path().join(MARK);
@@ -60,7 +68,8 @@ fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directo
     }
     let new = || format!("{:032x}\n", u128::from_le_bytes((options.random)())).into_bytes();
     let mark = of_records.clone().unwrap_or_else(new);
-    // The records' first: files without a mark are those of a first start that was cut short.
+    // The mark of the records first: then files without a mark mean a first start that was cut short, never lost
+    // records.
     for (directory, found) in [(records, of_records), (files, of_files)] {
         if found.is_none() {
             directory.replace(MARK, &mark, options.sync == FileSync::Yes).map_err(failed(directory))?;
@@ -70,15 +79,16 @@ fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directo
 }
 
 impl JobEngine {
-    /// Opens the directories, takes up what was left unfinished, and starts to work.
+    /// Opens the directories, queues unfinished jobs again, and starts the threads.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// [`OpenError`] if a directory cannot be used or belongs to another service, or threads cannot be started.
     pub(crate) fn open(options: EngineOptions) -> Result<JobEngine, OpenError> {
         let failed = |path: &PathBuf| {
             let path = path.clone();
             move |source| OpenError::Directory { path, source }
         };
+        // 1. The directories, and the lock that keeps other services out.
         private_directory(&options.files).map_err(failed(&options.files))?;
         let files = Directory::open(&options.files).map_err(failed(&options.files))?;
         let records = RecordDirectory::open(&options.records, options.sync).map_err(failed(&options.records))?;
@@ -95,21 +105,23 @@ impl JobEngine {
         if private_directory(&index_dir).and_then(|()| create_private(&index_dir.join("lock")).map(drop)).is_err() {
             return Err(OpenError::Index { path: index_dir });
         }
+        // 2. The threads of the pool.
         let threads = options.threads.max(1);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|index| format!("outpour-{index}"))
             .build()
             .map_err(|error| OpenError::Threads(error.to_string()))?;
+        // 3. The records: jobs, the names of their files, the queue, and the last transactionTime.
         let listed = records.list().map_err(failed(&options.records))?;
-        let mut table = JobRegistry::default();
+        let mut registry = JobRegistry::default();
         let mut last_t = options.store.latest_snapshot().map_or(i64::MIN, |last| last.ticks);
         let mut keep: Vec<String> = listed.unreadable.iter().map(|(id, _)| id.clone()).collect();
         for (id, reason) in &listed.unreadable {
             tracing::error!(job = id, reason, "the record of a job cannot be read; it is left as it is");
         }
         for record in listed.records {
-            if record.files.iter().any(|file| table.files.contains_key(&(record.mount.clone(), file.id.clone()))) {
+            if record.files.iter().any(|file| registry.files.contains_key(&(record.mount.clone(), file.id.clone()))) {
                 let reason = "a file of it has the id of another job's";
                 tracing::error!(job = record.id, reason, "the record of a job cannot be read; it is left as it is");
                 keep.push(record.id);
@@ -122,43 +134,45 @@ impl JobEngine {
             let job = Job::new(record, (options.clock)().ticks);
             let record = job.record();
             for (i, file) in record.files.iter().enumerate() {
-                table.files.insert((record.mount.clone(), file.id.clone()), (job.clone(), i));
+                registry.files.insert((record.mount.clone(), file.id.clone()), (job.clone(), i));
             }
             if record.state.is_active() {
                 tracing::info!(job = job.id, "a job is taken up again");
-                table.turns.push(job.clone());
+                registry.queue.push(job.clone());
             }
-            table.jobs.insert(job.id.clone(), job);
+            registry.jobs.insert(job.id.clone(), job);
         }
-        // A clock that ran ahead by more than a day is not followed.
+        // A transactionTime of a clock that ran ahead by more than a day is not followed.
         let now = (options.clock)().ticks;
         if last_t > now.saturating_add(24 * 3600 * TICKS_PER_SECOND) {
             last_t = now;
         }
-        // Directories of jobs that no record knows; what has another name is not ours.
+        // 4. Directories named as jobs are, of which there is no record. Other names are not of the service, and stay.
         let keep: HashSet<String> = keep.into_iter().collect();
-        let found = files.names().map_err(failed(&options.files))?;
-        let found = found.into_iter().filter_map(|name| name.into_string().ok());
-        table.trash.extend(found.filter(|name| is_job_id(name) && !keep.contains(name)));
+        let names = files.names().map_err(failed(&options.files))?;
+        let names = names.into_iter().filter_map(|name| name.into_string().ok());
+        registry.trash.extend(names.filter(|name| is_job_id(name) && !keep.contains(name)));
+        // 5. The shared state, and the threads of the engine.
         let inner = Arc::new(EngineShared {
             options,
             records,
             files,
             pool,
-            table: Mutex::new(table),
+            registry: Mutex::new(registry),
             wake: Condvar::new(),
             last_t: Mutex::new(last_t),
             indexer: Indexer::default(),
-            index_turn: Mutex::default(),
+            index_lock: Mutex::default(),
             _lock: lock,
         });
-        // What a crash left behind is gone before the first question is answered.
+        // Leftovers of a crash are removed before the first request is answered.
         reaper::reap(&inner);
         let engine = JobEngine { inner, threads: Mutex::default() };
         engine.start(threads.max(2))?;
         Ok(engine)
     }
 
+    /// Starts the reaper and so many workers.
     fn start(&self, workers: usize) -> Result<(), OpenError> {
         let mut threads = self.threads.lock().expect("no panic under it");
         for index in 0..workers + 1 {
@@ -173,68 +187,74 @@ impl JobEngine {
         Ok(())
     }
 
-    /// The store.
+    /// The store that jobs export from.
     pub(crate) fn store(&self) -> &Store {
         &self.inner.options.store
     }
 
-    /// Takes a kick-off. When this returns, the job outlives a crash (KICK-13).
+    /// Accepts a kick-off as a queued job. When this returns, the job outlives a crash (KICK-13).
     ///
     /// # Errors
-    /// [`KickOffError`].
-    pub(crate) fn kick_off(&self, requested: KickOff) -> Result<AcceptedJob, KickOffError> {
-        let client = requested.client.clone();
+    /// [`KickOffError`] if a bound of the jobs or the disk is reached, the engine is stopping, or the record cannot be
+    /// written. No job exists then.
+    pub(crate) fn kick_off(&self, kick_off: KickOff) -> Result<AcceptedJob, KickOffError> {
+        let client = kick_off.client.clone();
         self.reserve_slot(&client)?;
-        let made = self.make_durable(requested);
-        let mut table = self.inner.registry();
-        table.release_slot(&client);
+        let made = self.make_durable(kick_off);
+        let mut registry = self.inner.registry();
+        registry.release_slot(&client);
         let record = made.map_err(record_write_error)?;
         let transaction_time = Instant::parse(&record.transaction_time).expect("written here");
         let accepted = AcceptedJob { id: record.id.clone(), transaction_time };
         let job = Job::new(record, self.inner.now().ticks);
-        table.jobs.insert(job.id.clone(), job.clone());
-        table.turns.push(job);
-        drop(table);
+        registry.jobs.insert(job.id.clone(), job.clone());
+        registry.queue.push(job);
+        drop(registry);
         self.inner.wake.notify_all();
         Ok(accepted)
     }
 
-    /// Counts a job that is about to be made durable, if there is room for one more.
+    /// Reserves a slot for a job of `client` that is about to be made durable, and given back by
+    /// [`JobRegistry::release_slot`].
+    ///
+    /// # Errors
+    /// [`KickOffError`] if a disk is too full, the engine is stopping, or a bound on active jobs is reached.
     fn reserve_slot(&self, client: &str) -> Result<(), KickOffError> {
         let inner = &self.inner;
         let limits = &inner.options.limits;
-        for place in [&inner.options.files, &inner.options.records] {
-            let used = disk_space(place).map_err(KickOffError::Unwritable)?.used_hundredths();
+        for directory in [&inner.options.files, &inner.options.records] {
+            let used = disk_space(directory).map_err(KickOffError::Unwritable)?.used_hundredths();
             if used >= limits.disk_high_water {
                 return Err(KickOffError::DiskFull);
             }
         }
-        let mut table = inner.registry();
-        if table.stopping {
+        let mut registry = inner.registry();
+        if registry.stopping {
             return Err(KickOffError::Stopping);
         }
-        let coming: usize = table.coming.values().sum();
-        let own = table.turns.iter().filter(|job| job.client == client).count()
-            + table.coming.get(client).copied().unwrap_or(0);
+        let reserved: usize = registry.reserved.values().sum();
+        let own = registry.queue.iter().filter(|job| job.client == client).count()
+            + registry.reserved.get(client).copied().unwrap_or(0);
         if own >= limits.active_per_client {
             return Err(KickOffError::ClientBusy(own));
         }
-        if table.turns.iter().count() + coming >= limits.active {
+        if registry.queue.iter().count() + reserved >= limits.active {
             return Err(KickOffError::Busy);
         }
-        *table.coming.entry(client.to_string()).or_default() += 1;
+        *registry.reserved.entry(client.to_string()).or_default() += 1;
         Ok(())
     }
 
-    /// Has a failed job tried again: what it has finished is kept, T and what it sees of the store stay (ONEUP-M05).
-    /// When this says that it was accepted, that outlives a crash.
+    /// Queues a failed job again: its finished files, its transactionTime and its view of the store are kept
+    /// (ONEUP-M05). When this returns [`RetryOutcome::Accepted`], that outlives a crash.
     ///
     /// # Errors
-    /// [`KickOffError`], as for a kick-off; then the job is as it was.
+    /// [`KickOffError`] under the conditions of [`JobEngine::kick_off`]; the job is then unchanged.
     pub(crate) fn retry(&self, id: &str, mount: &str, client: &str) -> Result<RetryOutcome, KickOffError> {
         let inner = &self.inner;
         let Some(job) = self.job(id, mount, client) else { return Ok(RetryOutcome::Unknown) };
-        // Asked first, so that what is wrong with the job is told before what is wrong with the time.
+        // Checked before a slot is reserved, so that a wrong state is reported before a full queue; and again below
+        // under the lock, because the state may change meanwhile.
         let refusal = |record: &JobRecord| match record.state {
             JobState::Expired => Some(RetryOutcome::Unknown),
             _ if self.is_over(record) => Some(RetryOutcome::Unknown),
@@ -246,7 +266,7 @@ impl JobEngine {
         }
         self.reserve_slot(client)?;
         let retried = (|| {
-            let _changing = job.changing.lock().expect("no panic under it");
+            let _write = job.record_write.lock().expect("no panic under it");
             let mut record = (*job.record()).clone();
             if job.deleted.load(Relaxed) {
                 return Ok(RetryOutcome::Unknown);
@@ -258,30 +278,32 @@ impl JobEngine {
             (record.failure, record.ended, record.expires) = (None, None, None);
             inner.records.write(&record)?;
             *job.record.lock().expect("no panic under it") = Arc::new(record);
-            job.renew();
+            job.reset();
             job.touch(&inner.now());
             Ok(RetryOutcome::Accepted)
         })();
-        let mut table = inner.registry();
-        table.release_slot(client);
+        let mut registry = inner.registry();
+        registry.release_slot(client);
         if matches!(retried, Ok(RetryOutcome::Accepted)) && !job.deleted.load(Relaxed) {
-            table.turns.push(job);
+            registry.queue.push(job);
         }
-        drop(table);
+        drop(registry);
         inner.wake.notify_all();
         retried.map_err(record_write_error)
     }
 
+    /// Makes the record of an accepted kick-off and the files that belong to it, or leaves nothing on disk.
     fn make_durable(&self, kick_off: KickOff) -> std::io::Result<JobRecord> {
         let id = self.inner.new_id();
         let made = self.make_record(id.clone(), kick_off);
         if made.is_err() {
-            // Nobody was told of the job; what was written of it is nobody's.
+            // The id was not reported: the remains belong to no job.
             self.inner.files.remove_tree(&id).ok();
         }
         made
     }
 
+    /// Writes the files of a kick-off (its Group, the Groups of its scope, its patient), then the record, last.
     fn make_record(&self, id: String, kick_off: KickOff) -> std::io::Result<JobRecord> {
         let inner = &self.inner;
         let now = inner.now();
@@ -332,14 +354,16 @@ impl JobEngine {
         Ok(record)
     }
 
-    /// T of a job that is accepted now: the time, but never before the last T given (CONS-06).
+    /// The transactionTime of a job accepted now: the time, but never before the last transactionTime given out
+    /// (CONS-06).
     fn transaction_time(&self, now: &Instant) -> Instant {
         let mut last = self.inner.last_t.lock().expect("no panic under it");
         *last = (*last).max(now.ticks);
         Instant { ticks: *last, rest: Box::default() }
     }
 
-    /// What became of a job, for its client on its mount; others learn nothing (DIALECT-01, STATUS-15).
+    /// Looks a job up for its client on its mount; any other caller gets [`JobLookup::Unknown`] (DIALECT-01,
+    /// STATUS-15).
     pub(crate) fn find(&self, id: &str, mount: &str, client: &str) -> JobLookup {
         let Some(job) = self.job(id, mount, client) else { return JobLookup::Unknown };
         let record = job.record();
@@ -347,31 +371,33 @@ impl JobEngine {
             return JobLookup::Expired;
         }
         let percent = if record.state.is_active() { worker::percent_done(&job) } else { 100 };
-        let begun = job.begun.lock().expect("no panic under it").clone();
-        let seconds_left = begun.filter(|_| percent > 0).map(|begun| {
-            let taken = (self.inner.now().ticks - begun.ticks).max(0) as f64 / TICKS_PER_SECOND as f64;
-            (taken * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
+        let started = job.started.lock().expect("no panic under it").clone();
+        // The rest is taken to go as fast as the part that is done.
+        let seconds_left = started.filter(|_| percent > 0).map(|started| {
+            let elapsed = (self.inner.now().ticks - started.ticks).max(0) as f64 / TICKS_PER_SECOND as f64;
+            (elapsed * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
         });
-        let asked_before = job.asked.swap(true, Relaxed);
+        let asked_before = job.looked_up.swap(true, Relaxed);
         let planned = worker::planned_counts(&job, &record);
-        JobLookup::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.touched() })
+        JobLookup::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.last_change() })
     }
 
-    /// Whether a job's time is over, whether or not the reaper has come by.
+    /// Whether the retention of an ended job is over. The reaper may not have expired it yet.
     fn is_over(&self, record: &JobRecord) -> bool {
         !record.state.is_active() && record.expiry().is_some_and(|expiry| expiry <= self.inner.now())
     }
 
+    /// The job with this id, if it is of this client and mount.
     fn job(&self, id: &str, mount: &str, client: &str) -> Option<Arc<Job>> {
         let job = self.inner.registry().jobs.get(id).cloned()?;
         let record = job.record();
         (record.mount == mount && record.client == client).then_some(job)
     }
 
-    /// A file of a finished job (FILE-20), for its client on its mount; `Err` when it was there once and has expired.
+    /// A file of a complete job by its id (FILE-20), for its client on its mount; `None` if there is no such file.
     ///
     /// # Errors
-    /// When the job has expired.
+    /// If the job of the file has expired.
     #[allow(clippy::result_unit_err, reason = "there is one way to fail, and it has no details")]
     pub(crate) fn file(&self, id: &str, mount: &str, client: &str) -> Result<Option<FileView>, ()> {
         let name = (mount.to_string(), id.to_string());
@@ -388,16 +414,16 @@ impl JobEngine {
         Ok(Some(FileView { record, at: i, root: self.inner.options.files.clone(), place }))
     }
 
-    /// Deletes a job, whatever its state: from now on nobody knows it, its work ends at the next piece, its files go.
-    /// Tells whether there was one (DELETE-01…05).
+    /// Deletes a job in any state: it is unknown from now on, its work is cancelled, and the reaper removes its files.
+    /// `false` if there was no such job (DELETE-01…05).
     ///
     /// # Errors
-    /// When its record cannot be removed; then it is still there.
+    /// If the record cannot be removed; the job then still exists.
     pub(crate) fn delete(&self, id: &str, mount: &str, client: &str) -> std::io::Result<bool> {
         let inner = &self.inner;
         let Some(job) = self.job(id, mount, client) else { return Ok(false) };
         {
-            let _changing = job.changing.lock().expect("no panic under it");
+            let _write = job.record_write.lock().expect("no panic under it");
             if job.deleted.load(Relaxed) || job.record().state == JobState::Expired {
                 return Ok(false);
             }
@@ -405,47 +431,48 @@ impl JobEngine {
             job.deleted.store(true, Relaxed);
         }
         job.progress.cancel.store(true, Relaxed);
-        let mut table = inner.registry();
-        shared::forget_job(&mut table, &job);
-        if !job.stage.lock().expect("no panic under it").is_busy() {
-            table.trash.push(id.to_string());
+        let mut registry = inner.registry();
+        shared::forget_job(&mut registry, &job);
+        if !job.phase.lock().expect("no panic under it").is_busy() {
+            registry.trash.push(id.to_string());
         }
-        drop(table);
+        drop(registry);
         inner.wake.notify_all();
         Ok(true)
     }
 
-    /// What an export of now would see, by the index as it was last published; `None` while there is none.
+    /// Snapshot of the index as last published, as of now; `None` while no index is published.
     pub(crate) fn snapshot_now(&self) -> Option<Snapshot> {
         Some(Snapshot::new(self.inner.indexer.latest_published(self.store())?, self.inner.now()))
     }
 
-    /// Faulty lines of the store, by the index as it was last published; `None` while there is none that can be read.
+    /// Number of faulty lines of the store by the index as last published; `None` while there is none, or if its totals
+    /// are damaged.
     pub(crate) fn faulty_lines(&self) -> Option<u64> {
         let snapshot = self.snapshot_now()?;
         let totals = snapshot.index().global().totals().ok()?;
         Some((0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).sum())
     }
 
-    /// The time.
+    /// The time by the engine's clock.
     pub(crate) fn now(&self) -> Instant {
         self.inner.now()
     }
 
-    /// What the store holds now (see [`Store::list_files`]).
+    /// Lists the files of the store and their sizes now, by [`Store::list_files`].
     ///
     /// # Errors
-    /// When a directory cannot be read.
+    /// If a directory of the store cannot be read.
     pub(crate) fn list_files(&self) -> Result<StoreListing, IndexError> {
         self.store().list_files()
     }
 
-    /// Has the store's new bytes indexed, beginning after this call, and waits for that, but not longer than `most`.
-    /// Tells whether it is done. Must not be called from an async thread.
-    pub(crate) fn index_and_wait(&self, most: Duration) -> bool {
+    /// Indexes the store's new bytes in a run that begins after this call, and waits for its end at most `wait_max`.
+    /// Returns whether the run has ended. Blocks: not for an async thread.
+    pub(crate) fn index_and_wait(&self, wait_max: Duration) -> bool {
         let inner = self.inner.clone();
-        self.inner.indexer.run_and_wait(most, move || {
-            let _turn = inner.lock_index();
+        self.inner.indexer.run_and_wait(wait_max, move || {
+            let _index_lock = inner.lock_index();
             let done = inner.pool.install(|| inner.options.store.index(&Progress::default()));
             if let Err(error) = done {
                 tracing::error!(%error, "the store cannot be indexed");
@@ -453,23 +480,24 @@ impl JobEngine {
         })
     }
 
-    /// Jobs that wait or run.
+    /// Number of jobs that wait or run.
     pub(crate) fn active(&self) -> usize {
-        self.inner.registry().turns.iter().count()
+        self.inner.registry().queue.iter().count()
     }
 
-    /// Expires and removes what is due now, as the reaper does by itself.
+    /// Runs the reaper once, on the caller's thread.
     #[cfg(test)]
     pub(crate) fn reap(&self) {
         reaper::reap(&self.inner);
     }
 
-    /// Stops: work ends at its next piece and is taken up again by the next engine on the same directories.
+    /// Stops the engine and joins its threads. Work under way is cancelled; the next engine on the same directories
+    /// resumes it.
     pub(crate) fn stop(&self) {
         {
-            let mut table = self.inner.registry();
-            table.stopping = true;
-            table.turns.iter().for_each(|job| job.progress.cancel.store(true, Relaxed));
+            let mut registry = self.inner.registry();
+            registry.stopping = true;
+            registry.queue.iter().for_each(|job| job.progress.cancel.store(true, Relaxed));
         }
         self.inner.wake.notify_all();
         for thread in self.threads.lock().expect("no panic under it").drain(..) {
@@ -478,6 +506,7 @@ impl JobEngine {
     }
 }
 
+/// The refusal for a record that cannot be written: a full disk has its own.
 fn record_write_error(error: std::io::Error) -> KickOffError {
     match error.kind() {
         std::io::ErrorKind::StorageFull => KickOffError::DiskFull,

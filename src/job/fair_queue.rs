@@ -1,16 +1,18 @@
-//! Whose turn it is: clients one after the other, each client's jobs in the order they came.
+//! Round-robin scheduling: one work item per client in turn; a client's jobs run in order of arrival. The queue knows
+//! nothing of work items: its caller says which job has one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Something that a client waits for.
+/// An entry of a [`FairQueue`].
 pub(crate) trait Queued {
-    /// Whose it is.
+    /// The client that the entry counts for.
     fn client(&self) -> &str;
 }
 
-/// Jobs by client. A client whose job was given a turn goes to the end of the line.
+/// Jobs by client. A client that got a work item moves behind the others.
 pub(crate) struct FairQueue<T> {
+    /// Clients in the order of their turns, none without a job; the jobs of each in order of arrival.
     clients: VecDeque<(String, Vec<Arc<T>>)>,
 }
 
@@ -29,27 +31,28 @@ impl<T: Queued> FairQueue<T> {
         }
     }
 
-    /// Takes a job out.
+    /// Removes a job, and its client if that was the last one; nothing happens if the job is not queued.
     pub(crate) fn remove(&mut self, job: &Arc<T>) {
         for (_, jobs) in &mut self.clients {
-            jobs.retain(|known| !Arc::ptr_eq(known, job));
+            jobs.retain(|queued| !Arc::ptr_eq(queued, job));
         }
         self.clients.retain(|(_, jobs)| !jobs.is_empty());
     }
 
-    /// The next turn: of the first client in line that has one to take, the first job that `take` gives something for.
+    /// The next work item: `take` is called on the jobs of one client after the other until it yields one. `None` if it
+    /// yields none for any job.
     pub(crate) fn next<R>(&mut self, mut take: impl FnMut(&Arc<T>) -> Option<R>) -> Option<R> {
         for i in 0..self.clients.len() {
-            if let Some(taken) = self.clients[i].1.iter().find_map(&mut take) {
+            if let Some(item) = self.clients[i].1.iter().find_map(&mut take) {
                 let client = self.clients.remove(i).expect("it was just there");
                 self.clients.push_back(client);
-                return Some(taken);
+                return Some(item);
             }
         }
         None
     }
 
-    /// All jobs.
+    /// All jobs in the queue, client by client.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.clients.iter().flat_map(|(_, jobs)| jobs)
     }
@@ -72,11 +75,11 @@ mod tests {
     /// A client with a thousand shards to write does not hold up one with three.
     #[test]
     fn clients_take_turns() {
-        let mut turns = FairQueue::default();
+        let mut queue = FairQueue::default();
         let big = Arc::new(Job("big", AtomicUsize::new(1000)));
         let small = Arc::new(Job("small", AtomicUsize::new(3)));
         for job in [&big, &big, &small] {
-            turns.push(job.clone());
+            queue.push(job.clone());
         }
         let mut order = Vec::new();
         while small.1.load(Relaxed) > 0 {
@@ -84,11 +87,11 @@ mod tests {
                 let left = job.1.load(Relaxed);
                 (left > 0).then(|| job.1.store(left - 1, Relaxed)).map(|()| job.0)
             };
-            order.push(turns.next(take).unwrap());
+            order.push(queue.next(take).unwrap());
         }
         assert_eq!(order, ["big", "small", "big", "small", "big", "small"]);
-        turns.remove(&big);
-        turns.remove(&small);
-        assert!(turns.iter().next().is_none() && turns.clients.is_empty());
+        queue.remove(&big);
+        queue.remove(&small);
+        assert!(queue.iter().next().is_none() && queue.clients.is_empty());
     }
 }

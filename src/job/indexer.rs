@@ -1,5 +1,7 @@
-//! Indexes the store beside the jobs, for questions that must not wait for one: the index as it was last published,
-//! kept open, and a thread that brings it up to date when somebody asks.
+//! Indexing outside of jobs, for requests that must not wait for one: the index as last published, kept open, and a
+//! thread that brings it up to date on request. What a run does is the caller's closure.
+//!
+//! Two locks, of which no thread holds both: `held` and `runs`.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -9,29 +11,34 @@ use crate::index::snapshot::Index;
 use crate::store::Store;
 use crate::sys::store_file::FileStamp;
 
-/// See the module.
+/// Keeps the published index open, and runs at most one indexing thread at a time.
 #[derive(Default)]
 pub(crate) struct Indexer {
+    /// The open index, with the stamp of the meta file that it was opened by; `None` before the first use.
     held: Mutex<Option<(FileStamp, Arc<Index>)>>,
+    /// The runs, and the signal that one has ended.
     runs: Arc<(Mutex<IndexRuns>, Condvar)>,
 }
 
+/// Runs of the indexing thread.
 #[derive(Default)]
 struct IndexRuns {
+    /// The thread is alive.
     running: bool,
-    /// Somebody asked while one was running.
+    /// Another run was requested during the one under way.
     again: bool,
+    /// Number of runs that have ended.
     ended: u64,
 }
 
 impl Indexer {
-    /// The index as it was last published.
+    /// The index as last published, reopened if its meta file has changed; `None` while there is none.
     pub(crate) fn latest_published(&self, store: &Store) -> Option<Arc<Index>> {
         let path = store.index_dir().join(meta::FILE);
         let stamp = FileStamp::of_metadata(&std::fs::metadata(path).ok()?);
         let mut held = self.held.lock().expect("no panic under it");
         match &*held {
-            Some((known, index)) if *known == stamp => Some(index.clone()),
+            Some((opened, index)) if *opened == stamp => Some(index.clone()),
             _ => {
                 let index = Arc::new(store.latest_published()?);
                 *held = Some((stamp, index.clone()));
@@ -40,13 +47,13 @@ impl Indexer {
         }
     }
 
-    /// Has `run` run once, beginning after this call, and waits for its end, but not longer than `most`; tells
-    /// whether it has ended. One thread runs at a time, whoever asks.
-    pub(crate) fn run_and_wait(&self, most: Duration, run: impl Fn() + Send + 'static) -> bool {
+    /// Runs `run` once on the indexing thread, beginning after this call, and waits for its end at most `wait_max`.
+    /// Returns whether it has ended. Callers that come during a run share the next one.
+    pub(crate) fn run_and_wait(&self, wait_max: Duration, run: impl Fn() + Send + 'static) -> bool {
         let (runs, ended) = &*self.runs;
         let mut now = runs.lock().expect("no panic under it");
-        // A run under way may have looked before the bytes came.
-        let wanted = now.ended + 1 + u64::from(now.running);
+        // A run under way may have listed the store before the caller's bytes were written: it does not count.
+        let awaited = now.ended + 1 + u64::from(now.running);
         if now.running {
             now.again = true;
         } else {
@@ -66,8 +73,8 @@ impl Indexer {
                 }
             });
         }
-        let (now, _) = ended.wait_timeout_while(now, most, |now| now.ended < wanted).expect("no panic under it");
-        now.ended >= wanted
+        let (now, _) = ended.wait_timeout_while(now, wait_max, |now| now.ended < awaited).expect("no panic under it");
+        now.ended >= awaited
     }
 }
 
@@ -77,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// Whoever asks gets a run that began after the question; those who ask meanwhile share one.
+    /// Each request gets a run that began after it; requests that come during a run share the next one.
     #[test]
     fn a_run_begins_after_the_question() {
         let (indexer, begun) = (Arc::new(Indexer::default()), Arc::new(AtomicU64::new(0)));
@@ -88,13 +95,13 @@ mod tests {
             }
         };
         assert!(!indexer.run_and_wait(Duration::ZERO, run(begun.clone())), "it does not wait longer than it may");
-        let askers: Vec<_> = (0..8)
+        let callers: Vec<_> = (0..8)
             .map(|_| {
                 let (indexer, run) = (indexer.clone(), run(begun.clone()));
                 std::thread::spawn(move || indexer.run_and_wait(Duration::from_secs(20), run))
             })
             .collect();
-        assert!(askers.into_iter().all(|asker| asker.join().unwrap()));
+        assert!(callers.into_iter().all(|caller| caller.join().unwrap()));
         assert!((2..=9).contains(&begun.load(SeqCst)));
     }
 }

@@ -1,10 +1,11 @@
-//! Jobs: exports that outlive whoever asked for them. States and their transitions, records on the disk, the queue
-//! that gives clients their turns, expiry and the reaper. Nothing here knows HTTP, a clock or an async runtime.
+//! Jobs: exports that outlive the request that started them. States and their transitions, records on disk, the fair
+//! queue over clients, expiry and the reaper. Nothing here knows HTTP or an async runtime; the clock and the source of
+//! random bytes are handed in by `EngineOptions`.
 //!
-//! A job is a record (`<records>/<id>.json`, replaced as a whole and synced before anything is said of it) and a
-//! directory (`<files>/<id>/`, with the output directory of an export in `out/`). The record decides: a directory
-//! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record. What is
-//! read from the disk is checked first (`record_check`), and nothing beneath the two directories is reached through a link.
+//! A job is a record (`<records>/<id>.json`, replaced whole and synced before a response reports it) and a directory
+//! (`<files>/<id>/`, with the output directory of an export in `out/`). The record decides: a directory without one is
+//! removed when the service starts, and work that a crash interrupts is redone from the record. Records read from disk
+//! are checked first (`record_check`), and nothing beneath the two directories is reached through a link.
 
 pub(crate) mod api;
 pub(crate) mod engine;

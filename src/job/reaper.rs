@@ -1,4 +1,5 @@
-//! The reaper: a thread that expires jobs and removes the files of those that are over.
+//! The reaper: a thread that expires jobs, forgets expired ones, and removes directories of jobs that are deleted,
+//! expired or unknown. Downloads under way keep their open files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,39 +10,43 @@ use crate::job::shared::{EngineShared, add_seconds, forget_job};
 use crate::job::state::JobState;
 use crate::job::worker::REAPER_SECONDS;
 
-/// The reaper's life. Woken by every turn that ends, it looks at the jobs only when the time of one is over.
+/// Body of the reaper thread, until the engine stops. Woken by every work item that ends, it goes through the jobs only
+/// when one is due.
 pub(crate) fn run_reaper(inner: &Arc<EngineShared>) {
     loop {
         reap(inner);
-        let mut table = inner.registry();
+        let mut registry = inner.registry();
         loop {
-            if table.stopping {
+            if registry.stopping {
                 return;
             }
-            let left = table.due.map_or(i64::MAX, |due| due.saturating_sub(inner.now().ticks));
-            if left <= 0 {
+            let ticks = registry.due.map_or(i64::MAX, |due| due.saturating_sub(inner.now().ticks));
+            if ticks <= 0 {
                 break;
             }
-            if !table.trash.is_empty() {
-                drop(table);
-                sweep_foreign(inner);
-                table = inner.registry();
+            if !registry.trash.is_empty() {
+                // The registry is not held while the disk works.
+                drop(registry);
+                remove_trash(inner);
+                registry = inner.registry();
                 continue;
             }
-            let left = Duration::from_millis((left / (TICKS_PER_SECOND / 1000)) as u64 + 1);
-            let most = Duration::from_secs(REAPER_SECONDS);
-            table = inner.wake.wait_timeout(table, left.min(most)).expect("no panic under it").0;
+            // One more, so that the due time is past at waking. The bound lets a clock that is set be noticed.
+            let until_due = Duration::from_millis((ticks / (TICKS_PER_SECOND / 1000)) as u64 + 1);
+            let wait_max = Duration::from_secs(REAPER_SECONDS);
+            registry = inner.wake.wait_timeout(registry, until_due.min(wait_max)).expect("no panic under it").0;
         }
     }
 }
 
-/// Expires and forgets what is due, then removes directories. A download under way keeps its file (DELETE-06).
+/// Expires jobs whose retention is over, forgets expired ones that are due, then removes directories. A download under
+/// way keeps its file (DELETE-06). A record that cannot be changed is tried again later.
 pub(crate) fn reap(inner: &EngineShared) {
     let now = inner.now();
     let jobs: Vec<Arc<Job>> = {
-        let mut table = inner.registry();
-        table.due = None;
-        table.jobs.values().cloned().collect()
+        let mut registry = inner.registry();
+        registry.due = None;
+        registry.jobs.values().cloned().collect()
     };
     let mut due = None;
     for job in jobs {
@@ -51,21 +56,21 @@ pub(crate) fn reap(inner: &EngineShared) {
             due = due.into_iter().chain([expiry]).min();
             continue;
         }
-        let done = match record.state {
+        let changed = match record.state {
             JobState::Expired => inner.records.remove(&job.id).map(|()| forget_job(&mut inner.registry(), &job)),
             _ => expire(inner, &job, &now).map(|()| due = due.take().into_iter().chain(job.record().expiry()).min()),
         };
-        if let Err(error) = done {
+        if let Err(error) = changed {
             tracing::error!(job = job.id, %error, "the record of a job that is over cannot be changed");
             due = due.into_iter().chain([add_seconds(&now, REAPER_SECONDS)]).min();
         }
     }
     inner.registry().set_due(due);
-    sweep_foreign(inner);
+    remove_trash(inner);
 }
 
-/// Removes the directories of jobs that nobody knows any more.
-fn sweep_foreign(inner: &EngineShared) {
+/// Removes the job directories named in the registry's trash; one that cannot be removed stays until the next start.
+fn remove_trash(inner: &EngineShared) {
     let trash = std::mem::take(&mut inner.registry().trash);
     for name in trash {
         if let Err(error) = inner.files.remove_tree(&name) {
@@ -74,10 +79,12 @@ fn sweep_foreign(inner: &EngineShared) {
     }
 }
 
+/// Moves a job to the expired state, with a new expiry after which it is forgotten, and puts its directory in the
+/// trash.
 fn expire(inner: &EngineShared, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
     let remembered = inner.options.limits.remembered_seconds;
     let changed = inner.change(job, |record| {
-        // Whoever asks for it may have had it expired since it was looked at.
+        // Another call of the reaper may have expired it since its record was read.
         if record.state != JobState::Expired {
             record.move_to(JobState::Expired);
             record.expires = Some(add_seconds(now, remembered).to_string());

@@ -1,4 +1,5 @@
-//! The record of a job, and the directory that keeps the records.
+//! The record of a job, its form on disk (JSON with a checksum at the end), and the directory of the records. What a
+//! record must fulfil beyond its form is checked in `record_check`; the jobs in memory are in `registry`.
 
 use crate::codec::compression::Compression;
 use crate::fhir::instant::Instant;
@@ -21,52 +22,53 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
+/// Name of the file in a job's directory that holds the exported Group, if that is not in the store.
 pub(crate) const GROUP_FILE: &str = "group.ndjson";
-/// Name of the file in a job's directory that holds the id of the one patient it was asked for.
+/// Name of the file in a job's directory that holds the id of the one exported patient.
 pub(crate) const PATIENT_FILE: &str = "patient";
 
-/// Whose records a job exports.
+/// Population whose records a job exports, as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum RecordedPopulation {
-    /// Everything in the store.
+    /// Every resource of the store.
     System,
-    /// Every patient.
+    /// The compartments of all patients.
     AllPatients,
-    /// One patient, whose id this is.
+    /// One patient, by id.
     Patient(String),
-    /// A Group of the store.
+    /// A Group of the store, by id.
     StoreGroup(String),
-    /// A Group that the job's directory holds, as it was at kick-off.
+    /// A Group registered by HTTP, by id; the job's directory holds a copy made at kick-off.
     OwnGroup(String),
 }
 
-/// What the writer of the Group asked for might draw on at kick-off, under the configuration in force then; only for a
-/// Group whose writer was bound to Groups, or is not recorded (GROUP-03).
+/// Groups and patients that the writer of the exported Group had access to at kick-off, by the configuration then; only
+/// for a Group whose writer was bound to Groups, or is not recorded (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RecordedScope {
-    /// Whether its writer is known.
+    /// Whether the writer of the Group is recorded.
     pub known: bool,
-    /// Ids of Groups that it may list; all if `None`.
+    /// Ids of the Groups that the Group may have as members; any if `None`.
     pub groups: Option<Vec<String>>,
-    /// Groups whose members it may list; any patient if `None`.
+    /// Groups whose members the Group may have as members; any patient if `None`.
     pub patients_of: Option<Vec<ScopeGroup>>,
 }
 
-/// A Group whose members may be listed.
+/// A Group of a [`RecordedScope`] whose members may be members of the exported Group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ScopeGroup {
     /// A Group of the store, by id.
     #[serde(rename = "store")]
     Store(String),
-    /// One that the job's directory holds, as it was at kick-off, by id.
+    /// A Group registered by HTTP, by id; the job's directory holds a copy made at kick-off.
     #[serde(rename = "copied")]
     Copied(String),
 }
 
 impl RecordedScope {
+    /// The scope for an export request, with the copied Groups as files of the job's `directory`.
     fn to_scope(&self, directory: &Path) -> WriterScope {
         let population = |group: &ScopeGroup| match group {
             ScopeGroup::Store(id) => Population::Group(id.clone()),
@@ -80,58 +82,60 @@ impl RecordedScope {
     }
 }
 
-/// Name of the file in a job's directory that holds a Group of the writer's scope.
+/// Name of the file in a job's directory that holds the copy of the Group with this id, of the writer's scope.
 pub(crate) fn scope_file(id: &str) -> String {
     format!("scope.{id}.ndjson")
 }
 
-/// What a job exports, as normalised at kick-off (PARAM-09).
+/// The request of a job, as normalised at kick-off (PARAM-09).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredRequest {
-    /// Whose records.
+    /// Population whose records are exported.
     pub whose: RecordedPopulation,
     /// `_type`, sorted; empty for all.
     pub types: Vec<String>,
-    /// `_since`, every digit.
+    /// `_since` with every digit given; `None` for no lower bound.
     pub since: Option<String>,
-    /// `_until`, every digit.
+    /// `_until` with every digit given; `None` for no upper bound.
     pub until: Option<String>,
-    /// How Group members are read.
+    /// Which entries of a Group count as members.
     pub members: MembershipRule,
-    /// What the Group's writer might draw on; the whole store if `None`.
+    /// Scope of the Group's writer; the whole store if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<RecordedScope>,
-    /// Ids of Groups of the store that a Group made through the service, or a deletion, stood for at kick-off.
+    /// Ids of Groups of the store that were hidden at kick-off, by a Group registered by HTTP under the same id or by a
+    /// deletion.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_groups: Vec<String>,
-    /// Whether the client may have some Groups, types or one patient only: then it is told of those alone. Of a record that
-    /// does not say so it is believed.
+    /// Whether the client is limited to some Groups or types, or one patient: then issues name nothing else. Taken as
+    /// `true` where a record does not say.
     #[serde(default = "is_bound")]
     pub bound_client: bool,
-    /// Bases that are ours.
+    /// Base URLs of this server, for references that are absolute.
     pub fhir_bases: Vec<String>,
-    /// Late rows.
+    /// Handling of rows that arrived late for `_since`.
     pub late: LateArrivals,
-    /// Undated rows.
+    /// Handling of rows without `meta.lastUpdated`.
     pub missing_last_updated: MissingLastUpdated,
-    /// Bounds of a file.
+    /// Bounds on bytes and resources of an output file.
     pub bounds: FileBounds,
-    /// Compression of stored files.
+    /// Compression of the output files.
     #[serde(rename = "coding")]
     pub compression: Compression,
-    /// Digest over each file.
+    /// Digest over each output file.
     pub digest: DigestAlgorithm,
-    /// What was decided while the request was read.
+    /// Issues raised while the kick-off was read, such as ignored parameters.
     pub notes: Vec<Issue>,
 }
 
+/// Default of [`StoredRequest::bound_client`] for records that lack it: the safe reading.
 fn is_bound() -> bool {
     true
 }
 
 impl StoredRequest {
-    /// The request for the engine; `directory` is the job's.
+    /// The export request; `directory` is the job's, which holds the files of its Group or patient.
     pub(crate) fn to_request(&self, directory: &Path) -> ExportRequest {
         let mut request = match &self.whose {
             RecordedPopulation::System => ExportRequest::system(),
@@ -164,50 +168,50 @@ impl StoredRequest {
 
 /// A kick-off that has passed every check.
 pub(crate) struct KickOff {
-    /// The mount that it came to; no other shows the job (DIALECT-01).
+    /// Mount of the kick-off; no other mount shows the job (DIALECT-01).
     pub mount: String,
-    /// Who asked.
+    /// Client that kicked the job off, and alone sees it.
     pub client: String,
     /// The kick-off URL, verbatim (MANIFEST-02).
     pub url: String,
-    /// What is exported.
+    /// The request as normalised at kick-off.
     pub request: StoredRequest,
-    /// The Group as it is now, for [`RecordedPopulation::OwnGroup`].
+    /// The Group to copy into the job's directory; only for [`RecordedPopulation::OwnGroup`].
     pub group: Option<RegisteredGroup>,
-    /// The Groups as they are now for each [`ScopeGroup::Copied`].
+    /// The Groups to copy into the job's directory, one for each [`ScopeGroup::Copied`].
     pub scope: Vec<RegisteredGroup>,
-    /// What the store held when it was asked.
+    /// Files of the store and their sizes at kick-off; nothing beyond them is exported.
     pub view: StoreListing,
-    /// How long its files are kept once it has ended, in seconds; `None` for ever.
+    /// How long the files are kept after the end of the job, in seconds; `None` for ever.
     pub keep_seconds: Option<u64>,
-    /// How its files are named to the world.
+    /// How the files are named in URLs.
     pub naming: UrlNaming,
 }
 
-/// How the files of a job are named to the world.
+/// How the files of a job are named in URLs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum UrlNaming {
-    /// 32 hexadecimal digits, random: whoever knows the name was told it (FILE-20).
+    /// 32 random hexadecimal digits, which cannot be guessed (FILE-20).
     #[default]
     Random,
-    /// `{Type}_{8 hexadecimal digits}.ndjson`, random and never the same twice on a mount (ONEUP-S17). So few digits can be
-    /// guessed: the name alone opens nothing.
+    /// `{Type}_{8 random hexadecimal digits}.ndjson`, unique on a mount (ONEUP-S17). So few digits can be guessed:
+    /// access to the file must not rest on its name.
     Typed,
 }
 
-/// How much a job has to do, known once it is planned.
+/// Size of a job's plan, and how much of it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlannedCounts {
     /// Resources that it exports (ONEUP-S14).
     pub rows: u64,
-    /// Shards.
+    /// Shards of the plan.
     pub shards: u64,
-    /// Shards that are finished, as far as a record tells: all, or those that stand when a job has failed.
+    /// Shards that are written. Recorded at the end of a job: all, or those that a failed job had finished.
     pub complete: u64,
 }
 
-/// Which list of the manifest a file stands in.
+/// List of the manifest that a file is in: `output`, `deleted` or `error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -218,7 +222,7 @@ pub(crate) enum RecordKind {
 }
 
 impl RecordKind {
-    /// The list that a file of this name stands in.
+    /// The list of a file by the folder of its name in the output directory.
     pub(crate) fn of(name: &OutputName) -> RecordKind {
         match name.folder {
             "deleted/" => RecordKind::Deleted,
@@ -228,69 +232,69 @@ impl RecordKind {
     }
 }
 
-/// A file of a finished job.
+/// A file of a complete job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileRecord {
-    /// What the world knows it by, see [`UrlNaming`].
+    /// Name in URLs, see [`UrlNaming`].
     pub id: String,
-    /// Its list in the manifest.
+    /// List of the manifest that the file is in.
     pub kind: RecordKind,
-    /// Name in the output directory, type, rows, bytes, digest.
+    /// Name in the output directory, resource type, rows, bytes, digest.
     pub receipt: Receipt,
 }
 
-/// Why a job failed.
+/// Reason of a failed job, for its two readers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobFailure {
     /// For the client: no path of the host, nothing of the data.
     pub reason: String,
-    /// For the operator.
+    /// For the operator: the error in full.
     pub detail: String,
 }
 
-/// Everything that is known of a job. Instants are written as FHIR instants.
+/// A job as it is kept on disk. Instants are written as FHIR instants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct JobRecord {
-    /// Version of this format.
+    /// Version of the format of records, [`FORMAT`].
     pub format: u32,
     /// 32 hexadecimal digits, random (KICK-14).
     pub id: String,
-    /// The mount.
+    /// Mount of the kick-off.
     pub mount: String,
-    /// Who asked.
+    /// Client that kicked the job off.
     pub client: String,
-    /// The kick-off URL, verbatim.
+    /// The kick-off URL, verbatim (MANIFEST-02).
     pub url: String,
-    /// What is exported.
+    /// The request as normalised at kick-off.
     pub request: StoredRequest,
-    /// T.
+    /// The transactionTime T of the export.
     pub transaction_time: String,
-    /// What the store held at kick-off; none once the job is complete.
+    /// Files of the store and their sizes at kick-off; `None` once the job is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<StoreListing>,
-    /// Its state.
+    /// State of the job.
     pub state: JobState,
-    /// When it was accepted.
+    /// Time of the kick-off.
     pub accepted: String,
-    /// When it ended.
+    /// Time of the end; `None` while the job is active.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
-    /// How long its files are kept once it has ended, in seconds; `None` for ever.
+    /// How long the files are kept after the end of the job, in seconds; `None` for ever.
     pub keep_seconds: Option<u64>,
-    /// When its files go, or, once they have gone, when it is forgotten; `None` for never.
+    /// When the job expires, or, once it has expired, when its record is removed; `None` for never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
-    /// Why it failed.
+    /// Reason of a failed job; `None` for all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<JobFailure>,
-    /// How its files are named.
+    /// How the files are named in URLs.
     #[serde(default)]
     pub naming: UrlNaming,
-    /// How much it has to do.
+    /// Size of the plan; `None` before the job is planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<PlannedCounts>,
-    /// Its files, in the manifest's order.
+    /// Files of a complete job, in the order of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileRecord>,
     /// Root extensions of the manifest.
@@ -302,39 +306,39 @@ pub(crate) struct JobRecord {
 pub(crate) const FORMAT: u32 = 1;
 
 impl JobRecord {
-    /// Changes the state.
+    /// Changes the state to `next`.
     ///
     /// # Panics
-    /// When there is no such transition: that is a mistake of the program's.
+    /// If there is no such transition, which is a bug of the caller.
     pub(crate) fn move_to(&mut self, next: JobState) {
         assert!(self.state.may_become(next), "job {}: {:?} cannot become {next:?}", self.id, self.state);
         self.state = next;
     }
 
-    /// When its files go, or it is forgotten.
+    /// When the job expires or its record is removed; `None` for never.
     pub(crate) fn expiry(&self) -> Option<Instant> {
         self.expires.as_deref().and_then(Instant::parse)
     }
 }
 
-/// The directory of records.
+/// The directory of the job records, open.
 pub(crate) struct RecordDirectory {
     directory: Directory,
     sync: FileSync,
 }
 
-/// What lies in the directory of records.
+/// Content of the directory of the job records.
 pub(crate) struct RecordListing {
-    /// Records that can be read.
+    /// Records that can be read and pass their check, by time of kick-off.
     pub records: Vec<JobRecord>,
-    /// Names of records that cannot, without their ending, and why; their jobs' files are left alone.
+    /// All other record files: name without `.json`, and reason. The directories of these jobs must not be removed.
     pub unreadable: Vec<(String, String)>,
 }
 
-/// What stands before the checksum at the end of a record.
+/// Bytes before the 16 digits of the checksum at the end of a record.
 const SUM: &str = r#","sum":""#;
 
-/// The bytes of a record: its JSON, with a hash of all bytes before it as the last member.
+/// The bytes of a record on disk: its JSON, with `sum` as the last member, the XXH3 hash of all bytes before it.
 fn with_checksum(record: &JobRecord) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(record).expect("a record is plain data");
     bytes.pop();
@@ -343,17 +347,21 @@ fn with_checksum(record: &JobRecord) -> Vec<u8> {
     bytes
 }
 
-/// Whether bytes are as they were sealed. Records of earlier versions are not sealed, and pass.
+/// Whether the checksum at the end of a record matches. Records of earlier versions have no checksum, and pass.
 fn is_intact(bytes: &[u8]) -> bool {
     let Some(start) = bytes.len().checked_sub(SUM.len() + 16 + 2) else { return true };
-    let (body, seal) = bytes.split_at(start);
-    let Some(digits) = seal.strip_prefix(SUM.as_bytes()).and_then(|rest| rest.strip_suffix(b"\"}")) else {
+    let (body, end) = bytes.split_at(start);
+    let Some(digits) = end.strip_prefix(SUM.as_bytes()).and_then(|rest| rest.strip_suffix(b"\"}")) else {
         return true;
     };
     digits == format!("{:016x}", xxh3_64(body)).as_bytes()
 }
 
-/// Reads the record of the job with this id.
+/// Parses the bytes of the record of the job with this id.
+///
+/// # Errors
+/// The reason, in words that repeat nothing of the record: a wrong checksum, malformed JSON, another id or format, or a
+/// broken rule of [`JobRecord::check`].
 fn without_checksum(bytes: &[u8], id: &str) -> Result<JobRecord, String> {
     if !is_intact(bytes) {
         return Err("it is not as it was written".to_string());
@@ -367,32 +375,33 @@ fn without_checksum(bytes: &[u8], id: &str) -> Result<JobRecord, String> {
 }
 
 impl RecordDirectory {
-    /// Opens the directory, which is made if it is not there.
+    /// Opens the directory, and makes it if it is missing.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be made or opened.
     pub(crate) fn open(directory: &Path, sync: FileSync) -> io::Result<RecordDirectory> {
         private_directory(directory)?;
         Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
     }
 
-    /// The directory, open.
+    /// The open directory, for other files than records.
     pub(crate) fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// Writes a record: when this returns, it outlives a loss of power.
+    /// Writes a record by rename, so that a reader finds the old one or the new one. With [`FileSync::Yes`] it outlives
+    /// a loss of power when this returns.
     ///
     /// # Errors
-    /// When it cannot be written; the one before then still stands.
+    /// If it cannot be written; the previous record is then unchanged.
     pub(crate) fn write(&self, record: &JobRecord) -> io::Result<()> {
         self.directory.replace(&format!("{}.json", record.id), &with_checksum(record), self.sync == FileSync::Yes)
     }
 
-    /// Forgets a record, for good.
+    /// Removes the record of the job with this id.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// If it cannot be removed, or the removal cannot be synced.
     pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
         self.directory.remove_file(&format!("{id}.json"))?;
         match self.sync {
@@ -401,16 +410,16 @@ impl RecordDirectory {
         }
     }
 
-    /// Reads all records; what an interrupted write left is removed.
+    /// Reads and checks all records, and removes temporary files of interrupted writes.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// If the directory cannot be read.
     pub(crate) fn list(&self) -> io::Result<RecordListing> {
         let mut listed = RecordListing { records: Vec::new(), unreadable: Vec::new() };
         for name in self.directory.names()? {
             let Some(name) = name.to_str() else { continue };
             if name.strip_prefix('.').and_then(|name| name.strip_suffix(".json.part")).is_some_and(is_job_id) {
-                // What cannot be removed is written over.
+                // If the removal fails, the next write of this record overwrites the file.
                 self.directory.remove_file(name).ok();
                 continue;
             }
@@ -432,12 +441,13 @@ impl RecordDirectory {
     }
 }
 
-/// Whether a text is the id of a job: 32 hexadecimal digits as the engine makes them (KICK-14). It is used as the name of a
-/// directory and of a file.
+/// Whether a text is the id of a job: 32 lower-case hexadecimal digits as the engine makes them (KICK-14), and so safe
+/// as the name of a directory and of a file.
 pub(crate) fn is_job_id(text: &str) -> bool {
     is_hex(text, 32)
 }
 
+/// Whether a text is so many lower-case hexadecimal digits, and nothing else.
 pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

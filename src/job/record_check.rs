@@ -1,5 +1,6 @@
-//! What must hold of a job's record before anything in it is believed: records lie on a disk, where a stranger or damage may
-//! have written them. A record that does not pass is as one that cannot be read.
+//! Validation of a job record read from disk, before anything in it is used: another program or damage may have written
+//! it. A record that does not pass is treated as one that cannot be read. The checksum of a record is verified in
+//! `record`.
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -11,18 +12,18 @@ use crate::job::record::{
 use crate::job::state::JobState;
 use std::collections::HashSet;
 
-/// Whether a text is an instant that can be written down again: an offset does not carry it out of the years 0001 to 9999,
-/// which dates in headers end with.
+/// Whether a text is an instant that can be formatted and parsed again: its offset does not carry it out of the years
+/// 0001 to 9999, the range of dates in headers.
 fn is_instant(text: &str) -> bool {
     Instant::parse(text).is_some_and(|instant| Instant::parse(&instant.to_string()).is_some())
 }
 
 impl JobRecord {
-    /// Checks everything that is relied on later: ids, names and instants have their forms, numbers agree with each other,
-    /// and the state with what is there.
+    /// Checks everything that is relied on later: ids, names and instants are well-formed, counts agree with each
+    /// other, and the state agrees with the fields that are present.
     ///
     /// # Errors
-    /// What is wrong, without a word of what it holds.
+    /// The first rule that is broken, in words that repeat nothing of the record.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let all = |checks: &[(bool, &'static str)]| match checks.iter().find(|(holds, _)| !holds) {
             Some((_, wrong)) => Err(*wrong),
@@ -46,6 +47,7 @@ impl JobRecord {
         self.check_files()
     }
 
+    /// Checks the files of a record: ids, names, lists, compression, digest, and their sums against the planned counts.
     fn check_files(&self) -> Result<(), &'static str> {
         let (mut ids, mut names) = (HashSet::new(), HashSet::new());
         let (mut shards, mut rows) = (0u64, 0u64);
@@ -83,6 +85,7 @@ impl JobRecord {
 }
 
 impl StoredRequest {
+    /// Checks the request of a record: ids, types, instants, and bounds of files that are not zero.
     fn check(&self) -> Result<(), &'static str> {
         let id = match &self.whose {
             RecordedPopulation::System | RecordedPopulation::AllPatients => None,
@@ -104,7 +107,7 @@ impl StoredRequest {
         if !self.types.iter().all(|name| ResourceType::parse(name).is_some()) {
             return Err("it exports a type that there is not");
         }
-        if !self.since.iter().chain(&self.until).all(|place| is_instant(place)) {
+        if !self.since.iter().chain(&self.until).all(|text| is_instant(text)) {
             return Err("it exports what changed since, or until, what is no instant");
         }
         if self.bounds.file_bytes == 0 || self.bounds.file_resources == Some(0) {

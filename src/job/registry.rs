@@ -1,4 +1,5 @@
-//! What the engine knows, in memory: an index over the records, and how far each job has come.
+//! Jobs in memory: the registry over the records on disk, the queue, and how far each running job has come. Nothing
+//! here touches the disk; the order of the locks is stated in `shared`.
 
 use crate::error::ExportError;
 use crate::export::run::ExportRun;
@@ -10,27 +11,32 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-/// A job in memory.
+/// A job in memory: its record, and the state of the work on it in this process.
 pub(crate) struct Job {
+    /// Id of the job.
     pub id: String,
+    /// Client that kicked the job off.
     pub client: String,
-    /// What is true of it, as it was written last. Held for a moment only: who asks for it never waits for the disk.
+    /// The record as last written. Held for a moment only, so that a reader never waits for the disk.
     pub record: Mutex<Arc<JobRecord>>,
-    /// Held while the record is written or removed.
-    pub changing: Mutex<()>,
-    /// Set under `changing`; then the record is not written any more.
+    /// Held while the record is written to disk or removed.
+    pub record_write: Mutex<()>,
+    /// Set under `record_write`; the record is not written after that.
     pub deleted: AtomicBool,
-    /// Its client has asked what became of it, in this process.
-    pub asked: AtomicBool,
+    /// The client has looked the job up, in this process.
+    pub looked_up: AtomicBool,
+    /// Counters of the work, and its cancellation.
     pub progress: Progress,
+    /// Greatest share of the work reported so far, in hundredths.
     pub percent: AtomicU64,
-    /// It has begun anew once because the index was damaged.
-    pub mended: AtomicBool,
-    /// When work on it began, in this process.
-    pub begun: Mutex<Option<Instant>>,
-    pub stage: Mutex<RunPhase>,
-    /// When something about it changed last, in ticks.
-    touched: AtomicI64,
+    /// The job was restarted once already because the index or a packed file was damaged.
+    pub repaired_once: AtomicBool,
+    /// When work on the job began in this process; `None` before.
+    pub started: Mutex<Option<Instant>>,
+    /// How far the run of the job has come.
+    pub phase: Mutex<RunPhase>,
+    /// Time of the last change, in ticks.
+    last_change: AtomicI64,
 }
 
 impl Queued for Job {
@@ -40,114 +46,118 @@ impl Queued for Job {
 }
 
 impl Job {
-    /// A job as its record has it; `now` in ticks.
+    /// A job in memory as its record describes it, with no work done in this process; `now` in ticks.
     pub(crate) fn new(record: JobRecord, now: i64) -> Arc<Job> {
         let instants = [Some(&record.transaction_time), record.ended.as_ref()];
-        let known =
-            instants.into_iter().flatten().filter_map(|place| Instant::parse(place)).map(|instant| instant.ticks).max();
-        // What an active job did before a restart is not recorded: it changes now.
-        let touched = known.into_iter().chain(record.state.is_active().then_some(now)).max().unwrap_or(now);
+        let recorded =
+            instants.into_iter().flatten().filter_map(|text| Instant::parse(text)).map(|instant| instant.ticks).max();
+        // The last change of an active job before a restart is not recorded: its resumption counts as one.
+        let last_change = recorded.into_iter().chain(record.state.is_active().then_some(now)).max().unwrap_or(now);
         Arc::new(Job {
-            touched: AtomicI64::new(touched),
+            last_change: AtomicI64::new(last_change),
             id: record.id.clone(),
             client: record.client.clone(),
             record: Mutex::new(Arc::new(record)),
-            changing: Mutex::new(()),
+            record_write: Mutex::new(()),
             deleted: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
+            looked_up: AtomicBool::new(false),
             progress: Progress::default(),
             percent: AtomicU64::new(0),
-            mended: AtomicBool::new(false),
-            begun: Mutex::new(None),
-            stage: Mutex::new(RunPhase::Waiting),
+            repaired_once: AtomicBool::new(false),
+            started: Mutex::new(None),
+            phase: Mutex::new(RunPhase::Waiting),
         })
     }
 
+    /// The record as last written, without waiting for the disk.
     pub(crate) fn record(&self) -> Arc<JobRecord> {
         self.record.lock().expect("no panic under it").clone()
     }
 
-    /// Something about it has changed.
+    /// Notes a change of the job at `now`. An earlier instant than the last one is ignored.
     pub(crate) fn touch(&self, now: &Instant) {
-        self.touched.fetch_max(now.ticks, Relaxed);
+        self.last_change.fetch_max(now.ticks, Relaxed);
     }
 
-    /// When something about it changed last: never before its T, and never earlier than was told (ONEUP-S16).
-    pub(crate) fn touched(&self) -> Instant {
-        Instant { ticks: self.touched.load(Relaxed), rest: Box::default() }
+    /// Time of the last change: never before the transactionTime, and never earlier than reported before (ONEUP-S16).
+    pub(crate) fn last_change(&self) -> Instant {
+        Instant { ticks: self.last_change.load(Relaxed), rest: Box::default() }
     }
 
-    /// As if nothing had been done yet, for another try.
-    pub(crate) fn renew(&self) {
+    /// Resets counters, phase and starting time for a retry. The record is not touched.
+    pub(crate) fn reset(&self) {
         for counter in [&self.progress.write_done, &self.progress.files_done, &self.progress.scan_done, &self.percent] {
             counter.store(0, Relaxed);
         }
-        self.mended.store(false, Relaxed);
-        *self.begun.lock().expect("no panic under it") = None;
-        *self.stage.lock().expect("no panic under it") = RunPhase::Waiting;
+        self.repaired_once.store(false, Relaxed);
+        *self.started.lock().expect("no panic under it") = None;
+        *self.phase.lock().expect("no panic under it") = RunPhase::Waiting;
     }
 }
 
 impl JobRegistry {
-    /// A job that was announced has come, or will not.
+    /// Gives back a slot reserved for a kick-off or retry, which has succeeded or failed since.
     pub(crate) fn release_slot(&mut self, client: &str) {
-        if let Some(coming) = self.coming.get_mut(client) {
-            *coming -= 1;
-            if *coming == 0 {
-                self.coming.remove(client);
+        if let Some(count) = self.reserved.get_mut(client) {
+            *count -= 1;
+            if *count == 0 {
+                self.reserved.remove(client);
             }
         }
     }
 
-    /// Has the reaper come by at that time, or before.
+    /// Schedules the reaper for `time`, unless it is scheduled earlier already; `None` schedules nothing.
     pub(crate) fn set_due(&mut self, time: Option<Instant>) {
         self.due = self.due.into_iter().chain(time.map(|instant| instant.ticks)).min();
     }
 }
 
-/// What the engine knows, in memory.
+/// All jobs in memory, the names of their files, and what the workers and the reaper have to do.
 #[derive(Default)]
 pub(crate) struct JobRegistry {
+    /// All jobs in memory by id.
     pub jobs: HashMap<String, Arc<Job>>,
-    /// Mounts and the names of their files: whose, and which.
+    /// Mount and file id, to the job and the index of the file in its record.
     pub files: HashMap<(String, String), (Arc<Job>, usize)>,
-    pub turns: FairQueue<Job>,
-    /// A job is being prepared: others wait, for they would wait for the index's lock.
+    /// Jobs that wait or run.
+    pub queue: FairQueue<Job>,
+    /// A job is being prepared. No other is started meanwhile: it would occupy a worker waiting for the index lock.
     pub preparing: bool,
-    /// Kick-offs that are being made durable, by client.
-    pub coming: HashMap<String, usize>,
-    /// Names of what is to be removed from the directory of files.
+    /// Slots of kick-offs and retries that are being made durable, by client.
+    pub reserved: HashMap<String, usize>,
+    /// Names of job directories that the reaper is to remove.
     pub trash: Vec<String>,
-    /// When a job's time is over next, in ticks; none if no job's ever is.
+    /// When the next job expires or is forgotten, in ticks; `None` if none ever does.
     pub due: Option<i64>,
+    /// The engine is stopping: no kick-off is accepted and the threads end.
     pub stopping: bool,
 }
 
-/// How far a job has come, in memory.
+/// How far the run of a job has come in this process. Not on disk; see `state::JobState` for that.
 pub(crate) enum RunPhase {
-    /// Nothing is being done.
+    /// No worker has the job; it is to be prepared.
     Waiting,
-    /// A worker takes its snapshot and plans.
+    /// A worker takes the snapshot and plans, or repairs the index.
     Preparing,
-    /// Workers write its tasks.
+    /// Workers write the tasks of the run.
     Writing {
-        /// The run.
+        /// The planned export, which holds the lock of its output directory.
         run: Arc<ExportRun>,
-        /// Tasks to write, and how often each was tried.
+        /// Tasks to write, each with its failed attempts; the last is taken first.
         pending: Vec<(usize, u32)>,
-        /// Tasks being written.
+        /// Number of tasks being written now.
         busy: usize,
-        /// Why the job is to fail once nobody is at work on it.
+        /// Error that the job fails with once `busy` is 0; no task is started after it.
         failed: Option<ExportError>,
     },
-    /// A worker publishes it.
+    /// A worker publishes the manifest.
     Finishing,
-    /// Nothing will be done any more.
+    /// No work will be done any more.
     Ended,
 }
 
 impl RunPhase {
-    /// Whether a worker is at it.
+    /// Whether a worker is preparing, writing or finishing the job now.
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             RunPhase::Preparing | RunPhase::Finishing => true,

@@ -1,30 +1,33 @@
-//! The states of a job and the ways between them.
+//! The states of a job and the transitions between them. The file decides nothing but legality: records are changed by
+//! `record`, and how far a running job has come is `registry::RunPhase`.
 
 use serde::{Deserialize, Serialize};
 
-/// State of a job. What is not here has no record: a job that was deleted is forgotten at once (STATUS-12).
+/// State of a job, as its record has it. There is no state for a deleted job: its record is removed at once
+/// (STATUS-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum JobState {
-    /// Accepted and durable; no work was done yet.
+    /// Accepted and durable; not planned yet.
     Queued,
-    /// It has its plan, or had it before a restart.
+    /// Planned, in this process or before a restart.
     Running,
-    /// Its manifest is published and its files can be fetched.
+    /// The manifest is published and the files can be fetched.
     Complete,
-    /// It has ended without a manifest; the record says why.
+    /// Ended without a manifest; the record has the reason.
     Failed,
-    /// Its time is over and its files are gone; remembered for a while (STATUS-13).
+    /// The retention time is over and the files are removed; the record is kept for a while (STATUS-13).
     Expired,
 }
 
 impl JobState {
-    /// Every state.
+    /// Every state, for tests over all pairs.
     #[cfg(test)]
     pub(crate) const ALL: [JobState; 5] =
         [JobState::Queued, JobState::Running, JobState::Complete, JobState::Failed, JobState::Expired];
 
-    /// Whether a job may go from this state to another. Going on after a restart is no transition; a retry is (C-03).
+    /// Whether a job may change from this state to `next`. Resuming after a restart is no transition; a retry is
+    /// (C-03).
     pub(crate) fn may_become(self, next: JobState) -> bool {
         use JobState::{Complete, Expired, Failed, Queued, Running};
         matches!(
@@ -33,7 +36,7 @@ impl JobState {
         )
     }
 
-    /// Whether it takes part in the queue.
+    /// Whether a job in this state is in the queue: queued or running.
     pub(crate) fn is_active(self) -> bool {
         matches!(self, JobState::Queued | JobState::Running)
     }
@@ -43,7 +46,8 @@ impl JobState {
 mod tests {
     use super::*;
 
-    /// ONEUP-M05: no way leads back but that of a failed job that is tried again. Every job can come to an end.
+    /// ONEUP-M05: the only way back is the retry of a failed job. Every active state can fail, and nothing follows
+    /// expiry.
     #[test]
     fn transitions() {
         for from in JobState::ALL {

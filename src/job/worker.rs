@@ -1,4 +1,9 @@
-//! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
+//! The worker threads: each takes one work item after the other from the fair queue and prepares a job (snapshot and
+//! plan), writes one shard of it, or finishes it (manifest). Also the end of a job, complete or failed, and what its
+//! client may read of an error.
+//!
+//! Work that touches the store or the output runs on the engine's pool, where a panic ends the job and not the service.
+//! Expiry is in `reaper`; the order of the locks is in `shared`.
 
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
@@ -11,7 +16,7 @@ use crate::job::record::{
     UrlNaming,
 };
 use crate::job::registry::{Job, JobRegistry, RunPhase};
-use crate::job::shared::{EngineShared, add_seconds, leave_queue};
+use crate::job::shared::{EngineShared, add_seconds, discard_if_idle};
 use crate::job::state::JobState;
 use crate::write::journal::Receipt;
 use crate::write::output_name::OutputName;
@@ -20,48 +25,52 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Name of the output directory in a job's directory.
+/// Name of the export's output directory within a job's directory.
 pub(crate) const OUT: &str = "out";
-/// Times that a name is made for a file before it is believed that none is free.
+/// Random names tried for one file before the job fails for want of a free one.
 const NAMES_TRIED_MAX: usize = 1000;
-/// How long the reaper sleeps when nothing is due, at most.
+/// Longest sleep of the reaper, and its delay before another try after an error, in seconds.
 pub(crate) const REAPER_SECONDS: u64 = 30;
 
-/// A turn.
+/// One piece of work for a worker.
 enum WorkItem {
+    /// Take the snapshot of a job and plan it.
     Prepare(Arc<Job>),
+    /// Write a task of the run; the last two fields are its number and its failed attempts.
     Write(Arc<Job>, Arc<ExportRun>, usize, u32),
+    /// Publish the manifest of the run.
     Finish(Arc<Job>, Arc<ExportRun>),
 }
 
-/// A worker's life.
+/// Body of a worker thread: takes work items, or sleeps while there is none, until the engine stops.
 pub(crate) fn run_worker(inner: &Arc<EngineShared>) {
-    let mut table = inner.registry();
+    let mut registry = inner.registry();
     loop {
-        if table.stopping {
+        if registry.stopping {
             return;
         }
-        let Some(turn) = next_work_item(&mut table) else {
-            table = inner.wake.wait(table).expect("no panic under it");
+        let Some(item) = next_work_item(&mut registry) else {
+            registry = inner.wake.wait(registry).expect("no panic under it");
             continue;
         };
-        drop(table);
-        match turn {
+        drop(registry);
+        match item {
             WorkItem::Prepare(job) => prepare_job(inner, &job),
             WorkItem::Write(job, run, task, tried) => write_task(inner, &job, run, task, tried),
             WorkItem::Finish(job, run) => finish_job(inner, &job, run),
         }
-        table = inner.registry();
+        registry = inner.registry();
     }
 }
 
-fn next_work_item(table: &mut JobRegistry) -> Option<WorkItem> {
-    let JobRegistry { turns, preparing, .. } = table;
-    turns.next(|job| {
-        let mut stage = job.stage.lock().expect("no panic under it");
-        match &mut *stage {
+/// The next work item of the fair queue, with the phase of its job moved on; `None` if no job has any for now.
+fn next_work_item(registry: &mut JobRegistry) -> Option<WorkItem> {
+    let JobRegistry { queue, preparing, .. } = registry;
+    queue.next(|job| {
+        let mut phase = job.phase.lock().expect("no panic under it");
+        match &mut *phase {
             RunPhase::Waiting if !*preparing => {
-                *stage = RunPhase::Preparing;
+                *phase = RunPhase::Preparing;
                 *preparing = true;
                 Some(WorkItem::Prepare(job.clone()))
             }
@@ -70,11 +79,12 @@ fn next_work_item(table: &mut JobRegistry) -> Option<WorkItem> {
                     *busy += 1;
                     return Some(WorkItem::Write(job.clone(), run.clone(), task, tried));
                 }
+                // Either tasks are still being written, or the job is about to fail once they are.
                 if *busy > 0 || !pending.is_empty() {
                     return None;
                 }
                 let run = run.clone();
-                *stage = RunPhase::Finishing;
+                *phase = RunPhase::Finishing;
                 Some(WorkItem::Finish(job.clone(), run))
             }
             _ => None,
@@ -82,7 +92,10 @@ fn next_work_item(table: &mut JobRegistry) -> Option<WorkItem> {
     })
 }
 
-/// Runs work on the pool. A panic is the job's failure, not the service's.
+/// Runs work of a job on the pool.
+///
+/// # Errors
+/// The error of `work`; `None` if it panicked.
 fn run_guarded<T: Send>(
     inner: &EngineShared,
     work: impl FnOnce() -> Result<T, ExportError> + Send,
@@ -90,6 +103,7 @@ fn run_guarded<T: Send>(
     catch_unwind(AssertUnwindSafe(|| inner.pool.install(work))).map_err(|_| None)?.map_err(Some)
 }
 
+/// Options of the export of the job with this id: into its output directory, resuming what is there.
 pub(crate) fn options<'a>(inner: &'a EngineShared, id: &str) -> ExportOptions<'a> {
     ExportOptions {
         out: inner.directory(id).join(OUT),
@@ -101,7 +115,7 @@ pub(crate) fn options<'a>(inner: &'a EngineShared, id: &str) -> ExportOptions<'a
     }
 }
 
-/// Whether the output directory of a job is no good any more.
+/// Whether an error means that the output directory of a job cannot be resumed and is to be written from the start.
 fn is_spoiled(error: &ExportError) -> bool {
     use crate::error::JournalError::{Damaged, Foreign, NotEmpty};
     matches!(
@@ -110,7 +124,8 @@ fn is_spoiled(error: &ExportError) -> bool {
     )
 }
 
-/// Makes the directory of a job, and looks that nothing in it leads elsewhere or would have a reader wait.
+/// Makes the directory of a job and its output directory, and checks that the file of its Group or patient is a regular
+/// file, not a link or a pipe.
 fn prepare_directory(inner: &EngineShared, record: &JobRecord) -> Result<(), ExportError> {
     let directory = inner.directory(&record.id);
     let failed = |name: &str| {
@@ -119,38 +134,41 @@ fn prepare_directory(inner: &EngineShared, record: &JobRecord) -> Result<(), Exp
     };
     let files = inner.files.make_directory(&record.id).map_err(failed(""))?;
     files.make_directory(OUT).map_err(failed(OUT))?;
-    let given = match &record.request.whose {
+    let input = match &record.request.whose {
         RecordedPopulation::Patient(_) => Some(PATIENT_FILE),
         RecordedPopulation::OwnGroup(_) => Some(GROUP_FILE),
         RecordedPopulation::System | RecordedPopulation::AllPatients | RecordedPopulation::StoreGroup(_) => None,
     };
-    given.map_or(Ok(()), |name| files.open_file(name).map(drop).map_err(failed(name)))
+    input.map_or(Ok(()), |name| files.open_file(name).map(drop).map_err(failed(name)))
 }
 
-/// Removes what a job has written.
+/// Removes the output directory of the job with this id.
 fn remove_output(inner: &EngineShared, id: &str) -> Result<(), ExportError> {
-    let place = format!("{id}/{OUT}");
+    let path = format!("{id}/{OUT}");
     inner
         .files
-        .remove_tree(&place)
-        .map_err(|source| ExportError::Record(JournalError::Io { path: inner.options.files.join(&place), source }))
+        .remove_tree(&path)
+        .map_err(|source| ExportError::Record(JournalError::Io { path: inner.options.files.join(&path), source }))
 }
 
+/// Takes the snapshot of a job, plans it and records the plan's counts; its tasks are then pending. On an error the job
+/// fails, unless the engine is stopping: then the next engine prepares it again.
 fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
     let record = job.record();
     let directory = inner.directory(&job.id);
-    *job.begun.lock().expect("no panic under it") = Some(inner.now());
+    *job.started.lock().expect("no panic under it") = Some(inner.now());
+    // 1. Begin or resume the export; once more from the start if what is there is spoiled or the index was repaired.
     let begin = || {
         prepare_directory(inner, &record)?;
         let options = options(inner, &job.id);
         let as_of = Instant::parse(&record.transaction_time).expect("a record is checked when it is read");
-        let moment = SnapshotRequest { as_of, view: record.view.clone() };
+        let snapshot = SnapshotRequest { as_of, view: record.view.clone() };
         let request = record.request.to_request(&directory);
         let store = &inner.options.store;
-        let begin = || ExportRun::begin(store, &request, &moment, &options, Existing::Resume, &job.progress);
+        let begin = || ExportRun::begin(store, &request, &snapshot, &options, Existing::Resume, &job.progress);
         match begin() {
-            // What was begun cannot be gone on with (by another version of outpour, say): it begins anew, with its T.
-            // Nobody was told of any of its files yet.
+            // The output cannot be resumed (it may be of another version of outpour): it is written from the start,
+            // with the same transactionTime. None of its files was reported yet.
             Err(error) if is_spoiled(&error) || repair_index(store, &error, &job.progress)?.is_some() => {
                 tracing::warn!(job = job.id, "what a job has begun cannot be gone on with; it begins anew");
                 remove_output(inner, &job.id)?;
@@ -159,18 +177,19 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
             begun => begun,
         }
     };
-    let turn = inner.lock_index();
+    let index_lock = inner.lock_index();
     let begun = run_guarded(inner, begin);
-    drop(turn);
+    drop(index_lock);
+    // 2. Record the counts, then let workers take the tasks.
     let failed = match begun {
         Ok(run) => {
             log_withheld(job, &run);
             let pending = (0..run.tasks()).rev().map(|task| (task, 0)).collect();
-            // What stood in the record before a retry or a restart stands now.
+            // Files finished before a retry or a restart still count as complete.
             let before = record.planned.map_or(0, |planned| planned.complete);
             let planned =
                 PlannedCounts { rows: run.plan().rows(), shards: run.plan().shards.len() as u64, complete: before };
-            let noted = match record.state {
+            let recorded = match record.state {
                 JobState::Running if record.planned == Some(planned) => Ok(true),
                 _ => inner.change(job, |record| {
                     if record.state == JobState::Queued {
@@ -180,31 +199,32 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
                 }),
             };
             job.touch(&inner.now());
-            let stage = RunPhase::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
-            *job.stage.lock().expect("no panic under it") = stage;
-            noted.err().map(|error| Some(record_error(inner, error)))
+            let writing = RunPhase::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
+            *job.phase.lock().expect("no panic under it") = writing;
+            recorded.err().map(|error| Some(record_error(inner, error)))
         }
-        // Nobody takes a turn of what is about to fail.
+        // No worker takes up a job that is about to fail.
         Err(error) => {
-            *job.stage.lock().expect("no panic under it") = RunPhase::Ended;
+            *job.phase.lock().expect("no panic under it") = RunPhase::Ended;
             Some(error)
         }
     };
-    let mut table = inner.registry();
-    table.preparing = false;
-    let parked = table.stopping;
-    let gone = job.deleted.load(Relaxed);
-    drop(table);
+    // 3. Let the next job be prepared, and end this one if it was deleted or has failed.
+    let mut registry = inner.registry();
+    registry.preparing = false;
+    let parked = registry.stopping;
+    let deleted = job.deleted.load(Relaxed);
+    drop(registry);
     match failed {
-        _ if gone => leave_queue(inner, job),
-        // What was cut off by the stop is for the next service.
+        _ if deleted => discard_if_idle(inner, job),
+        // A stopping engine cancels the work: the error is of that, and the next engine prepares the job again.
         Some(error) if !parked => fail_job(inner, job, error),
         _ => {}
     }
     inner.wake.notify_all();
 }
 
-/// Leaves in the log what the operator may know and the job's client is not told.
+/// Logs the issues of a job that its client does not get to see, for the operator.
 fn log_withheld(job: &Job, run: &ExportRun) {
     match run.withheld_issues() {
         Ok(withheld) => withheld.into_iter().for_each(|(cause, count, first)| {
@@ -214,18 +234,20 @@ fn log_withheld(job: &Job, run: &ExportRun) {
     }
 }
 
+/// Writes one task of a run, which was tried `tried` times before. A task that fails is pending again if that may help,
+/// else the job fails once no worker is busy with it.
 fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
-    let done = run_guarded(inner, || run.write(task, &*inner.options.clock, &job.progress));
-    // A run holds the lock of its directory: nobody may hold one that the stage does not.
+    let written = run_guarded(inner, || run.write(task, &*inner.options.clock, &job.progress));
+    // A run holds the lock of its directory. Only the phase may keep it, so that a restart of the job can acquire it.
     drop(run);
-    let mut over = None;
+    let mut fatal = None;
     {
-        let mut stage = job.stage.lock().expect("no panic under it");
-        let RunPhase::Writing { pending, busy, failed, .. } = &mut *stage else { return };
+        let mut phase = job.phase.lock().expect("no panic under it");
+        let RunPhase::Writing { pending, busy, failed, .. } = &mut *phase else { return };
         *busy -= 1;
         let stopped = job.progress.cancel.load(Relaxed);
         job.touch(&inner.now());
-        match done {
+        match written {
             Ok(()) => {}
             Err(_) if stopped => pending.push((task, tried)),
             Err(error) => {
@@ -233,7 +255,7 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
                 let detail = error.as_ref().map_or("a panic".to_string(), ToString::to_string);
                 tracing::warn!(job = job.id, task, tried, again, detail, "a shard could not be written");
                 match (again, error) {
-                    // Behind the others: what was wrong may have passed by then.
+                    // Taken after all others: the cause may have passed by then.
                     (true, _) => pending.insert(0, (task, tried + 1)),
                     (false, Some(error)) => *failed = Some(error),
                     (false, None) => *failed = Some(ExportError::Cancelled),
@@ -244,22 +266,22 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
             && !stopped
             && let Some(error) = failed.take()
         {
-            // Nobody takes a turn of it while it is mended.
-            if let RunPhase::Writing { run, .. } = std::mem::replace(&mut *stage, RunPhase::Preparing) {
+            // No worker takes up the job while the index is repaired.
+            if let RunPhase::Writing { run, .. } = std::mem::replace(&mut *phase, RunPhase::Preparing) {
                 run.fail(&error, &*inner.options.clock);
             }
-            over = Some(error);
+            fatal = Some(error);
         }
     }
-    if let Some(error) = over {
+    if let Some(error) = fatal {
         repair_and_retry(inner, job, error);
     } else if job.deleted.load(Relaxed) {
-        leave_queue(inner, job);
+        discard_if_idle(inner, job);
     }
     inner.wake.notify_all();
 }
 
-/// Whether trying once more may help.
+/// Whether another attempt may help. Damage of the index or of a packed file stays until it is repaired.
 fn is_transient(error: &ExportError) -> bool {
     !matches!(
         error,
@@ -267,34 +289,37 @@ fn is_transient(error: &ExportError) -> bool {
     )
 }
 
-/// A job whose index or packed file was found damaged begins anew, once; others fail. No run of it is left.
+/// Ends the run of a job after an error. If the index or a packed file was damaged, it is repaired and the job waits to
+/// be prepared again, once; otherwise the job fails.
 fn repair_and_retry(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportError) {
-    let first = !job.mended.swap(true, Relaxed);
-    let turn = inner.lock_index();
-    let recovered = first
+    let first = !job.repaired_once.swap(true, Relaxed);
+    let index_lock = inner.lock_index();
+    let repaired = first
         && matches!(run_guarded(inner, || repair_index(&inner.options.store, &error, &job.progress)), Ok(Some(_)));
-    drop(turn);
-    if recovered {
+    drop(index_lock);
+    if repaired {
         tracing::warn!(job = job.id, %error, "the index was mended; the job begins anew");
         remove_output(inner, &job.id).ok();
         job.progress.write_done.store(0, Relaxed);
         job.progress.files_done.store(0, Relaxed);
-        // Nothing that was finished stands any more.
+        // No shard counts as complete any more.
         inner.change(job, |record| record.planned = None).ok();
     }
-    // Nobody takes a turn of what is about to fail.
-    *job.stage.lock().expect("no panic under it") = if recovered { RunPhase::Waiting } else { RunPhase::Ended };
+    // No worker takes up a job that is about to fail.
+    *job.phase.lock().expect("no panic under it") = if repaired { RunPhase::Waiting } else { RunPhase::Ended };
     if job.deleted.load(Relaxed) {
-        leave_queue(inner, job);
-    } else if !recovered {
+        discard_if_idle(inner, job);
+    } else if !repaired {
         fail_job(inner, job, Some(error));
     }
 }
 
+/// Publishes the manifest of a run whose tasks are all written, and completes the job; on an error the job is repaired
+/// and retried, fails, or waits for the next engine.
 fn finish_job(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
-    let done = run_guarded(inner, || run.finish(&*inner.options.clock, &job.progress));
+    let finished = run_guarded(inner, || run.finish(&*inner.options.clock, &job.progress));
     drop(run);
-    let ended = match done {
+    let ended = match finished {
         Ok(exported) => complete_job(inner, job, &exported).map_err(|error| Some(record_error(inner, error))),
         Err(error) => Err(error),
     };
@@ -302,9 +327,9 @@ fn finish_job(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
     match ended {
         Err(Some(error)) if !stopped => repair_and_retry(inner, job, error),
         ended => {
-            *job.stage.lock().expect("no panic under it") = if stopped { RunPhase::Waiting } else { RunPhase::Ended };
+            *job.phase.lock().expect("no panic under it") = if stopped { RunPhase::Waiting } else { RunPhase::Ended };
             if job.deleted.load(Relaxed) {
-                leave_queue(inner, job);
+                discard_if_idle(inner, job);
             } else if ended.is_err() && !stopped {
                 fail_job(inner, job, None);
             }
@@ -313,18 +338,22 @@ fn finish_job(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
     inner.wake.notify_all();
 }
 
+/// Names the files of a finished export, records the job as complete and takes it out of the queue.
+///
+/// # Errors
+/// If no name is free, or the record cannot be written; the names are then free again.
 fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -> std::io::Result<()> {
     let record = job.record();
-    // Whoever reads of a file in the record finds it; before, nobody knows its name.
+    // The names are registered before the record lists them, so that every listed file can be fetched at once.
     let named = {
-        let mut table = inner.registry();
+        let mut registry = inner.registry();
         let mut name = |index: usize, of: &str| {
             let names = (0..NAMES_TRIED_MAX).map(|_| match record.naming {
                 UrlNaming::Random => inner.new_id(),
                 UrlNaming::Typed => format!("{of}_{}.ndjson", &inner.new_id()[..8]),
             });
             for id in names {
-                if let Entry::Vacant(free) = table.files.entry((record.mount.clone(), id.clone())) {
+                if let Entry::Vacant(free) = registry.files.entry((record.mount.clone(), id.clone())) {
                     free.insert((job.clone(), index));
                     return Ok(id);
                 }
@@ -353,44 +382,45 @@ fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -
         record.extension = exported.manifest.extension.clone();
         end_job(record, inner.now());
     });
-    let mut table = inner.registry();
+    let mut registry = inner.registry();
     match changed {
         Ok(true) => {
-            table.set_due(job.record().expiry());
-            table.turns.remove(job);
+            registry.set_due(job.record().expiry());
+            registry.queue.remove(job);
             job.touch(&inner.now());
             tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
         }
-        _ => table.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
+        _ => registry.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
     }
     changed.map(drop)
 }
 
-/// What all ends of a job have in common.
+/// Sets the end and the expiry of a job's record, as every end of a job does.
 fn end_job(record: &mut JobRecord, now: Instant) {
     record.expires = record.keep_seconds.map(|seconds| add_seconds(&now, seconds).to_string());
     record.ended = Some(now.to_string());
 }
 
-/// Ends a job without success; no error stands for a panic.
+/// Records a job as failed and takes it out of the queue; `error` is `None` after a panic.
 fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
     let detail = error.as_ref().map_or("a worker panicked".to_string(), ToString::to_string);
     let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
     tracing::error!(job = job.id, detail, "a job failed");
     let failure = JobFailure { reason: reason.to_string(), detail };
-    let left = planned_counts(job, &job.record());
-    // Whoever reads that it has failed may have it tried again at once: by then nothing is left of this try.
-    *job.stage.lock().expect("no panic under it") = RunPhase::Ended;
-    inner.registry().turns.remove(job);
+    let planned = planned_counts(job, &job.record());
+    // A client that reads of the failure may retry at once: by then no run, queue entry or lock of this attempt is
+    // left.
+    *job.phase.lock().expect("no panic under it") = RunPhase::Ended;
+    inner.registry().queue.remove(job);
     job.touch(&inner.now());
     let changed = inner.change(job, |record| {
         record.move_to(JobState::Failed);
         record.failure = Some(failure);
-        record.planned = left;
+        record.planned = planned;
         end_job(record, inner.now());
     });
     if let Err(error) = changed {
-        // It stays active on the disk, and is tried again by the next service on this directory.
+        // The record on disk stays active: the next engine on this directory tries the job again.
         tracing::error!(job = job.id, %error, "the record of a failed job cannot be written");
         let mut held = job.record.lock().expect("no panic under it");
         let mut record = (**held).clone();
@@ -402,7 +432,7 @@ fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
     inner.registry().set_due(job.record().expiry());
 }
 
-/// What a client may know of an error: no path of the host, nothing of the data.
+/// Reason of a failure in words for the client: no path of the host, nothing of the data.
 fn public_reason(error: &ExportError) -> &'static str {
     match error {
         ExportError::Request(_) => {
@@ -424,18 +454,20 @@ fn public_reason(error: &ExportError) -> &'static str {
     }
 }
 
+/// The export error for a job record that cannot be written.
 fn record_error(inner: &EngineShared, source: std::io::Error) -> ExportError {
     ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
 }
 
-/// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
+/// Planned and complete counts of a job, `None` before it is planned. `complete` is at most the number of shards and at
+/// least the recorded one.
 pub(crate) fn planned_counts(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
     let planned = record.planned?;
-    let done = job.progress.files_done.load(Relaxed);
-    Some(PlannedCounts { complete: planned.complete.max(done).min(planned.shards), ..planned })
+    let files_done = job.progress.files_done.load(Relaxed);
+    Some(PlannedCounts { complete: planned.complete.max(files_done).min(planned.shards), ..planned })
 }
 
-/// How much of a job is done, in hundredths, never less than was told before and never all.
+/// Share of a job that is done, in hundredths from 0 to 99, never less than reported before.
 pub(crate) fn percent_done(job: &Job) -> u8 {
     let progress = &job.progress;
     let share = |done: u64, total: u64| if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };

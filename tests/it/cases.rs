@@ -2,15 +2,15 @@
 //! the specification and the readings that it shows. A new behaviour is a new file there.
 //!
 //! A file has `about`, `cites`, `[store]` (path = content), optionally `[files]` (request files, written beside the
-//! store and named `{files}/…` in arguments) and one `[[step]]` or more: `write`, `append` (path = content) and `remove`
-//! change the store; `args` are those of `outpour export` (default `--as-of 2021-01-01T00:00:00.000Z`); then come
-//! `exit` (default 0), `output` (type = ids, `id@versionId` to tell versions apart), `deleted`, `files` (number of output
-//! files per type), `messages` (`"severity: needle"`, or `any`) and `stderr` (needles).
+//! store and named `{files}/…` in arguments) and one `[[step]]` or more: `write`, `append` (path = content) and
+//! `remove` change the store; `args` are those of `outpour export` (default `--as-of 2021-01-01T00:00:00.000Z`); then
+//! come `exit` (default 0), `output` (type = ids, `id@versionId` to tell versions apart), `deleted`, `files` (number of
+//! output files per type), `messages` (`"severity: needle"`, or `any`) and `stderr` (needles).
 //!
-//! A store line that begins with a letter is shorthand: `Type/id TIME vN REFERENCE…` (`-` for no time; the version may be
-//! left out), or `DELETE TIME Type/id…`. Every answer is also asked of the naive twin.
+//! A store line that begins with a letter is shorthand: `Type/id TIME vN REFERENCE…` (`-` for no time; the version may
+//! be left out), or `DELETE TIME Type/id…`. Every case is answered by the binary and by the naive oracle.
 
-use crate::ask::Ask;
+use crate::comparison::Comparison;
 use crate::naive::{self, Members, Who, line::Line};
 use crate::run::{self, Bounds, Export, scratch, testdata};
 use serde_json::json;
@@ -45,22 +45,22 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// The naive twin answers every case as its table does.
+/// The naive oracle gives the answer of every case.
 #[test]
-fn twin_answers_every_case() {
+fn oracle_answers_every_case() {
     let cases = cases();
     assert!(cases.len() >= 30 || std::env::var("OUTPOUR_TEST_ONLY").is_ok(), "{} cases", cases.len());
     for case in cases {
         play(&case, &mut |step, dir, files| {
-            let Some(mut ask) = ask(step, files) else { return };
-            let store = ask.read(dir);
+            let Some(mut comparison) = comparison(step, files) else { return };
+            let store = comparison.read(dir);
             let after = naive::contents(dir, &store);
             if let Some(before) = &step.before {
-                ask.late = naive::late_lines(&store, before, &after);
+                comparison.late = naive::late_lines(&store, before, &after);
             }
             step.before = Some(after);
-            match naive::export(&store, &ask.request()) {
-                Ok(_) if step.exit() > 1 => {} // the twin judges cohorts, not arguments
+            match naive::export(&store, &comparison.request()) {
+                Ok(_) if step.exit() > 1 => {} // the oracle does not check arguments
                 Ok(answer) => {
                     let exit = i64::from(!answer.faults.is_empty());
                     step.same("exit (of the twin)", &exit, &step.exit());
@@ -73,7 +73,7 @@ fn twin_answers_every_case() {
     }
 }
 
-/// The binary answers every case as its table does.
+/// The binary gives the answer of every case.
 #[test]
 fn binary_answers_every_case() {
     for case in cases() {
@@ -97,7 +97,7 @@ fn binary_answers_every_case() {
             step.check_deleted(&export.deletions());
             step.check_messages(&export);
             step.check_files(&export);
-            // A third opinion on who the members of a Group are.
+            // `verify` resolves the members of a Group by code of its own.
             if case.name.starts_with("group-") {
                 let recount = run::run(&["verify", "--ledger", out.to_str().unwrap()]);
                 step.same(&format!("exit of verify ({recount:#?})"), &(recount.code as i64), &0);
@@ -106,7 +106,7 @@ fn binary_answers_every_case() {
     }
 }
 
-/// One step of a case, while it is played.
+/// One step of a case.
 struct Step<'a> {
     case: &'a str,
     number: usize,
@@ -114,7 +114,8 @@ struct Step<'a> {
     before: Option<BTreeMap<String, Vec<u8>>>,
 }
 
-fn play(case: &Case, ask: &mut dyn FnMut(&mut Step, &Path, &Path)) {
+/// Makes the store of a case and calls `answer` on each step with the step, the store and a scratch directory.
+fn play(case: &Case, answer: &mut dyn FnMut(&mut Step, &Path, &Path)) {
     let scratch = scratch();
     let dir = scratch.path().join("store");
     std::fs::create_dir(&dir).unwrap();
@@ -124,7 +125,7 @@ fn play(case: &Case, ask: &mut dyn FnMut(&mut Step, &Path, &Path)) {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             let content = content.as_str().unwrap();
             let bytes = if shorthand { spelled_out(content) } else { content.into() };
-            let _ = std::fs::remove_file(&path); // a new file, not the old one rewritten in place
+            let _ = std::fs::remove_file(&path); // makes a new file instead of rewriting the old one in place
             std::fs::write(&path, bytes).unwrap();
         }
     };
@@ -146,7 +147,7 @@ fn play(case: &Case, ask: &mut dyn FnMut(&mut Step, &Path, &Path)) {
             std::fs::remove_file(dir.join(path.as_str().unwrap())).unwrap();
         }
         let mut step = Step { case: &case.name, number, table, before };
-        ask(&mut step, &dir, scratch.path());
+        answer(&mut step, &dir, scratch.path());
         before = step.before;
     }
 }
@@ -234,35 +235,40 @@ fn render(line: &[u8], like: Option<&String>) -> String {
     }
 }
 
-/// The request as the twin takes it; `None` where arguments matter to the binary only.
-fn ask(step: &Step, files: &Path) -> Option<Ask> {
+/// The request of a step for the oracle; `None` if it has arguments that only the binary knows.
+fn comparison(step: &Step, files: &Path) -> Option<Comparison> {
     let args = step.args(files);
-    let mut ask = Ask::new(Who::System, AS_OF);
+    let mut comparison = Comparison::new(Who::System, AS_OF);
     let mut words = args.iter();
     while let Some(flag) = words.next() {
         let mut value = || words.next().unwrap().clone();
         match flag.as_str() {
             "--group" => {
                 let group = value();
-                ask.who = match std::fs::read(&group) {
+                comparison.who = match std::fs::read(&group) {
                     Ok(bytes) => Who::GroupFile(serde_json::from_slice(&bytes).ok()?),
                     Err(_) => Who::GroupId(group),
                 }
             }
             "--patients" => {
                 let list = std::fs::read_to_string(value()).ok()?;
-                ask.who = Who::Patients(list.lines().filter(|line| !line.is_empty()).map(str::to_string).collect());
+                comparison.who =
+                    Who::Patients(list.lines().filter(|line| !line.is_empty()).map(str::to_string).collect());
             }
-            "--all-patients" => ask.who = Who::AllPatients,
-            "--system" => ask.who = Who::System,
-            "--type" => ask.types = Some(ask.types.map_or_else(String::new, |types| types + ",") + &value()),
-            "--since" => ask.since = Some(value()),
-            "--until" => ask.until = Some(value()),
-            "--as-of" => ask.as_of = value(),
-            "--fhir-base" => ask.bases.push(value()),
-            "--members" => ask.members = Some(if value() == "active" { Members::Active } else { Members::Listed }),
-            "--missing-last-updated" => ask.missing_included = value() != "exclude",
-            "--late" => ask.late_included = value() != "report",
+            "--all-patients" => comparison.who = Who::AllPatients,
+            "--system" => comparison.who = Who::System,
+            "--type" => {
+                comparison.types = Some(comparison.types.map_or_else(String::new, |types| types + ",") + &value())
+            }
+            "--since" => comparison.since = Some(value()),
+            "--until" => comparison.until = Some(value()),
+            "--as-of" => comparison.as_of = value(),
+            "--fhir-base" => comparison.bases.push(value()),
+            "--members" => {
+                comparison.members = Some(if value() == "active" { Members::Active } else { Members::Listed })
+            }
+            "--missing-last-updated" => comparison.missing_included = value() != "exclude",
+            "--late" => comparison.late_included = value() != "report",
             "--max-file-bytes" | "--max-file-resources" | "--compress" | "--base-url" => drop(value()),
             _ => return None,
         }
@@ -270,7 +276,7 @@ fn ask(step: &Step, files: &Path) -> Option<Ask> {
     let parse = |text: &Option<String>| {
         text.as_deref().is_none_or(|text| text.len() == 10 || naive::instant::parse(text).is_some())
     };
-    (parse(&ask.since) && parse(&ask.until)).then_some(ask)
+    (parse(&comparison.since) && parse(&comparison.until)).then_some(comparison)
 }
 
 fn bounds(args: &[String]) -> Bounds {
@@ -284,7 +290,7 @@ fn bounds(args: &[String]) -> Bounds {
     }
 }
 
-/// Replaces the shorthand lines of a store file; all other lines stay, and with them their line ends.
+/// Replaces the shorthand lines of a store file by JSON; other lines and all line ends stay.
 fn spelled_out(content: &str) -> Vec<u8> {
     let line = |line: &str| match line.trim_end_matches('\n') {
         short if short.starts_with(|first: char| first.is_ascii_uppercase()) => long(short) + &line[short.len()..],

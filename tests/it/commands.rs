@@ -1,9 +1,10 @@
-//! The commands around an export: `group check`, `group import`, `inspect`; an export as a store; several at once.
+//! Commands around an export: `group check`, `group import`, `inspect`; an export used as a store; concurrent exports;
+//! a list of patients on standard input.
 
 use crate::run::{self, Bounds, Export, scratch, snapshot, testdata};
 use std::path::{Path, PathBuf};
 
-/// `group check` says what a Group resolves to, and refuses what is no usable Group.
+/// `group check` reports the members of a Group and the patients found, and refuses Groups that cannot be exported.
 #[test]
 fn group_check() {
     let groups = testdata("groups/synthea-r4-100");
@@ -96,7 +97,7 @@ fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// `inspect` shows every file that the project writes, whole or damaged, and changes none.
+/// `inspect` shows every kind of file that the project writes, intact or damaged, and changes none.
 #[test]
 fn inspect_reads_everything_and_writes_nothing() {
     let scratch = scratch();
@@ -126,7 +127,7 @@ fn inspect_reads_everything_and_writes_nothing() {
     }
 }
 
-/// An export is a store: of its directory only the output and deleted files are read (DESIGN section 1).
+/// An export can be used as a store: of its directory only the output and deleted files are read (DESIGN section 1).
 #[test]
 fn an_export_is_a_store() {
     let scratch = scratch();
@@ -152,7 +153,7 @@ fn an_export_is_a_store() {
     );
 }
 
-/// Several exports of one store at the same time, on a fresh index: one builds it, all end alike.
+/// Concurrent exports of one store without an index: one process builds it, and all write the same files.
 #[test]
 fn several_exports_at_once() {
     let scratch = scratch();
@@ -174,7 +175,7 @@ fn several_exports_at_once() {
     }
 }
 
-/// A list of patients on standard input.
+/// `--patients -` reads the list of patients from standard input.
 #[test]
 fn patients_from_standard_input() {
     use std::io::Write;

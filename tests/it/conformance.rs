@@ -1,13 +1,13 @@
-//! `src/docs/conformance.md` says which requirement is tested by what. It is made from the sources of the tests: each
-//! test that cites a row's id, in the comment above it or in its body, stands beside that row. All of them run under
-//! `cargo test`, none is ignored, so that the table holds whenever the tests pass.
+//! Generates and checks `src/docs/conformance.md`, the table of requirements with the tests that cite them. A test
+//! cites a row by its id, in the comment above it or in its body. All tests run under `cargo test` and none is ignored,
+//! so that the table holds whenever the tests pass.
 //!
-//! `OUTPOUR_BLESS=1 cargo test --test it conformance` writes it anew.
+//! `OUTPOUR_BLESS=1 cargo test --test it conformance` rewrites the page.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Rows that no test covers, and why. A row may be covered and stand here: then the reason says what is left out.
+/// Rows that are not fully tested, with the reason. For a row that some test cites, the reason says what is left out.
 const NOT_HERE: &[(&str, &str)] = &[
     ("DIALECT-03", "the dialect of STU4 is not built"),
     ("CORE-02", "client certificates are not asked for; a trusted proxy can ask for them"),
@@ -53,11 +53,13 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("CLIENT-10", "no client signs anything here: credentials come from the configuration"),
 ];
 
+/// A test that cites a row: name of the function, and path of its file.
 struct Cited {
     test: String,
-    place: String,
+    file: String,
 }
 
+/// Adds the Rust files below a directory, without this one, sorted by path.
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -70,13 +72,13 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-/// The digits of a row's number, which a letter may stand before: two.
+/// The digits of a row's number: two, after an optional capital letter. `None` for anything else.
 fn digits(number: &str) -> Option<&str> {
     let digits = number.strip_prefix(|c: char| c.is_ascii_uppercase()).unwrap_or(number);
     (digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
 }
 
-/// Ids of rows in a text.
+/// Ids of rows in a text, in order.
 fn ids(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
@@ -91,15 +93,15 @@ fn ids(text: &str) -> Vec<String> {
     found
 }
 
-/// The tests of a file with the rows that they cite. A range such as STATUS-01…03 cites each row in it.
-fn tests(place: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
+/// Adds the tests of a file under the rows that they cite. A range such as `STATUS-01…03` cites each row in it.
+fn tests(file: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
     let lines: Vec<&str> = text.lines().collect();
     for (offset, line) in lines.iter().enumerate() {
         let attribute = line.trim();
         if !matches!(attribute, "#[test]" | "#[tokio::test]") && !attribute.starts_with("#[tokio::test(") {
             continue;
         }
-        assert!(!lines[offset + 1].contains("#[ignore"), "{place}:{offset} is ignored");
+        assert!(!lines[offset + 1].contains("#[ignore"), "{file}:{offset} is ignored");
         let above = lines[..offset].iter().rev().take_while(|line| line.trim_start().starts_with("///"));
         let indent = line.len() - line.trim_start().len();
         let closing = format!("{}}}", " ".repeat(indent));
@@ -115,21 +117,23 @@ fn tests(place: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
                 let (table, number) = first.rsplit_once('-').unwrap();
                 let letter = number.trim_end_matches(|c: char| c.is_ascii_digit());
                 for number in number[letter.len()..].parse::<u32>().unwrap()..=last {
-                    cite(cited, format!("{table}-{letter}{number:02}"), name, place);
+                    cite(cited, format!("{table}-{letter}{number:02}"), name, file);
                 }
             }
         }
-        ids(&text).into_iter().for_each(|id| cite(cited, id, name, place));
+        ids(&text).into_iter().for_each(|id| cite(cited, id, name, file));
     }
 }
 
-fn cite(cited: &mut BTreeMap<String, Vec<Cited>>, id: String, test: &str, place: &str) {
+/// Adds a test under a row, once.
+fn cite(cited: &mut BTreeMap<String, Vec<Cited>>, id: String, test: &str, file: &str) {
     let list = cited.entry(id).or_default();
-    if !list.iter().any(|known| known.test == test && known.place == place) {
-        list.push(Cited { test: test.to_string(), place: place.to_string() });
+    if !list.iter().any(|known| known.test == test && known.file == file) {
+        list.push(Cited { test: test.to_string(), file: file.to_string() });
     }
 }
 
+/// Every requirement has a test or a reason, and the page is up to date.
 #[test]
 fn every_row_is_tested_or_has_a_reason() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -138,8 +142,8 @@ fn every_row_is_tested_or_has_a_reason() {
     sources(&home.join("tests"), &mut paths);
     let mut cited = BTreeMap::new();
     for path in &paths {
-        let place = path.strip_prefix(home).unwrap().display().to_string();
-        tests(&place, &std::fs::read_to_string(path).unwrap(), &mut cited);
+        let file = path.strip_prefix(home).unwrap().display().to_string();
+        tests(&file, &std::fs::read_to_string(path).unwrap(), &mut cited);
     }
     let rows = std::fs::read_to_string(home.join("testdata/spec/service.tsv")).unwrap();
     let rows: Vec<(&str, &str)> = rows.lines().map(|line| line.split_once('\t').unwrap()).collect();
@@ -156,7 +160,7 @@ fn every_row_is_tested_or_has_a_reason() {
     );
     for (id, requirement) in rows {
         let mut by: Vec<String> =
-            cited.get(id).into_iter().flatten().map(|cited| format!("`{}` ({})", cited.test, cited.place)).collect();
+            cited.get(id).into_iter().flatten().map(|cited| format!("`{}` ({})", cited.test, cited.file)).collect();
         by.extend(reason(id).map(|reason| format!("*{reason}*")));
         page += &format!("| {id} | {} | {} |\n", requirement.replace('|', "\\|"), by.join("<br>"));
     }

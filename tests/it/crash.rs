@@ -1,10 +1,11 @@
-//! Crashes: the binary killed at random moments of an export, then `--resume`: the directory is the one of an undisturbed
-//! run, byte for byte; from a plain, a packed and a mixed store. Imports of Groups, killed the same way. `OUTPOUR_TEST_KILLS` kills of the plain one, delays from the printed seed.
+//! Crashes: an export killed at random moments and continued by `--resume` leaves the directory of an undisturbed run,
+//! byte for byte; from a plain, a packed and a mixed store. Imports of Groups, killed the same way.
+//! `OUTPOUR_TEST_KILLS` kills of the plain one, delays from the printed seed.
 
 use crate::fixture::plain_store;
-use crate::forms;
 use crate::random::{Random, knob};
 use crate::run::{self, command, scratch, snapshot};
+use crate::store_forms;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ fn args<'a>(store: &'a str, index: &'a str, out: &'a str, compression: &'a str) 
     args
 }
 
-/// Starts the binary and kills it after a while, unless it is done before.
+/// Starts the binary and kills it after a time, unless it ends before.
 fn killed(args: &[&str], after: Duration) {
     let mut child = command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(after);
@@ -38,8 +39,8 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     let store = scratch.path().join("store");
     plain_store(&store, &["Patient", "Observation", "Condition", "Encounter", "Procedure", "Immunization"], 2);
     let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
-    forms::packed(&store, &packed, crate::golden::AS_OF);
-    forms::mixed(&store, &mixed, crate::golden::AS_OF);
+    store_forms::packed(&store, &packed, crate::golden::AS_OF);
+    store_forms::mixed(&store, &mixed, crate::golden::AS_OF);
     let kills = knob("OUTPOUR_TEST_KILLS", 200);
     for (share, compression, store) in [
         (2, "none", &store),
@@ -59,7 +60,7 @@ fn a_killed_export_resumes_to_the_same_bytes() {
             let run = run::run(&args);
             assert_eq!(run.code, 0, "{run:#?}");
         };
-        whole(&reference, &[]); // builds the index, too
+        whole(&reference, &[]); // also builds the index
         let expected = snapshot(&reference);
         std::fs::remove_dir_all(&reference).unwrap();
         let begun = Instant::now();
@@ -91,8 +92,8 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     }
 }
 
-/// An export that replaces another, killed at random moments: while a manifest stands, the export is whole (the old one or the
-/// new); `--resume`, or `--force` once more, comes to the directory of an undisturbed run; foreign files stay.
+/// A replacement killed at any moment: if there is a manifest, its export (the old or the new one) is complete;
+/// `--resume`, or another `--force`, leads to the directory of an undisturbed run; foreign files stay.
 #[test]
 fn a_killed_replacement_leaves_one_export_whole() {
     let mut random = Random::new(Random::seed("replacement"), 0);
@@ -143,7 +144,7 @@ fn a_killed_replacement_leaves_one_export_whole() {
             let found = snapshot(&out);
             match out.join("manifest.json").exists() {
                 true if found["manifest.json"] == expected["manifest.json"] => {
-                    // Its status may not tell the end yet.
+                    // Its status may not have the final state yet.
                     let files = |of: &std::collections::BTreeMap<String, Vec<u8>>| {
                         of.clone().into_iter().filter(|(name, _)| name != "status.json").collect::<Vec<_>>()
                     };
@@ -164,7 +165,7 @@ fn a_killed_replacement_leaves_one_export_whole() {
             let done = run(&out, compression, &go_on);
             let done = match done.code {
                 2 if go_on[2] == "--resume" => {
-                    // Its plan did not stand yet.
+                    // Its plan was not written yet.
                     done.refused(2, &["differs", "--force"]);
                     assert!(snapshot(&out) == snapshot(&old), "{what}");
                     run(&out, compression, &replacing)
@@ -182,11 +183,11 @@ fn a_killed_replacement_leaves_one_export_whole() {
     }
     let names = phases.map(|(name, _)| name);
     println!("the new export, the old one, none was whole: {whole:?}; {gone_on} were gone on with; {names:?} {met:?}");
-    // The others are over in a moment.
+    // The other phases are too short to be met for certain.
     assert!(met[0] > 0 && met[1] > 0, "{met:?}");
 }
 
-/// Starts the binary and kills it as soon as something is so; `false` when it was done before.
+/// Starts the binary and kills it as soon as a condition holds; `false` if it ended before.
 fn killed_when(args: &[&str], is_met: &dyn Fn() -> bool) -> bool {
     let mut child = command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while !is_met() {
@@ -198,7 +199,7 @@ fn killed_when(args: &[&str], is_met: &dyn Fn() -> bool) -> bool {
     !child.wait().unwrap().success()
 }
 
-/// Copies a directory.
+/// Copies a directory with everything below it.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -210,8 +211,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Files may grow between a run and its `--resume`: what was appended is not part of it, and a torn line that was completed stays
-/// torn. Where that cannot be had any more, the file that is to blame is named, and no other.
+/// If files grow between a run and its `--resume`, appended lines are not exported, and a torn line that was completed
+/// stays torn. If the first state cannot be restored any more, the file that prevents it is named, and no other.
 #[test]
 fn a_resume_exports_what_the_first_run_saw() {
     use std::io::Write;
@@ -266,7 +267,7 @@ fn a_resume_exports_what_the_first_run_saw() {
                 std::fs::remove_dir_all(&index).unwrap();
             }
             let resumed = run::export(&store, &out, &[&request[..], &["--resume"]].concat());
-            // Without the index nobody knows where a compressed file ended.
+            // Without the index the former end of a compressed file is unknown.
             let may_be = if index_lost { vec![*blamed, "b.ndjson.gz"] } else { vec![*blamed] };
             if may_be == [""] {
                 assert_eq!(resumed.code, 1, "{resumed:#?}");
@@ -282,7 +283,7 @@ fn a_resume_exports_what_the_first_run_saw() {
     }
 }
 
-/// `--resume` finds what a finished run left, and refuses another request, naming what differs.
+/// `--resume` accepts a finished run, and refuses another request, naming what differs.
 #[test]
 fn resume_refuses_another_request() {
     let scratch = scratch();
@@ -291,10 +292,10 @@ fn resume_refuses_another_request() {
     let out = scratch.path().join("out");
     let index = index.to_str().unwrap();
     let request = ["--group", "one", "--as-of", crate::golden::AS_OF, "--index-dir", index, "--max-file-bytes", "50kB"];
-    // The index first: it is larger than the limit that stops the export.
+    // The index is built first: it is larger than the limit that stops the export.
     let ready = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index]);
     assert_eq!(ready.code, 0, "{ready:#?}");
-    // Stop in the middle: a limit on the size of files, far below the bound.
+    // Stopped halfway by a limit on the size of files, far below the bound.
     let stopped = crate::disk::limited(&store, &out, &request, 20_000);
     assert_eq!(stopped.code, 3, "{stopped:#?}");
     let mut other = request.to_vec();
@@ -306,8 +307,8 @@ fn resume_refuses_another_request() {
     run::Export::read(&out, run::Bounds { file_bytes: 50_000, ..run::Bounds::DEFAULT });
 }
 
-/// ONEUP-G07: an import that is killed at any moment leaves the Group that was there or the new one, whole, and nothing
-/// else that is read; the next import works.
+/// ONEUP-G07: an import killed at any moment leaves the old Group or the new one, complete, and nothing else that is
+/// read; the next import works.
 #[test]
 fn a_killed_import_leaves_the_old_group_or_the_new_one() {
     let mut random = Random::new(Random::seed("import"), 0);
@@ -317,7 +318,7 @@ fn a_killed_import_leaves_the_old_group_or_the_new_one() {
     let target = store.join("Group.g.ndjson");
     let files = [1, 2].map(|version| {
         let members: Vec<String> = (0..30_000 * version)
-            .map(|position| format!("\n  {{\"entity\": {{\"reference\": \"Patient/{version}-{position:032}\"}}}}"))
+            .map(|number| format!("\n  {{\"entity\": {{\"reference\": \"Patient/{version}-{number:032}\"}}}}"))
             .collect();
         let file = scratch.path().join(format!("group-{version}.json"));
         let text = format!(
@@ -363,7 +364,7 @@ fn a_killed_import_leaves_the_old_group_or_the_new_one() {
     println!("of the kills {old} left the old Group, {new} the new one");
 }
 
-/// Imports of one Group at the same time wait for each other: what stands at the end is one of them, whole.
+/// Concurrent imports of one Group wait for each other, and leave one of the Groups, complete.
 #[test]
 fn imports_of_one_group_wait_for_each_other() {
     let scratch = scratch();

@@ -1,5 +1,6 @@
-//! A full disk: exit 3, no manifest, nothing lost, and `--resume` completes once there is room. A small tmpfs where
-//! mounting is allowed; everywhere a limit on the size of files (`RLIMIT_FSIZE`), which fails writes in the same way.
+//! A full disk: exit code 3, no manifest, nothing lost, and `--resume` completes once there is room. Tested on a small
+//! tmpfs where mounting is allowed, and everywhere by a limit on the size of files (`RLIMIT_FSIZE`), whose writes fail
+//! alike.
 
 use crate::run::{self, Bounds, Export, Run, command, scratch, snapshot, testdata};
 use std::ffi::CString;
@@ -14,12 +15,12 @@ pub(crate) fn limited(store: &Path, out: &Path, more: &[&str], limit: u64) -> Ru
     run::finish(&mut command)
 }
 
-/// Lets a command write no file larger than `limit` bytes.
+/// Makes writes of a command beyond `limit` bytes of a file fail.
 pub(crate) fn limit_files(command: &mut std::process::Command, limit: u64) {
     limit_by(command, libc::rlimit { rlim_cur: limit, rlim_max: limit });
 }
 
-/// The same, so that it can be lifted later.
+/// As [`limit_files`], by the soft limit only, so that it can be lifted later.
 pub(crate) fn limit_files_softly(command: &mut std::process::Command, limit: u64) {
     limit_by(command, libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY });
 }
@@ -59,12 +60,12 @@ fn a_failed_write_is_exit_3_and_resumes() {
     assert!(snapshot(&out) == snapshot(&warm), "the resumed directory is that of an undisturbed run");
 }
 
-/// A mounted tmpfs, unmounted at the end.
+/// A mounted tmpfs, unmounted when dropped.
 pub(crate) struct Tmpfs(CString);
 
 impl Tmpfs {
-    pub(crate) fn mount(place: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
-        let path = CString::new(place.to_str().unwrap()).unwrap();
+    pub(crate) fn mount(directory: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
+        let path = CString::new(directory.to_str().unwrap()).unwrap();
         let options = CString::new(format!("size={size}")).unwrap();
         // SAFETY: all pointers are to NUL-terminated strings that live through the call.
         let done =
@@ -80,8 +81,8 @@ impl Drop for Tmpfs {
     }
 }
 
-/// `pack` and `synth` onto a full disk: exit 3, the path named, and nothing left at the target or beside it; there is room
-/// again, and the same command succeeds. An index that finds no room is made as a whole when it does.
+/// `pack` and `synth` to a full disk: exit code 3, the path named, and nothing left at the target or beside it; with
+/// room again the same command succeeds. An index that did not fit is built completely once there is room.
 #[test]
 fn new_stores_on_a_full_disk_leave_nothing() {
     let scratch = scratch();
@@ -131,8 +132,9 @@ fn new_stores_on_a_full_disk_leave_nothing() {
     }
 }
 
-/// An export that replaces another where there is room for one of them: the new one is planned before the old one goes, whether the
-/// room was known to be short (plain files) or ran out (compressed ones), and nothing that was finished is written again.
+/// An export replaces another where there is room for one only: the new one is planned before the old one is removed,
+/// both if the lack of room was foreseen (plain files) and if it was met (compressed ones), and no finished file is
+/// written again.
 #[test]
 fn an_export_makes_room_for_the_one_that_replaces_it() {
     let scratch = scratch();
@@ -157,7 +159,7 @@ fn an_export_makes_room_for_the_one_that_replaces_it() {
         ]);
         assert_eq!(run::export(&store, &whole, &request).code, 0);
         let size: u64 = snapshot(&whole).values().map(|bytes| bytes.len() as u64).sum();
-        // Room for the larger of the two, and a little more.
+        // First room for the larger of the two and a little more, then too little for it.
         for (room, fits) in [(size * 5 / 4 + (1 << 20), true), (size * 3 / 4, false)] {
             std::mem::forget(Tmpfs::mount(&disk, "200m", libc::MS_REMOUNT).expect("room is made"));
             std::fs::remove_dir_all(&out).ok();

@@ -1,9 +1,9 @@
-//! Bad input, and what the user gets: the exit code, a message that names what and where, and nothing written.
+//! Bad input: the exit code, a message that names the problem and its place, and no output.
 
 use crate::run::{self, Bounds, Export, Run, scratch, testdata};
 use std::path::Path;
 
-/// An export of the bundled store with these arguments is refused, and nothing is there afterwards.
+/// Asserts that an export of the bundled store with these arguments is refused, and writes nothing.
 #[track_caller]
 fn refused(args: &[&str], code: i32, needles: &[&str]) {
     let scratch = scratch();
@@ -44,7 +44,7 @@ fn a_missing_store() {
     run.refused(run.code, &["a-file"]);
 }
 
-/// An empty store is no error: an empty, valid manifest.
+/// An export of an empty store succeeds, with an empty, valid manifest.
 #[test]
 fn an_empty_store() {
     let scratch = scratch();
@@ -87,7 +87,7 @@ fn an_unknown_group_names_similar_ones() {
     refused(&["--group", "no-such-file.json"], 2, &["no-such-file.json"]);
 }
 
-/// A malformed Group file: path and line.
+/// The error for a malformed Group file names path and line.
 #[test]
 fn a_malformed_group_file() {
     let scratch = scratch();
@@ -122,7 +122,7 @@ fn arguments_that_are_wrong() {
     refused(&["--group", "ten", "--resume", "--force"], 2, &["--resume", "--force"]);
 }
 
-/// All problems of a request are told at once.
+/// All problems of a request are reported at once.
 #[test]
 fn every_problem_at_once() {
     let wrong = ["--group", "tenn", "--type", "Nope,Observatoin", "--since", "yesterday", "--until", "tomorrow"];
@@ -142,7 +142,8 @@ fn an_output_directory_inside_the_store() {
     }
 }
 
-/// Another process appends while we read: the rows complete at the snapshot are exported, and each row in all once.
+/// While another process appends, an export holds the rows that were complete at its snapshot, and the increments
+/// together hold each row once.
 #[test]
 fn a_store_that_grows() {
     use std::io::Write;
@@ -212,7 +213,7 @@ fn help_teaches_and_version_names_the_kernel() {
     assert!(["avx512", "avx2", "scalar"].iter().any(|kernel| version.stdout.contains(kernel)), "{}", version.stdout);
 }
 
-/// Messages name files and ids, never what a line says (OUTCOME-05).
+/// Messages name files and ids, but no other content of a line (OUTCOME-05).
 #[test]
 fn messages_hold_no_clinical_content() {
     let scratch = scratch();

@@ -1,10 +1,10 @@
-//! Larger stores made from the bundled one: plain files, several times over under other ids.
+//! Larger stores made from the bundled one: plain files, with several copies of each resource under other ids.
 
 use crate::run::{decode, testdata};
 use std::io::Write;
 use std::path::Path;
 
-/// Writes plain files of the given types, `copies` times over.
+/// Writes plain files of the given types, each with `copies` copies of its resources.
 pub(crate) fn plain_store(dir: &Path, types: &[&str], copies: usize) {
     std::fs::create_dir_all(dir).unwrap();
     for name in types {
@@ -17,7 +17,8 @@ pub(crate) fn plain_store(dir: &Path, types: &[&str], copies: usize) {
     }
 }
 
-/// Gives every UUID another version digit, which is 4 throughout the bundled store: other ids, still linked.
+/// Changes the version digit of every UUID, which is 4 throughout the bundled store: the ids are new, and references
+/// still match them.
 fn renamed(bytes: &[u8], copy: usize) -> Vec<u8> {
     assert!(copy < 10);
     let mut out = bytes.to_vec();

@@ -1,14 +1,14 @@
-//! Generated stores: random versions, deletions, instants, references and spellings, in plain and compressed files of
-//! any name; the binary equals the naive twin, line for line, for random requests. `OUTPOUR_TEST_CASES` stores.
+//! Generated stores: random versions, deletions, instants, references and spellings, in plain and compressed files with
+//! random names. For random requests the binary equals the naive oracle line by line. `OUTPOUR_TEST_CASES` stores.
 
-use crate::ask::Ask;
-use crate::forge::{self, BASE, Hand, IDS};
+use crate::comparison::Comparison;
+use crate::generator::{self, BASE, IDS, Spelling};
 use crate::naive::{Members, Who};
 use crate::random::{Random, each_case, knob};
 use crate::run::{Bounds, scratch};
 use std::path::Path;
 
-/// A second of early January 2020, on a coarse grid so that instants meet: rows, `since`, `until` and T use the same.
+/// A second of early January 2020 on a coarse grid, so that instants of rows, `since`, `until` and T often coincide.
 fn second(from: usize, to: usize, random: &mut Random) -> i64 {
     100_000 + (from + random.below(to - from)) as i64 * 2500
 }
@@ -23,41 +23,43 @@ pub(crate) fn store(dir: &Path, random: &mut Random) {
         for _ in 0..random.below(25) {
             lines.push(line(ids, random));
         }
-        forge::file(&dir.join(name), &forge::join(&lines, random), random);
+        generator::file(&dir.join(name), &generator::join(&lines, random), random);
     }
     if random.one_in(3) {
         std::fs::write(dir.join("notes.txt"), "not a store file").unwrap();
-        forge::file(&dir.join(".hidden/Patient.ndjson"), b"{}\n", random);
+        generator::file(&dir.join(".hidden/Patient.ndjson"), b"{}\n", random);
     }
 }
 
+/// A random line: a resource with one of the ids, a deletion, or a faulty line.
 pub(crate) fn line(ids: &[&str], random: &mut Random) -> Vec<u8> {
-    let moment = match random.below(12) {
+    let instant = match random.below(12) {
         0 => None,
         1 => {
             Some(random.pick(&["2020-02-30T00:00:00Z", "2020-01-01", "yesterday", "2020-01-01T00:00:00+14:30"]).into())
         }
-        _ => Some(forge::instant(second(0, 40, random), random)),
+        _ => Some(generator::instant(second(0, 40, random), random)),
     };
     let value = if random.one_in(8) {
         let count = 1 + random.below(3);
-        let target = |random: &mut Random| (forge::any_type(random).to_string(), random.pick(ids).to_string());
+        let target = |random: &mut Random| (generator::any_type(random).to_string(), random.pick(ids).to_string());
         let targets: Vec<_> = (0..count).map(|_| target(random)).collect();
-        forge::tombstone(&targets, moment, random)
+        generator::tombstone(&targets, instant, random)
     } else {
-        let name = forge::any_type(random);
-        forge::resource(name, random.pick(ids), moment, random)
+        let name = generator::any_type(random);
+        generator::resource(name, random.pick(ids), instant, random)
     };
-    let hand = if random.one_in(3) { Hand::Plain } else { Hand::Wild };
-    let line = forge::write(&value, hand, random);
-    if random.one_in(14) { forge::faulty(&line, random) } else { line }
+    let spelling = if random.one_in(3) { Spelling::Plain } else { Spelling::Wild };
+    let line = generator::write(&value, spelling, random);
+    if random.one_in(14) { generator::faulty(&line, random) } else { line }
 }
 
+/// A random Group with members of the generated ids.
 fn group(random: &mut Random) -> serde_json::Value {
     let mut members = Vec::new();
     for _ in 0..random.below(4) {
         let name = if random.one_in(6) { "Group" } else { "Patient" };
-        let reference = forge::reference(name, random.pick(&IDS), random);
+        let reference = generator::reference(name, random.pick(&IDS), random);
         let mut member = serde_json::json!({"entity": {"reference": reference}});
         if random.one_in(5) {
             member["inactive"] = random.one_in(2).into();
@@ -71,67 +73,69 @@ fn group(random: &mut Random) -> serde_json::Value {
     serde_json::json!({"resourceType": "Group", "id": "asked", "type": "person", "actual": true, "member": members})
 }
 
-pub(crate) fn ask(random: &mut Random) -> Ask {
+/// A random request.
+pub(crate) fn comparison(random: &mut Random) -> Comparison {
     let who = match random.below(6) {
         0 => Who::AllPatients,
         1 => Who::System,
         2 => Who::Patients(vec![random.pick(&IDS).into(), format!("Patient/{}", random.pick(&IDS))]),
         _ => Who::GroupFile(group(random)),
     };
-    // T is on a whole millisecond (CONS-06), and later than every `since`.
-    // Now and then it is later than every row, as it is in most stores.
+    // T is a whole millisecond (CONS-06) and later than every `since`; in a third of the requests it is later than
+    // every row, as in most real stores.
     let as_of = if random.one_in(3) { second(300, 301, random) } else { second(22, 40, random) } - 86_400;
     let time = format!("{:02}:{:02}:{:02}", as_of / 3600 % 24, as_of / 60 % 60, as_of % 60);
-    let mut ask = Ask::new(who, &format!("2020-01-{:02}T{time}.000Z", 2 + as_of / 86_400));
-    let moment = |random: &mut Random| Some(forge::instant(second(0, 20, random), random));
+    let mut comparison = Comparison::new(who, &format!("2020-01-{:02}T{time}.000Z", 2 + as_of / 86_400));
+    let instant = |random: &mut Random| Some(generator::instant(second(0, 20, random), random));
     if random.one_in(2) {
-        ask.since = moment(random);
+        comparison.since = instant(random);
     }
     if random.one_in(4) {
-        ask.until = Some("2020-01-20T00:00:00Z".into());
-        if random.one_in(2) && ask.since.is_none() {
-            ask.until = moment(random);
+        comparison.until = Some("2020-01-20T00:00:00Z".into());
+        if random.one_in(2) && comparison.since.is_none() {
+            comparison.until = instant(random);
         }
     }
     if random.one_in(3) {
-        ask.types =
+        comparison.types =
             Some(random.pick(&["Observation,Provenance", "Group,Patient", "Condition", "Provenance,Device"]).into());
     }
     if random.one_in(2) {
-        ask.bases = vec![BASE.into()];
+        comparison.bases = vec![BASE.into()];
     }
-    if matches!(ask.who, Who::GroupFile(_)) && random.one_in(3) {
-        ask.members = Some(Members::Active);
+    if matches!(comparison.who, Who::GroupFile(_)) && random.one_in(3) {
+        comparison.members = Some(Members::Active);
     }
     if random.one_in(2) {
-        ask = ask.with(&["--selection", random.pick(&["postings", "columns", "rows"])]);
+        comparison = comparison.with(&["--selection", random.pick(&["postings", "columns", "rows"])]);
     }
-    ask.missing_included = !random.one_in(5);
+    comparison.missing_included = !random.one_in(5);
     if random.one_in(3) {
-        ask.bounds = Bounds { file_bytes: 200 + random.below(2000) as u64, file_resources: 1 + random.below(9) as u64 };
+        comparison.bounds =
+            Bounds { file_bytes: 200 + random.below(2000) as u64, file_resources: 1 + random.below(9) as u64 };
     }
     if random.one_in(4) {
-        ask = ask.with(&["--compress", random.pick(&["gzip", "zstd"])]);
+        comparison = comparison.with(&["--compress", random.pick(&["gzip", "zstd"])]);
     }
-    ask.with(&["--threads", random.pick(&["1", "2", "3"]), "--access", random.pick(&["called", "mapped"])])
+    comparison.with(&["--threads", random.pick(&["1", "2", "3"]), "--access", random.pick(&["called", "mapped"])])
 }
 
-/// The binary equals the naive twin over random stores and requests.
+/// The binary equals the naive oracle over random stores and requests.
 #[test]
-fn binary_equals_twin_over_generated_stores() {
+fn binary_equals_oracle_over_generated_stores() {
     each_case("generated", knob("OUTPOUR_TEST_CASES", 150), |case, random| {
         let scratch = scratch();
         let dir = scratch.path().join("store");
         std::fs::create_dir(&dir).unwrap();
         store(&dir, random);
         for number in 0..3 {
-            let ask = ask(random);
-            let twin = ask.read(&dir);
-            // Each request on an index of its own: nothing is late then.
+            let comparison = comparison(random);
+            let oracle = comparison.read(&dir);
+            // Each request has its own index: then no row is late.
             let index = scratch.path().join(format!("index-{number}"));
-            let ask = ask.with(&["--index-dir", index.to_str().unwrap()]);
+            let comparison = comparison.with(&["--index-dir", index.to_str().unwrap()]);
             let out = scratch.path().join(format!("out-{number}"));
-            let check = std::panic::AssertUnwindSafe(|| ask.check(&twin, &dir, &out, scratch.path()));
+            let check = std::panic::AssertUnwindSafe(|| comparison.check(&oracle, &dir, &out, scratch.path()));
             if let Err(panic) = std::panic::catch_unwind(check) {
                 let kept = std::env::temp_dir().join(format!("outpour-failed-{case}"));
                 let _ = std::fs::remove_dir_all(&kept);
@@ -143,7 +147,7 @@ fn binary_equals_twin_over_generated_stores() {
     });
 }
 
-/// The generator is worth its name: over a few stores, every class of the ledger and deletions occur.
+/// The generated stores reach every class of the ledger, deletions and Provenances.
 #[test]
 fn generated_stores_reach_every_class() {
     let mut ledger = std::collections::BTreeMap::new();
@@ -152,8 +156,10 @@ fn generated_stores_reach_every_class() {
         let mut random = Random::new(7, case);
         let scratch = scratch();
         store(scratch.path(), &mut random);
-        let ask = ask(&mut random);
-        let Ok(answer) = crate::naive::export(&ask.read(scratch.path()), &ask.request()) else { continue };
+        let comparison = comparison(&mut random);
+        let Ok(answer) = crate::naive::export(&comparison.read(scratch.path()), &comparison.request()) else {
+            continue;
+        };
         for (class, count) in &answer.ledger {
             *ledger.entry(*class).or_insert(0) += count;
         }

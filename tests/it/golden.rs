@@ -1,18 +1,19 @@
-//! The golden exports: every run of `testdata/groups/synthea-r4-100/expected.json` that the design answers alike, first
-//! through the naive twin, then through the binary in each coding. The expectations come from an independent reference.
+//! Golden exports: every run of `testdata/groups/synthea-r4-100/expected.json` in which the project follows the same
+//! rules, by the naive oracle and by the binary in each compression. The expectations come from an independent
+//! implementation.
 
-use crate::forms;
 use crate::naive::{self, Members, Request, Who};
 use crate::run::{self, Bounds, Export, hex, scratch, testdata};
+use crate::store_forms;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Later than everything in the store and than every `--since` of the runs, and long past.
+/// Later than every row of the store and every `--since` of the runs, and in the past.
 pub(crate) const AS_OF: &str = "2026-06-01T00:00:00.000Z";
 
-/// One run of the reference, in our words.
+/// One run of the independent implementation, in terms of this project.
 struct Golden {
     group: String,
     /// Further arguments of `outpour export`.
@@ -22,8 +23,8 @@ struct Golden {
     types: BTreeMap<String, Value>,
 }
 
-/// Why a run of the reference is left out, if it is.
-fn left_out(options: &[&str]) -> Option<&'static str> {
+/// Reason for leaving a run out; `None` if it is compared.
+fn reason_left_out(options: &[&str]) -> Option<&'static str> {
     if options.contains(&"--context") {
         return Some("--context referenced is not built yet");
     }
@@ -46,7 +47,7 @@ fn goldens() -> Vec<Golden> {
     let mut skipped = 0;
     for case in expected["runs"].as_array().unwrap() {
         let options: Vec<&str> = case["options"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
-        if left_out(&options).is_some() {
+        if reason_left_out(&options).is_some() {
             skipped += 1;
             continue;
         }
@@ -55,7 +56,7 @@ fn goldens() -> Vec<Golden> {
         let (mut args, mut bases) = (Vec::new(), Vec::new());
         let active = options.contains(&"--inactive");
         if active {
-            // Reading 9 refuses `active: false` under `--members active`; what is compared is the members' part.
+            // Reading 9 refuses `active: false` under `--members active`: only the members are compared.
             value["active"] = Value::Bool(true);
         }
         let mut request = Request::new(Who::GroupFile(value), AS_OF);
@@ -106,9 +107,9 @@ fn compare(golden: &Golden, lines: &BTreeMap<String, Vec<Vec<u8>>>) {
     assert_eq!(found, golden.types, "{} {:?}", golden.group, golden.args);
 }
 
-/// The naive twin gives what the independent reference gives.
+/// The naive oracle agrees with the independent implementation.
 #[test]
-fn twin_agrees_with_the_reference() {
+fn oracle_agrees_with_the_reference() {
     let dir = testdata("stores/synthea-r4-100");
     for bases in [vec![], vec!["https://ehr.example.org/fhir"]] {
         let store = naive::read(&dir, &bases);
@@ -118,21 +119,21 @@ fn twin_agrees_with_the_reference() {
     }
 }
 
-/// The binary gives what the independent reference gives, in every coding and at small bounds.
+/// The binary agrees with the independent implementation, in every compression and with small bounds.
 #[test]
 fn binary_agrees_with_the_reference() {
     let scratch = scratch();
     agrees(&testdata("stores/synthea-r4-100"), scratch.path());
 }
 
-/// So it does from the store packed, and from one of which a part was packed. The reference sorts lines, so that nothing of
-/// it depends on the form, but for what came behind the pack: that is late under any `--since` (reading 17), which the reference
-/// does not know, and is held to its lastUpdated by `--late report`.
+/// The binary agrees with it from the packed and from the mixed form, too. The reference sorts lines, so that it does
+/// not depend on the form, except for lines beside the pack: these are late under any `--since` (reading 17), of which
+/// the reference knows nothing, so that `--late report` selects them by their lastUpdated.
 #[test]
 fn packed_and_mixed_forms_agree_with_the_reference() {
     let dir = testdata("stores/synthea-r4-100");
     let scratch = scratch();
-    for (name, form) in [("packed", forms::packed as fn(&Path, &Path, &str)), ("mixed", forms::mixed)] {
+    for (name, form) in [("packed", store_forms::packed as fn(&Path, &Path, &str)), ("mixed", store_forms::mixed)] {
         let store = scratch.path().join(name);
         form(&dir, &store, AS_OF);
         let scratch = crate::run::scratch();

@@ -1,5 +1,5 @@
-//! The hostile stores: every line of `testdata/hostile/expected.json` gets exactly its decision, from the naive twin and
-//! from the binary. Where the sources leave a line open (`policy`), the table below says what this project decided.
+//! The hostile stores: the naive oracle and the binary decide every line of `testdata/hostile/expected.json` as it
+//! says. Where the specifications leave a line open (`policy`), the table below states the decision of this project.
 
 use crate::naive::{self, Request, Who};
 use crate::run::{self, Bounds, Export, hex, scratch, testdata};
@@ -8,15 +8,15 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Before the lines of the future (2038), after all others.
+/// Before the lines dated in 2038, after all others.
 const AS_OF: &str = "2025-01-01T00:00:00.000Z";
 const STORES: [&str; 4] = ["store", "compressed", "coverage", "deleted"];
 
-/// What a policy line without `design` becomes, and the reading that says so.
+/// Decision on a policy line without `design`, with its reading.
 enum Ruling {
-    /// As the reference's default.
+    /// As the reference decides by default.
     AsReference(#[expect(dead_code, reason = "for people")] &'static str),
-    /// A fault in every run, but for the named case, which is as the reference has it.
+    /// A fault in every run, except in the named case, where the reference decides.
     Fault {
         unless_case: &'static str,
         #[expect(dead_code, reason = "for people")]
@@ -94,7 +94,7 @@ fn expectations<'a>(name: &str, table: &'a Value, run: &str) -> Vec<Expected<'a>
     expected
 }
 
-/// Compares what came out, and what was reported, with the decisions of one run.
+/// Compares the exported lines and the reported faults with the decisions of one run.
 fn check(name: &str, run: &str, lines: &BTreeMap<String, Vec<Vec<u8>>>, reported: &BTreeSet<(String, u64)>) {
     let table = table();
     let mut wrong = Vec::new();
@@ -107,9 +107,13 @@ fn check(name: &str, run: &str, lines: &BTreeMap<String, Vec<Vec<u8>>>, reported
         if one.decision == "include" {
             *left.entry(&one.bytes).or_default() -= 1;
         }
-        let place = (one.file.to_string(), one.facts["line"].as_u64().unwrap());
-        if reported.contains(&place) != (one.decision == "error") {
-            wrong.push(format!("{name}/{run} {place:?} {}: reported {}", one.decision, reported.contains(&place)));
+        let position = (one.file.to_string(), one.facts["line"].as_u64().unwrap());
+        if reported.contains(&position) != (one.decision == "error") {
+            wrong.push(format!(
+                "{name}/{run} {position:?} {}: reported {}",
+                one.decision,
+                reported.contains(&position)
+            ));
         }
     }
     for one in &expected {
@@ -123,12 +127,12 @@ fn check(name: &str, run: &str, lines: &BTreeMap<String, Vec<Vec<u8>>>, reported
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The deletions that a run must list: the table's, and the one that a policy line adds.
+/// The deletions that a run must list: those of the table, and the one of a policy line.
 fn deletions(table: &Value, name: &str, run: &str) -> BTreeSet<String> {
     let listed = table["stores"][name]["deleted"][run].as_array();
     let mut urls: BTreeSet<String> = listed.into_iter().flatten().map(|url| url.as_str().unwrap().into()).collect();
     if (name, run) == ("deleted", "since") {
-        urls.insert("Observation/d8".into()); // P-TOMB: a batch lists deletions as well (reading 9)
+        urls.insert("Observation/d8".into()); // P-TOMB: a batch can list deletions, too (reading 9)
     }
     urls
 }
@@ -139,9 +143,9 @@ fn request(facts: &Value) -> Request {
     if let Some(since) = facts["since"].as_str() { request.since(since) } else { request }
 }
 
-/// The naive twin decides as the table does.
+/// The naive oracle decides every line as the table does.
 #[test]
-fn twin_decides_every_hostile_line() {
+fn oracle_decides_every_hostile_line() {
     let table = table();
     for name in STORES {
         let store = naive::read(&testdata("hostile").join(name), &["https://fhir.example.org/r4"]);
@@ -155,7 +159,7 @@ fn twin_decides_every_hostile_line() {
     }
 }
 
-/// The binary decides as the table does, and names file, line and byte offset of each fault.
+/// The binary decides every line as the table does, and names file, line and byte offset of each fault.
 #[test]
 fn binary_decides_every_hostile_line() {
     let table = table();
@@ -164,12 +168,12 @@ fn binary_decides_every_hostile_line() {
         let dir = testdata("hostile").join(name);
         let store = naive::read(&dir, &["https://fhir.example.org/r4"]);
         for (run, facts) in table["stores"][name]["runs"].as_object().unwrap() {
-            let twin = naive::export(&store, &request(facts)).unwrap();
+            let oracle = naive::export(&store, &request(facts)).unwrap();
             let out = scratch.path().join(format!("{name}-{run}"));
-            let export = export(&dir, facts, &scratch.path().join(name), &out, twin.faults.is_empty());
-            let reported = reported(&export, &twin.faults);
+            let export = export(&dir, facts, &scratch.path().join(name), &out, oracle.faults.is_empty());
+            let reported = reported(&export, &oracle.faults);
             check(name, run, &export.lines(), &reported);
-            assert_eq!(export.deletions(), twin.deleted, "{name}/{run}");
+            assert_eq!(export.deletions(), oracle.deleted, "{name}/{run}");
         }
     }
 }
@@ -186,8 +190,8 @@ fn export(dir: &Path, facts: &Value, index: &Path, out: &Path, clean: bool) -> E
     Export::read(out, Bounds { file_bytes: 100_000, ..Bounds::DEFAULT })
 }
 
-/// The faulty lines that the error files name by file, line and offset. `places` are those to look for; an issue of
-/// severity error that names none of them would be a line reported by mistake.
+/// The faulty lines that the error files name by file, line and offset, out of `places`. Fails if an issue of severity
+/// error names none of them.
 fn reported(export: &Export, places: &[(String, u64, u64)]) -> BTreeSet<(String, u64)> {
     let mut found = BTreeSet::new();
     for message in export.messages().iter().filter(|message| message.severity == "error") {

@@ -1,5 +1,5 @@
-//! Pipes, sockets, devices, directories and links to nowhere under the names of files: in a store, an index and an export
-//! they are passed by or named, at once; what a user names on the command line may be a pipe.
+//! Pipes, sockets, devices, directories and dangling links in place of files. In a store, an index or an export they
+//! are ignored or reported at once, never waited for; files named on the command line may be pipes.
 
 use crate::run::{Bounds, Export, Run, command, finish, scratch};
 use std::ffi::CString;
@@ -14,7 +14,7 @@ const PATIENT: &str = "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n";
 const GROUP: &str = "{\"resourceType\":\"Group\",\"id\":\"g\",\"type\":\"person\",\"actual\":true,\
                      \"member\":[{\"entity\":{\"reference\":\"Patient/a\"}}]}\n";
 
-/// Longer than any run here takes; one that waits for a pipe takes for ever.
+/// Longer than any run here takes. A run that waits for a pipe never ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pipe(path: &Path) {
@@ -33,7 +33,7 @@ const KINDS: [(&str, Made); 6] = [
     ("link to a device", |path| symlink("/dev/zero", path).unwrap()),
 ];
 
-/// Runs a command that must end by itself.
+/// Runs a command, which must end within [`PATIENCE`].
 #[track_caller]
 fn ended(command: &mut Command) -> Run {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -70,14 +70,14 @@ fn export(store: &Path, index: &Path, out: &Path) -> Command {
     outpour(&words)
 }
 
-/// Whatever has the name of a manifest or of a data file in a store is passed by, as any other thing that is no file.
+/// Irregular files with the names of a manifest or of a data file are ignored in a store.
 #[test]
-fn a_store_with_something_else_in_it_is_exported() {
+fn a_store_with_irregular_files_is_exported() {
     let scratch = scratch();
     for (i, (kind, make)) in KINDS.iter().enumerate() {
         for (number, name) in ["manifest.json", "below/manifest.json", "x.ndjson", "y.ndjson.zst"].iter().enumerate() {
-            let place = scratch.path().join(format!("{i}-{number}"));
-            let (store, index, out) = (place.join("store"), place.join("index"), place.join("out"));
+            let directory = scratch.path().join(format!("{i}-{number}"));
+            let (store, index, out) = (directory.join("store"), directory.join("index"), directory.join("out"));
             std::fs::create_dir_all(store.join("below")).unwrap();
             std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
             make(&store.join(name));
@@ -85,15 +85,15 @@ fn a_store_with_something_else_in_it_is_exported() {
             assert_eq!(run.code, 0, "{kind} {name}: {run:#?}");
             assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1, "{kind} {name}");
             let verified = ended(&mut outpour(&["verify", text(&store), "--index-dir", text(&index)]));
-            // A directory under the name is a directory of the store.
+            // A directory is walked as a directory of the store.
             assert_eq!(verified.code, 0, "{kind} {name}: {verified:#?}");
         }
     }
 }
 
-/// A manifest that no export of ours can have is not held in memory: it is named.
+/// A manifest larger than any of an export is reported, and not read into memory.
 #[test]
-fn a_manifest_without_end_is_named() {
+fn an_endless_manifest_is_reported() {
     let scratch = scratch();
     let (store, out) = (scratch.path().join("store"), scratch.path().join("out"));
     std::fs::create_dir(&store).unwrap();
@@ -103,27 +103,27 @@ fn a_manifest_without_end_is_named() {
     run.refused(3, &["manifest.json", "more than 1073741824 bytes"]);
 }
 
-/// An index whose files are something else is made again, or the file that stands in its way is named.
+/// An index with irregular files is rebuilt, or the file that prevents that is named.
 #[test]
-fn an_index_with_something_else_in_it_is_made_again() {
+fn an_index_with_irregular_files_is_rebuilt() {
     let scratch = scratch();
     let names =
         ["generation", "generation.note", "generation.part", "lock", "extents-000000000001", "merged-000000000001"];
     for (i, (kind, make)) in KINDS.iter().enumerate() {
         for (number, name) in names.iter().enumerate() {
-            let place = scratch.path().join(format!("{i}-{number}"));
-            let (store, index) = (place.join("store"), place.join("index"));
+            let directory = scratch.path().join(format!("{i}-{number}"));
+            let (store, index) = (directory.join("store"), directory.join("index"));
             std::fs::create_dir_all(&store).unwrap();
             std::fs::create_dir(&index).unwrap();
             std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
-            // Once in the place of the first index, once in that of one that was good.
+            // Once before the first index is built, once in directory of a file of a good index.
             for round in ["first", "second"] {
                 let there = index.join(name);
                 std::fs::remove_file(&there).ok();
                 make(&there);
-                let out = place.join(round);
+                let out = directory.join(round);
                 let run = ended(&mut export(&store, &index, &out));
-                // Only a directory cannot be replaced; then it is named.
+                // A directory cannot be replaced: then it is named.
                 if *kind == "directory" && run.code != 0 {
                     run.refused(3, &[name.trim_end_matches(".part")]);
                     break;
@@ -143,9 +143,9 @@ fn an_index_with_something_else_in_it_is_made_again() {
     }
 }
 
-/// `verify` and `inspect` say of an export what stands in the place of its files.
+/// `verify` and `inspect` report irregular files in place of an export's files.
 #[test]
-fn an_export_with_something_else_in_it_is_told() {
+fn an_export_with_irregular_files_is_reported() {
     let scratch = scratch();
     let (store, index, out) = (scratch.path().join("store"), scratch.path().join("index"), scratch.path().join("out"));
     std::fs::create_dir(&store).unwrap();
@@ -154,10 +154,10 @@ fn an_export_with_something_else_in_it_is_told() {
     for name in
         ["manifest.json", "status.json", ".outpour-job/plan.json", ".outpour-job/done.ndjson", "Patient.00001.ndjson"]
     {
-        let (place, aside) = (out.join(name), scratch.path().join("aside"));
-        std::fs::rename(&place, &aside).unwrap();
+        let (path, aside) = (out.join(name), scratch.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
         for (kind, make) in KINDS {
-            make(&place);
+            make(&path);
             for words in
                 [vec!["verify", text(&out)], vec!["verify", text(&out), "--ledger"], vec!["inspect", text(&out)]]
             {
@@ -168,20 +168,16 @@ fn an_export_with_something_else_in_it_is_told() {
                     assert!(run.code == 1 && reported.contains(name), "{kind} {words:?}: {reported}");
                 }
             }
-            let run = ended(&mut outpour(&["inspect", text(&place)]));
+            let run = ended(&mut outpour(&["inspect", text(&path)]));
             assert!(kind == "directory" || run.code == 2, "{kind} {name}: {run:#?}");
-            if kind == "directory" {
-                std::fs::remove_dir(&place).unwrap()
-            } else {
-                std::fs::remove_file(&place).unwrap()
-            }
+            if kind == "directory" { std::fs::remove_dir(&path).unwrap() } else { std::fs::remove_file(&path).unwrap() }
         }
-        std::fs::rename(&aside, &place).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
     }
     assert_eq!(finish(&mut outpour(&["verify", text(&out)])).code, 0);
 }
 
-/// What a user names may be a pipe: lists, Groups and configurations are read from one, to its end.
+/// Lists, Groups and configurations named on the command line can be read from a pipe, to its end.
 #[test]
 fn arguments_may_be_pipes() {
     let scratch = scratch();
@@ -190,7 +186,7 @@ fn arguments_may_be_pipes() {
     std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
     let named = scratch.path().join("pipe.json");
     pipe(&named);
-    // Somebody writes to it, once.
+    // A thread writes the document to the pipe, once.
     let through = |document: &'static str, command: &mut Command| {
         let path = named.clone();
         let writer = std::thread::spawn(move || std::fs::write(path, document));
@@ -224,7 +220,7 @@ fn arguments_may_be_pipes() {
         assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1, "{words:?}");
     }
     assert_eq!(through(GROUP, &mut outpour(&["group", "check", pipe])).code, 0);
-    // What reads it twice says so, and does not wait.
+    // Commands that would read the pipe twice refuse it at once.
     for words in [["group", "check", pipe, "--store", text(&store)], ["group", "import", pipe, "--store", text(&store)]]
     {
         ended(&mut outpour(&words)).refused(2, &["pipe.json", "reads it twice", "give a file"]);

@@ -1,6 +1,6 @@
-//! Memory in use (anonymous and shared, not the page cache) stays below 200 MiB, and the run passes under a limit of
-//! 256 MiB of data: on a store of many patients, with one very long line, for a Group of every patient.
-//! Modest sizes by default; `OUTPOUR_TEST_FULL=1`: 2 GB, a line of 200 MB and one of 3 GB, a million members.
+//! Memory of an export: anonymous and shared memory stays below 200 MiB, and the run succeeds under a limit of 256 MiB
+//! of data; on a store of many patients, with a very long line, for a Group of every patient. Small sizes by default;
+//! `OUTPOUR_TEST_FULL=1`: 2 GB, a line of 200 MB and one of 3 GB, a million members.
 
 use crate::random::knob;
 use crate::run::{command, scratch};
@@ -52,7 +52,7 @@ fn store(dir: &Path, sizes: &Sizes) {
     }
 }
 
-/// Runs the binary under the limit and samples what it uses. Exit code, standard error, peak bytes.
+/// Runs the binary under the limit and samples its memory. Exit code, standard error, peak in bytes.
 pub(crate) fn measured(args: &[&str]) -> (i32, String, u64) {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     let mut command = command();

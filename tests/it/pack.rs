@@ -1,21 +1,21 @@
-//! Packed stores: what is exported from them, alone or with newer files beside them, is what the naive twin exports from
-//! the store that was packed; frames, tables and kills.
+//! Packed stores: exports from them, alone or with newer files beside them, equal the naive oracle over the original
+//! store. Also damaged frames and seek tables, full disks, and kills of `pack`.
 
-use crate::ask::Ask;
-use crate::forge;
-use crate::forms::same;
+use crate::comparison::Comparison;
 use crate::generated;
+use crate::generator;
 use crate::naive;
 use crate::packed_memory::observation;
 use crate::random::{Random, each_case, knob};
 use crate::run::{self, Export, Run, scratch};
+use crate::store_forms::assert_same_content;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A file that comes to a store later, and lies behind all others in its order.
+/// Name of a file added to a store later, which is last in its order.
 const DELTA: &str = "zz-delta.ndjson";
 
-/// `outpour pack` with further arguments, fsync off.
+/// Runs `outpour pack` without fsync, with further arguments.
 pub(crate) fn pack(store: &Path, to: &Path, more: &[&str]) -> Run {
     let (store, to) = (store.to_str().unwrap(), to.to_str().unwrap());
     let mut args = vec!["pack", "--store", store, "--to", to, "--no-sync", "--progress", "never", "--json"];
@@ -23,20 +23,20 @@ pub(crate) fn pack(store: &Path, to: &Path, more: &[&str]) -> Run {
     run::run(&args)
 }
 
-/// Puts the same newer lines beside two stores, where they are the last of both.
+/// Adds the same random lines to two stores, behind all others of both.
 fn delta(stores: [&Path; 2], random: &mut Random) {
     let mut lines = Vec::new();
     for _ in 0..random.below(20) {
-        lines.push(generated::line(&forge::IDS, random));
+        lines.push(generated::line(&generator::IDS, random));
     }
-    let text = forge::join(&lines, random);
+    let text = generator::join(&lines, random);
     for store in stores {
         std::fs::write(store.join(DELTA), &text).unwrap();
     }
 }
 
-/// Packed, and packed with newer files beside it, a store gives what it gave before; the lines that are left are those
-/// of the twin over the packed files themselves, too.
+/// A packed store, with and without newer files beside it, exports what the original store does, and `verify --ledger`
+/// confirms the exports. The same after a second pack.
 #[test]
 fn packed_and_mixed_stores_export_what_the_store_did() {
     each_case("packed", knob("OUTPOUR_TEST_CASES", 120), |case, random| {
@@ -44,14 +44,14 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
         let dir = scratch.path().join("store");
         std::fs::create_dir(&dir).unwrap();
         generated::store(&dir, random);
-        let asks: Vec<Ask> = (0..3).map(|_| generated::ask(random)).collect();
+        let comparisons: Vec<Comparison> = (0..3).map(|_| generated::comparison(random)).collect();
         let packed = scratch.path().join("packed");
-        let place = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+        let as_of = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
         let index = scratch.path().join("index");
         let check = std::panic::AssertUnwindSafe(|| {
-            let run = pack(&dir, &packed, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
+            let run = pack(&dir, &packed, &["--as-of", &as_of, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
-            each_form(&dir, &packed, &asks, scratch.path(), random);
+            each_form(&dir, &packed, &comparisons, scratch.path(), random);
         });
         if let Err(panic) = std::panic::catch_unwind(check) {
             let kept = std::env::temp_dir().join(format!("outpour-failed-pack-{case}"));
@@ -63,7 +63,8 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
     });
 }
 
-fn each_form(dir: &Path, packed: &Path, asks: &[Ask], scratch: &Path, random: &mut Random) {
+/// Compares each request over the packed store, with and without newer files, with the oracle over the original.
+fn each_form(dir: &Path, packed: &Path, comparisons: &[Comparison], scratch: &Path, random: &mut Random) {
     for form in ["packed", "mixed", "again"] {
         if form == "mixed" {
             delta([dir, packed], random);
@@ -71,36 +72,36 @@ fn each_form(dir: &Path, packed: &Path, asks: &[Ask], scratch: &Path, random: &m
         let again = scratch.join("again");
         let store = if form == "again" { &again } else { packed };
         if form == "again" {
-            let place = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+            let as_of = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
             let index = scratch.join("index-again");
-            let run = pack(packed, &again, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
+            let run = pack(packed, &again, &["--as-of", &as_of, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
         }
-        for (number, ask) in asks.iter().enumerate() {
+        for (number, comparison) in comparisons.iter().enumerate() {
             let out = scratch.join(format!("out-{form}-{number}"));
             let index = scratch.join(format!("index-{form}-{number}"));
-            let mut ask = ask.clone().with(&["--index-dir", index.to_str().unwrap()]);
-            let twin = ask.read(dir);
-            // An index of a packed store knows that the newer files came after it was packed.
-            let newer = twin.entries.iter().filter(|entry| entry.file == DELTA);
-            ask.late = newer.map(|entry| (entry.file.clone(), entry.line)).collect();
-            let run = ask.run(store, &out, scratch);
-            let answer = match naive::export(&twin, &ask.request()) {
+            let mut comparison = comparison.clone().with(&["--index-dir", index.to_str().unwrap()]);
+            let oracle = comparison.read(dir);
+            // The newer files were added after the pack: they are late for the index of the packed store.
+            let newer = oracle.entries.iter().filter(|entry| entry.file == DELTA);
+            comparison.late = newer.map(|entry| (entry.file.clone(), entry.line)).collect();
+            let run = comparison.run(store, &out, scratch);
+            let answer = match naive::export(&oracle, &comparison.request()) {
                 Ok(answer) => answer,
                 Err(why) => {
                     assert_eq!(run.code, 2, "the twin refuses ({why}): {run:#?}");
                     continue;
                 }
             };
-            assert_eq!(run.code, if answer.faults.is_empty() { 0 } else { 1 }, "{form} {ask:?}\n{run:#?}");
-            same(&ask, &answer, &Export::read(&out, ask.bounds));
+            assert_eq!(run.code, if answer.faults.is_empty() { 0 } else { 1 }, "{form} {comparison:?}\n{run:#?}");
+            assert_same_content(&comparison, &answer, &Export::read(&out, comparison.bounds));
             let verified = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
-            assert_eq!(verified.code, 0, "{form} {ask:?}\n{verified:#?}");
+            assert_eq!(verified.code, 0, "{form} {comparison:?}\n{verified:#?}");
         }
     }
 }
 
-/// A packed store of some size: the bundled one.
+/// The bundled store, packed.
 fn bundled(scratch: &Path) -> std::path::PathBuf {
     let packed = scratch.join("packed");
     let index = scratch.join("index-of-source");
@@ -110,7 +111,7 @@ fn bundled(scratch: &Path) -> std::path::PathBuf {
     packed
 }
 
-/// Exports everybody's records; the lines by type, sorted.
+/// Exports the whole store; the export, and its lines by type, sorted.
 fn everything(store: &Path, out: &Path, more: &[&str], code: i32) -> (Export, BTreeMap<String, Vec<Vec<u8>>>) {
     let mut args = vec!["--system", "--as-of", crate::golden::AS_OF];
     args.extend(more);
@@ -122,7 +123,7 @@ fn everything(store: &Path, out: &Path, more: &[&str], code: i32) -> (Export, BT
     (export, lines)
 }
 
-/// Flips a bit of a file in place and puts its times back, as a failing disk would.
+/// Flips a bit of a file in place and restores its times, as a failing disk would do.
 fn rot(file: &Path, offset: u64) {
     use std::os::unix::fs::FileExt;
     let before = std::fs::metadata(file).unwrap().modified().unwrap();
@@ -133,8 +134,8 @@ fn rot(file: &Path, offset: u64) {
     open.set_modified(before).unwrap();
 }
 
-/// The other tools of zstd read a packed file; the same store packs to the same bytes on any number of threads; packing
-/// what is packed changes nothing but the table's instants.
+/// Any zstd decoder reads a packed file; a store packs to the same bytes on any number of threads; packing a packed
+/// store changes nothing but instants in the seek table.
 #[test]
 fn a_packed_store_is_an_ordinary_one() {
     let scratch = scratch();
@@ -162,7 +163,7 @@ fn a_packed_store_is_an_ordinary_one() {
     assert!(shown.code == 0 && shown.stderr.contains("rows of the frames"), "{shown:#?}");
 }
 
-/// `pack` refuses what is not empty or lies in the store, and leaves both as they are.
+/// `pack` refuses a target that is not empty or lies in the store, and changes neither.
 #[test]
 fn pack_refuses_targets_that_are_in_use() {
     let scratch = scratch();
@@ -180,14 +181,14 @@ fn pack_refuses_targets_that_are_in_use() {
     let mut level = index.to_vec();
     level.extend(["--level", "99"]);
     assert_eq!(pack(&store, &scratch.path().join("new"), &level).code, 2);
-    let mut place = index.to_vec();
-    place.extend(["--as-of", "yesterday"]);
-    pack(&store, &scratch.path().join("new"), &place).refused(2, &["--as-of", "yesterday"]);
+    let mut arguments = index.to_vec();
+    arguments.extend(["--as-of", "yesterday"]);
+    pack(&store, &scratch.path().join("new"), &arguments).refused(2, &["--as-of", "yesterday"]);
     let names: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| name == "full" || name == "index"), "{names:?}");
 }
 
-/// A pack that was killed anywhere leaves nothing at its target, and the next one is not disturbed by what it left.
+/// A pack killed at any moment leaves nothing at its target, and its remains do not disturb the next one.
 #[test]
 fn a_killed_pack_leaves_nothing() {
     let mut random = Random::new(Random::seed("pack-kill"), 0);
@@ -218,23 +219,23 @@ fn a_killed_pack_leaves_nothing() {
     assert!(run::snapshot(&target) == expected);
 }
 
-/// What a killed pack leaves beside its target is data to nobody: not to a walk of the directory around it, not to
-/// `verify` or a pack of that directory, and not when it is itself named as a store.
+/// The remains of a killed pack beside its target are never read as data: not in a store around them, not by `verify`
+/// or a pack of that store, and not when they are named as a store themselves.
 #[test]
-fn what_a_killed_pack_leaves_is_no_data() {
+fn remains_of_a_killed_pack_are_no_data() {
     let scratch = scratch();
-    let (store, place) = (run::testdata("stores/synthea-r4-100"), scratch.path().join("place"));
-    let (index, target) = (scratch.path().join("index"), place.join("packed"));
-    let partial = place.join(".packed.outpour-partial");
-    std::fs::create_dir(&place).unwrap();
-    std::fs::write(place.join("own.ndjson"), observation("a", "p", 1)).unwrap();
+    let (store, directory) = (run::testdata("stores/synthea-r4-100"), scratch.path().join("place"));
+    let (index, target) = (scratch.path().join("index"), directory.join("packed"));
+    let partial = directory.join(".packed.outpour-partial");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("own.ndjson"), observation("a", "p", 1)).unwrap();
     let ready = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()]);
     assert_eq!(ready.code, 0);
     let mut command = run::command();
     command.args(["pack", "--store", store.to_str().unwrap(), "--to", target.to_str().unwrap(), "--no-sync"]);
     command.args(["--index-dir", index.to_str().unwrap()]);
     let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    // Killed once a data file is there under its own name, which is long before the end.
+    // Killed as soon as a data file has its final name, which is long before the end.
     let data =
         |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().path().extension().is_some_and(|end| end == "zst");
     while !std::fs::read_dir(&partial).is_ok_and(|mut entries| entries.any(data)) {
@@ -244,12 +245,12 @@ fn what_a_killed_pack_leaves_is_no_data() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(partial.exists() && !target.exists());
-    let report = run::run(&["index", "--store", place.to_str().unwrap(), "--json"]);
+    let report = run::run(&["index", "--store", directory.to_str().unwrap(), "--json"]);
     let reported: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!((reported["files"].as_u64(), reported["rows"].as_u64()), (Some(1), Some(1)), "{reported}");
-    let verified = run::run(&["verify", place.to_str().unwrap()]);
+    let verified = run::run(&["verify", directory.to_str().unwrap()]);
     assert_eq!(verified.code, 0, "{verified:#?}");
-    assert_eq!(pack(&place, &scratch.path().join("other"), &[]).code, 0);
+    assert_eq!(pack(&directory, &scratch.path().join("other"), &[]).code, 0);
     assert_eq!(
         everything(&scratch.path().join("other"), &scratch.path().join("out"), &[], 0).1["Observation"].len(),
         1
@@ -259,13 +260,13 @@ fn what_a_killed_pack_leaves_is_no_data() {
         run::run(&command).refused(2, &["outpour-partial", "under construction"]);
     }
     run::export(&partial, &scratch.path().join("none"), &["--system"]).refused(2, &["under construction"]);
-    // The next run to the same place takes its place.
+    // The next pack to the same target replaces the remains.
     let more = ["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()];
     assert_eq!(pack(&store, &target, &more).code, 0);
     assert!(!partial.exists());
 }
 
-/// A full disk is exit 3, and nothing is left at the target or beside it.
+/// A pack to a full disk ends with exit code 3, and leaves nothing at the target or beside it.
 #[test]
 fn a_pack_that_cannot_be_written_leaves_nothing() {
     let scratch = scratch();
@@ -273,17 +274,17 @@ fn a_pack_that_cannot_be_written_leaves_nothing() {
     let index = scratch.path().join("index");
     let indexed = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()]);
     assert_eq!(indexed.code, 0);
-    let place = scratch.path().join("place");
-    std::fs::create_dir(&place).unwrap();
+    let directory = scratch.path().join("place");
+    std::fs::create_dir(&directory).unwrap();
     let mut command = run::command();
-    command.args(["pack", "--store", store.to_str().unwrap(), "--to", place.join("packed").to_str().unwrap()]);
+    command.args(["pack", "--store", store.to_str().unwrap(), "--to", directory.join("packed").to_str().unwrap()]);
     command.args(["--index-dir", index.to_str().unwrap(), "--progress", "never"]);
     crate::disk::limit_files(&mut command, 200_000);
     run::finish(&mut command).refused(3, &["packed", "make room"]);
-    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0, "nothing is left");
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "nothing is left");
 }
 
-/// Where the frames of a packed file lie: offset and length of each in the file.
+/// Offset and length in the file of each frame of a packed file.
 fn frames(file: &Path) -> Vec<(u64, u64)> {
     let bytes = std::fs::read(file).unwrap();
     let (mut offset, mut frames) = (0, Vec::new());
@@ -302,8 +303,8 @@ fn frames(file: &Path) -> Vec<(u64, u64)> {
     frames
 }
 
-/// A frame that is damaged before the store is indexed, and one that rots under a standing index: the other rows are
-/// exported, the frame is named, exit code 1, and `verify` finds it.
+/// With a frame damaged before the store is indexed, or under an existing index, the other rows are exported, the frame
+/// is named, the exit code is 1, and `verify` finds the damage.
 #[test]
 fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
     for (standing, compression) in [(false, "none"), (true, "zstd"), (true, "gzip")] {
@@ -337,7 +338,7 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
         assert!(named.contains("Observation.00001") && named.contains(&offset.to_string()), "{verified:#?}");
         let ledger = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
         assert_eq!(ledger.code, 0, "{ledger:#?}");
-        // What is lost is lost; the rest can be packed again.
+        // The rest of the store can be packed again.
         let again = scratch.path().join("again");
         let run = pack(&packed, &again, &["--as-of", crate::golden::AS_OF]);
         assert_eq!(run.code, 1, "{run:#?}");
@@ -347,9 +348,10 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
     }
 }
 
-/// A packed file whose table is damaged, or that was cut off, gives the rows that can be read, and says so.
+/// Of a packed file that was cut off or has a damaged seek table, the readable rows are exported, and the damage is
+/// reported.
 #[test]
-fn a_packed_file_without_its_table_is_read_all_the_same() {
+fn a_packed_file_without_its_seek_table_is_read() {
     let scratch = scratch();
     let packed = bundled(scratch.path());
     let (_, whole) = everything(&packed, &scratch.path().join("whole"), &[], 0);
@@ -367,7 +369,7 @@ fn a_packed_file_without_its_table_is_read_all_the_same() {
     .into_iter()
     .enumerate()
     {
-        // Replaced by rename, as a copy that was cut off would be.
+        // Replaced by rename, as an incomplete copy would be.
         std::fs::write(packed.join(".new"), &cut).unwrap();
         std::fs::rename(packed.join(".new"), &file).unwrap();
         let out = scratch.path().join(format!("out-{number}"));
@@ -386,11 +388,11 @@ fn a_packed_file_without_its_table_is_read_all_the_same() {
     }
 }
 
-/// A compressed source that was cut off exactly behind a line has lost nothing that anybody could name, and may have lost
-/// everything behind: exit code 1, the file and the byte named, and the lines before it packed. One that ends with a
-/// whole member and a whole line is whole, as far as anybody can know.
+/// A compressed source that is cut off exactly behind a line has no faulty line, but may lack lines: exit code 1, the
+/// file and the byte are named, and the lines before it are packed. A source that ends with a complete member and a
+/// complete line counts as complete.
 #[test]
-fn a_source_torn_behind_a_line_is_told() {
+fn a_source_cut_off_behind_a_line_is_reported() {
     use std::io::Write;
     let whole = observation("a", "p", 1) + &observation("b", "p", 2);
     let rest = observation("c", "p", 3);
@@ -422,37 +424,37 @@ fn a_source_torn_behind_a_line_is_told() {
         assert_eq!(run.code, i32::from(torn), "{name}: {run:#?}");
         let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         assert_eq!(reported["damaged"].as_u64(), Some(u64::from(torn)), "{reported}");
-        let place = format!("{name}: byte {}: ", whole.len());
-        assert_eq!(run.stderr.contains(&place), torn, "{place} in {}", run.stderr);
+        let prefix = format!("{name}: byte {}: ", whole.len());
+        assert_eq!(run.stderr.contains(&prefix), torn, "{prefix} in {}", run.stderr);
         assert_eq!(reported["damage"].as_array().unwrap().len(), usize::from(torn), "{reported}");
-        // What is left is whole: the new store has no fault, and never tells of the damage again.
+        // The packed store has no fault, and does not report the damage again.
         let (_, after) = everything(&packed, &scratch.path().join("after"), &[], 0);
         assert!(after == before, "{name}");
     }
 }
 
-/// The hostile stores, packed: the same lines, and every line that was a fault still one.
+/// Packing the hostile stores keeps every line, and every fault a fault.
 #[test]
-fn hostile_stores_are_packed_as_they_are() {
+fn packing_hostile_stores_keeps_lines_and_faults() {
     let scratch = scratch();
-    let place = "2025-01-01T00:00:00.000Z";
+    let as_of = "2025-01-01T00:00:00.000Z";
     for name in ["store", "compressed", "coverage", "deleted"] {
         let store = run::testdata(&format!("hostile/{name}"));
         let packed = scratch.path().join(name);
         let index = scratch.path().join(format!("index-{name}"));
-        let run = pack(&store, &packed, &["--as-of", place, "--index-dir", index.to_str().unwrap()]);
+        let run = pack(&store, &packed, &["--as-of", as_of, "--index-dir", index.to_str().unwrap()]);
         assert!([0, 1].contains(&run.code), "{run:#?}");
         let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         for (number, since) in [None, Some("2019-06-01"), Some("2020-01-01T00:00:00Z")].into_iter().enumerate() {
             for (level, who) in [naive::Who::System, naive::Who::AllPatients].into_iter().enumerate() {
-                let mut ask = Ask::new(who, place);
-                ask.since = since.map(str::to_string);
-                let twin = ask.read(&store);
-                let answer = naive::export(&twin, &ask.request()).unwrap();
+                let mut comparison = Comparison::new(who, as_of);
+                comparison.since = since.map(str::to_string);
+                let oracle = comparison.read(&store);
+                let answer = naive::export(&oracle, &comparison.request()).unwrap();
                 let out = scratch.path().join(format!("out-{name}-{number}-{level}"));
-                let run = ask.run(&packed, &out, scratch.path());
-                let export = Export::read(&out, ask.bounds);
-                same(&ask, &answer, &export);
+                let run = comparison.run(&packed, &out, scratch.path());
+                let export = Export::read(&out, comparison.bounds);
+                assert_same_content(&comparison, &answer, &export);
                 let faulty = export.ledger()["faulty"];
                 assert_eq!(run.code, if faulty == 0 { 0 } else { 1 }, "{run:#?}");
                 assert_eq!(Some(faulty), reported["rejected"].as_u64(), "{name}");

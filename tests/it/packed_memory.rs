@@ -1,5 +1,5 @@
-//! What a packed store remembers of the store that was packed: which rows came late, and whose a record was that was deleted
-//! and has left. Small stores of days in January 2020, packed once and twice.
+//! What a packed store records about its original store: when rows were first seen, and the owners of purged resources.
+//! Small stores with rows of days in January 2020, packed once and twice.
 
 use crate::pack::pack;
 use crate::run::{self, Export, scratch};
@@ -15,7 +15,7 @@ fn day(day: u32) -> String {
     format!("2020-01-{day:02}T00:00:00.000Z")
 }
 
-/// Ids of the Observations that an export of some patients since a day gives, and its deletions.
+/// Ids of the Observations, and deletions, in an export of one patient since a day.
 fn since(store: &Path, patient: &str, from: u32, as_of: u32) -> (Vec<String>, Vec<String>) {
     let scratch = scratch();
     let list = scratch.path().join("patients");
@@ -32,8 +32,8 @@ fn since(store: &Path, patient: &str, from: u32, as_of: u32) -> (Vec<String>, Ve
     (ids.collect(), export.deletions())
 }
 
-/// Rows that came late stay late in the packed store for increments that began before they came, what is put beside it
-/// later is late, and nothing else is.
+/// Late rows stay late in the packed store for every `since` before they were first seen; rows put beside it later are
+/// late; no others are.
 #[test]
 fn late_rows_stay_late() {
     let scratch = scratch();
@@ -55,7 +55,7 @@ fn late_rows_stay_late() {
     assert_eq!(ids(1, 26), ["early", "late", "new"]);
     std::fs::write(packed.join("c.ndjson"), observation("later", "p", 8)).unwrap();
     assert_eq!(ids(26, 27), ["later"]);
-    // And after another pack.
+    // The same after a second pack.
     let again = scratch.path().join("again");
     assert_eq!(pack(&packed, &again, &["--as-of", &day(28)]).code, 0);
     assert_eq!(since(&again, "p", 26, 29).0, ["later"]);
@@ -65,7 +65,7 @@ fn late_rows_stay_late() {
     assert_eq!(since(&again, "p", 28, 29).0, [""; 0]);
 }
 
-/// A store without resources remembers when it was packed all the same: what comes to it later is late.
+/// A packed store without resources records the time of its pack: rows added later are late.
 #[test]
 fn an_empty_store_remembers_its_pack() {
     for text in [None, Some("{\n\n")] {
@@ -98,8 +98,8 @@ fn an_empty_store_remembers_its_pack() {
     }
 }
 
-/// A deletion is listed for the patient whose record it was, after the record has left, and a Provenance about it stays
-/// that patient's; also after another pack.
+/// A deletion is listed for the patient that owned the resource after the resource is purged, and a Provenance about it
+/// stays in that patient's compartment; also after a second pack.
 #[test]
 fn deletions_keep_their_owners() {
     let scratch = scratch();
@@ -152,10 +152,10 @@ fn deletions_keep_their_owners() {
     }
 }
 
-/// A record that was deleted and has left is deleted again, later or (by a line that comes late) earlier: both are listed for
-/// whose it was, though only the deletion that was packed knows. One from before the record is not.
+/// A second deletion of a purged resource, dated later or (in a late line) earlier, is listed for the prior owner,
+/// although only the packed deletion records it. A deletion dated before the resource is not listed.
 #[test]
-fn a_second_deletion_of_what_has_left_is_listed() {
+fn a_second_deletion_of_a_purged_record_is_listed() {
     let deletion = |day: u32| {
         format!(
             r#"{{"resourceType":"Bundle","type":"transaction","meta":{{"lastUpdated":"2020-01-{day:02}T00:00:00Z"}},"entry":[{{"request":{{"method":"DELETE","url":"Observation/x"}}}}]}}"#
@@ -180,10 +180,10 @@ fn a_second_deletion_of_what_has_left_is_listed() {
     }
 }
 
-/// A version that came late, was deleted, and has left: a Provenance about it is new to a reader who was there before it came,
-/// though both are dated before.
+/// A version was late, was deleted, and is purged: a Provenance about it is new to a reader whose `since` is before the
+/// version was first seen, although both are dated earlier.
 #[test]
-fn what_came_late_and_left_was_not_known() {
+fn provenance_of_a_purged_late_version_is_new() {
     let scratch = scratch();
     let store = scratch.path().join("store");
     std::fs::create_dir(&store).unwrap();

@@ -1,11 +1,12 @@
-//! Seeded random choices for the tests that need many stores: the same seed gives the same store everywhere.
+//! Seeded random numbers and choices: the same seed gives the same sequence on every machine. Resources and lines are
+//! made from them in `generator`.
 
-/// A small generator (SplitMix64): enough for choices, of no use for secrets.
+/// A SplitMix64 generator: good enough for choices, not for secrets.
 #[derive(Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The seed of a test: `OUTPOUR_TEST_SEED`, or else one of this run; printed, so that a failure can be repeated.
+    /// The seed of a test: `OUTPOUR_TEST_SEED`, or else one of this run. Printed, so that a failure can be repeated.
     pub(crate) fn seed(test: &str) -> u64 {
         let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var("OUTPOUR_TEST_SEED").ok().map_or_else(now, |text| text.parse().unwrap());
@@ -25,12 +26,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `bound`.
+    /// A number from 0 to `bound`, exclusive.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// True in one case of `n`.
+    /// `true` with probability 1/n.
     pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
@@ -46,12 +47,12 @@ impl Random {
     }
 }
 
-/// A number from the environment, with a default.
+/// The number in an environment variable, or the default.
 pub(crate) fn knob(name: &str, default: usize) -> usize {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-/// Runs `case` for each number below `count`, on two threads, and reports the first panic with its number.
+/// Runs `case` for each number below `count` on two threads, and reports the first panic with its number.
 pub(crate) fn each_case(test: &str, count: usize, case: impl Fn(u64, &mut Random) + Sync) {
     let seed = Random::seed(test);
     let next = std::sync::atomic::AtomicUsize::new(0);

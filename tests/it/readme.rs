@@ -1,6 +1,6 @@
-//! README.md tells the truth: every command of its `sh` blocks runs, in a copy of the bundled data. The built binary
-//! stands for `cargo run --release --`; `cargo test` lines are left out, since this is one. A block that serves goes on
-//! in the background, on a free port, for the blocks behind it.
+//! Every command in the `sh` blocks of README.md runs, in a copy of the bundled data. `cargo run --release --` is
+//! replaced by the built binary, and `cargo test` lines are left out. A block that starts a service keeps running in
+//! the background, on a free port, for the blocks after it.
 
 use crate::http::server::Server;
 use crate::run::{scratch, testdata};

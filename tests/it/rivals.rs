@@ -1,5 +1,6 @@
-//! The kit that measures rivals must not rot: it runs here on the bundled store with engines that need nothing (Python's
-//! own `json`; orjson where it is installed), and every answer must be equal. What it measures does not matter here.
+//! The kit that measures other engines works: it runs on the bundled store with engines that need no installation
+//! (Python's own `json`; orjson where it is installed), and all answers are equal. The measured times are not looked
+//! at.
 
 use crate::run::{scratch, testdata};
 use serde_json::Value;
@@ -15,7 +16,7 @@ fn python(words: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether there is a Python that the kit can use: 3.11 is the first that reads all instants of the store.
+/// Whether there is a Python for the kit: version 3.11 is the first that parses all instants of the store.
 fn ready() -> bool {
     let ready = python(&["-c", "import sys; assert sys.version_info >= (3, 11)"]).is_some();
     if !ready {
@@ -76,7 +77,7 @@ fn the_rivals_kit_runs_and_all_answers_are_equal() {
     assert!(record(".svg").trim_end().ends_with("</svg>"));
 }
 
-/// The comparison takes lines in any order and any files, and sees one changed byte.
+/// The kit's comparison ignores the order of lines and their files, and notices one changed byte.
 #[test]
 fn the_kit_compares_by_content() {
     if !ready() {

@@ -1,5 +1,5 @@
-//! Running the binary, and reading what it wrote: every export that a test looks at passes `Export::read`, which holds
-//! the files and the manifest to the MANIFEST and FILE rows of the specification before anything else is asked.
+//! Runs the binary and reads its exports. `Export::read`, by which every test reads an export, checks files and
+//! manifest against the MANIFEST and FILE rows of the specification.
 
 use crate::naive::line::{self, Line};
 use serde_json::Value;
@@ -8,17 +8,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How a run of the binary ended.
+/// Outcome of a run of the binary.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// Exit code; a signal is its negative number.
+    /// Exit code; the negative number of the signal if the run was killed.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Run {
-    /// Asserts the exit code and, for each needle, that people were told.
+    /// Asserts the exit code, and that each needle is in standard error.
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, needles: &[&str]) {
         assert_eq!(self.code, code, "{self:#?}");
@@ -29,7 +29,7 @@ impl Run {
     }
 }
 
-/// The binary, ready for arguments.
+/// A command for the binary, without arguments.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outpour"));
     command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("NO_COLOR", "1");
@@ -53,7 +53,7 @@ pub(crate) fn finish(command: &mut Command) -> Run {
     }
 }
 
-/// `outpour export --store … --out …` with further arguments; people's progress is off, and fsync with it.
+/// Runs `outpour export --store … --out …` with further arguments, without progress bar and fsync.
 pub(crate) fn export(store: &Path, out: &Path, more: &[&str]) -> Run {
     let (store, out) = (store.to_str().unwrap(), out.to_str().unwrap());
     let mut args = vec!["export", "--store", store, "--out", out, "--no-sync", "--progress", "never"];
@@ -66,12 +66,12 @@ pub(crate) fn testdata(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(path)
 }
 
-/// A fresh directory, removed when the test passes.
+/// A new temporary directory, removed when dropped.
 pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("outpour-it-").tempdir().unwrap()
 }
 
-/// The bounds that an export was asked to keep.
+/// Bounds on the files of an export, as requested.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub file_bytes: u64,
@@ -98,7 +98,7 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    /// Reads a directory and checks all that holds for every export.
+    /// Reads the export in a directory, and checks everything that holds for every export.
     #[track_caller]
     pub(crate) fn read(out: &Path, bounds: Bounds) -> Export {
         let text = std::fs::read(out.join("manifest.json")).expect("a manifest");
@@ -143,7 +143,7 @@ impl Export {
         urls
     }
 
-    /// (severity, code, the whole OperationOutcome as text) of every message.
+    /// Every issue of the error files, with its JSON as text.
     pub(crate) fn messages(&self) -> Vec<Message> {
         let mut messages = Vec::new();
         for line in self.error.iter().flat_map(|file| &file.lines) {
@@ -166,7 +166,8 @@ impl Export {
         classes.iter().filter_map(|(class, count)| Some((class.clone(), count.as_u64()?))).collect()
     }
 
-    /// Numbered from 00001 within a type, ordered by type name, cut greedily (MANIFEST-16, FILE-12).
+    /// Checks that files are numbered from 00001 within a type, ordered by type name, and filled up to the bounds
+    /// (MANIFEST-16, FILE-12).
     fn check_names(&self, bounds: Bounds) {
         for (prefix, files) in [("", &self.output), ("deleted/", &self.deleted), ("error/", &self.error)] {
             let mut previous: Option<&File> = None;
@@ -245,7 +246,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Whether a number stands in the text by itself, not as a part of another number or word.
+    /// Whether the text has a number by itself, not as part of another number or word.
     pub(crate) fn names_number(&self, number: u64) -> bool {
         self.text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == number.to_string())
     }
@@ -297,7 +298,7 @@ fn read_item(out: &Path, item: &Value, bounds: Bounds, listed: &mut BTreeSet<Str
     File { name, resource_type, lines }
 }
 
-/// FILE-02, byte by byte: no byte order mark, a newline after every line, no blank line, UTF-8.
+/// Splits a file into lines, and checks FILE-02: no byte order mark, a newline after every line, no blank line, UTF-8.
 fn split_lines(name: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
     assert!(!bytes.starts_with(b"\xef\xbb\xbf"), "{name} begins with a byte order mark");
     assert!(std::str::from_utf8(bytes).is_ok(), "{name} is not UTF-8");
@@ -307,9 +308,9 @@ fn split_lines(name: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
     lines
 }
 
-/// MANIFEST-05, OUTCOME-02: every line is valid and of the file's type.
+/// Checks MANIFEST-05 and OUTCOME-02: every line is valid and of the file's type.
 fn check_types(name: &str, resource_type: &str, lines: &[Vec<u8>]) {
-    // Exported lines are compared with the twin's, which parsed them already; a sample keeps large exports quick.
+    // A sample, for speed: exported lines are also compared with the oracle's, which were parsed.
     let step = (lines.len() / 2000).max(1);
     for (number, line) in lines.iter().enumerate().step_by(step) {
         let found = match line::read(line) {
@@ -322,7 +323,7 @@ fn check_types(name: &str, resource_type: &str, lines: &[Vec<u8>]) {
     }
 }
 
-/// Our own OperationOutcomes need no id.
+/// The type of a line of an error file: the project's OperationOutcomes have no id.
 fn type_without_id(line: &[u8]) -> String {
     let value: Value = serde_json::from_slice(line).expect("an OperationOutcome");
     value["resourceType"].as_str().unwrap_or("none").to_string()
@@ -349,7 +350,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Decodes by the file's name. A gzip file is one member, and a zstd window is at most 8 MiB (DESIGN section 3).
+/// Decodes a file by its name. Asserts that a gzip file is one member, and a zstd window at most 8 MiB (DESIGN section
+/// 3).
 pub(crate) fn decode(name: &str, stored: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     if name.ends_with(".gz") {
@@ -366,7 +368,7 @@ pub(crate) fn decode(name: &str, stored: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Names of the export's own files on disk: all but the manifest, the status and the record.
+/// Names of the data files on disk: all but the manifest, the status and the journal.
 fn files_below(out: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (prefix, dir) in [("", out.to_path_buf()), ("error/", out.join("error")), ("deleted/", out.join("deleted"))] {
@@ -382,7 +384,7 @@ fn files_below(out: &Path) -> BTreeSet<String> {
     found
 }
 
-/// The last state of `status.json` (DESIGN section 8).
+/// Checks the final state of `status.json` (DESIGN section 8).
 fn check_status(out: &Path, export: &Export) {
     let status: Value = serde_json::from_slice(&std::fs::read(out.join("status.json")).expect("status.json")).unwrap();
     for key in ["id", "transactionTime", "request", "requiresAccessToken", "status", "batches", "lastUpdated", "output"]
@@ -396,7 +398,7 @@ fn check_status(out: &Path, export: &Export) {
     assert_eq!(files, export.output.len(), "status.json lists every output file once it is done");
 }
 
-/// Every file below a directory and its bytes, without the times that `status.json` holds and without the record.
+/// Every file below a directory and its bytes, without the times in `status.json` and without the journal.
 pub(crate) fn snapshot(out: &Path) -> BTreeMap<String, Vec<u8>> {
     fn visit(dir: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(dir).unwrap() {

@@ -1,5 +1,5 @@
-//! `outpour synth`: the same bytes on any number of threads, references that lead where the seed's lead, the shares that
-//! were asked for, exports that the ledger's recount confirms, and nothing half-made.
+//! `outpour synth`: the same bytes on any number of threads, references with the targets of the seed, the requested
+//! shares of updates and deletions, exports that pass a recount of the ledger, and no partial store after a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,7 +35,7 @@ fn sorted_lines(store: &Path) -> Vec<Vec<u8>> {
     all
 }
 
-/// Every relative reference in a tree.
+/// Adds every relative reference of a JSON value.
 fn references(value: &serde_json::Value, all: &mut Vec<String>) {
     match value {
         serde_json::Value::Object(members) => {
@@ -70,7 +70,7 @@ fn the_same_seed_gives_the_same_bytes() {
 }
 
 #[test]
-fn references_lead_where_those_of_the_seed_lead() {
+fn references_have_the_targets_of_the_seed() {
     let scratch = scratch();
     let store = scratch.path().join("store");
     let said = synth(&store, &["--updates", "10%", "--deletions", "5%"]);
@@ -104,7 +104,8 @@ fn references_lead_where_those_of_the_seed_lead() {
     assert!((share(deleted.len() as u64) - 0.05).abs() < 0.01, "deletions");
 }
 
-/// In order of arrival each file's lines ascend in time, but for the rows of one visit, which take seconds.
+/// In order of arrival the lines of each file ascend in time, except among the rows of one visit, which are seconds
+/// apart; the share of rows after each printed instant is as stated.
 #[test]
 fn arrival_is_by_time_and_the_shares_after_an_instant_hold() {
     let scratch = scratch();
@@ -122,13 +123,13 @@ fn arrival_is_by_time_and_the_shares_after_an_instant_hold() {
     for (number, share) in [0.1, 0.01].into_iter().enumerate() {
         let since = said["since"][number]["instant"].as_str().unwrap();
         let since = outpour::Instant::parse(since).unwrap().ticks;
-        let later = ticks.iter().filter(|position| **position > since).count() as f64 / ticks.len() as f64;
+        let later = ticks.iter().filter(|ticks| **ticks > since).count() as f64 / ticks.len() as f64;
         assert!((later - share).abs() < 0.3 * share, "{later} of the rows are after the instant for {share}");
     }
 }
 
 #[test]
-fn exports_of_its_groups_stand_a_recount() {
+fn exports_of_synthetic_groups_pass_a_recount() {
     let scratch = scratch();
     for order in ["clustered", "arrival"] {
         let store = scratch.path().join(order);
@@ -163,7 +164,7 @@ fn a_taken_place_a_wrong_share_and_a_full_disk_are_refused() {
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing is left of it");
 }
 
-/// Patients stream: what is held does not grow with them.
+/// Patients are streamed: memory does not grow with their number.
 #[test]
 fn memory_stays_bounded() {
     let scratch = scratch();

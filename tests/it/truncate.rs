@@ -1,18 +1,19 @@
-//! A store file that changes under a running export, by another process, at random moments: truncated or rewritten in
-//! place it ends in exit 3 with the file's name, or in a run that is consistent with what was there before, and never in a
-//! signal; deleted or replaced by rename it changes nothing (CONS-08). On both sources of bytes; files of plain, packed and
-//! mixed stores. `OUTPOUR_TEST_CUTS` cuts of the plain one.
+//! Store files changed by another process at random moments of an export. After a file is truncated or rewritten in
+//! place, the export ends with exit code 3 and the file's name, or holds what was there before; it never ends by a
+//! signal. A deletion or a replacement by rename changes nothing (CONS-08). By both access kinds, on files of plain,
+//! packed and mixed stores; `OUTPOUR_TEST_CUTS` changes of the plain one.
 
 use crate::fixture::plain_store;
-use crate::forms;
 use crate::random::{Random, knob};
 use crate::run::{command, scratch, snapshot};
+use crate::store_forms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+/// A change of a store file by another process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Harm {
     Truncate,
@@ -21,8 +22,8 @@ enum Harm {
     Replace,
 }
 
-/// Runs an export and harms the target at some moment after the snapshot is taken. Exit code, standard error, and how
-/// long it took from the snapshot on.
+/// Runs an export and calls `harm` with `delay` once the plan is written. Exit code, standard error, and time from then
+/// to the end.
 fn harmed(args: &[&str], out: &Path, harm: impl FnOnce(Duration) + Send, delay: Duration) -> (i32, String, Duration) {
     use std::os::unix::process::ExitStatusExt;
     let mut child = command().args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -38,6 +39,7 @@ fn harmed(args: &[&str], out: &Path, harm: impl FnOnce(Duration) + Send, delay: 
     (status.code().unwrap_or_else(|| -status.signal().unwrap()), stderr, takes)
 }
 
+/// Changes a file as `harm` says.
 fn do_harm(harm: Harm, path: &Path, random: &mut Random) {
     let length = std::fs::metadata(path).unwrap().len();
     match harm {
@@ -66,8 +68,8 @@ fn a_store_file_changed_under_a_run_never_kills_it() {
     let store = scratch.path().join("store");
     plain_store(&store, &["Patient", "Observation", "Condition"], 2);
     let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
-    forms::packed(&store, &packed, crate::golden::AS_OF);
-    forms::mixed(&store, &mixed, crate::golden::AS_OF);
+    store_forms::packed(&store, &packed, crate::golden::AS_OF);
+    store_forms::mixed(&store, &mixed, crate::golden::AS_OF);
     let cuts = knob("OUTPOUR_TEST_CUTS", 100);
     cut_under_runs(&store, "Observation.ndjson", cuts, &mut random);
     cut_under_runs(&packed, "Observation.00001.ndjson.zst", cuts / 4, &mut random);
@@ -75,7 +77,7 @@ fn a_store_file_changed_under_a_run_never_kills_it() {
     cut_under_runs(&mixed, "later/Observation.ndjson.gz", cuts / 8, &mut random);
 }
 
-/// Harms one file of a store under so many exports.
+/// Changes one file of a store under so many exports, by each access kind.
 fn cut_under_runs(store: &Path, file: &str, cuts: usize, random: &mut Random) {
     let scratch = scratch();
     let target = store.join(file);
@@ -106,7 +108,7 @@ fn cut_under_runs(store: &Path, file: &str, cuts: usize, random: &mut Random) {
         let files = out.join("manifest.json").exists().then(|| snapshot(&out));
         let _ = std::fs::remove_dir_all(&out);
         if harm.is_some() {
-            // A new file each time: the index knows it again by its content.
+            // A new file each time, which the index recognises by its content.
             let _ = std::fs::remove_file(&target);
             std::fs::write(&target, &original).unwrap();
         }
@@ -137,15 +139,15 @@ fn cut_under_runs(store: &Path, file: &str, cuts: usize, random: &mut Random) {
             Harm::Truncate | Harm::Rewrite if code == 3 => {
                 assert!(stderr.contains(file) && files.is_none(), "{what}");
             }
-            // A frame of a packed file that does not have its hash any more is damage, whatever became of the file: the export
-            // begins anew without it, names it, and gives what can be proven whole.
+            // A frame of a packed file with a wrong hash is damage, whatever was done to the file: the export restarts
+            // without the frame, names it, and holds the rows of all intact frames.
             Harm::Truncate | Harm::Rewrite if code == 1 && file.contains(".00001.") => {
                 let files = files.expect("an export with faults is published");
                 let reported = files.iter().filter(|(name, _)| name.starts_with("error/"));
                 assert!(reported.into_iter().any(|(_, text)| String::from_utf8_lossy(text).contains(file)), "{what}");
                 let reference = reference.as_ref().expect("the reference is published");
                 assert!(lines(&files).is_subset(&lines(reference)), "{what}");
-                // To this index the file that is put back would be one that came later, which the manifest tells.
+                // For this index the restored file would be late, and the manifest would say so.
                 std::fs::remove_dir_all(&index).unwrap();
                 cut(None, access, Duration::ZERO, random);
             }

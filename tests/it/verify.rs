@@ -1,4 +1,5 @@
-//! `verify`, `--plan`, `--resume`, `--force`, the lock and `status.json`: what surrounds an export.
+//! Around an export: `verify`, `--plan`, `--resume`, `--force`, the lock of the directory, `status.json`, file
+//! permissions.
 
 use crate::run::{self, Bounds, Export, command, scratch, snapshot, testdata};
 use serde_json::Value;
@@ -8,7 +9,7 @@ use std::process::Stdio;
 
 const AS_OF: &str = "2025-01-01T00:00:00.000Z";
 
-/// A bundled store, and a request for it.
+/// The bundled and hostile stores, each with the arguments of an export.
 fn stores() -> Vec<(PathBuf, Vec<String>)> {
     let hostile = |store: &str, group: &str| {
         let group = testdata("hostile").join(group).to_str().unwrap().to_string();
@@ -33,7 +34,7 @@ fn export(store: &Path, out: &Path, index: &Path, request: &[String], more: &[&s
     run::export(store, out, &args)
 }
 
-/// The ledger recounted line by line agrees on every bundled and hostile store, for several requests.
+/// `verify --ledger`, which recounts line by line, confirms the ledger of exports of every bundled and hostile store.
 #[test]
 fn verify_recounts_every_ledger() {
     let scratch = scratch();
@@ -54,7 +55,7 @@ fn verify_recounts_every_ledger() {
     }
 }
 
-/// An export that was touched afterwards is told from one that was not.
+/// `verify` passes an intact export, and reports every kind of later change.
 #[test]
 fn verify_finds_what_was_changed() {
     let scratch = scratch();
@@ -79,7 +80,7 @@ fn verify_finds_what_was_changed() {
     assert_eq!(verify().code, 0);
 }
 
-/// A store and its index: equal, and told when they are not.
+/// `verify` of a store passes if its index matches, and reports the difference if not.
 #[test]
 fn verify_compares_an_index_with_its_store() {
     let scratch = scratch();
@@ -115,7 +116,7 @@ fn a_plan_is_the_run_without_writing() {
     }
 }
 
-/// The totals of a type, wherever they stand in a document.
+/// The totals of the type `name`, at any depth of a document.
 fn find<'a>(document: &'a Value, name: &str) -> Option<&'a Value> {
     match document {
         Value::Object(fields) => fields
@@ -128,7 +129,7 @@ fn find<'a>(document: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// A directory that holds an export is refused; `--force` removes what its record lists, and touches nothing else.
+/// A directory that holds an export is refused; `--force` removes the files that its journal lists, and no others.
 #[test]
 fn force_removes_only_what_the_record_lists() {
     let scratch = scratch();
@@ -147,8 +148,8 @@ fn force_removes_only_what_the_record_lists() {
     assert_eq!(std::fs::read(out.join("foreign.00001.ndjson")).unwrap(), b"mine, too");
 }
 
-/// Whatever keeps a new export from being planned, the old one is whole, and its record: a Group that is not there, more
-/// faults than allowed, a store that cannot be read, a foreign file in the way.
+/// If a new export cannot be planned, the old one and its journal stay complete: for an unknown Group, too many faults,
+/// an unreadable store, and a foreign file in the way.
 #[test]
 fn a_refused_force_leaves_the_old_export_whole() {
     let scratch = scratch();
@@ -179,7 +180,7 @@ fn a_refused_force_leaves_the_old_export_whole() {
     Export::read(&out, Bounds::DEFAULT);
 }
 
-/// `verify` and `inspect` look at the export that stands, and `inspect` shows what is to replace it, too.
+/// During a replacement `verify` and `inspect` read the old export, and `inspect` shows the new one, too.
 #[test]
 fn an_export_that_is_being_replaced_is_verified_and_inspected() {
     let scratch = scratch();
@@ -192,13 +193,13 @@ fn an_export_that_is_being_replaced_is_verified_and_inspected() {
     args.extend(["--as-of", AS_OF, "--index-dir", index.to_str().unwrap(), "--progress", "never", "--force"]);
     let mut command = command();
     command.args(&args);
-    // It stops in the middle: files may not be as large as its own.
+    // The new export stops halfway, because of a limit on the size of files.
     crate::disk::limit_files(&mut command, 100_000);
     run::finish(&mut command).refused(3, &["--resume"]);
     assert!(snapshot(&out) == before, "the old export is whole");
     let verified = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
     assert_eq!(verified.code, 0, "{verified:#?}");
-    // It says so, and counts the files of the old one alone.
+    // The report mentions the replacement, and counts the files of the old export only.
     assert!(verified.stderr.contains("under way in .outpour-job/next"), "{verified:#?}");
     assert!(verified.stderr.contains("Patient") && !verified.stderr.contains("Observation"), "{verified:#?}");
     let inspected = run::run(&["inspect", out.to_str().unwrap()]);
@@ -216,7 +217,7 @@ fn an_export_that_is_being_replaced_is_verified_and_inspected() {
     assert_eq!(run::run(&["verify", out.to_str().unwrap(), "--ledger"]).code, 0);
 }
 
-/// A directory with files of somebody else's only is never overwritten.
+/// A directory with foreign files is refused, also with `--force`.
 #[test]
 fn foreign_files_are_left_alone() {
     let scratch = scratch();
@@ -233,7 +234,7 @@ fn foreign_files_are_left_alone() {
     }
 }
 
-/// Two runs into one directory: the second is refused while the first runs, and the first ends well.
+/// A second export into a directory is refused while the first runs, and the first one completes.
 #[test]
 fn a_second_run_into_the_directory_is_refused() {
     let scratch = scratch();
@@ -262,9 +263,9 @@ fn a_second_run_into_the_directory_is_refused() {
     Export::read(&out, Bounds::DEFAULT);
 }
 
-/// The last state of `status.json` (ONEUP-S12…S17).
+/// `status.json` has the final state of an export (ONEUP-S12…S17).
 #[test]
-fn status_tells_the_end() {
+fn status_reports_the_end() {
     let scratch = scratch();
     let (store, request) = stores().remove(0);
     let out = scratch.path().join("out");
@@ -285,9 +286,9 @@ fn status_tells_the_end() {
     }
 }
 
-/// The index and the job's files are nobody else's to read (they hold patient ids).
+/// The index and the files of the export journal are readable by their owner only: they hold patient ids.
 #[test]
-fn files_of_ours_are_private() {
+fn index_and_job_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = scratch();
     let (store, request) = stores().remove(0);
@@ -307,7 +308,7 @@ fn files_of_ours_are_private() {
     }
 }
 
-/// Every path below a directory, hidden ones too: bytes (none of a directory) and time of the last change.
+/// Every path below a directory, hidden ones included: bytes (empty for a directory) and time of the last change.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
     let mut found = BTreeMap::new();
     let mut left = vec![dir.to_path_buf()];
@@ -323,7 +324,7 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
     found
 }
 
-/// Runs a command that must change nothing below a directory.
+/// Runs a command, and asserts that it changes nothing below a directory.
 #[track_caller]
 fn looks_only(dir: &Path, words: &[&str]) -> run::Run {
     let before = tree(dir);
@@ -336,34 +337,35 @@ fn word(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `verify`, `--plan` and `group check` write nothing: neither where no index is, nor where it is behind or damaged.
+/// `verify`, `--plan` and `group check` write nothing, whether the index is missing, up to date, out of date or
+/// damaged.
 #[test]
-fn commands_that_look_write_nothing() {
+fn read_only_commands_write_nothing() {
     let scratch = scratch();
-    let (store, place) = (scratch.path().join("store"), scratch.path());
+    let (store, directory) = (scratch.path().join("store"), scratch.path());
     crate::fixture::plain_store(&store, &["Patient", "Condition"], 1);
     let group = testdata("groups/synthea-r4-100/Group-ten.json");
-    let verify = || looks_only(place, &["verify", word(&store)]);
+    let verify = || looks_only(directory, &["verify", word(&store)]);
     let others = || {
         let plan = ["export", "--store", word(&store), "--all-patients", "--plan", "--progress", "never"];
-        assert_eq!(looks_only(place, &plan).code, 0);
-        assert_eq!(looks_only(place, &["group", "check", word(&group), "--store", word(&store)]).code, 0);
+        assert_eq!(looks_only(directory, &plan).code, 0);
+        assert_eq!(looks_only(directory, &["group", "check", word(&group), "--store", word(&store)]).code, 0);
     };
-    // 1. No index.
+    // 1. A store without an index.
     let run = verify();
     assert!(run.code == 0 && run.stderr.contains("has no index"), "{run:#?}");
     others();
     assert!(!store.join(".outpour").exists());
-    // 2. One that is up to date.
+    // 2. An index that is up to date.
     assert_eq!(run::run(&["index", "--store", word(&store)]).code, 0);
     assert_eq!(verify().code, 0);
     others();
-    // 3. One that is behind.
+    // 3. An index that is out of date.
     std::fs::write(store.join("late.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"late\"}\n").unwrap();
     let run = verify();
     assert!(run.code == 0 && run.stderr.contains("behind the store: 39 bytes"), "{run:#?}");
     others();
-    // 4. One that is damaged.
+    // 4. A damaged index.
     assert_eq!(run::run(&["index", "--store", word(&store)]).code, 0);
     let container = std::fs::read_dir(store.join(".outpour")).unwrap().map(|entry| entry.unwrap().path());
     let container = container.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("extents-")).min();
@@ -381,9 +383,9 @@ fn commands_that_look_write_nothing() {
     assert_eq!(verify().code, 0);
 }
 
-/// A plan counts late rows as the run after it does, although it does not note that it has seen them.
+/// A plan counts late rows as the export after it does, although it does not record them as seen.
 #[test]
-fn a_plan_knows_late_rows() {
+fn a_plan_counts_late_rows() {
     let scratch = scratch();
     let (store, index) = (scratch.path().join("store"), scratch.path().join("index"));
     std::fs::create_dir(&store).unwrap();
@@ -410,9 +412,10 @@ fn a_plan_knows_late_rows() {
     assert_eq!(real.lines()["Patient"], [row("b").trim_end().as_bytes()]);
 }
 
-/// An export without its manifest is told with how far it has come, whatever a killed run or a copy has left of it.
+/// `verify` of an export without a manifest reports how many of its files are finished, for all remains of a killed run
+/// or an incomplete copy.
 #[test]
-fn verify_tells_an_export_that_is_not_finished() {
+fn verify_reports_an_unfinished_export() {
     let scratch = scratch();
     let (store, request) = stores().remove(0);
     let out = scratch.path().join("out");
@@ -432,7 +435,7 @@ fn verify_tells_an_export_that_is_not_finished() {
     };
     std::fs::remove_file(out.join("manifest.json")).unwrap();
     reported(&[&format!("incomplete, {planned} of {planned} files"), AS_OF, "--resume", "Successful"]);
-    // What has no receipt is not finished, nor what is not there or has another size, whatever its receipt says.
+    // A file without a receipt is not finished, nor one with a receipt that is missing or has another size.
     let done = std::fs::read_to_string(record.join("done.ndjson")).unwrap();
     let lines: Vec<&str> = done.lines().collect();
     assert_eq!(lines.len(), planned);
@@ -445,23 +448,24 @@ fn verify_tells_an_export_that_is_not_finished() {
     reported(&[&format!("incomplete, 2 of {planned} files")]);
     std::fs::remove_file(record.join("done.ndjson")).unwrap();
     reported(&[&format!("incomplete, 0 of {planned} files")]);
-    // Without its plan, by its status; without that, by its names.
+    // Without the plan the total comes from the status; without the status an export is recognised by its file names.
     std::fs::remove_file(record.join("plan.json")).unwrap();
     reported(&["incomplete, ", "of ", "files", "--force"]);
     std::fs::remove_dir_all(&record).unwrap();
     reported(&["incomplete, ", "files", "copy the whole export again"]);
     std::fs::remove_file(out.join("status.json")).unwrap();
     reported(&["incomplete, ", "of an unknown number of files", "Copy the whole export again"]);
-    // A run that was killed before it had a plan.
+    // A run killed before it wrote its plan.
     std::fs::remove_dir_all(&out).unwrap();
     std::fs::create_dir_all(&record).unwrap();
     std::fs::write(record.join("lock"), "").unwrap();
     reported(&["incomplete, 0 of an unknown number of files"]);
 }
 
-/// While an export is being replaced the old one is verified; when its manifest has gone, the new one is not finished.
+/// During a replacement `verify` checks the old export; once its manifest is removed, the new one is reported as
+/// unfinished.
 #[test]
-fn verify_knows_an_export_that_is_being_replaced() {
+fn verify_of_an_export_that_is_being_replaced() {
     let scratch = scratch();
     let (store, request) = stores().remove(0);
     let (out, index) = (scratch.path().join("out"), scratch.path().join("index"));
@@ -488,38 +492,38 @@ fn verify_knows_an_export_that_is_being_replaced() {
     assert!(!run.stderr.contains("incomplete, 0"), "{run:#?}");
 }
 
-/// What is neither an export nor a store is refused with what was looked for.
+/// A directory that is neither an export nor a store is refused, and the error names the files that were looked for.
 #[test]
-fn verify_refuses_what_it_does_not_know() {
+fn verify_refuses_other_directories() {
     let scratch = scratch();
-    let place = scratch.path().join("place");
-    std::fs::create_dir_all(place.join("below")).unwrap();
-    let verify = |path: &Path| looks_only(&place, &["verify", word(path)]);
+    let directory = scratch.path().join("place");
+    std::fs::create_dir_all(directory.join("below")).unwrap();
+    let verify = |path: &Path| looks_only(&directory, &["verify", word(path)]);
     let looked_for = ["neither an export nor a store", "manifest.json", ".outpour-job", "status.json", ".ndjson"];
-    verify(&place).refused(2, &looked_for);
-    std::fs::write(place.join("notes.txt"), "x").unwrap();
-    std::fs::write(place.join("status.json"), "{\"status\":\"of another system\"}").unwrap();
-    verify(&place).refused(2, &looked_for);
-    verify(&place.join("notes.txt")).refused(2, &["is no directory"]);
-    verify(&place.join("nothing")).refused(2, &["is not there"]);
-    std::fs::write(place.join("below/a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
-    assert_eq!(verify(&place).code, 0);
-    assert_eq!(run::run(&["index", "--store", word(&place)]).code, 0);
-    verify(&place.join(".outpour")).refused(2, &["is an index", "--index-dir"]);
-    // Files that are named as those of an export are a store's when it has an index.
-    std::fs::remove_dir_all(place.join("below")).unwrap();
-    std::fs::write(place.join("Patient.00001.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
-    assert_eq!(verify(&place).code, 0);
-    std::fs::remove_dir_all(place.join(".outpour")).unwrap();
-    verify(&place).refused(1, &["incomplete, 1 of an unknown number of files", "outpour index"]);
+    verify(&directory).refused(2, &looked_for);
+    std::fs::write(directory.join("notes.txt"), "x").unwrap();
+    std::fs::write(directory.join("status.json"), "{\"status\":\"of another system\"}").unwrap();
+    verify(&directory).refused(2, &looked_for);
+    verify(&directory.join("notes.txt")).refused(2, &["is no directory"]);
+    verify(&directory.join("nothing")).refused(2, &["is not there"]);
+    std::fs::write(directory.join("below/a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    assert_eq!(verify(&directory).code, 0);
+    assert_eq!(run::run(&["index", "--store", word(&directory)]).code, 0);
+    verify(&directory.join(".outpour")).refused(2, &["is an index", "--index-dir"]);
+    // Files with names of an export's output count as a store if there is an index.
+    std::fs::remove_dir_all(directory.join("below")).unwrap();
+    std::fs::write(directory.join("Patient.00001.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    assert_eq!(verify(&directory).code, 0);
+    std::fs::remove_dir_all(directory.join(".outpour")).unwrap();
+    verify(&directory).refused(1, &["incomplete, 1 of an unknown number of files", "outpour index"]);
     let index = scratch.path().join("index");
-    assert_eq!(looks_only(&place, &["verify", word(&place), "--index-dir", word(&index)]).code, 0);
+    assert_eq!(looks_only(&directory, &["verify", word(&directory), "--index-dir", word(&index)]).code, 0);
     assert!(!index.exists());
 }
 
-/// A list that names nobody is a mistake unless it is said to be none: then it is exported as an empty Group is.
+/// A list without patients is refused, and with `--allow-empty` exported as an empty Group is.
 #[test]
-fn a_list_that_names_nobody_is_refused() {
+fn an_empty_patient_list_is_refused() {
     let scratch = scratch();
     let (store, _) = stores().remove(0);
     let index = scratch.path().join("index");
@@ -532,7 +536,7 @@ fn a_list_that_names_nobody_is_refused() {
     for empty in ["", "\n", " \t\r\n\n"] {
         std::fs::write(&list, empty).unwrap();
         for more in [&[][..], &["--plan"], &["--resume"]] {
-            // Standard input is empty.
+            // Standard input of the binary is empty here.
             for patients in [word(&list), "-", "/dev/null"] {
                 let words = ["--patients", "names nobody", "--allow-empty"];
                 run("out", patients, more).refused(2, &words);
@@ -552,7 +556,7 @@ fn a_list_that_names_nobody_is_refused() {
         assert!(found.output.is_empty() && found.deleted.is_empty());
         assert_eq!(found.ledger(), expected.ledger(), "as an empty Group");
         assert_eq!(run::run(&["verify", word(&out)]).code, 0);
-        // To go on takes the words of the first command.
+        // A resume needs the same arguments.
         std::fs::remove_file(out.join("manifest.json")).unwrap();
         run(&name, patients, &["--resume"]).refused(2, &["--allow-empty"]);
         assert_eq!(run(&name, patients, &["--resume", "--allow-empty"]).code, 0);
@@ -560,7 +564,7 @@ fn a_list_that_names_nobody_is_refused() {
     }
     let recounted = run::run(&["verify", word(&scratch.path().join("allowed-0")), "--ledger"]);
     assert_eq!(recounted.code, 0, "{recounted:#?}");
-    // Ids that the store does not hold name somebody; and the flag changes nothing where somebody is named.
+    // A list of unknown ids is not empty, and the flag has no effect on it.
     std::fs::write(&list, "nobody-of-this-id\n").unwrap();
     let plan = |out: &str| -> Value {
         let path = scratch.path().join(out).join(".outpour-job/plan.json");

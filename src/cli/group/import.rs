@@ -1,9 +1,10 @@
-//! `outpour group import`: a Group file becomes a file of the store, by rename.
+//! `outpour group import`: makes a Group file a file of the store, by rename.
 //!
-//! The file is read twice: once to see whether it keeps the rules, before anything is written, and again while it is
-//! copied under a temporary name, because it may have changed meanwhile. The copy is synced before it is renamed, so a
-//! crash leaves the Group that was there or the new one, whole, and at most a file whose name begins with a dot, which
-//! nobody reads and the next import of the Group takes over. Imports of one Group wait for each other.
+//! The file is read twice: once to check it against the rules before anything is written, and again while it is copied
+//! under a temporary name, because it may have changed meanwhile. The copy is synced before it is renamed, so that a
+//! crash leaves either the old Group or the new one, complete, and at most a file whose name begins with a dot: no
+//! reader of a store takes that in, and the next import of the Group overwrites it. Imports of one Group wait for each
+//! other.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -27,7 +28,10 @@ use crate::sys::durability::sync_directory;
 use crate::sys::private_files::create_private;
 use crate::text_table::grouped as count;
 
-/// Runs the command.
+/// Runs `outpour group import`.
+///
+/// # Errors
+/// If the file cannot be read or breaks a rule, or the store cannot be opened, written or indexed.
 pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     let rules = group_rules(&args.rules)?;
     refuse_pipe(&args.file, "an import")?;
@@ -37,11 +41,11 @@ pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     let target = store.root().join(format!("Group.{id}.ndjson"));
     let failed = |source| ExportError::Import { path: target.clone(), source };
     let (temporary, file) = lock(&target).map_err(failed)?;
-    let kept = copy(&args.file, rules, &id, &file).and_then(|kept| {
+    let copied = copy(&args.file, rules, &id, &file).and_then(|members| {
         std::fs::rename(&temporary, &target).map_err(CopyError::Write)?;
-        Ok(kept)
+        Ok(members)
     });
-    let members = kept.map_err(|error| {
+    let members = copied.map_err(|error| {
         std::fs::remove_file(&temporary).ok();
         match error {
             CopyError::Write(source) => failed(source),
@@ -65,35 +69,42 @@ pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     Ok(Exit::Done)
 }
 
-/// Opens the temporary file beside the target, for nobody else at the same time. Blocks.
+/// Opens and locks the temporary file beside the target, emptied. Blocks while another import of the Group holds it.
 fn lock(target: &Path) -> io::Result<(std::path::PathBuf, File)> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let temporary = target.with_file_name(format!(".{name}.part"));
     loop {
         let file = create_private(&temporary)?;
         file.lock()?;
-        // Whoever had it before may have renamed or removed it: then it is no longer what stands under that name.
-        let (mine, there) = (file.metadata()?, std::fs::metadata(&temporary));
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())) {
+        // The previous holder of the lock may have renamed or removed the file: then another one, or none, has that
+        // name.
+        let (locked, named) = (file.metadata()?, std::fs::metadata(&temporary));
+        if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
             file.set_len(0)?;
             return Ok((temporary, file));
         }
     }
 }
 
+/// Error of [`copy`], by the side that failed.
 enum CopyError {
+    /// The copy cannot be written, synced or renamed.
     Write(io::Error),
+    /// The file cannot be read, breaks a rule, or has changed.
     Read(ExportError),
 }
 
-/// Copies a Group as one line: white space between tokens goes, everything else stays as it is. Its number of members,
-/// once the line is on the disk.
+/// Copies a Group as one line, without the white space between tokens, and syncs the copy. Returns the number of
+/// members.
+///
+/// # Errors
+/// [`CopyError`] if either file fails, or the file has another id than `id`.
 fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyError> {
     let mut out = BufWriter::with_capacity(1 << 20, to);
     let mut line = Vec::new();
     let mut unwritten = None;
     let (mut in_string, mut escaped) = (false, false);
-    let reported = read(from, rules, &mut |piece| {
+    let outcome = read(from, rules, &mut |piece| {
         if unwritten.is_some() {
             return Ok(());
         }
@@ -114,7 +125,8 @@ fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyE
         unwritten = out.write_all(&line).err();
         Ok(())
     });
-    let (head, _) = reported.map_err(CopyError::Read)?;
+    // A write error is kept aside, so that a file that breaks a rule is reported first.
+    let (head, _) = outcome.map_err(CopyError::Read)?;
     if let Some(error) = unwritten {
         return Err(CopyError::Write(error));
     }
@@ -127,7 +139,7 @@ fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyE
     synced.map(|()| head.members).map_err(CopyError::Write)
 }
 
-/// Whether no other file of the store holds a version of the Group that is later than the one imported.
+/// Whether the imported version is the Group's current one: no other file of the store holds a later version.
 fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError> {
     pool(None)?.install(|| {
         let (index, _) = store.index(&crate::progress::Progress::default())?;

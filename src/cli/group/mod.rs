@@ -1,4 +1,5 @@
-//! `outpour group check`, and what it shares with `outpour group import`.
+//! `outpour group check`: holds a Group file to rules, counts its members by kind, and resolves them against a store if
+//! one is given. Also the reading of a Group file, shared with `outpour group import`.
 
 pub(crate) mod import;
 
@@ -25,7 +26,7 @@ use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
 use crate::text_table::grouped as count;
 
-/// Runs the command.
+/// Runs `outpour group check` or `outpour group import`.
 pub(crate) fn run(command: GroupCommand) -> Exit {
     let (json, outcome) = match command {
         GroupCommand::Check(args) => (args.json, check(&args)),
@@ -34,19 +35,27 @@ pub(crate) fn run(command: GroupCommand) -> Exit {
     outcome.unwrap_or_else(|error| fail(exit_of(&error), &error, json))
 }
 
-/// What the members of a Group are, told without a store.
+/// Members of a Group by kind, as far as the Group alone shows it.
 #[derive(Default)]
-struct ProblemCounts {
+struct MemberCounts {
+    /// References to patients, absolute ones included.
     patients: u64,
+    /// References to patients by an absolute URL.
     absolute: u64,
+    /// References to Groups, of which nested members come.
     groups: u64,
+    /// Members without a reference but with an identifier.
     identifiers: u64,
+    /// Members of any other kind.
     other: u64,
+    /// Members marked inactive, of any kind.
     inactive: u64,
+    /// Members with a period, of any kind.
     with_period: u64,
 }
 
-impl ProblemCounts {
+impl MemberCounts {
+    /// Counts a member under its kind.
     fn count(&mut self, member: &GroupMember<'_>) {
         match member.reference.map(Reference::parse) {
             Some(Some(reference)) if reference.resource_type == ResourceType::PATIENT => {
@@ -62,20 +71,24 @@ impl ProblemCounts {
     }
 }
 
+/// Store flags for a command that has only a path and an index directory.
 fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
     StoreArgs { store: store.to_path_buf(), index_dir, access: AccessArg::Mapped, kernel: None }
 }
 
-/// Reads a Group file, in pieces that `on_piece` sees too, and holds it to rules: what it says of itself, and the kinds
-/// of its members.
+/// Reads a Group file and holds it to `rules`; each piece is also passed to `on_piece`. The elements of the Group
+/// itself, and its members by kind.
+///
+/// # Errors
+/// If the file cannot be read, breaks a rule (all violations at once), or `on_piece` fails.
 fn read(
     path: &Path,
     rules: GroupRules,
     on_piece: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
-) -> Result<(GroupHead, ProblemCounts), ExportError> {
+) -> Result<(GroupHead, MemberCounts), ExportError> {
     let unreadable = |error| RequestError::one(format!("{}: cannot be read: {error}", path.display()));
     let mut file = File::open(path).map_err(unreadable)?;
-    let mut kinds = ProblemCounts::default();
+    let mut kinds = MemberCounts::default();
     let mut on_member = |member: &GroupMember<'_>| kinds.count(member);
     let mut check = GroupCheck::new(rules, WantedId::Own, &mut on_member);
     let mut buffer = vec![0; READ_BYTES];
@@ -96,7 +109,10 @@ fn read(
     }
 }
 
-/// Refuses a pipe or device as a file that is read twice: the second time it would be waited for, or be empty.
+/// Refuses a pipe or device as a file that is read twice: the second read would block, or yield nothing.
+///
+/// # Errors
+/// If the file exists and is no regular file; the text names `why` as the reason for reading twice.
 fn refuse_pipe(path: &Path, why: &str) -> Result<(), RequestError> {
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => {
@@ -108,6 +124,7 @@ fn refuse_pipe(path: &Path, why: &str) -> Result<(), RequestError> {
     }
 }
 
+/// Checks a Group file, resolves its members if a store is given, and prints the report.
 fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
     if args.store.is_some() {
         refuse_pipe(&args.file, "a check against a store")?;
@@ -122,8 +139,8 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
             request.members = members(args.members);
             request.fhir_bases = args.fhir_base.iter().map(|base| base.trim_end_matches('/').to_string()).collect();
             let cohort = pool(None)?.install(|| -> Result<_, ExportError> {
-                // A look, not an export: it must not count as a snapshot that has seen the store's files.
-                // Nor does a check write anything.
+                // Read-only: a check writes nothing, and must not be recorded as a snapshot that has seen the store's
+                // files.
                 let (index, _) = store.read_only().index(&crate::progress::Progress::default())?;
                 Cohort::resolve(&crate::index::snapshot::Snapshot::of_latest(index, as_of), &request)
             })?;
@@ -134,7 +151,8 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
     Ok(Exit::Done)
 }
 
-fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &ProblemCounts, cohort: Option<&Cohort>) {
+/// Prints the members by kind, and with a store the number of patients found and the issues raised.
+fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &MemberCounts, cohort: Option<&Cohort>) {
     let id = head.id.map(|id| id.to_string()).unwrap_or_default();
     let none = IssueLog::default();
     let messages = cohort.map_or(&none, |cohort| &cohort.messages);

@@ -1,4 +1,5 @@
-//! A record that was changed anywhere is not believed.
+//! Records on disk: the checksum finds every changed byte, the check refuses every value that breaks a rule, and other
+//! files in the directory of records do no harm.
 
 use super::*;
 use crate::hash::digest::Digest;
@@ -66,7 +67,7 @@ fn complete() -> JobRecord {
     }
 }
 
-/// Whatever bit is changed, what is read is what was written, or nothing.
+/// A record with any one bit flipped is refused or reads as the record that was written; a truncated one is refused.
 #[test]
 fn a_changed_byte_is_noticed() {
     let record = complete();
@@ -84,11 +85,12 @@ fn a_changed_byte_is_noticed() {
         }
         assert!(without_checksum(&bytes[..offset], &record.id).is_err());
     }
-    // Those of earlier versions have no seal.
+    // Records of earlier versions have no checksum.
     assert_eq!(without_checksum(&serde_json::to_vec(&record).unwrap(), &record.id), Ok(record));
 }
 
-/// Without a seal, as a stranger would write it: each of these is refused, and the reason repeats nothing of it.
+/// A record without a checksum, as another program would write it, is refused for each of these values, and the reason
+/// repeats none of them.
 #[test]
 fn what_cannot_be_is_refused() {
     let id = complete().id;
@@ -155,7 +157,7 @@ fn what_cannot_be_is_refused() {
     refused(&|record| record.request.bounds.file_resources = Some(0));
     for state in [JobState::Queued, JobState::Running, JobState::Failed] {
         refused(&|record| record.state = state);
-        // Without files, an active job has no end, but a view; a failed one has a reason.
+        // Without files either: an active job has no end but needs a view, and a failed one needs a reason.
         refused(&|record| (record.state, record.files) = (state, Vec::new()));
         refused(&|record| (record.state, record.files, record.ended) = (state, Vec::new(), None));
     }
@@ -167,7 +169,8 @@ fn what_cannot_be_is_refused() {
     assert_eq!(without_checksum(&serde_json::to_vec(&typed).unwrap(), &id), Ok(typed));
 }
 
-/// What is no file of a record is named, and neither followed nor waited for; what a write has left goes, and nothing else.
+/// Links, pipes, directories and other files named as records are listed as unreadable, neither followed nor waited
+/// for. Temporary files of interrupted writes are removed, and nothing else.
 #[test]
 fn a_directory_of_records_holds_anything() {
     use std::os::unix::fs::symlink;

@@ -1,5 +1,5 @@
-//! Records that somebody else has written: whatever they say, the engine opens, answers, reaps and works on, and touches
-//! nothing that is not the job's.
+//! Records written by another program: with any content, the engine opens, answers, reaps and works on, and touches
+//! nothing outside the job's directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::job::record::*;
 use crate::job::state::JobState;
 use crate::job::tests::{World, contents, ended, wait};
 
-/// Values in the place of every field.
+/// Values to put in place of every field of a record.
 fn hostile() -> Vec<Value> {
     let texts =
         ["", "..", ".", "../..", "../../../etc/passwd", "/", "/etc/passwd", "a/b", "\0", "9999-99-99T00:00:00Z"];
@@ -22,14 +22,14 @@ fn hostile() -> Vec<Value> {
     values
 }
 
-/// Places of all values in a document.
+/// Adds the JSON pointers of all values of a document, with `place` as the pointer of the document itself.
 fn places(value: &Value, place: String, found: &mut Vec<String>) {
     found.push(place.clone());
     match value {
         Value::Object(fields) => fields.iter().for_each(|(name, value)| {
             places(value, format!("{place}/{}", name.replace('~', "~0").replace('/', "~1")), found);
         }),
-        // The first and the last stand for all.
+        // Only the first and the last element: the others are treated alike.
         Value::Array(items) => {
             let ends = [0, items.len().wrapping_sub(1)];
             let ends = items.iter().enumerate().filter(|(number, _)| ends.contains(number));
@@ -39,7 +39,7 @@ fn places(value: &Value, place: String, found: &mut Vec<String>) {
     }
 }
 
-/// What stands below a directory, without the index, the records and what is the job's own.
+/// Paths below a directory with their bytes, without the index, the records and the directory of the job.
 fn tree(root: &Path, job: &str) -> BTreeMap<String, Option<Vec<u8>>> {
     fn visit(directory: &Path, found: &mut BTreeMap<String, Option<Vec<u8>>>, skip: &dyn Fn(&str) -> bool) {
         for entry in std::fs::read_dir(directory).unwrap().flatten() {
@@ -61,13 +61,14 @@ fn tree(root: &Path, job: &str) -> BTreeMap<String, Option<Vec<u8>>> {
     found
 }
 
-/// Every field of every kind of record in turn has every hostile value, or is not there.
+/// The engine survives each field of a complete, a queued and a failed record with each hostile value, and without the
+/// field.
 #[test]
 fn a_record_may_say_anything() {
     let world = World::new(40);
     let limits = || JobLimits { remembered_seconds: 10, ..JobLimits::default() };
     let engine = world.open(limits());
-    let kick = |whose| engine.kick_off(world.asked(&engine, "a", whose)).unwrap().id;
+    let kick = |whose| engine.kick_off(world.kick_off(&engine, "a", whose)).unwrap().id;
     let (kept, complete) = (kick(RecordedPopulation::System), kick(RecordedPopulation::Patient("p3".into())));
     let good = contents(&engine, &ended(&engine, &kept, "a"));
     ended(&engine, &complete, "a");
@@ -127,19 +128,19 @@ fn a_record_may_say_anything() {
     assert!(read > 200 && refused > 500, "the test meets both: {read} {refused}");
 }
 
-/// A stranger's record of the parent directory, due for removal, removes nothing.
+/// A record whose id is a path to another directory, due for removal, removes nothing.
 #[test]
 fn a_record_named_as_the_parent_directory_removes_nothing() {
     let world = World::new(40);
     let engine = world.open(JobLimits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+    let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let record = ended(&engine, &id, "a");
     let good = contents(&engine, &record);
     drop(engine);
     let text = std::fs::read_to_string(world.path(&format!("data/jobs/{id}.json"))).unwrap();
     for (name, state) in [("..", "complete"), (".", "complete"), ("../..", "complete"), ("../../store", "expired")] {
         let hostile = text.replace(&id, name).replace(r#""state":"complete""#, &format!(r#""state":"{state}""#));
-        // Its time is over.
+        // Its retention is over.
         let hostile = hostile.replace(r#""expires":"2024"#, r#""expires":"2001"#);
         let hostile = format!("{}}}", hostile.rsplit_once(r#","sum""#).unwrap().0);
         let file = world.path("data/jobs").join(format!("{}.json", name.replace('/', "%2f")));
@@ -153,15 +154,15 @@ fn a_record_named_as_the_parent_directory_removes_nothing() {
     }
 }
 
-/// Links in the place of a job's directory, of its output directory or of what it was asked for are not followed, and nothing
-/// else than a file is waited for: the job fails, and what they lead to is as it was.
+/// Links in place of a job's directory, its output directory or its patient file are not followed, and pipes are not
+/// waited for: the job fails, and the targets of the links are unchanged.
 #[test]
 fn links_below_the_directory_of_files_are_not_followed() {
     use std::os::unix::fs::symlink;
     for place in ["", "/out", "/patient", "/patient pipe", "/patient directory", "/out/.outpour-job"] {
         let world = World::new(40);
         let engine = world.open(JobLimits::default());
-        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::Patient("p3".into()))).unwrap().id;
+        let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::Patient("p3".into()))).unwrap().id;
         ended(&engine, &id, "a");
         drop(engine);
         // As if it had been killed before it was planned.

@@ -1,4 +1,4 @@
-//! The engine as its callers see it: against a plain export, across restarts, with a clock that is set by hand.
+//! The job engine as its callers see it: against a plain export, across restarts, with a clock and ids set by the test.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
@@ -22,16 +22,17 @@ use crate::sys::durability::FileSync;
 
 const START: &str = "2024-01-01T00:00:00Z";
 
+/// A store, the directories of an engine, and the clock and ids of every engine opened on them.
 pub(crate) struct World {
     dir: tempfile::TempDir,
-    /// Ticks of the clock.
     clock: Arc<AtomicI64>,
     ids: Arc<AtomicU64>,
-    /// A place to be taken as soon as the plan of the job that it belongs to stands, in its output directory.
+    /// Path of an output file to be blocked by a directory as soon as the plan of its job is written.
     block: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl World {
+    /// A store of so many rows of seven patients, and a Group `g` of two of them.
     pub(super) fn new(rows: usize) -> World {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("store")).unwrap();
@@ -71,13 +72,13 @@ impl World {
             threads: 2,
             limits,
             sync: FileSync::No,
-            // A job looks at the clock when it has planned, and before it writes.
+            // A job reads the clock between writing its plan and writing its files.
             clock: Box::new(move || {
                 let mut block = block.lock().unwrap();
-                let planned = |place: &PathBuf| place.with_file_name(".outpour-job").join("plan.json").exists();
-                if let Some(place) = block.take_if(|place| planned(place)) {
-                    // No file can come to stand where a directory with something in it stands.
-                    std::fs::create_dir_all(place.join("full")).unwrap();
+                let planned = |path: &PathBuf| path.with_file_name(".outpour-job").join("plan.json").exists();
+                if let Some(path) = block.take_if(|path| planned(path)) {
+                    // A file cannot be renamed over a directory that is not empty.
+                    std::fs::create_dir_all(path.join("full")).unwrap();
                 }
                 Instant { ticks: clock.load(SeqCst), rest: Box::default() }
             }),
@@ -90,7 +91,7 @@ impl World {
         self.clock.fetch_add(seconds * TICKS_PER_SECOND, SeqCst);
     }
 
-    pub(super) fn asked(&self, engine: &JobEngine, client: &str, whose: RecordedPopulation) -> KickOff {
+    pub(super) fn kick_off(&self, engine: &JobEngine, client: &str, whose: RecordedPopulation) -> KickOff {
         KickOff {
             mount: "ig".into(),
             client: client.into(),
@@ -120,8 +121,8 @@ impl World {
         }
     }
 
-    /// Everything under the data directory.
-    fn left(&self) -> Vec<String> {
+    /// Paths of all files and directories that jobs have left under the data directory.
+    fn remains(&self) -> Vec<String> {
         fn visit(dir: &Path, found: &mut Vec<String>) {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 found.push(entry.path().display().to_string());
@@ -136,9 +137,10 @@ impl World {
     }
 }
 
-pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// Polls until `poll` yields a value, for at least 20 seconds.
+pub(crate) fn wait<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     for _ in 0..4000 {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return found;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -172,7 +174,7 @@ pub(crate) fn contents(engine: &JobEngine, record: &JobRecord) -> Vec<(String, V
 fn a_job_writes_what_an_export_writes() {
     let world = World::new(500);
     let engine = world.open(JobLimits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
+    let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
     let record = ended(&engine, &id, "a");
     assert_eq!(
         (record.state, &record.transaction_time, &record.view),
@@ -211,13 +213,13 @@ fn a_job_writes_what_an_export_writes() {
     }
 }
 
-/// STATUS-18, KICK-13: whatever an engine is doing when it ends, the next one finishes to the same bytes and T.
+/// STATUS-18, KICK-13: the next engine finishes every job of a stopped one, with the same bytes and transactionTime.
 #[test]
 fn a_restart_goes_on_with_every_job() {
     let world = World::new(3000);
     let (good, t) = {
         let engine = world.open(JobLimits::default());
-        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
+        let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
         let record = ended(&engine, &id, "a");
         let good = (contents(&engine, &record), record.transaction_time.clone());
         engine.delete(&id, "ig", "a").unwrap();
@@ -226,7 +228,7 @@ fn a_restart_goes_on_with_every_job() {
     for round in 0..12 {
         let id = {
             let engine = world.open(JobLimits::default());
-            let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
+            let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
             std::thread::sleep(Duration::from_micros(round * 1500));
             id
         };
@@ -235,46 +237,46 @@ fn a_restart_goes_on_with_every_job() {
         let engine = world.open(JobLimits::default());
         let record = ended(&engine, &id, "a");
         assert_eq!((contents(&engine, &record), &record.transaction_time), (good.clone(), &t), "round {round}");
-        let next = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap();
+        let next = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap();
         assert_eq!(next.transaction_time.to_string(), t, "round {round}");
         assert!(engine.delete(&next.id, "ig", "a").unwrap() && engine.delete(&id, "ig", "a").unwrap());
     }
     drop(world.open(JobLimits::default()));
-    assert_eq!(world.left(), Vec::<String>::new());
+    assert_eq!(world.remains(), Vec::<String>::new());
 }
 
-/// DELETE-01…05: from the answer on nobody knows the job, and within a second nothing of it is left.
+/// DELETE-01…05: a deleted job is unknown at once, and within a second nothing of it is left on disk.
 #[test]
 fn a_deleted_job_leaves_nothing() {
     let world = World::new(20_000);
     let engine = world.open(JobLimits::default());
     for round in 0..30 {
-        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
+        let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
         std::thread::sleep(Duration::from_micros(round * 1000));
         assert!(engine.delete(&id, "ig", "a").unwrap());
         assert!(matches!(engine.find(&id, "ig", "a"), JobLookup::Unknown));
         assert!(!engine.delete(&id, "ig", "a").unwrap(), "DELETE-04");
-        let mut looks = 0;
+        let mut polls = 0;
         wait("an empty directory", || {
-            looks += 1;
-            world.left().is_empty().then_some(())
+            polls += 1;
+            world.remains().is_empty().then_some(())
         });
-        assert!(looks < 200, "within a second");
+        assert!(polls < 200, "within a second");
         assert_eq!(engine.active(), 0);
     }
 }
 
-/// KICK-12: so many of a client's, so many of all; a refusal makes no job (KICK-10).
+/// KICK-12: the bounds on active jobs of one client and of all clients hold; a refused kick-off makes no job (KICK-10).
 #[test]
 fn limits_hold() {
     let world = World::new(10);
     let limits = JobLimits { active_per_client: 2, active: 3, ..JobLimits::default() };
     let engine = world.open(limits.clone());
-    // Nothing moves while somebody holds the index's lock.
+    // No job gets past its preparation while the lock of the index is held.
     std::fs::create_dir_all(world.path("store/.outpour")).unwrap();
     let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
     lock.lock().unwrap();
-    let kick = |client: &str| engine.kick_off(world.asked(&engine, client, RecordedPopulation::System));
+    let kick = |client: &str| engine.kick_off(world.kick_off(&engine, client, RecordedPopulation::System));
     let ids = [kick("a").unwrap().id, kick("a").unwrap().id];
     assert!(matches!(kick("a"), Err(KickOffError::ClientBusy(2))));
     let other = kick("b").unwrap().id;
@@ -289,22 +291,22 @@ fn limits_hold() {
     let full = world.options(JobLimits { disk_high_water: 0, ..limits });
     drop(engine);
     let engine = JobEngine::open(full).unwrap();
-    let refused = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System));
+    let refused = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System));
     assert!(matches!(refused, Err(KickOffError::DiskFull)), "EXPIRE-03");
     assert!(!engine.file(&ended(&engine, &ids[0], "a").files[0].id, "ig", "a").unwrap().unwrap().place.is_empty());
 }
 
-/// EXPIRE-01, EXPIRE-03, STATUS-13, FILE-10: kept until its time, then remembered, then forgotten; also across a restart.
+/// EXPIRE-01, EXPIRE-03, STATUS-13, FILE-10: a job is kept for its time, expired, then unknown, over restarts.
 #[test]
 fn jobs_expire() {
     for restart in [false, true] {
         let world = World::new(50);
         let limits = JobLimits { remembered_seconds: 100, ..JobLimits::default() };
         let engine = world.open(limits.clone());
-        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
-        let mut requested = world.asked(&engine, "a", RecordedPopulation::System);
-        requested.keep_seconds = None;
-        let forever = engine.kick_off(requested).unwrap().id;
+        let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap().id;
+        let mut kick_off = world.kick_off(&engine, "a", RecordedPopulation::System);
+        kick_off.keep_seconds = None;
+        let forever = engine.kick_off(kick_off).unwrap().id;
         assert_eq!(ended(&engine, &forever, "a").expires, None, "EXPIRE-04");
         let record = ended(&engine, &id, "a");
         assert_eq!(record.expires.as_deref(), Some("2024-01-01T01:00:00.000Z"));
@@ -332,30 +334,30 @@ fn jobs_expire() {
         assert!(engine.file(&record.files[0].id, "ig", "a").is_ok_and(|file| file.is_none()));
         let kept = ended(&engine, &forever, "a");
         assert!(!contents(&engine, &kept).is_empty());
-        assert!(!world.left().iter().any(|path| path.contains(&id)));
+        assert!(!world.remains().iter().any(|path| path.contains(&id)));
     }
 }
 
-/// While a job's record is being written, which may take as long as the disk likes, nobody who asks for it waits.
+/// While the record of a job is being written, which may take long, lookups of the job and its files do not wait.
 #[test]
 fn questions_do_not_wait_for_the_disk() {
     let world = World::new(50);
     let engine = Arc::new(world.open(JobLimits::default()));
-    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+    let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let file = ended(&engine, &id, "a").files[0].id.clone();
     let job = engine.inner.registry().jobs[&id].clone();
-    let _written = job.changing.lock().unwrap();
+    let _writing = job.record_write.lock().unwrap();
     let (reported, answer) = std::sync::mpsc::channel();
-    let asking = engine.clone();
+    let reader = engine.clone();
     std::thread::spawn(move || {
-        asking.reap();
-        let found = matches!(asking.find(&id, "ig", "a"), JobLookup::Job(view) if view.asked_before);
-        reported.send(found && asking.file(&file, "ig", "a").is_ok_and(|file| file.is_some()))
+        reader.reap();
+        let found = matches!(reader.find(&id, "ig", "a"), JobLookup::Job(view) if view.asked_before);
+        reported.send(found && reader.file(&file, "ig", "a").is_ok_and(|file| file.is_some()))
     });
     assert!(answer.recv_timeout(Duration::from_secs(20)).expect("an answer without the lock"));
 }
 
-/// STATUS-08, STATUS-10: a job that cannot be done says so in words that name nothing of the host's.
+/// STATUS-08, STATUS-10: a failed job gives its reason in words that name no path of the host.
 #[test]
 fn a_failed_job_says_why() {
     let world = World::new(50);
@@ -363,16 +365,16 @@ fn a_failed_job_says_why() {
         JobLimits { faults_allowed: Some(crate::export::options::FaultsAllowed::Count(0)), ..JobLimits::default() };
     append(&world.path("store/rows.ndjson"), &["{".to_string()]);
     let engine = world.open(limits);
-    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+    let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let record = ended(&engine, &id, "a");
     let failure = record.failure.as_ref().unwrap();
     assert_eq!(record.state, JobState::Failed);
     assert!(failure.reason.contains("faulty lines") && !failure.reason.contains('/'), "{failure:?}");
     assert!(engine.delete(&id, "ig", "a").unwrap(), "DELETE-08");
-    wait("an empty directory", || world.left().is_empty().then_some(()));
+    wait("an empty directory", || world.remains().is_empty().then_some(()));
 }
 
-/// GROUP-07, CONS-08: what comes to the store while a job waits is not in it.
+/// GROUP-07, CONS-08: rows and Group versions written to the store after the kick-off are not exported.
 #[test]
 fn a_job_sees_the_store_as_it_was_asked() {
     let world = World::new(60);
@@ -381,7 +383,7 @@ fn a_job_sees_the_store_as_it_was_asked() {
     std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
     let lock = std::fs::File::create(lock).unwrap();
     lock.lock().unwrap();
-    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
+    let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
     append(
         &world.path("store/group.ndjson"),
         &[r#"{"resourceType":"Group","id":"g","type":"person","actual":true}"#.into()],
@@ -395,7 +397,7 @@ fn a_job_sees_the_store_as_it_was_asked() {
     let rows: u64 =
         record.files.iter().filter(|file| file.kind == RecordKind::Output).map(|file| file.receipt.count).sum();
     assert_eq!(rows, 18);
-    let again = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
+    let again = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
     assert_eq!(
         ended(&engine, &again, "a").files.iter().filter(|file| file.kind == RecordKind::Output).count(),
         0,
@@ -403,7 +405,7 @@ fn a_job_sees_the_store_as_it_was_asked() {
     );
 }
 
-/// A job that cannot be prepared fails once, whoever else looks for a turn; the engine goes on.
+/// A job that cannot be prepared fails once, while other workers look for work items; the engine goes on.
 #[test]
 fn many_jobs_fail_and_the_engine_goes_on() {
     let world = World::new(50);
@@ -412,21 +414,20 @@ fn many_jobs_fail_and_the_engine_goes_on() {
     let limits = JobLimits { faults_allowed, active_per_client: 1000, active: 1000, ..JobLimits::default() };
     let engine = JobEngine::open(EngineOptions { threads: 8, ..world.options(limits) }).unwrap();
     for _ in 0..20 {
-        let kick = |_| engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+        let kick = |_| engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap().id;
         let ids: Vec<String> = (0..20).map(kick).collect();
         ids.iter().for_each(|id| assert_eq!(ended(&engine, id, "a").state, JobState::Failed));
     }
 }
 
-/// Directories that hold something else lose nothing; records that are not those of the files are refused, because
-/// every file would seem to be nobody's (a volume that is not mounted).
+/// Foreign entries of the directory of files stay, and records that do not belong to the files are refused.
 #[test]
 fn nothing_of_anybody_else_is_removed() {
     let world = World::new(50);
     let own = world.path("data/files/my-notes");
     std::fs::create_dir_all(&own).unwrap();
     let engine = world.open(JobLimits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+    let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let record = ended(&engine, &id, "a");
     let files = contents(&engine, &record);
     drop(engine);
@@ -439,20 +440,19 @@ fn nothing_of_anybody_else_is_removed() {
     assert!(own.is_dir());
 }
 
-/// A job that waits for the index, its directory made, and the lock that it waits for.
-fn waiting(world: &World, engine: &JobEngine, wanted: KickOff) -> (String, std::fs::File) {
+/// Kicks off a job that then waits for the lock of the index, with its output directory made; its id, and the lock.
+fn waiting(world: &World, engine: &JobEngine, kick_off: KickOff) -> (String, std::fs::File) {
     engine.index_and_wait(Duration::from_secs(60));
     let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
     lock.lock().unwrap();
     append(&world.path("store/more.ndjson"), &[r#"{"resourceType":"Patient","id":"new"}"#.into()]);
-    let requested = KickOff { view: engine.list_files().unwrap(), ..wanted };
-    let id = engine.kick_off(requested).unwrap().id;
+    let kick_off = KickOff { view: engine.list_files().unwrap(), ..kick_off };
+    let id = engine.kick_off(kick_off).unwrap().id;
     wait("the job's directory", || world.path(&format!("data/files/{id}/out")).is_dir().then_some(()));
     (id, lock)
 }
 
-/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: a failed job is tried again with its T; what was finished stays as it is, and
-/// only what failed is written. Meanwhile nobody else may try it, and counters never go back, over a restart neither.
+/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: a retry keeps T and finished files; counters never go back.
 #[test]
 fn a_failed_job_is_tried_again() {
     for restart in [false, true] {
@@ -462,7 +462,7 @@ fn a_failed_job_is_tried_again() {
         let kick_off = KickOff {
             naming: UrlNaming::Typed,
             keep_seconds: None,
-            ..world.asked(&engine, "a", RecordedPopulation::AllPatients)
+            ..world.kick_off(&engine, "a", RecordedPopulation::AllPatients)
         };
         let (id, lock) = waiting(&world, &engine, kick_off);
         assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), RetryOutcome::NotFailed(_)), "running");
@@ -531,7 +531,7 @@ fn a_failed_job_is_tried_again() {
     }
 }
 
-/// ONEUP-S17: short names of files are those of their types, and none is given twice on a mount, whoever's job it is.
+/// ONEUP-S17: short file names begin with the resource type, and are unique on a mount over the jobs of all clients.
 #[test]
 fn short_names_are_reserved() {
     let world = World::new(60);
@@ -546,10 +546,10 @@ fn short_names_are_reserved() {
     for round in 0..20 {
         world.ids.store(round, SeqCst);
         let client = if round % 2 == 0 { "a" } else { "b" };
-        let requested =
-            KickOff { naming: UrlNaming::Typed, ..world.asked(&engine, client, RecordedPopulation::System) };
+        let kick_off =
+            KickOff { naming: UrlNaming::Typed, ..world.kick_off(&engine, client, RecordedPopulation::System) };
         // The job's own id must be free too.
-        let Ok(accepted) = engine.kick_off(requested) else { continue };
+        let Ok(accepted) = engine.kick_off(kick_off) else { continue };
         for file in &ended(&engine, &accepted.id, client).files {
             let of = &file.receipt.r#type;
             let digits = file.id.strip_prefix(&format!("{of}_")).and_then(|rest| rest.strip_suffix(".ndjson")).unwrap();
@@ -559,12 +559,12 @@ fn short_names_are_reserved() {
     }
 }
 
-/// ONEUP-S01: a user's job exports that patient's record and no other.
+/// ONEUP-S01: a job for one patient exports the record of that patient and of no other.
 #[test]
 fn a_user_exports_one_record() {
     let world = World::new(70);
     let engine = world.open(JobLimits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::Patient("p3".into()))).unwrap().id;
+    let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::Patient("p3".into()))).unwrap().id;
     let record = ended(&engine, &id, "a");
     let files: String = contents(&engine, &record)
         .into_iter()
@@ -575,8 +575,7 @@ fn a_user_exports_one_record() {
     assert!(files.lines().all(|line| line.contains("Patient/p3")));
 }
 
-/// Kick-offs that come while the store is indexed for the first time are answered by jobs that end, whichever thread takes
-/// up what: none waits for a lock that it holds itself.
+/// Jobs kicked off during the first index run end: no thread waits for a lock that it holds itself.
 #[test]
 fn jobs_end_that_meet_the_first_index() {
     for round in 0..12 {
@@ -589,7 +588,7 @@ fn jobs_end_that_meet_the_first_index() {
         let indexing = engine.clone();
         let thread = std::thread::spawn(move || indexing.index_and_wait(Duration::from_secs(60)));
         std::thread::sleep(Duration::from_millis(round));
-        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+        let id = engine.kick_off(world.kick_off(&engine, "a", RecordedPopulation::System)).unwrap().id;
         assert_eq!(ended(&engine, &id, "a").state, JobState::Complete);
         assert!(thread.join().unwrap());
     }

@@ -1,15 +1,16 @@
-//! Groups and identifiers: nothing panics, and pieces of any length tell the same members.
+//! Group members and identifiers: nothing panics, and pieces of any length yield the members of the whole text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outpour::internals::IdentifierReader;
+use outpour::internals::GroupMember;
 use outpour::internals::GroupReader;
-use outpour::group::reader::Member;
+use outpour::internals::IdentifierReader;
 use outpour::internals::Kernel;
 
+/// Number of members by the Group's head, and the members, read in pieces of `cut` bytes; `None` if the text is faulty.
 fn members(data: &[u8], cut: usize) -> Option<(u64, Vec<String>)> {
     let mut found = Vec::new();
-    let mut on_member = |member: &Member<'_>| found.push(format!("{member:?}"));
+    let mut on_member = |member: &GroupMember<'_>| found.push(format!("{member:?}"));
     let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
     reader.begin();
     data.chunks(cut).for_each(|piece| reader.feed(piece));

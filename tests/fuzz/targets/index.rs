@@ -1,34 +1,34 @@
-//! Index files: whatever they hold, opening them refuses or gives columns that can be asked anything. The checksum is
-//! put right first, so that what lies behind it is reached.
+//! Index files with any content: opening one refuses it, or yields columns whose every access is sound. The checksum is
+//! set right first, so that the checks behind it are reached.
 #![no_main]
 
 use std::io::Write;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use outpour::index::dir::Home;
-use outpour::internals::build;
-use outpour::index::meta::Generation;
+use outpour::internals::ColumnRanges;
+use outpour::internals::IndexDir;
+use outpour::internals::IndexMeta;
 use outpour::internals::MAGIC;
-use outpour::index::segment::layout::Places;
+use outpour::internals::Segment;
 use outpour::internals::VERSION;
-use outpour::index::segment::layout::seal;
-use outpour::index::segment::reader::Segment;
+use outpour::internals::build;
+use outpour::internals::seal_segment;
 
 fuzz_target!(|data: &[u8]| {
-    Generation::from_bytes(data);
-    Generation::read_body(data);
+    IndexMeta::from_bytes(data);
+    IndexMeta::read_body(data);
     let mut bytes = data.to_vec();
     if bytes.len() >= 24 {
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        if let Ok(places) = Places::read(&bytes) {
-            seal(&mut bytes[..places.head.size as usize], places.front());
+        if let Ok(ranges) = ColumnRanges::read(&bytes) {
+            seal_segment(&mut bytes[..ranges.head.size as usize], ranges.front());
         }
     }
-    let home = Home::memory();
-    home.create("extents").unwrap().write_all(&bytes).unwrap();
-    let Ok(map) = home.open("extents") else { return };
+    let index_dir = IndexDir::memory();
+    index_dir.create("extents").unwrap().write_all(&bytes).unwrap();
+    let Ok(map) = index_dir.open("extents") else { return };
     let Ok(segment) = Segment::open(Arc::new(map), 0) else { return };
     let columns = segment.columns();
     for row in 0..segment.rows() {
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
         columns.owners_of(row).iter().for_each(|owner| drop(columns.owner_id_of(*owner as usize)));
         columns.targets_of(row).for_each(|target| drop(columns.target_of(target)));
     }
-    (0..segment.tombstones()).for_each(|at| drop((columns.tombstone_of(at), columns.tombstone_updated(at))));
+    (0..segment.tombstones()).for_each(|i| drop((columns.tombstone_of(i), columns.tombstone_updated(i))));
     columns.faults().for_each(drop);
-    build::build(&[segment], &home, "merged").ok();
+    build::build(&[segment], &index_dir, "merged").ok();
 });

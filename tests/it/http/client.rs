@@ -1,4 +1,4 @@
-//! A small HTTP client: one request a connection, nothing done behind the test's back.
+//! A small HTTP client: one request per connection, without redirects, retries or hidden headers.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Asks one service. Every answer is searched for what no client may be told ([`Client::check_privacy`]).
+/// A client of one service. Every response is searched for content that no client may see ([`Client::check_privacy`]).
 #[derive(Clone, Copy)]
 pub(crate) struct Client {
     address: SocketAddr,
-    /// Names of directories of the host.
+    /// Paths of directories of the host, which must not be in any response.
     paths: &'static [String],
-    /// Jobs by id, and the credentials that started them.
+    /// Ids of jobs, with the credentials that started them.
     jobs: &'static Mutex<BTreeMap<String, String>>,
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub status: u16,
@@ -28,7 +28,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Reads the bytes of one answer; none when they are none.
+    /// Parses the bytes of one response; `None` if they are incomplete or none.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
@@ -58,7 +58,8 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Checks that it is an OperationOutcome as CORE-03 and CORE-04 want it; its diagnostics, joined.
+    /// Asserts that it is an OperationOutcome by CORE-03 and CORE-04, with this status and code; its diagnostics,
+    /// joined.
     #[track_caller]
     pub(crate) fn outcome(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -89,13 +90,13 @@ fn unchunk(mut bytes: &[u8]) -> Option<Vec<u8>> {
 impl Client {
     /// A client of a service that runs in a directory.
     pub(crate) fn new(address: SocketAddr, directory: &Path) -> Client {
-        // Tests end before this is worth giving back.
+        // Leaked: the processes of tests are short-lived.
         let paths = vec![directory.display().to_string(), env!("CARGO_MANIFEST_DIR").to_string()];
         Client { address, paths: Box::leak(paths.into_boxed_slice()), jobs: Box::leak(Box::default()) }
     }
 
-    /// OUTCOME-05: no header and no OperationOutcome, alone or in a message file, names an option of the command line, a
-    /// directory of the host, or a job that others started.
+    /// OUTCOME-05: asserts that no header and no OperationOutcome, alone or in a message file, names a flag of the
+    /// command line, a directory of the host, or a job started with other credentials.
     #[track_caller]
     fn check_privacy(&self, requested: &[(&str, &str)], answer: &Answer) {
         let who = requested.iter().filter(|(name, _)| !["Accept", "Prefer", "Content-Type", "Range"].contains(name));
@@ -121,7 +122,7 @@ impl Client {
                 .any(|(offset, _)| text[offset + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
             assert!(!flag, "an option of the command line: {text}");
             assert!(self.paths.iter().all(|path| !text.contains(path.as_str())), "a directory of the host: {text}");
-            // The job that was just started, or is tried again, is the reader's.
+            // A job in the Content-Location was started or retried by this request.
             for id in words(&text).into_iter().filter(|_| !text.starts_with("content-location")) {
                 let owner = self.jobs.lock().unwrap().get(&id).cloned();
                 assert!(owner.is_none_or(|owner| owner == who.join("\n")), "another's job: {text}");
@@ -129,19 +130,19 @@ impl Client {
         }
     }
 
-    /// A connection of one's own.
+    /// Opens a connection to the service.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream
     }
 
-    /// Asks; `target` is sent as it is.
+    /// Sends a request and reads the response; `target` is sent verbatim.
     pub(crate) fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.try_ask(method, target, headers, body).expect("an answer")
     }
 
-    /// As [`Client::ask`]; none when the connection broke.
+    /// As [`Client::ask`]; `None` if the connection broke.
     pub(crate) fn try_ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
         let mut stream = TcpStream::connect(self.address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
@@ -165,7 +166,7 @@ impl Client {
         self.ask("GET", target, &[], b"")
     }
 
-    /// The path of a URL, whatever port the service had when it wrote it.
+    /// The path of a URL, which may have another port if the service was restarted.
     pub(crate) fn path_of<'u>(&self, url: &'u str) -> &'u str {
         let rest = url.strip_prefix("http://").expect("an absolute URL");
         &rest[rest.find('/').expect("a path")..]

@@ -1,5 +1,5 @@
-//! Who is let in: tokens and client headers from the configuration, whose jobs, files and Groups are whose, and what the
-//! log says of it.
+//! Authentication and authorization: tokens and client headers of the configuration, access to jobs, files and Groups,
+//! the reload of clients, floods of wrong tokens, and the log.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Answer, Client};
-use super::flow::{accepted, bundled, files};
+use super::job_lifecycle::{accepted, bundled, files};
 use super::server::Server;
 use crate::run::{run, scratch, testdata};
 
 type Header<'a> = (&'a str, &'a str);
 
-/// A credential, as its client sends it.
+/// A credential: its secret, the headers that send it, and its entry for the configuration.
 pub(super) struct Credential {
-    /// What must never be seen again.
+    /// The secret part, which must never be in a log or response.
     pub secret: String,
     pub headers: Vec<(String, String)>,
-    /// What the configuration gets.
+    /// Entry for the configuration.
     pub entry: String,
 }
 
@@ -52,7 +52,7 @@ impl Credential {
         }
     }
 
-    /// Asks with it.
+    /// Sends a request with this credential.
     pub(super) fn ask(&self, client: &Client, method: &str, target: &str, more: &[Header<'_>]) -> Answer {
         let mut headers: Vec<Header<'_>> = more.to_vec();
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -67,7 +67,7 @@ impl Credential {
         self.ask(client, "GET", &format!("/fhir/{target}"), &KICK_OFF)
     }
 
-    /// Polls until a job has ended; its manifest.
+    /// Polls a job until it has ended; its manifest.
     #[track_caller]
     pub(super) fn manifest(&self, client: &Client, status: &str) -> Value {
         for _ in 0..3000 {
@@ -83,12 +83,12 @@ impl Credential {
 }
 
 const KICK_OFF: [Header<'static>; 2] = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
-/// A patient who is a user: no id of a patient belongs into the log.
+/// Id of a patient as a user of the service; patient ids must not be in the log.
 const USER: &str = "patient-seven";
 const LIMITS: &str =
     "[limits]\npolls_burst = 1000\n[ig]\nauthorization = ['bearer', 'client-headers']\n[log]\nlevel = 'trace'\n";
 
-/// A client of the configuration.
+/// The configuration of a client.
 pub(super) fn client(name: &str, more: &str, tokens: &[&Credential]) -> String {
     let tokens: Vec<&str> = tokens.iter().map(|token| token.entry.as_str()).collect();
     format!("[[clients]]\nname = '{name}'\n{more}\ntokens = [\n{}\n]\n", tokens.join("\n"))
@@ -99,7 +99,7 @@ fn serve(directory: &Path, clients: &str) -> Server {
     bundled(directory, &["--config", "serve.toml"])
 }
 
-/// AUTH-27: neither secrets nor hashes nor patients are in the log, at any level.
+/// Asserts AUTH-27: no secret, hash or patient id is in the log, at any level.
 #[track_caller]
 fn nothing_secret_in(log: &str, credentials: &[&Credential]) {
     assert!(credentials.iter().all(|one| !log.contains(&one.secret)), "{log}");
@@ -109,8 +109,8 @@ fn nothing_secret_in(log: &str, credentials: &[&Credential]) {
     );
 }
 
-/// AUTH-23, AUTH-25, AUTH-27, AUTH-28, STATUS-14, FILE-06, DELETE-07, CAP-01, ONEUP-S07: what needs credentials and what
-/// does not, and what those hear who have none, or wrong ones.
+/// AUTH-23, AUTH-25, AUTH-27, AUTH-28, STATUS-14, FILE-06, DELETE-07, CAP-01, ONEUP-S07: routes that need credentials
+/// and routes that do not, and the responses to missing and wrong credentials.
 #[test]
 fn nobody_gets_in_without_credentials() {
     let scratch = scratch();
@@ -199,8 +199,8 @@ fn nobody_gets_in_without_credentials() {
     assert!(!log.contains("0000000000000000."), "an id that is not ours is not repeated");
 }
 
-/// AUTH-26, ONEUP-S08, KICK-18, STATUS-14, FILE-06, FILE-07, DELETE-07, GROUP-08, AUTH-24, MANIFEST-03: jobs, files and Groups
-/// are of one client; any credential of it will do.
+/// AUTH-26, ONEUP-S08, KICK-18, STATUS-14, FILE-06, FILE-07, DELETE-07, GROUP-08, AUTH-24, MANIFEST-03: jobs, files and
+/// Groups belong to one client, and are open to all of its credentials.
 #[test]
 fn clients_do_not_see_each_other() {
     let scratch = scratch();
@@ -259,8 +259,8 @@ fn clients_do_not_see_each_other() {
     nothing_secret_in(&server.log(), &[&first, &fresh, &other, &user]);
 }
 
-/// AUTH-22, NETSMART-E02, STATUS-14, FILE-07: types that a client may export, and what becomes of its jobs when they change.
-/// AUTH-27, AUTH-28: clients are read anew while the service runs; a configuration that is wrong changes nothing.
+/// AUTH-22, NETSMART-E02, STATUS-14, FILE-07: the types of a client bound its exports, and access to its jobs when they
+/// change. AUTH-27, AUTH-28: clients are reloaded while the service runs; a wrong configuration changes nothing.
 #[test]
 fn types_and_reload() {
     let scratch = scratch();
@@ -309,8 +309,8 @@ fn types_and_reload() {
     assert_eq!(server.stop(), Some(0));
 }
 
-/// ONEUP-S01, ONEUP-S07, ONEUP-M09, C-14: the same URL gives a user its own record and a client everything; mounts that take
-/// tokens alone refuse client headers.
+/// ONEUP-S01, ONEUP-S07, ONEUP-M09, C-14: the same URL exports the own record for a user, and everything for a client;
+/// mounts for tokens only refuse client headers.
 #[test]
 fn one_url_two_populations() {
     let scratch = scratch();
@@ -336,7 +336,7 @@ fn one_url_two_populations() {
 
 /// CLIENT-05: without clients an `Authorization` header is ignored, and files need none (FILE-08).
 #[test]
-fn without_clients_nobody_is_asked() {
+fn without_clients_no_credentials_are_needed() {
     let scratch = scratch();
     let server = serve(scratch.path(), "");
     let http = server.client();
@@ -353,9 +353,9 @@ fn without_clients_nobody_is_asked() {
     }
 }
 
-/// A configuration that cannot be is told before anything is opened, whole, and without what may be secret.
+/// All problems of the clients in a configuration are reported at once, before anything is opened, and without secrets.
 #[test]
-fn wrong_clients_are_told() {
+fn wrong_clients_are_reported() {
     let scratch = scratch();
     let store = testdata("stores/synthea-r4-100");
     let start = |text: &str| {
@@ -373,8 +373,8 @@ fn wrong_clients_are_told() {
     assert!(said.contains("token") && said.contains("line 3") && !said.contains("s3cret"), "{said}");
 }
 
-/// A token and a secret as an earlier version made them, of which configurations hold argon2id hashes.
-fn of_before() -> [Credential; 2] {
+/// A token and a secret made by an earlier version, with argon2id hashes.
+fn earlier_credentials() -> [Credential; 2] {
     let (id, secret) = ("ec00d4c87816402d", "ae905e1fad32385e84e4b07e5815d3ddfdfd5ed1d867d64c73e98ac8f303313d");
     let hash = "$argon2id$v=19$m=19456,t=2,p=1$dp6PKrg/DISNRbv/b5/Wew$Rwpw6vrLcKkChUBZp9t8+ABPGRj9kC5QOVjzhY+Yqr8";
     let token = Credential {
@@ -392,14 +392,14 @@ fn of_before() -> [Credential; 2] {
     [token, by_client]
 }
 
-/// How a flood of wrong tokens was answered, and how long a right one took meanwhile, at most.
+/// Responses to a flood of wrong tokens, and the longest time of a right one meanwhile.
 struct Flood {
     statuses: Vec<u16>,
     right: Duration,
 }
 
-/// Sends wrong tokens on some connections at a time, half of whose clients hang up at once, and a right token again and
-/// again until all have been answered.
+/// Sends wrong tokens on many connections, half of which hang up at once, and repeats a right token until all have been
+/// answered.
 fn flood(server: &Server, right: &Credential, id: &str) -> Flood {
     const THREADS: usize = 48;
     const EACH: usize = 8;
@@ -412,7 +412,7 @@ fn flood(server: &Server, right: &Credential, id: &str) -> Flood {
             scope.spawn(move || {
                 let http = server.client();
                 for n in 0..EACH {
-                    // Ids that are known, and ids that are not.
+                    // Known and unknown ids.
                     let unknown = format!("{thread:08x}{n:08x}");
                     let bogus = format!("Bearer {}.{}", if n % 2 == 0 { id } else { &unknown }, "0".repeat(64));
                     if thread % 2 == 0 {
@@ -441,8 +441,8 @@ fn flood(server: &Server, right: &Credential, id: &str) -> Flood {
     Flood { statuses: statuses.into_inner().unwrap(), right: slowest }
 }
 
-/// AUTH-28, CORE-08: a flood of wrong tokens is refused without a slow hash where the configuration holds none, and a
-/// right token is not held up by it.
+/// AUTH-28, CORE-08: if the configuration has no slow hashes, a flood of wrong tokens is refused without one, and does
+/// not delay a right token.
 #[test]
 fn a_flood_of_wrong_tokens_costs_little() {
     let scratch = scratch();
@@ -460,12 +460,12 @@ fn a_flood_of_wrong_tokens_costs_little() {
     assert!(!server.log().contains("argon2"), "nothing to warn of");
 }
 
-/// AUTH-28, CORE-08: hashes of earlier versions still open. What is wrong is checked against one of them by two threads,
-/// whose memory and queue are bounded; a right token of today's form waits for none of that.
+/// AUTH-28, CORE-08: hashes of earlier versions are still accepted. Wrong tokens are checked against them by two
+/// threads with bounded memory and queue, for which a right token of the current form does not wait.
 #[test]
 fn hashes_of_earlier_versions() {
     let scratch = scratch();
-    let (right, [token, by_client]) = (Credential::token(&[]), of_before());
+    let (right, [token, by_client]) = (Credential::token(&[]), earlier_credentials());
     let clients = client("a", "", &[&right]) + &client("b", &by_client.entry, &[&token]);
     let text = format!("[ig]\nauthorization = ['bearer', 'client-headers']\n{clients}");
     std::fs::write(scratch.path().join("serve.toml"), text).unwrap();
@@ -484,7 +484,7 @@ fn hashes_of_earlier_versions() {
     assert!(flood.statuses.iter().all(|status| matches!(status, 401 | 503)), "{:?}", flood.statuses);
     assert!(flood.statuses.contains(&401), "{:?}", flood.statuses);
     assert!(flood.right < Duration::from_secs(5), "{:?}", flood.right);
-    // At most the second thread's memory, 19 MiB, comes to what there was.
+    // At most the memory of the second thread, 19 MiB, is added.
     let grown = server.memory().saturating_sub(before);
     assert!(grown < 48 << 20, "{grown} bytes more");
     assert_eq!(server.threads("argon2"), 2);
@@ -494,7 +494,8 @@ fn hashes_of_earlier_versions() {
     nothing_secret_in(&log, &[&right, &token, &by_client]);
 }
 
-/// ONEUP-S08: the command prints what the client gets on standard output and what the configuration gets beside it.
+/// ONEUP-S08: the command prints the credential on standard output, and the entry for the configuration on standard
+/// error.
 #[test]
 fn credentials_are_made() {
     let token = run(&["credential", "token", "--lifetime", "30d", "--patient", "p1"]);

@@ -1,13 +1,13 @@
-//! A Group that is imported into the store of a running service: the next kick-off exports its members.
+//! `group import` into the store of a running service: the next kick-off exports the members of the imported Group.
 
 use serde_json::json;
 
-use super::flow::{accepted, ended, files};
+use super::job_lifecycle::{accepted, ended, files};
 use super::server::Server;
 use crate::run::{self, scratch};
 
-/// ONEUP-G07, ONEUP-M11, GROUP-07: imported, exported, changed by another import, exported again: each export holds the
-/// members that the Group had when it was asked for; one that was done before stays as it was.
+/// ONEUP-G07, ONEUP-M11, GROUP-07: exports before and after a second import hold the members of the Group at their
+/// kick-off, and a finished export does not change.
 #[test]
 fn an_imported_group_is_exported_and_its_changes_too() {
     let scratch = scratch();

@@ -1,19 +1,20 @@
-//! Clients that are broken, slow or mean. Each gets the documented answer, and the service lives.
+//! Broken, slow and hostile clients: each gets the documented response, and the service keeps running.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use super::client::Answer;
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use super::server::Server;
 use crate::run::scratch;
 
+/// Asserts that the service still answers.
 fn lives(server: &Server) {
     assert_eq!(server.client().get("/health/live").status, 200, "{}", server.log());
 }
 
-/// Sends bytes as they are, and reads what comes.
+/// Sends bytes verbatim and reads one response; `None` if the connection is closed without one.
 pub(super) fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Answer> {
     let mut stream = server.client().connect();
     stream.write_all(bytes).ok();
@@ -25,16 +26,17 @@ pub(super) fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Ans
     Answer::parse(&read)
 }
 
-/// CORE-06, CORE-07, CORE-08, FILE-20, CLIENT-11
+/// CORE-06, CORE-07, CORE-08, FILE-20, CLIENT-11: oversized and malformed bodies, heads and paths, and connections that
+/// stall, are answered or closed.
 #[test]
-fn mean_requests_are_answered() {
+fn hostile_requests_are_answered() {
     let scratch = scratch();
     let toml = "[limits]\nbody_bytes = 100000\nhead_seconds = 1\nidle_seconds = 1\nbody_seconds = 1\nwrite_seconds = 1\nheaders = 50\n";
     std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
     let client = server.client();
     let json = [("Content-Type", "application/fhir+json")];
-    // Bodies.
+    // Oversized and malformed bodies.
     client.ask("POST", "/fhir/Group", &json, &vec![b' '; 100_001]).outcome(413, "too-long");
     client.ask("POST", "/fhir/Group", &json, b"{\"resourceType\":").outcome(400, "structure");
     client.ask("POST", "/fhir/Group", &json, &vec![b'['; 50_000]).outcome(400, "structure");
@@ -45,7 +47,7 @@ fn mean_requests_are_answered() {
     let answer = raw(&server, &[&huge[..], &vec![b' '; 200_000]].concat(), false);
     assert!(answer.is_none_or(|answer| answer.status == 413), "a 100 MB body");
     lives(&server);
-    // Heads.
+    // Oversized and malformed heads.
     let many: String = (0..60).map(|n| format!("X-{n}: y\r\n")).collect();
     let head = |rest: &str| format!("GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\n{rest}\r\n");
     assert_eq!(raw(&server, head(&many).as_bytes(), false).unwrap().status, 431);
@@ -54,7 +56,7 @@ fn mean_requests_are_answered() {
     assert!(matches!(raw(&server, long.as_bytes(), false).unwrap().status, 414 | 431));
     assert_eq!(raw(&server, b"nonsense\r\n\r\n", false).unwrap().status, 400);
     lives(&server);
-    // Paths.
+    // Paths that try to leave the routes.
     for path in
         ["..%2f..%2fetc%2fpasswd", "..", "%2e%2e", "a%00", "%00", &"a".repeat(65), "a/b", "%ff", "\u{e9}", "*", ""]
     {
@@ -66,7 +68,7 @@ fn mean_requests_are_answered() {
             }
         }
     }
-    // Silence: half a request, half a body, a closed half.
+    // Stalls: half a request, half a body, a half-closed connection.
     let begun = Instant::now();
     assert!(raw(&server, b"GET /fhir/meta", false).is_none_or(|answer| answer.status == 408));
     let half = b"POST /fhir/Group HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
@@ -77,7 +79,8 @@ fn mean_requests_are_answered() {
     lives(&server);
 }
 
-/// DELETE-06, CORE-08: a client that does not read is cut; one that reads slowly is not, and gets its file though it is deleted meanwhile.
+/// DELETE-06, CORE-08: a client that does not read is disconnected; one that reads slowly gets its file, although it is
+/// deleted meanwhile.
 #[test]
 fn slow_clients() {
     let scratch = scratch();
@@ -106,7 +109,7 @@ fn slow_clients() {
     }
     let answer = Answer::parse(&read).unwrap();
     assert!(answer.body == good, "{} of {}", answer.body.len(), good.len());
-    // By now the one that did not read has been cut.
+    // By then the client that does not read is disconnected.
     std::thread::sleep(Duration::from_millis(2500));
     let mut rest = Vec::new();
     stalled.read_to_end(&mut rest).ok();

@@ -1,6 +1,6 @@
-//! Kick-offs that are taken and kick-offs that are refused: a table of requests.
+//! Tables of kick-off requests: refused ones with their errors, and accepted ones with their meaning.
 
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use super::server::Server;
 use crate::run::scratch;
 
@@ -8,26 +8,26 @@ const ACCEPT: (&str, &str) = ("Accept", "application/fhir+json");
 const PREFER: (&str, &str) = ("Prefer", "respond-async");
 const LENIENT: (&str, &str) = ("Prefer", "respond-async, handling=lenient");
 
-/// Target, headers, status, code, words of the diagnostics.
+/// Target, headers, status, issue code, words of the diagnostics.
 type Refused<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, &'a str, &'a [&'a str]);
-/// Target, headers, the plain form of the same, words of the messages.
-type Taken<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str, &'a [&'a str]);
+/// Target, headers, target of the plain request with the same result, words of the messages.
+type Accepted<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str, &'a [&'a str]);
 
 fn active(server: &Server) -> u64 {
     server.client().get("/health/ready").json()["activeJobs"].as_u64().unwrap()
 }
 
-/// Jobs that the records know of.
+/// Number of job records in the data directory.
 fn jobs(directory: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(directory.join("data/jobs")).unwrap().flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".json")).count()
 }
 
-/// KICK-10, KICK-11, KICK-17, KICK-19, HDR-01, HDR-02, HDR-03, HDR-07, PARAM-03, PARAM-04, PARAM-08, FMT-02, FMT-03, SINCE-03,
-/// SINCE-09, TYPE-03, TYPE-04, TYPE-07, KICK-16, CORE-03, CORE-04, CORE-06, CORE-07, CLIENT-11, FILE-13: each is answered with an OperationOutcome
-/// that names what is wrong, and makes no job.
+/// KICK-10, KICK-11, KICK-17, KICK-19, HDR-01, HDR-02, HDR-03, HDR-07, PARAM-03, PARAM-04, PARAM-08, FMT-02, FMT-03,
+/// SINCE-03, SINCE-09, TYPE-03, TYPE-04, TYPE-07, KICK-16, CORE-03, CORE-04, CORE-06, CORE-07, CLIENT-11, FILE-13: each
+/// request gets an OperationOutcome that names the problem, and makes no job.
 #[test]
-fn what_is_refused() {
+fn refused_kick_offs() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &["--config", "/dev/null"]);
     let client = server.client();
@@ -110,10 +110,11 @@ fn what_is_refused() {
     assert_eq!((active(&server), jobs(scratch.path())), (0, 0), "KICK-10");
 }
 
-/// KICK-01, KICK-02, KICK-04, KICK-14, HDR-04, HDR-05, HDR-06, HDR-11, PARAM-01, PARAM-06, PARAM-07, FMT-01, FMT-04, SINCE-01, TYPE-01,
-/// TYPE-02, TYPE-03, CORE-07, CLIENT-05, CLIENT-06, OUTCOME-04: each is accepted, and gives what the plain form gives.
+/// KICK-01, KICK-02, KICK-04, KICK-14, HDR-04, HDR-05, HDR-06, HDR-11, PARAM-01, PARAM-06, PARAM-07, FMT-01, FMT-04,
+/// SINCE-01, TYPE-01, TYPE-02, TYPE-03, CORE-07, CLIENT-05, CLIENT-06, OUTCOME-04: each request is accepted, and
+/// exports what its plain form does.
 #[test]
-fn what_is_accepted() {
+fn accepted_kick_offs() {
     let scratch = scratch();
     std::fs::write(
         scratch.path().join("serve.toml"),
@@ -125,7 +126,7 @@ fn what_is_accepted() {
     let both = vec![ACCEPT, PREFER];
     let lenient = vec![ACCEPT, LENIENT];
     // Requests, the plain form of each, and words of the messages.
-    let cases: Vec<Taken<'_>> = vec![
+    let cases: Vec<Accepted<'_>> = vec![
         ("Group/ten/%24export", both.clone(), "Group/ten/$export", &[]),
         ("Group/ten/$export", vec![("accept", "*/*"), PREFER], "Group/ten/$export", &[]),
         (

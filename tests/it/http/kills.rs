@@ -1,6 +1,5 @@
-//! SIGKILL at random moments across kick-off, running, publishing, deleting and reaping, and a restart each time.
-//!
-//! `OUTPOUR_TEST_KILLS` says how many; what clients were told is checked against what the next service says.
+//! SIGKILL of the service at random moments of kick-off, run, publication, deletion and expiry, each followed by a
+//! restart. Responses after the restart are checked against those before. `OUTPOUR_TEST_KILLS` kills.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,34 +8,34 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::flow::bundled;
+use super::job_lifecycle::bundled;
 use super::server::Server;
 use crate::random::Random;
 use crate::run::scratch;
 
-/// How long files are kept, and how long a job is remembered after.
+/// How long files of an ended job are kept, and how long the job is remembered after that.
 const KEEP: Duration = Duration::from_secs(3);
 const REMEMBERED: Duration = Duration::from_secs(1);
-/// What a second of the server's clock and a poll may be off.
+/// Tolerance for the whole seconds of the service's clock and the duration of a poll.
 const SLACK: Duration = Duration::from_millis(1500);
 
-/// What a client was told of a job.
-struct Told {
+/// Responses about a job so far.
+struct KnownJob {
     /// When the kick-off was sent.
-    asked: Instant,
-    /// When a deletion was sent, whether or not it was answered.
+    kicked_off: Instant,
+    /// Whether a deletion was sent, answered or not.
     deletion: bool,
-    /// When the deletion was answered.
+    /// Whether a deletion was answered.
     deleted: bool,
-    /// What its manifest said when it was first seen.
+    /// The manifest as first seen.
     complete: Option<Seen>,
-    /// It may have met a disk without room.
+    /// Whether the service had a limit on file sizes during the job.
     may_fail: bool,
-    /// Its T, from a state that told that it has failed.
+    /// The transactionTime in the status of the failed job.
     t: Option<String>,
 }
 
-/// Transaction time, and files with a hash each.
+/// Content of a manifest: transactionTime, and path and hash of each file.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     t: String,
@@ -44,21 +43,21 @@ struct Seen {
 }
 
 const MTE: &str = "/v1/default/bulk-export/bulk-data/r4";
-/// Most bytes of a file while there is no room: enough for records, and for some shards.
+/// Limit on the size of files in some rounds: enough for records, and for some shards.
 const CRAMPED_BYTES: u64 = 120_000;
 
 #[derive(Default)]
 struct World {
-    /// Whether the service can write no large files for now.
+    /// Whether the service has a limit on file sizes in this round.
     cramped: AtomicBool,
-    /// Failed jobs that were put again, and how many of them were seen complete.
+    /// Retried jobs by status path, and whether they were seen complete.
     retried: Mutex<HashMap<String, bool>>,
-    jobs: Mutex<HashMap<String, Told>>,
+    jobs: Mutex<HashMap<String, KnownJob>>,
     groups: Mutex<Vec<String>>,
 }
 
 impl World {
-    /// One step of a client; the service may be killed under it.
+    /// One random request of a client, during which the service may be killed.
     fn step(&self, client: &Client, random: &mut Random) {
         let known: Vec<String> = self.jobs.lock().unwrap().keys().cloned().collect();
         match random.below(10) {
@@ -87,9 +86,15 @@ impl World {
             202 => {
                 let status = client.path_of(answer.header("content-location").unwrap()).to_string();
                 let may_fail = self.cramped.load(Relaxed);
-                let reported =
-                    Told { asked: requested, deletion: false, deleted: false, complete: None, may_fail, t: None };
-                self.jobs.lock().unwrap().insert(status, reported);
+                let job = KnownJob {
+                    kicked_off: requested,
+                    deletion: false,
+                    deleted: false,
+                    complete: None,
+                    may_fail,
+                    t: None,
+                };
+                self.jobs.lock().unwrap().insert(status, job);
             }
             429 | 503 => {}
             other => panic!("{target}: {other} {}", answer.text()),
@@ -106,7 +111,7 @@ impl World {
         self.groups.lock().unwrap().push(answer.json()["id"].as_str().unwrap().to_string());
     }
 
-    /// Ends a job where that can be done, or tries it again where that can be.
+    /// Deletes a job, or retries it on the mount that has retries; nothing on the mount that has neither.
     fn end(&self, client: &Client, status: &str) {
         match () {
             () if status.starts_with(MTE) => self.put(client, status),
@@ -115,38 +120,39 @@ impl World {
         }
     }
 
-    /// Whether or not it is answered, T and finished files stay as they were.
+    /// Retries a job by PUT. Its transactionTime and finished files must not change, whether or not the request is
+    /// answered.
     fn put(&self, client: &Client, status: &str) {
         let Some(answer) = client.try_ask("PUT", status, &[], b"") else { return };
         match answer.status {
             202 => drop(self.retried.lock().unwrap().entry(status.to_string()).or_default()),
-            // It has not failed, or is over by now.
+            // The job has not failed, has expired, or the service is busy.
             404 | 409 | 429 | 503 => {}
             other => panic!("{status}: {other} {}", answer.text()),
         }
     }
 
     fn delete(&self, client: &Client, status: &str) {
-        if let Some(report) = self.jobs.lock().unwrap().get_mut(status) {
-            report.deletion = true;
+        if let Some(job) = self.jobs.lock().unwrap().get_mut(status) {
+            job.deletion = true;
         }
         let Some(answer) = client.try_ask("DELETE", status, &[], b"") else { return };
         assert!(matches!(answer.status, 202 | 404), "{}", answer.text());
-        if let (202, Some(reported)) = (answer.status, self.jobs.lock().unwrap().get_mut(status)) {
-            reported.deleted = true;
+        if let (202, Some(job)) = (answer.status, self.jobs.lock().unwrap().get_mut(status)) {
+            job.deleted = true;
         }
     }
 
-    /// Asks for a job, checks what is said, fetches every file that is listed. With `alone`, nobody else asks.
+    /// Polls a job, checks the response, and fetches every listed file. With `alone`, no other thread sends requests.
     fn poll(&self, client: &Client, status: &str, alone: bool) {
         let sent = Instant::now();
         let Some(answer) = client.try_ask("GET", status, &[], b"") else { return };
         let (requested, deletion, deleted, seen) = {
             let jobs = self.jobs.lock().unwrap();
-            let Some(report) = jobs.get(status) else { return };
-            (report.asked, report.deletion, report.deleted, report.complete.clone())
+            let Some(job) = jobs.get(status) else { return };
+            (job.kicked_off, job.deletion, job.deleted, job.complete.clone())
         };
-        // By when it may be over: its end is not before the kick-off.
+        // The job may have expired: its retention begins at its end, which is not before the kick-off.
         let may_be_over = sent.duration_since(requested) + SLACK >= KEEP;
         match answer.status {
             202 => assert!(!(alone && deleted) && seen.is_none(), "{status} was complete, and runs"),
@@ -161,11 +167,11 @@ impl World {
             429 => {}
             500 => {
                 let mut jobs = self.jobs.lock().unwrap();
-                let Some(reported) = jobs.get_mut(status) else { return };
-                assert!(reported.may_fail && reported.complete.is_none(), "{status}: {}", answer.text());
+                let Some(job) = jobs.get_mut(status) else { return };
+                assert!(job.may_fail && job.complete.is_none(), "{status}: {}", answer.text());
                 if status.starts_with(MTE) {
                     let t = answer.json()["transactionTime"].as_str().unwrap().to_string();
-                    assert_eq!(*reported.t.get_or_insert(t.clone()), t, "{status}");
+                    assert_eq!(*job.t.get_or_insert(t.clone()), t, "{status}");
                 }
             }
             other => panic!("{status}: {other} {}", answer.text()),
@@ -182,12 +188,12 @@ impl World {
                     assert_eq!(file.body.iter().filter(|byte| **byte == b'\n').count() as u64, count);
                     found.push((path, xxhash_rust::xxh3::xxh3_64(&file.body)));
                 }
-                // Cut off by the kill.
+                // The response was cut off by the kill.
                 200 => return,
                 404 | 410 => {
                     let jobs = self.jobs.lock().unwrap();
-                    let report = &jobs[status];
-                    let over = report.deletion || report.asked.elapsed() + SLACK >= KEEP;
+                    let job = &jobs[status];
+                    let over = job.deletion || job.kicked_off.elapsed() + SLACK >= KEEP;
                     assert!(over, "{status} lists {path}, which cannot be fetched: {}", file.text());
                     return;
                 }
@@ -198,15 +204,15 @@ impl World {
         if let Some(seen) = &seen {
             assert_eq!(*seen, found, "{status} has changed");
         }
-        if let Some(reported) = self.jobs.lock().unwrap().get_mut(status) {
-            assert!(reported.t.as_ref().is_none_or(|t| *t == found.t), "{status} was tried again with another T");
-            reported.complete.get_or_insert(found);
+        if let Some(job) = self.jobs.lock().unwrap().get_mut(status) {
+            assert!(job.t.as_ref().is_none_or(|t| *t == found.t), "{status} was tried again with another T");
+            job.complete.get_or_insert(found);
         }
         self.retried.lock().unwrap().entry(status.to_string()).and_modify(|seen| *seen = true);
     }
 }
 
-/// Paths and counts of every file of a manifest, which a service on another port may have written.
+/// Path and count of every file of a manifest, whose URLs may have the port of an earlier service.
 fn listed(client: &Client, manifest: &serde_json::Value) -> Vec<(String, u64)> {
     ["output", "deleted", "error"]
         .iter()
@@ -215,7 +221,7 @@ fn listed(client: &Client, manifest: &serde_json::Value) -> Vec<(String, u64)> {
         .collect()
 }
 
-fn left(directory: &Path) -> Vec<String> {
+fn remains(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["files", "jobs"] {
         for entry in std::fs::read_dir(directory.join(folder)).into_iter().flatten().flatten() {
@@ -226,10 +232,10 @@ fn left(directory: &Path) -> Vec<String> {
     found
 }
 
-/// ONEUP-M05, DIALECT-01, KICK-13, STATUS-12, STATUS-18, FILE-16, EXPIRE-03: no accepted job is lost, no finished file changes, no file is
-/// listed that cannot be fetched, no orphan stays; on every mount, and when failed jobs are tried again.
+/// ONEUP-M05, DIALECT-01, KICK-13, STATUS-12, STATUS-18, FILE-16, EXPIRE-03: over kills no accepted job is lost, no
+/// finished file changes, every listed file can be fetched, and no orphan stays; on every mount, also for retried jobs.
 #[test]
-fn a_killed_service_keeps_its_word() {
+fn a_killed_service_loses_no_job() {
     let kills: usize = std::env::var("OUTPOUR_TEST_KILLS").map_or(200, |kills| kills.parse().unwrap());
     let mut random = Random::new(Random::seed("service kills"), 0);
     let scratch = scratch();
@@ -252,16 +258,16 @@ fn a_killed_service_keeps_its_word() {
         let cramped = round > 5 && random.one_in(3);
         world.cramped.store(cramped, Relaxed);
         let server: Server = if cramped { start_cramped() } else { start() };
-        world.jobs.lock().unwrap().values_mut().for_each(|told_text| told_text.may_fail |= cramped);
+        world.jobs.lock().unwrap().values_mut().for_each(|job| job.may_fail |= cramped);
         let client = server.client();
-        // What was told before holds now.
+        // The restarted service confirms the earlier responses.
         let known: Vec<String> = world.jobs.lock().unwrap().keys().cloned().collect();
         known.iter().for_each(|status| world.poll(&client, status, true));
         let most = if random.one_in(4) { 600_000 } else { 80_000 };
         let wait = Duration::from_micros(random.below(most) as u64);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let askers: Vec<_> = (0..2)
+            let clients: Vec<_> = (0..2)
                 .map(|_| {
                     let mut random = Random::new(random.next(), 1);
                     let (world, stop) = (&world, &stop);
@@ -275,24 +281,24 @@ fn a_killed_service_keeps_its_word() {
             std::thread::sleep(wait);
             server.kill();
             stop.store(true, Relaxed);
-            askers.into_iter().for_each(|asker| asker.join().unwrap());
+            clients.into_iter().for_each(|client| client.join().unwrap());
         });
         let mut jobs = world.jobs.lock().unwrap();
         met[0] = met[0].max(jobs.len());
-        met[1] += jobs.values().filter(|report| report.complete.is_some()).count();
-        // What is long forgotten need not be asked for again.
-        jobs.retain(|_, reported| reported.asked.elapsed() < KEEP + REMEMBERED + 2 * SLACK);
+        met[1] += jobs.values().filter(|job| job.complete.is_some()).count();
+        // Jobs that are forgotten for certain are not polled any more.
+        jobs.retain(|_, job| job.kicked_off.elapsed() < KEEP + REMEMBERED + 2 * SLACK);
     }
     let retried = world.retried.lock().unwrap().clone();
     let again = retried.values().filter(|seen| **seen).count();
     assert!(kills < 100 || again > 0, "jobs are tried again, and done: {} {again}", retried.len());
     assert!(met[0] > 5 && met[1] > kills / 4, "the test meets what it is about: {met:?}");
-    // Every job ends, expires and is forgotten; then nothing is left.
+    // Every job ends, expires and is forgotten; then no file is left.
     let server = start();
     let data = scratch.path().join("data");
     let begun = Instant::now();
-    while !left(&data).is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "left: {:?}\n{}", left(&data), server.log());
+    while !remains(&data).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "left: {:?}\n{}", remains(&data), server.log());
         std::thread::sleep(Duration::from_millis(50));
     }
     let groups = world.groups.lock().unwrap();

@@ -1,17 +1,17 @@
-//! The service, asked by HTTP: a real process on a free port.
+//! Tests of the service over HTTP: each starts `outpour serve` as a process on a free port.
 
 mod client;
 mod credentials;
-mod flow;
+mod full_disk;
 mod group_import;
 mod hostile;
+mod job_lifecycle;
 mod kick_off;
 mod kills;
 mod pages;
 mod records;
-mod room;
-mod rows;
-mod same;
+mod same_as_command_line;
 pub(crate) mod server;
+mod spec_rows;
 mod tls;
 mod vendors;

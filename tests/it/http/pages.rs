@@ -1,17 +1,17 @@
-//! Web pages that reach a service without authorization through a browser of this machine: by a name that was made to
-//! point here, by what they make the browser ask, and by bodies without a type.
+//! Attacks by web pages, through a browser on this machine, on a service without authorization: foreign host names that
+//! resolve to this machine, cross-site requests, and bodies without a type.
 
 use std::io::Write;
 use std::path::Path;
 
 use super::client::{Answer, Client};
 use super::credentials::{Credential, client};
-use super::flow::{accepted, bundled, ended};
 use super::hostile::raw;
+use super::job_lifecycle::{accepted, bundled, ended};
 use super::server::Server;
 use crate::run::scratch;
 
-/// A path of each mount, those of none, and what is nowhere.
+/// A path of each mount, paths of no mount, and an unknown path.
 const PLACES: [&str; 10] = [
     "/health/live",
     "/health/ready",
@@ -25,7 +25,7 @@ const PLACES: [&str; 10] = [
     "/nowhere",
 ];
 
-/// Asks for a target, with these lines for a head.
+/// Sends a request line and header lines verbatim, and reads the response.
 fn ask(server: &Server, line: &str, head: &[&str]) -> Answer {
     let head: String = head.iter().map(|line| format!("{line}\r\n")).collect();
     raw(server, format!("{line} HTTP/1.1\r\n{head}Connection: close\r\n\r\n").as_bytes(), false).expect("an answer")
@@ -36,13 +36,13 @@ fn jobs(directory: &Path) -> usize {
     jobs.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json")).count()
 }
 
-/// A Group, as a page would send it to make one.
+/// A Group, as a page would send it.
 const GROUP: &str =
     r#"{"resourceType":"Group","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/x"}}]}"#;
 
-/// CORE-01: a page whose name points to this machine is answered 421, wherever it asks, and starts nothing.
+/// CORE-01: a request with a foreign host name is answered 421 on every path, and starts nothing.
 #[test]
-fn names_that_point_here() {
+fn foreign_host_names_are_refused() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &[]);
     let kick_off = ["Accept: application/fhir+json", "Prefer: respond-async"];
@@ -81,9 +81,10 @@ fn names_that_point_here() {
     assert!(log.contains("outpour::audit") && log.contains("http.host") && !log.contains("evil"), "{log}");
 }
 
-/// CORE-01: what a page of another site makes a browser ask is refused, and starts nothing: images, forms, scripts.
+/// CORE-01: requests that a page of another site makes a browser send (images, forms, scripts) are refused, and start
+/// nothing.
 #[test]
-fn what_pages_make_browsers_ask() {
+fn cross_site_requests_are_refused() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &[]);
     let foreign = [
@@ -119,7 +120,8 @@ fn what_pages_make_browsers_ask() {
     assert_eq!(jobs(scratch.path()), 1);
 }
 
-/// CORE-06: a body that does not say what it is, as browsers send them to other sites unasked; none is no body.
+/// CORE-06: a body without a Content-Type, which browsers can send to other sites, is refused; a request without a body
+/// is not.
 #[test]
 fn bodies_without_a_type() {
     let scratch = scratch();
@@ -135,7 +137,7 @@ fn bodies_without_a_type() {
             GROUP.len()
         );
         raw(&server, chunked.as_bytes(), false).unwrap().outcome(415, "not-supported");
-        // Without bytes there is nothing that it could be: what the route says is said.
+        // Without bytes there is no body: the route answers.
         for framing in ["Content-Length: 0\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "\r\n"] {
             let empty = format!("{method} {place} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{framing}");
             let answer = raw(&server, empty.as_bytes(), false).unwrap();
@@ -150,7 +152,7 @@ fn bodies_without_a_type() {
         GROUP.len()
     );
     raw(&server, expects.as_bytes(), false).unwrap().outcome(415, "not-supported");
-    // Half of a chunk that never comes whole ends with the connection.
+    // An incomplete chunk ends with the connection.
     let mut half = http.connect();
     half.write_all(b"POST /fhir/Group HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     drop(half);
@@ -159,8 +161,8 @@ fn bodies_without_a_type() {
     assert_eq!(http.ask("POST", "/fhir/Group", &json, GROUP.as_bytes()).status, 201);
 }
 
-/// CORE-05: the public URL's host and those of the configuration are answered like this machine's; a job goes its whole
-/// way under them. Where it is asked who sends a request, any host is.
+/// CORE-05: the host of the public URL and those of the configuration are accepted like this machine's, for all
+/// requests of a job. With authorization any host is accepted.
 #[test]
 fn hosts_of_the_configuration() {
     let directory = scratch();
@@ -197,9 +199,9 @@ fn hosts_of_the_configuration() {
     assert_eq!(made.status, 201, "a body without a type: no page has the token");
 }
 
-/// A host that is none is told before anything is opened.
+/// An invalid host in the configuration is reported before anything is opened.
 #[test]
-fn wrong_hosts_are_told() {
+fn wrong_hosts_are_reported() {
     let directory = scratch();
     std::fs::create_dir(directory.path().join("store")).unwrap();
     std::fs::write(directory.path().join("serve.toml"), "hosts = ['https://bulk.example.org/', '*']").unwrap();
@@ -211,9 +213,9 @@ fn wrong_hosts_are_told() {
     );
 }
 
-/// README and vendors' clients go on as before: whoever names 127.0.0.1 and a port is let in.
+/// Requests of programs on this machine, to 127.0.0.1 and a port as in README, are accepted.
 #[test]
-fn programs_are_let_in() {
+fn requests_of_local_programs_are_accepted() {
     let directory = scratch();
     let server = bundled(directory.path(), &[]);
     let http: Client = server.client();

@@ -1,21 +1,21 @@
-//! Records and files that somebody else has put into the data directory: the service starts, names what it cannot read, serves
-//! nothing that is not a job's, and removes nothing that is not its own.
+//! Foreign records and files in the data directory: the service starts, names the records that it cannot read, serves
+//! only files of its jobs, and removes only its own files.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::client::Answer;
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use crate::run::scratch;
 
-/// The only job's id.
+/// Id of the only job in the data directory.
 fn only_job(data: &Path) -> String {
     let names = std::fs::read_dir(data.join("jobs")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut ids = names.filter_map(|name| name.to_str().unwrap().strip_suffix(".json").map(str::to_string));
     ids.next().expect("a job")
 }
 
-/// An answer, whatever port the service listens on.
+/// A response as text, without the port of the service.
 fn without_port(answer: &Answer) -> String {
     let mut parts = Vec::new();
     for part in answer.text().split("127.0.0.1:") {
@@ -24,9 +24,9 @@ fn without_port(answer: &Answer) -> String {
     parts.concat()
 }
 
-/// FILE-20, STATUS-15, EXPIRE-03: what a stranger's record names is neither served nor removed.
+/// FILE-20, STATUS-15, EXPIRE-03: files named by a foreign record are neither served nor removed.
 #[test]
-fn a_strangers_record_is_not_believed() {
+fn foreign_records_are_not_trusted() {
     let scratch = scratch();
     let data = scratch.path().join("data");
     std::fs::write(scratch.path().join("serve.toml"), "[limits]\npolls_burst = 1000\n").unwrap();
@@ -44,7 +44,7 @@ fn a_strangers_record_is_not_believed() {
     let (good, listed) = good;
     let place = data.join("jobs").join(format!("{id}.json"));
     let text = std::fs::read_to_string(&place).unwrap();
-    // As an earlier version would have written it, or somebody who can compute a checksum.
+    // Without a checksum, as written by an earlier version; equal to a record with a forged checksum.
     let unsealed = text.rsplit_once(r#","sum""#).map_or(text.clone(), |(record, _)| format!("{record}}}"));
     let file = |name: &str| unsealed.replace("Patient.00001.ndjson", name);
     let other = "f".repeat(32);
@@ -57,9 +57,9 @@ fn a_strangers_record_is_not_believed() {
         (format!("{id}.json"), unsealed.replace(r#""transactionTime":"2"#, r#""transactionTime":"x"#)),
         (format!("{id}.json"), unsealed.replace(r#""state":"complete""#, r#""state":"running""#)),
         (format!("{id}.json"), "\0".repeat(100)),
-        // Twice the same file id: one of the two records cannot be right.
+        // Two records with the same file id: one of them is wrong.
         (format!("{other}.json"), unsealed.replace(&id, &other)),
-        // Its time is over: what it names would be removed.
+        // Due for removal.
         ("...json".to_string(), unsealed.replace(&id, "..").replace(r#""expires":"2"#, r#""expires":"1"#)),
     ];
     for (name, content) in cases {
@@ -84,7 +84,7 @@ fn a_strangers_record_is_not_believed() {
         std::fs::remove_file(&changed).unwrap();
         std::fs::write(&place, &text).unwrap();
     }
-    // What may be, however odd, is answered.
+    // A record that is valid but odd is answered.
     for (from, to) in [
         (r#""transactionTime":"2"#, r#""transactionTime":"0"#),
         (r#""ended":"2"#, r#""ended":"0"#),
@@ -105,14 +105,14 @@ fn a_strangers_record_is_not_believed() {
         assert!(!server.log().contains("panicked"), "{to}: {}", server.log());
     }
     std::fs::write(&place, &text).unwrap();
-    // The record put back, the job is there again.
+    // With the original record restored, the job is served again.
     let server = start();
     assert_eq!(without_port(&ended(&server.client(), &status)), good);
     assert_eq!(std::fs::read_to_string(scratch.path().join("secret")).unwrap(), "secret\n");
 }
 
-/// FILE-11: where a link, a pipe or a directory stands for a file, its directory or the job's, it is 500 at once and the bytes that
-/// it leads to are not sent; the operator's own link to the data directory is followed.
+/// FILE-11: a link, pipe or directory in place of a file, its directory or the job's directory is answered 500 at once,
+/// and the target of the link is not sent; a link to the data directory itself is followed.
 #[test]
 fn links_in_the_data_directory_are_not_followed() {
     let scratch = scratch();

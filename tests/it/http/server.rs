@@ -1,4 +1,4 @@
-//! `outpour serve` as a process: started on a free port, stopped or killed.
+//! Starts, stops and kills `outpour serve` as a process on a free port.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::client::{Answer, Client};
 
-/// A running service; it is killed when this is dropped.
+/// A running service, killed when dropped.
 pub(crate) struct Server {
     pub address: SocketAddr,
     child: Child,
@@ -17,25 +17,25 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a service in a directory, with these words behind `serve`.
+    /// Starts a service in a directory, with these arguments after `serve`.
     pub(crate) fn start(directory: &Path, words: &[&str]) -> Server {
         Server::try_start(directory, words).unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
     }
 
-    /// As [`Server::start`]; `Err` with what it said when it did not.
+    /// As [`Server::start`]; `Err` with its standard error if it does not start.
     pub(crate) fn try_start(directory: &Path, words: &[&str]) -> Result<Server, String> {
         Server::spawn(directory, words, &mut |_| {})
     }
 
-    /// A service that can write no file beyond so many bytes until [`Server::lift`] is called.
+    /// As [`Server::start`]; the service cannot write beyond so many bytes of a file until [`Server::lift`] is called.
     pub(crate) fn start_cramped(directory: &Path, words: &[&str], most: u64) -> Server {
         Server::spawn(directory, words, &mut |command| crate::disk::limit_files_softly(command, most)).unwrap()
     }
 
-    /// See [`Server::start_cramped`].
+    /// Lifts the limit of [`Server::start_cramped`].
     pub(crate) fn lift(&self) {
         let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-        // SAFETY: plain system call on a process of ours, with a limit that lives through it.
+        // SAFETY: a system call on our child process, with a limit that lives through it.
         let done =
             unsafe { libc::prlimit(self.child.id() as libc::pid_t, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
         assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
@@ -79,30 +79,30 @@ impl Server {
         Ok(Server { address, child, log, client: Client::new(address, directory) })
     }
 
-    /// A client of it.
+    /// A client of this service.
     pub(crate) fn client(&self) -> Client {
         self.client
     }
 
-    /// What it has said so far.
+    /// Standard error of the service so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// A GET below `/fhir`, with the headers of a kick-off.
+    /// Sends a GET below `/fhir` with the headers of a kick-off.
     pub(crate) fn fhir(&self, path: &str) -> Answer {
         let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
         self.client().ask("GET", &format!("/fhir/{path}"), &headers, b"")
     }
 
-    /// Bytes of memory in use that are no file's.
+    /// Bytes of anonymous memory in use.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
     }
 
-    /// How many of its threads have a name.
+    /// Number of its threads with this name.
     pub(crate) fn threads(&self, name: &str) -> usize {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
         let named =
@@ -110,21 +110,21 @@ impl Server {
         tasks.filter(|task| named(task.path())).count()
     }
 
-    /// SIGHUP.
+    /// Sends SIGHUP, which reloads the configuration and certificates.
     pub(crate) fn hang_up(&self) {
-        // SAFETY: plain system call; the process is ours and not yet waited for.
+        // SAFETY: a system call; the process is our child and has not been waited for.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and waits for the end; its exit code.
+    /// Sends SIGTERM and waits for the end; the exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
-        // SAFETY: plain system call; the process is ours and not yet waited for.
+        // SAFETY: a system call; the process is our child and has not been waited for.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
         self.child.wait().unwrap().code()
     }

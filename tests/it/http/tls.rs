@@ -1,4 +1,4 @@
-//! The service under TLS and behind proxies: with a client of rustls, and with `curl` where there is one.
+//! The service under TLS and behind proxies, with a client by rustls, and with `curl` where it is installed.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,12 +14,12 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 use super::client::Answer;
-use super::flow::bundled;
+use super::job_lifecycle::bundled;
 use super::server::Server;
 use crate::run::{scratch, testdata};
 
-/// Puts a new certificate for this machine, and its key, into a directory.
-fn certify(directory: &Path) {
+/// Writes a new certificate for this machine and its key into a directory.
+fn write_certificate(directory: &Path) {
     let made = rcgen::generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
     std::fs::write(directory.join("new.pem"), made.cert.pem()).unwrap();
     std::fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
@@ -28,14 +28,14 @@ fn certify(directory: &Path) {
 
 const CONFIG: &str = "[tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n[limits]\npolls_burst = 1000\n";
 
-/// A service under TLS over the bundled store.
-fn secret(directory: &Path, more: &str) -> Server {
-    certify(directory);
+/// Starts a service under TLS over the bundled store.
+fn start_tls(directory: &Path, more: &str) -> Server {
+    write_certificate(directory);
     std::fs::write(directory.join("serve.toml"), format!("{more}{CONFIG}")).unwrap();
     bundled(directory, &["--config", "serve.toml"])
 }
 
-/// A connection that trusts what is in `cert.pem` now, as far as the handshake.
+/// Opens a connection that trusts the current certificate in `cert.pem`; an error if the handshake fails.
 fn connect(directory: &Path, address: SocketAddr) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(directory.join("cert.pem")).unwrap()).unwrap();
@@ -51,7 +51,7 @@ fn connect(directory: &Path, address: SocketAddr) -> std::io::Result<StreamOwned
     Ok(StreamOwned::new(session, socket))
 }
 
-/// Asks over HTTP/1.1 under TLS.
+/// Sends a GET over HTTP/1.1 under TLS.
 fn ask(directory: &Path, server: &Server, path: &str) -> Answer {
     answer(&mut connect(directory, server.address).unwrap(), path)
 }
@@ -64,7 +64,7 @@ fn answer(stream: &mut (impl Read + Write), path: &str) -> Answer {
     Answer::parse(&bytes).expect("an answer")
 }
 
-/// Asks with `curl`; none where there is no curl.
+/// Sends a request with `curl`; `None` if it is not installed.
 fn curl(directory: &Path, words: &[&str], url: &str) -> Option<Answer> {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--include", "--noproxy", "*", "--cacert", "cert.pem"]);
@@ -78,8 +78,8 @@ fn curl(directory: &Path, words: &[&str], url: &str) -> Option<Answer> {
     Some(Answer::parse(&done.stdout).expect("an answer"))
 }
 
-/// The way of a job, asked with `get`, which takes absolute URLs: the bytes of its files by type.
-fn flow(base: &str, get: impl Fn(&str) -> Option<Answer>) -> Option<Vec<(String, Vec<u8>)>> {
+/// Runs a job from kick-off to its files with `get`, which takes absolute URLs; type and bytes of each file.
+fn export_with(base: &str, get: impl Fn(&str) -> Option<Answer>) -> Option<Vec<(String, Vec<u8>)>> {
     let kicked = get(&format!("{base}/fhir/Group/ten/$export?_type=Patient,Observation"))?;
     assert_eq!(kicked.status, 202, "{}", kicked.text());
     let status = kicked.header("content-location").unwrap();
@@ -108,14 +108,14 @@ fn flow(base: &str, get: impl Fn(&str) -> Option<Answer>) -> Option<Vec<(String,
     )
 }
 
-/// CORE-01, CORE-05, CORE-09: the whole way of a job over TLS, by HTTP/1.1 and HTTP/2, gives the bytes that it gives
-/// without TLS; advertised URLs are https.
+/// CORE-01, CORE-05, CORE-09: a job over TLS, by HTTP/1.1 and HTTP/2, has the same files as without TLS; advertised
+/// URLs are https.
 #[test]
 fn a_job_over_tls_gives_the_same_bytes() {
     let (scratch, plain) = (scratch(), scratch());
-    let server = secret(scratch.path(), "");
+    let server = start_tls(scratch.path(), "");
     let base = format!("https://{}", server.address);
-    let one = flow(&base, |url| Some(ask(scratch.path(), &server, url.strip_prefix(&base).unwrap()))).unwrap();
+    let one = export_with(&base, |url| Some(ask(scratch.path(), &server, url.strip_prefix(&base).unwrap()))).unwrap();
     assert_eq!(one.iter().map(|(of, _)| of.as_str()).collect::<Vec<_>>(), ["Observation", "Patient"]);
 
     std::fs::write(plain.path().join("serve.toml"), "[limits]\npolls_burst = 1000\n").unwrap();
@@ -124,12 +124,12 @@ fn a_job_over_tls_gives_the_same_bytes() {
     let base_without = format!("http://{}", without.address);
     let headers = [("Accept", "*/*, application/fhir+json"), ("Prefer", "respond-async")];
     let get = |url: &str| client.try_ask("GET", url.strip_prefix(&base_without).unwrap(), &headers, b"");
-    assert!(flow(&base_without, get).unwrap() == one);
+    assert!(export_with(&base_without, get).unwrap() == one);
 
     let headers = ["--header", "Accept: application/fhir+json, */*", "--header", "Prefer: respond-async"];
     for version in ["--http2", "--http1.1"] {
         let get = |url: &str| curl(scratch.path(), &[&headers[..], &[version, "--globoff"]].concat(), url);
-        if let Some(two) = flow(&base, get) {
+        if let Some(two) = export_with(&base, get) {
             assert!(two == one, "{version}");
             let words = ["--write-out", "%{http_version}", "--output", "/dev/null", version];
             let url = format!("{base}/health/live");
@@ -142,11 +142,11 @@ fn a_job_over_tls_gives_the_same_bytes() {
     assert_eq!(server.stop(), Some(0));
 }
 
-/// CORE-01, CORE-09: without authorization, the host that a request is for is looked at by HTTP/2 as by HTTP/1.1.
+/// CORE-01, CORE-09: without authorization, the host of a request is checked for HTTP/2 as for HTTP/1.1.
 #[test]
 fn hosts_over_tls() {
     let scratch = scratch();
-    let server = secret(scratch.path(), "hosts = ['bulk.example.org']\n");
+    let server = start_tls(scratch.path(), "hosts = ['bulk.example.org']\n");
     let url = format!("https://{}/fhir/metadata", server.address);
     for version in ["--http2", "--http1.1"] {
         let ask = |host: &str| curl(scratch.path(), &[version, "--header", &format!("Host: {host}")], &url);
@@ -158,12 +158,13 @@ fn hosts_over_tls() {
     }
 }
 
-/// A certificate is replaced while the service runs, noticed by itself and at SIGHUP; what cannot be used is told once.
+/// A certificate replaced while the service runs is used, at once after SIGHUP and after a while without; an unusable
+/// one is reported once.
 #[test]
 fn certificates_are_replaced() {
     let scratch = scratch();
     let directory = scratch.path();
-    let server = secret(directory, "");
+    let server = start_tls(directory, "");
     let mut old = connect(directory, server.address).unwrap();
     let wait_for = |what: &dyn Fn() -> bool| {
         for _ in 0..600 {
@@ -174,7 +175,7 @@ fn certificates_are_replaced() {
         }
         panic!("it did not come to pass:\n{}", server.log());
     };
-    certify(directory);
+    write_certificate(directory);
     wait_for(&|| connect(directory, server.address).is_ok());
     assert_eq!(answer(&mut old, "/health/live").status, 200, "a connection keeps its certificate");
 
@@ -187,13 +188,13 @@ fn certificates_are_replaced() {
     assert_eq!(ask(directory, &server, "/health/live").status, 200);
     server.hang_up();
     wait_for(&|| reported() == 2);
-    certify(directory);
+    write_certificate(directory);
     server.hang_up();
     wait_for(&|| connect(directory, server.address).is_ok());
     assert!(!server.log().contains("PRIVATE KEY"));
 }
 
-/// Files that are not there, or do not belong together, stop the start with their names.
+/// The service does not start with missing files, or a key that does not match the certificate, and names the file.
 #[test]
 fn unusable_certificates_stop_the_start() {
     let (scratch, elsewhere) = (scratch(), scratch());
@@ -205,15 +206,15 @@ fn unusable_certificates_stop_the_start() {
     };
     let log = start(scratch.path());
     assert!(log.contains("tls.certificate cert.pem") && log.contains("No such file"), "{log}");
-    certify(scratch.path());
-    certify(elsewhere.path());
+    write_certificate(scratch.path());
+    write_certificate(elsewhere.path());
     std::fs::copy(elsewhere.path().join("key.pem"), scratch.path().join("key.pem")).unwrap();
     let log = start(scratch.path());
     assert!(log.contains("tls.key key.pem") && log.contains("not the key of the certificate in cert.pem"), "{log}");
 }
 
-/// CORE-01, CORE-05: behind a trusted proxy, its word is taken for the client's address and for whether it was asked by
-/// https, and for nothing else; of others it is not taken at all.
+/// CORE-01, CORE-05: a trusted proxy determines the address of the client and whether the request came by https, and
+/// nothing else; headers of other senders are ignored.
 #[test]
 fn proxies() {
     for trusted in [true, false] {
@@ -235,7 +236,7 @@ fn proxies() {
         let kicked = client.ask("GET", "/fhir/Group/ten/$export", &forwarded("https"), b"");
         assert_eq!(kicked.status, 202, "{}", kicked.text());
         let status = client.path(kicked.header("content-location").unwrap());
-        let done = super::flow::ended(&client, status);
+        let done = super::job_lifecycle::ended(&client, status);
         assert!(!done.text().contains("evil") && done.text().contains(&format!("http://{}/", server.address)));
         let refused = client.ask("GET", "/fhir/metadata", &forwarded("http"), b"");
         match trusted {

@@ -1,4 +1,5 @@
-//! Who is asked for: a Group's members (nested, by identifier, active or merely listed), a list of patients, everybody.
+//! The cohort of a request: the members of a Group (nested, by identifier, active or merely listed), a list of
+//! patients, all patients, or the whole store.
 
 use super::instant::{self, Instant};
 use super::store::Store;
@@ -8,9 +9,9 @@ use std::collections::BTreeSet;
 
 /// The patients of an export, by id.
 pub(crate) struct Cohort {
-    /// `None` is every patient that there is, or might be.
+    /// Ids of the patients; `None` for all, also those without a row.
     pub patients: Option<BTreeSet<String>>,
-    /// The Group asked for: the only one whose row may be exported.
+    /// The exported Group: the only one whose row may be in the export.
     pub group: Option<String>,
     /// Members that resolve to nothing, and patients without a current row.
     pub warnings: u64,
@@ -22,7 +23,10 @@ impl Cohort {
     }
 }
 
-/// Resolves the cohort at T; an error is a request that is refused.
+/// Resolves the cohort of a request at T.
+///
+/// # Errors
+/// The reason for refusing the request.
 pub(crate) fn resolve(store: &Store, request: &Request) -> Result<Cohort, String> {
     let mut found = Cohort { patients: Some(BTreeSet::new()), group: None, warnings: 0 };
     match &request.who {
@@ -35,9 +39,9 @@ pub(crate) fn resolve(store: &Store, request: &Request) -> Result<Cohort, String
         }
         Who::GroupId(id) => {
             let group = group_row(store, id, &request.as_of).ok_or_else(|| format!("no Group/{id}"))?;
-            asked(store, request, &group, &mut found)?;
+            add_group(store, request, &group, &mut found)?;
         }
-        Who::GroupFile(group) => asked(store, request, group, &mut found)?,
+        Who::GroupFile(group) => add_group(store, request, group, &mut found)?,
     }
     if let Some(patients) = &found.patients {
         let has_row = |id: &&String| view::current(store, "Patient", id, &request.as_of, &|_| true).is_none();
@@ -46,7 +50,8 @@ pub(crate) fn resolve(store: &Store, request: &Request) -> Result<Cohort, String
     Ok(found)
 }
 
-fn asked(store: &Store, request: &Request, group: &Value, found: &mut Cohort) -> Result<(), String> {
+/// Adds the members of the requested Group and of the Groups nested in it.
+fn add_group(store: &Store, request: &Request, group: &Value, found: &mut Cohort) -> Result<(), String> {
     if let Some(why) = unusable(group, request) {
         return Err(why.into());
     }
@@ -55,7 +60,7 @@ fn asked(store: &Store, request: &Request, group: &Value, found: &mut Cohort) ->
     }
     found.group = group["id"].as_str().map(str::to_string);
     let mut seen = BTreeSet::from_iter(found.group.clone());
-    // Level by level: a Group counts where it lies least deep.
+    // Level by level, so that a Group counts at its least depth.
     let mut level = members(store, request, group, found);
     for depth in 1.. {
         let mut next = Vec::new();
@@ -81,7 +86,7 @@ fn asked(store: &Store, request: &Request, group: &Value, found: &mut Cohort) ->
 /// Deepest nesting that is followed (GROUP-03).
 const DEPTH_MAX: usize = 16;
 
-/// Whether something changes the meaning of a Group or of a part of it that decides about members (reading 22).
+/// Whether a modifier changes the meaning of a Group, or of a part of it that decides its members (reading 22).
 fn has_modifier(group: &Value) -> bool {
     let filter = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
     let parts = each(&group["member"]).into_iter().flat_map(|member| [vec![member], each(&member["entity"])].concat());
@@ -92,7 +97,7 @@ fn has_modifier(group: &Value) -> bool {
         || each(&group["extension"]).iter().any(|extension| extension["url"] == filter)
 }
 
-/// Why a Group cannot stand for patients.
+/// Reason why a Group cannot be exported; `None` if it can.
 fn unusable(group: &Value, request: &Request) -> Option<&'static str> {
     if matches!(group["type"].as_str(), Some("practitioner" | "device" | "medication" | "substance")) {
         return Some("a Group of no persons");
@@ -104,7 +109,7 @@ fn unusable(group: &Value, request: &Request) -> Option<&'static str> {
     (group["active"] == false && request.members == Members::Active).then_some("a Group that is not active")
 }
 
-/// Adds the patients that a Group lists; the ids of the Groups that it lists.
+/// Adds the patients that a Group lists to the cohort; returns the ids of the Groups that it lists.
 fn members(store: &Store, request: &Request, group: &Value, found: &mut Cohort) -> Vec<String> {
     let mut groups = Vec::new();
     for member in each(&group["member"]) {
@@ -127,7 +132,7 @@ fn members(store: &Store, request: &Request, group: &Value, found: &mut Cohort) 
     groups
 }
 
-/// The items of a list, or the one value that stands in its place (reading 8).
+/// The items of a list, or the one value in place of a list (reading 8).
 fn each(value: &Value) -> Vec<&Value> {
     match value {
         Value::Null => Vec::new(),
@@ -143,7 +148,7 @@ fn is_active(member: &Value, time: &Instant) -> bool {
         && edge("end").is_none_or(|(_, after)| *time < after)
 }
 
-/// The one Patient, current at T, that has the identifier.
+/// The id of the one Patient current at T that has the identifier; `None` if there is none, or more than one.
 fn by_identifier(store: &Store, identifier: &Value, instant: &Instant) -> Option<String> {
     let wanted = (identifier["system"].as_str().map(str::to_string), identifier["value"].as_str()?.to_string());
     let matching = store.entities.keys().filter(|(name, id)| {

@@ -1,5 +1,5 @@
-//! Instants for the naive twin: the R4 grammar spelled out, whole seconds and the fraction's digits as text.
-//! Nothing here is clever, and nothing is shared with `src/fhir/instant.rs`.
+//! Instants of the naive oracle: the R4 grammar spelled out, with whole seconds and the fraction's digits as text.
+//! Shares nothing with `src/fhir/instant.rs`.
 
 /// Seconds since 1970-01-01T00:00:00Z, and the fraction digits without trailing zeros. The derived order is the order
 /// in time, because digit strings without trailing zeros compare bytewise as fractions do.
@@ -9,7 +9,8 @@ pub(crate) struct Instant {
     pub fraction: String,
 }
 
-/// Reads an R4 `instant`, `None` when it is not one. A leap second is the first second of the next minute (reading 1).
+/// Parses an R4 `instant`; `None` if the text is none. A leap second is the first second of the next minute (reading
+/// 1).
 pub(crate) fn parse(text: &str) -> Option<Instant> {
     let bytes = text.as_bytes();
     if !text.is_ascii() || bytes.len() < 20 {
@@ -59,8 +60,8 @@ pub(crate) fn parse(text: &str) -> Option<Instant> {
     Some(Instant { seconds, fraction })
 }
 
-/// The instant at which a partial date (`YYYY`, `YYYY-MM`, `YYYY-MM-DD`, or a date with time) begins, and the first one
-/// after it. Without an offset it is taken as UTC.
+/// The first instant of a partial date (`YYYY`, `YYYY-MM`, `YYYY-MM-DD`, or a date with time), and the first one after
+/// it. Without an offset it is taken as UTC.
 pub(crate) fn span(text: &str) -> Option<(Instant, Instant)> {
     let instant = |text: &str| parse(text);
     match text.len() {
@@ -116,7 +117,7 @@ fn days_before_month(year: i64, month: i64) -> i64 {
 }
 
 #[test]
-fn instants_of_the_naive_twin() {
+fn instants_of_the_naive_oracle() {
     let seconds = |text: &str| parse(text).unwrap_or_else(|| panic!("{text}")).seconds;
     assert_eq!(seconds("1970-01-01T00:00:00Z"), 0);
     assert_eq!(seconds("2000-03-01T00:00:00Z"), 951_868_800);

@@ -1,7 +1,7 @@
-//! One line of a store as the naive twin sees it: blank, faulty, a list of deletions, or a resource.
+//! One line of a store as the naive oracle reads it: blank, faulty, a list of deletions, or a resource.
 //!
-//! serde_json parses; a visitor keeps only the parts that decide and notices when one of them is given twice
-//! (reading 8). No index, no byte tricks: the line's bytes are kept whole beside what was read.
+//! serde_json parses; a visitor keeps only the parts that decide, and refuses those that are given twice (reading 8).
+//! The bytes of the line are kept beside what was read.
 
 use super::instant::{self, Instant};
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-/// What a line is. `Fault` says why, for people only.
+/// Kind of a line. `Fault` holds a reason, for failure messages only.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
     Blank,
@@ -18,7 +18,7 @@ pub(crate) enum Line {
     Row(Box<Row>),
 }
 
-/// What is kept of a resource.
+/// The parts of a resource that decide.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
     pub resource_type: String,
@@ -33,7 +33,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The order of versions of one resource, apart from their place in the store (reading 3).
+    /// Sort key of the versions of one resource; equal keys are ordered by position in the store (reading 3).
     pub(crate) fn age(&self) -> (Option<&Instant>, Option<(usize, &str)>) {
         (self.last_updated.as_ref(), self.version.as_deref().map(|digits| (digits.len(), digits)))
     }
@@ -63,7 +63,7 @@ pub(crate) fn read(bytes: &[u8]) -> Line {
 
 fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
     let text = std::str::from_utf8(bytes)?;
-    serde_json::from_str::<IgnoredAny>(text)?; // the whole grammar, without recursion
+    serde_json::from_str::<IgnoredAny>(text)?; // checks the whole grammar, without recursion
     let text = without_lone_surrogates(text);
 
     let mut top = Want::default();
@@ -105,7 +105,7 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
     Ok(Line::Row(Box::new(Row { resource_type, id, last_updated, version, references, identifiers })))
 }
 
-/// A whole document, for the few resources of which everything may matter.
+/// Parses a whole document, for resources of which every part may matter.
 pub(crate) fn document(bytes: &[u8]) -> Option<serde_json::Value> {
     let text = without_lone_surrogates(std::str::from_utf8(bytes).ok()?);
     let mut reader = serde_json::Deserializer::from_str(&text);
@@ -168,8 +168,8 @@ fn wants(resource_type: &str) -> Want {
     top
 }
 
-/// serde_json refuses a lone surrogate escape in a string that it hands out, RFC 8259 does not: put U+FFFD there, which
-/// is as illegal as the original wherever the text decides anything.
+/// Replaces lone surrogate escapes, which RFC 8259 allows but serde_json refuses in strings that it returns, by U+FFFD.
+/// That is as illegal as the original in every text that decides anything.
 fn without_lone_surrogates(text: &str) -> String {
     let mut out = text.as_bytes().to_vec();
     let unit = |out: &[u8], position: usize| {
@@ -198,7 +198,7 @@ fn without_lone_surrogates(text: &str) -> String {
     String::from_utf8(out).expect("only ASCII was replaced")
 }
 
-/// The wanted parts of a document. `Other` stands for whatever was there and is not looked at.
+/// The wanted parts of a document. `Other` is a value whose content does not matter.
 #[derive(Debug)]
 enum Json {
     Other,
@@ -211,12 +211,12 @@ impl Json {
     fn text(&self) -> Option<&str> {
         if let Json::Text(text) = self { Some(text) } else { None }
     }
-    /// The value of a key of this very object.
+    /// The value of a key of this object, not looking into lists.
     fn direct(&self, key: &str) -> Option<&Json> {
         let Json::Map(entries) = self else { return None };
         entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
     }
-    /// The values of a key, through lists on either side of it (reading 8: other shapes are followed all the same).
+    /// The values of a key, through lists of objects and lists of values (reading 8: other shapes are followed, too).
     fn child<'a>(&'a self, key: &str) -> Box<dyn Iterator<Item = &'a Json> + 'a> {
         let values: Vec<&Json> = match self {
             Json::List(items) => items.iter().flat_map(|item| item.child(key)).collect(),
@@ -225,7 +225,7 @@ impl Json {
         Box::new(values.into_iter())
     }
     fn flattened(&self) -> Vec<&Json> {
-        // `lastUpdated` given as a list stays one value, so that it is an illegal instant and not several.
+        // A `lastUpdated` that is a list stays one value: an illegal instant rather than several legal ones.
         match self {
             Json::List(items) if items.iter().any(|item| matches!(item, Json::Map(_) | Json::List(_))) => {
                 items.iter().flat_map(Json::flattened).collect()
@@ -238,7 +238,7 @@ impl Json {
     }
 }
 
-/// Which keys are read, by nesting, and which of them must not be given twice.
+/// Keys to read, by nesting, and which of them must not be given twice.
 #[derive(Default)]
 struct Want {
     keys: BTreeMap<String, Want>,

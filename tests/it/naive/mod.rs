@@ -1,5 +1,5 @@
-//! The naive twin: a whole export in obvious code, without index, columns or byte tricks. It reads every line, parses it
-//! with serde_json, and asks the same two questions of each. What it says is what the binary must write.
+//! The naive oracle: a whole export in obvious code, without index or columns. It parses every line with serde_json and
+//! answers two questions for each: is it current, and is it of the cohort. The binary must write what it answers.
 //!
 //! It follows the readings of `src/docs/readings.md` and shares no code with the program. It is slow on purpose, and
 //! reads the store once for many requests (`Store::read`, then `export`).
@@ -18,7 +18,7 @@ use std::path::Path;
 use store::{Store, Tombstone};
 use view::State;
 
-/// Whose records are asked for.
+/// Population of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Who {
     GroupId(String),
@@ -34,24 +34,24 @@ pub(crate) enum Members {
     Active,
 }
 
-/// An export, in the words of the command line.
+/// A request for an export, in terms of the command line.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub who: Who,
-    /// transactionTime.
+    /// The transactionTime T of the export.
     pub as_of: Instant,
     pub since: Option<Instant>,
     pub until: Option<Instant>,
-    /// Empty is every type.
+    /// Types to export; all if empty.
     pub types: BTreeSet<String>,
     pub members: Members,
-    /// `--missing-last-updated include`.
+    /// Whether rows without a lastUpdated pass the filters (`--missing-last-updated include`).
     pub missing_included: bool,
-    /// (file, line) first seen after `since`.
+    /// File and line number of the lines first seen after `since`.
     pub late: BTreeSet<(String, u64)>,
-    /// `--late include`.
+    /// Whether late rows are exported (`--late include`).
     pub late_included: bool,
-    /// Whether files may have been replaced since `since`, so that what they told then is not known for certain.
+    /// Whether files may have been replaced after `since`, so that their content at `since` is uncertain.
     pub replaced: bool,
 }
 
@@ -90,30 +90,30 @@ impl Request {
     }
 }
 
-/// What an export holds.
+/// Content of an export.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     /// Lines of each type without newline, in store order.
     pub lines: BTreeMap<String, Vec<Vec<u8>>>,
-    /// `Type/id`, by type and then by the place of the first tombstone that counts.
+    /// `Type/id` of the deletions, by type and then by position of the first tombstone that counts.
     pub deleted: Vec<String>,
-    /// Every input line under the first class that holds (reading 10).
+    /// Number of input lines by class, each counted under the first class that applies (reading 10).
     pub ledger: BTreeMap<&'static str, u64>,
-    /// (file, line, offset) of each faulty line.
+    /// File, line number and byte offset of each faulty line.
     pub faults: Vec<(String, u64, u64)>,
     /// Members that resolve to nothing or have no current Patient row.
     pub warnings: u64,
-    /// Rows exported only because a missing lastUpdated passes.
+    /// Rows exported only because rows without a lastUpdated pass.
     pub without_last_updated: u64,
-    /// Rows exported only because they came late.
+    /// Rows exported only because they are late.
     pub late: u64,
 }
 
-/// The classes of the ledger, in the order in which they are asked (reading 10).
+/// The classes of the ledger, in the order in which they apply (reading 10).
 pub(crate) const LEDGER: [&str; 10] =
     ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "sinceOrUntil", "exported"];
 
-/// Reads a store on a thread with a stack for the deepest line.
+/// Reads a store, on a thread whose stack suffices for the deepest line.
 pub(crate) fn read(dir: &Path, bases: &[&str]) -> Store {
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().stack_size(512 << 20).spawn_scoped(scope, || Store::read(dir, bases));
@@ -121,14 +121,14 @@ pub(crate) fn read(dir: &Path, bases: &[&str]) -> Store {
     })
 }
 
-/// The bytes of each store file as stored, to compare a later state with.
+/// The bytes of each store file as stored, for [`late_lines`].
 pub(crate) fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
     let files: BTreeSet<&String> = store.entries.iter().map(|entry| &entry.file).collect();
     files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect()
 }
 
-/// The lines first seen between two states of a store: those of new and of replaced files, and what was appended to a
-/// plain file after its last newline then.
+/// The lines first seen between two states of a store: those of new and of replaced files, and those of a plain file
+/// after its last newline in the first state.
 pub(crate) fn late_lines(
     store: &Store,
     before: &BTreeMap<String, Vec<u8>>,
@@ -145,7 +145,10 @@ pub(crate) fn late_lines(
     late.map(|entry| (entry.file.clone(), entry.line)).collect()
 }
 
-/// Answers a request; an error is a request that is refused.
+/// Answers a request.
+///
+/// # Errors
+/// The reason for refusing the request.
 pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String> {
     let cohort = cohort::resolve(store, request)?;
     let mut answer = Answer { warnings: cohort.warnings, ..Answer::default() };
@@ -172,6 +175,7 @@ pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String>
     Ok(answer)
 }
 
+/// Class of a line in the ledger.
 fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, answer: &mut Answer) -> &'static str {
     let row = store.row(index);
     match view::state(store, index, &request.as_of) {
@@ -214,16 +218,15 @@ fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, ans
     }
 }
 
-/// A Provenance that came to belong after `since`, through a target that was not there before.
+/// Whether a Provenance joined the cohort after `since`, through a target that did not exist before.
 fn joined_later(store: &Store, request: &Request, cohort: &Cohort, index: usize, since: &Instant) -> bool {
     store.row(index).resource_type == "Provenance"
         && !matches!(request.who, Who::System)
         && !view::belongs(store, cohort, index, &|name, id| known_at(store, request, name, id, since))
 }
 
-/// The row that stood for `Type/id` at `since` to the export of then. Where files may have been replaced since, nothing is
-/// said of an entity about which a line of that age came only later: what told of it then may be gone, so that nobody can
-/// know.
+/// The current row of `Type/id` at `since`, as an export then saw it. `None` if files may have been replaced since, and
+/// a line of that age about it was first seen later: the line that the export then saw may be gone.
 fn known_at(store: &Store, request: &Request, name: &str, id: &str, since: &Instant) -> Option<usize> {
     let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
     let late = |index: usize| is_late(store, request, index);

@@ -1,4 +1,4 @@
-//! The naive twin's store: every line of every store file in store order, and which lines speak of which entity.
+//! The store of the naive oracle: every line of every store file in store order, and the lines about each `Type/id`.
 
 use super::instant::Instant;
 use super::line::{self, Line, Row};
@@ -6,30 +6,30 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-/// A line and where it stands.
+/// A line and its position in the store.
 pub(crate) struct Entry {
     /// Path below the store, with `/`.
     pub file: String,
     /// Number of the line in its file, from 1.
     pub line: u64,
-    /// Where the line begins in the (decoded) file; after a byte order mark at the file's start.
+    /// Byte offset of the line in the decoded file, behind a byte order mark at the file's start.
     pub offset: u64,
     /// The line as an export writes it, without newline.
     pub bytes: Vec<u8>,
     pub what: Line,
 }
 
-/// The lines that speak of one `Type/id`, as indices into the store's entries, in store order.
+/// The lines about one `Type/id`, as indices into the store's entries, in store order.
 #[derive(Default)]
 pub(crate) struct Entity {
     pub versions: Vec<usize>,
     pub tombstones: Vec<Tombstone>,
 }
 
-/// A dated tombstone; an undated one ends nothing and is not kept.
+/// A tombstone with a date; one without a date deletes nothing and is not kept.
 pub(crate) struct Tombstone {
     pub index: usize,
-    /// Its place among the entries of its Bundle.
+    /// Position among the entries of its Bundle.
     pub place: usize,
     pub when: Instant,
 }
@@ -67,7 +67,7 @@ impl Store {
         } else {
             bytes = raw;
         }
-        // A byte order mark at the start of the file is not part of a line; nothing behind it is no line.
+        // A byte order mark at the start of the file is not part of a line; a file of nothing else has no line.
         let mut start = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let mut number = 0;
         while start < bytes.len() {
@@ -108,7 +108,7 @@ impl Store {
         self.entries.push(entry);
     }
 
-    /// The row at an index.
+    /// The resource of the entry at an index, which must hold one.
     pub(crate) fn row(&self, index: usize) -> &Row {
         match &self.entries[index].what {
             Line::Row(row) => row,
@@ -116,7 +116,7 @@ impl Store {
         }
     }
 
-    /// `(Type, id)` of a reference that is relative or under one of our bases; a version suffix is ignored.
+    /// Type and id of a reference that is relative or under one of our base URLs, without a version; `None` for others.
     pub(crate) fn local(&self, text: &str) -> Option<(String, String)> {
         let ours = self.bases.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix('/'));
         let parts: Vec<&str> = ours.unwrap_or(text).split('/').collect();
@@ -128,7 +128,7 @@ impl Store {
         (line::is_type(name) && line::is_id(id)).then(|| (name.to_string(), id.to_string()))
     }
 
-    /// The id, when the reference is to a Patient of ours.
+    /// The id of a reference to a Patient of this store; `None` for others.
     pub(crate) fn local_patient(&self, text: &str) -> Option<String> {
         self.local(text).filter(|(name, _)| name == "Patient").map(|(_, id)| id)
     }

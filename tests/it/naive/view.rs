@@ -1,14 +1,15 @@
-//! What is current at an instant, and what belongs to a cohort then: the two questions that everything else asks.
+//! The two questions of the naive oracle: which version of a resource is current at an instant, and is it of the
+//! cohort.
 
 use super::cohort::Cohort;
 use super::instant::Instant;
 use super::store::{Entity, Store, Tombstone};
 use std::collections::BTreeSet;
 
-/// Which lines an observer knows of, by index into the store's entries.
+/// Whether an observer has seen a line, by its index in the store's entries.
 pub(crate) type Known<'a> = &'a dyn Fn(usize) -> bool;
 
-/// Why a version is not the one to export.
+/// State of a version at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Current,
@@ -17,14 +18,15 @@ pub(crate) enum State {
     Deleted,
 }
 
-/// The latest version at `at`, deleted or not.
+/// The latest version at an instant, deleted or not.
 pub(crate) fn last_version(store: &Store, entity: &Entity, instant: &Instant, known: Known) -> Option<usize> {
     let visible =
         |index: &usize| known(*index) && store.row(*index).last_updated.as_ref().is_none_or(|when| when <= instant);
     entity.versions.iter().copied().filter(visible).max_by_key(|index| (store.row(*index).age(), *index))
 }
 
-/// The tombstones at `at` that are later than the latest version. One at the very instant of the version is older than it.
+/// The tombstones at an instant that are later than the latest version. A tombstone dated as the version is older than
+/// it.
 pub(crate) fn last_tombstones<'a>(
     store: &'a Store,
     entity: &'a Entity,
@@ -38,19 +40,19 @@ pub(crate) fn last_tombstones<'a>(
     })
 }
 
-/// The version of an entity that is current at `at`.
+/// The version of a `Type/id` that is current at an instant.
 pub(crate) fn current(store: &Store, name: &str, id: &str, instant: &Instant, known: Known) -> Option<usize> {
     let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
     let version = last_version(store, entity, instant, known)?;
     last_tombstones(store, entity, instant, known).next().is_none().then_some(version)
 }
 
-/// The latest version of an entity at `at`, deleted or not.
-pub(crate) fn last(store: &Store, name: &str, id: &str, position: &Instant, known: Known) -> Option<usize> {
-    last_version(store, store.entities.get(&(name.to_string(), id.to_string()))?, position, known)
+/// The latest version of a `Type/id` at an instant, deleted or not.
+pub(crate) fn last(store: &Store, name: &str, id: &str, instant: &Instant, known: Known) -> Option<usize> {
+    last_version(store, store.entities.get(&(name.to_string(), id.to_string()))?, instant, known)
 }
 
-/// What became of a version by `at`.
+/// The state of a version at an instant.
 pub(crate) fn state(store: &Store, index: usize, instant: &Instant) -> State {
     let row = store.row(index);
     if row.last_updated.as_ref().is_some_and(|when| when > instant) {
@@ -67,12 +69,11 @@ pub(crate) fn state(store: &Store, index: usize, instant: &Instant) -> State {
     }
 }
 
-/// Which row stands for a `Type/id`, to somebody who looks at some instant and knows of some lines.
+/// The row that a `Type/id` resolves to, for an observer at some instant who has seen some lines.
 pub(crate) type Resolve<'a> = &'a dyn Fn(&str, &str) -> Option<usize>;
 
-/// Whether a version belongs to the cohort's compartments. A Provenance belongs where the last version of any of its
-/// targets belongs, deleted or not (COMP-08: who was told of a record is told what happened to it); Groups belong nowhere
-/// (COMP-09).
+/// Whether a version is in a compartment of the cohort. A Provenance is in the compartments of the last version of each
+/// of its targets, deleted or not (COMP-08: a reader of a record learns of its history); a Group is in none (COMP-09).
 pub(crate) fn belongs(store: &Store, cohort: &Cohort, index: usize, resolve: Resolve) -> bool {
     let mut seen = BTreeSet::new();
     let mut waiting = vec![index];

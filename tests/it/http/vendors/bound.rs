@@ -1,4 +1,5 @@
-//! Clients that are bound to Groups, types or one patient: what the Groups that they write reach, and what they are told.
+//! Clients bound to Groups, types or one patient: the reach of the Groups that they write, and what responses reveal to
+//! them.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::run::scratch;
 const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
 const MOUNTS: [&str; 4] = [IG, NETSMART, STE, MTE_DEFAULT];
 
-/// A store with patients a, b and c in `all`, a in `one`, a line that is broken and a reference to another server.
+/// A store with patients a, b and c in the Group `all`, a in `one`, a faulty line, and a reference to another server.
 const STORE: &str = r#"{"resourceType":"Patient","id":"a","meta":{"lastUpdated":"2024-01-01T00:00:00Z"}}
 {"resourceType":"Patient","id":"b","meta":{"lastUpdated":"2024-01-01T00:00:00Z"}}
 {"resourceType":"Patient","id":"c","meta":{"lastUpdated":"not a time"}}
@@ -38,14 +39,14 @@ fn put(http: &Client, who: &Credential, id: &str, body: &str) -> Answer {
     http.ask("PUT", &format!("/fhir/Group/{id}"), &headers, body.as_bytes())
 }
 
-/// The patients that an export gives, its messages and its manifest or list of files.
+/// Exported patients, messages, and manifest or list of files of an export.
 #[track_caller]
 fn export(http: &Client, who: &Credential, target: &str) -> (Vec<String>, Vec<String>, Value) {
     let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
     let requested = who.ask(http, "GET", target, &headers);
     assert_eq!(requested.status, 202, "{target}: {}", requested.text());
     let status = http.path(requested.header("content-location").unwrap()).to_string();
-    // The IG's first poll is always 202.
+    // The first poll on the IG's mount is always answered 202.
     who.get(http, &status);
     let done = ended(http, who, &status);
     assert_eq!(done.status, 200, "{target}: {}", done.text());
@@ -81,9 +82,9 @@ fn serve(directory: &Path, clients: &str) -> Server {
     server
 }
 
-/// GROUP-03: a Group that a bound client wrote reaches no Group that it may not see and no patient outside its Groups,
-/// whoever exports it and from whatever mount, under the configuration in force; one that an unrestricted client wrote
-/// reaches all. What is hidden is told in the words for what is not there.
+/// GROUP-03: a Group written by a bound client reaches only Groups that the client may see and patients of these, by
+/// the current configuration, for every client and mount that exports it; one written by an unrestricted client reaches
+/// all. Hidden members are reported like unknown ones.
 #[test]
 fn a_bound_writer_reaches_no_more_than_it_sees() {
     let scratch = scratch();
@@ -109,12 +110,12 @@ fn a_bound_writer_reaches_no_more_than_it_sees() {
             assert!(!of("Patient/b").is_empty() && of("Patient/b") == of("Patient/nobody"), "{mount} {messages:?}");
         }
     }
-    // A Group of the store that the client may see is followed as ever; so is what that Group lists.
+    // A Group of the store that the client may see is followed, and so are the members of that Group.
     assert_eq!(put(&http, &free, "own2", &group("own2", &["Patient/b", "Group/all"])).status, 201);
     assert_eq!(export(&http, &free, "/fhir/Group/own2/$export").0, ["Patient/b"]);
     assert_eq!(put(&http, &full, "own1", &own1).status, 200);
     assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a", "Patient/b", "Patient/c"]);
-    // A Group that an unrestricted client made says who may be named, until a bound client writes it.
+    // The members of a Group made by an unrestricted client may be listed, until a bound client writes the Group.
     assert_eq!(put(&http, &full, "one", &group("one", &["Patient/a", "Patient/b"])).status, 200);
     assert_eq!(put(&http, &bound, "own1", &own1).status, 200);
     assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a", "Patient/b"]);
@@ -124,7 +125,7 @@ fn a_bound_writer_reaches_no_more_than_it_sees() {
     assert_eq!(put(&http, &full, "one", &group("one", &["Patient/a"])).status, 200);
     server.kill();
 
-    // After a restart the writer is still known; the configuration that is in force now decides.
+    // The writer is known after a restart, and the new configuration decides.
     let server = serve(scratch.path(), &clients("groups = ['own1', 'above']"));
     let http = server.client();
     assert_eq!(export(&http, &full, "/fhir/Group/own1/$export").0, ["Patient/a", "Patient/b"], "'above' lists 'all'");
@@ -134,7 +135,8 @@ fn a_bound_writer_reaches_no_more_than_it_sees() {
     assert_eq!(export(&http, &full, "/fhir/Group/own1/$export").0, [""; 0], "its writer is no client any more");
     server.kill();
 
-    // A version whose writer is not recorded lists no Groups, and says what to do; patients as those who may have written it.
+    // A version without a recorded writer reaches no Groups, with advice, and the patients that its possible writers
+    // may list.
     let file = scratch.path().join("data/groups/own1.ndjson");
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.lines().count() == 2 && text.contains("bound"), "{text}");
@@ -151,7 +153,7 @@ fn a_bound_writer_reaches_no_more_than_it_sees() {
     assert!(messages.iter().any(|text| text.contains("Group/all") && text.contains("write the Group again")));
 }
 
-/// GROUP-03: a client that may write Groups, but could name nobody in them, is a mistake that is told at start.
+/// GROUP-03: a configuration with a client that may write Groups but list no members is refused at start.
 #[test]
 fn a_writer_of_empty_groups_is_refused_at_start() {
     let scratch = scratch();
@@ -171,10 +173,10 @@ fn a_writer_of_empty_groups_is_refused_at_start() {
     assert!(said.contains("patients = \"any\" counts only"), "{said}");
 }
 
-/// OUTCOME-05, CONS-10, readings 10 and 24: a client that is bound to Groups or types gets no name of a file, no fault, no base
-/// and no line of the ledger that is not of its cohort and types; one that is not gets them, and so does the log.
+/// OUTCOME-05, CONS-10, readings 10 and 24: a client bound to Groups or types gets no file name, fault, base URL or
+/// ledger line that is not of its cohort and types; an unrestricted client and the log get them.
 #[test]
-fn a_bound_client_is_told_of_its_own() {
+fn a_bound_client_sees_only_its_own_issues() {
     let scratch = scratch();
     let [full, bound, typed] = [(); 3].map(|()| Credential::token(&[]));
     let user = Credential::token(&["--patient", "a"]);
@@ -205,7 +207,7 @@ fn a_bound_client_is_told_of_its_own() {
             1,
             "{target}: {report}"
         );
-        // Of other servers' patients only what rows of the cohort say.
+        // Patients of other servers are reported only if rows of the cohort refer to them.
         let says_foreign = target.contains("Group/all");
         assert_eq!(
             report.contains("1 references to patients under the base https://secret.example/r4"),
@@ -232,8 +234,8 @@ fn a_bound_client_is_told_of_its_own() {
     assert!(log.contains("secret-name.ndjson: line 10") && log.contains("https://secret.example"), "{log}");
 }
 
-/// GROUP-10, COHORT-03, reading 22: a Group with a modifier is not taken (422) and not exported (400), on every mount, nested or
-/// not; reading and searching go on. What a bound client may not see is not told by a refusal.
+/// GROUP-10, COHORT-03, reading 22: a Group with a modifier is not stored (422) and not exported (400), on every mount,
+/// nested or not, but read and found. A refusal reveals no hidden Group to a bound client.
 #[test]
 fn groups_with_modifiers() {
     let scratch = scratch();
@@ -285,8 +287,8 @@ fn kick_off_refused(http: &Client, who: &Credential, target: &str) -> String {
     who.ask(http, "GET", target, &headers).outcome(400, "not-supported")
 }
 
-/// OUTCOME-05: messages about a Group that a client made, and about a user's own record, name the Group and the request, not a
-/// file of the host nor a job.
+/// OUTCOME-05: messages about a Group made by HTTP, or about a user's record, name the Group and the request, but no
+/// file of the host and no job.
 #[test]
 fn messages_name_groups_not_files() {
     let scratch = scratch();
@@ -306,10 +308,10 @@ fn messages_name_groups_not_files() {
     assert!(text.contains("the request lists Patient/nobody, "), "{text}");
 }
 
-/// GROUP-01, GROUP-03, reading 23: a Group of the store that was changed or deleted through the service counts as absent where
-/// others list it, and its row does not leave: nobody who was taken out of it is exported through it.
+/// GROUP-01, GROUP-03, reading 23: a Group of the store that was changed or deleted by HTTP counts as absent for Groups
+/// that list it, and its row is not exported: patients removed from it are not exported through it.
 #[test]
-fn what_was_replaced_is_not_followed() {
+fn replaced_store_groups_are_not_followed() {
     let scratch = scratch();
     let [full, bound] = [(); 2].map(|()| Credential::token(&[]));
     let clients = client("full", "writes_groups = true", &[&full])
@@ -335,8 +337,8 @@ fn what_was_replaced_is_not_followed() {
     assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a"]);
 }
 
-/// AUTH-28, GROUP-03: what a bound client may change itself decides neither whether the configuration is taken while the service
-/// runs nor whether it starts.
+/// AUTH-28, GROUP-03: no Group written by a bound client can keep the service from reloading a configuration, or from
+/// starting.
 #[test]
 fn a_bound_client_does_not_stop_a_configuration() {
     let scratch = scratch();
@@ -364,10 +366,10 @@ fn a_bound_client_does_not_stop_a_configuration() {
     serve(scratch.path(), &both).kill();
 }
 
-/// STATUS-14, FILE-07: a client from which a level or a Group was taken no longer gets the states and files of what it
-/// exported so.
+/// STATUS-14, FILE-07: a client that loses a level or a Group loses access to the status and files of its jobs for
+/// them.
 #[test]
-fn jobs_go_with_the_right_to_them() {
+fn jobs_need_the_permission_to_export() {
     let scratch = scratch();
     let token = Credential::token(&[]);
     let server = serve(scratch.path(), &client("a", "", &[&token]));
@@ -390,10 +392,10 @@ fn jobs_go_with_the_right_to_them() {
     }
 }
 
-/// GROUP-10, reading 22: a Group with a modifier that no member reaches forbids nothing at any door; one that a bound client
-/// may not see is not named to it.
+/// GROUP-10, reading 22: a Group with a modifier that the export does not reach forbids nothing on any mount; a hidden
+/// one is not named to a bound client.
 #[test]
-fn modifiers_count_where_they_are_reached() {
+fn only_reachable_modifiers_count() {
     let scratch = scratch();
     let [full, bound] = [(); 2].map(|()| Credential::token(&[]));
     std::fs::create_dir(scratch.path().join("store")).unwrap();

@@ -1,4 +1,5 @@
-//! Who sees what: every principal at every URL of every other, on every mount.
+//! Isolation of clients, users and tenants: the response to every principal at every URL of every other, on every
+//! mount.
 
 use std::collections::BTreeMap;
 
@@ -10,40 +11,41 @@ use crate::http::credentials::Credential;
 
 const HEADERS: [(&str, &str); 2] = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
 
-/// A job with its files, by the paths that its mount gives them.
-struct Made {
+/// A finished job: its owner and mount, and the paths of its status and files.
+struct OwnedJob {
     owner: &'static str,
     mount: &'static str,
     paths: Vec<String>,
-    /// What all its files say.
-    told: String,
+    /// Content of all its files.
+    content: String,
     ledger: Value,
 }
 
-fn make(client: &Client, owner: &'static str, who: &Credential, mount: &'static str, target: &str) -> Made {
+fn make(client: &Client, owner: &'static str, who: &Credential, mount: &'static str, target: &str) -> OwnedJob {
     let requested = who.ask(client, "GET", &format!("{mount}{target}"), &HEADERS);
     assert_eq!(requested.status, 202, "{owner} {mount}: {}", requested.text());
     let status = client.path(requested.header("content-location").unwrap()).to_string();
-    // The IG's first poll is always 202.
+    // The first poll on the IG's mount is always answered 202.
     who.get(client, &status);
     let list: Value = ended(client, who, &status).json();
     let mut paths = vec![status];
-    let mut reported = String::new();
+    let mut content = String::new();
     let items = ["output", "error"].iter().flat_map(|name| list[name].as_array().cloned().unwrap_or_default());
     for item in items.collect::<Vec<Value>>() {
         let url = item.get("url").or(item.get("file")).unwrap().as_str().unwrap();
         paths.push(client.path(url).to_string());
-        reported += &who.get(client, client.path(url)).text();
+        content += &who.get(client, client.path(url)).text();
     }
     assert!(paths.len() > 1, "{owner} {mount}");
     let ledger = list["extension"]["urn:outpour:export:1"]["ledger"].clone();
-    Made { owner, mount, paths, told: reported, ledger }
+    OwnedJob { owner, mount, paths, content, ledger }
 }
 
-/// DIALECT-01, DIALECT-05, STATUS-15, FILE-06, ONEUP-M01, ONEUP-S01, ONEUP-S17, ONEUP-M18: a job and its files are seen by their
-/// client on their mount, and by nobody else anywhere: 404 within a tenant, 403 for a token of another tenant, 401 for nobody's.
+/// DIALECT-01, DIALECT-05, STATUS-15, FILE-06, ONEUP-M01, ONEUP-S01, ONEUP-S17, ONEUP-M18: a job and its files are
+/// served to their client on their mount only. Others get 404 within a tenant, 403 with a token of another tenant, 401
+/// without credentials.
 #[test]
-fn nothing_crosses() {
+fn jobs_and_files_are_seen_by_their_owner_only() {
     let world = World::new("");
     let client = world.client();
     let group = "/Group/example-group/$export?_type=Patient";
@@ -54,7 +56,7 @@ fn nothing_crosses() {
     }
     made.push(make(&client, "user", &world.user, STE, "/$export"));
     made.push(make(&client, "other user", &world.other_user, STE, "/$export"));
-    // A Group that a bound client wrote, with a Group and a patient that it may not see; others export it, too.
+    // A Group of a bound client lists a Group and a patient that are hidden from it; other clients export it, too.
     let own = r#"{"resourceType":"Group","id":"own","type":"person","actual":true,"member":[{"entity":{"reference":"Group/other-group"}},
         {"entity":{"reference":"Patient/999"}},{"entity":{"reference":"Group/example-group"}}]}"#;
     let mut headers = vec![("Content-Type", "application/fhir+json")];
@@ -69,9 +71,9 @@ fn nothing_crosses() {
     }
     for one in &made {
         let is_bound = ["writer", "narrow", "user", "other user"].contains(&one.owner);
-        // 999 is a patient of nobody's Groups but `other-group`: it is named as a member that is not there at most.
-        let of_999 = one.told.lines().filter(|line| line.contains("999") && !line.contains("OperationOutcome"));
-        assert_eq!(of_999.count() > 0, one.owner == "other user", "{} {}: {}", one.owner, one.mount, one.told);
+        // Patient 999 is in `other-group` only: all but its own user may at most read of it as an unknown member.
+        let of_999 = one.content.lines().filter(|line| line.contains("999") && !line.contains("OperationOutcome"));
+        assert_eq!(of_999.count() > 0, one.owner == "other user", "{} {}: {}", one.owner, one.mount, one.content);
         let expected = if is_bound { 3 } else { 11 };
         assert_eq!(one.ledger.as_object().map(|ledger| ledger.len()), Some(expected), "{} {}", one.owner, one.mount);
     }
@@ -98,7 +100,7 @@ fn nothing_crosses() {
                 let in_tenant = both.contains(&name) || (name == "stranger") == second;
                 let by_headers = std::ptr::eq(who, &raw const world.by_headers);
                 let expected = match () {
-                    // Which ways a mount takes comes before everything.
+                    // The kind of credential is checked first.
                     () if by_headers && one.mount != STE => 401,
                     () if !in_tenant => 403,
                     () if name == one.owner => 200,
@@ -110,7 +112,7 @@ fn nothing_crosses() {
                     assert!(!answer.text().contains("Patient/1"), "{}", answer.text());
                 }
             }
-            // The same name below every other base is nobody's, for its owner too.
+            // The same id on every other mount is unknown, to its owner too.
             let owner = principals.iter().find(|(name, _)| *name == one.owner).unwrap().1;
             for (other, forms) in [
                 (IG, ["/bulk-status/", "/bulk-files/"]),
@@ -145,10 +147,10 @@ fn dashes(name: &str) -> String {
     }
 }
 
-/// KICK-16, NETSMART-E04, GROUP-08: Groups that a client may not see are told as those that are nowhere are, by every
-/// request on every mount, in the same words and headers; ONEUP-M01: the Group of the same name in another tenant is another.
+/// KICK-16, NETSMART-E04, GROUP-08: responses about hidden Groups equal those about unknown Groups, for every request
+/// on every mount, in words and headers; ONEUP-M01: a Group of the same id in another tenant is another Group.
 #[test]
-fn groups_that_are_hidden() {
+fn hidden_groups_look_unknown() {
     let world = World::new("");
     let client = world.client();
     for mount in [IG, NETSMART, STE, MTE_DEFAULT] {
@@ -174,8 +176,8 @@ fn groups_that_are_hidden() {
     world.full.ask(&client, "GET", &format!("{MTE}/Group/other-group/$export"), &HEADERS).outcome(404, "not-found");
 }
 
-/// KICK-16: a Group that a client may not see takes as long as one that is nowhere, as far as a clock on this machine can tell:
-/// each does the same look-ups. What is asserted is the work, by the same waits: with bytes not indexed yet both wait for the index.
+/// KICK-16: a kick-off for a hidden Group does the same work as one for an unknown Group, so that times do not reveal
+/// it. Asserted by the waits: while bytes are not indexed yet, both wait for the index.
 #[test]
 fn hidden_groups_take_as_long() {
     let world = World::new("[jobs]\ngroup_wait_milliseconds = 400\n");
@@ -193,7 +195,8 @@ fn hidden_groups_take_as_long() {
     }
 }
 
-/// DIALECT-05: the same client and Group give the same resources on every mount, under the same policies; and on the command line.
+/// DIALECT-05: exports of a Group by one client have the same resources on every mount under the same policies, and on
+/// the command line.
 #[test]
 fn every_mount_gives_the_same() {
     let listed = "[ig]\nmembers = 'listed'\n[netsmart]\nmembers = 'listed'\n";

@@ -1,4 +1,5 @@
-//! The vendors' mounts, as their documents describe them: one service, two tenants, and clients of every kind.
+//! Tests of the vendors' mounts against the vendors' documents, on one service with two tenants and clients of every
+//! kind.
 
 mod bound;
 mod isolation;
@@ -20,31 +21,32 @@ use crate::run::scratch;
 pub(super) const IG: &str = "/fhir";
 pub(super) const NETSMART: &str = "/uscore/v1/bulk-data";
 pub(super) const STE: &str = "/bulk-data/r4";
-/// Of the tenant in 1upHealth's own examples.
+/// Mount of the tenant in 1upHealth's examples.
 pub(super) const MTE: &str = "/v1/ExampleCompany/bulk-export/bulk-data/r4";
-/// The same for the tenant outside `[[tenants]]`.
+/// The same mount for the tenant outside `[[tenants]]`.
 pub(super) const MTE_DEFAULT: &str = "/v1/default/bulk-export/bulk-data/r4";
 
-/// A service and who asks it. The first tenant has patients 123 and 124 in `example-group`, 124 inactive, and 999 in
-/// `other-group`; `nested` lists `example-group`; the second one 777 in a Group that is named like the first's.
+/// A service and the credentials of its clients. The first tenant has patients 123 and 124 in `example-group`, 124
+/// inactive, and 999 in `other-group`; `nested` lists `example-group`; the second one 777 in a Group that is named like
+/// the first's.
 pub(super) struct World {
     pub scratch: tempfile::TempDir,
     pub server: Server,
-    /// Everything, of both tenants.
+    /// A client with access to everything of both tenants.
     pub full: Credential,
-    /// The same client by client headers.
+    /// The client of `full`, by client headers.
     pub by_headers: Credential,
-    /// A user of that client, patient 123.
+    /// A user of the client of `full`: patient 123.
     pub user: Credential,
-    /// Another user of it, patient 999.
+    /// Another user of the client of `full`: patient 999.
     pub other_user: Credential,
-    /// Patient and Observation of `example-group`, of the first tenant.
+    /// A client for Patient and Observation of `example-group` of the first tenant.
     pub narrow: Credential,
-    /// Everything, of the second tenant.
+    /// A client with access to everything of the second tenant only.
     pub stranger: Credential,
-    /// Everything, of the first tenant, and no job of anybody else.
+    /// Another client with access to everything of the first tenant.
     pub rival: Credential,
-    /// `example-group` and `own`, of the first tenant, which it may write.
+    /// A client for `example-group` and `own` of the first tenant, which it may write.
     pub writer: Credential,
 }
 
@@ -96,7 +98,7 @@ fn second_store() -> Vec<String> {
 }
 
 impl World {
-    /// A service with more of a configuration than every test has; `mounts` are tables of mounts.
+    /// Starts a service with the common configuration and `more`.
     pub(super) fn new(more: &str) -> World {
         let scratch = scratch();
         for (directory, lines) in [("store", first_store()), ("store2", second_store())] {
@@ -127,7 +129,7 @@ impl World {
         );
         std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
         let server = start(scratch.path());
-        // Tests take the index's lock; until the stores are indexed no Group would be known under it.
+        // The stores are indexed first: tests hold the lock of the index, under which no new Group would be found.
         let ready = |_| {
             std::thread::sleep(Duration::from_millis(5));
             server.client().get("/health/ready").status == 200
@@ -140,18 +142,18 @@ impl World {
         self.server.client()
     }
 
-    /// The URL of a path.
+    /// The absolute URL of a path.
     pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.server.address)
     }
 }
 
-/// The service over what a world has put into a directory.
+/// Starts the service of a world on its directory.
 pub(super) fn start(directory: &Path) -> Server {
     Server::start(directory, &["--store", "store", "--data", "data", "--config", "serve.toml"])
 }
 
-/// Kicks off, and gives the path of the job's state.
+/// Kicks a job off; the path of its status.
 #[track_caller]
 pub(super) fn kick_off(client: &Client, who: &Credential, target: &str) -> String {
     let answer = who.ask(client, "GET", target, &[("Prefer", "respond-async")]);
@@ -159,7 +161,7 @@ pub(super) fn kick_off(client: &Client, who: &Credential, target: &str) -> Strin
     client.path(answer.header("content-location").expect("Content-Location")).to_string()
 }
 
-/// Polls until a job has ended; its last answer.
+/// Polls a job until it has ended; the last response.
 #[track_caller]
 pub(super) fn ended(client: &Client, who: &Credential, status: &str) -> Answer {
     for _ in 0..3000 {
@@ -172,7 +174,8 @@ pub(super) fn ended(client: &Client, who: &Credential, status: &str) -> Answer {
     panic!("the job did not end");
 }
 
-/// `Type/id` of every resource of the files that a manifest or list of files names, sorted. Each file has one type.
+/// `Type/id` of every resource in the files of a manifest or list of files, sorted. Asserts that each file has one
+/// type.
 #[track_caller]
 pub(super) fn resources(client: &Client, who: &Credential, manifest: &Value) -> Vec<String> {
     let mut found = Vec::new();
@@ -190,7 +193,7 @@ pub(super) fn resources(client: &Client, who: &Credential, manifest: &Value) -> 
     found
 }
 
-/// What an export gives, from kick-off to files.
+/// `Type/id` of every exported resource, from kick-off to files.
 #[track_caller]
 pub(super) fn exported(client: &Client, who: &Credential, target: &str) -> Vec<String> {
     let status = kick_off(client, who, target);
@@ -199,7 +202,7 @@ pub(super) fn exported(client: &Client, who: &Credential, target: &str) -> Vec<S
     resources(client, who, &done.json())
 }
 
-/// The names of an object's fields, in order.
+/// Names of the fields of an object, in order.
 pub(super) fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }

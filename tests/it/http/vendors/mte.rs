@@ -1,11 +1,11 @@
-//! 1upHealth's multi-tenant environment, as its page on population-level data describes it.
+//! The mount of 1upHealth's multi-tenant environment, against its page on population-level data.
 
 use serde_json::{Value, json};
 
 use super::{MTE, MTE_DEFAULT, World, ended, exported, keys, kick_off, resources};
 use crate::http::credentials::Credential;
 
-/// What a request gives that waits for its files.
+/// The list of files, by a request that waits for the end of its job.
 #[track_caller]
 fn at_once(world: &World, who: &Credential, method: &str, target: &str) -> Value {
     let answer = who.ask(&world.client(), method, target, &[]);
@@ -13,8 +13,8 @@ fn at_once(world: &World, who: &Credential, method: &str, target: &str) -> Value
     answer.json()
 }
 
-/// ONEUP-M02, ONEUP-M03, ONEUP-M06, ONEUP-M08, ONEUP-M10, ONEUP-M13, ONEUP-M14, ONEUP-M15, ONEUP-M17, ONEUP-M18, C-08: the page's requests,
-/// word by word, give the list of files.
+/// ONEUP-M02, ONEUP-M03, ONEUP-M06, ONEUP-M08, ONEUP-M10, ONEUP-M13, ONEUP-M14, ONEUP-M15, ONEUP-M17, ONEUP-M18, C-08:
+/// the requests of the page, verbatim, are answered with the list of files.
 #[test]
 fn the_list_of_files() {
     let world = World::new("[files]\nmax_resources = 1\n");
@@ -44,7 +44,7 @@ fn the_list_of_files() {
     assert_eq!(resources(&client, who, &group), ["Patient/123", "Patient/124"], "ONEUP-M13: listed means exported");
 }
 
-/// ONEUP-M10: who prefers not to wait is told of a job; so is who waits in vain.
+/// ONEUP-M10: a request that does not want to wait, or waits too long, is answered with the status of a job.
 #[test]
 fn three_ways_to_be_answered() {
     let world = World::new("[oneup_mte]\nsync_wait_milliseconds = 2000\n");
@@ -63,7 +63,7 @@ fn three_ways_to_be_answered() {
     ];
     assert!(keys(&ended(&client, who, &status).json()).starts_with(&fields), "ONEUP-M17");
     assert_eq!(at_once(&world, who, "GET", &target)["status"], "Successful");
-    // Whoever has the index lock keeps every job waiting.
+    // Holding the lock of the index keeps every job waiting.
     let held = std::fs::File::create(world.scratch.path().join("store2/.outpour/lock")).unwrap();
     held.lock().unwrap();
     std::fs::write(world.scratch.path().join("store2/new.ndjson"), "{\"resourceType\":\"Basic\",\"id\":\"b\"}\n")
@@ -78,7 +78,8 @@ fn three_ways_to_be_answered() {
     assert_eq!(ended(&client, who, &status).json()["status"], "Successful");
 }
 
-/// ONEUP-M04, ONEUP-M05, C-02: POST and DELETE are refused before anything else is looked at, PUT anywhere but at the URL of a job.
+/// ONEUP-M04, ONEUP-M05, C-02: POST and DELETE are refused before any other check, and PUT everywhere except at the URL
+/// of a job.
 #[test]
 fn methods() {
     let world = World::new("");
@@ -127,7 +128,7 @@ fn methods() {
     );
 }
 
-/// ONEUP-M07, C-19: Patient and types of its compartment, alone or in a list.
+/// ONEUP-M07, C-19: exports of Patient and types of its compartment, alone or in a list.
 #[test]
 fn types() {
     let world = World::new("");
@@ -142,9 +143,10 @@ fn types() {
     assert_eq!(exported(&client, who, &format!("{MTE}/$export?_type=PATIENT")), ["Patient/777"]);
 }
 
-/// ONEUP-M09, ONEUP-M15, C-14: tokens alone. ONEUP-M01: of this tenant, which must be there.
+/// ONEUP-M09, ONEUP-M15, C-14: only tokens are accepted, ONEUP-M01: and only those of the tenant in the path, which
+/// must exist.
 #[test]
-fn who_is_let_in() {
+fn tokens_of_the_tenant_only() {
     let world = World::new("");
     let client = world.client();
     let list = at_once(&world, &world.full, "GET", &format!("{MTE}/Patient"));
@@ -161,7 +163,8 @@ fn who_is_let_in() {
     assert_eq!(exported(&client, &world.stranger, &format!("{MTE}/Patient")), ["Patient/777"]);
 }
 
-/// ONEUP-M12: a Group must be there first; ONEUP-M16: it can be read and searched at the same base; ONEUP-M11: a change shows in the next export.
+/// ONEUP-M12: a Group must exist before its export; ONEUP-M16: it is read and searched at the same base URL; ONEUP-M11:
+/// the next export has its changes.
 #[test]
 fn groups() {
     let world = World::new("");

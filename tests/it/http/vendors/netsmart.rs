@@ -1,15 +1,15 @@
-//! Netsmart's Group and Group Export pages, as their examples ask.
+//! The mount of Netsmart, against its Group and Group Export pages and their examples.
 
 use serde_json::{Value, json};
 
 use super::{NETSMART, World, ended, exported, keys, kick_off, resources};
 
-/// As every example on its pages asks.
+/// The headers of every example on Netsmart's pages.
 const HEADERS: [(&str, &str); 2] = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
 
 /// NETSMART-G01, NETSMART-G02, NETSMART-G04, NETSMART-G05, NETSMART-G06, NETSMART-G07, NETSMART-G08, NETSMART-E03,
-/// NETSMART-E06, NETSMART-E07, NETSMART-E08, NETSMART-E09, NETSMART-E12, C-09, C-20: the flow of its page, with both forms
-/// of the polling URL.
+/// NETSMART-E06, NETSMART-E07, NETSMART-E08, NETSMART-E09, NETSMART-E12, C-09, C-20: the steps of the page, with both
+/// forms of the polling URL.
 #[test]
 fn from_metadata_to_files() {
     let world = World::new("");
@@ -62,13 +62,13 @@ fn from_metadata_to_files() {
     }
 }
 
-/// NETSMART-E09, C-20: while a job is under way both headers say when to ask again; NETSMART-E10: it can be cancelled by
-/// either form of its URL.
+/// NETSMART-E09, C-20: while a job runs, both headers state the time of the next poll; NETSMART-E10: it can be
+/// cancelled by either form of its URL.
 #[test]
 fn under_way_and_cancelled() {
     let world = World::new("");
     let (client, who) = (world.client(), &world.full);
-    // Whoever has the index lock keeps every job waiting.
+    // Holding the lock of the index keeps every job waiting.
     let lock = world.scratch.path().join("store/.outpour/lock");
     for form in ["?_id=", "/"] {
         let held = std::fs::File::create(&lock).unwrap();
@@ -91,8 +91,8 @@ fn under_way_and_cancelled() {
     who.get(&client, &format!("{NETSMART}/$export-poll-status?_id=..%2f")).outcome(404, "not-found");
 }
 
-/// NETSMART-G04, NETSMART-G11, NETSMART-E01, NETSMART-E02: each parameter alone and all together; C-10: members as R4 has
-/// them.
+/// NETSMART-G04, NETSMART-G11, NETSMART-E01, NETSMART-E02: each parameter alone, and all together; C-10: members by the
+/// rules of R4.
 #[test]
 fn parameters() {
     let world = World::new("");
@@ -124,7 +124,8 @@ fn parameters() {
     refused("?_until=2024-01-01T00:00:00Z", "not-supported");
 }
 
-/// NETSMART-E04: unknown and foreign Groups are told in the same way; NETSMART-E05, C-15: types that are none, and that no patient has.
+/// NETSMART-E04: unknown and hidden Groups get the same response; NETSMART-E05, C-15: unknown types, and types outside
+/// the compartment.
 #[test]
 fn refusals() {
     let world = World::new("");
@@ -148,7 +149,7 @@ fn refusals() {
     }
 }
 
-/// NETSMART-G10: a small file as a Binary resource, for who asks for FHIR.
+/// NETSMART-G10: a small file is sent as a Binary resource if FHIR JSON is accepted.
 #[test]
 fn files_as_binaries() {
     let world = World::new("[files]\ncompress = 'gzip'\n");
@@ -173,7 +174,7 @@ fn files_as_binaries() {
     world.rival.get(&client, id).outcome(404, "not-found");
 }
 
-/// The standard alphabet, with padding (RFC 4648, section 4).
+/// Base64 with the standard alphabet and padding (RFC 4648, section 4).
 fn base64(bytes: &[u8]) -> String {
     let alphabet: Vec<char> = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['+', '/']).collect();
     let three = |chunk: &[u8]| {
@@ -186,15 +187,15 @@ fn base64(bytes: &[u8]) -> String {
     bytes.chunks(3).flat_map(three).collect()
 }
 
-/// NETSMART-G10: a file beyond what is sent inside JSON.
+/// NETSMART-G10: a file above the limit for JSON is not sent as a Binary resource.
 #[test]
 fn large_files_are_no_binaries() {
     let scratch = crate::run::scratch();
-    let server = crate::http::flow::bundled(scratch.path(), &[]);
+    let server = crate::http::job_lifecycle::bundled(scratch.path(), &[]);
     let client = server.client();
     let kicked = client.get(&format!("{NETSMART}/Group/all/$export?_type=Observation"));
     let status = client.path(kicked.header("content-location").unwrap()).to_string();
-    let manifest = crate::http::flow::ended(&client, &status).json();
+    let manifest = crate::http::job_lifecycle::ended(&client, &status).json();
     let path = client.path(manifest["output"][0]["url"].as_str().unwrap()).to_string();
     let id = path.strip_suffix("/$binary-access-read").unwrap();
     let reported = client.ask("GET", id, &[("Accept", "application/fhir+json")], b"").outcome(413, "too-long");
@@ -202,7 +203,7 @@ fn large_files_are_no_binaries() {
     assert_eq!(client.get(id).status, 200, "without FHIR around it");
 }
 
-/// NETSMART-E11: a UUID is echoed; what is none comes back under the other name.
+/// NETSMART-E11: a request id that is a UUID is echoed; any other text comes back under the other header.
 #[test]
 fn request_ids() {
     let world = World::new("");
@@ -218,29 +219,29 @@ fn request_ids() {
     assert_eq!(ask("/fhir", "my-request-1"), ("my-request-1".to_string(), None), "elsewhere any plain name will do");
 }
 
-/// NETSMART-G09: one line of the configuration says which host is told. DIALECT-06: nothing but the fields of its pages, and C-09: the
-/// other body.
+/// NETSMART-G09: the configuration sets the host in advertised URLs. DIALECT-06: with `strict_dialect` only the fields
+/// of the pages are sent, and C-09: the other body.
 #[test]
-fn strict_and_under_another_name() {
+fn strict_dialect_and_public_url() {
     let strict = "public_url = 'https://fhirtest.netsmartcloud.com'\n[netsmart]\nstrict_dialect = true\naccepted_body = 'request'\n";
     let scratch = crate::run::scratch();
     std::fs::write(scratch.path().join("serve.toml"), strict).unwrap();
-    let server = crate::http::flow::bundled(scratch.path(), &["--config", "serve.toml"]);
+    let server = crate::http::job_lifecycle::bundled(scratch.path(), &["--config", "serve.toml"]);
     let client = server.client();
     let kicked = client.ask("GET", &format!("{NETSMART}/Group/ten/$export?_since=2019-01-01T00:00:00Z"), &HEADERS, b"");
     assert_eq!(keys(&kicked.json()), ["transactionTime", "request", "requiresAccessToken"]);
     let location = kicked.header("content-location").unwrap();
     let path = location.strip_prefix("https://fhirtest.netsmartcloud.com").expect("the public URL");
-    let done = crate::http::flow::ended(&client, path).json();
+    let done = crate::http::job_lifecycle::ended(&client, path).json();
     assert_eq!(keys(&done), ["transactionTime", "request", "requiresAccessToken", "output", "error"]);
     assert_eq!(done["transactionTime"], kicked.json()["transactionTime"]);
     let items: Vec<&Value> = done["output"].as_array().unwrap().iter().collect();
     assert!(!items.is_empty() && items.iter().all(|item| keys(item) == ["type", "url", "count"]));
 }
 
-/// DIALECT-06: what is added where nothing is strict does not collide with the pages' own.
+/// DIALECT-06: without `strict_dialect` the added fields do not collide with those of the pages.
 #[test]
-fn not_strict() {
+fn added_fields_do_not_collide() {
     let world = World::new("");
     let (client, who) = (world.client(), &world.full);
     let status = kick_off(&client, who, &format!("{NETSMART}/Group/example-group/$export"));

@@ -1,4 +1,4 @@
-//! A job that fails for want of room is tried again by PUT, over HTTP.
+//! Retry by PUT of a job that failed because of a full disk.
 
 use serde_json::Value;
 
@@ -21,10 +21,10 @@ fn ended(client: &Client, status: &str) -> Answer {
     panic!("the job did not end");
 }
 
-/// ONEUP-M05, ONEUP-M10, ONEUP-S13, ONEUP-S15, C-03: PUT has a failed job write what is left, with the same T; files that were finished stay.
-/// Another job than a failed one is 409, another mount's 404.
+/// ONEUP-M05, ONEUP-M10, ONEUP-S13, ONEUP-S15, C-03: after PUT a failed job writes its missing files, with the same
+/// transactionTime; finished files stay. A job that has not failed is answered 409, one of another mount 404.
 #[test]
-fn a_failed_job_is_put_again() {
+fn a_failed_job_is_retried_by_put() {
     let scratch = scratch();
     let store = testdata("stores/synthea-r4-100");
     let store = store.to_str().unwrap();
@@ -72,7 +72,7 @@ fn a_failed_job_is_put_again() {
     client
         .ask("PUT", &format!("{MTE}/$export/job/5edebc8a-2514-4ae1-874e-7029785e9639"), &[], b"")
         .outcome(404, "not-found");
-    // The same rows as a job that never failed.
+    // The rows equal those of a job that did not fail.
     let fresh = client.get(&format!("{MTE}/Group/all/$export?_type=Patient,Observation,Device")).json();
     for (a, b) in done["output"].as_array().unwrap().iter().zip(fresh["output"].as_array().unwrap()) {
         assert_eq!((&a["type"], &a["count"], &a["extension"]), (&b["type"], &b["count"], &b["extension"]));

@@ -1,4 +1,4 @@
-//! 1upHealth's single-tenant environment, as its Export Bulk Data page describes it.
+//! The mount of 1upHealth's single-tenant environment, against its Export Bulk Data page.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn is_instant(text: &Value) -> bool {
     text.len() == 24 && text.ends_with('Z') && text.as_bytes()[19] == b'.'
 }
 
-/// What a status document must be, whatever the state (ONEUP-S12, ONEUP-S13, ONEUP-S15, ONEUP-S16).
+/// Asserts what holds for a status document in every state (ONEUP-S12, ONEUP-S13, ONEUP-S15, ONEUP-S16).
 #[track_caller]
 fn check(status: &Value) {
     let id = status["id"].as_str().unwrap();
@@ -30,8 +30,9 @@ fn check(status: &Value) {
     }
 }
 
-/// ONEUP-S09, ONEUP-S10, ONEUP-S11, ONEUP-S12, ONEUP-S13, ONEUP-S14, ONEUP-S15, ONEUP-S16, ONEUP-S17, ONEUP-S18, ONEUP-S20, ONEUP-S21, ONEUP-S22, ONEUP-S24,
-/// ONEUP-S25, ONEUP-G01, C-06, C-07: the page's flow, by the header alone and with nothing but credentials.
+/// ONEUP-S09, ONEUP-S10, ONEUP-S11, ONEUP-S12, ONEUP-S13, ONEUP-S14, ONEUP-S15, ONEUP-S16, ONEUP-S17, ONEUP-S18,
+/// ONEUP-S20, ONEUP-S21, ONEUP-S22, ONEUP-S24, ONEUP-S25, ONEUP-G01, C-06, C-07: the steps of the page, with no headers
+/// but credentials.
 #[test]
 fn from_kick_off_to_files() {
     let world = World::new("[files]\nmax_resources = 2\n");
@@ -84,8 +85,8 @@ fn from_kick_off_to_files() {
     client.get(&format!("{STE}/$export")).outcome(401, "login");
 }
 
-/// ONEUP-S01: a user's own record, at the same URL; ONEUP-S02: a Group, which must be there; ONEUP-G05, C-10: listed members count, whatever
-/// `period` and `inactive` say.
+/// ONEUP-S01: a user exports the own record at the same URL; ONEUP-S02: an exported Group must exist; ONEUP-G05, C-10:
+/// all listed members count, regardless of `period` and `inactive`.
 #[test]
 fn populations() {
     let world = World::new("");
@@ -105,7 +106,7 @@ fn populations() {
     world.user.ask(&client, "GET", "/fhir/$export", &headers).outcome(403, "forbidden");
 }
 
-/// ONEUP-S04, ONEUP-S05, ONEUP-S06, C-05, C-12: narrowed by types in any case, and by dates.
+/// ONEUP-S04, ONEUP-S05, ONEUP-S06, C-05, C-12: exports filtered by types, in upper or lower case, and by dates.
 #[test]
 fn parameters() {
     let world = World::new("");
@@ -124,7 +125,8 @@ fn parameters() {
     }
 }
 
-/// ONEUP-S08, C-13: a token lapses under a job, and a fresh one of the same client goes on; client headers never do.
+/// ONEUP-S08, C-13: after a token expires during a job, a new one of the same client has access to it; client headers
+/// do not expire.
 #[test]
 fn tokens_lapse_and_jobs_go_on() {
     let world = World::new("");
@@ -145,7 +147,7 @@ fn tokens_lapse_and_jobs_go_on() {
     assert_eq!(resources(&client, &world.by_headers, &done.json()).len(), 3);
 }
 
-/// ONEUP-S19, C-04: neither states nor files are ever gone, over restarts; nothing is deleted by anybody over HTTP.
+/// ONEUP-S19, C-04: statuses and files do not expire, also over restarts; nothing can be deleted over HTTP.
 #[test]
 fn nothing_expires() {
     let world = World::new("[ig]\nkeep_seconds = 1\n");
@@ -170,9 +172,9 @@ fn nothing_expires() {
     assert_eq!(resources(&server.client(), &full, &again).len(), 3);
 }
 
-/// DIALECT-06, ONEUP-S25, C-06: the fields of the page's own example, and nothing else.
+/// DIALECT-06, ONEUP-S25, C-06: with `strict_dialect` the response has the fields of the page's example, and no others.
 #[test]
-fn strict() {
+fn strict_dialect() {
     let world = World::new("[oneup_ste]\nstrict_dialect = true\n");
     let (client, who) = (world.client(), &world.full);
     let status = kick_off(&client, who, &format!("{STE}/$export?_type=Patient&_since=2010-01-01"));
@@ -182,8 +184,8 @@ fn strict() {
     assert!(done["output"].as_array().unwrap().iter().all(|item| keys(item) == ["type", "file"]));
 }
 
-/// ONEUP-G02, ONEUP-G03, ONEUP-G06, ONEUP-G07: made by POST only where that is switched on, and by 1upHealth's rules; ONEUP-G08:
-/// there are none on the IG's mount.
+/// ONEUP-G02, ONEUP-G03, ONEUP-G06, ONEUP-G07: Groups are made by POST only if that is enabled, and by 1upHealth's
+/// rules; ONEUP-G08: these rules do not hold on the IG's mount.
 #[test]
 fn groups_are_made() {
     let world = World::new("");
@@ -216,7 +218,7 @@ fn groups_are_made() {
     );
 }
 
-/// ONEUP-S23: how much it would be, without a file.
+/// ONEUP-S23: an estimate of the number of resources, without writing files.
 #[test]
 fn an_estimate() {
     let world = World::new("");

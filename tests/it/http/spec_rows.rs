@@ -1,4 +1,5 @@
-//! Rows of the specification that need a service: limits, expiry, failures, Groups, what stands in files.
+//! Rows of the specification that need a running service: time windows and types, faults, limits, expiry, Groups,
+//! downloads, long manifests, metadata.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::Answer;
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use super::server::Server;
 use crate::run::{decode, scratch};
 
-/// A service over a store of these lines, with this configuration.
+/// Starts a service over a store of these lines, with this configuration.
 fn small(directory: &Path, lines: &[&str], toml: &str) -> Server {
     std::fs::create_dir_all(directory.join("store")).unwrap();
     append(directory, lines);
@@ -25,15 +26,15 @@ fn append(directory: &Path, lines: &[&str]) {
     lines.iter().for_each(|line| writeln!(file, "{line}").unwrap());
 }
 
-/// Holds the index as another process would that indexes.
-fn hold(directory: &Path) -> std::fs::File {
+/// Holds the lock of the index, as another process does that indexes.
+fn lock_index(directory: &Path) -> std::fs::File {
     let path = directory.join("store/.outpour/lock");
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
     lock.lock().unwrap();
     lock
 }
 
-/// Kicks off, waits, and gives the rows of each type and the messages.
+/// Runs a job to its end; its rows with their types, messages included, and the last response.
 fn export(server: &Server, target: &str) -> (Vec<(String, Value)>, Answer) {
     let client = server.client();
     let done = ended(&client, &accepted(&client, &server.fhir(target)));
@@ -63,9 +64,10 @@ fn observation(id: &str, place: &str) -> String {
     )
 }
 
-/// SINCE-02, SINCE-06, SINCE-08, SINCE-10, TYPE-01, TYPE-06, FILE-17, CONS-04, CONS-07: what is in the files.
+/// SINCE-02, SINCE-06, SINCE-08, SINCE-10, TYPE-01, TYPE-06, FILE-17, CONS-04, CONS-07: rows exported for `_since`,
+/// `_until` and `_type`.
 #[test]
-fn windows_and_types() {
+fn time_windows_and_types() {
     let scratch = scratch();
     let lines = [
         observation("changed", "2020-01-01T00:00:00Z"),
@@ -98,7 +100,7 @@ fn windows_and_types() {
     assert!(rows.iter().all(|(_, row)| row["meta"]["lastUpdated"].is_string()), "FILE-17");
 }
 
-/// SINCE-04: rows without a date pass, and are told.
+/// SINCE-04: rows without a date pass `_since`, and are reported.
 #[test]
 fn undated_rows() {
     let scratch = scratch();
@@ -110,7 +112,7 @@ fn undated_rows() {
     assert!(reported, "{rows:?}");
 }
 
-/// A date for comparison.
+/// Comparison of a `Date` header with an instant.
 mod chrono {
     use std::time::{Duration, SystemTime};
 
@@ -133,7 +135,8 @@ mod chrono {
     }
 }
 
-/// STATUS-08, STATUS-10, CONS-10, OUTCOME-01, OUTCOME-02, OUTCOME-03, OUTCOME-05, MANIFEST-09: a corrupt line is a message; too many fail the job.
+/// STATUS-08, STATUS-10, CONS-10, OUTCOME-01, OUTCOME-02, OUTCOME-03, OUTCOME-05, MANIFEST-09: a faulty line is
+/// reported; too many fail the job.
 #[test]
 fn faults() {
     let secret =
@@ -157,7 +160,7 @@ fn faults() {
     }
 }
 
-/// KICK-12, STATUS-04, STATUS-16, STATUS-20, CORE-05, CORE-08: limits, polls, headers that others add.
+/// KICK-12, STATUS-04, STATUS-16, STATUS-20, CORE-05, CORE-08: limits on jobs and polls, and forged forwarding headers.
 #[test]
 fn limits_and_polls() {
     let scratch = scratch();
@@ -177,9 +180,9 @@ fn limits_and_polls() {
     let kicked = client.ask("GET", "/fhir/Group/g/$export", &spoofed, b"");
     let second = accepted(&client, &kicked);
     assert_eq!(ended(&client, &second).status, 200);
-    // Nothing moves while somebody else indexes.
+    // No job is prepared while another process indexes.
     append(scratch.path(), &[&observation("new", "2021-01-01T00:00:00Z")]);
-    let held = hold(scratch.path());
+    let held = lock_index(scratch.path());
     let third = accepted(&client, &server.fhir("Group/g/$export"));
     let refused = server.fhir("Group/g/$export");
     assert!(refused.outcome(429, "throttled").contains("1 exports"), "KICK-12");
@@ -198,9 +201,10 @@ fn limits_and_polls() {
     assert_eq!(ended(&client, &third).status, 200);
 }
 
-/// STATUS-13, EXPIRE-01, EXPIRE-03, FILE-10, FILE-11: gone in its time, and no room for more.
+/// STATUS-13, EXPIRE-01, EXPIRE-03, FILE-10, FILE-11: jobs expire and are forgotten in time; a full disk refuses
+/// kick-offs.
 #[test]
-fn expiry_and_room() {
+fn expiry_and_full_disk() {
     let scratch = scratch();
     let server = small(
         scratch.path(),
@@ -223,8 +227,8 @@ fn expiry_and_room() {
     server.fhir("Group/g/$export").outcome(507, "too-costly");
 }
 
-/// GROUP-01, GROUP-05, GROUP-09, GROUP-10, KICK-16, STATUS-09: Groups of the store and of the service are found alike; one that the index
-/// does not know yet is waited for.
+/// GROUP-01, GROUP-05, GROUP-09, GROUP-10, KICK-16, STATUS-09: Groups of the store and of the service are found alike;
+/// for a Group that is not indexed yet, the kick-off waits.
 #[test]
 fn groups() {
     let scratch = scratch();
@@ -242,7 +246,7 @@ fn groups() {
     assert!(server.fhir("Group/rule/$export").outcome(400, "not-supported").contains("characteristics"));
     let unknown = [server.fhir("Group/none/$export"), server.fhir("Group/other/$export")];
     assert_eq!(unknown[0].outcome(404, "not-found"), unknown[1].outcome(404, "not-found"), "KICK-16");
-    // Made here, changed here, exported at once.
+    // A Group made and changed by HTTP is exported at once.
     let json = [("Content-Type", "application/fhir+json"), ("Prefer", "return=representation")];
     let made = client.ask("POST", "/fhir/Group", &json, GROUP.replace("\"a\"", "\"x\"").as_bytes());
     assert_eq!(made.status, 201, "{}", made.text());
@@ -266,11 +270,11 @@ fn groups() {
     );
     assert_eq!(client.ask("DELETE", &format!("/fhir/Group/{id}"), &[], b"").status, 204);
     server.fhir(&format!("Group/{id}/$export")).outcome(404, "not-found");
-    // New in the store: the index is waited for.
+    // For a Group that is new in the store, the kick-off waits for the index.
     append(scratch.path(), &[&GROUP.replace("\"g\"", "\"late\"")]);
     assert_eq!(types(&export(&server, "Group/late/$export").0), ["Patient"]);
     append(scratch.path(), &[&GROUP.replace("\"g\"", "\"later\"")]);
-    let held = hold(scratch.path());
+    let held = lock_index(scratch.path());
     let busy = server.fhir("Group/later/$export");
     busy.outcome(503, "transient");
     assert!(busy.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1, "STATUS-09");
@@ -278,7 +282,7 @@ fn groups() {
     assert_eq!(types(&export(&server, "Group/later/$export").0), ["Patient"]);
 }
 
-/// CLIENT-08, FILE-04: as real clients download: several requests a connection, gzip when they may have it.
+/// CLIENT-08, FILE-04: downloads as real clients do them: several requests per connection, and gzip if accepted.
 #[test]
 fn downloads_of_real_clients() {
     let scratch = scratch();
@@ -307,7 +311,7 @@ fn downloads_of_real_clients() {
     }
 }
 
-/// The next answer of a connection that stays open.
+/// Reads the next response of a connection that stays open.
 fn next(stream: &mut std::net::TcpStream) -> Answer {
     use std::io::Read;
     let mut bytes = Vec::new();
@@ -341,7 +345,8 @@ fn a_long_manifest() {
     assert!(listed.iter().step_by(97).all(|(_, path, _)| client.get(path).status == 200));
 }
 
-/// CAP-01, CAP-05, CAP-13, CLIENT-04: what the service says of itself, asked without any header; every type that it lists is taken.
+/// CAP-01, CAP-05, CAP-13, CLIENT-04: the capability statement, requested without headers; every type and parameter in
+/// it is accepted.
 #[test]
 fn metadata() {
     let scratch = scratch();

@@ -1,17 +1,18 @@
-//! Random resources, lines and store files, written in every way that JSON and NDJSON allow, and some that they do not.
+//! Generator of random resources, lines and store files, spelled in every way that JSON and NDJSON allow, and in some
+//! that they do not. The random numbers are from `random`; whole random stores are put together in `generated`.
 
 use crate::random::Random;
 use std::io::Write;
 use std::path::Path;
 
-/// Ids that are easily taken for one another.
+/// Ids that are easily confused: prefixes, cases, the longest legal one.
 pub(crate) const IDS: [&str; 9] =
     ["a", "A", "aa", "a.b", "a-b", "1", "12", "m0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde", "b"];
 
-/// The base of the server in generated stores.
+/// The base URL of the server in generated stores.
 pub(crate) const BASE: &str = "https://fhir.example.org/r4";
 
-/// Types, and the elements where a reference to a patient makes them somebody's.
+/// Generated types, with the elements whose references put a resource into a patient's compartment.
 const TYPES: [(&str, &[&str]); 12] = [
     ("Patient", &["link[].other"]),
     ("Observation", &["subject", "performer[]"]),
@@ -27,61 +28,63 @@ const TYPES: [(&str, &[&str]); 12] = [
     ("CarePlan", &["subject", "activity[].detail.performer[]"]),
 ];
 
-/// A value that is written with random white space, key order and escapes.
+/// A JSON value to be written with random white space, key order and escapes. `Raw` is written as it is.
 #[derive(Clone)]
-pub(crate) enum J {
+pub(crate) enum Json {
     Raw(String),
     Text(String),
-    List(Vec<J>),
-    Map(Vec<(String, J)>),
+    List(Vec<Json>),
+    Map(Vec<(String, Json)>),
 }
 
-pub(crate) fn text(text: &str) -> J {
-    J::Text(text.to_string())
+/// A string value.
+pub(crate) fn text(text: &str) -> Json {
+    Json::Text(text.to_string())
 }
 
-pub(crate) fn map(entries: Vec<(&str, J)>) -> J {
-    J::Map(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
+/// An object, with its keys in this order.
+pub(crate) fn map(entries: Vec<(&str, Json)>) -> Json {
+    Json::Map(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
 }
 
-/// How freely a line is written.
+/// How freely a line is spelled.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hand {
+pub(crate) enum Spelling {
     Plain,
     Wild,
 }
 
-/// Writes a value; `Wild` shuffles keys, adds white space and escapes characters that need none.
-pub(crate) fn write(value: &J, hand: Hand, random: &mut Random) -> Vec<u8> {
+/// Writes a value. `Wild` shuffles keys, adds white space and escapes characters that need no escape.
+pub(crate) fn write(value: &Json, spelling: Spelling, random: &mut Random) -> Vec<u8> {
     let mut out = Vec::new();
-    put(value, hand, random, &mut out);
+    put(value, spelling, random, &mut out);
     out
 }
 
-fn put(value: &J, hand: Hand, random: &mut Random, out: &mut Vec<u8>) {
-    let wild = hand == Hand::Wild;
+fn put(value: &Json, spelling: Spelling, random: &mut Random, out: &mut Vec<u8>) {
+    let wild = spelling == Spelling::Wild;
     let space = |random: &mut Random, out: &mut Vec<u8>| {
         if wild && random.one_in(6) {
             out.extend(random.pick(&[" ", "\t", "  ", "\r", " \t "]).as_bytes());
         }
     };
     match value {
-        J::Raw(raw) => out.extend(raw.as_bytes()),
-        J::Text(text) => put_text(text, wild, random, out),
-        J::List(items) => {
+        Json::Raw(raw) => out.extend(raw.as_bytes()),
+        Json::Text(text) => put_text(text, wild, random, out),
+        Json::List(items) => {
             out.push(b'[');
             for (number, item) in items.iter().enumerate() {
                 if number > 0 {
                     out.push(b',');
                 }
                 space(random, out);
-                put(item, hand, random, out);
+                put(item, spelling, random, out);
                 space(random, out);
             }
             out.push(b']');
         }
-        J::Map(entries) => {
-            let mut entries: Vec<&(String, J)> = entries.iter().collect();
+        Json::Map(entries) => {
+            let mut entries: Vec<&(String, Json)> = entries.iter().collect();
             if wild && random.one_in(2) {
                 random.shuffle(&mut entries);
             }
@@ -95,7 +98,7 @@ fn put(value: &J, hand: Hand, random: &mut Random, out: &mut Vec<u8>) {
                 space(random, out);
                 out.push(b':');
                 space(random, out);
-                put(value, hand, random, out);
+                put(value, spelling, random, out);
                 space(random, out);
             }
             out.push(b'}');
@@ -126,14 +129,14 @@ fn upper(digits: &str) -> Vec<u8> {
     [b"\\u", digits[2..].to_uppercase().as_bytes()].concat()
 }
 
-/// An instant around `second` of the year 2020, in any legal precision and offset.
+/// An instant within a second of `second` of the year 2020, with any legal precision and offset.
 pub(crate) fn instant(second: i64, random: &mut Random) -> String {
     let minutes = if random.one_in(2) { 0 } else { random.below(27 * 60) as i64 - 13 * 60 };
     let local = second + minutes * 60;
     let (day, time) = (local.div_euclid(86_400), local.rem_euclid(86_400));
     let (mut month, mut day) = (1 + day.div_euclid(28), 1 + day.rem_euclid(28));
     if month < 1 {
-        (month, day) = (1, 1); // The calendar here has months of 28 days: legal dates, which is all that is needed.
+        (month, day) = (1, 1); // Months have 28 days here: every date is legal, and no more is needed.
     }
     let mut out = format!("2020-{month:02}-{day:02}T{:02}:{:02}:{:02}", time / 3600, time / 60 % 60, time % 60);
     if random.one_in(2) {
@@ -150,7 +153,7 @@ pub(crate) fn instant(second: i64, random: &mut Random) -> String {
     out
 }
 
-/// A reference to a resource, mostly one that exists, in any form.
+/// A reference to the resource in any form, or to none, or an illegal one.
 pub(crate) fn reference(name: &str, id: &str, random: &mut Random) -> String {
     match random.below(16) {
         0 => format!("{BASE}/{name}/{id}"),
@@ -182,12 +185,12 @@ pub(crate) fn reference(name: &str, id: &str, random: &mut Random) -> String {
     }
 }
 
-/// A random resource. Its elements may be missing, of another shape, or given twice.
-pub(crate) fn resource(name: &str, id: &str, moment: Option<String>, random: &mut Random) -> J {
+/// A random resource. Elements may be missing, of another shape, or given twice.
+pub(crate) fn resource(name: &str, id: &str, last_updated: Option<String>, random: &mut Random) -> Json {
     let mut entries = vec![("resourceType", text(name)), ("id", text(id))];
     let mut meta = Vec::new();
-    if let Some(moment) = moment {
-        meta.push(("lastUpdated", text(&moment)));
+    if let Some(last_updated) = last_updated {
+        meta.push(("lastUpdated", text(&last_updated)));
     }
     if !random.one_in(4) {
         meta.push((
@@ -196,7 +199,7 @@ pub(crate) fn resource(name: &str, id: &str, moment: Option<String>, random: &mu
         ));
     }
     if random.one_in(6) {
-        meta.push(("tag", J::List(vec![map(vec![("lastUpdated", text("1999-01-01T00:00:00Z"))])])));
+        meta.push(("tag", Json::List(vec![map(vec![("lastUpdated", text("1999-01-01T00:00:00Z"))])])));
     }
     if !meta.is_empty() || random.one_in(2) {
         entries.push(("meta", map(meta)));
@@ -210,7 +213,7 @@ pub(crate) fn resource(name: &str, id: &str, moment: Option<String>, random: &mu
     }
     entries.extend(at_paths.iter().map(|(key, value)| (key.as_str(), value.clone())));
     for _ in 0..random.below(3) {
-        entries.push(junk(random));
+        entries.push(decoy(random));
     }
     if random.one_in(40) {
         let twice = entries[random.below(entries.len())].clone();
@@ -219,7 +222,7 @@ pub(crate) fn resource(name: &str, id: &str, moment: Option<String>, random: &mu
     map(entries)
 }
 
-fn at_path(path: &str, name: &str, random: &mut Random) -> (String, J) {
+fn at_path(path: &str, name: &str, random: &mut Random) -> (String, Json) {
     let mut steps = path.split('.');
     let first = steps.next().unwrap();
     let value = |steps: &[&str], random: &mut Random| nested(steps, name, random);
@@ -228,22 +231,22 @@ fn at_path(path: &str, name: &str, random: &mut Random) -> (String, J) {
     let list = first.ends_with("[]") != random.one_in(25); // another shape now and then (reading 8)
     if list {
         let count = random.below(3) + usize::from(random.one_in(2));
-        return (key, J::List((0..count).map(|_| value(&rest, random)).collect()));
+        return (key, Json::List((0..count).map(|_| value(&rest, random)).collect()));
     }
     (key, value(&rest, random))
 }
 
-fn nested(steps: &[&str], name: &str, random: &mut Random) -> J {
+fn nested(steps: &[&str], name: &str, random: &mut Random) -> Json {
     if let [first, rest @ ..] = steps {
         let key = first.trim_end_matches("[]");
         let inner = nested(rest, name, random);
         return map(vec![
             ("display", text("x")),
-            (key, if first.ends_with("[]") { J::List(vec![inner]) } else { inner }),
+            (key, if first.ends_with("[]") { Json::List(vec![inner]) } else { inner }),
         ]);
     }
     if random.one_in(30) {
-        return J::Raw(
+        return Json::Raw(
             random
                 .pick(&["null", "{}", "[]", "\"Patient/a\"", "{\"reference\":null}", "{\"reference\":[\"Patient/a\"]}"])
                 .into(),
@@ -251,7 +254,7 @@ fn nested(steps: &[&str], name: &str, random: &mut Random) -> J {
     }
     let id = random.pick(&IDS);
     let target = match name {
-        // A Provenance of a Group row is left out: whose it is has no settled reading.
+        // No Provenance has a Group as target: no reading says which compartments it belongs to.
         "Provenance" => {
             random.pick(&["Observation", "Condition", "Provenance", "Patient", "Encounter", "Practitioner"])
         }
@@ -267,9 +270,9 @@ fn nested(steps: &[&str], name: &str, random: &mut Random) -> J {
     map(entries)
 }
 
-/// Things that look like what decides, and are not.
-fn junk(random: &mut Random) -> (&'static str, J) {
-    let raw = |text: &str| J::Raw(text.to_string());
+/// An element that resembles one that decides, such as an id, a date or a reference elsewhere, but has no effect.
+fn decoy(random: &mut Random) -> (&'static str, Json) {
+    let raw = |text: &str| Json::Raw(text.to_string());
     match random.below(9) {
         0 => {
             ("contained", raw(r#"[{"resourceType":"Patient","id":"a","meta":{"lastUpdated":"1999-01-01T00:00:00Z"}}]"#))
@@ -283,15 +286,15 @@ fn junk(random: &mut Random) -> (&'static str, J) {
         2 => ("note", raw(r#"[{"text":"é😀 \"subject\":{\"reference\":\"Patient/1\"} 患者 \\"},{"text":"\\\"}]}"}]"#)),
         3 => ("valueQuantity", raw(r#"{"value":-0.10,"value":1E+400,"unit":"\ud800 \u0000"}"#)),
         4 => ("_subject", raw(r#"{"reference":"Patient/a"}"#)),
-        5 => ("text", J::Raw(format!("{{\"div\":\"{}\"}}", "x".repeat(random.below(300))))),
-        6 => ("deep", J::Raw(format!("{}1{}", "[".repeat(200), "]".repeat(200)))),
+        5 => ("text", Json::Raw(format!("{{\"div\":\"{}\"}}", "x".repeat(random.below(300))))),
+        6 => ("deep", Json::Raw(format!("{}1{}", "[".repeat(200), "]".repeat(200)))),
         7 => ("Subject", raw(r#"[true,false,null,[],{},""]"#)),
         _ => ("code", raw(r#"{ "text" : "a\tb" }"#)),
     }
 }
 
-/// A Bundle line that deletes.
-pub(crate) fn tombstone(targets: &[(String, String)], moment: Option<String>, random: &mut Random) -> J {
+/// A Bundle line that deletes the targets.
+pub(crate) fn tombstone(targets: &[(String, String)], last_updated: Option<String>, random: &mut Random) -> Json {
     let entry = |(name, id): &(String, String), random: &mut Random| {
         let url = if random.one_in(5) { format!("{BASE}/{name}/{id}") } else { format!("{name}/{id}") };
         map(vec![("request", map(vec![("method", text("DELETE")), ("url", text(&url))]))])
@@ -301,15 +304,15 @@ pub(crate) fn tombstone(targets: &[(String, String)], moment: Option<String>, ra
     if !random.one_in(3) {
         parts.push(("id", text("t1")));
     }
-    if let Some(moment) = moment {
-        parts.push(("meta", map(vec![("lastUpdated", text(&moment))])));
+    if let Some(last_updated) = last_updated {
+        parts.push(("meta", map(vec![("lastUpdated", text(&last_updated))])));
     }
     parts.push(("type", text(random.pick(&["transaction", "transaction", "batch"]))));
-    parts.push(("entry", J::List(entries)));
+    parts.push(("entry", Json::List(entries)));
     map(parts)
 }
 
-/// A random type of the generated stores.
+/// A random type of [`TYPES`], by weight.
 pub(crate) fn any_type(random: &mut Random) -> &'static str {
     let weights = [3, 6, 3, 2, 2, 4, 1, 1, 1, 2, 1, 2];
     let mut left = random.below(weights.iter().sum());
@@ -322,7 +325,7 @@ pub(crate) fn any_type(random: &mut Random) -> &'static str {
     unreachable!()
 }
 
-/// A line that is no resource, or no JSON.
+/// A faulty line made from a good one: no resource, or no JSON.
 pub(crate) fn faulty(line: &[u8], random: &mut Random) -> Vec<u8> {
     let mut line = line.to_vec();
     match random.below(7) {
@@ -337,7 +340,7 @@ pub(crate) fn faulty(line: &[u8], random: &mut Random) -> Vec<u8> {
     line
 }
 
-/// Joins lines with random line ends, blank lines, a byte order mark or a missing last newline.
+/// Joins lines to a file, at random with a byte order mark, carriage returns, blank lines, or no last newline.
 pub(crate) fn join(lines: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut out = Vec::new();
     if random.one_in(8) {
@@ -357,7 +360,7 @@ pub(crate) fn join(lines: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     out
 }
 
-/// Writes a store file; `.gz` and `.zst` in several members or frames, cut anywhere.
+/// Writes a store file; `.gz` and `.zst` files in several members or frames with random boundaries.
 pub(crate) fn file(path: &Path, bytes: &[u8], random: &mut Random) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let name = path.to_str().unwrap();

@@ -1,4 +1,5 @@
-//! The way of a job: kick-off, polls, manifest, files, deletion.
+//! The life of a job over HTTP: kick-off, polls, manifest, files, deletion; and the helpers of other tests for these
+//! steps.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::client::{Answer, Client};
 use super::server::Server;
 use crate::run::{scratch, testdata};
 
-/// A service over the bundled store, in a directory of its own.
+/// Starts a service over the bundled store, with its data in `directory`.
 pub(super) fn bundled(directory: &Path, words: &[&str]) -> Server {
     let store = testdata("stores/synthea-r4-100");
     let mut all = vec!["--store", store.to_str().unwrap(), "--index-dir", "index", "--data", "data"];
@@ -17,14 +18,14 @@ pub(super) fn bundled(directory: &Path, words: &[&str]) -> Server {
     Server::start(directory, &all)
 }
 
-/// The path of the state of a job that was accepted.
+/// Asserts that a kick-off was accepted; the path of the job's status.
 #[track_caller]
 pub(super) fn accepted(client: &Client, answer: &Answer) -> String {
     assert_eq!(answer.status, 202, "{}", answer.text());
     client.path(answer.header("content-location").expect("Content-Location")).to_string()
 }
 
-/// Polls until a job has ended; its last answer.
+/// Polls a job until it has ended; the last response.
 #[track_caller]
 pub(super) fn ended(client: &Client, status: &str) -> Answer {
     for _ in 0..3000 {
@@ -46,7 +47,7 @@ pub(super) fn ended(client: &Client, status: &str) -> Answer {
     panic!("the job did not end");
 }
 
-/// Lists of the manifest, with the path of each file.
+/// Type, path and count of every file in the lists of a manifest.
 pub(super) fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u64)> {
     ["output", "deleted", "error"]
         .iter()
@@ -58,9 +59,10 @@ pub(super) fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u
         .collect()
 }
 
-/// DIALECT-02, KICK-03, KICK-08, KICK-09, STATUS-01, STATUS-02, STATUS-03, CLIENT-02, STATUS-06, STATUS-07, STATUS-11, STATUS-12, STATUS-19, MANIFEST-02, MANIFEST-04,
-/// MANIFEST-06, MANIFEST-07, MANIFEST-08, MANIFEST-09, MANIFEST-14, MANIFEST-15, FILE-01, FILE-02, FILE-03, FILE-15, FILE-19, DELETE-03, DELETE-04, CLIENT-09,
-/// CLIENT-12: the whole way of one job.
+/// DIALECT-02, KICK-03, KICK-08, KICK-09, STATUS-01, STATUS-02, STATUS-03, CLIENT-02, STATUS-06, STATUS-07, STATUS-11,
+/// STATUS-12, STATUS-19, MANIFEST-02, MANIFEST-04, MANIFEST-06, MANIFEST-07, MANIFEST-08, MANIFEST-09, MANIFEST-14,
+/// MANIFEST-15, FILE-01, FILE-02, FILE-03, FILE-15, FILE-19, DELETE-03, DELETE-04, CLIENT-09, CLIENT-12: one job from
+/// kick-off to deletion.
 #[test]
 fn from_kick_off_to_deletion() {
     let scratch = scratch();

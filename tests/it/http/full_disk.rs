@@ -1,12 +1,12 @@
-//! The disk of the files is full while jobs run; the records lie elsewhere.
+//! Jobs while the disk of their files is full and the records are on another disk.
 
-use super::flow::{accepted, ended, files};
+use super::job_lifecycle::{accepted, ended, files};
 use super::server::Server;
 use crate::disk::Tmpfs;
 use crate::run::{scratch, testdata};
 
-/// STATUS-08, DELETE-08, FILE-16: a shard that cannot be written is tried again, then its job fails with a reason; other jobs, finished or to
-/// come, are as if nothing had been. Records may be on another volume.
+/// STATUS-08, DELETE-08, FILE-16: a shard that cannot be written is tried again, then its job fails with a reason.
+/// Finished and later jobs are not affected. Records may be on another volume.
 #[test]
 fn a_full_disk_fails_one_job() {
     let scratch = scratch();
@@ -34,7 +34,7 @@ fn a_full_disk_fails_one_job() {
     assert!(tries >= 3, "{tries} tries: {}", server.log());
     assert_eq!(client.get(&path).body, good, "a finished job is untouched");
     client.ask("DELETE", &large, &[], b"").outcome(202, "informational");
-    // Room again: at once, or as soon as the worker has let go.
+    // There is room again at once, or as soon as the worker has closed its file.
     let after = (0..50).find_map(|_| {
         let status = accepted(&client, &server.fhir("Group/ten/$export?_type=Patient,Condition"));
         let done = ended(&client, &status);

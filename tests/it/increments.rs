@@ -1,9 +1,9 @@
-//! The chain law (CONS-05): a reader who applies each increment's `output` and `deleted`, with `--since` set to the
-//! transactionTime before, holds exactly the cohort's current rows. Random histories try to break it: rows that come
-//! late, torn last lines, replaced and compressed files, deletions, damaged and removed indexes.
-//! `OUTPOUR_TEST_CHAINS` histories.
+//! Increments add up (CONS-05): a reader that applies the `output` and `deleted` of each increment, with `--since` set
+//! to the previous transactionTime, holds exactly the cohort's current rows. Tested over `OUTPOUR_TEST_CHAINS` random
+//! histories with late rows, torn last lines, replaced and compressed files, deletions, and damaged and removed
+//! indexes.
 
-use crate::forge::{self, Hand};
+use crate::generator::{self, Spelling};
 use crate::naive::{self, Request, Who, line::Line};
 use crate::random::{Random, each_case, knob};
 use crate::run::{self, scratch};
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Seconds between two exports.
+/// Seconds between two exports of a history.
 const ROUND: i64 = 1000;
 const GROUP: &str = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,
     "member":[{"entity":{"reference":"Patient/p0"}},{"entity":{"reference":"Patient/p1"}}]}"#;
@@ -20,30 +20,35 @@ fn clock(second: i64) -> String {
     format!("2020-01-01T{:02}:{:02}:{:02}.000Z", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// A store that is written to, and what its writer must remember.
+/// A store under random writes, and the state of its writer.
 struct History<'a> {
     dir: PathBuf,
-    /// The files that were packed, as they were, in a directory for each pack: what the twin reads beside the newer ones.
-    truth: PathBuf,
+    /// Copies of the files before each pack, one directory per pack; the oracle reads them together with the newer
+    /// files.
+    packed_files: PathBuf,
     packs: u64,
     random: &'a mut Random,
     files: u64,
     versions: u64,
-    /// A file whose last line is torn, and the rest of that line.
+    /// The file with an unfinished last line, and the rest of that line.
     torn: Option<(PathBuf, Vec<u8>)>,
-    /// Something of this round is older than the export before it.
+    /// Some line of this round is dated before the previous export.
     late: bool,
 }
 
 impl History<'_> {
-    /// A row of some entity. Whose it is never changes; a Provenance's targets may come later, or never.
+    /// A new version of a random resource. Its patient never changes; the targets of a Provenance may be written later,
+    /// or never.
     fn row(&mut self, second: i64, undated: bool) -> Vec<u8> {
         let number = self.random.below(14);
         let owner = format!("Patient/p{}", number % 3);
         self.versions += 1;
-        let place = if undated { String::new() } else { format!(r#""lastUpdated":"{}","#, clock(second)) };
-        let meta =
-            format!(r#""meta":{{{place}"versionId":"{}"}},"status":"s{}""#, self.versions, self.random.below(1000));
+        let last_updated = if undated { String::new() } else { format!(r#""lastUpdated":"{}","#, clock(second)) };
+        let meta = format!(
+            r#""meta":{{{last_updated}"versionId":"{}"}},"status":"s{}""#,
+            self.versions,
+            self.random.below(1000)
+        );
         let row = match number {
             0..4 => format!(r#"{{"resourceType":"Patient","id":"p{number}",{meta}}}"#),
             4..9 => format!(
@@ -65,24 +70,26 @@ impl History<'_> {
         row.into_bytes()
     }
 
+    /// A deletion of a random resource.
     fn tombstone(&mut self, second: i64) -> Vec<u8> {
         let targets =
             ["Patient/p1", "Observation/o4", "Observation/o6", "Observation/o7", "Condition/o9", "Provenance/v11"];
         let (name, id) = self.random.pick(&targets).split_once('/').unwrap();
-        let value = forge::tombstone(&[(name.into(), id.into())], Some(clock(second)), self.random);
-        String::from_utf8(forge::write(&value, Hand::Plain, self.random))
+        let value = generator::tombstone(&[(name.into(), id.into())], Some(clock(second)), self.random);
+        String::from_utf8(generator::write(&value, Spelling::Plain, self.random))
             .unwrap()
-            .replace(forge::BASE, "")
+            .replace(generator::BASE, "")
             .replace("\"/", "\"")
             .into_bytes()
     }
 
-    /// Lines of this round; some belong to an earlier one, or to the next.
+    /// Random lines of this round; some are dated in an earlier round, or in the next.
     fn lines(&mut self, round: i64) -> Vec<Vec<u8>> {
         let count = self.random.below(6);
         (0..count).map(|_| self.line(round)).collect()
     }
 
+    /// A random line of this round.
     fn line(&mut self, round: i64) -> Vec<u8> {
         let begin = (round - 1) * ROUND;
         let second = match self.random.below(10) {
@@ -90,18 +97,18 @@ impl History<'_> {
                 self.late = true;
                 self.random.below(begin as usize) as i64 + 1
             }
-            2 => begin + ROUND + self.random.below(ROUND as usize) as i64, // not before the next export
-            3 => begin + ROUND,                                            // at T itself
+            2 => begin + ROUND + self.random.below(ROUND as usize) as i64, // visible in the next export at the earliest
+            3 => begin + ROUND,                                            // exactly at T
             _ => begin + 1 + self.random.below(ROUND as usize) as i64,
         };
         let undated = self.random.one_in(20);
         if undated {
-            self.late |= round > 1; // it may make an older version current again nowhere, but it is new and has no time
+            self.late |= round > 1; // a row without a date is late when it is first seen after an export
         }
         if self.random.one_in(5) { self.tombstone(second) } else { self.row(second, undated) }
     }
 
-    /// One round of writing.
+    /// One round of writes to the store.
     fn write(&mut self, round: i64) {
         self.late = false;
         if let Some((path, rest)) = self.torn.take() {
@@ -115,7 +122,7 @@ impl History<'_> {
             if !plain.is_empty() && self.random.one_in(2) {
                 let path = &plain[self.random.below(plain.len())];
                 if !std::fs::read(path).unwrap().ends_with(b"\n") {
-                    bytes.insert(0, b'\n'); // its last line was whole, but for the newline
+                    bytes.insert(0, b'\n'); // its last line lacked only the newline
                 }
                 append(path, &bytes);
             } else {
@@ -125,7 +132,7 @@ impl History<'_> {
                 if suffix == ".ndjson" && self.random.one_in(6) {
                     bytes.pop();
                 }
-                forge::file(&self.dir.join(format!("{name}{suffix}")), &bytes, self.random);
+                generator::file(&self.dir.join(format!("{name}{suffix}")), &bytes, self.random);
             }
         }
         if self.random.one_in(4) {
@@ -136,7 +143,7 @@ impl History<'_> {
         }
     }
 
-    /// Writes a file again under its own or another name, and moves it into place: all its rows come again.
+    /// Replaces a file by rename, shuffled or compressed under another name: all its rows are new to the index.
     fn replace(&mut self) {
         let files = self.existing(".ndjson");
         let Some(path) = files.get(self.random.below(files.len().max(1))) else { return };
@@ -149,13 +156,13 @@ impl History<'_> {
             std::fs::rename(&new, path).unwrap();
         } else {
             let packed = PathBuf::from(format!("{}.zst", path.display()));
-            forge::file(&packed, &bytes, self.random);
+            generator::file(&packed, &bytes, self.random);
             std::fs::remove_file(path).unwrap();
         }
         self.late = true;
     }
 
-    /// Ends a new file inside its last line.
+    /// Writes a new file that ends within its last line.
     fn tear(&mut self, round: i64) {
         self.files += 1;
         let path = self.dir.join(format!("torn-{}.ndjson", self.files));
@@ -167,22 +174,22 @@ impl History<'_> {
         self.torn = Some((path, last[cut..].to_vec()));
     }
 
-    /// Packs the store at some time of this round, not after the next export, and puts the packed one in its place, as an
-    /// operator would. The index goes with the old one: the new store has to know by itself what came late.
+    /// Packs the store as of some time of this round and puts the packed store in its place, as an operator would. The
+    /// index is removed with the old store: only the packed store itself can say which rows were late.
     fn pack(&mut self, round: i64) {
-        let place = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
+        let as_of = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
         let new = self.dir.with_extension("new");
-        let run = crate::pack::pack(&self.dir, &new, &["--as-of", &place, "--threads", "1", "--level", "1"]);
+        let run = crate::pack::pack(&self.dir, &new, &["--as-of", &as_of, "--threads", "1", "--level", "1"]);
         assert!(run.code == 0 || run.code == 1, "{run:#?}");
         self.packs += 1;
-        // What was torn is a faulty line of the packed store now; nobody will end it.
+        // The unfinished line is a faulty line of the packed store now, and is never finished.
         self.torn = None;
-        self.keep(&self.truth.join(self.packs.to_string()));
+        self.keep(&self.packed_files.join(self.packs.to_string()));
         std::fs::remove_dir_all(&self.dir).unwrap();
         std::fs::rename(&new, &self.dir).unwrap();
     }
 
-    /// Copies the files that no pack has made to another directory.
+    /// Copies the files that were not made by a pack to another directory.
     fn keep(&self, to: &Path) {
         for path in self.existing("") {
             let copy = to.join(path.strip_prefix(&self.dir).unwrap());
@@ -191,21 +198,21 @@ impl History<'_> {
         }
     }
 
-    /// Every line that ever was in the store, for the twin: those that were packed, and those beside them.
-    fn whole(&self) -> PathBuf {
+    /// A directory with every line that was ever in the store, for the oracle: the packed ones, and those beside them.
+    fn all_lines(&self) -> PathBuf {
         if self.packs == 0 {
             return self.dir.clone();
         }
-        let now = self.truth.join("now");
+        let now = self.packed_files.join("now");
         let _ = std::fs::remove_dir_all(&now);
         self.keep(&now);
         if let Some((torn, _)) = &self.torn {
             std::fs::copy(torn, now.join("torn.ndjson")).unwrap();
         }
-        self.truth.clone()
+        self.packed_files.clone()
     }
 
-    /// Files of the store whose names end so, but for the torn one and what a pack has made.
+    /// Files of the store with this suffix, without the torn one and those made by a pack.
     fn existing(&self, suffix: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
         for dir in [self.dir.clone(), self.dir.join("d")] {
@@ -221,7 +228,8 @@ impl History<'_> {
         files
     }
 
-    /// Harms the index between two runs; without its memory of what came when it may only be left where nothing is late.
+    /// Damages or removes the index between two exports. If lines of the round are late, the generation file is spared:
+    /// only it says what was seen before.
     fn damage(&mut self) {
         let index = self.dir.join(".outpour");
         let mut files = Vec::new();
@@ -264,7 +272,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// What the reader holds: the line of each `Type/id`.
+/// State of the reader: the current line of each `Type/id`.
 type Reader = BTreeMap<String, Vec<u8>>;
 
 fn key(line: &[u8]) -> String {
@@ -274,10 +282,10 @@ fn key(line: &[u8]) -> String {
     }
 }
 
-/// Compares the reader with the cohort's current rows at T.
-fn compare(dir: &Path, place: &str, reader: &Reader, round: i64) {
+/// Compares the state of the reader with the cohort's current rows at T, as the oracle gives them.
+fn compare(dir: &Path, as_of: &str, reader: &Reader, round: i64) {
     let store = naive::read(dir, &[]);
-    let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), place);
+    let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), as_of);
     let answer = naive::export(&store, &request).unwrap();
     let current: Reader = answer.lines.values().flatten().map(|line| (key(line), line.clone())).collect();
     let text = |reader: &Reader| -> BTreeSet<String> {
@@ -289,41 +297,42 @@ fn compare(dir: &Path, place: &str, reader: &Reader, round: i64) {
     assert!(missing.is_empty() && surplus.is_empty(), "round {round}: missing {missing:#?}, surplus {surplus:#?}");
 }
 
-/// One increment: what came, and what was deleted.
+/// One increment: exported lines, and deleted `Type/id`.
 type Increment = (Vec<Vec<u8>>, Vec<String>);
 
-/// Who exports: (store, scratch directory, round) to an increment.
+/// Makes an export: store, scratch directory and round to an increment.
 type Exporter<'a> = &'a mut dyn FnMut(&Path, &Path, i64) -> Increment;
 
-/// What befalls a store beside being written to.
+/// Events of a history other than writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fortune {
-    /// Nothing.
-    Kind,
-    /// Its index is damaged, or removed.
-    Harm,
-    /// The same, and it is packed now and then.
-    Packs,
+enum Disturbance {
+    /// None.
+    Undisturbed,
+    /// The index is damaged or removed in some rounds.
+    Damage,
+    /// As `Damage`, and the store is packed in some rounds.
+    DamageAndPacks,
 }
 
-fn history(random: &mut Random, fortune: Fortune, export: Exporter) {
+/// Plays a random history and checks the reader after every export. The store of a failed history is kept.
+fn history(random: &mut Random, disturbance: Disturbance, export: Exporter) {
     let scratch = scratch();
     let dir = scratch.path().join("store");
     std::fs::create_dir(&dir).unwrap();
     let rounds = 3 + random.below(3) as i64;
-    let truth = scratch.path().join("truth");
+    let packed_files = scratch.path().join("truth");
     let mut history =
-        History { dir: dir.clone(), truth, packs: 0, random, files: 0, versions: 0, torn: None, late: false };
+        History { dir: dir.clone(), packed_files, packs: 0, random, files: 0, versions: 0, torn: None, late: false };
     let mut reader = Reader::new();
     let step = std::panic::AssertUnwindSafe(|| {
         for round in 1..=rounds {
             history.write(round);
-            if round > 1 && fortune != Fortune::Kind {
+            if round > 1 && disturbance != Disturbance::Undisturbed {
                 history.damage();
             }
-            if fortune == Fortune::Packs && history.random.one_in(2) {
+            if disturbance == Disturbance::DamageAndPacks && history.random.one_in(2) {
                 history.pack(round);
-                // Now and then more comes between the pack and the export.
+                // In some rounds more is written between the pack and the export.
                 if history.random.one_in(2) {
                     history.write(round);
                 }
@@ -336,7 +345,7 @@ fn history(random: &mut Random, fortune: Fortune, export: Exporter) {
                 reader.insert(key, line);
             }
             reader.retain(|key, _| !deleted.contains(key));
-            compare(&history.whole(), &clock(round * ROUND), &reader, round);
+            compare(&history.all_lines(), &clock(round * ROUND), &reader, round);
         }
     });
     if let Err(panic) = std::panic::catch_unwind(step) {
@@ -348,26 +357,31 @@ fn history(random: &mut Random, fortune: Fortune, export: Exporter) {
     }
 }
 
-/// The binary obeys the law.
+/// The increments of the binary add up, also over a damaged or removed index.
 #[test]
 fn increments_add_up() {
-    each_case("chain", knob("OUTPOUR_TEST_CHAINS", 1000), |_, random| history(random, Fortune::Harm, &mut exported));
+    each_case("chain", knob("OUTPOUR_TEST_CHAINS", 1000), |_, random| {
+        history(random, Disturbance::Damage, &mut increment_of_binary)
+    });
 }
 
-/// So it does when the store is packed on the way, and newer files come beside the packed ones. A fifth of
-/// `OUTPOUR_TEST_CHAINS`.
+/// The increments of the binary add up when the store is packed between exports and newer files are put beside the
+/// packed ones. A fifth of `OUTPOUR_TEST_CHAINS` histories.
 #[test]
 fn increments_over_packs_add_up() {
     let count = knob("OUTPOUR_TEST_CHAINS", 1000) / 5;
-    each_case("chain over packs", count, |_, random| history(random, Fortune::Packs, &mut exported));
+    each_case("chain over packs", count, |_, random| {
+        history(random, Disturbance::DamageAndPacks, &mut increment_of_binary)
+    });
 }
 
-fn exported(dir: &Path, scratch: &Path, round: i64) -> Increment {
+/// The increment of a round by the binary.
+fn increment_of_binary(dir: &Path, scratch: &Path, round: i64) -> Increment {
     let group = scratch.join("Group.json");
     std::fs::write(&group, GROUP).unwrap();
-    let (place, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
+    let (as_of, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
     let out = scratch.join(format!("out-{round}"));
-    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &place, "--threads", "1"];
+    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &as_of, "--threads", "1"];
     if round > 1 {
         args.extend(["--since", &since]);
     }
@@ -377,12 +391,12 @@ fn exported(dir: &Path, scratch: &Path, round: i64) -> Increment {
     (export.lines().into_values().flatten().collect(), export.deletions())
 }
 
-/// The naive twin, told which lines are late, obeys the law: so the readings and this test do.
+/// The increments of the naive oracle, which is given the late lines, add up: this checks the readings, and this test.
 #[test]
-fn increments_of_the_twin_add_up() {
+fn increments_of_the_oracle_add_up() {
     each_case("chain of the twin", knob("OUTPOUR_TEST_CHAINS", 200), |_, random| {
         let mut before: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        history(random, Fortune::Kind, &mut |dir, _, round| {
+        history(random, Disturbance::Undisturbed, &mut |dir, _, round| {
             let store = naive::read(dir, &[]);
             let mut request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), &clock(round * ROUND));
             if round > 1 {

@@ -1,11 +1,12 @@
-//! The same snapshot, request and policies give the same bytes by every door.
+//! Exports over HTTP and on the command line write the same bytes for the same snapshot, request and policies.
 
 use std::collections::BTreeMap;
 
-use super::flow::{accepted, bundled, ended, files};
+use super::job_lifecycle::{accepted, bundled, ended, files};
 use crate::run::{run, scratch, testdata};
 
-/// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: at each level, with and without `_since`, in each coding.
+/// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: files are equal at each level, with and without `_since`, in each
+/// compression.
 #[test]
 fn the_command_line_and_http_write_the_same_files() {
     for (compression, threads) in [("none", "1"), ("gzip", "2"), ("zstd", "2")] {

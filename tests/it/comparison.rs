@@ -1,4 +1,5 @@
-//! One request, asked twice: of the naive twin and of the binary. What differs is a failure of this test.
+//! One export request, answered by the naive oracle and by the binary, and a comparison of the two answers. Any
+//! difference fails the test that asked for it. How the oracle finds its answer is in `naive`.
 
 use crate::naive::store::Store;
 use crate::naive::{self, Answer, Members, Request, Who};
@@ -6,9 +7,9 @@ use crate::run::{self, Bounds, Export, Run};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A request in the words of the command line.
+/// A request to be answered twice, in terms of the command line.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct Comparison {
     pub who: Who,
     pub as_of: String,
     pub since: Option<String>,
@@ -17,17 +18,18 @@ pub(crate) struct Ask {
     pub members: Option<Members>,
     pub bases: Vec<String>,
     pub missing_included: bool,
-    /// (file, line) first seen after `since`.
+    /// File and line number of rows first seen after `since`.
     pub late: BTreeSet<(String, u64)>,
     pub late_included: bool,
     pub bounds: Bounds,
-    /// Arguments that do not change the answer.
+    /// Further arguments for the binary, which do not change the answer.
     pub more: Vec<String>,
 }
 
-impl Ask {
-    pub(crate) fn new(who: Who, as_of: &str) -> Ask {
-        Ask {
+impl Comparison {
+    /// A request without filters, under default policies and bounds.
+    pub(crate) fn new(who: Who, as_of: &str) -> Comparison {
+        Comparison {
             who,
             as_of: as_of.to_string(),
             since: None,
@@ -43,12 +45,13 @@ impl Ask {
         }
     }
 
-    pub(crate) fn with(mut self, more: &[&str]) -> Ask {
+    /// Adds arguments for the binary that do not change the answer.
+    pub(crate) fn with(mut self, more: &[&str]) -> Comparison {
         self.more.extend(more.iter().map(|word| word.to_string()));
         self
     }
 
-    /// The request as the twin takes it.
+    /// The request in the form of the oracle.
     pub(crate) fn request(&self) -> Request {
         let mut request = Request::new(self.who.clone(), &self.as_of);
         if let Some(since) = &self.since {
@@ -64,12 +67,13 @@ impl Ask {
         request.missing_included = self.missing_included;
         request.late = self.late.clone();
         request.late_included = self.late_included;
-        // Files are only ever added to a store that is asked.
+        // The stores of these tests only gain files.
         request.replaced = false;
         request
     }
 
-    /// The arguments of `outpour export` after `--store` and `--out`; Groups and patient lists become files in `scratch`.
+    /// The arguments of `outpour export` after `--store` and `--out`; Groups and patient lists become files in
+    /// `scratch`.
     pub(crate) fn args(&self, scratch: &Path) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|word| word.to_string()));
@@ -121,22 +125,23 @@ impl Ask {
         args
     }
 
-    /// The store as the twin reads it for this request.
+    /// Reads a store for the oracle, with the base URLs of this request.
     pub(crate) fn read(&self, store: &Path) -> Store {
         let bases: Vec<&str> = self.bases.iter().map(String::as_str).collect();
         naive::read(store, &bases)
     }
 
-    /// Runs the binary into `out`.
+    /// Runs the binary, with output to `out`.
     pub(crate) fn run(&self, store: &Path, out: &Path, scratch: &Path) -> Run {
         let args = self.args(scratch);
         run::export(store, out, &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Asks both and compares lines, deletions, ledger, faults and exit code. `None`: both refused.
+    /// Gets both answers and compares lines, deletions, ledger, faults and exit code. `None` if both refuse the
+    /// request.
     #[track_caller]
-    pub(crate) fn check(&self, twin: &Store, store: &Path, out: &Path, scratch: &Path) -> Option<Export> {
-        let answer = naive::export(twin, &self.request());
+    pub(crate) fn check(&self, oracle: &Store, store: &Path, out: &Path, scratch: &Path) -> Option<Export> {
+        let answer = naive::export(oracle, &self.request());
         let run = self.run(store, out, scratch);
         let answer = match answer {
             Ok(answer) => answer,
@@ -152,11 +157,12 @@ impl Ask {
         Some(export)
     }
 
+    /// Compares what the binary wrote with the oracle's answer.
     #[track_caller]
     fn compare(&self, answer: &Answer, export: &Export) {
         let lines = export.lines();
         if lines != answer.lines {
-            let requested = Ask { late: BTreeSet::new(), ..self.clone() };
+            let requested = Comparison { late: BTreeSet::new(), ..self.clone() };
             panic!("{requested:?}, {} late\n{}", self.late.len(), difference(answer, &lines));
         }
         assert_eq!(export.deletions(), answer.deleted, "{self:?}: deletions");
@@ -186,25 +192,25 @@ impl Ask {
     }
 }
 
-/// The lines that only one of the two has, for people.
+/// A text of up to five lines that only one of the answers has, and of the first difference of each type.
 fn difference(answer: &Answer, found: &std::collections::BTreeMap<String, Vec<Vec<u8>>>) -> String {
     let set = |lines: &std::collections::BTreeMap<String, Vec<Vec<u8>>>| -> BTreeSet<String> {
         lines.values().flatten().map(|line| String::from_utf8_lossy(line).chars().take(400).collect()).collect()
     };
-    let (twin, binary) = (set(&answer.lines), set(found));
+    let (oracle, binary) = (set(&answer.lines), set(found));
     let few = |lines: Vec<&String>| lines.into_iter().take(5).cloned().collect::<Vec<_>>().join("\n    ");
     let none = Vec::new();
     let names: BTreeSet<&String> = answer.lines.keys().chain(found.keys()).collect();
     let places = names.into_iter().filter_map(|name| {
-        let (twin, binary) = (answer.lines.get(name).unwrap_or(&none), found.get(name).unwrap_or(&none));
-        let same = twin.iter().zip(binary).take_while(|(one, other)| one == other).count();
-        let (of, but) = (twin.len(), binary.len());
-        (twin != binary).then(|| format!("{name}: line {} of {of} differs, the binary has {but}", same + 1))
+        let (oracle, binary) = (answer.lines.get(name).unwrap_or(&none), found.get(name).unwrap_or(&none));
+        let same = oracle.iter().zip(binary).take_while(|(one, other)| one == other).count();
+        let (of, but) = (oracle.len(), binary.len());
+        (oracle != binary).then(|| format!("{name}: line {} of {of} differs, the binary has {but}", same + 1))
     });
     format!(
         "only the twin exports\n    {}\nonly the binary exports\n    {}\nfirst differences\n    {}",
-        few(twin.difference(&binary).collect()),
-        few(binary.difference(&twin).collect()),
+        few(oracle.difference(&binary).collect()),
+        few(binary.difference(&oracle).collect()),
         places.collect::<Vec<_>>().join("\n    ")
     )
 }
