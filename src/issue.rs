@@ -13,6 +13,7 @@ use crate::named_enum::by_name;
 /// A parameter of an export. Doors have their own names for it: a flag, a query parameter, a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Parameter {
     Group,
     Patients,
@@ -27,6 +28,8 @@ pub enum Parameter {
     MaxFileBytes,
     MaxFileResources,
     FaultsAllowed,
+    Compression,
+    Digest,
     BaseUrl,
     Context,
     Store,
@@ -51,6 +54,8 @@ impl Parameter {
             Parameter::MaxFileBytes => "file_bytes",
             Parameter::MaxFileResources => "file_resources",
             Parameter::FaultsAllowed => "faults_allowed",
+            Parameter::Compression => "compression",
+            Parameter::Digest => "digest",
             Parameter::BaseUrl => "base_url",
             Parameter::Context => "context",
             Parameter::Store => "store",
@@ -85,7 +90,7 @@ pub enum Advice {
     SystemLevel,
     /// The window must begin before it ends; this is where it begins.
     BeginEarlier(String),
-    /// Late rows were left out because the request says so ([`Late::Report`](crate::request::Late::Report)).
+    /// Late rows were left out because the request says so ([`LateArrivals::Report`](crate::request::LateArrivals::Report)).
     LateReported,
     /// An export of nobody can be asked for ([`ExportRequest::allow_empty`](crate::request::ExportRequest::allow_empty)).
     AllowEmpty,

@@ -6,6 +6,7 @@ use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
     SelectionArg, StoreArgs, WriteArgs,
 };
+use crate::cli::message_text::index_text;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
@@ -84,7 +85,7 @@ pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: boo
     let index_dir = args.index_dir.clone();
     let options = StoreOptions { index_dir, access, kernel, validate, sync, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
-        .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, error.to_string())))
+        .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
 }
 
 /// `--no-sync`

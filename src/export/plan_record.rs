@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ExportError;
 use crate::fhir::instant::Instant;
 use crate::index::snapshot::{SegmentRef, Snapshot, SnapshotRecord};
-use crate::issue::Issue;
+use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
@@ -182,6 +182,26 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, origin: ExportOrigin::of(store, &plan.request) }
 }
 
+/// The parameter that a field of a record holds, if it is one. Some fields bear the name that the command line has for it;
+/// so they have stood on disk since the first version.
+fn recorded_parameter(field: &str) -> Option<Parameter> {
+    Some(match field {
+        "--type" => Parameter::Type,
+        "--since" => Parameter::Since,
+        "--until" => Parameter::Until,
+        "--members" => Parameter::Members,
+        "--fhir-base" => Parameter::FhirBase,
+        "--late" => Parameter::Late,
+        "--missing-last-updated" => Parameter::MissingLastUpdated,
+        "--max-file-bytes" => Parameter::MaxFileBytes,
+        "--max-file-resources" => Parameter::MaxFileResources,
+        "--compress" => Parameter::Compression,
+        "--digest" => Parameter::Digest,
+        "--base-url" => Parameter::BaseUrl,
+        _ => return None,
+    })
+}
+
 /// Name of a plan: a hash of the snapshot's name and of the request, field by field.
 fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
     let identity = serde_json::to_vec(&(snapshot_id, request)).expect("plain data");
@@ -199,12 +219,13 @@ pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Res
     for (field, given) in &now.request {
         let then = recorded.request.get(field).cloned().unwrap_or_default();
         if then != *given {
-            return Err(ExportError::Differs { field: field.clone(), recorded: then, given: given.clone() });
+            let parameter = recorded_parameter(field);
+            return Err(ExportError::Differs { parameter, field: field.clone(), recorded: then, given: given.clone() });
         }
     }
     if recorded.plan_id != now.plan_id || recorded.shards != now.shards {
         let (recorded, given) = (recorded.plan_id.clone(), now.plan_id.clone());
-        return Err(ExportError::Differs { field: "the plan".to_string(), recorded, given });
+        return Err(ExportError::Differs { parameter: None, field: "the plan".to_string(), recorded, given });
     }
     Ok(())
 }

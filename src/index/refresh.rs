@@ -5,7 +5,7 @@
 //! the index has been touched, nothing is opened but the generation and the headers of the index files.
 
 use crate::codec::compression::Compression;
-use crate::error::IndexError;
+use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
 use crate::index::dir::{IndexDir, IndexLock};
@@ -96,7 +96,7 @@ pub(crate) fn refresh(
         let survey = diff(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
         let before = standing.and_then(|standing| standing.global.ok());
         let (mut generation, segments) = match build(&home, survey, before, &files, progress, store, &mut work) {
-            Err(IndexError::Damaged { reason }) if trust == Verification::Stamps => {
+            Err(IndexError::Damaged(CorruptIndex(reason))) if trust == Verification::Stamps => {
                 (trust, last_reason) = (Verification::Nothing, reason);
                 continue;
             }
@@ -207,7 +207,7 @@ pub(crate) fn rebuild_from_record(
     progress: &Progress,
 ) -> Result<(Snapshot, RefreshStats), IndexError> {
     let Some(as_of) = Instant::parse(&record.as_of) else {
-        return Err(changed_error(store, "", "is to be seen as of what is no instant; begin anew with --force"));
+        return Err(lost_error(store, "", "is to be seen as of what is no instant", false));
     };
     let (index, mut work) = refresh(store, None, None, progress, Verification::Stamps)?;
     let index = match Snapshot::of_segments(index, record, as_of.clone()) {
@@ -232,11 +232,7 @@ pub(crate) fn rebuild_from_record(
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
     for (segment, kept) in record.segments.iter().zip(&kept) {
         let Some(file) = files.position(&segment.file) else {
-            return Err(changed_error(
-                store,
-                &segment.file,
-                "is no longer there; put it back, or begin anew with --force",
-            ));
+            return Err(lost_error(store, &segment.file, "is no longer there", true));
         };
         if let Some(kept) = *kept {
             generation.segments.push(SegmentMeta { file, ..index.entry(kept).clone() });
@@ -245,8 +241,8 @@ pub(crate) fn rebuild_from_record(
         }
         match files.compression(file) {
             Compression::None if segment.end > files.source(file)?.len() => {
-                let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
-                return Err(changed_error(store, &segment.file, reason));
+                let reason = "is shorter than it was when the export began";
+                return Err(lost_error(store, &segment.file, reason, true));
             }
             Compression::None => spans.push(ScanRange {
                 file,
@@ -278,14 +274,14 @@ pub(crate) fn rebuild_from_record(
     match Snapshot::of_segments(index, record, as_of) {
         Ok(snapshot) => Ok((snapshot, work)),
         Err((_, missing)) => {
-            let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
-            Err(changed_error(store, &record.segments[missing].file, reason))
+            let reason = "no longer holds the bytes that the interrupted export began with";
+            Err(lost_error(store, &record.segments[missing].file, reason, false))
         }
     }
 }
 
-fn changed_error(store: &Store, name: &str, reason: &str) -> IndexError {
-    IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
+fn lost_error(store: &Store, name: &str, reason: &'static str, restorable: bool) -> IndexError {
+    IndexError::SnapshotLost { path: store.root().join(name), reason, restorable }
 }
 
 /// Publishes a generation. Index files get the stamps by which later readers trust them, but for those so young that

@@ -261,10 +261,7 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
 
 /// Whether trying once more may help.
 fn is_transient(error: &ExportError) -> bool {
-    !matches!(
-        error,
-        ExportError::Index(IndexError::Damaged { .. }) | ExportError::Frame { .. } | ExportError::Torn { .. }
-    )
+    !matches!(error, ExportError::Index(IndexError::Damaged(_)) | ExportError::Frame { .. } | ExportError::Torn { .. })
 }
 
 /// A job whose index or packed file was found damaged begins anew, once; others fail. No run of it is left.
@@ -409,7 +406,7 @@ fn public_reason(error: &ExportError) -> &'static str {
             "what was asked for cannot be exported any more: the Group is gone or cannot stand for patients"
         }
         ExportError::Faults { .. } => "the store holds more faulty lines than this service allows",
-        ExportError::Index(IndexError::Changed { .. }) | ExportError::Torn { .. } => {
+        ExportError::Index(IndexError::Changed { .. } | IndexError::SnapshotLost { .. }) | ExportError::Torn { .. } => {
             "a file of the store was changed in place while it was read; ask again"
         }
         ExportError::Index(_) | ExportError::Decode(_) | ExportError::Frame { .. } => {

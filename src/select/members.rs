@@ -311,7 +311,8 @@ impl<'a> MemberResolver<'a> {
             [] => "the store holds no Group with a similar id".to_string(),
             near => format!("similar ids: {}", near.join(", ")),
         };
-        Err(RequestError::one(RequestProblem::of(Parameter::Group, format!("Group/{id} {why}; {near}"))).into())
+        let problem = RequestProblem::of(Parameter::Group, format!("Group/{id} {why}; {near}"));
+        Err(RequestError::one(problem.not_found()).into())
     }
 
     /// The Groups that Groups list. Each is read twice: it counts only if the whole of it can stand for patients, and
