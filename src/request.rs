@@ -14,11 +14,13 @@ use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// Whose records are exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Population {
     /// Everything in the store, compartments ignored (COMP-14).
     System,
@@ -30,6 +32,10 @@ pub enum Population {
     Group(String),
     /// The members of the Group in this file.
     GroupFile(PathBuf),
+    /// The patients named here, an id or a reference each, such as `a` or `Patient/a`; blank ones are passed by.
+    PatientIds(Vec<String>),
+    /// The members of the Group in this JSON document.
+    GroupDocument(Arc<[u8]>),
 }
 
 impl Population {
@@ -38,6 +44,7 @@ impl Population {
         match self {
             Population::Patients(path) | Population::GroupFile(path) => path.is_file(),
             Population::System | Population::AllPatients | Population::Group(_) => true,
+            Population::PatientIds(_) | Population::GroupDocument(_) => true,
         }
     }
 }
@@ -145,10 +152,13 @@ impl Default for FileBounds {
     }
 }
 
-/// An export request. Fields are public; [`ExportRequest::check`] tells what is wrong with them.
+/// An export request: a population, and options by the method of their name. [`ExportRequest::check`] tells what is wrong
+/// with them.
 ///
 /// ```
-/// use outpour::ExportRequest;
+/// use outpour::{Compression, ExportRequest};
+/// let request = ExportRequest::patient_ids(["a", "Patient/b"]).compression(Compression::Gzip).file_bytes(64 << 20);
+/// assert!(request.check().is_ok());
 /// let request = ExportRequest::group("ten").types(["Patient", "Observation"]).since("2020-01-01T00:00:00Z");
 /// assert!(request.check().is_ok());
 /// let wrong = ExportRequest::group("ten").types(["Pateint"]).since("yesterday");
@@ -170,11 +180,11 @@ pub struct ExportRequest {
     /// How Group members are read.
     pub members: MembershipRule,
     /// What the Group's writer may draw on; the whole store if `None`.
-    pub writer: Option<WriterScope>,
+    pub(crate) writer: Option<WriterScope>,
     /// Ids of Groups of the store that count as absent where other Groups list them: what stands there has been replaced or
     /// deleted elsewhere (GROUP-01).
-    pub absent_groups: BTreeSet<String>,
-    /// Bases under which absolute references are ours (reading 5).
+    pub(crate) absent_groups: BTreeSet<String>,
+    /// Bases under which absolute references are ours (reading 5), without a slash at their ends.
     pub fhir_bases: Vec<String>,
     /// Late rows.
     pub late: LateArrivals,
@@ -187,11 +197,12 @@ pub struct ExportRequest {
     /// Digest over each file.
     pub digest: DigestAlgorithm,
     /// Who reads the messages.
-    pub audience: Audience,
-    /// Put before file names and the request path; file URLs when `None`.
+    pub(crate) audience: Audience,
+    /// Put as it is before file names and the request path, so it ends with a slash; file URLs when `None`, and bare names
+    /// where the files go to no directory.
     pub base_url: Option<String>,
     /// How rows are selected.
-    pub access_path: AccessPath,
+    pub(crate) access_path: AccessPath,
     /// What was decided while the request was read, for the message files (HDR-06).
     pub notes: Vec<Issue>,
     problems: Vec<RequestProblem>,
@@ -247,6 +258,24 @@ impl ExportRequest {
         ExportRequest::population(Population::GroupFile(file.into()))
     }
 
+    /// Patients named here, an id or a reference each, such as `a` or `Patient/a`: what [`ExportRequest::patients`] takes from
+    /// a file, one a line. A list that names nobody is refused unless [`ExportRequest::allow_empty`] is given.
+    pub fn patient_ids<S: Into<String>>(ids: impl IntoIterator<Item = S>) -> ExportRequest {
+        ExportRequest::population(Population::PatientIds(ids.into_iter().map(Into::into).collect()))
+    }
+
+    /// The members of the Group in a JSON document: what [`ExportRequest::group_file`] takes from a file. It need not be in
+    /// the store. It is read when the export is planned, and refused then if it can stand for no set of patients.
+    ///
+    /// ```
+    /// # use outpour::ExportRequest;
+    /// let group = br#"{"resourceType":"Group","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+    /// let request = ExportRequest::group_document(&group[..]);
+    /// ```
+    pub fn group_document(json: impl Into<Arc<[u8]>>) -> ExportRequest {
+        ExportRequest::population(Population::GroupDocument(json.into()))
+    }
+
     /// `_type`: names of resource types; empty items are ignored (PARAM-07). Repeats add up (PARAM-01).
     pub fn types<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> ExportRequest {
         for name in names {
@@ -298,7 +327,104 @@ impl ExportRequest {
         self
     }
 
-    /// How rows are selected.
+    /// `_since` as an instant; see [`ExportRequest::since`].
+    pub fn since_instant(mut self, time: Instant) -> ExportRequest {
+        self.since = Some(time);
+        self
+    }
+
+    /// `_until` as an instant; see [`ExportRequest::until`].
+    pub fn until_instant(mut self, time: Instant) -> ExportRequest {
+        self.until = Some(time);
+        self
+    }
+
+    /// A list of patients may name nobody, which gives an export without records; else it is refused.
+    pub fn allow_empty(mut self) -> ExportRequest {
+        self.allow_empty = true;
+        self
+    }
+
+    /// How Group members are read; as listed unless given.
+    pub fn members(mut self, rule: MembershipRule) -> ExportRequest {
+        self.members = rule;
+        self
+    }
+
+    /// Bases under which absolute references are the store's own (reading 5), absolute http(s) URLs with or without a slash
+    /// at their ends. Repeats add up.
+    pub fn fhir_bases<S: AsRef<str>>(mut self, bases: impl IntoIterator<Item = S>) -> ExportRequest {
+        for base in bases {
+            let base = base.as_ref().trim_end_matches('/');
+            if !base.starts_with("http://") && !base.starts_with("https://") {
+                let text = format!("{base:?} is no absolute http(s) URL");
+                self.problems.push(RequestProblem::of(Parameter::FhirBase, text));
+            }
+            self.fhir_bases.push(base.to_string());
+        }
+        self.fhir_bases.sort();
+        self.fhir_bases.dedup();
+        self
+    }
+
+    /// What happens under `_since` to rows that came late to the store; exported unless given.
+    pub fn late(mut self, late: LateArrivals) -> ExportRequest {
+        self.late = late;
+        self
+    }
+
+    /// What happens under `_since` and `_until` to rows without `meta.lastUpdated`; exported unless given.
+    pub fn missing_last_updated(mut self, missing: MissingLastUpdated) -> ExportRequest {
+        self.missing_last_updated = missing;
+        self
+    }
+
+    /// Most uncompressed bytes of a file, at least 1 ([`FileBounds::file_bytes`]); 256 MiB unless given.
+    pub fn file_bytes(mut self, bytes: u64) -> ExportRequest {
+        self.bounds.file_bytes = bytes;
+        self
+    }
+
+    /// Most rows of a file, at least 1 ([`FileBounds::file_resources`]); any number unless given.
+    pub fn file_resources(mut self, rows: u64) -> ExportRequest {
+        self.bounds.file_resources = Some(rows);
+        self
+    }
+
+    /// Compression of the files; none unless given.
+    pub fn compression(mut self, compression: Compression) -> ExportRequest {
+        self.compression = compression;
+        self
+    }
+
+    /// Digest over each file, which the manifest holds; xxh3 unless given.
+    pub fn digest(mut self, digest: DigestAlgorithm) -> ExportRequest {
+        self.digest = digest;
+        self
+    }
+
+    /// What the manifest puts before file names and the path of the request: an absolute URL, with or without a slash at its
+    /// end.
+    pub fn base_url(mut self, url: &str) -> ExportRequest {
+        let absolute = url.split_once("://").is_some_and(|(scheme, rest)| {
+            !rest.is_empty() && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
+        });
+        if !absolute {
+            let text = format!("{url:?} is no absolute URL such as https://host/files/");
+            self.problems.push(RequestProblem::of(Parameter::BaseUrl, text));
+        }
+        self.base_url = Some(format!("{}/", url.trim_end_matches('/')));
+        self
+    }
+
+    /// A message for the `error` files: something that was decided while the request was put together (HDR-06).
+    pub fn note(mut self, note: Issue) -> ExportRequest {
+        self.notes.push(note);
+        self
+    }
+
+    /// How rows are selected; for tests and benches.
+    #[doc(hidden)]
     pub fn access_path(mut self, access_path: AccessPath) -> ExportRequest {
         self.access_path = access_path;
         self
@@ -349,13 +475,16 @@ impl ExportRequest {
     }
 
     /// The request as its kick-off URL: `{base-url}Group/{id}/$export?…` with sorted parameters (MANIFEST-02).
-    /// `group_id` is the id inside a Group file.
+    /// `group_id` is the id inside a Group file or document.
     pub fn canonical_text(&self, group_id: Option<&str>) -> String {
         let path = match &self.population {
             Population::System => "$export".to_string(),
-            Population::AllPatients | Population::Patients(_) => "Patient/$export".to_string(),
+            Population::AllPatients | Population::Patients(_) | Population::PatientIds(_) => {
+                "Patient/$export".to_string()
+            }
             Population::Group(id) => format!("Group/{id}/$export"),
             Population::GroupFile(_) => format!("Group/{}/$export", group_id.unwrap_or("file")),
+            Population::GroupDocument(_) => format!("Group/{}/$export", group_id.unwrap_or("document")),
         };
         let mut parameters = Vec::new();
         if let Some(since) = &self.since {

@@ -153,7 +153,9 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     if let Some(until) = &args.until {
         request = request.until(until);
     }
-    request.allow_empty = args.allow_empty;
+    if args.allow_empty {
+        request = request.allow_empty();
+    }
     if args.allow_empty && args.patients.is_none() {
         let text = "not given, so --allow-empty has nothing to allow; leave it out";
         request = request.problem(RequestProblem::of(Parameter::Patients, text));
@@ -183,23 +185,9 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
              the like with --system --type",
         );
     }
-    for base in &args.fhir_base {
-        let base = base.trim_end_matches('/');
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            request = request.problem(format!("--fhir-base: {base:?} is no absolute http(s) URL"));
-        }
-        request.fhir_bases.push(base.to_string());
-    }
-    request.fhir_bases.sort();
-    request.fhir_bases.dedup();
+    request = request.fhir_bases(&args.fhir_base);
     if let Some(base) = &args.base_url {
-        let absolute = base.split_once("://").is_some_and(|(scheme, rest)| {
-            !rest.is_empty() && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
-        });
-        if !absolute {
-            request = request.problem(format!("--base-url: {base:?} is no absolute URL such as https://host/files/"));
-        }
-        request.base_url = Some(format!("{}/", base.trim_end_matches('/')));
+        request = request.base_url(base);
     }
     request.access_path = match args.selection {
         SelectionArg::Auto => AccessPath::Auto,

@@ -54,6 +54,7 @@ impl ExportOrigin {
             Population::Patients(path) | Population::GroupFile(path) if path.is_file() => Some(absolute(path)),
             Population::Patients(_) | Population::GroupFile(_) => None,
             Population::System | Population::AllPatients | Population::Group(_) => None,
+            Population::PatientIds(_) | Population::GroupDocument(_) => None,
         };
         ExportOrigin {
             store: store.root().display().to_string(),
@@ -141,12 +142,15 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     let request = &plan.request;
     let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
     let instant = |time: &Option<Instant>| time.as_ref().map_or(String::new(), Instant::to_string);
+    let hash = || format!("{:032x}", plan.cohort.content_hash.unwrap_or_default());
     let population = match &request.population {
         Population::System => "system".to_string(),
         Population::AllPatients => "all patients".to_string(),
-        Population::Patients(_) => format!("patients {:032x}", plan.cohort.file_hash.unwrap_or_default()),
+        Population::Patients(_) => format!("patients {}", hash()),
         Population::Group(id) => format!("Group/{id}"),
-        Population::GroupFile(_) => format!("Group file {:032x}", plan.cohort.file_hash.unwrap_or_default()),
+        Population::GroupFile(_) => format!("Group file {}", hash()),
+        Population::PatientIds(_) => format!("patient ids {}", hash()),
+        Population::GroupDocument(_) => format!("Group document {}", hash()),
     };
     let fields = [
         ("population", population),

@@ -233,11 +233,21 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`ExportError::Request`] when it cannot be read, or cannot stand for a set of patients.
     pub(crate) fn add_group_file(&mut self, path: &Path) -> Result<(Option<Id>, u128), ExportError> {
-        let problem = |what: String| {
-            RequestError::one(RequestProblem::of(Parameter::Group, format!("{}: {what}", path.display())))
-        };
-        let unreadable = |error: std::io::Error| problem(format!("cannot be read: {error}"));
-        let mut file = File::open(path).map_err(unreadable)?;
+        let name = path.display().to_string();
+        let mut file = File::open(path).map_err(|error| unreadable_error(Parameter::Group, &name, &error))?;
+        self.add_group(&mut file, Some(&name))
+    }
+
+    /// The same of a Group in memory.
+    ///
+    /// # Errors
+    /// As [`MemberResolver::add_group_file`].
+    pub(crate) fn add_group_document(&mut self, mut json: &[u8]) -> Result<(Option<Id>, u128), ExportError> {
+        self.add_group(&mut json, None)
+    }
+
+    /// The Group that `source` gives; `name` is that of its file.
+    fn add_group(&mut self, source: &mut dyn Read, name: Option<&str>) -> Result<(Option<Id>, u128), ExportError> {
         let mut hash = Hasher128::new();
         let mut lines = LineCounter::default();
         let place = self.place_of_group(IssuePlace::GroupFile);
@@ -247,7 +257,7 @@ impl<'a> MemberResolver<'a> {
             reader.begin();
             let mut buffer = vec![0; READ_BYTES];
             loop {
-                match file.read(&mut buffer) {
+                match source.read(&mut buffer) {
                     Ok(0) => break reader.finish(),
                     Ok(len) => {
                         hash.update(&buffer[..len]);
@@ -255,13 +265,17 @@ impl<'a> MemberResolver<'a> {
                         reader.feed(&buffer[..len]);
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(unreadable(error).into()),
+                    Err(error) => {
+                        return Err(unreadable_error(Parameter::Group, name.unwrap_or("the Group"), &error).into());
+                    }
                 }
             }
         };
-        let head = outcome
-            .map_err(|fault| problem(format!("line {}, byte {}: {}", lines.line_of(fault.at), fault.at, fault.kind)))?;
-        self.check_head(&head, &path.display().to_string())?;
+        let head = outcome.map_err(|fault| {
+            let text = format!("line {}, byte {}: {}", lines.line_of(fault.at), fault.at, fault.kind);
+            RequestError::one(RequestProblem::of(Parameter::Group, prefixed(name, text)))
+        })?;
+        self.check_head(&head, name.unwrap_or("the Group"))?;
         if let Some(id) = head.id {
             // Known only now that all of it was read.
             let named = IssuePlace::Group(id.to_string());
@@ -388,10 +402,9 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`ExportError::Request`] when it cannot be read, or a line names no patient.
     pub(crate) fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
-        let problem = |what: String| {
-            RequestError::one(RequestProblem::of(Parameter::Patients, format!("{}: {what}", path.display())))
-        };
-        let file = File::open(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+        let name = path.display().to_string();
+        let unreadable = |error| unreadable_error(Parameter::Patients, &name, &error);
+        let file = File::open(path).map_err(unreadable)?;
         let mut reader = BufReader::with_capacity(READ_BYTES, file);
         let mut hash = Hasher128::new();
         let (mut line, mut number) = (Vec::new(), 0u64);
@@ -401,49 +414,75 @@ impl<'a> MemberResolver<'a> {
             // No line of a list is longer than a reference may be; a longer one is cut there and reported.
             let limit = 2 * crate::limits::REFERENCE_BYTES_MAX as u64;
             let read = (&mut reader).take(limit).read_until(b'\n', &mut line);
-            if read.map_err(|error| problem(format!("cannot be read: {error}")))? == 0 {
+            if read.map_err(unreadable)? == 0 {
                 break;
             }
             hash.update(&line);
             number += 1;
-            let text = line.trim_ascii();
-            if text.is_empty() {
-                continue;
-            }
-            self.listed += 1;
-            // One place serves every line: what it stands for is copied into a message, and nothing is kept.
-            self.places.clear();
-            let place = self.place_of_group(IssuePlace::PatientList(number));
-            match (Id::parse(text), str::from_utf8(text).ok()) {
-                (Some(id), _) => self.add_patient(&id, place),
-                (None, Some(text)) if Reference::parse(text).is_some() => {
-                    // A list names patients; Groups are asked for with --group.
-                    match Reference::parse(text) {
-                        Some(reference) if reference.resource_type == ResourceType::PATIENT => {
-                            self.add_reference(text, 0, place)
-                        }
-                        _ => wrong.push(number),
-                    }
-                }
-                _ => wrong.push(number),
-            }
+            self.add_line(&line, number, &mut wrong);
         }
+        self.check_list(&wrong, Some(&name))?;
+        Ok(hash.digest())
+    }
+
+    /// The same of a list in memory, whose hash is that of a file with one of them a line.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] when one names no patient.
+    pub(crate) fn add_ids(&mut self, ids: &[String]) -> Result<u128, ExportError> {
+        let mut hash = Hasher128::new();
+        let mut wrong = Vec::new();
+        for (number, id) in (1..).zip(ids) {
+            hash.update(id.as_bytes());
+            hash.update(b"\n");
+            self.add_line(id.as_bytes(), number, &mut wrong);
+        }
+        self.check_list(&wrong, None)?;
+        Ok(hash.digest())
+    }
+
+    /// A line of a list; its number goes to `wrong` if it names no patient.
+    fn add_line(&mut self, line: &[u8], number: u64, wrong: &mut Vec<u64>) {
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            return;
+        }
+        self.listed += 1;
+        // One place serves every line: what it stands for is copied into a message, and nothing is kept.
+        self.places.clear();
+        let place = self.place_of_group(IssuePlace::PatientList(number));
+        match (Id::parse(text), str::from_utf8(text).ok()) {
+            (Some(id), _) => self.add_patient(&id, place),
+            (None, Some(text)) if Reference::parse(text).is_some() => {
+                // A list names patients; Groups are asked for as such.
+                match Reference::parse(text) {
+                    Some(reference) if reference.resource_type == ResourceType::PATIENT => {
+                        self.add_reference(text, 0, place)
+                    }
+                    _ => wrong.push(number),
+                }
+            }
+            _ => wrong.push(number),
+        }
+    }
+
+    /// Whether every line of a list names a patient, and there is one; `name` is that of its file.
+    fn check_list(&self, wrong: &[u64], name: Option<&str>) -> Result<(), RequestError> {
+        let problem = |text: String| RequestProblem::of(Parameter::Patients, prefixed(name, text));
         if let Some(first) = wrong.first() {
-            return Err(problem(format!(
+            return Err(RequestError::one(problem(format!(
                 "line {first}{} is neither a patient id nor a reference such as Patient/123",
                 match wrong.len() {
                     1 => String::new(),
                     more => format!(" (and {} more lines)", more - 1),
                 }
-            ))
-            .into());
+            ))));
         }
         if self.listed == 0 && !self.request.allow_empty {
-            let text = format!("{}: it names nobody: no line of it holds an id or a reference", path.display());
-            let problem = RequestProblem::of(Parameter::Patients, text).advise(Advice::AllowEmpty);
-            return Err(RequestError::one(problem).into());
+            let text = "it names nobody: no line of it holds an id or a reference".to_string();
+            return Err(RequestError::one(problem(text).advise(Advice::AllowEmpty)));
         }
-        Ok(hash.digest())
+        Ok(())
     }
 
     /// Identifier members: each must match exactly one current Patient (GROUP-02). Reads the Patient rows once.
@@ -515,6 +554,15 @@ impl<'a> MemberResolver<'a> {
         }
         Ok(())
     }
+}
+
+/// What is wrong with what came with the request, after the name of its file if it lay in one.
+fn prefixed(name: Option<&str>, text: String) -> String {
+    name.map_or_else(String::new, |name| format!("{name}: ")) + &text
+}
+
+fn unreadable_error(parameter: Parameter, name: &str, error: &std::io::Error) -> RequestError {
+    RequestError::one(RequestProblem::of(parameter, format!("{name}: cannot be read: {error}")))
 }
 
 /// The message about a Group that is not there, or not for the writer of the Group that lists it.
