@@ -113,16 +113,16 @@ pub enum ProblemKind {
     NotFound,
 }
 
-/// One thing that is wrong with a request. Doors print it by [`RequestProblem::say`] in their own words.
+/// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestProblem {
     /// The parameter that is wrong, if it is a single one.
     pub parameter: Option<Parameter>,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with it, without its name.
     pub text: String,
     /// What follows the text.
-    pub advice: Option<Advice>,
+    pub(crate) advice: Option<Advice>,
     /// What kind of thing it is.
     pub kind: ProblemKind,
 }
@@ -139,15 +139,22 @@ impl RequestProblem {
     }
 
     /// The same, with what can be done.
-    pub fn advise(self, advice: Advice) -> RequestProblem {
+    pub(crate) fn advise(self, advice: Advice) -> RequestProblem {
         RequestProblem { advice: Some(advice), ..self }
     }
 
     /// The sentence that a door prints.
-    pub fn say(&self, words: &ParameterNames) -> String {
+    pub(crate) fn say(&self, words: &ParameterNames) -> String {
         let parameter = self.parameter.map_or(String::new(), |parameter| format!("{}: ", (words.parameter)(parameter)));
         let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
         format!("{parameter}{}{advice}", self.text)
+    }
+}
+
+/// The sentence in plain names.
+impl fmt::Display for RequestProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.say(&PLAIN_NAMES))
     }
 }
 
@@ -172,7 +179,7 @@ impl RequestError {
     }
 
     /// One sentence a problem, as a door prints them.
-    pub fn say(&self, words: &ParameterNames) -> Vec<String> {
+    pub(crate) fn say(&self, words: &ParameterNames) -> Vec<String> {
         self.problems.iter().map(|problem| problem.say(words)).collect()
     }
 }

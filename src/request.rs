@@ -13,13 +13,14 @@ use crate::issue::{Advice, Issue, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// Whose records are exported.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Population {
     /// Everything in the store, compartments ignored (COMP-14).
@@ -38,6 +39,21 @@ pub enum Population {
     GroupDocument(Arc<[u8]>),
 }
 
+/// Members that were given in memory are not shown, only how much there is of them.
+impl fmt::Debug for Population {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Population::System => f.write_str("System"),
+            Population::AllPatients => f.write_str("AllPatients"),
+            Population::Patients(path) => f.debug_tuple("Patients").field(path).finish(),
+            Population::Group(id) => f.debug_tuple("Group").field(id).finish(),
+            Population::GroupFile(path) => f.debug_tuple("GroupFile").field(path).finish(),
+            Population::PatientIds(ids) => write!(f, "PatientIds({} of them)", ids.len()),
+            Population::GroupDocument(json) => write!(f, "GroupDocument({} bytes)", json.len()),
+        }
+    }
+}
+
 impl Population {
     /// Whether it is the same when it is asked again: what came through a pipe is gone then.
     pub fn can_be_read_again(&self) -> bool {
@@ -51,6 +67,7 @@ impl Population {
 
 /// What happens to late rows under `_since`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LateArrivals {
     /// They are exported whatever their lastUpdated.
     #[default]
@@ -74,6 +91,7 @@ impl LateArrivals {
 
 /// What happens to rows without `meta.lastUpdated` under `_since` and `_until` (reading 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MissingLastUpdated {
     /// They pass.
     #[default]
@@ -99,7 +117,7 @@ by_name!(MembershipRule, LateArrivals, MissingLastUpdated);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// Who runs the store: everything is told.
     #[default]
     Operator,
@@ -113,7 +131,7 @@ pub enum Audience {
 /// What the writer of the Group asked for may draw on, when it was bound to Groups: the Group reaches no more patients
 /// than its writer (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriterScope {
+pub(crate) struct WriterScope {
     /// Whether the writer of the version is known. An unknown one is not shown any Group.
     pub known: bool,
     /// Ids of Groups that the Group may list; others are not there for it. All if `None`.
@@ -165,6 +183,7 @@ impl Default for FileBounds {
 /// assert_eq!(wrong.check().unwrap_err().problems.len(), 2); // every problem at once
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ExportRequest {
     /// Whose records.
     pub population: Population,
@@ -499,5 +518,57 @@ impl ExportRequest {
         }
         let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
         format!("{}{path}{query}", self.base_url.as_deref().unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every option has a method of its name, and bases are brought into one form.
+    #[test]
+    fn a_request_is_built_without_its_fields() {
+        let time = Instant::from_unix_millis;
+        let request = ExportRequest::group("g")
+            .types(["Patient"])
+            .since_instant(time(1))
+            .until_instant(time(2))
+            .allow_empty()
+            .members(MembershipRule::Active)
+            .fhir_bases(["https://b.example/fhir/", "http://a.example", "https://b.example/fhir"])
+            .late(LateArrivals::Report)
+            .missing_last_updated(MissingLastUpdated::Exclude)
+            .file_bytes(7)
+            .file_resources(8)
+            .compression(Compression::Zstd)
+            .digest(DigestAlgorithm::Sha256)
+            .base_url("https://x.example/files")
+            .note(Issue::warning(crate::issue::IssueCode::NotSupported, "n"));
+        let mut expected = ExportRequest::group("g").types(["Patient"]);
+        expected.since = Some(time(1));
+        expected.until = Some(time(2));
+        expected.allow_empty = true;
+        expected.members = MembershipRule::Active;
+        expected.fhir_bases = ["http://a.example", "https://b.example/fhir"].map(String::from).to_vec();
+        expected.late = LateArrivals::Report;
+        expected.missing_last_updated = MissingLastUpdated::Exclude;
+        expected.bounds = FileBounds { file_bytes: 7, file_resources: Some(8) };
+        expected.compression = Compression::Zstd;
+        expected.digest = DigestAlgorithm::Sha256;
+        expected.base_url = Some("https://x.example/files/".to_string());
+        expected.notes = request.notes.clone();
+        assert_eq!(request, expected);
+        assert_eq!((request.notes.len(), request.check().is_ok()), (1, true));
+    }
+
+    /// Bases that are none are problems of their parameters, told with all the others.
+    #[test]
+    fn bases_are_checked() {
+        let wrong = ExportRequest::system().fhir_bases(["ftp://x", "Patient"]).base_url("/files").file_bytes(0);
+        let problems = wrong.check().unwrap_err().problems;
+        let parameters: Vec<_> = problems.iter().filter_map(|problem| problem.parameter).collect();
+        let base = Parameter::FhirBase;
+        assert_eq!(parameters, [base, base, Parameter::BaseUrl, Parameter::MaxFileBytes]);
+        assert_eq!(problems[2].to_string(), "base_url: \"/files\" is no absolute URL such as https://host/files/");
     }
 }

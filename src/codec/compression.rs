@@ -4,6 +4,7 @@ use crate::named_enum::by_name;
 
 /// How an NDJSON file is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Compression {
     /// Not at all.
     #[default]

@@ -298,6 +298,17 @@ mod tests {
         }
     }
 
+    /// What came in memory is recorded by a word of its own, and a hash of what it held.
+    #[test]
+    fn members_in_memory_are_recorded_by_a_hash() {
+        let ids = record(|request| request.population = Population::PatientIds(vec!["a".into(), "Patient/b".into()]));
+        assert_eq!(ids.request["population"], format!("patient ids {:032x}", crate::hash::xxh3_128(b"a\nPatient/b\n")));
+        let json = br#"{"resourceType":"Group","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+        let group = record(|request| request.population = Population::GroupDocument(json[..].into()));
+        assert_eq!(group.request["population"], format!("Group document {:032x}", crate::hash::xxh3_128(json)));
+        assert_eq!((ids.origin.population_file, group.origin.population_file), (None, None));
+    }
+
     /// The same of everything else that a record holds, to the byte.
     #[test]
     fn a_record_stays_as_it_is() {

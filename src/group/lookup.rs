@@ -190,6 +190,7 @@ pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String
 
 /// How `member.inactive` and `member.period` are read (reading 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MembershipRule {
     /// Whoever is listed is a member.
     #[default]

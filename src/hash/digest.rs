@@ -11,6 +11,7 @@ use crate::named_enum::by_name;
 
 /// Which digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DigestAlgorithm {
     /// xxHash3, 128 bit: finds damage, costs next to nothing.
     #[default]

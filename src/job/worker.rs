@@ -91,14 +91,12 @@ fn run_guarded<T: Send>(
 }
 
 pub(crate) fn options<'a>(inner: &'a EngineShared, id: &str) -> ExportOptions<'a> {
-    ExportOptions {
-        out: inner.directory(id).join(OUT),
-        existing: Existing::Resume,
-        sync: inner.options.sync,
-        faults_allowed: inner.options.limits.faults_allowed,
-        clock: &*inner.options.clock,
-        words: inner.options.words,
-    }
+    ExportOptions::new(inner.directory(id).join(OUT))
+        .existing(Existing::Resume)
+        .sync(inner.options.sync)
+        .faults_allowed(inner.options.limits.faults_allowed)
+        .clock(&*inner.options.clock)
+        .words(inner.options.words)
 }
 
 /// Whether the output directory of a job is no good any more.

@@ -21,7 +21,7 @@ const DIRECTORY_MODE: libc::mode_t = 0o700;
 
 /// A directory, open. See the module.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     file: File,
     path: PathBuf,
 }
@@ -40,14 +40,14 @@ impl Directory {
     ///
     /// # Errors
     /// As the operating system gives them.
-    pub fn open(path: &Path) -> io::Result<Directory> {
+    pub(crate) fn open(path: &Path) -> io::Result<Directory> {
         let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         Ok(Directory { file, path: path.to_path_buf() })
     }
 
     /// Its path, for messages and for calls that take nothing else.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -55,7 +55,7 @@ impl Directory {
     ///
     /// # Errors
     /// `InvalidInput` when a part of the name is no plain name, or no directory stands there; else the system's.
-    pub fn directory(&self, name: &str) -> io::Result<Directory> {
+    pub(crate) fn directory(&self, name: &str) -> io::Result<Directory> {
         let (parent, last) = self.parent(name)?;
         Ok(Directory { file: open_directory(&parent, &last)?, path: self.path.join(name) })
     }
@@ -64,7 +64,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn make_directory(&self, name: &str) -> io::Result<Directory> {
+    pub(crate) fn make_directory(&self, name: &str) -> io::Result<Directory> {
         let (parent, last) = self.parent(name)?;
         self.changing();
         // SAFETY: the descriptor is open, and the name ends with a NUL.
@@ -79,7 +79,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`], for a file.
-    pub fn open_file(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
         regular(open_at(&parent, &last, libc::O_RDONLY, 0))
     }
@@ -88,7 +88,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::open_file`]; `FileTooLarge` when it has more than `bytes_max` bytes.
-    pub fn read(&self, name: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
         let file = self.open_file(name)?;
         let mut bytes = Vec::with_capacity(file.metadata()?.len().min(bytes_max) as usize);
         file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -102,7 +102,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::open_file`].
-    pub fn create(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
         self.changing();
         regular(open_at(&parent, &last, libc::O_RDWR | libc::O_CREAT, FILE_MODE))
@@ -112,7 +112,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
+    pub(crate) fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
         let found = self.parent(name).and_then(|(parent, last)| open_at(&parent, &last, libc::O_PATH, 0));
         match found {
             Ok(file) => file.metadata().map(Some),
@@ -125,7 +125,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from), (to_parent, to)) = (self.parent(from)?, self.parent(to)?);
         self.changing();
         // SAFETY: both descriptors are open, and both names end with a NUL.
@@ -136,7 +136,7 @@ impl Directory {
     ///
     /// # Errors
     /// `AlreadyExists` when something does; else as [`Directory::directory`].
-    pub fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from_name), (to_parent, to_name)) = (self.parent(from)?, self.parent(to)?);
         self.changing();
         let (from_fd, to_fd) = (from_parent.as_raw_fd(), to_parent.as_raw_fd());
@@ -161,7 +161,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`]; a directory is not removed.
-    pub fn remove_file(&self, name: &str) -> io::Result<bool> {
+    pub(crate) fn remove_file(&self, name: &str) -> io::Result<bool> {
         self.remove(name, 0)
     }
 
@@ -169,7 +169,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`]; `DirectoryNotEmpty`.
-    pub fn remove_directory(&self, name: &str) -> io::Result<bool> {
+    pub(crate) fn remove_directory(&self, name: &str) -> io::Result<bool> {
         self.remove(name, libc::AT_REMOVEDIR)
     }
 
@@ -191,7 +191,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn remove_tree(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove_tree(&self, name: &str) -> io::Result<()> {
         match self.metadata(name)? {
             Some(found) if found.is_dir() => {
                 self.changing();
@@ -210,7 +210,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::create`]; the file that was there then still stands.
-    pub fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
         let temporary = temporary_name(name);
         let mut file = self.create(&temporary)?;
         file.set_len(0)?;
@@ -229,7 +229,7 @@ impl Directory {
     ///
     /// # Errors
     /// As the operating system gives them.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 
@@ -237,7 +237,7 @@ impl Directory {
     ///
     /// # Errors
     /// As the operating system gives them.
-    pub fn names(&self) -> io::Result<Vec<OsString>> {
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         // A descriptor of its own, because reading moves a place that all copies of a descriptor share.
         let own = open_at(&self.file, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
         // SAFETY: the descriptor is an open directory; from here on it is the stream's, which closes it.
