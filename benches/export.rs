@@ -24,7 +24,7 @@ fn exports(c: &mut Criterion) {
     let root = scratch.path().join("store");
     common::plain_store(&root);
     let access = outpour::internals::install().unwrap();
-    let index_dir = Some(scratch.path().join("index"));
+    let index_dir = scratch.path().join("index");
     let store = Store::open_with(&root, StoreOptions::default().index_dir(index_dir).access(access)).unwrap();
     let snapshot = store.snapshot(as_of()).unwrap();
     let pool = common::one_thread();

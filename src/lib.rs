@@ -1,6 +1,8 @@
 //! The front: the README, then the names that an embedder needs. What stands behind them is described in [`docs`].
 //!
 #![doc = include_str!("../README.md")]
+// What only the command line and the service use is compiled without them too; their builds say what nothing uses.
+#![cfg_attr(not(all(feature = "cli", feature = "server")), allow(dead_code))]
 
 mod casts;
 #[cfg(feature = "cli")]

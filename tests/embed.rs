@@ -108,3 +108,18 @@ fn a_damaged_index_is_told_apart() -> Result<(), Box<dyn Error>> {
     store(scratch.path())?.verify_and_repair(&Progress::default())?;
     Ok(())
 }
+
+/// Every public type can be shown, so that a type of the program that holds one can derive it.
+#[test]
+fn every_type_can_be_shown() {
+    fn shown<T: std::fmt::Debug>() {}
+    shown::<(outpour::Compression, outpour::CorruptIndex, outpour::DigestAlgorithm, outpour::DirSink)>();
+    shown::<(outpour::DirectoryContent, outpour::Existing, ExportError, outpour::ExportOptions<'_>)>();
+    shown::<(outpour::ExportReport, ExportRequest, outpour::FaultsAllowed, outpour::FileSync, outpour::IndexError)>();
+    shown::<(Instant, outpour::Issue, outpour::IssueCode, outpour::JournalError, outpour::LateArrivals)>();
+    shown::<(outpour::Manifest, outpour::MembershipRule, outpour::MemorySink, outpour::MissingLastUpdated)>();
+    shown::<(Parameter, outpour::ParseInstantError, outpour::Plan, outpour::Population, outpour::ProblemKind, Progress)>(
+    );
+    shown::<(outpour::Receipt, outpour::RequestError, outpour::RequestProblem, outpour::ResourceType)>();
+    shown::<(outpour::Severity, outpour::Snapshot, Store, StoreOptions, outpour::Validate)>();
+}

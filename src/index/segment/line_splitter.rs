@@ -4,7 +4,7 @@
 //! that a line of gigabytes needs no buffer of its own. What is a line: the bytes between newlines without one
 //! trailing carriage return, and without the byte order mark at the start of the file (reading 8).
 
-use crossbeam::channel::Receiver;
+use crossbeam_channel::Receiver;
 use memchr::{memchr, memrchr};
 
 use crate::extract::extractor::Extractor;

@@ -78,9 +78,9 @@ pub(crate) fn scan(
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
     let mut container = home.create_blocks(name).map_err(failed_write)?;
     // Bounded: a slow disk holds the workers back instead of filling the memory.
-    let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, EncodedSegment)>(rayon::current_num_threads());
+    let (sender, receiver) = crossbeam_channel::bounded::<(usize, bool, EncodedSegment)>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
-    let (give_back, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
+    let (give_back, spare) = crossbeam_channel::bounded::<Vec<u8>>(rayon::current_num_threads());
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || -> Result<Vec<WrittenSegment>, IndexError> {
             let mut segments = Vec::new();
