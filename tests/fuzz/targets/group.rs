@@ -4,12 +4,12 @@
 use libfuzzer_sys::fuzz_target;
 use outpour::internals::IdentifierReader;
 use outpour::internals::GroupReader;
-use outpour::group::reader::Member;
+use outpour::internals::GroupMember;
 use outpour::internals::Kernel;
 
 fn members(data: &[u8], cut: usize) -> Option<(u64, Vec<String>)> {
     let mut found = Vec::new();
-    let mut on_member = |member: &Member<'_>| found.push(format!("{member:?}"));
+    let mut on_member = |member: &GroupMember<'_>| found.push(format!("{member:?}"));
     let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
     reader.begin();
     data.chunks(cut).for_each(|piece| reader.feed(piece));

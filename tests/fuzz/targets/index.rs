@@ -6,27 +6,27 @@ use std::io::Write;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use outpour::index::dir::Home;
+use outpour::internals::IndexDir;
 use outpour::internals::build;
-use outpour::index::meta::Generation;
+use outpour::internals::IndexMeta;
 use outpour::internals::MAGIC;
-use outpour::index::segment::layout::Places;
+use outpour::internals::ColumnRanges;
 use outpour::internals::VERSION;
-use outpour::index::segment::layout::seal;
-use outpour::index::segment::reader::Segment;
+use outpour::internals::seal_segment;
+use outpour::internals::Segment;
 
 fuzz_target!(|data: &[u8]| {
-    Generation::from_bytes(data);
-    Generation::read_body(data);
+    IndexMeta::from_bytes(data);
+    IndexMeta::read_body(data);
     let mut bytes = data.to_vec();
     if bytes.len() >= 24 {
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        if let Ok(places) = Places::read(&bytes) {
-            seal(&mut bytes[..places.head.size as usize], places.front());
+        if let Ok(places) = ColumnRanges::read(&bytes) {
+            seal_segment(&mut bytes[..places.head.size as usize], places.front());
         }
     }
-    let home = Home::memory();
+    let home = IndexDir::memory();
     home.create("extents").unwrap().write_all(&bytes).unwrap();
     let Ok(map) = home.open("extents") else { return };
     let Ok(segment) = Segment::open(Arc::new(map), 0) else { return };
