@@ -164,7 +164,7 @@ impl<T: Into<String>> From<T> for RequestProblem {
     }
 }
 
-/// A request that cannot be carried out as it stands: every problem at once. `Display` speaks in [`PLAIN_NAMES`].
+/// A request that cannot be carried out as it stands: every problem at once. `Display` speaks in plain names.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.say(&PLAIN_NAMES).join("\n"))]
 pub struct RequestError {

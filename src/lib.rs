@@ -1,5 +1,11 @@
 //! The front: the README, then the names that an embedder needs. What stands behind them is described in [`docs`].
 //!
+//! [architecture.md]: docs::architecture
+//! [conformance.md]: docs::conformance
+//! [format.md]: docs::format
+//! [readings.md]: docs::readings
+//! [service.md]: docs::service
+//!
 #![doc = include_str!("../README.md")]
 // What only the command line and the service use is compiled without them too; their builds say what nothing uses.
 #![cfg_attr(not(all(feature = "cli", feature = "server")), allow(dead_code))]

@@ -398,13 +398,13 @@ impl ExportRequest {
         self
     }
 
-    /// Most uncompressed bytes of a file, at least 1 ([`FileBounds::file_bytes`]); 256 MiB unless given.
+    /// Most uncompressed bytes of a file, at least 1, newlines included; 256 MiB unless given.
     pub fn file_bytes(mut self, bytes: u64) -> ExportRequest {
         self.bounds.file_bytes = bytes;
         self
     }
 
-    /// Most rows of a file, at least 1 ([`FileBounds::file_resources`]); any number unless given.
+    /// Most rows of a file, at least 1; any number unless given.
     pub fn file_resources(mut self, rows: u64) -> ExportRequest {
         self.bounds.file_resources = Some(rows);
         self

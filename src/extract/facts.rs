@@ -45,9 +45,9 @@ pub trait ResourceFacts {
     fn last_updated(&self) -> LastUpdated<'_>;
     /// `meta.versionId`, empty when there is none.
     fn version_id(&self) -> &[u8];
-    /// As [`Facts::references`], in bytes, which are UTF-8.
+    /// As `Facts::references`, in bytes, which are UTF-8.
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]>;
-    /// As [`Facts::references`].
+    /// As `Facts::references`.
     fn references(&self) -> impl Iterator<Item = &str> {
         self.reference_bytes().map(|text| str::from_utf8(text).unwrap_or_default())
     }

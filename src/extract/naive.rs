@@ -25,9 +25,9 @@ pub struct PlainFacts {
     pub last_updated: Option<Option<Instant>>,
     /// `meta.versionId`, empty when there is none.
     pub version_id: String,
-    /// As [`Facts::references`](crate::extract::facts::Facts::references).
+    /// As `Facts::references`.
     pub references: Vec<String>,
-    /// As [`Facts::tombstones`](crate::extract::facts::Facts::tombstones).
+    /// As `Facts::tombstones`.
     pub tombstones: Vec<String>,
 }
 

@@ -504,11 +504,11 @@ impl Snapshot {
 
     /// State of a row at `at`, which is T or an instant before it, among the segments that `known` lets through.
     ///
-    /// `ours` tells whether a reference base (a number among [`Index::bases`]) is one of ours: a DELETE entry under
+    /// `ours` tells whether a reference base (a number among `Index::bases`) is one of ours: a DELETE entry under
     /// another base ends nothing here.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] when the index is.
     pub fn state(
         &self,
         segment_id: usize,

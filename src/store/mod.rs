@@ -132,7 +132,7 @@ impl Store {
     ///
     /// # Safety
     /// No process may truncate or rewrite the store's files in place while the store or anything made from it lives.
-    /// (The binary installs a fault guard instead, see [`guard`](crate::sys::sigbus), and needs no such promise.)
+    /// (The binary installs a fault guard instead, see `sigbus`, and needs no such promise.)
     pub unsafe fn open_mapped(root: impl AsRef<Path>) -> Result<Store, IndexError> {
         // SAFETY: the caller makes the promise that the constructor asks for.
         let access = unsafe { Access::mapped() };
