@@ -5,7 +5,6 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::Existing;
 use outpour::ExportOptions;
 use outpour::ExportRequest;
 use outpour::FileSync;
@@ -27,8 +26,8 @@ fn exports(c: &mut Criterion) {
     let root = scratch.path().join("store");
     common::plain_store(&root);
     let access = outpour::internals::install().unwrap();
-    let index_dir = Some(scratch.path().join("index"));
-    let store = Store::open_with(&root, StoreOptions { index_dir, access, ..StoreOptions::default() }).unwrap();
+    let index_dir = scratch.path().join("index");
+    let store = Store::open_with(&root, StoreOptions::default().index_dir(index_dir).access(access)).unwrap();
     let snapshot = store.snapshot(as_of()).unwrap();
     let pool = common::one_thread();
 
@@ -49,14 +48,7 @@ fn exports(c: &mut Criterion) {
     let mut group = c.benchmark_group("export");
     let request = ExportRequest::group("all");
     let run = |out: &std::path::Path| {
-        let options = ExportOptions {
-            out: out.to_path_buf(),
-            existing: Existing::Refuse,
-            sync: FileSync::No,
-            faults_allowed: None,
-            clock: &as_of,
-            words: &outpour::internals::PLAIN_NAMES,
-        };
+        let options = ExportOptions::new(out).sync(FileSync::No).clock(&as_of);
         pool.install(|| export(&store, &request, as_of(), &options, &Progress::default())).unwrap()
     };
     let once = scratch.path().join("once");

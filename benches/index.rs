@@ -23,8 +23,7 @@ fn index(c: &mut Criterion) {
             b.iter_batched(
                 || tempfile::tempdir_in(scratch.path()).unwrap(),
                 |directory| {
-                    let index_dir = Some(directory.path().to_path_buf());
-                    let options = StoreOptions { index_dir, access, ..StoreOptions::default() };
+                    let options = StoreOptions::default().index_dir(directory.path()).access(access);
                     let store = Store::open_with(&root, options).unwrap();
                     let (index, work) = pool.install(|| store.index(&Progress::default())).unwrap();
                     assert_eq!((index.rows(), work.scanned_bytes), (38_483, bytes));
@@ -34,8 +33,8 @@ fn index(c: &mut Criterion) {
             )
         });
     }
-    let index_dir = scratch.path().join("index");
-    let options = StoreOptions { index_dir: Some(index_dir), access, ..StoreOptions::default() };
+    let home = scratch.path().join("index");
+    let options = StoreOptions::default().index_dir(home).access(access);
     let store = Store::open_with(&root, options).unwrap();
     store.index(&Progress::default()).unwrap();
     group.bench_function("open, up to date", |b| {

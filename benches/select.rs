@@ -71,7 +71,7 @@ fn selection(c: &mut Criterion) {
     let (root, rows) = (scratch.path().join("store"), rows());
     write_store(&root, rows);
     let access = outpour::internals::install().unwrap();
-    let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
+    let store = Store::open_with(&root, StoreOptions::default().access(access)).unwrap();
     let snapshot = store.snapshot(Instant::parse("2026-06-01T00:00:00Z").unwrap()).unwrap();
     let pool = common::one_thread();
     let patients = rows / ROWS_PER_PATIENT;
@@ -133,7 +133,7 @@ fn opening(c: &mut Criterion) {
         std::fs::write(root.join(format!("{file:04}.ndjson")), text).unwrap();
     }
     let access = outpour::internals::install().unwrap();
-    let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
+    let store = Store::open_with(&root, StoreOptions::default().access(access)).unwrap();
     store.index(&Progress::default()).unwrap();
     // A file's times are trusted only once they are old enough to tell a later change.
     std::thread::sleep(std::time::Duration::from_millis(100));

@@ -1,8 +1,10 @@
 //! What can go wrong, one enum per operation; every variant says where.
 //!
-//! A bad row is no error: it is a fault and goes to the `error` files. `Display` gives this level and what to do;
-//! `source()` holds the cause.
+//! A bad row is no error: it is a fault and goes to the `error` files. `Display` says what happened, `source()` holds the
+//! cause. No text here names a flag, a route or a header: what can be done stands at the variant, and a door that has
+//! flags for it adds them.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -13,9 +15,10 @@ use crate::sys::store_file::StoreFileError;
 
 /// A store cannot be opened or indexed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum IndexError {
-    /// The store directory is not there or no directory.
-    #[error("the store {} {reason}; give the directory that holds the .ndjson files with --store", path.display())]
+    /// The store directory is not there or no directory: it must be the one that holds the `.ndjson` files.
+    #[error("the store {} {reason}", path.display())]
     NoStore {
         /// The path that was given.
         path: PathBuf,
@@ -33,8 +36,9 @@ pub enum IndexError {
     /// A store file failed while it was read.
     #[error(transparent)]
     Source(#[from] StoreFileError),
-    /// The index cannot be written.
-    #[error("cannot write the index file {name}: {source}; make room, or choose another place with --index-dir")]
+    /// The index cannot be written: it needs room, or another place
+    /// ([`StoreOptions::index_dir`](crate::store::StoreOptions::index_dir)).
+    #[error("cannot write the index file {name}: {source}")]
     Write {
         /// Name in the index directory.
         name: String,
@@ -49,14 +53,10 @@ pub enum IndexError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The index is not as it was written.
-    #[error(
-        "the index is damaged: {reason}; run `outpour index --recheck` on the store, which repairs it, and check the disk that holds it"
-    )]
-    Damaged {
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+    /// The index is not as it was written. [`export`](crate::export::export) repairs it by itself; who takes a snapshot and
+    /// plans calls [`Store::verify_and_repair`](crate::store::Store::verify_and_repair), and looks at the disk that holds it.
+    #[error("the index is damaged: {0}")]
+    Damaged(CorruptIndex),
     /// A store file is not what the snapshot was taken of.
     #[error("the store file {} {reason}", path.display())]
     Changed {
@@ -64,6 +64,17 @@ pub enum IndexError {
         path: PathBuf,
         /// What happened, and what to do.
         reason: String,
+    },
+    /// What the snapshot of an interrupted export was taken of cannot be found again: the export can only begin anew
+    /// ([`Existing::Force`](crate::export::options::Existing::Force)).
+    #[error("the store file {} {reason}", path.display())]
+    SnapshotLost {
+        /// The file; the store itself when the record names no moment.
+        path: PathBuf,
+        /// What happened to it.
+        reason: &'static str,
+        /// Whether the export can also go on once the file is put back.
+        restorable: bool,
     },
     /// More rows than a generation can number.
     #[error("the store holds more than {max} lines, which is this format's bound; split it into several stores")]
@@ -81,7 +92,7 @@ pub enum IndexError {
 
 impl From<CorruptIndex> for IndexError {
     fn from(damaged: CorruptIndex) -> IndexError {
-        IndexError::Damaged { reason: damaged.0 }
+        IndexError::Damaged(damaged)
     }
 }
 
@@ -91,43 +102,69 @@ impl From<CorruptIndex> for ExportError {
     }
 }
 
-/// One thing that is wrong with a request. Doors print it by [`RequestProblem::say`] in their own words.
+/// What kind of thing is wrong with a parameter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// Its value cannot be used.
+    #[default]
+    Invalid,
+    /// It names something that is not there.
+    NotFound,
+}
+
+/// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestProblem {
     /// The parameter that is wrong, if it is a single one.
     pub parameter: Option<Parameter>,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with it, without its name.
     pub text: String,
     /// What follows the text.
-    pub advice: Option<Advice>,
+    pub(crate) advice: Option<Advice>,
+    /// What kind of thing it is.
+    pub kind: ProblemKind,
 }
 
 impl RequestProblem {
     /// A problem with a parameter.
     pub fn of(parameter: Parameter, text: impl Into<String>) -> RequestProblem {
-        RequestProblem { parameter: Some(parameter), text: text.into(), advice: None }
+        RequestProblem { parameter: Some(parameter), ..RequestProblem::from(text) }
+    }
+
+    /// The same of something that is not there.
+    pub(crate) fn not_found(self) -> RequestProblem {
+        RequestProblem { kind: ProblemKind::NotFound, ..self }
     }
 
     /// The same, with what can be done.
-    pub fn advise(self, advice: Advice) -> RequestProblem {
+    pub(crate) fn advise(self, advice: Advice) -> RequestProblem {
         RequestProblem { advice: Some(advice), ..self }
     }
 
     /// The sentence that a door prints.
-    pub fn say(&self, words: &ParameterNames) -> String {
+    pub(crate) fn say(&self, words: &ParameterNames) -> String {
         let parameter = self.parameter.map_or(String::new(), |parameter| format!("{}: ", (words.parameter)(parameter)));
         let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
         format!("{parameter}{}{advice}", self.text)
     }
 }
 
-impl<T: Into<String>> From<T> for RequestProblem {
-    fn from(text: T) -> RequestProblem {
-        RequestProblem { parameter: None, text: text.into(), advice: None }
+/// The sentence in plain names.
+impl fmt::Display for RequestProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.say(&PLAIN_NAMES))
     }
 }
 
-/// A request that cannot be carried out as it stands: every problem at once. `Display` speaks in [`PLAIN_NAMES`].
+impl<T: Into<String>> From<T> for RequestProblem {
+    fn from(text: T) -> RequestProblem {
+        RequestProblem { parameter: None, text: text.into(), advice: None, kind: ProblemKind::Invalid }
+    }
+}
+
+/// A request that cannot be carried out as it stands: every problem at once. `Display` speaks in plain names.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.say(&PLAIN_NAMES).join("\n"))]
 pub struct RequestError {
@@ -142,13 +179,25 @@ impl RequestError {
     }
 
     /// One sentence a problem, as a door prints them.
-    pub fn say(&self, words: &ParameterNames) -> Vec<String> {
+    pub(crate) fn say(&self, words: &ParameterNames) -> Vec<String> {
         self.problems.iter().map(|problem| problem.say(words)).collect()
     }
 }
 
 /// An export failed.
+///
+/// ```
+/// use outpour::{ExportError, ExportRequest, Instant, Parameter, Store, plan};
+/// # let dir = tempfile::tempdir()?;
+/// let snapshot = Store::open(dir.path())?.snapshot("2026-01-01T00:00:00Z".parse::<Instant>()?)?;
+/// let error = plan(&snapshot, &ExportRequest::group("ten")).unwrap_err();
+/// assert!(error.is_missing_group());
+/// let ExportError::Request(request) = error else { panic!("{error}") };
+/// assert_eq!(request.problems[0].parameter, Some(Parameter::Group));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ExportError {
     /// The request was wrong.
     #[error(transparent)]
@@ -159,8 +208,9 @@ pub enum ExportError {
     /// The output directory cannot be used.
     #[error(transparent)]
     Record(#[from] crate::error::JournalError),
-    /// An output file cannot be written.
-    #[error("cannot write {name} in {}: {source}; make room, then run the same command with --resume", directory.display())]
+    /// An output file cannot be written. Once there is room, the same export can be resumed
+    /// ([`Existing::Resume`](crate::export::options::Existing::Resume)).
+    #[error("cannot write {name} in {}: {source}", directory.display())]
     Write {
         /// The output directory.
         directory: PathBuf,
@@ -201,21 +251,22 @@ pub enum ExportError {
         /// What was noticed.
         reason: String,
     },
-    /// The record of an interrupted run belongs to another request.
-    #[error(
-        "cannot resume: {field} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin anew with --force"
-    )]
+    /// The record of an interrupted run belongs to another request: it is resumed with the first one, or the export begins
+    /// anew ([`Existing::Force`](crate::export::options::Existing::Force)).
+    #[error("cannot resume: {} differs ({recorded} then, {given} now)", parameter.map_or(field.as_str(), |parameter| parameter.name()))]
     Differs {
-        /// The field of the request.
+        /// The parameter that differs, if it is one.
+        parameter: Option<Parameter>,
+        /// The field of the record that differs.
         field: String,
         /// Its value in the record.
         recorded: String,
         /// Its value now.
         given: String,
     },
-    /// More faults than the caller allows.
+    /// More faults than the caller allows. Nothing was published.
     #[error(
-        "{faults} of {lines} lines are faulty, which is more than --faults-allowed {allowed} permits; see `outpour verify` for where they are. Nothing was published"
+        "{faults} of {lines} lines are faulty, which is more than the {allowed} that are allowed; nothing was published"
     )]
     Faults {
         /// Faulty lines in the exported scope.
@@ -225,16 +276,39 @@ pub enum ExportError {
         /// The limit as given.
         allowed: String,
     },
-    /// The caller asked to stop.
-    #[error("stopped on request; run the same command with --resume to go on")]
+    /// The caller asked to stop ([`Progress::cancel`](crate::progress::Progress::cancel)). The same export can be resumed.
+    #[error("stopped on request")]
     Cancelled,
+}
+
+impl ExportError {
+    /// Whether the caller asked to stop, whatever was being done then.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, ExportError::Cancelled | ExportError::Index(IndexError::Cancelled))
+    }
+
+    /// Whether the Group that was asked for is not in the store at the transactionTime.
+    pub fn is_missing_group(&self) -> bool {
+        let missing = |problem: &RequestProblem| {
+            problem.parameter == Some(Parameter::Group) && problem.kind == ProblemKind::NotFound
+        };
+        matches!(self, ExportError::Request(request) if request.problems.iter().any(missing))
+    }
+
+    /// What is wrong with the index, if that is what stopped the export.
+    pub fn corrupt_index(&self) -> Option<CorruptIndex> {
+        match self {
+            ExportError::Index(IndexError::Damaged(damaged)) => Some(*damaged),
+            _ => None,
+        }
+    }
 }
 
 /// A store cannot be packed. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PackError {
     /// The new directory cannot be one.
-    #[error("--to: {} {reason}; give a directory that is not there yet, or an empty one", path.display())]
+    #[error("the new directory {} {reason}; give one that is not there yet, or an empty one", path.display())]
     Target {
         /// As it was given.
         path: PathBuf,
@@ -243,7 +317,7 @@ pub(crate) enum PackError {
     },
     /// The new directory would lie in the store.
     #[error(
-        "--to: {} lies inside the store {}, where the next command would read it as input; choose a directory outside",
+        "the new directory {} lies inside the store {}, where the next command would read it as input; choose a directory outside",
         to.display(),
         store.display()
     )]
@@ -273,7 +347,7 @@ pub(crate) enum PackError {
         source: io::Error,
     },
     /// The zstd library failed.
-    #[error("zstd cannot compress: {0}; free some memory, or choose a lower --level")]
+    #[error("zstd cannot compress: {0}; free some memory, or choose a lower level")]
     Code(String),
 }
 
@@ -328,11 +402,12 @@ impl From<StoreFileError> for ExportError {
     }
 }
 
-/// An output directory cannot be used.
+/// An output directory cannot be used. Another one can be chosen whatever the reason.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JournalError {
     /// It cannot be read or written.
-    #[error("cannot use {}: {source}; choose another directory with --out, or make it writable", path.display())]
+    #[error("cannot use {}: {source}", path.display())]
     Io {
         /// What was touched.
         path: PathBuf,
@@ -340,7 +415,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Another export runs into it.
-    #[error("another export is running into {}; wait for it, or choose another directory with --out", path.display())]
+    #[error("another export is running into {}", path.display())]
     Busy {
         /// The output directory.
         path: PathBuf,
@@ -350,11 +425,11 @@ pub enum JournalError {
     NotEmpty {
         /// The output directory.
         path: PathBuf,
-        /// What it holds, and what to do.
-        holds: String,
+        /// What it holds.
+        holds: DirectoryContent,
     },
-    /// Its record cannot be read.
-    #[error("the record {} cannot be read ({reason}); begin anew with --force", path.display())]
+    /// Its record cannot be read: the export can begin anew ([`Existing::Force`](crate::export::options::Existing::Force)).
+    #[error("the record {} cannot be read ({reason})", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -362,14 +437,41 @@ pub enum JournalError {
         reason: String,
     },
     /// A foreign file stands where an output file would go.
-    #[error("{} is not of outpour's making but has the name of an output file; move it away, or choose another directory with --out", path.display())]
+    #[error("{} is not of outpour's making but has the name of an output file", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
 }
 
+/// What an output directory holds that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DirectoryContent {
+    /// A finished export: [`Existing::Force`](crate::export::options::Existing::Force) replaces it.
+    Finished,
+    /// An interrupted export: it can be resumed, or begin anew.
+    Interrupted,
+    /// A finished export and an unfinished one that is to replace it, which can be resumed or begin anew.
+    Replacement,
+    /// Something that is not of an export, by its name; it is left alone when an export begins beside it
+    /// ([`Existing::Force`](crate::export::options::Existing::Force)).
+    Foreign(String),
+}
+
+impl fmt::Display for DirectoryContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DirectoryContent::Finished => f.write_str("holds a finished export"),
+            DirectoryContent::Interrupted => f.write_str("holds an interrupted export"),
+            DirectoryContent::Replacement => f.write_str("holds an export and an unfinished one that is to replace it"),
+            DirectoryContent::Foreign(name) => write!(f, "holds {name}, which is not of an export"),
+        }
+    }
+}
+
 /// A part of an index file is not what was written: what is wrong, as a sentence. The cure is always the same: the
 /// whole index is checked, what is damaged is made again from the store, and the question is asked again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct CorruptIndex(pub &'static str);

@@ -13,6 +13,7 @@ use crate::named_enum::by_name;
 /// A parameter of an export. Doors have their own names for it: a flag, a query parameter, a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Parameter {
     Group,
     Patients,
@@ -27,6 +28,8 @@ pub enum Parameter {
     MaxFileBytes,
     MaxFileResources,
     FaultsAllowed,
+    Compression,
+    Digest,
     BaseUrl,
     Context,
     Store,
@@ -51,6 +54,8 @@ impl Parameter {
             Parameter::MaxFileBytes => "file_bytes",
             Parameter::MaxFileResources => "file_resources",
             Parameter::FaultsAllowed => "faults_allowed",
+            Parameter::Compression => "compression",
+            Parameter::Digest => "digest",
             Parameter::BaseUrl => "base_url",
             Parameter::Context => "context",
             Parameter::Store => "store",
@@ -61,7 +66,7 @@ impl Parameter {
 
 /// What lists the member that a message speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IssuePlace {
+pub(crate) enum IssuePlace {
     /// The Group of this id.
     Group(String),
     /// A Group that the Group of this id reaches through others; which one is not told.
@@ -74,7 +79,7 @@ pub enum IssuePlace {
 
 /// What the reader of a message can do, or what decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Advice {
+pub(crate) enum Advice {
     /// If this base is one of the store's, it can be given as such (reading 5).
     NameBase(String),
     /// A Group that is not active can be exported for its members as listed (reading 9).
@@ -85,7 +90,7 @@ pub enum Advice {
     SystemLevel,
     /// The window must begin before it ends; this is where it begins.
     BeginEarlier(String),
-    /// Late rows were left out because the request says so ([`Late::Report`](crate::request::Late::Report)).
+    /// Late rows were left out because the request says so ([`LateArrivals::Report`](crate::request::LateArrivals::Report)).
     LateReported,
     /// An export of nobody can be asked for ([`ExportRequest::allow_empty`](crate::request::ExportRequest::allow_empty)).
     AllowEmpty,
@@ -95,7 +100,7 @@ pub enum Advice {
 
 /// How a door speaks.
 #[derive(Debug)]
-pub struct ParameterNames {
+pub(crate) struct ParameterNames {
     /// The name of a parameter.
     pub parameter: fn(Parameter) -> &'static str,
     /// The subject of a sentence about a place.
@@ -105,7 +110,7 @@ pub struct ParameterNames {
 }
 
 /// The words of the library: names of fields and FHIR's parameters, and no advice but what holds at every door.
-pub const PLAIN_NAMES: ParameterNames =
+pub(crate) const PLAIN_NAMES: ParameterNames =
     ParameterNames { parameter: Parameter::name, place: plain_place, advice: plain_advice };
 
 fn plain_place(place: &IssuePlace) -> String {
@@ -132,6 +137,7 @@ fn plain_advice(advice: &Advice) -> Option<String> {
 /// Severity of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-severity.html>), worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Severity {
     Information,
     Warning,
@@ -157,6 +163,7 @@ impl Severity {
 /// Code of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-type.html>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum IssueCode {
     Incomplete,
     Informational,
@@ -200,6 +207,7 @@ by_name!(Severity, IssueCode);
 
 /// One issue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Issue {
     /// How bad it is.
     pub severity: Severity,
@@ -207,12 +215,12 @@ pub struct Issue {
     pub code: IssueCode,
     /// What lists it; its name comes before the text. Not kept in records: a note on a request has none.
     #[serde(skip)]
-    pub place: Option<IssuePlace>,
+    pub(crate) place: Option<IssuePlace>,
     /// What, where, and what to do; ids and offsets, never clinical content (OUTCOME-05).
     pub text: String,
     /// What follows the text. Not kept in records either.
     #[serde(skip)]
-    pub advice: Option<Advice>,
+    pub(crate) advice: Option<Advice>,
 }
 
 impl Issue {
@@ -227,17 +235,17 @@ impl Issue {
     }
 
     /// The same, about what a place lists.
-    pub fn at(self, place: IssuePlace) -> Issue {
+    pub(crate) fn at(self, place: IssuePlace) -> Issue {
         Issue { place: Some(place), ..self }
     }
 
     /// The same, with what can be done.
-    pub fn advise(self, advice: Advice) -> Issue {
+    pub(crate) fn advise(self, advice: Advice) -> Issue {
         Issue { advice: Some(advice), ..self }
     }
 
     /// The sentence that a door prints.
-    pub fn say(&self, words: &ParameterNames) -> String {
+    pub(crate) fn say(&self, words: &ParameterNames) -> String {
         let place = self.place.as_ref().map_or(String::new(), |place| (words.place)(place) + " ");
         let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
         format!("{place}{}{advice}", self.text)
@@ -271,7 +279,7 @@ impl IssueLog {
     }
 
     /// Gives messages about one place another one: that of a Group file, once its id is known.
-    pub fn replace_place(&mut self, old: &IssuePlace, new: &IssuePlace) {
+    pub(crate) fn replace_place(&mut self, old: &IssuePlace, new: &IssuePlace) {
         let kept = self.causes.iter_mut().flat_map(|cause| &mut cause.kept);
         kept.filter(|message| message.place.as_ref() == Some(old)).for_each(|m| m.place = Some(new.clone()));
     }

@@ -1,6 +1,14 @@
 //! The front: the README, then the names that an embedder needs. What stands behind them is described in [`docs`].
 //!
+//! [architecture.md]: docs::architecture
+//! [conformance.md]: docs::conformance
+//! [format.md]: docs::format
+//! [readings.md]: docs::readings
+//! [service.md]: docs::service
+//!
 #![doc = include_str!("../README.md")]
+// What only the command line and the service use is compiled without them too; their builds say what nothing uses.
+#![cfg_attr(not(all(feature = "cli", feature = "server")), allow(dead_code))]
 
 mod casts;
 #[cfg(feature = "cli")]
@@ -49,24 +57,25 @@ pub mod docs {
 }
 
 pub use crate::codec::compression::Compression;
-pub use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
+pub use crate::error::{
+    CorruptIndex, DirectoryContent, ExportError, IndexError, JournalError, ProblemKind, RequestError, RequestProblem,
+};
 pub use crate::export::export;
 pub use crate::export::options::{Existing, ExportOptions, FaultsAllowed};
 pub use crate::export::planning::plan;
 pub use crate::export::report::ExportReport;
+pub use crate::export::to_sink::export_to_sink;
 pub use crate::extract::Validate;
-pub use crate::fhir::instant::Instant;
+pub use crate::fhir::instant::{Instant, ParseInstantError};
 pub use crate::fhir::resource_type::ResourceType;
 pub use crate::group::lookup::MembershipRule;
 pub use crate::hash::digest::DigestAlgorithm;
 pub use crate::index::snapshot::Snapshot;
-pub use crate::issue::{Issue, IssueCode, Severity};
+pub use crate::issue::{Issue, IssueCode, Parameter, Severity};
 pub use crate::plan::Plan;
 pub use crate::progress::Progress;
-pub use crate::request::{ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population};
-pub use crate::select::ledger::Ledger;
-pub use crate::store::{IndexAccess, Store, StoreOptions};
-pub use crate::sys::access::Access;
+pub use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
+pub use crate::store::{Store, StoreOptions};
 pub use crate::sys::durability::FileSync;
 pub use crate::write::journal::Receipt;
 pub use crate::write::manifest::Manifest;
@@ -88,11 +97,9 @@ pub mod internals {
     pub use crate::index::meta::IndexMeta;
     pub use crate::index::segment::layout::{ColumnRanges, MAGIC, VERSION, seal_segment};
     pub use crate::index::segment::reader::Segment;
-    pub use crate::issue::PLAIN_NAMES;
     pub use crate::request::AccessPath;
     pub use crate::select::cohort::Cohort;
     pub use crate::select::selection::Selection;
     pub use crate::simd::Kernel;
-    pub use crate::sys::durability::FileSync;
     pub use crate::sys::sigbus::install;
 }

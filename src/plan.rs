@@ -18,6 +18,7 @@ use crate::select::deleted::Deletions;
 use crate::select::ledger::Ledger;
 use crate::select::selection::Selection;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +156,15 @@ pub(crate) fn cut_shards(
         }
     }
     Ok(done.into_iter().flatten().collect())
+}
+
+/// How much there is of it, and of whom not a word.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Plan");
+        shown.field("snapshot_id", &self.snapshot_id).field("request", &self.request).field("totals", &self.totals());
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Plan {

@@ -13,12 +13,15 @@ use crate::issue::{Advice, Issue, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// Whose records are exported.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Population {
     /// Everything in the store, compartments ignored (COMP-14).
     System,
@@ -30,6 +33,25 @@ pub enum Population {
     Group(String),
     /// The members of the Group in this file.
     GroupFile(PathBuf),
+    /// The patients named here, an id or a reference each, such as `a` or `Patient/a`; blank ones are passed by.
+    PatientIds(Vec<String>),
+    /// The members of the Group in this JSON document.
+    GroupDocument(Arc<[u8]>),
+}
+
+/// Members that were given in memory are not shown, only how much there is of them.
+impl fmt::Debug for Population {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Population::System => f.write_str("System"),
+            Population::AllPatients => f.write_str("AllPatients"),
+            Population::Patients(path) => f.debug_tuple("Patients").field(path).finish(),
+            Population::Group(id) => f.debug_tuple("Group").field(id).finish(),
+            Population::GroupFile(path) => f.debug_tuple("GroupFile").field(path).finish(),
+            Population::PatientIds(ids) => write!(f, "PatientIds({} of them)", ids.len()),
+            Population::GroupDocument(json) => write!(f, "GroupDocument({} bytes)", json.len()),
+        }
+    }
 }
 
 impl Population {
@@ -38,12 +60,14 @@ impl Population {
         match self {
             Population::Patients(path) | Population::GroupFile(path) => path.is_file(),
             Population::System | Population::AllPatients | Population::Group(_) => true,
+            Population::PatientIds(_) | Population::GroupDocument(_) => true,
         }
     }
 }
 
 /// What happens to late rows under `_since`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LateArrivals {
     /// They are exported whatever their lastUpdated.
     #[default]
@@ -67,6 +91,7 @@ impl LateArrivals {
 
 /// What happens to rows without `meta.lastUpdated` under `_since` and `_until` (reading 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MissingLastUpdated {
     /// They pass.
     #[default]
@@ -92,7 +117,7 @@ by_name!(MembershipRule, LateArrivals, MissingLastUpdated);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// Who runs the store: everything is told.
     #[default]
     Operator,
@@ -106,7 +131,7 @@ pub enum Audience {
 /// What the writer of the Group asked for may draw on, when it was bound to Groups: the Group reaches no more patients
 /// than its writer (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriterScope {
+pub(crate) struct WriterScope {
     /// Whether the writer of the version is known. An unknown one is not shown any Group.
     pub known: bool,
     /// Ids of Groups that the Group may list; others are not there for it. All if `None`.
@@ -145,16 +170,20 @@ impl Default for FileBounds {
     }
 }
 
-/// An export request. Fields are public; [`ExportRequest::check`] tells what is wrong with them.
+/// An export request: a population, and options by the method of their name. [`ExportRequest::check`] tells what is wrong
+/// with them.
 ///
 /// ```
-/// use outpour::ExportRequest;
+/// use outpour::{Compression, ExportRequest};
+/// let request = ExportRequest::patient_ids(["a", "Patient/b"]).compression(Compression::Gzip).file_bytes(64 << 20);
+/// assert!(request.check().is_ok());
 /// let request = ExportRequest::group("ten").types(["Patient", "Observation"]).since("2020-01-01T00:00:00Z");
 /// assert!(request.check().is_ok());
 /// let wrong = ExportRequest::group("ten").types(["Pateint"]).since("yesterday");
 /// assert_eq!(wrong.check().unwrap_err().problems.len(), 2); // every problem at once
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ExportRequest {
     /// Whose records.
     pub population: Population,
@@ -170,11 +199,11 @@ pub struct ExportRequest {
     /// How Group members are read.
     pub members: MembershipRule,
     /// What the Group's writer may draw on; the whole store if `None`.
-    pub writer: Option<WriterScope>,
+    pub(crate) writer: Option<WriterScope>,
     /// Ids of Groups of the store that count as absent where other Groups list them: what stands there has been replaced or
     /// deleted elsewhere (GROUP-01).
-    pub absent_groups: BTreeSet<String>,
-    /// Bases under which absolute references are ours (reading 5).
+    pub(crate) absent_groups: BTreeSet<String>,
+    /// Bases under which absolute references are ours (reading 5), without a slash at their ends.
     pub fhir_bases: Vec<String>,
     /// Late rows.
     pub late: LateArrivals,
@@ -187,11 +216,12 @@ pub struct ExportRequest {
     /// Digest over each file.
     pub digest: DigestAlgorithm,
     /// Who reads the messages.
-    pub audience: Audience,
-    /// Put before file names and the request path; file URLs when `None`.
+    pub(crate) audience: Audience,
+    /// Put as it is before file names and the request path, so it ends with a slash; file URLs when `None`, and bare names
+    /// where the files go to no directory.
     pub base_url: Option<String>,
     /// How rows are selected.
-    pub access_path: AccessPath,
+    pub(crate) access_path: AccessPath,
     /// What was decided while the request was read, for the message files (HDR-06).
     pub notes: Vec<Issue>,
     problems: Vec<RequestProblem>,
@@ -247,6 +277,24 @@ impl ExportRequest {
         ExportRequest::population(Population::GroupFile(file.into()))
     }
 
+    /// Patients named here, an id or a reference each, such as `a` or `Patient/a`: what [`ExportRequest::patients`] takes from
+    /// a file, one a line. A list that names nobody is refused unless [`ExportRequest::allow_empty`] is given.
+    pub fn patient_ids<S: Into<String>>(ids: impl IntoIterator<Item = S>) -> ExportRequest {
+        ExportRequest::population(Population::PatientIds(ids.into_iter().map(Into::into).collect()))
+    }
+
+    /// The members of the Group in a JSON document: what [`ExportRequest::group_file`] takes from a file. It need not be in
+    /// the store. It is read when the export is planned, and refused then if it can stand for no set of patients.
+    ///
+    /// ```
+    /// # use outpour::ExportRequest;
+    /// let group = br#"{"resourceType":"Group","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+    /// let request = ExportRequest::group_document(&group[..]);
+    /// ```
+    pub fn group_document(json: impl Into<Arc<[u8]>>) -> ExportRequest {
+        ExportRequest::population(Population::GroupDocument(json.into()))
+    }
+
     /// `_type`: names of resource types; empty items are ignored (PARAM-07). Repeats add up (PARAM-01).
     pub fn types<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> ExportRequest {
         for name in names {
@@ -298,7 +346,104 @@ impl ExportRequest {
         self
     }
 
-    /// How rows are selected.
+    /// `_since` as an instant; see [`ExportRequest::since`].
+    pub fn since_instant(mut self, time: Instant) -> ExportRequest {
+        self.since = Some(time);
+        self
+    }
+
+    /// `_until` as an instant; see [`ExportRequest::until`].
+    pub fn until_instant(mut self, time: Instant) -> ExportRequest {
+        self.until = Some(time);
+        self
+    }
+
+    /// A list of patients may name nobody, which gives an export without records; else it is refused.
+    pub fn allow_empty(mut self) -> ExportRequest {
+        self.allow_empty = true;
+        self
+    }
+
+    /// How Group members are read; as listed unless given.
+    pub fn members(mut self, rule: MembershipRule) -> ExportRequest {
+        self.members = rule;
+        self
+    }
+
+    /// Bases under which absolute references are the store's own (reading 5), absolute http(s) URLs with or without a slash
+    /// at their ends. Repeats add up.
+    pub fn fhir_bases<S: AsRef<str>>(mut self, bases: impl IntoIterator<Item = S>) -> ExportRequest {
+        for base in bases {
+            let base = base.as_ref().trim_end_matches('/');
+            if !base.starts_with("http://") && !base.starts_with("https://") {
+                let text = format!("{base:?} is no absolute http(s) URL");
+                self.problems.push(RequestProblem::of(Parameter::FhirBase, text));
+            }
+            self.fhir_bases.push(base.to_string());
+        }
+        self.fhir_bases.sort();
+        self.fhir_bases.dedup();
+        self
+    }
+
+    /// What happens under `_since` to rows that came late to the store; exported unless given.
+    pub fn late(mut self, late: LateArrivals) -> ExportRequest {
+        self.late = late;
+        self
+    }
+
+    /// What happens under `_since` and `_until` to rows without `meta.lastUpdated`; exported unless given.
+    pub fn missing_last_updated(mut self, missing: MissingLastUpdated) -> ExportRequest {
+        self.missing_last_updated = missing;
+        self
+    }
+
+    /// Most uncompressed bytes of a file, at least 1, newlines included; 256 MiB unless given.
+    pub fn file_bytes(mut self, bytes: u64) -> ExportRequest {
+        self.bounds.file_bytes = bytes;
+        self
+    }
+
+    /// Most rows of a file, at least 1; any number unless given.
+    pub fn file_resources(mut self, rows: u64) -> ExportRequest {
+        self.bounds.file_resources = Some(rows);
+        self
+    }
+
+    /// Compression of the files; none unless given.
+    pub fn compression(mut self, compression: Compression) -> ExportRequest {
+        self.compression = compression;
+        self
+    }
+
+    /// Digest over each file, which the manifest holds; xxh3 unless given.
+    pub fn digest(mut self, digest: DigestAlgorithm) -> ExportRequest {
+        self.digest = digest;
+        self
+    }
+
+    /// What the manifest puts before file names and the path of the request: an absolute URL, with or without a slash at its
+    /// end.
+    pub fn base_url(mut self, url: &str) -> ExportRequest {
+        let absolute = url.split_once("://").is_some_and(|(scheme, rest)| {
+            !rest.is_empty() && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
+        });
+        if !absolute {
+            let text = format!("{url:?} is no absolute URL such as https://host/files/");
+            self.problems.push(RequestProblem::of(Parameter::BaseUrl, text));
+        }
+        self.base_url = Some(format!("{}/", url.trim_end_matches('/')));
+        self
+    }
+
+    /// A message for the `error` files: something that was decided while the request was put together (HDR-06).
+    pub fn note(mut self, note: Issue) -> ExportRequest {
+        self.notes.push(note);
+        self
+    }
+
+    /// How rows are selected; for tests and benches.
+    #[doc(hidden)]
     pub fn access_path(mut self, access_path: AccessPath) -> ExportRequest {
         self.access_path = access_path;
         self
@@ -349,13 +494,16 @@ impl ExportRequest {
     }
 
     /// The request as its kick-off URL: `{base-url}Group/{id}/$export?…` with sorted parameters (MANIFEST-02).
-    /// `group_id` is the id inside a Group file.
+    /// `group_id` is the id inside a Group file or document.
     pub fn canonical_text(&self, group_id: Option<&str>) -> String {
         let path = match &self.population {
             Population::System => "$export".to_string(),
-            Population::AllPatients | Population::Patients(_) => "Patient/$export".to_string(),
+            Population::AllPatients | Population::Patients(_) | Population::PatientIds(_) => {
+                "Patient/$export".to_string()
+            }
             Population::Group(id) => format!("Group/{id}/$export"),
             Population::GroupFile(_) => format!("Group/{}/$export", group_id.unwrap_or("file")),
+            Population::GroupDocument(_) => format!("Group/{}/$export", group_id.unwrap_or("document")),
         };
         let mut parameters = Vec::new();
         if let Some(since) = &self.since {
@@ -370,5 +518,57 @@ impl ExportRequest {
         }
         let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
         format!("{}{path}{query}", self.base_url.as_deref().unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every option has a method of its name, and bases are brought into one form.
+    #[test]
+    fn a_request_is_built_without_its_fields() {
+        let time = Instant::from_unix_millis;
+        let request = ExportRequest::group("g")
+            .types(["Patient"])
+            .since_instant(time(1))
+            .until_instant(time(2))
+            .allow_empty()
+            .members(MembershipRule::Active)
+            .fhir_bases(["https://b.example/fhir/", "http://a.example", "https://b.example/fhir"])
+            .late(LateArrivals::Report)
+            .missing_last_updated(MissingLastUpdated::Exclude)
+            .file_bytes(7)
+            .file_resources(8)
+            .compression(Compression::Zstd)
+            .digest(DigestAlgorithm::Sha256)
+            .base_url("https://x.example/files")
+            .note(Issue::warning(crate::issue::IssueCode::NotSupported, "n"));
+        let mut expected = ExportRequest::group("g").types(["Patient"]);
+        expected.since = Some(time(1));
+        expected.until = Some(time(2));
+        expected.allow_empty = true;
+        expected.members = MembershipRule::Active;
+        expected.fhir_bases = ["http://a.example", "https://b.example/fhir"].map(String::from).to_vec();
+        expected.late = LateArrivals::Report;
+        expected.missing_last_updated = MissingLastUpdated::Exclude;
+        expected.bounds = FileBounds { file_bytes: 7, file_resources: Some(8) };
+        expected.compression = Compression::Zstd;
+        expected.digest = DigestAlgorithm::Sha256;
+        expected.base_url = Some("https://x.example/files/".to_string());
+        expected.notes = request.notes.clone();
+        assert_eq!(request, expected);
+        assert_eq!((request.notes.len(), request.check().is_ok()), (1, true));
+    }
+
+    /// Bases that are none are problems of their parameters, told with all the others.
+    #[test]
+    fn bases_are_checked() {
+        let wrong = ExportRequest::system().fhir_bases(["ftp://x", "Patient"]).base_url("/files").file_bytes(0);
+        let problems = wrong.check().unwrap_err().problems;
+        let parameters: Vec<_> = problems.iter().filter_map(|problem| problem.parameter).collect();
+        let base = Parameter::FhirBase;
+        assert_eq!(parameters, [base, base, Parameter::BaseUrl, Parameter::MaxFileBytes]);
+        assert_eq!(problems[2].to_string(), "base_url: \"/files\" is no absolute URL such as https://host/files/");
     }
 }

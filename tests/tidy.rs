@@ -536,3 +536,66 @@ fn cited_rows_exist() {
     }
     none("rows that the specification does not have", found);
 }
+
+/// Names in the `pub use` lines of a text, lists in braces written out, each behind `prefix`.
+fn reexports(text: &str, prefix: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (offset, start) in text.match_indices("pub use crate::") {
+        let mut paths = Vec::new();
+        read_path(&text[offset + start.len() - "crate::".len()..], &[], &mut paths);
+        names.extend(paths.iter().map(|path| format!("{prefix}{}", path.last().unwrap())));
+    }
+    names
+}
+
+/// The part of lib.rs inside the braces of `pub mod NAME`.
+fn front_module<'a>(front: &'a str, name: &str) -> &'a str {
+    let start = front.find(&format!("pub mod {name} {{")).unwrap();
+    let length = front[start..].find("\n}\n").unwrap();
+    &front[start..start + length]
+}
+
+/// `tests/public_paths.txt` is the list of what lib.rs makes public: names at the root, documents, and names of `internals`. A
+/// new name is added there on purpose, or not at all.
+#[test]
+fn public_paths_are_those_listed() {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let front = std::fs::read_to_string(home.join("src/lib.rs")).unwrap();
+    let (documents, internals) = (front_module(&front, "docs"), front_module(&front, "internals"));
+    let root = front.replace(documents, "").replace(internals, "");
+    let mut names = reexports(&root, "");
+    let documented = documents.lines().skip(1).filter_map(|line| line.trim().strip_prefix("pub mod "));
+    names.extend(documented.map(|line| format!("docs::{}", line.trim_end_matches(" {}"))));
+    names.extend(reexports(internals, "internals::"));
+    names.sort();
+    let listed = std::fs::read_to_string(home.join("tests/public_paths.txt")).unwrap();
+    let listed: Vec<&str> = listed.lines().collect();
+    none("in src/lib.rs, not in tests/public_paths.txt", missing_from(&names, &listed));
+    none("in tests/public_paths.txt, not in src/lib.rs", missing_from(&listed, &names));
+    assert_eq!(names, listed, "both are sorted, and no name stands twice");
+}
+
+fn missing_from<A: AsRef<str>, B: AsRef<str>>(names: &[A], others: &[B]) -> Vec<String> {
+    let known: BTreeSet<&str> = others.iter().map(AsRef::as_ref).collect();
+    names.iter().map(AsRef::as_ref).filter(|name| !known.contains(name)).map(str::to_string).collect()
+}
+
+/// `internals` is for tests, benches, fuzz targets and the binary: a name that none of them uses goes.
+#[test]
+fn every_name_in_internals_is_used() {
+    let front = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let users: String = ["tests", "benches"].into_iter().flat_map(sources).map(|source| source.text).collect();
+    let users = users + &sources("src").into_iter().find(|source| source.path == "src/main.rs").unwrap().text;
+    let used: BTreeSet<String> = users
+        .match_indices("outpour::internals::")
+        .flat_map(|(offset, _)| {
+            let mut paths = Vec::new();
+            read_path(&users[offset..], &[], &mut paths);
+            paths
+        })
+        .filter_map(|path| path.get(2).cloned())
+        .collect();
+    let names = reexports(front_module(&front, "internals"), "");
+    assert!(names.len() > 5, "{names:?}");
+    none("names in `internals` that nothing uses", names.into_iter().filter(|name| !used.contains(name)).collect());
+}

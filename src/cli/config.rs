@@ -7,6 +7,7 @@ use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
     SelectionArg, StoreArgs, WriteArgs,
 };
+use crate::cli::message_text::index_text;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
@@ -91,7 +92,7 @@ pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: boo
     let index_dir = args.index_dir.clone();
     let options = StoreOptions { index_dir, access, kernel, validate, sync, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
-        .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, error.to_string())))
+        .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
 }
 
 /// Whether output is synced to disk, by `--no-sync`.
@@ -172,7 +173,9 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     if let Some(until) = &args.until {
         request = request.until(until);
     }
-    request.allow_empty = args.allow_empty;
+    if args.allow_empty {
+        request = request.allow_empty();
+    }
     if args.allow_empty && args.patients.is_none() {
         let text = "not given, so --allow-empty has nothing to allow; leave it out";
         request = request.problem(RequestProblem::of(Parameter::Patients, text));
@@ -202,23 +205,9 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
              the like with --system --type",
         );
     }
-    for base in &args.fhir_base {
-        let base = base.trim_end_matches('/');
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            request = request.problem(format!("--fhir-base: {base:?} is no absolute http(s) URL"));
-        }
-        request.fhir_bases.push(base.to_string());
-    }
-    request.fhir_bases.sort();
-    request.fhir_bases.dedup();
+    request = request.fhir_bases(&args.fhir_base);
     if let Some(base) = &args.base_url {
-        let absolute = base.split_once("://").is_some_and(|(scheme, rest)| {
-            !rest.is_empty() && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
-        });
-        if !absolute {
-            request = request.problem(format!("--base-url: {base:?} is no absolute URL such as https://host/files/"));
-        }
-        request.base_url = Some(format!("{}/", base.trim_end_matches('/')));
+        request = request.base_url(base);
     }
     request.access_path = match args.selection {
         SelectionArg::Auto => AccessPath::Auto,

@@ -62,18 +62,16 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
 /// Runs the export into `--out` and prints its summary.
 fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> Result<Exit, ExportError> {
     let ResolvedConfig { request, store, as_of, faults_allowed } = resolved;
-    let options = ExportOptions {
-        out: args.out.clone().expect("clap asks for it unless --plan is given"),
-        existing: match (args.resume, args.force) {
+    let options = ExportOptions::new(args.out.clone().expect("clap asks for it unless --plan is given"))
+        .existing(match (args.resume, args.force) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Force,
             _ => Existing::Refuse,
-        },
-        sync: sync(&args.write),
-        faults_allowed,
-        clock: &now,
-        words: &FLAGS,
-    };
+        })
+        .sync(sync(&args.write))
+        .faults_allowed(faults_allowed)
+        .clock(&now)
+        .words(&FLAGS);
     let exported = watched(args.write.run.progress, |progress| export(&store, &request, as_of, &options, progress))?;
     let seconds = begun.elapsed().as_secs_f64();
     let exit = match exported.worst {

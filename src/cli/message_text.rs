@@ -1,7 +1,8 @@
 //! Texts of errors and issues as the command line prints them: parameters by their flags, and advice that names flags.
 
-use crate::error::{ExportError, RequestError};
+use crate::error::{DirectoryContent, ExportError, IndexError, JournalError, PackError, RequestError};
 use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
+use crate::verify::VerifyError;
 
 /// Names of parameters in texts of the command line: their flags.
 pub(crate) const FLAGS: ParameterNames = ParameterNames { parameter: flag, place: PLAIN_NAMES.place, advice };
@@ -22,6 +23,8 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::MaxFileBytes => "--max-file-bytes",
         Parameter::MaxFileResources => "--max-file-resources",
         Parameter::FaultsAllowed => "--faults-allowed",
+        Parameter::Compression => "--compress",
+        Parameter::Digest => "--digest",
         Parameter::BaseUrl => "--base-url",
         Parameter::Context => "--context",
         Parameter::Store => "--store",
@@ -45,12 +48,177 @@ fn advice(advice: &Advice) -> Option<String> {
 
 /// The lines of an error's own text, one for each problem of a request; its causes are not included.
 pub(crate) fn lines(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
-    let request = error.downcast_ref::<RequestError>().or(match error.downcast_ref() {
-        Some(ExportError::Request(request)) => Some(request),
-        _ => None,
-    });
-    match request {
-        Some(request) => request.say(&FLAGS).iter().flat_map(|text| text.lines()).map(str::to_string).collect(),
-        None => error.to_string().lines().map(str::to_string).collect(),
+    let text = if let Some(error) = error.downcast_ref() {
+        export_text(error)
+    } else if let Some(error) = error.downcast_ref::<RequestError>() {
+        error.say(&FLAGS).join("\n")
+    } else if let Some(error) = error.downcast_ref() {
+        index_text(error)
+    } else if let Some(error) = error.downcast_ref() {
+        journal_text(error)
+    } else if let Some(error) = error.downcast_ref() {
+        pack_text(error)
+    } else if let Some(VerifyError::Index(error)) = error.downcast_ref() {
+        index_text(error)
+    } else {
+        error.to_string()
+    };
+    text.lines().map(str::to_string).collect()
+}
+
+fn export_text(error: &ExportError) -> String {
+    match error {
+        ExportError::Request(request) => request.say(&FLAGS).join("\n"),
+        ExportError::Index(index) => index_text(index),
+        ExportError::Record(journal) => journal_text(journal),
+        ExportError::Write { .. } => format!("{error}; make room, then run the same command with --resume"),
+        ExportError::Differs { parameter, field, recorded, given } => format!(
+            "cannot resume: {} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin \
+             anew with --force",
+            parameter.map_or(field.as_str(), |parameter| flag(parameter))
+        ),
+        ExportError::Faults { faults, lines, allowed } => format!(
+            "{faults} of {lines} lines are faulty, which is more than {} {allowed} permits; see `outpour verify` for \
+             where they are. Nothing was published",
+            flag(Parameter::FaultsAllowed)
+        ),
+        ExportError::Cancelled => format!("{error}; run the same command with --resume to go on"),
+        _ => error.to_string(),
+    }
+}
+
+/// An error of a store or its index, as a whole.
+pub(crate) fn index_text(error: &IndexError) -> String {
+    let advice = match error {
+        IndexError::NoStore { .. } => "; give the directory that holds the .ndjson files with --store",
+        IndexError::Write { .. } => "; make room, or choose another place with --index-dir",
+        IndexError::Damaged(_) => {
+            "; run `outpour index --recheck` on the store, which repairs it, and check the disk that holds it"
+        }
+        IndexError::SnapshotLost { restorable: true, .. } => "; put it back, or begin anew with --force",
+        IndexError::SnapshotLost { .. } => "; begin anew with --force",
+        _ => "",
+    };
+    format!("{error}{advice}")
+}
+
+fn journal_text(error: &JournalError) -> String {
+    let advice = match error {
+        JournalError::Io { .. } => "; choose another directory with --out, or make it writable",
+        JournalError::Busy { .. } => "; wait for it, or choose another directory with --out",
+        JournalError::NotEmpty { holds: DirectoryContent::Finished, .. } => {
+            "; choose another directory, or replace it with --force"
+        }
+        JournalError::NotEmpty { holds: DirectoryContent::Interrupted, .. } => {
+            "; finish it with --resume, or begin anew with --force"
+        }
+        JournalError::NotEmpty { holds: DirectoryContent::Replacement, .. } => {
+            "; finish that with --resume, or begin anew with --force"
+        }
+        JournalError::NotEmpty { holds: DirectoryContent::Foreign(_), .. } => {
+            "; choose another directory, or use --force, which leaves foreign files alone"
+        }
+        JournalError::Damaged { .. } => "; begin anew with --force",
+        JournalError::Foreign { .. } => "; move it away, or choose another directory with --out",
+    };
+    format!("{error}{advice}")
+}
+
+fn pack_text(error: &PackError) -> String {
+    match error {
+        PackError::Index(index) => index_text(index),
+        PackError::Target { path, reason } => {
+            format!("--to: {} {reason}; give a directory that is not there yet, or an empty one", path.display())
+        }
+        PackError::Inside { to, store } => format!(
+            "--to: {} lies inside the store {}, where the next command would read it as input; choose a directory outside",
+            to.display(),
+            store.display()
+        ),
+        PackError::Code(reason) => {
+            format!("zstd cannot compress: {reason}; free some memory, or choose a lower --level")
+        }
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CorruptIndex;
+
+    /// What the command line says of errors that carry data, to the byte: scripts compare it.
+    #[test]
+    fn flags_are_named_as_they_were() {
+        let path = || std::path::PathBuf::from("/p");
+        let io = || std::io::Error::other("full");
+        let journal = |holds| ExportError::Record(JournalError::NotEmpty { path: path(), holds });
+        let differs = |parameter, field: &str| ExportError::Differs {
+            parameter,
+            field: field.to_string(),
+            recorded: "a".to_string(),
+            given: "b".to_string(),
+        };
+        let cases: Vec<(ExportError, &str)> = vec![
+            (
+                IndexError::NoStore { path: path(), reason: "is not there" }.into(),
+                "the store /p is not there; give the directory that holds the .ndjson files with --store",
+            ),
+            (
+                IndexError::Write { name: "n".into(), source: io() }.into(),
+                "cannot write the index file n: full; make room, or choose another place with --index-dir",
+            ),
+            (
+                CorruptIndex("x").into(),
+                "the index is damaged: x; run `outpour index --recheck` on the store, which repairs it, and check the \
+                 disk that holds it",
+            ),
+            (
+                IndexError::SnapshotLost { path: path(), reason: "is no longer there", restorable: true }.into(),
+                "the store file /p is no longer there; put it back, or begin anew with --force",
+            ),
+            (
+                ExportError::Write { directory: path(), name: "n".into(), source: io() },
+                "cannot write n in /p: full; make room, then run the same command with --resume",
+            ),
+            (
+                differs(Some(Parameter::Compression), "--compress"),
+                "cannot resume: --compress differs (a then, b now); repeat the first command with --resume, or begin \
+                 anew with --force",
+            ),
+            (
+                differs(None, "the plan"),
+                "cannot resume: the plan differs (a then, b now); repeat the first command with --resume, or begin anew \
+                 with --force",
+            ),
+            (
+                ExportError::Faults { faults: 2, lines: 3, allowed: "1".into() },
+                "2 of 3 lines are faulty, which is more than --faults-allowed 1 permits; see `outpour verify` for where \
+                 they are. Nothing was published",
+            ),
+            (ExportError::Cancelled, "stopped on request; run the same command with --resume to go on"),
+            (
+                journal(DirectoryContent::Foreign("f".into())),
+                "the output directory /p holds f, which is not of an export; choose another directory, or use --force, \
+                 which leaves foreign files alone",
+            ),
+            (
+                journal(DirectoryContent::Replacement),
+                "the output directory /p holds an export and an unfinished one that is to replace it; finish that with \
+                 --resume, or begin anew with --force",
+            ),
+            (
+                journal(DirectoryContent::Finished),
+                "the output directory /p holds a finished export; choose another directory, or replace it with --force",
+            ),
+            (
+                JournalError::Damaged { path: path(), reason: "r".into() }.into(),
+                "the record /p cannot be read (r); begin anew with --force",
+            ),
+        ];
+        for (error, text) in cases {
+            assert_eq!(lines(&error), [text]);
+            assert!(!error.to_string().contains("--"), "{error}");
+        }
     }
 }

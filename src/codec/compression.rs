@@ -5,6 +5,7 @@ use crate::named_enum::by_name;
 
 /// Compression of an NDJSON file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Compression {
     /// Plain NDJSON, uncompressed.
     #[default]

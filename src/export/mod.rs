@@ -13,6 +13,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 #[cfg(test)]
 mod tests;
+pub(crate) mod to_sink;
 
 use crate::error::ExportError;
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
@@ -23,7 +24,6 @@ use crate::fhir::instant::Instant;
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::store::Store;
-use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 
@@ -48,8 +48,7 @@ pub fn export(
         return Err(error);
     }
     // The export begins anew, once, with the T it had.
-    progress.write_done.store(0, Relaxed);
-    progress.files_done.store(0, Relaxed);
+    progress.begin_writing_again();
     let mut done = attempt(store, request, &mut moment, options, Existing::Force, progress)?;
     done.index.repaired.extend(repaired);
     Ok(done)
@@ -65,14 +64,16 @@ fn attempt(
 ) -> Result<ExportReport, ExportError> {
     let run = ExportRun::begin(store, request, moment, options, existing, progress)?;
     moment.as_of = run.transaction_time().clone();
+    let transaction_time = || run.transaction_time().clone();
+    let clock = options.clock.unwrap_or(&transaction_time);
     let write_all = || {
-        (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, options.clock, progress))?;
-        run.finish(options.clock, progress)
+        (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, clock, progress))?;
+        run.finish(clock, progress)
     };
     let done = match write_all() {
         // The export that is replaced gives its room.
         Err(error) if run.lacks_room(&error) => run.make_room().and_then(|()| write_all()),
         done => done,
     };
-    done.inspect_err(|error| run.fail(error, options.clock))
+    done.inspect_err(|error| run.fail(error, clock))
 }

@@ -1,16 +1,19 @@
 //! Options of a run, and the clock and the snapshot that it is given.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::fhir::instant::Instant;
 use crate::index::store_listing::StoreListing;
-use crate::issue::ParameterNames;
+use crate::issue::{PLAIN_NAMES, ParameterNames};
 use crate::sys::durability::FileSync;
 
 /// What to do with an output directory that is not empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Existing {
     /// Refuse it.
+    #[default]
     Refuse,
     /// Go on with the run that its record names (CLI-04).
     Resume,
@@ -21,6 +24,7 @@ pub enum Existing {
 
 /// Most faults that an export puts up with.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum FaultsAllowed {
     /// So many lines.
     Count(u64),
@@ -29,19 +33,82 @@ pub enum FaultsAllowed {
 }
 
 /// Where and how an export is written.
+///
+/// ```
+/// use outpour::{Existing, ExportOptions, FaultsAllowed, FileSync, Instant};
+/// let clock = || Instant::from(std::time::SystemTime::now());
+/// let options = ExportOptions::new("out")
+///     .existing(Existing::Resume)
+///     .sync(FileSync::No)
+///     .faults_allowed(FaultsAllowed::Percent(0.1))
+///     .clock(&clock);
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
 pub struct ExportOptions<'a> {
     /// The output directory.
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// What to do if it is in use.
-    pub existing: Existing,
+    pub(crate) existing: Existing,
     /// Whether files are synced before the manifest appears.
-    pub sync: FileSync,
-    /// Bound on faulty lines, if any.
-    pub faults_allowed: Option<FaultsAllowed>,
-    /// The time, for `status.json` only.
-    pub clock: Clock<'a>,
+    pub(crate) sync: FileSync,
+    /// Bound on faulty lines; any number if `None`.
+    pub(crate) faults_allowed: Option<FaultsAllowed>,
+    /// The time, for `status.json` only; the transactionTime if `None`.
+    pub(crate) clock: Option<Clock<'a>>,
     /// How the message files speak.
-    pub words: &'a ParameterNames,
+    pub(crate) words: &'a ParameterNames,
+}
+
+impl<'a> ExportOptions<'a> {
+    /// Into this directory, which is made if it is not there: refused if it is in use, files synced, any number of faulty
+    /// lines.
+    pub fn new(out: impl Into<PathBuf>) -> ExportOptions<'a> {
+        ExportOptions {
+            out: out.into(),
+            existing: Existing::default(),
+            sync: FileSync::default(),
+            faults_allowed: None,
+            clock: None,
+            words: &PLAIN_NAMES,
+        }
+    }
+
+    /// What to do if the directory is in use.
+    pub fn existing(self, existing: Existing) -> ExportOptions<'a> {
+        ExportOptions { existing, ..self }
+    }
+
+    /// Whether files are synced before the manifest appears.
+    pub fn sync(self, sync: FileSync) -> ExportOptions<'a> {
+        ExportOptions { sync, ..self }
+    }
+
+    /// Most faulty lines; with more, nothing is published ([`ExportError::Faults`](crate::error::ExportError::Faults)).
+    /// Any number with `None`.
+    pub fn faults_allowed(self, most: impl Into<Option<FaultsAllowed>>) -> ExportOptions<'a> {
+        ExportOptions { faults_allowed: most.into(), ..self }
+    }
+
+    /// The time, for `status.json` only, which has the transactionTime in its place without. No file of the export depends
+    /// on it.
+    pub fn clock(self, clock: &'a (dyn Fn() -> Instant + std::marker::Sync)) -> ExportOptions<'a> {
+        ExportOptions { clock: Some(clock), ..self }
+    }
+
+    /// How the message files speak; plain names unless given.
+    pub(crate) fn words(self, words: &'a ParameterNames) -> ExportOptions<'a> {
+        ExportOptions { words, ..self }
+    }
+}
+
+impl fmt::Debug for ExportOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _ } = self;
+        let mut shown = f.debug_struct("ExportOptions");
+        shown.field("out", out).field("existing", existing).field("sync", sync).field("faults_allowed", faults_allowed);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// What moment of a store an export sees.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ExportError;
 use crate::fhir::instant::Instant;
 use crate::index::snapshot::{SegmentRef, Snapshot, SnapshotRecord};
-use crate::issue::Issue;
+use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
@@ -54,6 +54,7 @@ impl ExportOrigin {
             Population::Patients(path) | Population::GroupFile(path) if path.is_file() => Some(absolute(path)),
             Population::Patients(_) | Population::GroupFile(_) => None,
             Population::System | Population::AllPatients | Population::Group(_) => None,
+            Population::PatientIds(_) | Population::GroupDocument(_) => None,
         };
         ExportOrigin {
             store: store.root().display().to_string(),
@@ -141,12 +142,15 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     let request = &plan.request;
     let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
     let instant = |time: &Option<Instant>| time.as_ref().map_or(String::new(), Instant::to_string);
+    let hash = || format!("{:032x}", plan.cohort.content_hash.unwrap_or_default());
     let population = match &request.population {
         Population::System => "system".to_string(),
         Population::AllPatients => "all patients".to_string(),
-        Population::Patients(_) => format!("patients {:032x}", plan.cohort.file_hash.unwrap_or_default()),
+        Population::Patients(_) => format!("patients {}", hash()),
         Population::Group(id) => format!("Group/{id}"),
-        Population::GroupFile(_) => format!("Group file {:032x}", plan.cohort.file_hash.unwrap_or_default()),
+        Population::GroupFile(_) => format!("Group file {}", hash()),
+        Population::PatientIds(_) => format!("patient ids {}", hash()),
+        Population::GroupDocument(_) => format!("Group document {}", hash()),
     };
     let fields = [
         ("population", population),
@@ -182,6 +186,26 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, origin: ExportOrigin::of(store, &plan.request) }
 }
 
+/// The parameter that a field of a record holds, if it is one. Some fields bear the name that the command line has for it;
+/// so they have stood on disk since the first version.
+fn recorded_parameter(field: &str) -> Option<Parameter> {
+    Some(match field {
+        "--type" => Parameter::Type,
+        "--since" => Parameter::Since,
+        "--until" => Parameter::Until,
+        "--members" => Parameter::Members,
+        "--fhir-base" => Parameter::FhirBase,
+        "--late" => Parameter::Late,
+        "--missing-last-updated" => Parameter::MissingLastUpdated,
+        "--max-file-bytes" => Parameter::MaxFileBytes,
+        "--max-file-resources" => Parameter::MaxFileResources,
+        "--compress" => Parameter::Compression,
+        "--digest" => Parameter::Digest,
+        "--base-url" => Parameter::BaseUrl,
+        _ => return None,
+    })
+}
+
 /// Name of a plan: a hash of the snapshot's name and of the request, field by field.
 fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
     let identity = serde_json::to_vec(&(snapshot_id, request)).expect("plain data");
@@ -199,12 +223,13 @@ pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Res
     for (field, given) in &now.request {
         let then = recorded.request.get(field).cloned().unwrap_or_default();
         if then != *given {
-            return Err(ExportError::Differs { field: field.clone(), recorded: then, given: given.clone() });
+            let parameter = recorded_parameter(field);
+            return Err(ExportError::Differs { parameter, field: field.clone(), recorded: then, given: given.clone() });
         }
     }
     if recorded.plan_id != now.plan_id || recorded.shards != now.shards {
         let (recorded, given) = (recorded.plan_id.clone(), now.plan_id.clone());
-        return Err(ExportError::Differs { field: "the plan".to_string(), recorded, given });
+        return Err(ExportError::Differs { parameter: None, field: "the plan".to_string(), recorded, given });
     }
     Ok(())
 }
@@ -271,6 +296,17 @@ mod tests {
             let job = record(change);
             assert_eq!((&*job.request[field], &*named(&job)), (word, name), "{field}");
         }
+    }
+
+    /// What came in memory is recorded by a word of its own, and a hash of what it held.
+    #[test]
+    fn members_in_memory_are_recorded_by_a_hash() {
+        let ids = record(|request| request.population = Population::PatientIds(vec!["a".into(), "Patient/b".into()]));
+        assert_eq!(ids.request["population"], format!("patient ids {:032x}", crate::hash::xxh3_128(b"a\nPatient/b\n")));
+        let json = br#"{"resourceType":"Group","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+        let group = record(|request| request.population = Population::GroupDocument(json[..].into()));
+        assert_eq!(group.request["population"], format!("Group document {:032x}", crate::hash::xxh3_128(json)));
+        assert_eq!((ids.origin.population_file, group.origin.population_file), (None, None));
     }
 
     /// The same of everything else that a record holds, to the byte.

@@ -100,10 +100,10 @@ fn plan_taken_snapshot(
         Ok((snapshot, work, plan, messages))
     };
     match take().map_err(ExportError::from).and_then(of) {
-        Err(ExportError::Index(IndexError::Damaged { reason })) => {
+        Err(ExportError::Index(IndexError::Damaged(damaged))) => {
             let taken = again()?;
             if !request.population.can_be_read_again() {
-                return Err(IndexError::Damaged { reason }.into());
+                return Err(damaged.into());
             }
             of(taken)
         }

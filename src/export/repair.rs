@@ -19,7 +19,7 @@ pub(crate) fn repair_index(
     error: &ExportError,
     progress: &Progress,
 ) -> Result<Option<Vec<String>>, ExportError> {
-    if let ExportError::Index(IndexError::Damaged { .. }) = error {
+    if let ExportError::Index(IndexError::Damaged(_)) = error {
         return Ok(Some(store.verify_and_repair(progress)?.1.repaired));
     }
     let Some(name) = damaged_file(store, error) else { return Ok(None) };

@@ -11,10 +11,12 @@ use crate::write::journal::Receipt;
 use crate::write::manifest::Manifest;
 
 /// What an export did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ExportReport {
     /// The published manifest.
     pub manifest: Manifest,
-    /// Where it lies.
+    /// Where it lies; its name in the sink if the export went to one.
     pub manifest_path: PathBuf,
     /// Receipts of all files, in the manifest's order.
     pub files: Vec<Receipt>,

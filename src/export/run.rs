@@ -120,8 +120,7 @@ impl ExportRun {
             }
         }
         let status = status_file(&plan, &snapshot, &job, &directory)?;
-        progress.write_total.store(plan.bytes(), Relaxed);
-        progress.files_total.store(plan.shards.len() as u64, Relaxed);
+        progress.expect_writes(plan.bytes(), plan.shards.len() as u64);
         let run = ExportRun {
             tasks: group_shards(&plan, &snapshot),
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
@@ -138,7 +137,8 @@ impl ExportRun {
             messages,
             work,
         };
-        run.publish_status(options.clock, progress, |_| {});
+        let transaction_time = || run.transaction_time().clone();
+        run.publish_status(options.clock.unwrap_or(&transaction_time), progress, |_| {});
         Ok(run)
     }
 
@@ -241,7 +241,7 @@ impl ExportRun {
             &output,
             &deleted,
             &error,
-            self.manifest_extension(),
+            manifest_extension(&self.plan, &self.snapshot, &self.job.plan_id),
         );
         let files: Vec<Receipt> = output.into_iter().chain(deleted).chain(error).collect();
         self.directory.publish(&manifest.to_bytes(), &files).map_err(|error| self.move_error(error))?;
@@ -308,8 +308,8 @@ impl ExportRun {
         lines: &[String],
     ) -> Result<Vec<Receipt>, ExportError> {
         let directory = self.directory.files().map_err(|error| self.write_error(stem, error))?;
-        let sink = || DirSink::within(directory.clone(), self.sync);
-        let receipts = write_lines(stem, resource_type, lines, &self.plan.request, &sink)
+        let mut sink = DirSink::within(directory, self.sync);
+        let receipts = write_lines(stem, resource_type, lines, &self.plan.request, &mut sink)
             .map_err(|(name, error)| self.write_error(&name, error))?;
         for receipt in &receipts {
             if !self.finished.contains_key(&receipt.file) {
@@ -348,31 +348,31 @@ impl ExportRun {
         change(&mut status);
         status.write(clock()).ok();
     }
+}
 
-    /// The root extension of the manifest: snapshot, policies, ledger (MANIFEST-14, MANIFEST-17, reading 10).
-    fn manifest_extension(&self) -> serde_json::Value {
-        let request = &self.plan.request;
-        let generation = self.snapshot.index().generation();
-        let known_since = generation.birth.map(|ticks| Instant { ticks, rest: Box::default() }.to_string());
-        json!({
-            "planId": self.job.plan_id,
-            "snapshot": self.plan.snapshot_id,
-            "software": concat!("outpour ", env!("CARGO_PKG_VERSION")),
-            "policies": {
-                "members": request.members,
-                "context": "none",
-                "fhirBases": request.fhir_bases,
-                "late": request.late,
-                "lateKnownSince": known_since,
-                "missingLastUpdated": request.missing_last_updated,
-                "validate": generation.validate,
-                "maxFileBytes": request.bounds.file_bytes,
-                "maxFileResources": request.bounds.file_resources,
-                "compress": request.compression,
-            },
-            "ledger": self.plan.ledger(),
-        })
-    }
+/// The root extension of a manifest: snapshot, policies, ledger (MANIFEST-14, MANIFEST-17, reading 10).
+pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str) -> serde_json::Value {
+    let request = &plan.request;
+    let generation = snapshot.index().generation();
+    let known_since = generation.birth.map(|ticks| Instant { ticks, rest: Box::default() }.to_string());
+    json!({
+        "planId": plan_id,
+        "snapshot": plan.snapshot_id,
+        "software": concat!("outpour ", env!("CARGO_PKG_VERSION")),
+        "policies": {
+            "members": request.members,
+            "context": "none",
+            "fhirBases": request.fhir_bases,
+            "late": request.late,
+            "lateKnownSince": known_since,
+            "missingLastUpdated": request.missing_last_updated,
+            "validate": generation.validate,
+            "maxFileBytes": request.bounds.file_bytes,
+            "maxFileResources": request.bounds.file_resources,
+            "compress": request.compression,
+        },
+        "ledger": plan.ledger(),
+    })
 }
 
 fn status_file(
@@ -393,7 +393,7 @@ fn status_file(
 }
 
 /// Stem of the files of deletions.
-const DELETED: &str = "deleted/Bundle";
+pub(crate) const DELETED: &str = "deleted/Bundle";
 
 /// Stem of the files of messages.
-const ERROR: &str = "error/OperationOutcome";
+pub(crate) const ERROR: &str = "error/OperationOutcome";

@@ -25,6 +25,7 @@ use crate::named_enum::by_name;
 
 /// How much of a line is validated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Validate {
     /// The whole grammar of RFC 8259, and UTF-8.
     #[default]

@@ -5,6 +5,8 @@
 //! nineteen characters are checked and converted eight at a time; the tests hold the obvious twin of it.
 
 use std::cmp::Ordering;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Ticks of 100 ns in a second.
 pub(crate) const TICKS_PER_SECOND: i64 = 10_000_000;
@@ -96,6 +98,45 @@ impl Instant {
     /// A borrowed view.
     pub fn as_ref(&self) -> InstantRef<'_> {
         InstantRef { ticks: self.ticks, rest: &self.rest }
+    }
+}
+
+/// A text is no instant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)")]
+pub struct ParseInstantError {
+    /// The text.
+    pub text: String,
+}
+
+/// The text of an R4 `instant`, as by [`Instant::parse`].
+///
+/// ```
+/// # use outpour::Instant;
+/// let time: Instant = "2024-05-01T02:00:00+02:00".parse()?;
+/// assert_eq!(time.to_string(), "2024-05-01T00:00:00.000Z");
+/// assert!("2024-05-01".parse::<Instant>().unwrap_err().to_string().contains("no instant"));
+/// # Ok::<(), outpour::ParseInstantError>(())
+/// ```
+impl FromStr for Instant {
+    type Err = ParseInstantError;
+
+    fn from_str(text: &str) -> Result<Instant, ParseInstantError> {
+        Instant::parse(text).ok_or_else(|| ParseInstantError { text: text.to_string() })
+    }
+}
+
+/// Exact to the nanosecond; a time outside the years 0001 to 9999 is taken as the first or last instant of these.
+impl From<SystemTime> for Instant {
+    fn from(time: SystemTime) -> Instant {
+        let nanoseconds = match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => since.as_nanos() as i128,
+            Err(before) => -(before.duration().as_nanos() as i128),
+        };
+        // 0001-01-01T00:00:00Z and the nanosecond before 10000-01-01T00:00:00Z.
+        let nanoseconds = nanoseconds.clamp(-62_135_596_800_000_000_000, 253_402_300_799_999_999_999);
+        let digits = format!("{:02}", nanoseconds.rem_euclid(100));
+        Instant { ticks: nanoseconds.div_euclid(100) as i64, rest: digits.trim_end_matches('0').as_bytes().into() }
     }
 }
 
@@ -549,5 +590,23 @@ mod tests {
         fn any_bytes_are_read_or_refused(text in any::<Vec<u8>>()) {
             let _ = (InstantRef::parse(&text), date_time_span(&text));
         }
+    }
+
+    /// A clock's times come through exactly, before the epoch and at both ends of the calendar too.
+    #[test]
+    fn system_times_become_instants() {
+        let check = |seconds: i64, nanoseconds: u32, text: &str| {
+            let whole = std::time::Duration::from_secs(seconds.unsigned_abs());
+            let time = if seconds < 0 { UNIX_EPOCH - whole } else { UNIX_EPOCH + whole };
+            let instant = Instant::from(time + std::time::Duration::from_nanos(nanoseconds.into()));
+            assert_eq!(instant.to_string(), text);
+            assert_eq!(text.parse::<Instant>(), Ok(instant), "what is written is read again");
+        };
+        check(0, 0, "1970-01-01T00:00:00.000Z");
+        check(1_714_521_600, 123_456_789, "2024-05-01T00:00:00.123456789Z");
+        check(1_714_521_600, 123_456_700, "2024-05-01T00:00:00.1234567Z");
+        check(-1, 999_999_990, "1969-12-31T23:59:59.99999999Z");
+        check(-62_135_596_801, 0, "0001-01-01T00:00:00.000Z");
+        check(253_402_300_800, 0, "9999-12-31T23:59:59.999999999Z");
     }
 }

@@ -188,6 +188,7 @@ pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String
 
 /// Whether `member.inactive` and `member.period` decide membership (reading 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MembershipRule {
     /// Every listed member counts.
     #[default]

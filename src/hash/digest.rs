@@ -11,6 +11,7 @@ use crate::named_enum::by_name;
 
 /// Algorithm of the digests in a manifest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DigestAlgorithm {
     /// xxHash3 with 128 bits: detects damage, not malice, at little cost.
     #[default]

@@ -6,7 +6,7 @@
 //! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
 use crate::codec::compression::Compression;
-use crate::error::IndexError;
+use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
 use crate::index::dir::{IndexDir, IndexLock};
@@ -105,7 +105,7 @@ pub(crate) fn refresh(
         let changes = diff(&files, known.as_ref(), opened.as_ref(), store.options().validate)?;
         let previous_global = opened.and_then(|opened| opened.global.ok());
         let (mut meta, segments) = match build(&dir, changes, previous_global, &files, progress, store, &mut stats) {
-            Err(IndexError::Damaged { reason }) if verification == Verification::Stamps => {
+            Err(IndexError::Damaged(CorruptIndex(reason))) if verification == Verification::Stamps => {
                 (verification, last_reason) = (Verification::Nothing, reason);
                 continue;
             }
@@ -223,7 +223,7 @@ pub(crate) fn rebuild_from_record(
     progress: &Progress,
 ) -> Result<(Snapshot, RefreshStats), IndexError> {
     let Some(as_of) = Instant::parse(&record.as_of) else {
-        return Err(changed_error(store, "", "is to be seen as of what is no instant; begin anew with --force"));
+        return Err(lost_error(store, "", "is to be seen as of what is no instant", false));
     };
     let (index, mut stats) = refresh(store, None, None, progress, Verification::Stamps)?;
     let index = match Snapshot::of_segments(index, record, as_of.clone()) {
@@ -249,11 +249,7 @@ pub(crate) fn rebuild_from_record(
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
     for (segment, kept) in record.segments.iter().zip(&kept) {
         let Some(file) = files.position(&segment.file) else {
-            return Err(changed_error(
-                store,
-                &segment.file,
-                "is no longer there; put it back, or begin anew with --force",
-            ));
+            return Err(lost_error(store, &segment.file, "is no longer there", true));
         };
         if let Some(kept) = *kept {
             meta.segments.push(SegmentMeta { file, ..index.entry(kept).clone() });
@@ -262,8 +258,8 @@ pub(crate) fn rebuild_from_record(
         }
         match files.compression(file) {
             Compression::None if segment.end > files.source(file)?.len() => {
-                let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
-                return Err(changed_error(store, &segment.file, reason));
+                let reason = "is shorter than it was when the export began";
+                return Err(lost_error(store, &segment.file, reason, true));
             }
             Compression::None => spans.push(ScanRange {
                 file,
@@ -296,15 +292,15 @@ pub(crate) fn rebuild_from_record(
     match Snapshot::of_segments(index, record, as_of) {
         Ok(snapshot) => Ok((snapshot, stats)),
         Err((_, missing)) => {
-            let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
-            Err(changed_error(store, &record.segments[missing].file, reason))
+            let reason = "no longer holds the bytes that the interrupted export began with";
+            Err(lost_error(store, &record.segments[missing].file, reason, false))
         }
     }
 }
 
 /// The error that a store file (relative to the store) no longer holds the recorded bytes.
-fn changed_error(store: &Store, name: &str, reason: &str) -> IndexError {
-    IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
+fn lost_error(store: &Store, name: &str, reason: &'static str, restorable: bool) -> IndexError {
+    IndexError::SnapshotLost { path: store.root().join(name), reason, restorable }
 }
 
 /// Publishes an index meta. Index files get the stamps by which later readers trust them; a file younger than

@@ -422,6 +422,12 @@ pub enum RowState {
     Deleted,
 }
 
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("as_of", &self.as_of).field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
 impl Snapshot {
     /// The snapshot of all segments of an index, as of T.
     pub fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {

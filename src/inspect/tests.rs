@@ -1,7 +1,7 @@
 //! Reports of the inspector on intact and damaged files.
 
 use super::*;
-use crate::export::options::{Existing, ExportOptions};
+use crate::export::options::ExportOptions;
 use crate::fhir::instant::Instant;
 use crate::progress::Progress;
 use crate::request::ExportRequest;
@@ -24,14 +24,7 @@ fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
     }
     let out = dir.path().join("out");
     let clock = || Instant::from_unix_millis(0);
-    let options = ExportOptions {
-        out: out.clone(),
-        existing: Existing::Refuse,
-        sync: FileSync::No,
-        faults_allowed: None,
-        clock: &clock,
-        words: &crate::issue::PLAIN_NAMES,
-    };
+    let options = ExportOptions::new(&out).sync(FileSync::No).clock(&clock);
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     let request = ExportRequest::all_patients();
     crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Progress::default()).unwrap();

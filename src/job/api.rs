@@ -68,7 +68,7 @@ pub(crate) struct EngineOptions {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// A directory cannot be made, opened, read or written.
-    #[error("cannot use {}: {source}; make it writable, or choose another place with --data or --jobs", path.display())]
+    #[error("cannot use {}: {source}", path.display())]
     Directory {
         /// The directory or file.
         path: PathBuf,
@@ -76,16 +76,13 @@ pub(crate) enum OpenError {
         source: std::io::Error,
     },
     /// Another process holds the lock of the directory of records.
-    #[error("another outpour serves from {}; stop it, or choose another --data", path.display())]
+    #[error("another outpour serves from {}", path.display())]
     Busy {
         /// The directory of records.
         path: PathBuf,
     },
     /// The two directories bear different marks: the records are of other files.
-    #[error(
-        "the records in {} are not those of the files in {}: give the --data and --jobs that belong together (is a volume not mounted?); \
-         to begin anew, take both directories away", records.display(), files.display()
-    )]
+    #[error("the records in {} are not those of the files in {}", records.display(), files.display())]
     Strangers {
         /// Directory of the jobs' directories.
         files: PathBuf,
@@ -93,7 +90,7 @@ pub(crate) enum OpenError {
         records: PathBuf,
     },
     /// The index directory cannot be written; a service needs an index that lasts.
-    #[error("the index directory {} cannot be written: a service needs an index that lasts; give a writable --index-dir", path.display())]
+    #[error("the index directory {} cannot be written: a service needs an index that lasts", path.display())]
     Index {
         /// The index directory that cannot be written.
         path: PathBuf,

@@ -105,14 +105,12 @@ fn run_guarded<T: Send>(
 
 /// Options of the export of the job with this id: into its output directory, resuming what is there.
 pub(crate) fn options<'a>(inner: &'a EngineShared, id: &str) -> ExportOptions<'a> {
-    ExportOptions {
-        out: inner.directory(id).join(OUT),
-        existing: Existing::Resume,
-        sync: inner.options.sync,
-        faults_allowed: inner.options.limits.faults_allowed,
-        clock: &*inner.options.clock,
-        words: inner.options.words,
-    }
+    ExportOptions::new(inner.directory(id).join(OUT))
+        .existing(Existing::Resume)
+        .sync(inner.options.sync)
+        .faults_allowed(inner.options.limits.faults_allowed)
+        .clock(&*inner.options.clock)
+        .words(inner.options.words)
 }
 
 /// Whether an error means that the output directory of a job cannot be resumed and is to be written from the start.
@@ -283,10 +281,7 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
 
 /// Whether another attempt may help. Damage of the index or of a packed file stays until it is repaired.
 fn is_transient(error: &ExportError) -> bool {
-    !matches!(
-        error,
-        ExportError::Index(IndexError::Damaged { .. }) | ExportError::Frame { .. } | ExportError::Torn { .. }
-    )
+    !matches!(error, ExportError::Index(IndexError::Damaged(_)) | ExportError::Frame { .. } | ExportError::Torn { .. })
 }
 
 /// Ends the run of a job after an error. If the index or a packed file was damaged, it is repaired and the job waits to
@@ -439,7 +434,7 @@ fn public_reason(error: &ExportError) -> &'static str {
             "what was asked for cannot be exported any more: the Group is gone or cannot stand for patients"
         }
         ExportError::Faults { .. } => "the store holds more faulty lines than this service allows",
-        ExportError::Index(IndexError::Changed { .. }) | ExportError::Torn { .. } => {
+        ExportError::Index(IndexError::Changed { .. } | IndexError::SnapshotLost { .. }) | ExportError::Torn { .. } => {
             "a file of the store was changed in place while it was read; ask again"
         }
         ExportError::Index(_) | ExportError::Decode(_) | ExportError::Frame { .. } => {

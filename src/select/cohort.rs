@@ -26,8 +26,8 @@ pub struct Cohort {
     pub group_id: Option<String>,
     /// Number of members listed (entries of Groups or lines of the list), duplicates included.
     pub listed: u64,
-    /// XXH3-128 of the file of the Group or list, if one was read.
-    pub file_hash: Option<u128>,
+    /// XXH3-128 of the Group or list that came with the request, in a file or in memory.
+    pub content_hash: Option<u128>,
     /// Name of the scope of the Group's writer, if it has one: equal names only for equal scopes.
     pub writer: Option<String>,
     /// Warnings about members that did not resolve, and notes on the Groups read.
@@ -50,19 +50,24 @@ impl Cohort {
         }
         let mut resolver = MemberResolver::new(snapshot, request, &ours, eligible);
         let mut group = (None, None);
-        let mut file_hash = None;
+        let mut content_hash = None;
         match &request.population {
             Population::System => {}
             Population::AllPatients => resolver.add_everyone()?,
-            Population::Patients(path) => file_hash = Some(resolver.add_list(path)?),
+            Population::Patients(path) => content_hash = Some(resolver.add_list(path)?),
+            Population::PatientIds(ids) => content_hash = Some(resolver.add_ids(ids)?),
             Population::Group(id) => {
                 let row = resolver.find_group(id)?;
                 resolver.add_group_of_store(row, id)?;
                 group = (Some(row), Some(id.clone()));
             }
-            Population::GroupFile(path) => {
-                let (id, hash) = resolver.add_group_file(path)?;
-                file_hash = Some(hash);
+            Population::GroupFile(_) | Population::GroupDocument(_) => {
+                let (id, hash) = match &request.population {
+                    Population::GroupFile(path) => resolver.add_group_file(path)?,
+                    Population::GroupDocument(json) => resolver.add_group_document(json)?,
+                    _ => unreachable!("matched above"),
+                };
+                content_hash = Some(hash);
                 // The Group of the same id in the store is the Group row to export, should `_type` name Group.
                 let named = id.filter(|id| !request.absent_groups.contains(id.as_str()));
                 let row = match named.map(|id| resolver.find_group(id.as_str())) {
@@ -83,7 +88,7 @@ impl Cohort {
             group_row: group.0,
             group_id: group.1,
             listed: found.listed,
-            file_hash,
+            content_hash,
             writer,
             messages: found.messages,
         })
@@ -112,7 +117,7 @@ fn eligible_patients(
                 cohort.patients.iter().flat_map(Bitmap::iter).for_each(|patient| {
                     eligible.insert(patient);
                 });
-                let hash = cohort.file_hash.map_or(String::new(), |hash| format!(" ({hash:032x})"));
+                let hash = cohort.content_hash.map_or(String::new(), |hash| format!(" ({hash:032x})"));
                 name.push_str(&format!(" {}{hash}", cohort.group_id.as_deref().unwrap_or("-")));
             }
             Err(ExportError::Request(_)) => name.push_str(" -"),

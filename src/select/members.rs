@@ -248,11 +248,21 @@ impl<'a> MemberResolver<'a> {
     /// [`ExportError::Request`] if the file cannot be read, is no Group, or the Group does not define a set of
     /// patients.
     pub(crate) fn add_group_file(&mut self, path: &Path) -> Result<(Option<Id>, u128), ExportError> {
-        let problem = |what: String| {
-            RequestError::one(RequestProblem::of(Parameter::Group, format!("{}: {what}", path.display())))
-        };
-        let unreadable = |error: std::io::Error| problem(format!("cannot be read: {error}"));
-        let mut file = File::open(path).map_err(unreadable)?;
+        let name = path.display().to_string();
+        let mut file = File::open(path).map_err(|error| unreadable_error(Parameter::Group, &name, &error))?;
+        self.add_group(&mut file, Some(&name))
+    }
+
+    /// The same of a Group in memory.
+    ///
+    /// # Errors
+    /// As [`MemberResolver::add_group_file`].
+    pub(crate) fn add_group_document(&mut self, mut json: &[u8]) -> Result<(Option<Id>, u128), ExportError> {
+        self.add_group(&mut json, None)
+    }
+
+    /// The Group that `source` gives; `name` is that of its file.
+    fn add_group(&mut self, source: &mut dyn Read, name: Option<&str>) -> Result<(Option<Id>, u128), ExportError> {
         let mut hash = Hasher128::new();
         let mut lines = LineCounter::default();
         let place = self.register_place(IssuePlace::GroupFile);
@@ -262,7 +272,7 @@ impl<'a> MemberResolver<'a> {
             reader.begin();
             let mut buffer = vec![0; READ_BYTES];
             loop {
-                match file.read(&mut buffer) {
+                match source.read(&mut buffer) {
                     Ok(0) => break reader.finish(),
                     Ok(len) => {
                         hash.update(&buffer[..len]);
@@ -270,13 +280,17 @@ impl<'a> MemberResolver<'a> {
                         reader.feed(&buffer[..len]);
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(unreadable(error).into()),
+                    Err(error) => {
+                        return Err(unreadable_error(Parameter::Group, name.unwrap_or("the Group"), &error).into());
+                    }
                 }
             }
         };
-        let head = outcome
-            .map_err(|fault| problem(format!("line {}, byte {}: {}", lines.line_of(fault.at), fault.at, fault.kind)))?;
-        self.check_head(&head, &path.display().to_string())?;
+        let head = outcome.map_err(|fault| {
+            let text = format!("line {}, byte {}: {}", lines.line_of(fault.at), fault.at, fault.kind);
+            RequestError::one(RequestProblem::of(Parameter::Group, prefixed(name, text)))
+        })?;
+        self.check_head(&head, name.unwrap_or("the Group"))?;
         if let Some(id) = head.id {
             // The id may come last, after messages that name the file.
             let named = IssuePlace::Group(id.to_string());
@@ -330,7 +344,8 @@ impl<'a> MemberResolver<'a> {
             [] => "the store holds no Group with a similar id".to_string(),
             near => format!("similar ids: {}", near.join(", ")),
         };
-        Err(RequestError::one(RequestProblem::of(Parameter::Group, format!("Group/{id} {why}; {near}"))).into())
+        let problem = RequestProblem::of(Parameter::Group, format!("Group/{id} {why}; {near}"));
+        Err(RequestError::one(problem.not_found()).into())
     }
 
     /// Adds the members of all nested Groups, breadth first. Each Group is read twice: it counts only if all of it is
@@ -409,10 +424,9 @@ impl<'a> MemberResolver<'a> {
     /// [`ExportError::Request`] if the file cannot be read, a line is neither a patient id nor a reference to a
     /// Patient, or the list is empty and the request does not allow that.
     pub(crate) fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
-        let problem = |what: String| {
-            RequestError::one(RequestProblem::of(Parameter::Patients, format!("{}: {what}", path.display())))
-        };
-        let file = File::open(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+        let name = path.display().to_string();
+        let unreadable = |error| unreadable_error(Parameter::Patients, &name, &error);
+        let file = File::open(path).map_err(unreadable)?;
         let mut reader = BufReader::with_capacity(READ_BYTES, file);
         let mut hash = Hasher128::new();
         let (mut line, mut number) = (Vec::new(), 0u64);
@@ -422,49 +436,75 @@ impl<'a> MemberResolver<'a> {
             // A line longer than any reference may be is cut here and reported.
             let limit = 2 * crate::limits::REFERENCE_BYTES_MAX as u64;
             let read = (&mut reader).take(limit).read_until(b'\n', &mut line);
-            if read.map_err(|error| problem(format!("cannot be read: {error}")))? == 0 {
+            if read.map_err(unreadable)? == 0 {
                 break;
             }
             hash.update(&line);
             number += 1;
-            let text = line.trim_ascii();
-            if text.is_empty() {
-                continue;
-            }
-            self.listed += 1;
-            // One place serves every line in turn: a message copies it.
-            self.places.clear();
-            let place = self.register_place(IssuePlace::PatientList(number));
-            match (Id::parse(text), str::from_utf8(text).ok()) {
-                (Some(id), _) => self.add_patient(&id, place),
-                (None, Some(text)) if Reference::parse(text).is_some() => {
-                    // A list names patients; a Group is a population of its own.
-                    match Reference::parse(text) {
-                        Some(reference) if reference.resource_type == ResourceType::PATIENT => {
-                            self.add_reference(text, 0, place)
-                        }
-                        _ => wrong.push(number),
-                    }
-                }
-                _ => wrong.push(number),
-            }
+            self.add_line(&line, number, &mut wrong);
         }
+        self.check_list(&wrong, Some(&name))?;
+        Ok(hash.digest())
+    }
+
+    /// The same of a list in memory, whose hash is that of a file with one of them a line.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] when one names no patient.
+    pub(crate) fn add_ids(&mut self, ids: &[String]) -> Result<u128, ExportError> {
+        let mut hash = Hasher128::new();
+        let mut wrong = Vec::new();
+        for (number, id) in (1..).zip(ids) {
+            hash.update(id.as_bytes());
+            hash.update(b"\n");
+            self.add_line(id.as_bytes(), number, &mut wrong);
+        }
+        self.check_list(&wrong, None)?;
+        Ok(hash.digest())
+    }
+
+    /// A line of a list; its number goes to `wrong` if it names no patient.
+    fn add_line(&mut self, line: &[u8], number: u64, wrong: &mut Vec<u64>) {
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            return;
+        }
+        self.listed += 1;
+        // One place serves every line: what it stands for is copied into a message, and nothing is kept.
+        self.places.clear();
+        let place = self.register_place(IssuePlace::PatientList(number));
+        match (Id::parse(text), str::from_utf8(text).ok()) {
+            (Some(id), _) => self.add_patient(&id, place),
+            (None, Some(text)) if Reference::parse(text).is_some() => {
+                // A list names patients; Groups are asked for as such.
+                match Reference::parse(text) {
+                    Some(reference) if reference.resource_type == ResourceType::PATIENT => {
+                        self.add_reference(text, 0, place)
+                    }
+                    _ => wrong.push(number),
+                }
+            }
+            _ => wrong.push(number),
+        }
+    }
+
+    /// Whether every line of a list names a patient, and there is one; `name` is that of its file.
+    fn check_list(&self, wrong: &[u64], name: Option<&str>) -> Result<(), RequestError> {
+        let problem = |text: String| RequestProblem::of(Parameter::Patients, prefixed(name, text));
         if let Some(first) = wrong.first() {
-            return Err(problem(format!(
+            return Err(RequestError::one(problem(format!(
                 "line {first}{} is neither a patient id nor a reference such as Patient/123",
                 match wrong.len() {
                     1 => String::new(),
                     more => format!(" (and {} more lines)", more - 1),
                 }
-            ))
-            .into());
+            ))));
         }
         if self.listed == 0 && !self.request.allow_empty {
-            let text = format!("{}: it names nobody: no line of it holds an id or a reference", path.display());
-            let problem = RequestProblem::of(Parameter::Patients, text).advise(Advice::AllowEmpty);
-            return Err(RequestError::one(problem).into());
+            let text = "it names nobody: no line of it holds an id or a reference".to_string();
+            return Err(RequestError::one(problem(text).advise(Advice::AllowEmpty)));
         }
-        Ok(hash.digest())
+        Ok(())
     }
 
     /// Adds the patients of members named by identifier: each must match exactly one current Patient (GROUP-02), else
@@ -539,7 +579,16 @@ impl<'a> MemberResolver<'a> {
     }
 }
 
-/// The warning about a nested Group that is missing, or that the writer of the listing Group may not use.
+/// What is wrong with what came with the request, after the name of its file if it lay in one.
+fn prefixed(name: Option<&str>, text: String) -> String {
+    name.map_or_else(String::new, |name| format!("{name}: ")) + &text
+}
+
+fn unreadable_error(parameter: Parameter, name: &str, error: &std::io::Error) -> RequestError {
+    RequestError::one(RequestProblem::of(parameter, format!("{name}: cannot be read: {error}")))
+}
+
+/// The message about a Group that is not there, or not for the writer of the Group that lists it.
 fn absent_group(name: &str) -> Issue {
     let text = format!("lists {name}, which the store does not hold, or not as it stands; it was not followed");
     Issue::warning(IssueCode::NotFound, text)

@@ -3,7 +3,7 @@
 //! Requests are handled by `router`; connections are accepted by `connection`.
 
 use crate::group::registry::GroupRegistry;
-use crate::job::api::{EngineOptions, JobLimits};
+use crate::job::api::{EngineOptions, JobLimits, OpenError};
 use crate::job::engine::JobEngine;
 use crate::server::auth::provider::Provider;
 use crate::server::config::auth::ClientConfig;
@@ -146,7 +146,7 @@ fn open_tenant(config: &Config, tenant: TenantConfig, store: Store) -> Result<Te
         random: Box::new(random),
         words: &HTTP_WORDS,
     };
-    let engine = JobEngine::open(options).map_err(|error| error.to_string())?;
+    let engine = JobEngine::open(options).map_err(|error| open_text(&error))?;
     let groups = GroupRegistry::open(&tenant.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
     Ok(Tenant { name: tenant.name, engine, groups, ready: AtomicBool::new(false) })
 }
@@ -172,6 +172,21 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
         write_wait: Duration::from_secs(limits.write_seconds),
         drain_wait: Duration::from_secs(limits.drain_seconds),
     }
+}
+
+/// Why an engine cannot be opened, and what to change of the command that starts the service.
+fn open_text(error: &OpenError) -> String {
+    let advice = match error {
+        OpenError::Directory { .. } => "; make it writable, or choose another place with --data or --jobs",
+        OpenError::Busy { .. } => "; stop it, or choose another --data",
+        OpenError::Strangers { .. } => {
+            ": give the --data and --jobs that belong together (is a volume not mounted?); to begin anew, take both \
+             directories away"
+        }
+        OpenError::Index { .. } => "; give a writable --index-dir",
+        OpenError::Threads(_) => "",
+    };
+    format!("{error}{advice}")
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use crate::extract::Validate;
 use crate::simd::Kernel;
 use crate::sys::access::Access;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
+use crate::sys::durability::FileSync;
 use std::path::{Path, PathBuf};
 
 /// Whether the index of a store is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IndexAccess {
+pub(crate) enum IndexAccess {
     /// The index is brought up to date and repaired, and records the snapshots that are taken.
     #[default]
     ReadWrite,
@@ -26,21 +27,30 @@ pub enum IndexAccess {
 }
 
 /// Options to open a store with.
+///
+/// ```
+/// # use outpour::{Store, StoreOptions, Validate};
+/// # let (dir, elsewhere) = (tempfile::tempdir()?, tempfile::tempdir()?);
+/// let options = StoreOptions::default().index_dir(elsewhere.path()).validate(Validate::Structure);
+/// let store = Store::open_with(dir.path(), options)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StoreOptions {
     /// Directory of the index; `None` for `.outpour` in the store.
-    pub index_dir: Option<PathBuf>,
+    pub(crate) index_dir: Option<PathBuf>,
     /// Whether store files are read or mapped.
-    pub access: Access,
+    pub(crate) access: Access,
     /// Scanner kernel to extract lines with.
-    pub kernel: Kernel,
+    pub(crate) kernel: Kernel,
     /// How strictly a scan checks resources; `None` for that of the existing index, [`Validate::Full`] for a new one.
-    pub validate: Option<Validate>,
+    pub(crate) validate: Option<Validate>,
     /// Whether the times of a snapshot are synced to disk before the snapshot is returned. Without, a loss of power may
     /// lose those of the last snapshots, and an export since an earlier one then takes some rows again.
-    pub sync: bool,
+    pub(crate) sync: bool,
     /// Whether the index may be written.
-    pub index_access: IndexAccess,
+    pub(crate) index_access: IndexAccess,
 }
 
 impl Default for StoreOptions {
@@ -56,10 +66,41 @@ impl Default for StoreOptions {
     }
 }
 
+impl StoreOptions {
+    /// Where the index lies, which is made if it is not there; `.outpour` in the store unless given.
+    pub fn index_dir(self, directory: impl Into<PathBuf>) -> StoreOptions {
+        StoreOptions { index_dir: Some(directory.into()), ..self }
+    }
+
+    /// What a scan checks; what the index was made with unless given, [`Validate::Full`] for a new one.
+    pub fn validate(self, validate: Validate) -> StoreOptions {
+        StoreOptions { validate: Some(validate), ..self }
+    }
+
+    /// Whether what the index remembers of a snapshot is on the disk before the snapshot is given; so unless given. Without,
+    /// a loss of power may cost the memory of the last snapshots, and an export since an earlier one then takes some rows
+    /// again.
+    pub fn sync(self, sync: FileSync) -> StoreOptions {
+        StoreOptions { sync: sync == FileSync::Yes, ..self }
+    }
+
+    /// The index is read and not written, its directory not made: what it lacks is made in memory, and is gone with what was
+    /// made from it.
+    pub fn read_only(self) -> StoreOptions {
+        StoreOptions { index_access: IndexAccess::ReadOnly, ..self }
+    }
+
+    /// How store files are read; by `pread` unless given. For benches; [`Store::open_mapped`] maps them.
+    #[doc(hidden)]
+    pub fn access(self, access: Access) -> StoreOptions {
+        StoreOptions { access, ..self }
+    }
+}
+
 /// A store directory. Opening it reads nothing but the directory's entry; see [`Store::snapshot`].
 ///
 /// ```
-/// use outpour::{Store, fhir::Instant};
+/// use outpour::{Instant, Store};
 /// # let dir = tempfile::tempdir()?;
 /// # std::fs::write(dir.path().join("Patient.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n")?;
 /// let store = Store::open(dir.path())?;
@@ -119,7 +160,7 @@ impl Store {
         }
     }
 
-    /// The same store, whose index is read and not written; see [`IndexAccess::ReadOnly`].
+    /// The same store, whose index is read and not written; see [`StoreOptions::read_only`].
     pub fn read_only(&self) -> Store {
         let options = StoreOptions { index_access: IndexAccess::ReadOnly, ..self.options.clone() };
         Store { root: self.root.clone(), options }
@@ -136,7 +177,7 @@ impl Store {
     }
 
     /// The options that the store was opened with.
-    pub fn options(&self) -> &StoreOptions {
+    pub(crate) fn options(&self) -> &StoreOptions {
         &self.options
     }
 }

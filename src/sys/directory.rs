@@ -24,7 +24,7 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o700);
 /// An open directory, and operations on the names beneath it. A name is a relative path whose components are separated
 /// by `/`; none may be empty, `.` or `..`.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     file: File,
     /// The path it was opened by, for messages.
     path: PathBuf,
@@ -45,14 +45,14 @@ impl Directory {
     ///
     /// # Errors
     /// The system's error of openat(2).
-    pub fn open(path: &Path) -> io::Result<Directory> {
+    pub(crate) fn open(path: &Path) -> io::Result<Directory> {
         let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         Ok(Directory { file, path: path.to_path_buf() })
     }
 
     /// The path that the directory was opened by, for messages and for calls that take only paths.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -61,7 +61,7 @@ impl Directory {
     /// # Errors
     /// `InvalidInput` when a component of the name is empty, `.`, `..` or holds a NUL, or something other than a
     /// directory has the name; else the system's.
-    pub fn directory(&self, name: &str) -> io::Result<Directory> {
+    pub(crate) fn directory(&self, name: &str) -> io::Result<Directory> {
         let (parent, last) = self.parent(name)?;
         Ok(Directory { file: open_directory(&parent, &last)?, path: self.path.join(name) })
     }
@@ -70,7 +70,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn make_directory(&self, name: &str) -> io::Result<Directory> {
+    pub(crate) fn make_directory(&self, name: &str) -> io::Result<Directory> {
         let (parent, last) = self.parent(name)?;
         self.before_change();
         match rustix::fs::mkdirat(&*parent, &last, DIRECTORY_MODE) {
@@ -84,7 +84,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`]; `InvalidInput` when something other than a regular file has the name.
-    pub fn open_file(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
         require_regular(open_at(&parent, &last, OFlags::RDONLY, Mode::empty()))
     }
@@ -93,7 +93,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::open_file`]; `FileTooLarge` when it has more than `bytes_max` bytes.
-    pub fn read(&self, name: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
         let file = self.open_file(name)?;
         let mut bytes = Vec::with_capacity(file.metadata()?.len().min(bytes_max) as usize);
         file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -108,7 +108,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::open_file`].
-    pub fn create(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
         self.before_change();
         require_regular(open_at(&parent, &last, OFlags::RDWR | OFlags::CREATE, FILE_MODE))
@@ -118,7 +118,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
+    pub(crate) fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
         let found = self.parent(name).and_then(|(parent, last)| open_at(&parent, &last, OFlags::PATH, Mode::empty()));
         match found {
             Ok(file) => file.metadata().map(Some),
@@ -131,7 +131,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from), (to_parent, to)) = (self.parent(from)?, self.parent(to)?);
         self.before_change();
         Ok(rustix::fs::renameat(&*from_parent, from, &*to_parent, to)?)
@@ -141,7 +141,7 @@ impl Directory {
     ///
     /// # Errors
     /// `AlreadyExists` when the new name is in use; else as [`Directory::directory`].
-    pub fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from_name), (to_parent, to_name)) = (self.parent(from)?, self.parent(to)?);
         self.before_change();
         match rustix::fs::renameat_with(&*from_parent, from_name, &*to_parent, to_name, RenameFlags::NOREPLACE) {
@@ -160,7 +160,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`]; the system's when it is a directory.
-    pub fn remove_file(&self, name: &str) -> io::Result<bool> {
+    pub(crate) fn remove_file(&self, name: &str) -> io::Result<bool> {
         self.remove(name, AtFlags::empty())
     }
 
@@ -168,7 +168,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`]; `DirectoryNotEmpty` when it has entries.
-    pub fn remove_directory(&self, name: &str) -> io::Result<bool> {
+    pub(crate) fn remove_directory(&self, name: &str) -> io::Result<bool> {
         self.remove(name, AtFlags::REMOVEDIR)
     }
 
@@ -190,7 +190,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::directory`].
-    pub fn remove_tree(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove_tree(&self, name: &str) -> io::Result<()> {
         match self.metadata(name)? {
             Some(found) if found.is_dir() => {
                 self.before_change();
@@ -210,7 +210,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::create`], or the system's when it cannot be written; the previous file is then unchanged.
-    pub fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
         let temporary = temporary_name(name);
         let mut file = self.create(&temporary)?;
         file.set_len(0)?;
@@ -229,7 +229,7 @@ impl Directory {
     ///
     /// # Errors
     /// The system's error of fsync(2).
-    pub fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 
@@ -237,7 +237,7 @@ impl Directory {
     ///
     /// # Errors
     /// The system's error of openat(2) or readdir(3).
-    pub fn names(&self) -> io::Result<Vec<OsString>> {
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         // A descriptor of its own, because reading moves a position that all copies of a descriptor share.
         let own = open_at(&self.file, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         let mut names = Vec::new();

@@ -101,10 +101,11 @@ fn recorded_population(job: &PlanRecord, text: &str, file: Option<&Path>) -> Res
         let path = file.or(named).ok_or("does not say where the population's file was; name it again")?;
         Ok::<PathBuf, String>(path.to_path_buf())
     };
-    if let Some(hash) = text.strip_prefix("patients ") {
+    // What was given in memory can be named as a file of the same content.
+    if let Some(hash) = text.strip_prefix("patients ").or(text.strip_prefix("patient ids ")) {
         return Ok(VerifiedPopulation::Patients(file()?, hash.to_string()));
     }
-    if let Some(hash) = text.strip_prefix("Group file ") {
+    if let Some(hash) = text.strip_prefix("Group file ").or(text.strip_prefix("Group document ")) {
         return Ok(VerifiedPopulation::GroupFile(file()?, hash.to_string()));
     }
     match text {

@@ -40,14 +40,14 @@ pub(crate) fn write_lines<S: Sink>(
     resource_type: &'static str,
     lines: &[String],
     request: &ExportRequest,
-    sink: &dyn Fn() -> S,
+    sink: &mut S,
 ) -> Result<Vec<Receipt>, (String, io::Error)> {
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut rest = lines;
     while !rest.is_empty() {
         let name = shard_name(stem, receipts.len() as u32 + 1, request.compression);
         let at = |error| (name.clone(), error);
-        let mut encoder = Encoder::begin(sink(), &name, request.compression, request.digest, 1).map_err(at)?;
+        let mut encoder = Encoder::begin(&mut *sink, &name, request.compression, request.digest, 1).map_err(at)?;
         let (now, later) = rest.split_at(next_file_end(rest, request));
         for line in now {
             encoder.write(line.as_bytes()).and_then(|()| encoder.write(b"\n")).map_err(at)?;
@@ -72,8 +72,8 @@ mod tests {
         let counts = |file_bytes, file_resources| {
             let mut request = ExportRequest::system();
             request.bounds = FileBounds { file_bytes, file_resources };
-            let sink = MemorySink::default();
-            let receipts = write_lines("error/X", "X", &lines, &request, &|| sink.clone()).unwrap();
+            let mut sink = MemorySink::default();
+            let receipts = write_lines("error/X", "X", &lines, &request, &mut sink).unwrap();
             let names: Vec<String> = receipts.iter().map(|receipt| receipt.file.clone()).collect();
             assert_eq!(names, file_names("error/X", &lines, &request));
             assert_eq!(sink.files().into_values().flatten().count(), 4 + 4 + 9 + 2);

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use crate::error::JournalError;
+use crate::error::{DirectoryContent, JournalError};
 use crate::hash::digest::DigestAlgorithm;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::{Directory, temporary_name};
@@ -194,22 +194,13 @@ impl ExportJournal {
             // There is a journal of an earlier run: this run must not remove the directory if it fails.
             self.planned.store(true, Relaxed);
         }
-        let refuse = |holds: &str| Err(JournalError::NotEmpty { path: self.path().into(), holds: holds.to_string() });
+        let refuse = |holds| Err(JournalError::NotEmpty { path: self.path().into(), holds });
         match (begin, own || next) {
-            (BeginMode::Fresh, true) if next => refuse(
-                "holds an export and an unfinished one that is to replace it; finish that with --resume, or begin anew with --force",
-            ),
-            (BeginMode::Fresh, true) if self.exists(MANIFEST)? => {
-                refuse("holds a finished export; choose another directory, or replace it with --force")
-            }
-            (BeginMode::Fresh, true) => {
-                refuse("holds an interrupted export; finish it with --resume, or begin anew with --force")
-            }
+            (BeginMode::Fresh, true) if next => refuse(DirectoryContent::Replacement),
+            (BeginMode::Fresh, true) if self.exists(MANIFEST)? => refuse(DirectoryContent::Finished),
+            (BeginMode::Fresh, true) => refuse(DirectoryContent::Interrupted),
             (BeginMode::Fresh | BeginMode::Resume, false) => match self.foreign_entry()? {
-                Some(name) => refuse(&format!(
-                    "holds {name}, which is not of an export; choose another directory, or use --force, which leaves \
-                     foreign files alone"
-                )),
+                Some(name) => refuse(DirectoryContent::Foreign(name)),
                 None => Ok(None),
             },
             (BeginMode::Resume, true) => {

@@ -171,10 +171,14 @@ fn end_shard<S: Sink>(
 }
 
 impl Plan {
-    /// Writes one shard to a sink: the unit that an embedder schedules. Byte for byte what a whole run writes.
+    /// Writes one shard to a sink: the unit that an embedder schedules, from as many threads as there are sinks. Byte for byte
+    /// what a whole run writes. Runs on the current rayon pool.
+    ///
+    /// `progress` is that of the plan: its totals are those of all shards, and each shard that is written adds to what is done.
     ///
     /// # Errors
-    /// As the export's: the store's failures, [`ExportError::Write`] for the sink's, [`ExportError::Cancelled`].
+    /// As the export's: the store's failures, [`ExportError::Write`] for the sink's, [`ExportError::Cancelled`]. The sink is
+    /// told to forget a file that fails.
     ///
     /// # Panics
     /// When there is no such shard.
@@ -190,6 +194,7 @@ impl Plan {
             name: name.to_string(),
             source,
         };
+        progress.expect_writes(self.bytes(), self.shards.len() as u64);
         let name = self.file_name(shard);
         let (compression, digest) = (self.request.compression, self.request.digest);
         let blocks = rayon::current_num_threads();
@@ -209,6 +214,7 @@ impl Plan {
             &mut close,
             &failed,
         )?;
+        progress.files_done.fetch_add(1, Relaxed);
         Ok(receipt.expect("a sweep that succeeds closes its shard"))
     }
 }

@@ -4,14 +4,40 @@ use crate::sys::directory::{Directory, temporary_name};
 use crate::sys::disk::DiskReservation;
 use crate::sys::durability::FileSync;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// A place for output files, one at a time. A file appears whole on [`Sink::commit`] or not at all.
+///
+/// ```
+/// use outpour::Sink;
+/// use std::io;
+///
+/// /// Counts files and bytes.
+/// #[derive(Default)]
+/// struct Counter(u64, u64);
+///
+/// impl Sink for Counter {
+///     fn begin(&mut self, _name: &str) -> io::Result<()> {
+///         Ok(())
+///     }
+///     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+///         self.1 += bytes.len() as u64;
+///         Ok(())
+///     }
+///     fn commit(&mut self) -> io::Result<()> {
+///         self.0 += 1;
+///         Ok(())
+///     }
+///     fn abort(&mut self) {}
+/// }
+/// ```
 pub trait Sink: Send {
-    /// Begins a file; `name` may hold `/`.
+    /// Begins a file; `name` is relative and may hold `/`, as in `error/OperationOutcome.00001.ndjson`. A file of that name
+    /// that was committed before is replaced when this one is.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -60,6 +86,13 @@ struct OpenFile {
     room: DiskReservation,
 }
 
+impl fmt::Debug for DirSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.open.as_ref().map(|open| &open.name);
+        f.debug_struct("DirSink").field("path", &self.path).field("sync", &self.sync).field("open", &open).finish()
+    }
+}
+
 impl DirSink {
     /// Files go to this directory, which must be there.
     pub fn new(directory: &Path, sync: FileSync) -> DirSink {
@@ -67,7 +100,7 @@ impl DirSink {
     }
 
     /// Files go to a directory that is open.
-    pub fn within(directory: Arc<Directory>, sync: FileSync) -> DirSink {
+    pub(crate) fn within(directory: Arc<Directory>, sync: FileSync) -> DirSink {
         DirSink { path: directory.path().to_path_buf(), directory: Some(directory), sync, open: None }
     }
 }
@@ -125,6 +158,14 @@ impl Drop for DirSink {
 pub struct MemorySink {
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     open: Option<(String, Vec<u8>)>,
+}
+
+/// Names and lengths of the files, and nothing of what is in them.
+impl fmt::Debug for MemorySink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files = self.files.lock().expect("no panic under it");
+        f.debug_map().entries(files.iter().map(|(name, bytes)| (name, bytes.len()))).finish()
+    }
 }
 
 impl MemorySink {

@@ -258,7 +258,7 @@ fn a_damaged_page_is_found_by_whoever_reads_it() {
                     assert!(plan == good, "byte {i} of {file}");
                     passed += 1;
                 }
-                Err(ExportError::Index(IndexError::Damaged { .. })) => found += 1,
+                Err(ExportError::Index(IndexError::Damaged(_))) => found += 1,
                 Err(other) => panic!("byte {i} of {file}: {other}"),
             }
             // An index found damaged when it is opened is repaired there and then, under other names.
@@ -296,14 +296,10 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     let known = || IndexMeta::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
     let out = dir.path().join("out");
     let write = |coding| {
-        let options = ExportOptions {
-            out: out.clone(),
-            existing: Existing::Force,
-            sync: crate::sys::durability::FileSync::No,
-            faults_allowed: None,
-            clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
-            words: &crate::issue::PLAIN_NAMES,
-        };
+        let options = ExportOptions::new(&out)
+            .existing(Existing::Force)
+            .sync(crate::sys::durability::FileSync::No)
+            .clock(&|| Instant::parse("2021-01-01T00:00:00Z").unwrap());
         let mut request = ExportRequest::patients(&list).access_path(AccessPath::Postings);
         request.compression = coding;
         let done = export(&store, &request, as_of.clone(), &options, &Progress::default()).unwrap();
@@ -367,14 +363,9 @@ fn an_export_repairs_what_it_finds_damaged() {
     bytes[first + lengths.len() / 3] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     trust(&index);
-    let options = ExportOptions {
-        out: dir.path().join("out"),
-        existing: Existing::Refuse,
-        sync: crate::sys::durability::FileSync::No,
-        faults_allowed: None,
-        clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
-        words: &crate::issue::PLAIN_NAMES,
-    };
+    let options = ExportOptions::new(dir.path().join("out"))
+        .sync(crate::sys::durability::FileSync::No)
+        .clock(&|| Instant::parse("2021-01-01T00:00:00Z").unwrap());
     let request = ExportRequest::all_patients().access_path(AccessPath::Rows);
     let done = export(&store, &request, as_of, &options, &Progress::default()).unwrap();
     assert_eq!(done.ledger.exported, 3000);

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-const AS_OF: &str = "2024-06-01T00:00:00Z";
+pub(crate) const AS_OF: &str = "2024-06-01T00:00:00Z";
 /// A file of somebody else's in each directory, and what it holds.
 const FOREIGN: [&str; 3] = ["notes.txt", "error/notes.txt", "Patients.00001.ndjson"];
 
@@ -69,14 +69,8 @@ impl World {
         request: &ExportRequest,
         existing: Existing,
     ) -> Result<ExportReport, ExportError> {
-        let options = ExportOptions {
-            out: out.to_path_buf(),
-            existing,
-            sync: FileSync::No,
-            faults_allowed: None,
-            clock: &|| Instant::parse(AS_OF).unwrap(),
-            words: &crate::issue::PLAIN_NAMES,
-        };
+        let options =
+            ExportOptions::new(out).existing(existing).sync(FileSync::No).clock(&|| Instant::parse(AS_OF).unwrap());
         let as_of = Instant::parse(AS_OF).unwrap();
         self.pool.install(|| export(&self.store, request, as_of, &options, &Progress::default()))
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::codec::compression::Compression;
-use crate::export::options::{Existing, ExportOptions};
+use crate::export::options::ExportOptions;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
@@ -182,14 +182,7 @@ fn a_job_writes_what_an_export_writes() {
     );
     let mut request = ExportRequest::group("g");
     (request.members, request.bounds) = (MembershipRule::Active, record.request.bounds);
-    let options = ExportOptions {
-        out: world.path("out"),
-        existing: Existing::Refuse,
-        sync: FileSync::No,
-        faults_allowed: None,
-        clock: &|| Instant::parse(START).unwrap(),
-        words: &crate::issue::PLAIN_NAMES,
-    };
+    let options = ExportOptions::new(world.path("out")).sync(FileSync::No).clock(&|| Instant::parse(START).unwrap());
     let store = Store::open(world.path("store")).unwrap();
     let done = crate::export::export(&store, &request, Instant::parse(START).unwrap(), &options, &Progress::default())
         .unwrap();

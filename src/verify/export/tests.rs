@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::compression::Compression;
-use crate::export::options::{Existing, ExportOptions};
+use crate::export::options::ExportOptions;
 use crate::fhir::instant::Instant;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
@@ -40,14 +40,7 @@ pub(super) fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBu
         *path = dir.path().join("ids");
     }
     let clock = || Instant::from_unix_millis(0);
-    let options = ExportOptions {
-        out: out.clone(),
-        existing: Existing::Refuse,
-        sync: FileSync::No,
-        faults_allowed: None,
-        clock: &clock,
-        words: &crate::issue::PLAIN_NAMES,
-    };
+    let options = ExportOptions::new(&out).sync(FileSync::No).clock(&clock);
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Progress::default()).unwrap();
     (dir, out)

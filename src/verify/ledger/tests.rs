@@ -1,7 +1,7 @@
 //! Recounts over the bundled stores, and over ledgers and stores that are not what they were.
 
 use super::*;
-use crate::export::options::{Existing, ExportOptions};
+use crate::export::options::ExportOptions;
 use crate::fhir::instant::Instant;
 use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
@@ -17,14 +17,7 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
     let out = dir.join(format!("out{}", std::fs::read_dir(dir).unwrap().count()));
     let options = StoreOptions { index_dir: Some(dir.join("index")), ..StoreOptions::default() };
     let clock = || Instant::from_unix_millis(0);
-    let writing = ExportOptions {
-        out: out.clone(),
-        existing: Existing::Refuse,
-        sync: FileSync::No,
-        faults_allowed: None,
-        clock: &clock,
-        words: &crate::issue::PLAIN_NAMES,
-    };
+    let writing = ExportOptions::new(&out).sync(FileSync::No).clock(&clock);
     let store = Store::open_with(store, options).unwrap();
     match crate::export::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Progress::default()) {
         Ok(_) => Some(out),

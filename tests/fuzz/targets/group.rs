@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use outpour::internals::GroupMember;
 use outpour::internals::GroupReader;
 use outpour::internals::IdentifierReader;
+use outpour::internals::GroupMember;
 use outpour::internals::Kernel;
 
 /// Number of members by the Group's head, and the members, read in pieces of `cut` bytes; `None` if the text is faulty.
