@@ -165,40 +165,82 @@ impl Severity {
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum IssueCode {
+    BusinessRule,
+    Conflict,
+    Deleted,
+    Exception,
+    Expired,
+    Forbidden,
     Incomplete,
     Informational,
     Invalid,
+    Login,
+    NoStore,
     NotFound,
     NotSupported,
     Processing,
+    Required,
     Structure,
+    Throttled,
+    Timeout,
+    TooCostly,
     TooLong,
+    Transient,
+    Value,
 }
 
 impl IssueCode {
     /// Every value.
-    pub const ALL: [IssueCode; 8] = [
+    pub const ALL: [IssueCode; 22] = [
+        IssueCode::BusinessRule,
+        IssueCode::Conflict,
+        IssueCode::Deleted,
+        IssueCode::Exception,
+        IssueCode::Expired,
+        IssueCode::Forbidden,
         IssueCode::Incomplete,
         IssueCode::Informational,
         IssueCode::Invalid,
+        IssueCode::Login,
+        IssueCode::NoStore,
         IssueCode::NotFound,
         IssueCode::NotSupported,
         IssueCode::Processing,
+        IssueCode::Required,
         IssueCode::Structure,
+        IssueCode::Throttled,
+        IssueCode::Timeout,
+        IssueCode::TooCostly,
         IssueCode::TooLong,
+        IssueCode::Transient,
+        IssueCode::Value,
     ];
 
     /// Its code in FHIR, which records and answers hold.
     pub const fn name(self) -> &'static str {
         match self {
+            IssueCode::BusinessRule => "business-rule",
+            IssueCode::Conflict => "conflict",
+            IssueCode::Deleted => "deleted",
+            IssueCode::Exception => "exception",
+            IssueCode::Expired => "expired",
+            IssueCode::Forbidden => "forbidden",
             IssueCode::Incomplete => "incomplete",
             IssueCode::Informational => "informational",
             IssueCode::Invalid => "invalid",
+            IssueCode::Login => "login",
+            IssueCode::NoStore => "no-store",
             IssueCode::NotFound => "not-found",
             IssueCode::NotSupported => "not-supported",
             IssueCode::Processing => "processing",
+            IssueCode::Required => "required",
             IssueCode::Structure => "structure",
+            IssueCode::Throttled => "throttled",
+            IssueCode::Timeout => "timeout",
+            IssueCode::TooCostly => "too-costly",
             IssueCode::TooLong => "too-long",
+            IssueCode::Transient => "transient",
+            IssueCode::Value => "value",
         }
     }
 }

@@ -8,68 +8,10 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 
-use crate::issue::Severity;
+use crate::issue::{IssueCode, Severity};
 
 /// Media type of FHIR resources in JSON.
 pub(crate) const FHIR_JSON: &str = "application/fhir+json";
-
-/// Issue codes that the service uses, a part of <https://hl7.org/fhir/R4/valueset-issue-type.html>.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum OutcomeIssueType {
-    Invalid,
-    Structure,
-    Required,
-    Value,
-    Login,
-    Expired,
-    Forbidden,
-    Processing,
-    NotSupported,
-    NotFound,
-    Deleted,
-    TooLong,
-    BusinessRule,
-    Conflict,
-    Transient,
-    NoStore,
-    Exception,
-    Timeout,
-    Incomplete,
-    Throttled,
-    TooCostly,
-    Informational,
-}
-
-impl OutcomeIssueType {
-    /// The code in the value set.
-    pub(crate) fn code(self) -> &'static str {
-        match self {
-            OutcomeIssueType::Invalid => "invalid",
-            OutcomeIssueType::Structure => "structure",
-            OutcomeIssueType::Required => "required",
-            OutcomeIssueType::Value => "value",
-            OutcomeIssueType::Login => "login",
-            OutcomeIssueType::Expired => "expired",
-            OutcomeIssueType::Forbidden => "forbidden",
-            OutcomeIssueType::Processing => "processing",
-            OutcomeIssueType::NotSupported => "not-supported",
-            OutcomeIssueType::NotFound => "not-found",
-            OutcomeIssueType::Deleted => "deleted",
-            OutcomeIssueType::TooLong => "too-long",
-            OutcomeIssueType::BusinessRule => "business-rule",
-            OutcomeIssueType::Conflict => "conflict",
-            OutcomeIssueType::Transient => "transient",
-            OutcomeIssueType::NoStore => "no-store",
-            OutcomeIssueType::Exception => "exception",
-            OutcomeIssueType::Timeout => "timeout",
-            OutcomeIssueType::Incomplete => "incomplete",
-            OutcomeIssueType::Throttled => "throttled",
-            OutcomeIssueType::TooCostly => "too-costly",
-            OutcomeIssueType::Informational => "informational",
-        }
-    }
-}
 
 /// One issue of an OperationOutcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +19,7 @@ pub(crate) struct OutcomeIssue {
     /// Severity of the issue; errors only in an [`ApiError`].
     pub severity: Severity,
     /// Issue code of the value set.
-    pub code: OutcomeIssueType,
+    pub code: IssueCode,
     /// The problem, by the name of the parameter or header, and a remedy.
     pub diagnostics: String,
     /// Where it is wrong: a FHIRPath, or `http.` and the name of a header or parameter; `None` if it is no single
@@ -87,7 +29,7 @@ pub(crate) struct OutcomeIssue {
 
 impl OutcomeIssue {
     /// An issue of severity error, without a place.
-    pub(crate) fn error(code: OutcomeIssueType, diagnostics: impl Into<String>) -> OutcomeIssue {
+    pub(crate) fn error(code: IssueCode, diagnostics: impl Into<String>) -> OutcomeIssue {
         OutcomeIssue { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }
     }
 
@@ -103,7 +45,7 @@ pub(crate) fn outcome(issues: &[OutcomeIssue]) -> Value {
     let issue = |issue: &OutcomeIssue| {
         let mut out = Map::new();
         out.insert("severity".into(), json!(issue.severity));
-        out.insert("code".into(), json!(issue.code.code()));
+        out.insert("code".into(), json!(issue.code.name()));
         out.insert("diagnostics".into(), json!(issue.diagnostics));
         if let Some(expression) = &issue.expression {
             out.insert("expression".into(), json!([expression]));
@@ -127,7 +69,7 @@ pub(crate) fn outcome_resource(status: StatusCode, body: &Value) -> Response<Bod
 pub(crate) fn informational_outcome(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let issue = OutcomeIssue {
         severity: Severity::Information,
-        code: OutcomeIssueType::Informational,
+        code: IssueCode::Informational,
         diagnostics: text.into(),
         expression: None,
     };
@@ -147,7 +89,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     /// An error with one problem.
-    pub(crate) fn new(status: StatusCode, code: OutcomeIssueType, diagnostics: impl Into<String>) -> ApiError {
+    pub(crate) fn new(status: StatusCode, code: IssueCode, diagnostics: impl Into<String>) -> ApiError {
         ApiError::of(status, vec![OutcomeIssue::error(code, diagnostics)])
     }
 
@@ -158,7 +100,7 @@ impl ApiError {
 
     /// 404 with the same words for missing and invisible things (KICK-16); `what` is the subject of the sentence.
     pub(crate) fn not_found(what: &str) -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, OutcomeIssueType::NotFound, format!("{what} is not known here"))
+        ApiError::new(StatusCode::NOT_FOUND, IssueCode::NotFound, format!("{what} is not known here"))
     }
 
     /// This error with the place of its last problem.
@@ -203,7 +145,7 @@ mod tests {
     /// CORE-03, CORE-04: severity, code, diagnostics and place; as `application/fhir+json`.
     #[tokio::test]
     async fn a_refusal_is_an_operation_outcome() {
-        let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, "too many")
+        let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, "too many")
             .at("http.prefer")
             .retry_after(0);
         let response = refusal.into_response();

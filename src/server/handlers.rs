@@ -9,12 +9,13 @@
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
+use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
 use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::render;
-use crate::server::error::{ApiError, OutcomeIssueType, informational_outcome, outcome_resource};
+use crate::server::error::{ApiError, informational_outcome, outcome_resource};
 use crate::server::files::binary::send_as_binary;
 use crate::server::files::{StoredFile, send};
 use crate::server::groups::GroupHandlers;
@@ -87,9 +88,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
         }
         false => {
             let text = "the store is being indexed for the first time since the start";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text)
-                .retry_after(1)
-                .into_response()
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(1).into_response()
         }
     }
 }
@@ -193,7 +192,7 @@ async fn run_blocking<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         let text = "the service failed at this request: try again, and tell its operator";
-        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, text))
+        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, text))
     })
 }
 
@@ -214,11 +213,11 @@ fn job_id(mount: &Mount, request: &HandlerRequest) -> Result<String, ApiError> {
                 (None, _) => {
                     let text =
                         "_id: the job is not named; ask with ?_id=, as the Content-Location of the kick-off has it";
-                    return Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Required, text).at("http._id"));
+                    return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Required, text).at("http._id"));
                 }
                 _ => {
                     let text = "_id: it is given more than once; name one job";
-                    return Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Invalid, text).at("http._id"));
+                    return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Invalid, text).at("http._id"));
                 }
             }
         }
@@ -237,11 +236,11 @@ async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, ApiErro
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             let text = format!("the body has more than {most} bytes, which is what this service takes");
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, OutcomeIssueType::TooLong, text))
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, text))
         }
         Err(_) => {
             let text = "the body did not arrive as a whole; send it again";
-            Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Incomplete, text))
+            Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Incomplete, text))
         }
     }
 }
@@ -362,7 +361,7 @@ fn delete_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resu
         Err(error) => {
             tracing::error!(job = id, %error, "the record of a job cannot be removed");
             let text = "the export cannot be deleted for the moment; ask again";
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::NoStore, text).retry_after(5))
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::NoStore, text).retry_after(5))
         }
     }
 }
@@ -392,7 +391,7 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
         RetryOutcome::NotFailed(state) => {
             let state = if state.is_active() { "under way" } else { "complete" };
             let text = format!("this job is {state}; only one that has failed can be tried again (ONEUP-M05)");
-            Err(ApiError::new(StatusCode::CONFLICT, OutcomeIssueType::Conflict, text))
+            Err(ApiError::new(StatusCode::CONFLICT, IssueCode::Conflict, text))
         }
         RetryOutcome::Unknown => Err(ApiError::not_found("this job")),
     }
@@ -405,7 +404,7 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
 fn poll_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     if let Err(wait) = app.polls.count_poll(&principal.client, id, Moment::now()) {
         let text = "this job is polled too often; wait as long as Retry-After says";
-        let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
+        let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text);
         return Err(refusal.retry_after(wait.as_secs_f64().ceil() as u64));
     }
     let found = app.tenant(mount).engine.find(id, mount.name(), &principal.client);
@@ -497,7 +496,7 @@ async fn send_file(
 /// 405. The caller adds the `Allow` header, which lists the methods of the path (CORE-06).
 pub(crate) fn not_allowed(method: &Method) -> ApiError {
     let text = format!("{method} is not possible here; the Allow header says what is");
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, OutcomeIssueType::NotSupported, text)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, text)
 }
 
 /// Request extension: the URI as received, before `%24` was replaced by `$`.

@@ -26,7 +26,8 @@ use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::issue::IssueCode;
+use crate::server::error::ApiError;
 use crate::server::ids::REQUEST_ID;
 
 /// Header in which browsers state the relation between a page's site and the requested one.
@@ -130,11 +131,11 @@ impl AllowedHosts {
             let text = "Host: without authorization this service answers only under localhost, 127.0.0.1, [::1], the host \
                         of its public URL and the hosts of its configuration; ask under one of these, or have its operator \
                         add this one to hosts";
-            let refusal = ApiError::new(StatusCode::MISDIRECTED_REQUEST, OutcomeIssueType::Forbidden, text);
+            let refusal = ApiError::new(StatusCode::MISDIRECTED_REQUEST, IssueCode::Forbidden, text);
             return Some(refusal.at("http.host"));
         }
         let forbidden = |header: HeaderName, text: &str| {
-            let refusal = ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text);
+            let refusal = ApiError::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, text);
             Some(refusal.at(format!("http.{header}")))
         };
         let is_own = |origin: &str| HostName::of_origin(origin).is_some_and(|host| self.allows(&host));
@@ -209,7 +210,7 @@ async fn check_body_type(request: &mut Request) -> Result<(), ApiError> {
     }
     let untyped = || {
         let text = "Content-Type: the body does not say what it is; send application/fhir+json with it";
-        let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, OutcomeIssueType::NotSupported, text);
+        let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, text);
         refusal.at("http.content-type")
     };
     if request.body().size_hint().lower() > 0 {
@@ -225,7 +226,7 @@ async fn check_body_type(request: &mut Request) -> Result<(), ApiError> {
             Some(Ok(_)) => break,
             Some(Err(_)) => {
                 let text = "the body did not arrive as a whole; send it again";
-                return Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Incomplete, text));
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Incomplete, text));
             }
         }
     }

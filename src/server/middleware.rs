@@ -3,10 +3,11 @@
 //! A mount is found by its base. `{customer}` in a base matches any segment: whether such a tenant exists is decided
 //! by the routes.
 
+use crate::issue::IssueCode;
 use crate::server::config::Config;
 use crate::server::config::mounts::CUSTOMER;
 use crate::server::dialect::{Dialect, MethodPolicy, RequestIds};
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::error::ApiError;
 use crate::server::ids::REQUEST_ID;
 use crate::server::proxy::RequestOrigin;
 use crate::server::routes::Operation;
@@ -75,7 +76,7 @@ pub(crate) async fn check_method(
                 "{} is not taken here: ask with GET or EXPORT, and with PUT only to try a failed job again at its status URL",
                 request.method()
             );
-            return ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text).into_response();
+            return ApiError::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, text).into_response();
         }
     }
     next.run(request).await

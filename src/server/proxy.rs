@@ -12,8 +12,9 @@ use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 
+use crate::issue::IssueCode;
 use crate::server::connection::OverTls;
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::error::ApiError;
 
 /// Networks of proxies whose forwarded headers are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl RequestOrigin {
             }
             Arrival::PlainToProxy => "this service is asked by https; this request came to its proxy by http",
         };
-        Some(ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, reason))
+        Some(ApiError::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, reason))
     }
 }
 

@@ -9,7 +9,8 @@ use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::search_facts::{GroupFacts, member_key};
-use crate::group::rules::problem::{RuleKind, RuleViolation};
+use crate::group::rules::problem::RuleViolation;
+use crate::issue::IssueCode;
 
 /// The search parameters of a Group and their types, as a CapabilityStatement lists them.
 pub(crate) const PARAMETERS: [(&str, &str); 8] = [
@@ -195,12 +196,12 @@ impl GroupQuery {
 ///
 /// # Errors
 /// Kind and text of the problem if the parameter, its modifier or its value is not supported.
-fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, (RuleKind, String)> {
+fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, (IssueCode, String)> {
     let (stem, modifier) = name.split_once(':').map_or((name, None), |(stem, modifier)| (stem, Some(modifier)));
     let Some((_, kind)) = PARAMETERS.iter().find(|(known, _)| *known == stem) else {
         let known = PARAMETERS.map(|(known, _)| known).join(", ");
         let text = format!("{name} is no search parameter of Group here; give one of {known}");
-        return Err((RuleKind::NotSupported, text));
+        return Err((IssueCode::NotSupported, text));
     };
     let resource_type = modifier.and_then(ResourceType::parse);
     let comparator = match (*kind, modifier) {
@@ -210,18 +211,18 @@ fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, 
         ("reference", Some(_)) if resource_type.is_some() => Comparator::Starts,
         (_, Some(_)) => {
             let text = format!("{name}: this modifier is not supported here; give {stem} without it");
-            return Err((RuleKind::NotSupported, text));
+            return Err((IssueCode::NotSupported, text));
         }
     };
     let values = split(value, ',');
     if values.iter().any(|value| value.is_empty()) {
-        return Err((RuleKind::Value, format!("{name} has an empty value; give one, or leave {name} away")));
+        return Err((IssueCode::Value, format!("{name} has an empty value; give one, or leave {name} away")));
     }
     let plain = || values.iter().map(|value| unescape(value)).collect::<Vec<_>>();
     let targets =
         || plain().iter().map(|value| ReferenceCriterion::parse(value, resource_type, bases)).collect::<Vec<_>>();
     let tokens = || {
-        let wrong = || (RuleKind::Value, format!("{name} has a value that is no token; give value or system|value"));
+        let wrong = || (IssueCode::Value, format!("{name} has a value that is no token; give value or system|value"));
         values.iter().map(|value| token(value).ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()
     };
     Ok(match stem {
@@ -234,7 +235,7 @@ fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, 
         "member" => Criterion::Member(targets()),
         _ => {
             if plain().iter().any(|value| !matches!(value.as_str(), "true" | "false")) {
-                return Err((RuleKind::Value, format!("{name} has a value that is neither true nor false")));
+                return Err((IssueCode::Value, format!("{name} has a value that is neither true nor false")));
             }
             Criterion::Actual(plain())
         }
@@ -284,7 +285,7 @@ fn unescape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn one(name: &str, value: &str) -> Result<Criterion, (RuleKind, String)> {
+    fn one(name: &str, value: &str) -> Result<Criterion, (IssueCode, String)> {
         criterion(name, value, BaseUrls::new(&["https://us.example/fhir/".to_string()]))
     }
 

@@ -16,8 +16,9 @@ use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
-use crate::group::rules::problem::{RuleKind, RuleViolation, RuleViolations, unreadable};
+use crate::group::rules::problem::{RuleViolation, RuleViolations, unreadable};
 use crate::group::rules::tokens::{JsonToken, TokenReader, TokenText};
+use crate::issue::IssueCode;
 use crate::limits::{GROUP_ELEMENTS_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
 
@@ -317,7 +318,7 @@ impl<'a> CheckState<'a> {
         let Some(shape) = self.shape else { return };
         if !shape.fits(token) {
             let path = &self.path;
-            self.problems.push(RuleKind::Structure, path, || format!("{path} must be {}", shape.name()));
+            self.problems.push(IssueCode::Structure, path, || format!("{path} must be {}", shape.name()));
         } else if shape == ElementShape::Objects {
             self.items = Some(0);
         }
@@ -333,11 +334,11 @@ impl<'a> CheckState<'a> {
         self.shape = SHAPES.iter().find(|(known, _)| name.as_deref() == Some(*known)).map(|(_, shape)| *shape);
         let (path, problems) = (&self.path, &mut self.problems);
         match name {
-            None => problems.push(RuleKind::Structure, "Group", || "the name of an element is too long".into()),
-            Some(name) if self.names.contains(&*name) => problems.push(RuleKind::Structure, path, || {
+            None => problems.push(IssueCode::Structure, "Group", || "the name of an element is too long".into()),
+            Some(name) if self.names.contains(&*name) => problems.push(IssueCode::Structure, path, || {
                 format!("{path} stands twice; parsers disagree on which one holds")
             }),
-            Some(_) if self.names.len() == GROUP_ELEMENTS_MAX => problems.push(RuleKind::Structure, path, || {
+            Some(_) if self.names.len() == GROUP_ELEMENTS_MAX => problems.push(IssueCode::Structure, path, || {
                 format!("the Group has more than {GROUP_ELEMENTS_MAX} elements, which no Group of R4 has")
             }),
             Some(name) => drop(self.names.insert(name.into_owned())),
@@ -359,12 +360,12 @@ impl<'a> CheckState<'a> {
         if !is_object {
             let entity = if self.is_member { " with an entity" } else { "" };
             let path = format!("{}[{offset}]", self.path);
-            self.problems.push(RuleKind::Structure, &path, || format!("{path} must be an object{entity}"));
+            self.problems.push(IssueCode::Structure, &path, || format!("{path} must be an object{entity}"));
         }
     }
 
     /// Reports a violation of the current member; `below` is the path below it.
-    fn report(&mut self, kind: RuleKind, below: &str, text: &str) {
+    fn report(&mut self, kind: IssueCode, below: &str, text: &str) {
         // A list of a million members may repeat it a million times: no path is built for one that is only counted.
         let offset = self.members - 1;
         let path = if self.problems.is_full() { String::new() } else { format!("Group.member[{offset}]{below}") };
@@ -386,8 +387,8 @@ impl<'a> CheckState<'a> {
             (_, JsonToken::End) => self.end_member(),
             (ElementField::Entity, token) => self.member.entity = Some(matches!(token, JsonToken::Object)),
             (ElementField::Inactive, JsonToken::Bool(_)) | (ElementField::Period, JsonToken::Object) => {}
-            (ElementField::Inactive, _) => self.report(RuleKind::Structure, ".inactive", "must be true or false"),
-            (ElementField::Period, _) => self.report(RuleKind::Structure, ".period", "must be an object"),
+            (ElementField::Inactive, _) => self.report(IssueCode::Structure, ".inactive", "must be true or false"),
+            (ElementField::Period, _) => self.report(IssueCode::Structure, ".period", "must be an object"),
             _ => {}
         }
     }
@@ -420,7 +421,7 @@ impl<'a> CheckState<'a> {
     /// Checks the text of an `entity.reference`.
     fn reference(&mut self, text: TokenText<'_>) {
         let Some(text) = text.get() else {
-            return self.report(RuleKind::Structure, ".entity.reference", "is longer than any that is looked at");
+            return self.report(IssueCode::Structure, ".entity.reference", "is longer than any that is looked at");
         };
         if text.is_empty() || text.contains(char::is_whitespace) {
             return self.report_reference();
@@ -428,19 +429,19 @@ impl<'a> CheckState<'a> {
         let is_patient = |text| Reference::parse(text).is_some_and(|of| of.resource_type == ResourceType::PATIENT);
         if self.rules.content == GroupContent::Patients && !is_patient(&text) {
             let text = "is no reference to a Patient; only Patients can be members here, such as Patient/123";
-            self.report(RuleKind::BusinessRule, ".entity.reference", text);
+            self.report(IssueCode::BusinessRule, ".entity.reference", text);
         }
     }
 
     /// Reports an `entity.reference` that is no reference.
     fn report_reference(&mut self) {
         let text = "must be a string without white space, such as Patient/123";
-        self.report(RuleKind::Structure, ".entity.reference", text);
+        self.report(IssueCode::Structure, ".entity.reference", text);
     }
 
     /// Reports an `entity.identifier` that is no object or has no value.
     fn report_identifier(&mut self) {
-        self.report(RuleKind::Structure, ".entity.identifier", "must be an object with a value");
+        self.report(IssueCode::Structure, ".entity.identifier", "must be an object with a value");
     }
 
     /// Checks a token of a member's `entity.identifier` (depth 5).
@@ -464,17 +465,17 @@ impl<'a> CheckState<'a> {
     fn end_member(&mut self) {
         let MemberState { entity, has_reference, has_identifier, .. } = self.member;
         match entity {
-            None => self.report(RuleKind::Required, ".entity", "is missing; give a reference or an identifier"),
+            None => self.report(IssueCode::Required, ".entity", "is missing; give a reference or an identifier"),
             Some(false) => {
                 let text = "must be an object with a reference or an identifier";
-                self.report(RuleKind::Structure, ".entity", text);
+                self.report(IssueCode::Structure, ".entity", text);
             }
             Some(true) if !has_reference && !has_identifier => {
-                self.report(RuleKind::Required, ".entity", "has neither a reference nor an identifier");
+                self.report(IssueCode::Required, ".entity", "has neither a reference nor an identifier");
             }
             Some(true) if !has_reference && self.rules.content == GroupContent::Patients => {
                 let text = "has no reference; members are taken by reference only here, such as Patient/123";
-                self.report(RuleKind::BusinessRule, ".entity", text);
+                self.report(IssueCode::BusinessRule, ".entity", text);
             }
             Some(true) => {}
         }
@@ -488,19 +489,19 @@ impl<'a> CheckState<'a> {
         let problems = &mut self.problems;
         if let Some(max) = self.rules.members_max.filter(|max| self.members > *max) {
             let text = format!("the Group has {} members; at most {max} are taken", self.members);
-            problems.push_last(RuleKind::TooLong, "Group.member", text);
+            problems.push_last(IssueCode::TooLong, "Group.member", text);
         }
         if let Some(max) = self.rules.bytes_max.filter(|max| bytes > *max && !self.references_only) {
             let text = format!(
                 "the Group has {bytes} bytes without white space; where members say more than entity.reference at most \
                  {max} are taken: leave the rest out, or make two Groups"
             );
-            problems.push_last(RuleKind::TooLong, "Group", text);
+            problems.push_last(IssueCode::TooLong, "Group", text);
         }
         if bytes > ROW_BYTES_MAX {
             let text =
                 format!("the Group has {bytes} bytes without white space; no row is longer than {ROW_BYTES_MAX}");
-            problems.push_last(RuleKind::TooLong, "Group", text);
+            problems.push_last(IssueCode::TooLong, "Group", text);
         }
         match self.problems.into_violations() {
             none if none.is_empty() => Ok(CheckedGroup { head, bytes, references_only: self.references_only }),
@@ -515,11 +516,11 @@ impl<'a> CheckState<'a> {
             Some("Group") => {}
             Some(_) => {
                 let text = "resourceType is not Group; only Group resources are kept here";
-                problems.push_last(RuleKind::Value, "Group.resourceType", text);
+                problems.push_last(IssueCode::Value, "Group.resourceType", text);
             }
             None => {
                 let text = "resourceType is missing; it must be Group";
-                problems.push_last(RuleKind::Required, "Group.resourceType", text);
+                problems.push_last(IssueCode::Required, "Group.resourceType", text);
             }
         }
         match (self.wanted, self.id.as_deref()) {
@@ -527,20 +528,20 @@ impl<'a> CheckState<'a> {
             (WantedId::Same(wanted), Some(own)) if own == wanted.as_str() => {}
             (WantedId::Same(wanted), Some(_)) => {
                 let text = format!("Group.id is not the id of the URL, {wanted}; send the Group under its own URL");
-                problems.push_last(RuleKind::Value, "Group.id", text);
+                problems.push_last(IssueCode::Value, "Group.id", text);
             }
             (WantedId::Same(wanted), None) => {
                 let text = format!("Group.id is missing; an update must have the id of the URL, {wanted}");
-                problems.push_last(RuleKind::Required, "Group.id", text);
+                problems.push_last(IssueCode::Required, "Group.id", text);
             }
             (WantedId::Own, Some(own)) if Id::parse(own.as_bytes()).is_some() => {}
             (WantedId::Own, Some(_)) => {
                 let text = "Group.id is no legal id; it is 1 to 64 letters, digits, '-' and '.'";
-                problems.push_last(RuleKind::Value, "Group.id", text);
+                problems.push_last(IssueCode::Value, "Group.id", text);
             }
             (WantedId::Own, None) => {
                 let text = "Group.id is missing; a Group is asked for by its id";
-                problems.push_last(RuleKind::Required, "Group.id", text);
+                problems.push_last(IssueCode::Required, "Group.id", text);
             }
         }
     }
@@ -555,27 +556,27 @@ impl<'a> CheckState<'a> {
         match &self.group_type {
             Some(Some(code)) if !code.trim().is_empty() && !types.contains(&&**code) => {
                 let text = format!("Group.type must be one of {}", types.join(", "));
-                problems.push_last(RuleKind::Value, "Group.type", text);
+                problems.push_last(IssueCode::Value, "Group.type", text);
             }
             Some(_) => {}
             None => {
                 let text = format!("Group.type is missing; it must be one of {}", types.join(", "));
-                problems.push_last(RuleKind::Required, "Group.type", text);
+                problems.push_last(IssueCode::Required, "Group.type", text);
             }
         }
         match self.actual {
             Some(Some(false)) if self.members > 0 => {
                 let text = "Group.actual is false, and such a Group has no members (R4, grp-1); give actual true";
-                problems.push_last(RuleKind::Invariant, "Group.member", text);
+                problems.push_last(IssueCode::Invalid, "Group.member", text);
             }
             Some(Some(false)) if content == GroupContent::Patients => {
                 let text = "Group.actual is false; a Group that lists its members has true";
-                problems.push_last(RuleKind::BusinessRule, "Group.actual", text);
+                problems.push_last(IssueCode::BusinessRule, "Group.actual", text);
             }
             Some(_) => {}
             None => {
                 let text = "Group.actual is missing; give true for a Group that lists its members";
-                problems.push_last(RuleKind::Required, "Group.actual", text);
+                problems.push_last(IssueCode::Required, "Group.actual", text);
             }
         }
         if content == GroupContent::Patients && self.members == 0 {
@@ -583,18 +584,18 @@ impl<'a> CheckState<'a> {
                 true => "Group.member is empty; list at least one Patient",
                 false => "Group.member is missing; list at least one Patient",
             };
-            problems.push_last(RuleKind::Required, "Group.member", text);
+            problems.push_last(IssueCode::Required, "Group.member", text);
         }
         let is_described = self.members == 0 || self.actual == Some(Some(false));
         if content >= GroupContent::Exportable && head.has_characteristic && is_described {
             let text = "the Group is defined by characteristics, which are not evaluated; list its members";
-            problems.push_last(RuleKind::BusinessRule, "Group.characteristic", text);
+            problems.push_last(IssueCode::BusinessRule, "Group.characteristic", text);
         }
         for modifier in &head.modifiers {
             let text = format!(
                 "{modifier} changes the meaning of the Group and is not understood here; list the members that it leaves instead"
             );
-            problems.push_last(RuleKind::NotSupported, modifier.path, text);
+            problems.push_last(IssueCode::NotSupported, modifier.path, text);
         }
     }
 }

@@ -3,32 +3,14 @@
 //! Doors map kinds to their own codes; this module knows no HTTP status and no OperationOutcome.
 
 use crate::extract::fault::{Fault, FaultKind};
+use crate::issue::IssueCode;
 use crate::limits::GROUP_PROBLEMS_MAX;
-
-/// Kind of a violation in a Group or a search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RuleKind {
-    /// The text, or an element, has not the structure that it must have.
-    Structure,
-    /// A required element is missing.
-    Required,
-    /// A value is not one of those allowed.
-    Value,
-    /// Two elements contradict each other.
-    Invariant,
-    /// The Group is larger, or has more members, than allowed.
-    TooLong,
-    /// R4 allows it, but [`GroupRules`](crate::group::rules::GroupRules) do not.
-    BusinessRule,
-    /// It is unknown or not supported here.
-    NotSupported,
-}
 
 /// One violation in a Group or a search, without content other than ids and codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuleViolation {
     /// Kind of the violation.
-    pub kind: RuleKind,
+    pub kind: IssueCode,
     /// FHIRPath of the element, or name of the parameter; `None` for the text as a whole.
     pub expression: Option<String>,
     /// What is wrong, and what to do about it.
@@ -46,7 +28,11 @@ pub(crate) fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation 
         FaultKind::Bom => "the text begins with a byte order mark; remove it".to_string(),
         kind => kind.to_string(),
     };
-    RuleViolation { kind: RuleKind::Structure, expression: None, text: format!("line {line}, column {column}: {text}") }
+    RuleViolation {
+        kind: IssueCode::Structure,
+        expression: None,
+        text: format!("line {line}, column {column}: {text}"),
+    }
 }
 
 /// Violations of one Group: at most [`GROUP_PROBLEMS_MAX`] of single elements, and those of the Group as a whole.
@@ -59,7 +45,7 @@ pub(crate) struct RuleViolations {
 
 impl RuleViolations {
     /// Adds a violation of a single element; beyond the bound it is only counted, and `text` is not called.
-    pub(crate) fn push(&mut self, kind: RuleKind, expression: &str, text: impl FnOnce() -> String) {
+    pub(crate) fn push(&mut self, kind: IssueCode, expression: &str, text: impl FnOnce() -> String) {
         match self.listed.len() < GROUP_PROBLEMS_MAX {
             true => self.push_last(kind, expression, text()),
             false => self.unlisted += 1,
@@ -67,7 +53,7 @@ impl RuleViolations {
     }
 
     /// Adds a violation of the Group as a whole, beyond the bound, too: no number of others may hide it.
-    pub(crate) fn push_last(&mut self, kind: RuleKind, expression: &str, text: impl Into<String>) {
+    pub(crate) fn push_last(&mut self, kind: IssueCode, expression: &str, text: impl Into<String>) {
         self.listed.push(RuleViolation { kind, expression: Some(expression.to_string()), text: text.into() });
     }
 
@@ -80,7 +66,7 @@ impl RuleViolations {
     pub(crate) fn into_violations(mut self) -> Vec<RuleViolation> {
         if self.unlisted > 0 {
             let text = format!("{} more problems of this Group are not listed", self.unlisted);
-            self.listed.push(RuleViolation { kind: RuleKind::Structure, expression: None, text });
+            self.listed.push(RuleViolation { kind: IssueCode::Structure, expression: None, text });
         }
         self.listed
     }

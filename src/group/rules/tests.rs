@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Tree, json};
 
 use super::*;
+use crate::issue::IssueCode;
 use crate::limits::GROUP_PROBLEMS_MAX;
 
 fn cut(body: &[u8], piece: usize, id: WantedId<'_>, rules: &GroupRules) -> Result<CheckedGroup, Vec<RuleViolation>> {
@@ -35,7 +36,7 @@ fn checked(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Result<CheckedGr
     whole
 }
 
-fn problems(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Vec<(RuleKind, String)> {
+fn problems(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Vec<(IssueCode, String)> {
     let found = checked(body, id, rules).err().unwrap_or_default();
     found.into_iter().map(|problem| (problem.kind, problem.expression.unwrap_or(problem.text))).collect()
 }
@@ -51,7 +52,7 @@ fn text_that_is_no_json_is_told_by_place() {
         (r#"{"type":"person","type":"person"}"#, "line 1, column "),
     ] {
         let found = problems(body, WantedId::Ignored, &GroupRules::default());
-        let [(RuleKind::Structure, text)] = found.as_slice() else { panic!("{body}: {found:?}") };
+        let [(IssueCode::Structure, text)] = found.as_slice() else { panic!("{body}: {found:?}") };
         assert!(text.starts_with(expected), "{body:?}: {text}");
     }
 }
@@ -71,23 +72,23 @@ fn every_problem_is_told_at_once() {
         "member":["secret-2",{},{"entity":"secret-3"},{"entity":{}},{"entity":{"reference":"a b"}},{"entity":{"identifier":{"system":"secret-4"}}},
         {"entity":{"reference":"Patient/a"},"inactive":1,"period":[]},{"entity":{"identifier":{"value":"v"}}}],"extension":[5]}"#;
     let all = [
-        (RuleKind::Structure, "Group.actual"),
-        (RuleKind::Structure, "Group.name"),
-        (RuleKind::Structure, "Group.quantity"),
-        (RuleKind::Structure, "Group.identifier"),
-        (RuleKind::Structure, "Group.note"),
-        (RuleKind::Structure, "Group.member[0]"),
-        (RuleKind::Required, "Group.member[1].entity"),
-        (RuleKind::Structure, "Group.member[2].entity"),
-        (RuleKind::Required, "Group.member[3].entity"),
-        (RuleKind::Structure, "Group.member[4].entity.reference"),
-        (RuleKind::Structure, "Group.member[5].entity.identifier"),
-        (RuleKind::Structure, "Group.member[6].inactive"),
-        (RuleKind::Structure, "Group.member[6].period"),
-        (RuleKind::Structure, "Group.extension[0]"),
-        (RuleKind::Value, "Group.resourceType"),
-        (RuleKind::Value, "Group.id"),
-        (RuleKind::Required, "Group.type"),
+        (IssueCode::Structure, "Group.actual"),
+        (IssueCode::Structure, "Group.name"),
+        (IssueCode::Structure, "Group.quantity"),
+        (IssueCode::Structure, "Group.identifier"),
+        (IssueCode::Structure, "Group.note"),
+        (IssueCode::Structure, "Group.member[0]"),
+        (IssueCode::Required, "Group.member[1].entity"),
+        (IssueCode::Structure, "Group.member[2].entity"),
+        (IssueCode::Required, "Group.member[3].entity"),
+        (IssueCode::Structure, "Group.member[4].entity.reference"),
+        (IssueCode::Structure, "Group.member[5].entity.identifier"),
+        (IssueCode::Structure, "Group.member[6].inactive"),
+        (IssueCode::Structure, "Group.member[6].period"),
+        (IssueCode::Structure, "Group.extension[0]"),
+        (IssueCode::Value, "Group.resourceType"),
+        (IssueCode::Value, "Group.id"),
+        (IssueCode::Required, "Group.type"),
     ];
     let found = problems(body, WantedId::Same(&id), &GroupRules::default());
     assert_eq!(found, all.map(|(kind, path)| (kind, path.to_string())));
@@ -101,13 +102,13 @@ fn what_r4_requires() {
     let found = |body: &str| problems(body, WantedId::Ignored, &limits);
     let one = |kind, path: &str| vec![(kind, path.to_string())];
     assert_eq!(found(r#"{"resourceType":"Group","type":"person","actual":true,"member":[]}"#), []);
-    assert_eq!(found(r#"{"resourceType":"Group","type":"person"}"#), one(RuleKind::Required, "Group.actual"));
-    assert_eq!(found(r#"{"resourceType":"Group","type":"people","actual":true}"#), one(RuleKind::Value, "Group.type"));
+    assert_eq!(found(r#"{"resourceType":"Group","type":"person"}"#), one(IssueCode::Required, "Group.actual"));
+    assert_eq!(found(r#"{"resourceType":"Group","type":"people","actual":true}"#), one(IssueCode::Value, "Group.type"));
     assert_eq!(
         found(
             r#"{"resourceType":"Group","type":"person","actual":false,"member":[{"entity":{"reference":"Patient/a"}}]}"#
         ),
-        one(RuleKind::Invariant, "Group.member")
+        one(IssueCode::Invalid, "Group.member")
     );
     assert_eq!(
         problems(
@@ -115,7 +116,7 @@ fn what_r4_requires() {
             WantedId::Same(&Id::parse(b"g").unwrap()),
             &limits
         ),
-        one(RuleKind::Required, "Group.id")
+        one(IssueCode::Required, "Group.id")
     );
 }
 
@@ -165,7 +166,7 @@ fn group_of_bytes(bytes: u64, more: &str) -> String {
 #[track_caller]
 fn too_long(body: &str, rules: &GroupRules, numbers: &[u64]) {
     let found = checked(body, WantedId::Ignored, rules).unwrap_err();
-    let [RuleViolation { kind: RuleKind::TooLong, text, .. }] = found.as_slice() else { panic!("{found:?}") };
+    let [RuleViolation { kind: IssueCode::TooLong, text, .. }] = found.as_slice() else { panic!("{found:?}") };
     assert!(numbers.iter().all(|number| text.contains(&number.to_string())), "{text}");
 }
 
@@ -215,7 +216,7 @@ fn what_is_more_than_a_reference() {
     too_long(&more, &rules, &[more.len() as u64, 250]);
     taken(&group(1, r#","inactive":true"#), &rules);
     let both = problems(&group(4, r#","inactive":true"#), WantedId::Ignored, &rules);
-    assert_eq!(both.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [RuleKind::TooLong; 2]);
+    assert_eq!(both.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [IssueCode::TooLong; 2]);
     // One member of three decides, wherever it says more.
     for with in [
         r#"{"entity":{"reference":"Patient/a"},"period":{"end":"2020"}}"#,
@@ -257,22 +258,22 @@ fn members_are_patients() {
         ["Practitioner/b", "Group/b", "urn:uuid:58c297c4-d684-4677-8024-01131d93835e", "b", "Patient/", "#p"]
     {
         let body = one(&format!(r#"{{"entity":{{"reference":"{reference}"}}}}"#));
-        let expected = [(RuleKind::BusinessRule, "Group.member[1].entity.reference".to_string())];
+        let expected = [(IssueCode::BusinessRule, "Group.member[1].entity.reference".to_string())];
         assert_eq!(problems(&body, WantedId::Ignored, &oneup), expected, "{reference}");
         taken(&body, &GroupRules::default());
     }
     let body = one(r#"{"entity":{"identifier":{"value":"v"}}}"#);
-    let expected = [(RuleKind::BusinessRule, "Group.member[1].entity".to_string())];
+    let expected = [(IssueCode::BusinessRule, "Group.member[1].entity".to_string())];
     assert_eq!(problems(&body, WantedId::Ignored, &oneup), expected);
     let member = r#""member":[{"entity":{"reference":"Patient/a"}}]"#;
     for (text, kind, place) in [
-        (format!(r#""actual":true,{member}"#), RuleKind::Required, "Group.type"),
-        (format!(r#""type":"person",{member}"#), RuleKind::Required, "Group.actual"),
-        (format!(r#""type":"practitioner","actual":true,{member}"#), RuleKind::Value, "Group.type"),
-        (format!(r#""type":"person","actual":false,{member}"#), RuleKind::Invariant, "Group.member"),
-        (r#""type":"person","actual":true"#.to_string(), RuleKind::Required, "Group.member"),
-        (r#""type":"person","actual":true,"member":[]"#.to_string(), RuleKind::Required, "Group.member"),
-        (r#""type":"animal","actual":true,"member":null"#.to_string(), RuleKind::Structure, "Group.member"),
+        (format!(r#""actual":true,{member}"#), IssueCode::Required, "Group.type"),
+        (format!(r#""type":"person",{member}"#), IssueCode::Required, "Group.actual"),
+        (format!(r#""type":"practitioner","actual":true,{member}"#), IssueCode::Value, "Group.type"),
+        (format!(r#""type":"person","actual":false,{member}"#), IssueCode::Invalid, "Group.member"),
+        (r#""type":"person","actual":true"#.to_string(), IssueCode::Required, "Group.member"),
+        (r#""type":"person","actual":true,"member":[]"#.to_string(), IssueCode::Required, "Group.member"),
+        (r#""type":"animal","actual":true,"member":null"#.to_string(), IssueCode::Structure, "Group.member"),
     ] {
         let found = problems(&format!(r#"{{"resourceType":"Group",{text}}}"#), WantedId::Ignored, &oneup);
         assert_eq!(found[0], (kind, place.to_string()), "{text}");
@@ -284,7 +285,7 @@ fn members_are_patients() {
 fn a_bound_is_not_hidden_by_other_problems() {
     let found = problems(&group(10_001, "").replace("Patient/", "Device/"), WantedId::Ignored, &GroupRules::oneup());
     assert_eq!(found.len(), GROUP_PROBLEMS_MAX + 2);
-    assert!(found.contains(&(RuleKind::TooLong, "Group.member".to_string())));
+    assert!(found.contains(&(IssueCode::TooLong, "Group.member".to_string())));
 }
 
 /// Names and number of elements are bounded, so that no text takes more memory than that.
@@ -296,13 +297,13 @@ fn elements_are_bounded() {
     let body = format!(r#"{{"resourceType":"Group","type":"person","actual":true,"{}":0}}"#, "x".repeat(5000));
     assert_eq!(
         problems(&body, WantedId::Ignored, &GroupRules::default()),
-        [(RuleKind::Structure, "Group".to_string())]
+        [(IssueCode::Structure, "Group".to_string())]
     );
 }
 
 /// What the rules say, by the tree.
-fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(RuleKind, String)> {
-    use RuleKind::*;
+fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(IssueCode, String)> {
+    use IssueCode::{BusinessRule, Invalid, NotSupported, Required, Structure, TooLong, Value};
     let mut found = Vec::new();
     let root = tree.as_object().unwrap();
     let patients = rules.content == GroupContent::Patients;
@@ -380,7 +381,7 @@ fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(RuleKind, String
     }
     match tree.get("actual") {
         None => found.push((Required, "Group.actual".into())),
-        Some(Tree::Bool(false)) if !members.is_empty() => found.push((Invariant, "Group.member".into())),
+        Some(Tree::Bool(false)) if !members.is_empty() => found.push((Invalid, "Group.member".into())),
         Some(Tree::Bool(false)) if patients => found.push((BusinessRule, "Group.actual".into())),
         Some(_) => {}
     }
@@ -564,8 +565,8 @@ fn an_id_of_its_own() {
         problems(&body, WantedId::Own, &GroupRules::default())
     };
     assert_eq!(found(r#","id":"a.b-C""#), []);
-    assert_eq!(found(""), [(RuleKind::Required, "Group.id".to_string())]);
+    assert_eq!(found(""), [(IssueCode::Required, "Group.id".to_string())]);
     for id in [r#""../a""#, r#""""#, "7"] {
-        assert_eq!(found(&format!(r#","id":{id}"#)), [(RuleKind::Value, "Group.id".to_string())], "{id}");
+        assert_eq!(found(&format!(r#","id":{id}"#)), [(IssueCode::Value, "Group.id".to_string())], "{id}");
     }
 }

@@ -14,13 +14,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::issue::IssueCode;
 use crate::server::auth::argon2_pool::{Argon2Hash, Argon2Pool, PoolBusy};
 use crate::server::auth::credentials::{CredentialKind, Credentials, HeaderNames};
 use crate::server::auth::secret::{Sha256Hash, StoredHash};
 use crate::server::auth::{Authentication, Authenticator, MountAuth, Principal, WritingRights};
 use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, auth_problems};
 use crate::server::connection::request_tracker::Peer;
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::error::ApiError;
 use crate::server::ids::REQUEST_ID;
 
 /// The configured clients and their credentials.
@@ -327,39 +328,39 @@ fn refusal(reason: RejectionReason, mount: MountAuth<'_>) -> ApiError {
     };
     // The error code of RFC 6750; none if no token was sent (section 3.1).
     let (code, text, error) = match reason {
-        RejectionReason::Missing => (OutcomeIssueType::Login, format!("no credentials were sent: {send}"), None),
+        RejectionReason::Missing => (IssueCode::Login, format!("no credentials were sent: {send}"), None),
         RejectionReason::Several => {
             let text = format!("more than one credential was sent, or a header of one twice: send one alone; {send}");
-            (OutcomeIssueType::Login, text, Some("invalid_request"))
+            (IssueCode::Login, text, Some("invalid_request"))
         }
         RejectionReason::NotTaken(CredentialKind::Bearer) => {
-            (OutcomeIssueType::Login, format!("tokens are not taken here: {send}"), None)
+            (IssueCode::Login, format!("tokens are not taken here: {send}"), None)
         }
         RejectionReason::NotTaken(CredentialKind::ClientHeaders) => {
-            (OutcomeIssueType::Login, format!("client headers are not taken here: {send}"), None)
+            (IssueCode::Login, format!("client headers are not taken here: {send}"), None)
         }
         RejectionReason::Malformed(CredentialKind::Bearer)
         | RejectionReason::Unknown(CredentialKind::Bearer)
         | RejectionReason::WrongSecret(CredentialKind::Bearer) => {
             let text = "the token is none that is known here: look whether it was copied whole, or ask the operator for another";
-            (OutcomeIssueType::Login, text.to_string(), Some("invalid_token"))
+            (IssueCode::Login, text.to_string(), Some("invalid_token"))
         }
         RejectionReason::Malformed(_) | RejectionReason::Unknown(_) | RejectionReason::WrongSecret(_) => {
             let text = "the client headers are none that are known here: the id and the secret must both be there, each \
                         once, and the user, if given, must be client";
-            (OutcomeIssueType::Login, text.to_string(), None)
+            (IssueCode::Login, text.to_string(), None)
         }
         RejectionReason::Expired(_) => {
             let text = "the token has expired: send a fresh one; jobs and files of the same client are still there";
-            (OutcomeIssueType::Expired, text.to_string(), Some("invalid_token"))
+            (IssueCode::Expired, text.to_string(), Some("invalid_token"))
         }
         RejectionReason::OtherTenant => {
             let text = "this client has no access to this tenant's data";
-            return ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text);
+            return ApiError::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, text);
         }
         RejectionReason::Busy => {
             let text = "too many credentials are being checked: send the same request again, as Retry-After says";
-            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Throttled, text).retry_after(1);
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Throttled, text).retry_after(1);
         }
     };
     let challenge = match (mount.bearer, error) {

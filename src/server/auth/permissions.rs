@@ -5,16 +5,17 @@ use axum::http::StatusCode;
 
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
+use crate::issue::IssueCode;
 use crate::job::record::{FileRecord, JobRecord, RecordKind, RecordedPopulation};
 use crate::server::auth::Principal;
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::error::ApiError;
 use crate::server::kick_off::request::{KickOffParams, Level};
 use crate::server::kick_off::start::unknown_group;
 use crate::server::routes::Operation;
 
 /// 403 with a text that says what the client may not do.
 fn forbidden(text: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text)
+    ApiError::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, text)
 }
 
 impl Principal {

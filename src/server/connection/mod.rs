@@ -42,11 +42,12 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::issue::IssueCode;
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::connection::request_tracker::{Peer, RequestTracker, TrackedBody, TrackedResponseBody};
 use crate::server::connection::timeout_stream::{Protocol, TimeoutStream};
 use crate::server::connection::transport::Transport;
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::error::ApiError;
 
 /// ALPN identifier of HTTP/2.
 const ALPN_TWO: &[u8] = b"h2";
@@ -269,5 +270,5 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked");
     let reason = "the server failed at this request: try again, and tell its operator";
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, reason).into_response()
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, reason).into_response()
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
+use crate::issue::IssueCode;
 use crate::server::connection::limits::ConnectionLimits;
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::error::ApiError;
 
 /// The answer with an OperationOutcome that replaces `head`, if that is a whole answer of the library to an
 /// unreadable request; else `None`.
@@ -32,18 +33,13 @@ pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<
         431 => header_limits_text(limits),
         _ => return None,
     };
-    is_empty.then(|| {
-        http1_answer(
-            status,
-            if status == 400 { OutcomeIssueType::Structure } else { OutcomeIssueType::TooLong },
-            &reason,
-        )
-    })
+    is_empty
+        .then(|| http1_answer(status, if status == 400 { IssueCode::Structure } else { IssueCode::TooLong }, &reason))
 }
 
 /// 431 for an HTTP/2 request with too many headers, which the library does not count.
 pub(crate) fn too_many_headers(limits: &ConnectionLimits) -> ApiError {
-    ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, OutcomeIssueType::TooLong, header_limits_text(limits))
+    ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, IssueCode::TooLong, header_limits_text(limits))
 }
 
 /// Message about headers beyond the limits.
@@ -57,11 +53,11 @@ fn header_limits_text(limits: &ConnectionLimits) -> String {
 /// 408 for a request whose headers do not end within `wait`.
 pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
     let reason = format!("the request line and headers took longer than {} seconds: send them at once", wait.as_secs());
-    http1_answer(408, OutcomeIssueType::Timeout, &reason)
+    http1_answer(408, IssueCode::Timeout, &reason)
 }
 
 /// A whole HTTP/1.1 answer as bytes, with an OperationOutcome, that closes the connection.
-fn http1_answer(status: u16, code: OutcomeIssueType, reason: &str) -> Vec<u8> {
+fn http1_answer(status: u16, code: IssueCode, reason: &str) -> Vec<u8> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = ApiError::new(status, code, reason).to_json();
     let phrase = status.canonical_reason().unwrap_or_default();

@@ -4,10 +4,11 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
+use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::{Dialect, RequestIds, render};
-use crate::server::error::{OutcomeIssueType, informational_outcome};
+use crate::server::error::informational_outcome;
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 
@@ -18,7 +19,7 @@ pub(crate) const IG: Dialect = Dialect {
     parameters: PARAMETERS,
     case_sensitive_types: true,
     compartment_types: false,
-    type_refused: OutcomeIssueType::NotSupported,
+    type_refused: IssueCode::NotSupported,
     dates: false,
     user_exports: false,
     group_rules: false,

@@ -9,9 +9,9 @@ pub(crate) mod netsmart;
 pub(crate) mod oneup;
 pub(crate) mod render;
 
+use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::{PolledJob, StartedJob};
-use crate::server::error::OutcomeIssueType;
 use crate::server::parameters::ParameterRow;
 use crate::server::routes::Route;
 use axum::body::Body;
@@ -40,7 +40,7 @@ pub(crate) struct Dialect {
     /// Whether every type in `_type` must be in the Patient compartment (C-19).
     pub compartment_types: bool,
     /// Issue code of the error about a type that is not exported (C-15).
-    pub type_refused: OutcomeIssueType,
+    pub type_refused: IssueCode,
     /// Whether `_since` may be a date without a time (C-05).
     pub dates: bool,
     /// Whether `$export` with a user's token exports that user's record (ONEUP-S01).

@@ -4,11 +4,12 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
+use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::config::mounts::AcceptedBody;
 use crate::server::dialect::job_view::{PolledJob, StartedJob};
 use crate::server::dialect::{Dialect, RequestIds, ig, render};
-use crate::server::error::{OutcomeIssueType, outcome_resource};
+use crate::server::error::outcome_resource;
 use crate::server::parameters::NETSMART_PARAMETERS;
 use crate::server::routes::NETSMART_ROUTES;
 
@@ -17,7 +18,7 @@ pub(crate) const NETSMART: Dialect = Dialect {
     name: "netsmart",
     routes: NETSMART_ROUTES,
     parameters: NETSMART_PARAMETERS,
-    type_refused: OutcomeIssueType::Processing,
+    type_refused: IssueCode::Processing,
     request_ids: RequestIds::Uuid,
     naming: UrlNaming::Random,
     status_path: |job| format!("/$export-poll-status?_id={job}"),

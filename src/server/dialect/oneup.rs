@@ -6,12 +6,12 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::issue::IssueCode;
 use crate::job::api::JobView;
 use crate::job::record::{RecordKind, UrlNaming};
 use crate::job::state::JobState;
 use crate::server::dialect::job_view::{PolledJob, StartedJob};
 use crate::server::dialect::{Dialect, RequestIds, ig, render};
-use crate::server::error::OutcomeIssueType;
 use crate::server::parameters::{ONEUP_MTE_PARAMETERS, ONEUP_STE_PARAMETERS};
 use crate::server::routes::{ONEUP_MTE_ROUTES, ONEUP_STE_ROUTES};
 use crate::write::manifest::ManifestItem;
@@ -22,7 +22,7 @@ pub(crate) const STE: Dialect = Dialect {
     routes: ONEUP_STE_ROUTES,
     parameters: ONEUP_STE_PARAMETERS,
     case_sensitive_types: false,
-    type_refused: OutcomeIssueType::NotSupported,
+    type_refused: IssueCode::NotSupported,
     dates: true,
     user_exports: true,
     group_rules: true,

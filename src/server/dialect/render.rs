@@ -7,11 +7,12 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::fhir::instant::Instant;
+use crate::issue::IssueCode;
 use crate::job::api::JobView;
 use crate::job::record::{FileRecord, JobRecord, RecordKind};
 use crate::job::state::JobState;
 use crate::server::dialect::job_view::PolledJob;
-use crate::server::error::{ApiError, OutcomeIssueType, informational_outcome};
+use crate::server::error::{ApiError, informational_outcome};
 use crate::server::http::dates::imf_fixdate;
 use crate::write::journal::Receipt;
 use crate::write::manifest::{EXPORT_KEY, Manifest};
@@ -21,7 +22,7 @@ const RETRY_SECONDS_MAX: u64 = 120;
 
 /// 410 for an expired job or file (STATUS-13, FILE-11).
 pub(crate) fn expired_error(text: &str) -> ApiError {
-    ApiError::new(StatusCode::GONE, OutcomeIssueType::NotFound, text)
+    ApiError::new(StatusCode::GONE, IssueCode::NotFound, text)
 }
 
 /// The answer to a poll of a job, in the form of the IG.
@@ -58,7 +59,7 @@ pub(crate) fn add_progress_headers(headers: &mut HeaderMap, view: &JobView) {
 /// 500 of a failed job, with an issue code that does not invite a retry (STATUS-08, STATUS-09).
 fn failed_status(record: &JobRecord) -> Response<Body> {
     let reason = record.failure.as_ref().map_or("the export failed", |failure| &failure.reason);
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Processing, reason).into_response()
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Processing, reason).into_response()
 }
 
 /// 200 with the manifest (STATUS-06, STATUS-07). A strict mount leaves out `deleted` and `extension`, which the

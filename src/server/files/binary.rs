@@ -11,8 +11,9 @@ use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
+use crate::issue::IssueCode;
 use crate::limits::WRAPPED_FILE_BYTES_MAX;
-use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssueType, outcome_resource};
+use crate::server::error::{ApiError, FHIR_JSON, outcome_resource};
 use crate::server::files::body::BodyReader;
 use crate::server::files::negotiation::MEDIA_TYPES;
 use crate::server::files::{StoredFile, failed, send};
@@ -43,7 +44,7 @@ async fn wrap_file(file: StoredFile, id: &str) -> Result<Response, ApiError> {
              Binary/{id}/$binary-access-read",
             file.bytes, MEDIA_TYPES[0]
         );
-        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, OutcomeIssueType::TooLong, text));
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, text));
     }
     let stored = file.clone();
     let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {

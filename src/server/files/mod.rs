@@ -27,7 +27,8 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 
 use crate::codec::compression::Compression;
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::issue::IssueCode;
+use crate::server::error::ApiError;
 use crate::server::files::body::{BodyReader, FileBody};
 use crate::server::files::negotiation::{
     MEDIA_TYPES, RangeSpec, coding_name, negotiate_coding, parse_range, takes_ndjson,
@@ -81,17 +82,17 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
     let refuse = |status, code, reason: String| Err(ApiError::new(status, code, reason));
     if !matches!(*method, Method::GET | Method::HEAD) {
         let reason = "a file is read with GET or HEAD, and deleted with its job".to_string();
-        let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, OutcomeIssueType::NotSupported, reason);
+        let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, reason);
         return Err(refusal.header(ALLOW, HeaderValue::from_static("GET, HEAD")));
     }
     if !takes_ndjson(headers) {
         let reason = format!("the Accept header excludes what files are sent as: add {}", MEDIA_TYPES[0]);
-        return refuse(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, reason);
+        return refuse(StatusCode::NOT_ACCEPTABLE, IssueCode::NotSupported, reason);
     }
     let Some(coding) = negotiate_coding(headers, file.coding) else {
         let offered = coding_name(file.coding).map(|name| format!(" or {name}")).unwrap_or_default();
         let reason = format!("the Accept-Encoding header excludes what there is: allow identity{offered}");
-        return refuse(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, reason)
+        return refuse(StatusCode::NOT_ACCEPTABLE, IssueCode::NotSupported, reason)
             .map_err(|refusal| add_vary(refusal, &file));
     };
     let len = if coding == file.coding { file.file_bytes } else { file.bytes };
@@ -113,7 +114,7 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         }
         PreconditionVerdict::Failed(header) => {
             let reason = format!("{header} names another version than the file's only one: ask without it");
-            return refuse(StatusCode::PRECONDITION_FAILED, OutcomeIssueType::Conflict, reason);
+            return refuse(StatusCode::PRECONDITION_FAILED, IssueCode::Conflict, reason);
         }
     }
 
@@ -133,7 +134,7 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         }
         RangeSpec::Beyond => {
             let reason = format!("Range asks for bytes that are not there: the file has {len} in this coding");
-            let refusal = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, OutcomeIssueType::Value, reason);
+            let refusal = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, IssueCode::Value, reason);
             let content_range = HeaderValue::from_str(&format!("bytes */{len}")).ok();
             return Err(add_vary(
                 content_range.into_iter().fold(refusal, |refusal, value| refusal.header(CONTENT_RANGE, value)),
@@ -205,10 +206,10 @@ fn failed(file: &StoredFile, error: io::Error) -> ApiError {
     let cause = error.get_ref().and_then(|error| error.source()).and_then(|error| error.downcast_ref::<io::Error>());
     if matches!(cause.unwrap_or(&error).raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO)) {
         let reason = "the file cannot be opened at the moment: try again";
-        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, reason);
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, reason);
     }
     let reason = "the file is not as the server has stored it: export again, and tell the server's operator";
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, reason)
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, reason)
 }
 
 /// Sets the headers that every answer about a representation has.

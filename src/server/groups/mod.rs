@@ -27,12 +27,12 @@ use crate::group::registry::search::SearchPage;
 use crate::group::registry::view::{GroupLookup, GroupView, GroupWrite, WriteError};
 use crate::group::registry::writer::GroupWriter;
 use crate::group::registry::{GroupRegistry, GroupsError};
-use crate::group::rules::problem::{RuleKind, RuleViolation};
+use crate::group::rules::problem::RuleViolation;
 use crate::group::rules::{GroupContent, GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
-use crate::issue::Severity;
+use crate::issue::{IssueCode, Severity};
 use crate::limits::GROUP_PAGE_BYTES;
-use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, OutcomeIssueType, informational_outcome, outcome};
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, informational_outcome, outcome};
 use crate::server::groups::body::{BodyPart, PartsBody};
 use crate::server::groups::request::{EntityTags, GroupSearch, check_content_type, parse_tags, precondition};
 use crate::server::http::prefer::{Prefer, ReturnPreference};
@@ -86,9 +86,7 @@ impl GroupHandlers<'_> {
     ) -> Result<Response, ApiError> {
         if headers.contains_key("if-none-exist") {
             let text = "If-None-Exist: conditional create is not done here; search first, then create without it";
-            return Err(
-                ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::NotSupported, text).at("http.if-none-exist")
-            );
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::NotSupported, text).at("http.if-none-exist"));
         }
         check_content_type(headers)?;
         let document =
@@ -100,7 +98,7 @@ impl GroupHandlers<'_> {
                 return Ok(self.written(headers, written));
             }
         }
-        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, "no id is free; try again"))
+        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, "no id is free; try again"))
     }
 
     /// `PUT {base}/Group/{id}`: 200, or 201 for a new Group; 412 if `If-Match` or `If-None-Match: *` fails; 404 under
@@ -173,14 +171,14 @@ impl GroupHandlers<'_> {
             return Err(match found {
                 GroupLookup::Deleted { .. } => {
                     let text = format!("Group/{id} was deleted; an update brings it back");
-                    ApiError::new(StatusCode::GONE, OutcomeIssueType::Deleted, text)
+                    ApiError::new(StatusCode::GONE, IssueCode::Deleted, text)
                 }
                 _ => unknown_group(),
             });
         };
         if version.is_some_and(|version| version != facts.version) {
             let text = "only the current version of a Group is kept; read it without _history";
-            return Err(ApiError::new(StatusCode::NOT_FOUND, OutcomeIssueType::NotFound, text));
+            return Err(ApiError::new(StatusCode::NOT_FOUND, IssueCode::NotFound, text));
         }
         let unchanged = match parse_tags(headers, header::IF_NONE_MATCH)? {
             Some(EntityTags::Any) => true,
@@ -242,7 +240,7 @@ impl GroupHandlers<'_> {
     /// All problems of a Group in one error: 413 for one beyond the limits of the service; 422 where the mount's
     /// rules limit its size (ONEUP-G02), where they forbid what R4 allows, and for a modifier (reading 22); else 400.
     fn refuse(&self, problems: Vec<RuleViolation>) -> ApiError {
-        use crate::group::rules::problem::RuleKind::{BusinessRule, NotSupported, TooLong};
+        use crate::issue::IssueCode::{BusinessRule, NotSupported, TooLong};
         let has = |kind| problems.iter().any(|problem| problem.kind == kind);
         let status = match self.rules.content {
             GroupContent::R4 if has(TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -326,25 +324,12 @@ fn precondition_failed(refused: &WriteError) -> ApiError {
         Some(version) => format!("If-Match, If-None-Match: the Group is at version {version}; read it, then try again"),
         None => "If-Match: there is no Group of this id".to_string(),
     };
-    ApiError::new(StatusCode::PRECONDITION_FAILED, OutcomeIssueType::Conflict, text).at("http.if-match")
-}
-
-/// The FHIR issue code of a broken Group rule.
-fn issue_type(kind: RuleKind) -> OutcomeIssueType {
-    match kind {
-        RuleKind::Structure => OutcomeIssueType::Structure,
-        RuleKind::Invariant => OutcomeIssueType::Invalid,
-        RuleKind::BusinessRule => OutcomeIssueType::BusinessRule,
-        RuleKind::Required => OutcomeIssueType::Required,
-        RuleKind::Value => OutcomeIssueType::Value,
-        RuleKind::TooLong => OutcomeIssueType::TooLong,
-        RuleKind::NotSupported => OutcomeIssueType::NotSupported,
-    }
+    ApiError::new(StatusCode::PRECONDITION_FAILED, IssueCode::Conflict, text).at("http.if-match")
 }
 
 /// A broken rule of a Group or search as an issue of an OperationOutcome.
 fn issue(problem: &RuleViolation) -> OutcomeIssue {
-    let issue = OutcomeIssue::error(issue_type(problem.kind), problem.text.as_str());
+    let issue = OutcomeIssue::error(problem.kind, problem.text.as_str());
     match &problem.expression {
         Some(element) if element.starts_with("Group") => issue.at(element),
         Some(parameter) => issue.at(format!("http.{parameter}")),
@@ -366,12 +351,12 @@ fn failed(error: GroupsError) -> ApiError {
     match &error {
         GroupsError::Io { source, .. } if is_full(source) => ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,
-            OutcomeIssueType::NoStore,
+            IssueCode::NoStore,
             "the service has no room to keep the Group; try again later",
         ),
         _ => ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            OutcomeIssueType::Exception,
+            IssueCode::Exception,
             "the service cannot read or keep its Groups; its log says why",
         ),
     }

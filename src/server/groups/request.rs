@@ -9,9 +9,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::fhir::id::Id;
 use crate::group::registry::query::GroupQuery;
 use crate::group::registry::view::Precondition;
-use crate::group::rules::problem::{RuleKind, RuleViolation};
+use crate::group::rules::problem::RuleViolation;
+use crate::issue::IssueCode;
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
-use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::error::ApiError;
 
 /// The value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) enum EntityTags {
 pub(crate) fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
     let malformed = || {
         let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
-        ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Value, text).at(format!("http.{name}"))
+        ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Value, text).at(format!("http.{name}"))
     };
     let mut versions = Vec::new();
     let mut is_present = false;
@@ -69,7 +70,7 @@ pub(crate) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError
         (None, Some(EntityTags::Any)) => Precondition::Nothing,
         (_, Some(_)) => {
             let text = "If-None-Match: a write takes If-None-Match: * alone; give If-Match to change one version";
-            let refusal = ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::NotSupported, text);
+            let refusal = ApiError::new(StatusCode::BAD_REQUEST, IssueCode::NotSupported, text);
             return Err(refusal.at("http.if-none-match"));
         }
     })
@@ -86,7 +87,7 @@ pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let text = "Content-Type: a Group is taken as application/fhir+json (or application/json)";
-    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, OutcomeIssueType::NotSupported, text).at("http.content-type"))
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, text).at("http.content-type"))
 }
 
 /// A search for Groups, from its query string.
@@ -129,20 +130,20 @@ impl GroupSearch {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
                 let name = decode(name).unwrap_or_else(|| "a parameter".to_string());
-                problem(RuleKind::Structure, &name, format!("{name} is not UTF-8 with percent escapes"));
+                problem(IssueCode::Structure, &name, format!("{name} is not UTF-8 with percent escapes"));
                 continue;
             };
             match name.as_str() {
                 "_count" => match value.parse::<usize>() {
                     Ok(requested) => count = requested.min(GROUP_PAGE_MAX),
-                    Err(_) => problem(RuleKind::Value, &name, "_count is a number of Groups, such as 50".into()),
+                    Err(_) => problem(IssueCode::Value, &name, "_count is a number of Groups, such as 50".into()),
                 },
                 "_page" => match from_token(&value) {
                     Some(id) => after = Some(id),
-                    None => problem(RuleKind::Value, &name, "_page is no link that a search here gave".into()),
+                    None => problem(IssueCode::Value, &name, "_page is no link that a search here gave".into()),
                 },
                 "_format" if value.contains("json") => {}
-                "_format" => problem(RuleKind::NotSupported, &name, "_format is json here".into()),
+                "_format" => problem(IssueCode::NotSupported, &name, "_format is json here".into()),
                 _ => criteria.push((name, value)),
             }
         }

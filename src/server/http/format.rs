@@ -3,7 +3,8 @@
 
 use axum::http::{HeaderMap, StatusCode};
 
-use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssueType};
+use crate::issue::IssueCode;
+use crate::server::error::{ApiError, FHIR_JSON};
 use crate::server::http::accept::Accept;
 use crate::server::http::query::{Query, plus_for_space};
 
@@ -19,7 +20,7 @@ pub(crate) fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'s
     let mut formats = formats.map(|(_, value)| plus_for_space(value.trim())).peekable();
     let refused = |what: &str| {
         let text = format!("{what}: this is described in JSON alone; ask for {FHIR_JSON}");
-        Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, text))
+        Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, IssueCode::NotSupported, text))
     };
     if formats.peek().is_some() {
         let named: Option<Vec<&str>> = formats.map(|format| json_named(&format)).collect();

@@ -11,8 +11,9 @@ pub(crate) mod start;
 mod tests;
 
 use crate::fhir::instant::Instant;
+use crate::issue::IssueCode;
 use crate::server::config::mounts::HeaderPolicy;
-use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, OutcomeIssueType};
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue};
 use crate::server::http::accept::Accept;
 use crate::server::http::prefer::Prefer;
 use crate::server::http::query::Query;
@@ -37,20 +38,20 @@ pub(crate) fn parse(
     let acceptable = accept.best(&[FHIR_JSON, "application/json"]).is_some();
     if !acceptable {
         let text = format!("Accept: none of the types given can be sent; send Accept: {FHIR_JSON} (HDR-02)");
-        problems.push(OutcomeIssue::error(OutcomeIssueType::NotSupported, text).at("http.accept"));
+        problems.push(OutcomeIssue::error(IssueCode::NotSupported, text).at("http.accept"));
     }
     if policy.headers == HeaderPolicy::Strict {
         if accept.is_absent() {
             let text = format!("Accept: the header is missing; send Accept: {FHIR_JSON} (HDR-01)");
-            problems.push(OutcomeIssue::error(OutcomeIssueType::Required, text).at("http.accept"));
+            problems.push(OutcomeIssue::error(IssueCode::Required, text).at("http.accept"));
         }
         if !prefer.respond_async {
             let text = "Prefer: the header does not ask for respond-async; send Prefer: respond-async (HDR-03)";
-            problems.push(OutcomeIssue::error(OutcomeIssueType::Required, text).at("http.prefer"));
+            problems.push(OutcomeIssue::error(IssueCode::Required, text).at("http.prefer"));
         }
     }
     let (pairs, malformed) = Query::parse(query);
-    problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(OutcomeIssueType::Invalid, problem)));
+    problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(IssueCode::Invalid, problem)));
     match read_parameters(level, &pairs, prefer.lenient, now, policy) {
         Ok(params) if problems.is_empty() => Ok(KickOffParams { prefer, ..params }),
         checked => {

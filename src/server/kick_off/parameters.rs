@@ -10,7 +10,7 @@ use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
-use crate::server::error::{OutcomeIssue, OutcomeIssueType};
+use crate::server::error::OutcomeIssue;
 use crate::server::http::query::plus_for_space;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy, Level};
 use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
@@ -69,7 +69,7 @@ struct ParameterReader<'a> {
 
 impl ParameterReader<'_> {
     /// Records an error about the parameter `name`, or counts it once the list is full.
-    fn problem(&mut self, code: OutcomeIssueType, name: &str, text: String) {
+    fn problem(&mut self, code: IssueCode, name: &str, text: String) {
         if self.problems.len() == KICKOFF_PROBLEMS_MAX {
             self.problems_more += 1;
             return;
@@ -91,7 +91,7 @@ impl ParameterReader<'_> {
     fn finish(mut self) -> Result<KickOffParams, Vec<OutcomeIssue>> {
         if self.problems_more > 0 {
             let text = format!("{} more parts of the request are wrong", self.problems_more);
-            self.problems.push(OutcomeIssue::error(OutcomeIssueType::Invalid, text));
+            self.problems.push(OutcomeIssue::error(IssueCode::Invalid, text));
         }
         match self.problems.is_empty() {
             true => Ok(KickOffParams { notes: self.notes.iter().collect(), ..self.params }),
@@ -111,7 +111,7 @@ impl ParameterReader<'_> {
         let values: BTreeSet<String> = values.iter().map(|value| plus_for_space(value)).collect();
         if values.len() > 1 {
             let text = "it is given more than once with different values; give it once (PARAM-03)".to_string();
-            return self.problem(OutcomeIssueType::Invalid, name, text);
+            return self.problem(IssueCode::Invalid, name, text);
         }
         let Some(value) = values.first() else { return };
         match name {
@@ -124,7 +124,7 @@ impl ParameterReader<'_> {
                     shorten(value),
                     OUTPUT_FORMATS.join(", also written ")
                 );
-                self.problem(OutcomeIssueType::NotSupported, name, text);
+                self.problem(IssueCode::NotSupported, name, text);
             }
         }
     }
@@ -136,7 +136,7 @@ impl ParameterReader<'_> {
         let skew = i64::try_from(self.policy.clock_skew_seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
         if time.ticks > self.now.ticks.saturating_add(skew) {
             let text = format!("{:?} lies in the future; it is {} here (SINCE-03)", shorten(value), self.now);
-            self.problem(OutcomeIssueType::Value, name, text);
+            self.problem(IssueCode::Value, name, text);
             return None;
         }
         Some(time)
@@ -151,7 +151,7 @@ impl ParameterReader<'_> {
                  be there, and be possible",
                 shorten(value)
             );
-            self.problem(OutcomeIssueType::Value, name, text);
+            self.problem(IssueCode::Value, name, text);
         }
         read
     }
@@ -234,7 +234,7 @@ impl ParameterReader<'_> {
             Some(known) => format!("did you mean {}?", known.name),
             None => "leave it out, or send Prefer: handling=lenient to have it ignored".to_string(),
         };
-        self.problem(OutcomeIssueType::NotSupported, name, format!("this parameter is not supported here; {advice}"));
+        self.problem(IssueCode::NotSupported, name, format!("this parameter is not supported here; {advice}"));
     }
 
     /// Checks that `_since` is earlier than `_until` (SINCE-09). An `_until` in the future is legal: it excludes
@@ -244,7 +244,7 @@ impl ParameterReader<'_> {
             && since >= until
         {
             let text = format!("{until} is not later than _since, {since}, so that nothing could match (SINCE-09)");
-            self.problem(OutcomeIssueType::Value, "_until", text);
+            self.problem(IssueCode::Value, "_until", text);
         }
     }
 }

@@ -5,9 +5,8 @@ use axum::http::HeaderValue;
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::issue::Issue;
+use crate::issue::{Issue, IssueCode};
 use crate::server::config::mounts::HeaderPolicy;
-use crate::server::error::OutcomeIssueType;
 use crate::server::http::prefer::Prefer;
 use crate::server::parameters::ParameterRow;
 
@@ -36,7 +35,7 @@ pub(crate) struct KickOffPolicy {
     /// Whether every type in `_type` must be in the Patient compartment (ONEUP-M07, C-19).
     pub compartment_types: bool,
     /// Issue code of the error about a type that is not exported (C-15).
-    pub type_refused: OutcomeIssueType,
+    pub type_refused: IssueCode,
     /// Whether `_since` may be a date without a time, which means its midnight UTC (reading 1).
     pub dates: bool,
     /// How far `_since` may lie in the future, in seconds, to allow for the client's clock (SINCE-03).

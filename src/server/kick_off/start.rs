@@ -14,12 +14,13 @@ use crate::group::lookup::{UnusableGroup, check_usable, read_group};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::group::registry::RegisteredGroup;
 use crate::group::registry::view::{GroupLookup, GroupView};
+use crate::issue::IssueCode;
 use crate::job::api::{AcceptedJob, KickOffError};
 use crate::job::record::{RecordedPopulation, RecordedScope, StoredRequest};
 use crate::limits::READ_BYTES;
 use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_modifier};
 use crate::server::auth::Principal;
-use crate::server::error::{ApiError, OutcomeIssue, OutcomeIssueType};
+use crate::server::error::{ApiError, OutcomeIssue};
 use crate::server::group_scope::scope_of;
 use crate::server::kick_off;
 use crate::server::kick_off::request::Level;
@@ -144,7 +145,7 @@ fn find_group(
         }
         (GroupLookup::Unknown | GroupLookup::Deleted { .. }, _) => {
             let text = "new data is being read in, and this Group may be part of it; ask again";
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(1))
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(1))
         }
         (found, _) => Ok(found),
     }
@@ -224,20 +225,12 @@ fn check_group(
     };
     let head = read_group_header(found, &mut on_member).map_err(|error| {
         tracing::error!(%error, "a Group cannot be read");
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            OutcomeIssueType::Structure,
-            format!("Group/{id} cannot be read as a Group"),
-        )
+        ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Structure, format!("Group/{id} cannot be read as a Group"))
     })?;
     let mut issues: Vec<OutcomeIssue> = check_usable(&head, members)
         .into_iter()
         .map(|problem| {
-            let code = if problem == UnusableGroup::Inactive {
-                OutcomeIssueType::Invalid
-            } else {
-                OutcomeIssueType::NotSupported
-            };
+            let code = if problem == UnusableGroup::Inactive { IssueCode::Invalid } else { IssueCode::NotSupported };
             OutcomeIssue::error(code, format!("Group/{id} {problem}"))
         })
         .collect();
@@ -249,7 +242,7 @@ fn check_group(
                 true => format!("Group/{nested}, which Group/{id} reaches, {}", UnusableGroup::Modified(modifier)),
                 false => format!("Group/{id} reaches a Group with a modifier that is not understood here"),
             };
-            OutcomeIssue::error(OutcomeIssueType::NotSupported, text)
+            OutcomeIssue::error(IssueCode::NotSupported, text)
         }));
     }
     if issues.is_empty() { Ok(()) } else { Err(ApiError::of(StatusCode::BAD_REQUEST, issues)) }
@@ -283,12 +276,12 @@ fn read_group_header(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember
 fn unreadable_store(error: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(%error, "the store cannot be read");
     let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(BUSY_SECONDS)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(BUSY_SECONDS)
 }
 
 /// The answer to a kick-off or retry that the engine refused: 429 if busy, 507 if the disk is full, else 503.
 pub(crate) fn kick_off_error(refused: KickOffError) -> ApiError {
-    let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
+    let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text);
     match refused {
         KickOffError::ClientBusy(jobs) => {
             throttled(format!("this client has {jobs} exports waiting or running; wait for one to end, or delete one"))
@@ -298,17 +291,17 @@ pub(crate) fn kick_off_error(refused: KickOffError) -> ApiError {
             .retry_after(BUSY_SECONDS),
         KickOffError::DiskFull => {
             let text = "there is no room for the files of another export; delete exports that are done with, or ask again when others have expired";
-            ApiError::new(StatusCode::INSUFFICIENT_STORAGE, OutcomeIssueType::TooCostly, text)
+            ApiError::new(StatusCode::INSUFFICIENT_STORAGE, IssueCode::TooCostly, text)
         }
         KickOffError::Stopping => {
             let text = "the service is stopping; ask again";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(5)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(5)
         }
         KickOffError::Unwritable(error) => {
             tracing::error!(%error, "the record of a job cannot be written");
             let text =
                 "the export cannot be recorded for the moment; ask again, and tell the operator if that does not help";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::NoStore, text).retry_after(BUSY_SECONDS)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::NoStore, text).retry_after(BUSY_SECONDS)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of kick-off parsing: query strings and headers, and the parameters that result.
 
 use crate::fhir::resource_type::ResourceType;
+use crate::issue::IssueCode;
 use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
 use crate::server::parameters::{OUTPUT_FORMATS, PARAMETERS};
 use axum::http::HeaderValue;
@@ -14,7 +15,7 @@ const IG: KickOffPolicy = KickOffPolicy {
     parameters: PARAMETERS,
     case_sensitive_types: true,
     compartment_types: false,
-    type_refused: OutcomeIssueType::NotSupported,
+    type_refused: IssueCode::NotSupported,
     dates: false,
     clock_skew_seconds: 60,
 };
@@ -99,14 +100,14 @@ fn all_problems_are_told_at_once() {
     assert_eq!(
         reported,
         [
-            (OutcomeIssueType::Required, Some("http.accept")),
-            (OutcomeIssueType::Required, Some("http.prefer")),
-            (OutcomeIssueType::Invalid, None),
-            (OutcomeIssueType::NotSupported, Some("http._outputFormat")),
-            (OutcomeIssueType::Value, Some("http._since")),
-            (OutcomeIssueType::NotSupported, Some("http._type")),
-            (OutcomeIssueType::NotSupported, Some("http._typeFilter")),
-            (OutcomeIssueType::NotSupported, Some("http.foo")),
+            (IssueCode::Required, Some("http.accept")),
+            (IssueCode::Required, Some("http.prefer")),
+            (IssueCode::Invalid, None),
+            (IssueCode::NotSupported, Some("http._outputFormat")),
+            (IssueCode::Value, Some("http._since")),
+            (IssueCode::NotSupported, Some("http._type")),
+            (IssueCode::NotSupported, Some("http._typeFilter")),
+            (IssueCode::NotSupported, Some("http.foo")),
         ]
     );
     let names = ["Accept", "Prefer", "_until", "_outputFormat", "_since", "_type", "_typeFilter", "foo"];
@@ -237,7 +238,7 @@ fn unknown_types() {
     for name in ["Nope", "patient", "Resource", "DomainResource", "Patient;Observation", "*", "Pateint"] {
         let refusal = strict(&format!("_type=Patient,{name}")).unwrap_err();
         assert!(refusal.issues[0].diagnostics.contains(name), "{name}");
-        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (OutcomeIssueType::NotSupported, 1));
+        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueCode::NotSupported, 1));
         let params = lenient(&format!("_type=Patient,{name},{name}")).unwrap();
         assert_eq!(types(&params), ["Patient"]);
         let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };
@@ -282,7 +283,7 @@ fn unsupported_parameters() {
     ] {
         let query = format!("{name}=true&_type=Patient&{name}=false");
         let refusal = strict(&query).unwrap_err();
-        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (OutcomeIssueType::NotSupported, 1));
+        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueCode::NotSupported, 1));
         assert_eq!(wrong(Err(refusal)), [name]);
         let params = lenient(&query).unwrap();
         let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };

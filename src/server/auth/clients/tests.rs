@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, Waker};
 
 use super::*;
+use crate::issue::IssueCode;
 use crate::limits::ARGON2_QUEUE_MAX;
 use crate::server::auth::argon2_pool::hash_as_before;
 use crate::server::auth::secret::hash;
@@ -60,7 +61,7 @@ fn by_client(id: &str, secret: &str) -> HeaderMap {
 }
 
 #[track_caller]
-fn refused(answer: Answer, status: u16, code: OutcomeIssueType, challenge: Option<&str>) -> String {
+fn refused(answer: Answer, status: u16, code: IssueCode, challenge: Option<&str>) -> String {
     let refusal = answer.unwrap_err();
     assert_eq!((refusal.status.as_u16(), refusal.issues[0].code), (status, code), "{refusal:?}");
     let reported = refusal.headers.iter().find(|(name, _)| *name == header::WWW_AUTHENTICATE);
@@ -92,21 +93,21 @@ fn who_is_known_is_let_in() {
 #[test]
 fn the_others_hear_the_same() {
     let provider = provider();
-    refused(ask(&provider, DOOR, &HeaderMap::new()), 401, OutcomeIssueType::Login, PLAIN);
+    refused(ask(&provider, DOOR, &HeaderMap::new()), 401, IssueCode::Login, PLAIN);
     let wrong: Vec<String> = ["ta.wrong", "tx.right", "ta", "ta.", "", "old.wrong", "tb.wrong", "ca.right"]
         .iter()
-        .map(|text| refused(ask(&provider, DOOR, &token(text)), 401, OutcomeIssueType::Login, INVALID))
+        .map(|text| refused(ask(&provider, DOOR, &token(text)), 401, IssueCode::Login, INVALID))
         .collect();
     assert!(wrong.iter().all(|text| *text == wrong[0]), "{wrong:?}");
     let wrong: Vec<String> = [by_client("ca", "wrong"), by_client("cx", "right"), headers(&[("client_id", "ca")])]
         .iter()
-        .map(|headers| refused(ask(&provider, DOOR, headers), 401, OutcomeIssueType::Login, PLAIN))
+        .map(|headers| refused(ask(&provider, DOOR, headers), 401, IssueCode::Login, PLAIN))
         .collect();
     assert!(wrong.iter().all(|text| *text == wrong[0]), "{wrong:?}");
     let mut both = token("ta.right");
     both.extend(by_client("ca", "right"));
     let several = Some("Bearer realm=\"outpour\", error=\"invalid_request\"");
-    refused(ask(&provider, DOOR, &both), 401, OutcomeIssueType::Login, several);
+    refused(ask(&provider, DOOR, &both), 401, IssueCode::Login, several);
 }
 
 /// AUTH-23, ONEUP-S08: expiry is checked on every request, also of a remembered token. ONEUP-M01: a token of another
@@ -116,10 +117,10 @@ fn time_and_tenant() {
     let provider = provider();
     ask(&provider, DOOR, &token("new.right")).unwrap();
     for _ in 0..2 {
-        let report = refused(ask(&provider, DOOR, &token("old.right")), 401, OutcomeIssueType::Expired, INVALID);
+        let report = refused(ask(&provider, DOOR, &token("old.right")), 401, IssueCode::Expired, INVALID);
         assert!(report.contains("fresh"));
     }
-    let reported = refused(ask(&provider, DOOR, &token("tb.right")), 403, OutcomeIssueType::Forbidden, None);
+    let reported = refused(ask(&provider, DOOR, &token("tb.right")), 403, IssueCode::Forbidden, None);
     assert!(!reported.contains("other"), "the tenants of a client are not told");
 }
 
@@ -128,13 +129,13 @@ fn time_and_tenant() {
 fn a_door_takes_its_ways() {
     let provider = provider();
     let tokens = MountAuth { client_headers: false, ..DOOR };
-    let reported = refused(ask(&provider, tokens, &by_client("ca", "right")), 401, OutcomeIssueType::Login, PLAIN);
+    let reported = refused(ask(&provider, tokens, &by_client("ca", "right")), 401, IssueCode::Login, PLAIN);
     assert!(reported.contains("only way") && reported.contains("Bearer"), "{reported}");
     ask(&provider, tokens, &token("ta.right")).unwrap();
     let clients = MountAuth { bearer: false, ..DOOR };
     let challenge = Some("ClientHeaders realm=\"outpour\"");
-    refused(ask(&provider, clients, &token("ta.right")), 401, OutcomeIssueType::Login, challenge);
-    refused(ask(&provider, clients, &HeaderMap::new()), 401, OutcomeIssueType::Login, challenge);
+    refused(ask(&provider, clients, &token("ta.right")), 401, IssueCode::Login, challenge);
+    refused(ask(&provider, clients, &HeaderMap::new()), 401, IssueCode::Login, challenge);
     ask(&provider, clients, &by_client("ca", "right")).unwrap();
 }
 
@@ -157,11 +158,11 @@ async fn hashes_of_before() {
     let mut reported = Vec::new();
     for wrong in ["tb.wrong", "tx.wrong", "ta.wrong", "old.wrong"] {
         assert!(at_once(&provider, DOOR, &token(wrong)).is_none(), "{wrong}");
-        reported.push(refused(answer(token(wrong)).await, 401, OutcomeIssueType::Login, INVALID));
+        reported.push(refused(answer(token(wrong)).await, 401, IssueCode::Login, INVALID));
     }
     assert!(reported.iter().all(|text| *text == reported[0]), "{reported:?}");
-    refused(answer(token("tx.right")).await, 401, OutcomeIssueType::Login, INVALID);
-    refused(answer(token("old.right")).await, 401, OutcomeIssueType::Expired, INVALID);
+    refused(answer(token("tx.right")).await, 401, IssueCode::Login, INVALID);
+    refused(answer(token("old.right")).await, 401, IssueCode::Expired, INVALID);
     for quick in [token("ta.right"), by_client("ca", "right")] {
         ask(&provider, DOOR, &quick).unwrap();
     }
@@ -189,11 +190,7 @@ async fn a_flood_of_wrong_tokens() {
     // Some were checked meanwhile, two at a time, in tens of milliseconds each.
     assert!(refusals.len() > ARGON2_QUEUE_MAX, "{}", refusals.len());
     for refusal in refusals {
-        assert_eq!(
-            (refusal.status.as_u16(), refusal.issues[0].code),
-            (503, OutcomeIssueType::Throttled),
-            "{refusal:?}"
-        );
+        assert_eq!((refusal.status.as_u16(), refusal.issues[0].code), (503, IssueCode::Throttled), "{refusal:?}");
         assert!(refusal.headers.iter().any(|(name, _)| *name == header::RETRY_AFTER));
     }
     for right in [token("ta.right"), token("tc.right"), by_client("ca", "right")] {
