@@ -26,7 +26,7 @@ use crate::select::nested_groups::{GroupQueue, NestedGroup, is_active};
 use crate::simd::Kernel;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 /// The result of resolving all members.
@@ -44,7 +44,7 @@ pub(crate) struct ResolvedMembers {
 /// Collects the patients of a cohort, member by member; [`finish`](Self::finish) returns them.
 pub(crate) struct MemberResolver<'a> {
     snapshot: &'a Snapshot,
-    request: &'a ExportRequest,
+    pub(crate) request: &'a ExportRequest,
     /// Whether each reference base of the index is ours.
     ours: &'a [bool],
     /// Numbers of the bases that are ours, the relative one first.
@@ -57,8 +57,8 @@ pub(crate) struct MemberResolver<'a> {
     identifiers: HashMap<(String, String), usize>,
     groups: GroupQueue,
     /// What lists members; a `place` is an index here.
-    places: Vec<IssuePlace>,
-    listed: u64,
+    pub(crate) places: Vec<IssuePlace>,
+    pub(crate) listed: u64,
     messages: IssueLog,
     /// A corrupt page found in a callback that cannot return an error.
     corrupt: Option<CorruptIndex>,
@@ -131,7 +131,7 @@ impl<'a> MemberResolver<'a> {
     }
 
     /// Adds the patient of an id, or a warning if there is none.
-    fn add_patient(&mut self, id: &Id, place: usize) {
+    pub(crate) fn add_patient(&mut self, id: &Id, place: usize) {
         let found = self.known_patient(id);
         match found.first() {
             Some(first) => self.members.insert(*first),
@@ -158,7 +158,7 @@ impl<'a> MemberResolver<'a> {
 
     /// Adds the patient or nested Group that a reference names, or a warning; `depth` is that of the Group that lists
     /// it.
-    fn add_reference(&mut self, text: &str, depth: usize, place: usize) {
+    pub(crate) fn add_reference(&mut self, text: &str, depth: usize, place: usize) {
         let Some(reference) = Reference::parse(text) else {
             let text = "has a member whose reference is in no form that names a resource of this store";
             return self.warn_at("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
@@ -216,7 +216,7 @@ impl<'a> MemberResolver<'a> {
     }
 
     /// Registers what lists members, and returns its index in `places`.
-    fn register_place(&mut self, place: IssuePlace) -> usize {
+    pub(crate) fn register_place(&mut self, place: IssuePlace) -> usize {
         self.places.push(place);
         self.places.len() - 1
     }
@@ -418,95 +418,6 @@ impl<'a> MemberResolver<'a> {
         Ok(())
     }
 
-    /// Adds the patients of a list, a file with one id or reference in each line. Returns the XXH3-128 of the file.
-    ///
-    /// # Errors
-    /// [`ExportError::Request`] if the file cannot be read, a line is neither a patient id nor a reference to a
-    /// Patient, or the list is empty and the request does not allow that.
-    pub(crate) fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
-        let name = path.display().to_string();
-        let unreadable = |error| unreadable_error(Parameter::Patients, &name, &error);
-        let file = File::open(path).map_err(unreadable)?;
-        let mut reader = BufReader::with_capacity(READ_BYTES, file);
-        let mut hash = Hasher128::new();
-        let (mut line, mut number) = (Vec::new(), 0u64);
-        let mut wrong = Vec::new();
-        loop {
-            line.clear();
-            // A line longer than any reference may be is cut here and reported.
-            let limit = 2 * crate::limits::REFERENCE_BYTES_MAX as u64;
-            let read = (&mut reader).take(limit).read_until(b'\n', &mut line);
-            if read.map_err(unreadable)? == 0 {
-                break;
-            }
-            hash.update(&line);
-            number += 1;
-            self.add_line(&line, number, &mut wrong);
-        }
-        self.check_list(&wrong, Some(&name))?;
-        Ok(hash.digest())
-    }
-
-    /// The same of a list in memory, whose hash is that of a file with one of them a line.
-    ///
-    /// # Errors
-    /// [`ExportError::Request`] when one names no patient.
-    pub(crate) fn add_ids(&mut self, ids: &[String]) -> Result<u128, ExportError> {
-        let mut hash = Hasher128::new();
-        let mut wrong = Vec::new();
-        for (number, id) in (1..).zip(ids) {
-            hash.update(id.as_bytes());
-            hash.update(b"\n");
-            self.add_line(id.as_bytes(), number, &mut wrong);
-        }
-        self.check_list(&wrong, None)?;
-        Ok(hash.digest())
-    }
-
-    /// A line of a list; its number goes to `wrong` if it names no patient.
-    fn add_line(&mut self, line: &[u8], number: u64, wrong: &mut Vec<u64>) {
-        let text = line.trim_ascii();
-        if text.is_empty() {
-            return;
-        }
-        self.listed += 1;
-        // One place serves every line: what it stands for is copied into a message, and nothing is kept.
-        self.places.clear();
-        let place = self.register_place(IssuePlace::PatientList(number));
-        match (Id::parse(text), str::from_utf8(text).ok()) {
-            (Some(id), _) => self.add_patient(&id, place),
-            (None, Some(text)) if Reference::parse(text).is_some() => {
-                // A list names patients; Groups are asked for as such.
-                match Reference::parse(text) {
-                    Some(reference) if reference.resource_type == ResourceType::PATIENT => {
-                        self.add_reference(text, 0, place)
-                    }
-                    _ => wrong.push(number),
-                }
-            }
-            _ => wrong.push(number),
-        }
-    }
-
-    /// Whether every line of a list names a patient, and there is one; `name` is that of its file.
-    fn check_list(&self, wrong: &[u64], name: Option<&str>) -> Result<(), RequestError> {
-        let problem = |text: String| RequestProblem::of(Parameter::Patients, prefixed(name, text));
-        if let Some(first) = wrong.first() {
-            return Err(RequestError::one(problem(format!(
-                "line {first}{} is neither a patient id nor a reference such as Patient/123",
-                match wrong.len() {
-                    1 => String::new(),
-                    more => format!(" (and {} more lines)", more - 1),
-                }
-            ))));
-        }
-        if self.listed == 0 && !self.request.allow_empty {
-            let text = "it names nobody: no line of it holds an id or a reference".to_string();
-            return Err(RequestError::one(problem(text).advise(Advice::AllowEmpty)));
-        }
-        Ok(())
-    }
-
     /// Adds the patients of members named by identifier: each must match exactly one current Patient (GROUP-02), else
     /// it is a warning. Streams every current Patient row once, if there is such a member.
     ///
@@ -580,11 +491,11 @@ impl<'a> MemberResolver<'a> {
 }
 
 /// What is wrong with what came with the request, after the name of its file if it lay in one.
-fn prefixed(name: Option<&str>, text: String) -> String {
+pub(crate) fn prefixed(name: Option<&str>, text: String) -> String {
     name.map_or_else(String::new, |name| format!("{name}: ")) + &text
 }
 
-fn unreadable_error(parameter: Parameter, name: &str, error: &std::io::Error) -> RequestError {
+pub(crate) fn unreadable_error(parameter: Parameter, name: &str, error: &std::io::Error) -> RequestError {
     RequestError::one(RequestProblem::of(parameter, format!("{name}: cannot be read: {error}")))
 }
 

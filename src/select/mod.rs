@@ -14,6 +14,7 @@ pub(crate) mod deleted;
 pub(crate) mod ledger;
 pub(crate) mod members;
 pub(crate) mod nested_groups;
+pub(crate) mod patient_list;
 pub(crate) mod postings_scan;
 pub(crate) mod row_set;
 pub(crate) mod selection;
