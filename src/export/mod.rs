@@ -1,8 +1,8 @@
-//! The pipeline in one file: open, snapshot, cohort, select, plan, write, publish.
+//! The pipeline: open → snapshot → cohort → select → plan → write → publish.
 //!
-//! An output directory holds a job: its record first, then the files, the manifest last (MANIFEST-18). Whatever stops
-//! a run in between, `--resume` finishes it to the same bytes from the record. This module decides nothing about rows
-//! and knows no flags, clocks or terminals; it takes the time from its caller.
+//! `run` has the steps, `planning` the way from a request to a plan. An output directory holds a run: its journal first, then
+//! the files, the manifest last (MANIFEST-18). A run that stopped anywhere in between is resumed to the same bytes from the
+//! journal. This module decides nothing about rows and knows no flags, clocks or terminals; it takes the time from its caller.
 
 pub(crate) mod messages;
 pub(crate) mod options;
@@ -27,10 +27,11 @@ use crate::store::Store;
 
 use rayon::prelude::*;
 
-/// Runs an export as of `as_of`, or resumes one.
+/// Runs an export as of `as_of`, or resumes one. If the index turns out to be damaged on the way, it is repaired and the
+/// export starts over, once, with the T it had.
 ///
 /// # Errors
-/// [`ExportError`]; whatever it is, nothing half-written stands under a published name.
+/// [`ExportError`]; whatever it is, nothing half-written has a published name.
 pub fn export(
     store: &Store,
     request: &ExportRequest,
@@ -38,8 +39,8 @@ pub fn export(
     options: &ExportOptions<'_>,
     progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
-    let mut moment = SnapshotRequest { as_of, view: None };
-    let error = match attempt(store, request, &mut moment, options, options.existing, progress) {
+    let mut snapshot = SnapshotRequest { as_of, view: None };
+    let error = match attempt(store, request, &mut snapshot, options, options.existing, progress) {
         Err(error) => error,
         done => return done,
     };
@@ -47,33 +48,34 @@ pub fn export(
     if !request.population.can_be_read_again() {
         return Err(error);
     }
-    // The export begins anew, once, with the T it had.
     progress.begin_writing_again();
-    let mut done = attempt(store, request, &mut moment, options, Existing::Force, progress)?;
-    done.index.repaired.extend(repaired);
-    Ok(done)
+    let mut report = attempt(store, request, &mut snapshot, options, Existing::Force, progress)?;
+    report.index.repaired.extend(repaired);
+    Ok(report)
 }
 
+/// One pass of the pipeline over the output directory.
 fn attempt(
     store: &Store,
     request: &ExportRequest,
-    moment: &mut SnapshotRequest,
+    snapshot: &mut SnapshotRequest,
     options: &ExportOptions<'_>,
     existing: Existing,
     progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
-    let run = ExportRun::begin(store, request, moment, options, existing, progress)?;
-    moment.as_of = run.transaction_time().clone();
+    // open, snapshot, cohort, select, plan
+    let run = ExportRun::begin(store, request, snapshot, options, existing, progress)?;
+    snapshot.as_of = run.transaction_time().clone();
     let transaction_time = || run.transaction_time().clone();
     let clock = options.clock.unwrap_or(&transaction_time);
-    let write_all = || {
+    let write_and_publish = || {
         (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, clock, progress))?;
         run.finish(clock, progress)
     };
-    let done = match write_all() {
-        // The export that is replaced gives its room.
-        Err(error) if run.lacks_room(&error) => run.make_room().and_then(|()| write_all()),
-        done => done,
+    let report = match write_and_publish() {
+        // A full disk: the export that is replaced is removed first, to make room.
+        Err(error) if run.lacks_room(&error) => run.make_room().and_then(|()| write_and_publish()),
+        report => report,
     };
-    done.inspect_err(|error| run.fail(error, clock))
+    report.inspect_err(|error| run.fail(error, clock))
 }

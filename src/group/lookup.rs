@@ -146,7 +146,7 @@ pub(crate) fn group_rows_of(
         if !segment.head().has_type(resource_type.index()) {
             continue;
         }
-        for reference in segment.based_name_of(hash)? {
+        for reference in segment.references_of_hash(hash)? {
             let row = (reference & !kind::MASK) as usize;
             if reference & kind::MASK == kind::ROW
                 && segment.row(row)?.type_of(row) == resource_type

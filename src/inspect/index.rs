@@ -140,7 +140,7 @@ pub(crate) fn global_index(path: &Path, report: &mut InspectReport) {
             let size = count.checked_mul(*width as u64).map_or("too many".to_string(), grouped);
             section.row(vec![title.to_string(), grouped(*count), size]);
         }
-        let state = global::row_successor_state(&bytes);
+        let state = global::verify_bytes(&bytes);
         if let Err(reason) = state {
             report.broken(path, reason);
         }

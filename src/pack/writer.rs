@@ -192,7 +192,7 @@ impl PackWriter {
             let path = self.directory.join(format!("{}.{:05}.ndjson.zst", self.resource_type.name(), self.ordinal));
             let write = |source| PackError::Write { path: path.clone(), source };
             let mut file = BufWriter::with_capacity(1 << 20, create_private(&path).map_err(write)?);
-            file.write_all(&seek_table::read_head()).map_err(write)?;
+            file.write_all(&seek_table::pack_head_bytes()).map_err(write)?;
             let PackHeader { packed_at, birth, latest, first_seen } =
                 self.header.expect("begun before it is written to");
             let mut table = SeekTable::default();

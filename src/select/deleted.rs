@@ -136,7 +136,7 @@ fn purged_by_pack<'a>(
     for segment_id in segments_with_priors {
         let segment = &index.segments()[*segment_id];
         for reference in
-            segment.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
+            segment.references_of_hash(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
         {
             let entry = (reference & !kind::MASK) as usize;
             let columns = segment.tombstone(entry)?;

@@ -228,7 +228,7 @@ impl<'a> MemberResolver<'a> {
     /// if the row cannot be read.
     pub(crate) fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
-        Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_patient(id));
+        Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_group(id));
         let place = self.register_place(IssuePlace::Group(id.to_string()));
         let snapshot = self.snapshot;
         let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
@@ -296,7 +296,7 @@ impl<'a> MemberResolver<'a> {
             let named = IssuePlace::Group(id.to_string());
             self.messages.replace_place(&IssuePlace::GroupFile, &named);
             self.places[place] = named;
-            self.groups.exclude_patient(id);
+            self.groups.exclude_group(id);
         }
         self.note_inactive(&head, place);
         Ok((head.id, hash.digest()))

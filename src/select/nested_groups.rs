@@ -48,7 +48,7 @@ impl GroupQueue {
     }
 
     /// Excludes a Group that the caller reads itself: `pop` never returns it, queued before or after.
-    pub(crate) fn exclude_patient(&mut self, id: Id) {
+    pub(crate) fn exclude_group(&mut self, id: Id) {
         self.known.insert(id);
         self.waiting.retain(|group| group.id != id);
     }
@@ -134,7 +134,7 @@ mod tests {
         for (id, depth) in [("x", 1), ("c", 1), ("own", 1), ("x", 2)] {
             queue.push(group(id, depth));
         }
-        queue.exclude_patient(group("own", 0).id);
+        queue.exclude_group(group("own", 0).id);
         assert_eq!(queue.pop(), Some(group("x", 1)));
         for (id, depth) in [("own", 2), ("x", 2), ("d", 2)] {
             queue.push(group(id, depth));

@@ -71,11 +71,11 @@ fn patient_groups(
         match groups.find(&parsed)? {
             // A Group that is unknown now may be indexed by the time the export begins.
             GroupLookup::Store(_) | GroupLookup::Unknown => found.push(ScopeGroup::Store(id)),
-            GroupLookup::Book(group) if group.writer().is_some_and(|writer| !writer.bound_to_groups) => {
+            GroupLookup::Registered(group) if group.writer().is_some_and(|writer| !writer.bound_to_groups) => {
                 found.push(ScopeGroup::Copied(id));
                 copies.push(group);
             }
-            GroupLookup::Book(_) | GroupLookup::Deleted { .. } => {}
+            GroupLookup::Registered(_) | GroupLookup::Deleted { .. } => {}
         }
     }
     Ok((found, copies))
@@ -107,7 +107,7 @@ fn presence_of(groups: &GroupView<'_>, ids: &[String]) -> Result<SourcePresence,
         };
         best = best.max(match groups.find(&id)? {
             GroupLookup::Store(_) => SourcePresence::Current,
-            GroupLookup::Book(group) => by_writer(group.writer()),
+            GroupLookup::Registered(group) => by_writer(group.writer()),
             GroupLookup::Deleted { .. } => SourcePresence::Formerly,
             GroupLookup::Unknown => SourcePresence::Never,
         });

@@ -41,7 +41,7 @@ pub(crate) struct SearchSummary {
 pub(crate) struct SearchHit {
     /// Id of the Group.
     pub id: Id,
-    /// A [`GroupLookup::Book`] or [`GroupLookup::Store`].
+    /// A [`GroupLookup::Registered`] or [`GroupLookup::Store`].
     pub found: GroupLookup,
 }
 
@@ -49,7 +49,7 @@ impl SearchHit {
     /// Bytes of the Group's resource.
     pub(crate) fn len(&self) -> u64 {
         match &self.found {
-            GroupLookup::Book(group) => group.len(),
+            GroupLookup::Registered(group) => group.len(),
             GroupLookup::Store(group) => group.len(),
             GroupLookup::Deleted { .. } | GroupLookup::Unknown => 0,
         }
@@ -185,7 +185,7 @@ impl GroupView<'_> {
         };
         let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
         match found {
-            GroupLookup::Book(group) => {
+            GroupLookup::Registered(group) => {
                 let mut buffer = vec![0; READ_BYTES.min(group.len() as usize)];
                 let mut offset = 0;
                 while offset < group.len() {

@@ -125,7 +125,7 @@ impl<'a> SnapshotLocation<'a> {
                 continue;
             }
             for reference in
-                segment.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
+                segment.references_of_hash(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
             {
                 let entry = (reference & !kind::MASK) as usize;
                 let columns = segment.tombstone(entry)?;

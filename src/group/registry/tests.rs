@@ -65,7 +65,7 @@ fn store_group(name: &str, second: i64, more: &str) -> String {
 
 fn bytes_of(found: &GroupLookup) -> Vec<u8> {
     match found {
-        GroupLookup::Book(group) => {
+        GroupLookup::Registered(group) => {
             let mut bytes = vec![0; group.len() as usize];
             group.read_at(0, &mut bytes).unwrap();
             bytes
@@ -81,7 +81,7 @@ fn bytes_of(found: &GroupLookup) -> Vec<u8> {
 
 fn label(found: &GroupLookup) -> String {
     match found {
-        GroupLookup::Book(group) => format!("book {}", group.facts().version),
+        GroupLookup::Registered(group) => format!("book {}", group.facts().version),
         GroupLookup::Store(group) => format!("store {}", group.facts().version),
         GroupLookup::Deleted { .. } => "deleted".to_string(),
         GroupLookup::Unknown => "unknown".to_string(),
@@ -135,7 +135,7 @@ fn a_group_lives_and_is_there_after_a_restart() {
         let groups = GroupView::new(&book, None, &[]);
         let found = groups.find(&id("g1")).unwrap();
         assert_eq!(bytes_of(&found), line(2, 2).into_bytes());
-        let GroupLookup::Book(group) = found else { panic!("it is the book's") };
+        let GroupLookup::Registered(group) = found else { panic!("it is the book's") };
         let copy = home.path().join("copy");
         group.copy_to(&copy, FileSync::No).unwrap();
         assert_eq!(fs::read_to_string(&copy).unwrap(), line(2, 2) + "\n");

@@ -16,7 +16,7 @@ use crate::index::snapshot::Snapshot;
 /// The state of an id in registry and store together.
 pub(crate) enum GroupLookup {
     /// A Group of the registry.
-    Book(RegisteredGroup),
+    Registered(RegisteredGroup),
     /// A Group of the store.
     Store(StoreGroup),
     /// A Group that was deleted, through the service or in the store.
@@ -34,7 +34,7 @@ impl GroupLookup {
     /// The facts of the Group; `None` if there is none.
     pub(crate) fn facts(&self) -> Option<&GroupFacts> {
         match self {
-            GroupLookup::Book(group) => Some(group.facts()),
+            GroupLookup::Registered(group) => Some(group.facts()),
             GroupLookup::Store(group) => Some(group.facts()),
             GroupLookup::Deleted { .. } | GroupLookup::Unknown => None,
         }
@@ -102,7 +102,7 @@ pub(crate) struct GroupWrite {
 
 /// The current state did not meet the condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WriteError {
+pub(crate) struct PreconditionFailed {
     /// The current version; `None` if there is no Group, or the client may not know of it.
     pub current: Option<String>,
 }
@@ -195,7 +195,7 @@ impl<'a> GroupView<'a> {
     ) -> Result<GroupLookup, GroupsError> {
         if let Some(entry) = entry.filter(|entry| registry_has(entry, &in_store)) {
             return Ok(match self.registry.open_group(id, entry)? {
-                Some(group) => GroupLookup::Book(group),
+                Some(group) => GroupLookup::Registered(group),
                 None => GroupLookup::Deleted { version: Some(entry.version), at: entry.at.clone() },
             });
         }
@@ -220,11 +220,11 @@ impl<'a> GroupView<'a> {
         id: &Id,
         document: &GroupDocument<'_>,
         now: &Instant,
-    ) -> Result<Result<GroupWrite, WriteError>, GroupsError> {
+    ) -> Result<Result<GroupWrite, PreconditionFailed>, GroupsError> {
         let _writing = self.registry.writing(id);
         match self.find_locked(id)? {
             GroupLookup::Unknown => self.put(id, document, &GroupLookup::Unknown, now).map(Ok),
-            found => Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) })),
+            found => Ok(Err(PreconditionFailed { current: found.facts().map(|facts| facts.version.clone()) })),
         }
     }
 
@@ -239,11 +239,11 @@ impl<'a> GroupView<'a> {
         document: &GroupDocument<'_>,
         expected: &Precondition,
         now: &Instant,
-    ) -> Result<Result<GroupWrite, WriteError>, GroupsError> {
+    ) -> Result<Result<GroupWrite, PreconditionFailed>, GroupsError> {
         let _writing = self.registry.writing(self.authorize(id));
         let found = self.find_seen(id)?;
         if !expected.is_met_by(&found) || !self.is_seen(id) {
-            return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
+            return Ok(Err(PreconditionFailed { current: found.facts().map(|facts| facts.version.clone()) }));
         }
         self.put(id, document, &found, now).map(Ok)
     }
@@ -272,7 +272,7 @@ impl<'a> GroupView<'a> {
     fn writer_after(&self, found: &GroupLookup) -> Option<GroupWriter> {
         let follows_unbound = match found {
             GroupLookup::Store(_) | GroupLookup::Deleted { .. } => true,
-            GroupLookup::Book(group) => {
+            GroupLookup::Registered(group) => {
                 group.writer().is_some_and(|writer| !writer.bound_to_groups || writer.follows_unbound)
             }
             GroupLookup::Unknown => false,
@@ -286,7 +286,7 @@ impl<'a> GroupView<'a> {
     ///
     /// # Errors
     /// If the index is corrupt.
-    pub(crate) fn check_superseding(&self) -> Result<Vec<Id>, GroupsError> {
+    pub(crate) fn superseded_ids(&self) -> Result<Vec<Id>, GroupsError> {
         let Some(store) = &self.store else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for (id, entry) in self.registry.entries() {
@@ -309,11 +309,11 @@ impl<'a> GroupView<'a> {
         id: &Id,
         expected: &Precondition,
         now: &Instant,
-    ) -> Result<Result<Option<GroupWrite>, WriteError>, GroupsError> {
+    ) -> Result<Result<Option<GroupWrite>, PreconditionFailed>, GroupsError> {
         let _writing = self.registry.writing(self.authorize(id));
         let found = self.find_seen(id)?;
         if !expected.is_met_by(&found) {
-            return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
+            return Ok(Err(PreconditionFailed { current: found.facts().map(|facts| facts.version.clone()) }));
         }
         if found.facts().is_none() {
             return Ok(Ok(None));

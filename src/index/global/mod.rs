@@ -87,7 +87,7 @@ pub(crate) fn ranges(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SEC
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub(crate) fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn verify_bytes(bytes: &[u8]) -> Result<(), &'static str> {
     let (_, _, checksums) = header_bytes(bytes)?;
     checksums.verify_all(bytes).map_err(|damaged| damaged.0)
 }

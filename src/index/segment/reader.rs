@@ -256,7 +256,7 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Segment::verify`].
-    pub fn based_name_of(&self, hash: u64) -> Result<&[u32], CorruptIndex> {
+    pub fn references_of_hash(&self, hash: u64) -> Result<&[u32], CorruptIndex> {
         let columns = self.columns();
         let bound = |after: &dyn Fn(u64) -> bool| -> Result<usize, CorruptIndex> {
             let (mut low, mut high) = (0, self.column_size(Column::SortedHash).0);

@@ -22,7 +22,7 @@ pub(crate) enum BodyPart {
     /// Text, or a small Group.
     Bytes(Bytes),
     /// A Group of the registry.
-    Book(RegisteredGroup),
+    Registered(RegisteredGroup),
     /// A Group of the store.
     Store(StoreGroup),
 }
@@ -35,7 +35,7 @@ impl BodyPart {
     /// If the Group cannot be read.
     pub(crate) fn of(found: GroupLookup) -> Result<Option<BodyPart>, GroupsError> {
         let part = match found {
-            GroupLookup::Book(group) => BodyPart::Book(group),
+            GroupLookup::Registered(group) => BodyPart::Registered(group),
             GroupLookup::Store(group) => BodyPart::Store(group),
             GroupLookup::Deleted { .. } | GroupLookup::Unknown => return Ok(None),
         };
@@ -49,7 +49,7 @@ impl BodyPart {
     fn len(&self) -> u64 {
         match self {
             BodyPart::Bytes(bytes) => bytes.len() as u64,
-            BodyPart::Book(group) => group.len(),
+            BodyPart::Registered(group) => group.len(),
             BodyPart::Store(group) => group.len(),
         }
     }
@@ -66,7 +66,7 @@ impl BodyPart {
         let end = self.len().min(offset + piece as u64);
         match self {
             BodyPart::Bytes(bytes) => Ok(bytes.slice(offset as usize..end as usize)),
-            BodyPart::Book(group) => {
+            BodyPart::Registered(group) => {
                 let mut bytes = vec![0; (end - offset) as usize];
                 group.read_at(offset, &mut bytes)?;
                 Ok(bytes.into())

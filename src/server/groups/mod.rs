@@ -24,7 +24,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::search::SearchPage;
-use crate::group::registry::view::{GroupLookup, GroupView, GroupWrite, WriteError};
+use crate::group::registry::view::{GroupLookup, GroupView, GroupWrite, PreconditionFailed};
 use crate::group::registry::writer::GroupWriter;
 use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::group::rules::problem::RuleViolation;
@@ -319,7 +319,7 @@ fn unknown_group() -> ApiError {
 }
 
 /// 412 for a write whose precondition failed, with the current version if there is one.
-fn precondition_failed(refused: &WriteError) -> ApiError {
+fn precondition_failed(refused: &PreconditionFailed) -> ApiError {
     let text = match &refused.current {
         Some(version) => format!("If-Match, If-None-Match: the Group is at version {version}; read it, then try again"),
         None => "If-Match: there is no Group of this id".to_string(),

@@ -182,16 +182,16 @@ fn group_population(
     let snapshot = tenant.engine.snapshot_now();
     let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
     let mut population = GroupPopulation::default();
-    if let GroupLookup::Book(group) = &found {
+    if let GroupLookup::Registered(group) = &found {
         let scoped = scope_of(app.authenticator.as_ref(), &tenant.name, &groups, id, group);
         if let Some((scope, copies)) = scoped.map_err(|error| unreadable_store(&error))? {
             (population.scope, population.scope_groups) = (Some(scope), copies);
         }
     }
-    let absent = groups.check_superseding().map_err(|error| unreadable_store(&error))?;
+    let absent = groups.superseded_ids().map_err(|error| unreadable_store(&error))?;
     population.absent = absent.into_iter().map(|id| id.to_string()).collect();
     check_group(&found, &population, principal, tenant, mount, id)?;
-    if let GroupLookup::Book(group) = found {
+    if let GroupLookup::Registered(group) = found {
         population.own = Some(group);
     }
     Ok(population)
@@ -213,7 +213,7 @@ fn check_group(
     let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
     let following = GroupFollow { fhir_bases, members, at: &now, absent: &population.absent };
     let mut listed = GroupQueue::default();
-    Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude_patient(id));
+    Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude_group(id));
     // Groups outside the writer's scope are skipped: an error about one would disclose that it exists.
     let may_list = |nested: &Id| {
         let groups = population.scope.as_ref().and_then(|scope| scope.groups.as_ref());
@@ -255,7 +255,7 @@ fn check_group(
 fn read_group_header(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> Result<GroupHead, String> {
     let read = match found {
         GroupLookup::Store(group) => read_group(&group.snapshot, (group.segment, group.row), on_member),
-        GroupLookup::Book(group) => {
+        GroupLookup::Registered(group) => {
             let mut reader = GroupReader::new(Kernel::detect(), on_member);
             reader.begin();
             let (mut offset, mut buffer) = (0, vec![0; READ_BYTES]);

@@ -116,7 +116,7 @@ fn optional(ticks: i64) -> Option<i64> {
 }
 
 /// The head of a packed file: a skippable frame with the name of the format.
-pub(crate) fn read_head() -> [u8; HEAD_BYTES as usize] {
+pub(crate) fn pack_head_bytes() -> [u8; HEAD_BYTES as usize] {
     let mut head = [0; HEAD_BYTES as usize];
     head[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
     head[4..8].copy_from_slice(&8u32.to_le_bytes());
@@ -132,7 +132,7 @@ pub(crate) fn is_packed(source: &StoreFile) -> Result<bool, StoreFileError> {
     if source.len() < HEAD_BYTES {
         return Ok(false);
     }
-    Ok(source.read(0, HEAD_BYTES as usize, &mut Vec::new())? == read_head())
+    Ok(source.read(0, HEAD_BYTES as usize, &mut Vec::new())? == pack_head_bytes())
 }
 
 impl SeekTable {
@@ -465,7 +465,7 @@ mod tests {
 
     fn packed() -> Vec<u8> {
         let (table, lengths) = table();
-        let mut bytes = read_head().to_vec();
+        let mut bytes = pack_head_bytes().to_vec();
         bytes.resize(HEAD_BYTES as usize + 150, 0x55);
         bytes.extend(table.to_bytes(&lengths).unwrap());
         bytes
