@@ -36,64 +36,64 @@ pub(crate) fn add_absent_members(
 /// [`Damaged`] when the index is.
 pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, CorruptIndex> {
     let Plan { request, selection, deletions, .. } = plan;
-    let noticed = &selection.noticed;
+    let stats = &selection.stats;
     let sees_all = audience != Audience::BoundClient;
     let mut messages = IssueLog::default();
     let mut push = |cause, message| messages.push(cause, message);
-    let tell = |severity, text: String| Issue::new(severity, IssueCode::Informational, text);
-    if (request.since.is_some() || request.until.is_some()) && noticed.undated > 0 {
+    let note = |severity, text: String| Issue::new(severity, IssueCode::Informational, text);
+    if (request.since.is_some() || request.until.is_some()) && stats.undated > 0 {
         let (done, advice) = match request.missing_last_updated {
             MissingLastUpdated::Include => ("exported whatever _since and _until say", None),
             MissingLastUpdated::Exclude => ("left out", Some(Advice::UndatedExcluded)),
         };
-        let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
-        push("undated", Issue { advice, ..tell(Severity::Information, text) });
+        let text = format!("{} resources without a usable meta.lastUpdated were {done}", stats.undated);
+        push("undated", Issue { advice, ..note(Severity::Information, text) });
     }
-    if noticed.late > 0 {
+    if stats.late > 0 {
         let (done, advice) = match request.late {
             LateArrivals::Include => ("were exported", None),
             LateArrivals::Report => ("were not exported", Some(Advice::LateReported)),
         };
         let text = format!(
             "{} resources came to the store after the export that _since names, though they are dated before it; they {done}",
-            noticed.late
+            stats.late
         );
-        push("late", Issue { advice, ..tell(Severity::Information, text) });
+        push("late", Issue { advice, ..note(Severity::Information, text) });
     }
-    if noticed.illegal_updated > 0 && sees_all {
+    if stats.illegal_updated > 0 && sees_all {
         let text = format!(
             "{} resources have a meta.lastUpdated that is no instant; it counts as none",
-            noticed.illegal_updated
+            stats.illegal_updated
         );
-        push("illegal-last-updated", tell(Severity::Warning, text));
+        push("illegal-last-updated", note(Severity::Warning, text));
     }
     let foreign = match (&request.population, audience) {
         (Population::System, _) => Vec::new(),
-        (_, Audience::Operator) | (Population::AllPatients, Audience::Client) => noticed.foreign.clone(),
+        (_, Audience::Operator) | (Population::AllPatients, Audience::Client) => stats.foreign.clone(),
         _ => foreign_owners(snapshot, &plan.cohort, selection)?,
     };
     for (base, count) in foreign {
         let text =
             format!("{count} references to patients under the base {base} were taken for another server's patients");
-        push("foreign-base", tell(Severity::Warning, text).advise(Advice::NameBase(base)));
+        push("foreign-base", note(Severity::Warning, text).advise(Advice::NameBase(base)));
     }
     if request.since.is_some() && deletions.entries == 0 {
         let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
-        push("no-deletions", tell(Severity::Information, text));
+        push("no-deletions", note(Severity::Information, text));
     }
     if deletions.unknown > 0 && sees_all {
         let text = format!(
             "{} deletions of resources that the store never held are not listed: whose they were is not known",
             deletions.unknown
         );
-        push("deleted-unknown", tell(Severity::Warning, text));
+        push("deleted-unknown", note(Severity::Warning, text));
     }
     if deletions.undated > 0 && sees_all {
         let text = format!(
             "{} DELETE entries have no meta.lastUpdated; they count as older than everything and delete nothing",
             deletions.undated
         );
-        push("deleted-undated", tell(Severity::Warning, text));
+        push("deleted-undated", note(Severity::Warning, text));
     }
     Ok(messages)
 }
@@ -160,7 +160,7 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
             Severity::Error,
             fault_code(*kind),
             kind.name(),
-            plan.selection.noticed.faults[*kind as usize] - reported,
+            plan.selection.stats.faults[*kind as usize] - reported,
         );
     }
     Ok(())

@@ -427,7 +427,7 @@ mod tests {
             assert!(half < at(text), "{text}");
         }
         for text in [BEFORE, BETWEEN, AFTER].into_iter().flat_map(str::split_whitespace) {
-            assert_eq!(twin(text), Instant::parse(text), "{text}");
+            assert_eq!(oracle(text), Instant::parse(text), "{text}");
         }
     }
 
@@ -435,7 +435,7 @@ mod tests {
     fn illegal_instants_are_none() {
         for text in ILLEGAL {
             assert_eq!(Instant::parse(text), None, "{text:?}");
-            assert_eq!(twin(text), None, "{text:?}");
+            assert_eq!(oracle(text), None, "{text:?}");
         }
         // Bytes whose neighbours could carry into them.
         for byte in 0..=255u8 {
@@ -443,7 +443,7 @@ mod tests {
                 let mut text = *b"2020-06-15T12:00:01.234Z";
                 if text[place] != byte {
                     text[place] = byte;
-                    let legal = str::from_utf8(&text).ok().and_then(twin);
+                    let legal = str::from_utf8(&text).ok().and_then(oracle);
                     assert_eq!(InstantRef::parse(&text).map(InstantRef::to_owned), legal, "{text:?}");
                 }
             }
@@ -512,7 +512,7 @@ mod tests {
     }
 
     /// The obvious reading of the definition, which defines correct.
-    fn twin(text: &str) -> Option<Instant> {
+    fn oracle(text: &str) -> Option<Instant> {
         fn number(text: &str, width: usize, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
             let digits = text.len() == width && text.bytes().all(|b| b.is_ascii_digit());
             digits.then(|| text.parse().expect("digits")).filter(|value| range.contains(value))
@@ -560,7 +560,7 @@ mod tests {
         fn agrees_with_the_obvious_twin(
             text in "[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{1,12})?(Z|[+-][01][0-9]:[0-6][0-9])",
         ) {
-            prop_assert_eq!(Instant::parse(&text), twin(&text));
+            prop_assert_eq!(Instant::parse(&text), oracle(&text));
         }
 
         #[test]
@@ -573,7 +573,7 @@ mod tests {
             let place = place.index(chars.len());
             chars[place] = other;
             let text: String = chars.into_iter().collect();
-            prop_assert_eq!(Instant::parse(&text), twin(&text));
+            prop_assert_eq!(Instant::parse(&text), oracle(&text));
         }
 
         #[test]

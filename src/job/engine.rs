@@ -308,7 +308,7 @@ impl JobEngine {
         let inner = &self.inner;
         let now = inner.now();
         let directory = inner.directory(&id);
-        let patient = match &kick_off.request.whose {
+        let patient = match &kick_off.request.population {
             RecordedPopulation::Patient(patient) => Some(format!("{patient}\n")),
             _ => None,
         };

@@ -92,7 +92,8 @@ pub(crate) fn scope_file(id: &str) -> String {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredRequest {
     /// Population whose records are exported.
-    pub whose: RecordedPopulation,
+    #[serde(rename = "whose")]
+    pub population: RecordedPopulation,
     /// `_type`, sorted; empty for all.
     pub types: Vec<String>,
     /// `_since` with every digit given; `None` for no lower bound.
@@ -137,7 +138,7 @@ fn is_bound() -> bool {
 impl StoredRequest {
     /// The export request; `directory` is the job's, which holds the files of its Group or patient.
     pub(crate) fn to_request(&self, directory: &Path) -> ExportRequest {
-        let mut request = match &self.whose {
+        let mut request = match &self.population {
             RecordedPopulation::System => ExportRequest::system(),
             RecordedPopulation::AllPatients => ExportRequest::all_patients(),
             RecordedPopulation::Patient(_) => ExportRequest::patients(directory.join(PATIENT_FILE)),

@@ -87,7 +87,7 @@ impl JobRecord {
 impl StoredRequest {
     /// Checks the request of a record: ids, types, instants, and bounds of files that are not zero.
     fn check(&self) -> Result<(), &'static str> {
-        let id = match &self.whose {
+        let id = match &self.population {
             RecordedPopulation::System | RecordedPopulation::AllPatients => None,
             RecordedPopulation::Patient(id) | RecordedPopulation::StoreGroup(id) | RecordedPopulation::OwnGroup(id) => {
                 Some(id)

@@ -132,7 +132,7 @@ fn prepare_directory(inner: &EngineShared, record: &JobRecord) -> Result<(), Exp
     };
     let files = inner.files.make_directory(&record.id).map_err(failed(""))?;
     files.make_directory(OUT).map_err(failed(OUT))?;
-    let input = match &record.request.whose {
+    let input = match &record.request.population {
         RecordedPopulation::Patient(_) => Some(PATIENT_FILE),
         RecordedPopulation::OwnGroup(_) => Some(GROUP_FILE),
         RecordedPopulation::System | RecordedPopulation::AllPatients | RecordedPopulation::StoreGroup(_) => None,

@@ -46,7 +46,7 @@ pub struct Selection {
     /// The classes of all lines of the snapshot.
     pub ledger: Ledger,
     /// Counts for messages.
-    pub noticed: SelectionStats,
+    pub stats: SelectionStats,
 }
 
 impl Selection {
@@ -62,7 +62,7 @@ impl Selection {
             rows: vec![RowSet::default(); index.segment_count()],
             present: Bitmap::new(index.patients()),
             ledger: Ledger::default(),
-            noticed: SelectionStats { faults: vec![0; FaultKind::ALL.len()], ..SelectionStats::default() },
+            stats: SelectionStats { faults: vec![0; FaultKind::ALL.len()], ..SelectionStats::default() },
         };
         if prefers_postings(snapshot, cohort, request) {
             let (rows, part) = postings_scan::select_by_postings(&classifier)?;
@@ -95,9 +95,9 @@ impl Selection {
     /// Adds the counts and Patient rows of one segment's selection, and returns its rows.
     fn add(&mut self, part: SegmentSelection) -> RowSet {
         self.ledger.add(&part.ledger);
-        self.noticed.undated += part.undated;
-        self.noticed.illegal_updated += part.illegal_updated;
-        self.noticed.late += part.late;
+        self.stats.undated += part.undated;
+        self.stats.illegal_updated += part.illegal_updated;
+        self.stats.late += part.late;
         part.present.iter().for_each(|patient| {
             self.present.insert(*patient as usize);
         });
@@ -111,18 +111,18 @@ impl Selection {
         let mut foreign = vec![0; index.bases().len()];
         if snapshot.sees_whole_index() {
             let totals = index.global().totals()?;
-            self.noticed.faults.iter_mut().enumerate().for_each(|(kind, sum)| *sum = totals.faults(kind));
+            self.stats.faults.iter_mut().enumerate().for_each(|(kind, sum)| *sum = totals.faults(kind));
             foreign = index.global().verified_longs(Section::BaseCount, 0..foreign.len())?.to_vec();
         } else {
             for segment in snapshot.segments() {
                 let columns = index.segments()[segment].verify_columns(&[Column::FaultCount, Column::BaseCount])?;
-                columns.fault_count.iter().zip(&mut self.noticed.faults).for_each(|(count, sum)| *sum += count);
+                columns.fault_count.iter().zip(&mut self.stats.faults).for_each(|(count, sum)| *sum += count);
                 for (base, count) in columns.base_count.iter().enumerate() {
                     foreign[index.base_number(segment, to_u32(base)) as usize] += count;
                 }
             }
         }
-        self.noticed.foreign = (0..foreign.len())
+        self.stats.foreign = (0..foreign.len())
             .filter(|base| !cohort.ours[*base] && foreign[*base] > 0)
             .map(|base| (index.bases()[base].clone(), foreign[base]))
             .collect();

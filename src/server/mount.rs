@@ -148,9 +148,9 @@ impl Mount {
 
     /// The job request of a kick-off under the policies of this mount: `whose` data, narrowed by `params`. Scope,
     /// absent Groups and the client's bounds are left to the caller.
-    pub(crate) fn stored_request(&self, whose: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
+    pub(crate) fn stored_request(&self, population: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
         StoredRequest {
-            whose,
+            population,
             types: params.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
             since: params.since.as_ref().map(ToString::to_string),
             until: params.until.as_ref().map(ToString::to_string),

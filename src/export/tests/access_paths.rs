@@ -27,14 +27,14 @@ fn at(text: &str) -> Instant {
 }
 
 /// Everything that a selection says.
-fn told(snapshot: &Snapshot, request: &ExportRequest, access_path: AccessPath) -> impl PartialEq + std::fmt::Debug {
+fn selected(snapshot: &Snapshot, request: &ExportRequest, access_path: AccessPath) -> impl PartialEq + std::fmt::Debug {
     let request = request.clone().access_path(access_path);
     let cohort = Cohort::resolve(snapshot, &request).unwrap();
     let selection = Selection::new(snapshot, &cohort, &request).unwrap();
     assert!(selection.ledger.balances(), "{access_path:?}: {:?}", selection.ledger);
     let rows: Vec<Vec<usize>> = selection.rows.iter().map(|rows| rows.iter().collect()).collect();
     let present: Vec<usize> = cohort.members.iter().filter(|member| selection.present.contains(*member)).collect();
-    (rows, present, selection.ledger, format!("{:?}", selection.noticed))
+    (rows, present, selection.ledger, format!("{:?}", selection.stats))
 }
 
 fn request(people: &Path) -> impl Strategy<Value = ExportRequest> + use<> {
@@ -95,9 +95,9 @@ proptest! {
                 if let Population::Patients(path) = &mut request.population {
                     path.clone_from(&list);
                 }
-                let rows = told(&snapshot, &request, AccessPath::Rows);
+                let rows = selected(&snapshot, &request, AccessPath::Rows);
                 for access_path in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
-                    prop_assert_eq!(&rows, &told(&snapshot, &request, access_path), "{:?} {:?}", access_path, request);
+                    prop_assert_eq!(&rows, &selected(&snapshot, &request, access_path), "{:?} {:?}", access_path, request);
                 }
             }
         }
@@ -185,9 +185,9 @@ proptest! {
             let newer = whole.clone().map(|request| request.since(&since(3))).into_iter();
             let later = whole.clone().map(|request| request.since(&since(second / 2))).into_iter();
             for request in whole.into_iter().chain(newer).chain(later) {
-                let rows = told(&snapshot, &request, AccessPath::Rows);
+                let rows = selected(&snapshot, &request, AccessPath::Rows);
                 for access_path in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
-                    prop_assert_eq!(&rows, &told(&snapshot, &request, access_path), "{:?} {:?}", access_path, request);
+                    prop_assert_eq!(&rows, &selected(&snapshot, &request, access_path), "{:?} {:?}", access_path, request);
                 }
                 let cohort = Cohort::resolve(&snapshot, &request).unwrap();
                 let selection = Selection::new(&snapshot, &cohort, &request).unwrap();

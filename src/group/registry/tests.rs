@@ -43,7 +43,7 @@ fn checked(body: &[u8]) -> GroupDocument<'_> {
     GroupDocument::check(body, WantedId::Ignored, &GroupRules::default()).unwrap()
 }
 
-fn book(directory: &Path) -> GroupRegistry {
+fn registry(directory: &Path) -> GroupRegistry {
     GroupRegistry::open(directory, FileSync::No).unwrap()
 }
 
@@ -108,7 +108,7 @@ fn ids_of(groups: &GroupView<'_>, parameters: &[(&str, &str)]) -> Vec<String> {
 /// lastUpdated stays as it was written.
 #[test]
 fn a_group_lives_and_is_there_after_a_restart() {
-    let home = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
     let text = "{\n \"name\" : \"a \\u00e9 b\",\"resourceType\":\"Group\",\"id\":\"mine\", \"quantity\": 1.50e0,\"meta\":{\"versionId\":\"77\", \
         \"profile\" : [\"p\"]},\n\"type\":\"person\",\"actual\":true,\"x-unknown\":[1.0,{\"a\" : null}]}";
     let line = |version: u64, second: i64| {
@@ -118,8 +118,8 @@ fn a_group_lives_and_is_there_after_a_restart() {
         )
     };
     {
-        let book = book(home.path());
-        let groups = GroupView::new(&book, None, &[]);
+        let registry = registry(scratch.path());
+        let groups = GroupView::new(&registry, None, &[]);
         let written = groups.create(&id("g1"), &checked(text.as_bytes()), &at(1)).unwrap().unwrap();
         assert_eq!((written.version, written.created), (1, true));
         assert_eq!(String::from_utf8(written.line).unwrap(), line(1, 1));
@@ -128,26 +128,26 @@ fn a_group_lives_and_is_there_after_a_restart() {
         let before = groups.find(&id("g1")).unwrap();
         groups.update(&id("g1"), &checked(text.as_bytes()), &Precondition::Anything, &at(2)).unwrap().unwrap();
         assert_eq!(bytes_of(&before), line(1, 1).into_bytes(), "a reader keeps the version that it found");
-        assert!(matches!(GroupRegistry::open(home.path(), FileSync::No), Err(GroupsError::Busy { .. })));
+        assert!(matches!(GroupRegistry::open(scratch.path(), FileSync::No), Err(GroupsError::Busy { .. })));
     }
     {
-        let book = book(home.path());
-        let groups = GroupView::new(&book, None, &[]);
+        let registry = registry(scratch.path());
+        let groups = GroupView::new(&registry, None, &[]);
         let found = groups.find(&id("g1")).unwrap();
         assert_eq!(bytes_of(&found), line(2, 2).into_bytes());
         let GroupLookup::Registered(group) = found else { panic!("it is the book's") };
-        let copy = home.path().join("copy");
+        let copy = scratch.path().join("copy");
         group.copy_to(&copy, FileSync::No).unwrap();
         assert_eq!(fs::read_to_string(&copy).unwrap(), line(2, 2) + "\n");
-        assert_eq!(fs::read_to_string(book.file_of(&id("g1")).unwrap()).unwrap(), line(2, 2) + "\n");
+        assert_eq!(fs::read_to_string(registry.file_of(&id("g1")).unwrap()).unwrap(), line(2, 2) + "\n");
         // A clock that went back makes no version that is older than the one before.
         let written = groups.delete(&id("g1"), &Precondition::Anything, &at(-9)).unwrap().unwrap().unwrap();
         assert_eq!((written.version, written.at), (3, at(2)));
     }
-    let book = book(home.path());
-    let groups = GroupView::new(&book, None, &[]);
+    let registry = registry(scratch.path());
+    let groups = GroupView::new(&registry, None, &[]);
     assert!(matches!(groups.find(&id("g1")).unwrap(), GroupLookup::Deleted { version: Some(3), .. }));
-    assert_eq!(book.file_of(&id("g1")), None);
+    assert_eq!(registry.file_of(&id("g1")), None);
     assert_eq!(groups.delete(&id("g1"), &Precondition::Anything, &at(5)).unwrap(), Ok(None));
     assert!(matches!(groups.find(&id("g2")).unwrap(), GroupLookup::Unknown));
     let written = groups.update(&id("g1"), &checked(text.as_bytes()), &Precondition::Nothing, &at(6)).unwrap().unwrap();
@@ -158,10 +158,10 @@ fn a_group_lives_and_is_there_after_a_restart() {
 #[test]
 fn files_are_private() {
     use std::os::unix::fs::PermissionsExt;
-    let home = tempfile::tempdir().unwrap();
-    let directory = home.path().join("groups");
-    let book = GroupRegistry::open(&directory, FileSync::Yes).unwrap();
-    GroupView::new(&book, None, &[]).create(&id("g"), &checked(&body(&[])), &at(1)).unwrap().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = scratch.path().join("groups");
+    let registry = GroupRegistry::open(&directory, FileSync::Yes).unwrap();
+    GroupView::new(&registry, None, &[]).create(&id("g"), &checked(&body(&[])), &at(1)).unwrap().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory), mode(&directory.join("g.ndjson"))), (0o700, 0o600));
 }
@@ -174,12 +174,12 @@ fn the_later_version_holds() {
     for (book_second, store_second, expected) in
         [(10, 5, "book 1"), (10, 10, "book 1"), (10, 11, "store 5"), (10, 99, "book 1")]
     {
-        let home = tempfile::tempdir().unwrap();
-        let book = book(home.path());
-        GroupView::new(&book, None, &[]).create(&id("g"), &checked(&body(&[])), &at(book_second)).unwrap().unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let registry = registry(scratch.path());
+        GroupView::new(&registry, None, &[]).create(&id("g"), &checked(&body(&[])), &at(book_second)).unwrap().unwrap();
         // A row of second 99 is not there yet at T.
         let (_store, snapshot) = store(&rows(store_second), 50);
-        let groups = GroupView::new(&book, Some(&snapshot), &[]);
+        let groups = GroupView::new(&registry, Some(&snapshot), &[]);
         assert_eq!(label(&groups.find(&id("g")).unwrap()), expected, "{store_second}");
         assert_eq!(ids_of(&groups, &[]), ["g"]);
     }
@@ -189,11 +189,11 @@ fn the_later_version_holds() {
 /// in the store ends a version of the book, too. Store Groups leave byte for byte.
 #[test]
 fn groups_of_the_store_are_changed_and_deleted() {
-    let home = tempfile::tempdir().unwrap();
-    let book = book(home.path());
+    let scratch = tempfile::tempdir().unwrap();
+    let registry = registry(scratch.path());
     let row = store_group("g", 5, r#", "name" : "As it is""#);
     let (_first, snapshot) = store(std::slice::from_ref(&row), 50);
-    let groups = GroupView::new(&book, Some(&snapshot), &[]);
+    let groups = GroupView::new(&registry, Some(&snapshot), &[]);
     assert_eq!(bytes_of(&groups.find(&id("g")).unwrap()), row.into_bytes());
     let wrong = Precondition::Versions(vec!["4".into()]);
     let right = Precondition::Versions(vec!["5".into()]);
@@ -210,7 +210,7 @@ fn groups_of_the_store_are_changed_and_deleted() {
     assert!(groups.delete(&id("g"), &Precondition::Something, &at(7)).unwrap().is_err());
 
     let (_later, snapshot) = store(&[store_group("g", 8, "")], 50);
-    let groups = GroupView::new(&book, Some(&snapshot), &[]);
+    let groups = GroupView::new(&registry, Some(&snapshot), &[]);
     assert_eq!(label(&groups.find(&id("g")).unwrap()), "store 5");
     groups.update(&id("g"), &checked(&document), &Precondition::Anything, &at(9)).unwrap().unwrap();
     for (second, expected, listed) in [(8, "book 6", 1), (20, "deleted", 0)] {
@@ -219,7 +219,7 @@ fn groups_of_the_store_are_changed_and_deleted() {
             at(second)
         );
         let (_deleted, snapshot) = store(&[store_group("g", 3, ""), deletion], 50);
-        let groups = GroupView::new(&book, Some(&snapshot), &[]);
+        let groups = GroupView::new(&registry, Some(&snapshot), &[]);
         assert_eq!(label(&groups.find(&id("g")).unwrap()), expected);
         assert_eq!(ids_of(&groups, &[]).len(), listed);
         assert_eq!(ids_of(&groups, &[("_id", "g")]).len(), listed);
@@ -230,11 +230,14 @@ fn groups_of_the_store_are_changed_and_deleted() {
 /// the version before or the version after, and nothing else is left.
 #[test]
 fn every_crash_point_leaves_one_version() {
-    let home = tempfile::tempdir().unwrap();
-    let (before, after) = (home.path().join("before"), home.path().join("after"));
+    let scratch = tempfile::tempdir().unwrap();
+    let (before, after) = (scratch.path().join("before"), scratch.path().join("after"));
     {
-        let book = book(&before);
-        GroupView::new(&book, None, &[]).create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
+        let registry = registry(&before);
+        GroupView::new(&registry, None, &[])
+            .create(&id("g"), &checked(&body(&["Patient/a"])), &at(1))
+            .unwrap()
+            .unwrap();
     }
     let copy = |from: &Path, to: &Path| {
         fs::create_dir_all(to).unwrap();
@@ -246,8 +249,8 @@ fn every_crash_point_leaves_one_version() {
         fs::remove_dir_all(&after).ok();
         copy(&before, &after);
         {
-            let book = book(&after);
-            let groups = GroupView::new(&book, None, &[]);
+            let registry = registry(&after);
+            let groups = GroupView::new(&registry, None, &[]);
             match deletes {
                 true => drop(groups.delete(&id("g"), &Precondition::Anything, &at(2)).unwrap().unwrap()),
                 false => drop(
@@ -267,8 +270,8 @@ fn every_crash_point_leaves_one_version() {
             if !renamed {
                 fs::write(crashed.path().join(".g.ndjson.part"), &line[..written]).unwrap();
             }
-            let book = book(crashed.path());
-            let found = GroupView::new(&book, None, &[]).find(&id("g")).unwrap();
+            let registry = registry(crashed.path());
+            let found = GroupView::new(&registry, None, &[]).find(&id("g")).unwrap();
             let expected = match (renamed, deletes) {
                 (false, _) => "book 1",
                 (true, false) => "book 2",
@@ -286,37 +289,37 @@ fn every_crash_point_leaves_one_version() {
 /// A damaged file is reported by name, and no Group is dropped silently.
 #[test]
 fn a_damaged_file_is_told() {
-    let home = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
     {
-        let book = book(home.path());
-        let groups = GroupView::new(&book, None, &[]);
+        let registry = registry(scratch.path());
+        let groups = GroupView::new(&registry, None, &[]);
         groups.create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
         groups.create(&id("d"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
         groups.delete(&id("d"), &Precondition::Anything, &at(1)).unwrap().unwrap();
     }
     for name in ["g.ndjson", "d.ndjson"] {
-        let path = home.path().join(name);
+        let path = scratch.path().join(name);
         let whole = fs::read(&path).unwrap();
         for len in 0..whole.len() {
             fs::write(&path, &whole[..len]).unwrap();
-            let error = GroupRegistry::open(home.path(), FileSync::No).unwrap_err();
+            let error = GroupRegistry::open(scratch.path(), FileSync::No).unwrap_err();
             assert!(matches!(&error, GroupsError::Damaged { path: of, .. } if *of == path), "{len}: {error}");
         }
-        fs::write(home.path().join("other.ndjson"), &whole).unwrap();
+        fs::write(scratch.path().join("other.ndjson"), &whole).unwrap();
         fs::write(&path, &whole).unwrap();
-        assert!(matches!(GroupRegistry::open(home.path(), FileSync::No), Err(GroupsError::Damaged { .. })));
-        fs::remove_file(home.path().join("other.ndjson")).unwrap();
+        assert!(matches!(GroupRegistry::open(scratch.path(), FileSync::No), Err(GroupsError::Damaged { .. })));
+        fs::remove_file(scratch.path().join("other.ndjson")).unwrap();
     }
-    assert!(GroupRegistry::open(home.path(), FileSync::No).is_ok());
+    assert!(GroupRegistry::open(scratch.path(), FileSync::No).is_ok());
 }
 
 /// A version that could not be written is not reported as written, and the version before still counts.
 #[test]
 fn a_write_that_fails_changes_nothing() {
-    let home = tempfile::tempdir().unwrap();
-    let directory = home.path().join("groups");
-    let book = book(&directory);
-    let groups = GroupView::new(&book, None, &[]);
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = scratch.path().join("groups");
+    let registry = registry(&directory);
+    let groups = GroupView::new(&registry, None, &[]);
     groups.create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
     // A directory where the temporary file would go: neither a change nor a deletion can be written.
     fs::create_dir(directory.join(".g.ndjson.part")).unwrap();
@@ -333,15 +336,15 @@ fn a_write_that_fails_changes_nothing() {
 /// Requests for one Group wait for each other: of many updates that expect one version, one is taken.
 #[test]
 fn one_of_many_writers_wins() {
-    let home = tempfile::tempdir().unwrap();
-    let book = book(home.path());
+    let scratch = tempfile::tempdir().unwrap();
+    let registry = registry(scratch.path());
     let document = body(&["Patient/a"]);
-    GroupView::new(&book, None, &[]).create(&id("g"), &checked(&document), &at(1)).unwrap().unwrap();
+    GroupView::new(&registry, None, &[]).create(&id("g"), &checked(&document), &at(1)).unwrap().unwrap();
     let taken: usize = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
-                    let groups = GroupView::new(&book, None, &[]);
+                    let groups = GroupView::new(&registry, None, &[]);
                     let expected = Precondition::Versions(vec!["1".into()]);
                     usize::from(groups.update(&id("g"), &checked(&document), &expected, &at(2)).unwrap().is_ok())
                 })
@@ -350,17 +353,17 @@ fn one_of_many_writers_wins() {
         writers.into_iter().map(|writer| writer.join().unwrap()).sum()
     });
     assert_eq!(taken, 1);
-    assert_eq!(label(&GroupView::new(&book, None, &[]).find(&id("g")).unwrap()), "book 2");
+    assert_eq!(label(&GroupView::new(&registry, None, &[]).find(&id("g")).unwrap()), "book 2");
 }
 
 /// Pages hold every match once, in the order of ids, whatever their size; a Group that takes a page past its bytes
 /// ends it.
 #[test]
 fn pages_hold_every_match_once() {
-    let home = tempfile::tempdir().unwrap();
-    let book = book(home.path());
+    let scratch = tempfile::tempdir().unwrap();
+    let registry = registry(scratch.path());
     let (_store, snapshot) = store(&(0..5).map(|n| store_group(&format!("s{n}"), 5, "")).collect::<Vec<_>>(), 50);
-    let groups = GroupView::new(&book, Some(&snapshot), &[]);
+    let groups = GroupView::new(&registry, Some(&snapshot), &[]);
     for n in 0..5 {
         groups.create(&id(&format!("r{n}")), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
     }
@@ -481,8 +484,8 @@ proptest! {
     fn searches_find_what_reading_everything_finds(
         trees in proptest::collection::vec((group_tree(), any::<bool>()), 0..8),
     ) {
-        let home = tempfile::tempdir().unwrap();
-        let book = book(home.path());
+        let scratch = tempfile::tempdir().unwrap();
+        let registry = registry(scratch.path());
         let bases = ["https://us.example/fhir/".to_string()];
         let mut trees = trees;
         for (at, (tree, _)) in trees.iter_mut().enumerate() {
@@ -490,7 +493,7 @@ proptest! {
         }
         let rows: Vec<String> = trees.iter().filter(|(_, made)| !made).map(|(tree, _)| tree.to_string()).collect();
         let (_store, snapshot) = store(&rows, 50);
-        let groups = GroupView::new(&book, Some(&snapshot), &bases);
+        let groups = GroupView::new(&registry, Some(&snapshot), &bases);
         for (tree, _) in trees.iter().filter(|(_, made)| *made) {
             let name = id(tree["id"].as_str().unwrap());
             groups.create(&name, &checked(tree.to_string().as_bytes()), &at(1)).unwrap().unwrap();
@@ -505,13 +508,13 @@ proptest! {
         ];
         for first in questions {
             for second in [None, Some(("name", "dia")), Some(("member", "Patient/b"))] {
-                let asked: Vec<_> = [Some(first), second].into_iter().flatten().collect();
+                let criteria: Vec<_> = [Some(first), second].into_iter().flatten().collect();
                 let expected: Vec<String> = trees
                     .iter()
-                    .filter(|(tree, _)| asked.iter().all(|(name, value)| naive(tree, name, value)))
+                    .filter(|(tree, _)| criteria.iter().all(|(name, value)| naive(tree, name, value)))
                     .map(|(tree, _)| tree["id"].as_str().unwrap().to_string())
                     .collect();
-                prop_assert_eq!(ids_of(&groups, &asked), expected, "{:?}", asked);
+                prop_assert_eq!(ids_of(&groups, &criteria), expected, "{:?}", criteria);
             }
         }
     }

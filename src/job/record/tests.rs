@@ -27,7 +27,7 @@ fn complete() -> JobRecord {
         client: "a".into(),
         url: "http://localhost/fhir/$export?_type=Patient".into(),
         request: StoredRequest {
-            whose: RecordedPopulation::StoreGroup("g".into()),
+            population: RecordedPopulation::StoreGroup("g".into()),
             types: vec!["Observation".into(), "Patient".into()],
             since: Some("2020-01-01T00:00:00.000Z".into()),
             until: None,
@@ -112,8 +112,8 @@ fn what_cannot_be_is_refused() {
         refused(&|record| record.id = name.to_string());
         refused(&|record| record.files[1].receipt.r#type = name.to_string());
         if name.is_empty() || name.contains('/') {
-            refused(&|record| record.request.whose = RecordedPopulation::StoreGroup(name.to_string()));
-            refused(&|record| record.request.whose = RecordedPopulation::Patient(name.to_string()));
+            refused(&|record| record.request.population = RecordedPopulation::StoreGroup(name.to_string()));
+            refused(&|record| record.request.population = RecordedPopulation::Patient(name.to_string()));
             let scope = |groups, patients_of| Some(RecordedScope { known: true, groups, patients_of });
             refused(&|record| record.request.scope = scope(Some(vec![name.to_string()]), None));
             refused(&|record| record.request.absent_groups = vec![name.to_string()]);

@@ -68,7 +68,7 @@ fn a_record_may_say_anything() {
     let world = World::new(40);
     let limits = || JobLimits { remembered_seconds: 10, ..JobLimits::default() };
     let engine = world.open(limits());
-    let kick = |whose| engine.kick_off(world.kick_off(&engine, "a", whose)).unwrap().id;
+    let kick = |population| engine.kick_off(world.kick_off(&engine, "a", population)).unwrap().id;
     let (kept, complete) = (kick(RecordedPopulation::System), kick(RecordedPopulation::Patient("p3".into())));
     let good = contents(&engine, &ended(&engine, &kept, "a"));
     ended(&engine, &complete, "a");

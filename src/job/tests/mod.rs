@@ -91,13 +91,13 @@ impl World {
         self.clock.fetch_add(seconds * TICKS_PER_SECOND, SeqCst);
     }
 
-    pub(super) fn kick_off(&self, engine: &JobEngine, client: &str, whose: RecordedPopulation) -> KickOff {
+    pub(super) fn kick_off(&self, engine: &JobEngine, client: &str, population: RecordedPopulation) -> KickOff {
         KickOff {
             mount: "ig".into(),
             client: client.into(),
             url: "http://localhost/fhir/$export".into(),
             request: StoredRequest {
-                whose,
+                population,
                 types: Vec::new(),
                 since: None,
                 until: None,

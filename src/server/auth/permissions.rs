@@ -102,7 +102,7 @@ impl Principal {
     /// # Errors
     /// 403 if it may not.
     fn check_population(&self, job: &JobRecord) -> Result<(), ApiError> {
-        let level = match &job.request.whose {
+        let level = match &job.request.population {
             RecordedPopulation::System => Level::System,
             RecordedPopulation::AllPatients => Level::Patient,
             RecordedPopulation::Patient(id) => Level::User(id.clone()),

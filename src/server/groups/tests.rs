@@ -58,11 +58,11 @@ fn second(second: i64) -> Instant {
 
 impl Shop {
     fn new(rows: &[String]) -> Shop {
-        let home = tempfile::tempdir().unwrap();
-        let book = GroupRegistry::open(&home.path().join("groups"), FileSync::No).unwrap();
-        let snapshot = (!rows.is_empty()).then(|| snapshot(&home.path().join("store"), rows));
+        let scratch = tempfile::tempdir().unwrap();
+        let book = GroupRegistry::open(&scratch.path().join("groups"), FileSync::No).unwrap();
+        let snapshot = (!rows.is_empty()).then(|| snapshot(&scratch.path().join("store"), rows));
         let bases = vec![BASE.to_string()];
-        Shop { _home: home, book, snapshot, bases, rules: GroupRules::default(), visible: None }
+        Shop { _home: scratch, book, snapshot, bases, rules: GroupRules::default(), visible: None }
     }
 
     fn desk(&self, ticks: i64) -> GroupHandlers<'_> {

@@ -72,7 +72,7 @@ pub(crate) fn kick_off(
         Level::Group(id) => Some(group_population(app, mount, principal, id, &listing)?),
         _ => None,
     };
-    let whose = match level {
+    let population = match level {
         Level::System => RecordedPopulation::System,
         Level::Patient => RecordedPopulation::AllPatients,
         Level::User(patient) => RecordedPopulation::Patient(patient.clone()),
@@ -92,7 +92,7 @@ pub(crate) fn kick_off(
             scope,
             absent_groups: absent.into_iter().collect(),
             bound_client: principal.is_bound(),
-            ..mount.stored_request(whose, &params)
+            ..mount.stored_request(population, &params)
         },
         group: own,
         scope: scope_groups,

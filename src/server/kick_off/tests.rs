@@ -390,9 +390,9 @@ proptest! {
         span in 1i64..1_000_000_000_000,
     ) {
         let [since, until] = [since, since + span].map(|at| Instant::from_unix_millis(at).to_string());
-        let asked = strict(&format!("_until={until}&_type={}&_since={since}", names.join(","))).unwrap();
-        let of: Vec<String> = asked.types.iter().map(|of| format!("&_type={}", of.name())).collect();
-        let [since, until] = [&asked.since, &asked.until].map(|at| at.as_ref().unwrap().to_string());
-        prop_assert_eq!(strict(&format!("_since={since}&_until={until}{}", of.concat())).unwrap(), asked);
+        let params = strict(&format!("_until={until}&_type={}&_since={since}", names.join(","))).unwrap();
+        let of: Vec<String> = params.types.iter().map(|of| format!("&_type={}", of.name())).collect();
+        let [since, until] = [&params.since, &params.until].map(|at| at.as_ref().unwrap().to_string());
+        prop_assert_eq!(strict(&format!("_since={since}&_until={until}{}", of.concat())).unwrap(), params);
     }
 }

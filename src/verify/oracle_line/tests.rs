@@ -19,14 +19,14 @@ fn agree(line: &[u8]) {
     let shown = || String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned();
     match (OracleLine::read(line), scanned(line)) {
         (OracleLine::Blank, _) | (OracleLine::Faulty, OracleLine::Faulty) => {}
-        (OracleLine::Row(twin), OracleLine::Row(scanned)) => {
-            assert_eq!((twin.owners(), twin.targets()), (scanned.owners(), scanned.targets()), "{}", shown());
+        (OracleLine::Row(oracle), OracleLine::Row(scanned)) => {
+            assert_eq!((oracle.owners(), oracle.targets()), (scanned.owners(), scanned.targets()), "{}", shown());
             let facts = |row: &OracleRow| {
                 (row.resource_type, row.id, row.updated.clone(), row.illegal_updated, row.version.clone())
             };
-            assert_eq!(facts(&twin), facts(&scanned), "{}", shown());
+            assert_eq!(facts(&oracle), facts(&scanned), "{}", shown());
         }
-        (twin, scanned) => assert_eq!(twin, scanned, "{}", shown()),
+        (oracle, scanned) => assert_eq!(oracle, scanned, "{}", shown()),
     }
 }
 
