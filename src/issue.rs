@@ -113,6 +113,7 @@ pub(crate) struct ParameterNames {
 pub(crate) const PLAIN_NAMES: ParameterNames =
     ParameterNames { parameter: Parameter::name, place: plain_place, advice: plain_advice };
 
+/// A place in words that name no flag or parameter of a front end.
 fn plain_place(place: &IssuePlace) -> String {
     match place {
         IssuePlace::Group(id) => format!("Group/{id}"),
@@ -122,6 +123,7 @@ fn plain_place(place: &IssuePlace) -> String {
     }
 }
 
+/// Advice in words that name no flag or parameter of a front end.
 fn plain_advice(advice: &Advice) -> Option<String> {
     match advice {
         Advice::NameBase(base) => Some(format!("; if that base is this store's, name {base} as one of ours")),
@@ -343,6 +345,7 @@ impl IssueLog {
         }
     }
 
+    /// The entry of the log for a cause, made on its first issue.
     fn cause(&mut self, severity: Severity, code: IssueCode, name: &'static str) -> &mut IssueCause {
         let i = self.causes.iter().position(|known| known.name == name).unwrap_or_else(|| {
             self.causes.push(IssueCause { name, severity, code, kept: Vec::new(), count: 0 });

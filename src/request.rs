@@ -228,6 +228,7 @@ pub struct ExportRequest {
 }
 
 impl ExportRequest {
+    /// A request for the records of a population, with every option at its default.
     fn population(population: Population) -> ExportRequest {
         ExportRequest {
             population,

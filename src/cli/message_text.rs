@@ -66,6 +66,7 @@ pub(crate) fn lines(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
     text.lines().map(str::to_string).collect()
 }
 
+/// The text of an export error, with the flags that help.
 fn export_text(error: &ExportError) -> String {
     match error {
         ExportError::Request(request) => request.say(&FLAGS).join("\n"),
@@ -102,6 +103,7 @@ pub(crate) fn index_text(error: &IndexError) -> String {
     format!("{error}{advice}")
 }
 
+/// The text of a journal error, with the flags that help.
 fn journal_text(error: &JournalError) -> String {
     let advice = match error {
         JournalError::Io { .. } => "; choose another directory with --out, or make it writable",
@@ -124,6 +126,7 @@ fn journal_text(error: &JournalError) -> String {
     format!("{error}{advice}")
 }
 
+/// The text of a pack error, with the flags that help.
 fn pack_text(error: &PackError) -> String {
     match error {
         PackError::Index(index) => index_text(index),

@@ -121,6 +121,7 @@ pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -
     Ok(messages)
 }
 
+/// Adds the issues about faulty lines of the export, those of each kind bounded in number.
 fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
     let index = snapshot.index();
     let mut report = vec![0u64; FaultKind::ALL.len()];
@@ -166,6 +167,7 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
     Ok(())
 }
 
+/// The FHIR issue code of a kind of faulty line.
 fn fault_code(kind: FaultKind) -> IssueCode {
     match kind {
         FaultKind::TooLong => IssueCode::TooLong,

@@ -47,6 +47,7 @@ pub(crate) struct ExportOrigin {
 }
 
 impl ExportOrigin {
+    /// The store and the Group of a request, as its plan record names them.
     pub(crate) fn of(store: &Store, request: &ExportRequest) -> ExportOrigin {
         let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).display().to_string();
         let population_file = match &request.population {

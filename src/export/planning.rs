@@ -111,6 +111,7 @@ fn plan_taken_snapshot(
     }
 }
 
+/// Refuses a plan whose store has more faulty lines than are allowed.
 pub(crate) fn check_faults(plan: &Plan, allowed: Option<FaultsAllowed>) -> Result<(), ExportError> {
     let (faults, lines) = (plan.ledger().faulty, plan.ledger().lines);
     let (over, allowed) = match allowed {

@@ -319,6 +319,7 @@ impl ExportRun {
         Ok(receipts)
     }
 
+    /// The error that an output file of this run cannot be written.
     fn write_error(&self, name: &str, source: std::io::Error) -> ExportError {
         ExportError::Write { directory: self.directory.path().to_path_buf(), name: name.to_string(), source }
     }
@@ -334,6 +335,7 @@ impl ExportRun {
         }
     }
 
+    /// The base URL of this run: that of the request, or the file URL of its output directory.
     fn base_url(&self) -> String {
         match &self.plan.request.base_url {
             Some(base) => base.clone(),
@@ -375,6 +377,7 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
     })
 }
 
+/// The status document of a run that begins.
 fn status_file(
     plan: &Plan,
     snapshot: &Snapshot,

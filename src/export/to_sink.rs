@@ -93,6 +93,7 @@ pub fn export_to_sink(
     })
 }
 
+/// Writes a file of the export to the sink in one piece.
 fn write_whole(sink: &mut impl Sink, name: &str, bytes: &[u8]) -> io::Result<()> {
     sink.begin(name)?;
     let written = sink.write(bytes).and_then(|()| sink.commit());

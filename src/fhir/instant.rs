@@ -92,6 +92,7 @@ impl Instant {
     pub fn from_unix_millis(millis: i64) -> Instant {
         Instant { ticks: millis.saturating_mul(TICKS_PER_SECOND / 1000), rest: Box::default() }
     }
+    /// The instant at a whole second since 1970.
     fn at_second(seconds: i64) -> Instant {
         Instant { ticks: seconds * TICKS_PER_SECOND, rest: Box::default() }
     }
@@ -308,11 +309,13 @@ fn pair(pairs: u64, offset: u32) -> u32 {
     (pairs >> (8 * offset)) as u8 as u32
 }
 
+/// The value of decimal digits of an instant.
 fn decimal(digits: &[u8]) -> u32 {
     digits.iter().fold(0, |value, digit| value * 10 + (digit - b'0') as u32)
 }
 
 #[inline]
+/// Whether a year of the Gregorian calendar has 366 days.
 fn is_leap(year: u32) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }

@@ -495,6 +495,7 @@ pub(crate) fn prefixed(name: Option<&str>, text: String) -> String {
     name.map_or_else(String::new, |name| format!("{name}: ")) + &text
 }
 
+/// The request error that a named file of members cannot be read.
 pub(crate) fn unreadable_error(parameter: Parameter, name: &str, error: &std::io::Error) -> RequestError {
     RequestError::one(RequestProblem::of(parameter, format!("{name}: cannot be read: {error}")))
 }

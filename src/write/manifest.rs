@@ -65,6 +65,7 @@ pub struct FileFacts {
 }
 
 impl ManifestItem {
+    /// The manifest entry of a finished file.
     fn of(receipt: &Receipt, base_url: &str) -> ManifestItem {
         let facts = FileFacts { bytes: receipt.bytes, file_bytes: receipt.file_bytes, digest: receipt.digest.clone() };
         let mut extension = Map::new();

@@ -231,6 +231,7 @@ struct ShardWriter<S: Sink> {
 }
 
 impl<S: Sink> ShardWriter<S> {
+    /// Whether the writer's current shard takes rows of the segment.
     fn covers_segment(&self, segment: usize) -> bool {
         (self.first_segment..=self.last_segment).contains(&segment)
     }
@@ -238,6 +239,7 @@ impl<S: Sink> ShardWriter<S> {
 
 type OpenShard<'a, S> = &'a mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>;
 
+/// Opens the output file of a shard and begins its encoder.
 fn start_shard<S: Sink>(
     plan: &Plan,
     shard: usize,
@@ -247,6 +249,7 @@ fn start_shard<S: Sink>(
     Ok(open(shard)?.map(|encoder| ShardOutput { encoder, name: plan.file_name(shard), resource_type }))
 }
 
+/// A writer for each type among the shards that are written together.
 fn shard_writers<S: Sink>(
     plan: &Plan,
     shards: &[usize],
