@@ -1,6 +1,7 @@
 //! Methods of [`Store`] that use its index: refresh, snapshots, listings, verification and repair. Each delegates to a
 //! module of `index`.
 
+use crate::store::walk::walk_store;
 use std::sync::Arc;
 
 use crate::error::IndexError;
@@ -9,7 +10,7 @@ use crate::index::open::Verification;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::{Index, Snapshot, SnapshotRecord};
 use crate::index::store_listing::StoreListing;
-use crate::index::{invalidate, refresh, store_files};
+use crate::index::{invalidate, refresh};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -60,7 +61,7 @@ impl Store {
     /// # Errors
     /// When a directory cannot be read.
     pub fn list_files(&self) -> Result<StoreListing, IndexError> {
-        Ok(StoreListing::of(&store_files::walk_store(self)?))
+        Ok(StoreListing::of(&walk_store(self)?))
     }
 
     /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::list_files`] listed: later bytes and

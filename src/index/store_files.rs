@@ -11,17 +11,9 @@ use crate::error::IndexError;
 use crate::index::meta::{FileEntry, IndexMeta};
 use crate::index::store_listing::StoreListing;
 use crate::store::Store;
-use crate::store::walk::{Walk, WalkedFile, walk};
+use crate::store::walk::{Walk, WalkedFile, walk_store};
 use crate::sys::access::Access;
 use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
-
-/// Walks the directory of a store for its data files.
-///
-/// # Errors
-/// When a directory cannot be read.
-pub(crate) fn walk_store(store: &Store) -> Result<Walk, IndexError> {
-    walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })
-}
 
 /// The data files of a store, in store order; a file is named by its index among them.
 pub(crate) struct StoreFiles {

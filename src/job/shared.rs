@@ -22,7 +22,7 @@ use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::api::EngineOptions;
 use crate::job::indexer::Indexer;
 use crate::job::record::{JobRecord, RecordDirectory};
-use crate::job::registry::{Job, JobRegistry, RunPhase};
+use crate::job::registry::{Job, JobRegistry};
 use crate::sys::directory::Directory;
 
 /// What the workers, the reaper and the callers of a job engine share.
@@ -99,18 +99,6 @@ pub(crate) fn add_seconds(instant: &Instant, seconds: u64) -> Instant {
     let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
     let last = Instant::parse("9999-12-31T23:59:59Z").map_or(i64::MAX, |last| last.ticks);
     Instant { ticks: instant.ticks.saturating_add(ticks).min(last), rest: Box::default() }
-}
-
-/// Hands the directory of a deleted job to the reaper, unless a worker is still busy with the job: the last worker to
-/// finish calls this again.
-pub(crate) fn discard_if_idle(inner: &EngineShared, job: &Arc<Job>) {
-    let mut phase = job.phase.lock().expect("no panic under it");
-    if !phase.is_busy() {
-        *phase = RunPhase::Ended;
-        // The registry is never acquired under a phase.
-        drop(phase);
-        inner.registry().trash.push(job.id.clone());
-    }
 }
 
 /// Removes a job and the names of its files from the registry and the queue. Its record and its directory stay on disk.

@@ -16,7 +16,7 @@ use crate::job::record::{
     UrlNaming,
 };
 use crate::job::registry::{Job, JobRegistry, RunPhase};
-use crate::job::shared::{EngineShared, add_seconds, discard_if_idle};
+use crate::job::shared::{EngineShared, add_seconds};
 use crate::job::state::JobState;
 use crate::write::journal::Receipt;
 use crate::write::output_name::OutputName;
@@ -473,4 +473,16 @@ pub(crate) fn percent_done(job: &Job) -> u8 {
     let done = if scan > 0 { scanned * 50.0 + written * 50.0 } else { written * 100.0 };
     let now = (done as u64).min(99);
     now.max(job.percent.fetch_max(now, Relaxed)) as u8
+}
+
+/// Hands the directory of a deleted job to the reaper, unless a worker is still busy with the job: the last worker to
+/// finish calls this again.
+fn discard_if_idle(inner: &EngineShared, job: &Arc<Job>) {
+    let mut phase = job.phase.lock().expect("no panic under it");
+    if !phase.is_busy() {
+        *phase = RunPhase::Ended;
+        // The registry is never acquired under a phase.
+        drop(phase);
+        inner.registry().trash.push(job.id.clone());
+    }
 }

@@ -3,10 +3,9 @@
 //! A mount is found by its base. `{customer}` in a base matches any segment: whether such a tenant exists is decided
 //! by the routes.
 
+use crate::server::mount::MountTable;
 use crate::issue::IssueCode;
-use crate::server::config::Config;
-use crate::server::config::mounts::CUSTOMER;
-use crate::server::dialect::{Dialect, MethodPolicy, RequestIds};
+use crate::server::dialect::{MethodPolicy, RequestIds};
 use crate::server::error::ApiError;
 use crate::server::ids::REQUEST_ID;
 use crate::server::proxy::RequestOrigin;
@@ -26,35 +25,6 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// Request extension: the request was sent with the method EXPORT and is routed as GET.
 #[derive(Clone, Copy)]
 pub(crate) struct AsGet;
-
-/// The segments of each base path, with the dialect of the mount.
-pub(crate) struct MountTable(Vec<(Vec<String>, &'static Dialect)>);
-
-impl MountTable {
-    /// The bases of the enabled mounts of a configuration.
-    pub(crate) fn of(config: &Config) -> MountTable {
-        let enabled = config.mounts().into_iter().filter(|(_, mount)| mount.enabled);
-        let segments_of = |base: &str| base.split('/').skip(1).map(str::to_string).collect();
-        MountTable(enabled.map(|(table, mount)| (segments_of(&mount.base), Dialect::named(table))).collect())
-    }
-
-    /// The dialect of the mount whose base a path begins with, and the path below the base; `None` outside all
-    /// mounts.
-    fn find<'p>(&self, path: &'p str) -> Option<(&'static Dialect, &'p str)> {
-        self.0.iter().find_map(|(base, dialect)| {
-            let mut rest = path;
-            for segment in base {
-                rest = rest.strip_prefix('/')?;
-                let end = rest.find('/').unwrap_or(rest.len());
-                if segment != CUSTOMER && *segment != rest[..end] {
-                    return None;
-                }
-                rest = &rest[end..];
-            }
-            Some((*dialect, rest))
-        })
-    }
-}
 
 /// Answers 403 to methods that the mount's dialect never allows, and turns EXPORT into GET where it is allowed.
 pub(crate) async fn check_method(
@@ -143,6 +113,8 @@ fn new_id(ids: RequestIds) -> String {
 
 #[cfg(test)]
 mod tests {
+use crate::server::config::Config;
+use crate::server::mount::MountTable;
     use super::*;
 
     /// ONEUP-M01, ONEUP-M04: a base matches whole segments only, and any name of a tenant.

@@ -223,3 +223,32 @@ impl Mount {
         }
     }
 }
+
+/// The segments of each base path, with the dialect of the mount.
+pub(crate) struct MountTable(Vec<(Vec<String>, &'static Dialect)>);
+
+impl MountTable {
+    /// The bases of the enabled mounts of a configuration.
+    pub(crate) fn of(config: &Config) -> MountTable {
+        let enabled = config.mounts().into_iter().filter(|(_, mount)| mount.enabled);
+        let segments_of = |base: &str| base.split('/').skip(1).map(str::to_string).collect();
+        MountTable(enabled.map(|(table, mount)| (segments_of(&mount.base), Dialect::named(table))).collect())
+    }
+
+    /// The dialect of the mount whose base a path begins with, and the path below the base; `None` outside all
+    /// mounts.
+    pub(crate) fn find<'p>(&self, path: &'p str) -> Option<(&'static Dialect, &'p str)> {
+        self.0.iter().find_map(|(base, dialect)| {
+            let mut rest = path;
+            for segment in base {
+                rest = rest.strip_prefix('/')?;
+                let end = rest.find('/').unwrap_or(rest.len());
+                if segment != CUSTOMER && *segment != rest[..end] {
+                    return None;
+                }
+                rest = &rest[end..];
+            }
+            Some((*dialect, rest))
+        })
+    }
+}

@@ -7,7 +7,8 @@
 use crate::server::error::ApiError;
 use crate::server::handlers::{OriginalUri, PathParams, handle_operation, health, not_allowed, ready};
 use crate::server::hosts;
-use crate::server::middleware::{MountTable, check_method, log_request};
+use crate::server::middleware::{check_method, log_request};
+use crate::server::mount::MountTable;
 use crate::server::state::App;
 use axum::Router;
 use axum::extract::Request;

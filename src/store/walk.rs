@@ -12,7 +12,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::codec::compression::Compression;
+use crate::error::IndexError;
 use crate::limits::MANIFEST_BYTES_MAX;
+use crate::store::Store;
 use crate::sys::regular_file::{RegularFileError, read_regular};
 use crate::sys::store_file::FileStamp;
 
@@ -165,4 +167,12 @@ fn published_names(directory: &Path) -> Result<Option<HashSet<String>>, (PathBuf
         }
     }
     Ok(Some(names))
+}
+
+/// Walks the directory of a store for its data files.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub(crate) fn walk_store(store: &Store) -> Result<Walk, IndexError> {
+    walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })
 }

@@ -176,7 +176,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
     /// range belongs to that range.
     fn advance_range(&mut self) {
         while self.number + 1 < self.ranges.len() && self.offset >= self.ranges[self.number].end {
-            finish(self.line_reader.take(), self.number, self.on_line);
+            finish_range(self.line_reader.take(), self.number, self.on_line);
             self.number += 1;
             self.line_reader = Some(LineReader::new(self.ranges[self.number].start, LineMark::Skip));
         }
@@ -228,7 +228,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
             Some(line_reader) if no_table && line_reader.is_between_lines() => {
                 line_reader.break_off(&mut |cut| on_line(number, cut))
             }
-            line_reader => finish(line_reader, number, on_line),
+            line_reader => finish_range(line_reader, number, on_line),
         }
         self.hashes.iter().map(Hasher64::digest).collect()
     }
@@ -306,8 +306,8 @@ fn packed_bytes(
     Ok(())
 }
 
-/// Ends the current range: bytes after its last newline are a line.
-fn finish(line_reader: Option<LineReader>, number: usize, on_line: OnLine<'_>) {
+/// Ends the current range of segment lines: bytes after its last newline are a line.
+fn finish_range(line_reader: Option<LineReader>, number: usize, on_line: OnLine<'_>) {
     if let Some(line_reader) = line_reader {
         line_reader.finish(&mut |cut| on_line(number, cut));
     }
