@@ -460,6 +460,7 @@ pub enum DirectoryContent {
 }
 
 impl fmt::Display for DirectoryContent {
+    /// What an output directory holds, as the text of the error [`JournalError::NotEmpty`] says it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DirectoryContent::Finished => f.write_str("holds a finished export"),

@@ -113,7 +113,7 @@ pub(crate) struct ParameterNames {
 pub(crate) const PLAIN_NAMES: ParameterNames =
     ParameterNames { parameter: Parameter::name, place: plain_place, advice: plain_advice };
 
-/// A place in words that name no flag or parameter of a front end.
+/// The place of an issue in the library's own words, which name no flag or parameter of a front end.
 fn plain_place(place: &IssuePlace) -> String {
     match place {
         IssuePlace::Group(id) => format!("Group/{id}"),
@@ -123,7 +123,7 @@ fn plain_place(place: &IssuePlace) -> String {
     }
 }
 
-/// Advice in words that name no flag or parameter of a front end.
+/// The advice of an issue in the library's own words, which name no flag or parameter of a front end.
 fn plain_advice(advice: &Advice) -> Option<String> {
     match advice {
         Advice::NameBase(base) => Some(format!("; if that base is this store's, name {base} as one of ours")),

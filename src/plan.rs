@@ -202,8 +202,8 @@ impl Plan {
     }
 }
 
-/// Name of file number `ordinal` of a stem, with the suffix of its compression: `Patient.00001.ndjson.gz`, say. A name
-/// contains no patient, Group or client id (FILE-20).
+/// The name that the plan gives shard number `ordinal` of a stem, with the suffix of its compression:
+/// `Patient.00001.ndjson.gz`, say; lines made here use it, too. No patient, Group or client id is in it (FILE-20).
 pub(crate) fn shard_name(stem: &str, ordinal: u32, compression: Compression) -> String {
     format!("{stem}.{ordinal:05}.ndjson{}", compression.suffix())
 }

@@ -25,7 +25,8 @@ use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
 
-/// The time of the system clock in whole milliseconds, the precision of a transactionTime (CONS-06).
+/// The system clock of the commands, from which flags are resolved: now in whole milliseconds, the precision of a
+/// transactionTime (CONS-06).
 pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -269,7 +270,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     Ok(ResolvedConfig { request, store, as_of, faults_allowed })
 }
 
-/// The path of the request's Group file; `None` if it names no file.
+/// The path of the Group file that the flags of an export resolve to; `None` if they name no file.
 fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {
     match &request.population {
         crate::request::Population::GroupFile(path) => Some(path.clone()),

@@ -41,7 +41,7 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
     }
 }
 
-/// The exit code of a failed export, index run or Group command.
+/// The exit code of a failed `outpour export`; also of a failed index run or Group command.
 pub(crate) fn exit_of(error: &ExportError) -> Exit {
     match error {
         ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
@@ -52,7 +52,8 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
     }
 }
 
-/// Whether the target disk is full or failing: a fault of the machine, not of the request.
+/// Whether `outpour export` (or pack, or synth) failed because the target disk is full or failing: a fault of the
+/// machine, not of the request.
 pub(crate) fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
@@ -217,7 +218,8 @@ fn ledger_line(ledger: &Ledger) -> String {
     format!("{:<10} {}: {}", "lines", count(ledger.lines), parts.join(", "))
 }
 
-/// Lines on what was done to the index: scanned, repaired, or held in memory only; each with its newline.
+/// Lines of the summary of `outpour export` on what was done to the index: scanned, repaired, or held in memory only;
+/// each with its newline.
 pub(crate) fn index_line(work: &RefreshStats) -> String {
     let mut out = match work.scanned_segments {
         0 => "  index      up to date\n".to_string(),

@@ -187,8 +187,8 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, origin: ExportOrigin::of(store, &plan.request) }
 }
 
-/// The parameter that a field of a record holds, if it is one. Some fields bear the name that the command line has for it;
-/// so they have stood on disk since the first version.
+/// The parameter that a field of `plan.json` holds, if it is one. Some fields bear the name that the command line has
+/// for it; so they have stood on disk since the first version.
 fn recorded_parameter(field: &str) -> Option<Parameter> {
     Some(match field {
         "--type" => Parameter::Type,

@@ -24,7 +24,7 @@ use crate::write::generated_files::{self, write_lines};
 use crate::write::journal::{MANIFEST, PlanFile, Receipt};
 use crate::write::manifest::{Manifest, file_url};
 use crate::write::operation_outcome::outcome_lines;
-use crate::write::output_dir::{BeginMode, ExportJournal};
+use crate::write::output_dir::{BeginMode, OutputDirectory};
 use crate::write::shard::copy_shards;
 use crate::write::shard_groups::group_shards;
 use crate::write::sink::DirSink;
@@ -39,7 +39,7 @@ use serde_json::json;
 pub(crate) struct ExportRun {
     snapshot: Snapshot,
     plan: Plan,
-    directory: ExportJournal,
+    directory: OutputDirectory,
     sync: FileSync,
     job: PlanRecord,
     /// Shards that are written together, by number.
@@ -69,7 +69,7 @@ impl ExportRun {
         progress: &Progress,
     ) -> Result<ExportRun, ExportError> {
         request.check()?;
-        let directory = ExportJournal::open(&options.out, options.sync)?;
+        let directory = OutputDirectory::open(&options.out, options.sync)?;
         let begin = match existing {
             Existing::Refuse => BeginMode::Fresh,
             Existing::Resume => BeginMode::Resume,
@@ -352,7 +352,8 @@ impl ExportRun {
     }
 }
 
-/// The root extension of a manifest: snapshot, policies, ledger (MANIFEST-14, MANIFEST-17, reading 10).
+/// What a finished run states in the root extension of its manifest: snapshot, policies, ledger (MANIFEST-14,
+/// MANIFEST-17, reading 10).
 pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str) -> serde_json::Value {
     let request = &plan.request;
     let generation = snapshot.index().generation();
@@ -382,7 +383,7 @@ fn status_file(
     plan: &Plan,
     snapshot: &Snapshot,
     job: &PlanRecord,
-    directory: &ExportJournal,
+    directory: &OutputDirectory,
 ) -> Result<StatusFile, JournalError> {
     let files = directory.files();
     Ok(StatusFile::new(

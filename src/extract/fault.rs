@@ -29,6 +29,7 @@ macro_rules! kinds {
 
         /// The fault and its remedy, without any of the line's content (OUTCOME-05).
         impl std::fmt::Display for FaultKind {
+            /// Writes what is wrong with a faulty line of this kind, and what to do.
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self { $(FaultKind::$kind => $text),* })
             }

@@ -42,7 +42,8 @@ pub enum FaultFound {
     Kind(FaultKind),
 }
 
-/// Whether a fault of this kind means that the line is no JSON object in UTF-8.
+/// Whether the reference implementation finds only `Syntax` for a fault of this kind: the line is no JSON object in
+/// UTF-8.
 pub fn is_syntax(kind: FaultKind) -> bool {
     use FaultKind::*;
     matches!(kind, Utf8 | Bom | Truncated | NotObject | Trailing | Grammar | Scalar | Escape | Control)

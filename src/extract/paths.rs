@@ -9,8 +9,8 @@ use crate::fhir::resource_type::ResourceType;
 /// Path bit of the elements that decide for a resource of any type.
 pub(crate) const ALWAYS: u64 = 1 << 62;
 
-/// Compartment paths on which a resource of this type names its owners, one bit each. A Group has none: it is never
-/// exported by compartment, and its members may be millions (COMP-09).
+/// Element paths that extraction follows in the role of owners for this resource type, one bit each. A Group has none:
+/// it is never exported by compartment, and its members may be millions (COMP-09).
 pub(crate) fn owner_paths(resource_type: ResourceType) -> u64 {
     if resource_type == ResourceType::GROUP { 0 } else { compartment::paths_of(resource_type) }
 }

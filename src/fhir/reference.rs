@@ -66,7 +66,8 @@ impl TypeTable {
     /// Slot without a type.
     const NONE: u8 = u8::MAX;
 
-    /// Tries seeds until no two names share a slot; with this many slots one seed in fourteen suffices.
+    /// The table by which references are parsed: tries seeds until no two type names share a slot; with this many slots
+    /// one seed in fourteen suffices.
     fn new() -> TypeTable {
         let mut table = TypeTable { slots: [Self::NONE; Self::SLOTS], seed: 1 };
         'seed: loop {
@@ -83,15 +84,15 @@ impl TypeTable {
         }
     }
 
-    /// The type of this exact name.
+    /// The resource type that a literal reference names exactly so.
     #[inline]
     fn find(&self, name: &str) -> Option<ResourceType> {
         let index = self.slots[self.slot(name.as_bytes())];
         ResourceType::from_index(index as usize).filter(|resource_type| resource_type.name() == name)
     }
 
-    /// Slot of a name: a hash of its length and its first and last eight bytes (four for a short name), which are
-    /// different for all types.
+    /// Slot of the type name in a reference: a hash of its length and its first and last eight bytes (four for a short
+    /// name), which are different for all types.
     #[inline]
     fn slot(&self, name: &[u8]) -> usize {
         let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
@@ -114,7 +115,8 @@ fn split_last(text: &str) -> Option<(&str, &str)> {
     Some((&text[..slash], &text[slash + 1..]))
 }
 
-/// Whether a text is a base URL: http or https, a host, and no character that a base cannot hold.
+/// Whether the text before `Type/id` of a literal reference is a base URL: http or https, a host, and no character that
+/// a base cannot hold.
 fn is_absolute_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http").map(|rest| rest.strip_prefix('s').unwrap_or(rest)) else {
         return false;

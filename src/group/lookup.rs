@@ -201,7 +201,8 @@ impl MembershipRule {
     /// Both rules, for lookup by name.
     pub const ALL: [MembershipRule; 2] = [MembershipRule::Listed, MembershipRule::Active];
 
-    /// The rule's word in records, manifests, hashes and configurations.
+    /// The word, in records, manifests, hashes and configurations, of the rule of membership by which a Group that was
+    /// found is judged usable and its members counted.
     pub const fn name(self) -> &'static str {
         match self {
             MembershipRule::Listed => "listed",

@@ -104,7 +104,7 @@ impl IndexFile {
     }
 }
 
-/// Ticks of 100 ns of an instant, rounded up if it has more digits.
+/// A snapshot's T as the index meta keeps it: ticks of 100 ns of an instant, rounded up if it has more digits.
 pub(crate) fn ticks_rounded_up(instant: &Instant) -> i64 {
     instant.ticks + i64::from(!instant.rest.is_empty())
 }

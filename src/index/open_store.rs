@@ -103,7 +103,8 @@ impl Store {
         refresh::refresh(self, None, None, progress, Verification::Nothing)
     }
 
-    /// Marks a store file (by its path relative to the store) to be scanned again by the next refresh.
+    /// The operation of a store that marks one of its files, by its path relative to the store, to be scanned again by
+    /// the next refresh.
     ///
     /// # Errors
     /// When the index cannot be written.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 /// Bytes of a page. Smaller pages make scattered reads cheaper and the index longer (0.4 % with these).
 pub(crate) const PAGE_BYTES: usize = 1024;
 
-/// Checksum of a header, or of any run of bytes: its xxh3 (64 bit).
+/// Checksum of the header of a segment or of the global index, page checksums included: the xxh3 (64 bit).
 pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }

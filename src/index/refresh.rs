@@ -46,7 +46,8 @@ struct LoadedMeta {
     current: IndexMeta,
 }
 
-/// Reads the index meta and the snapshot log of a directory; `None` when there is no index meta that can be used.
+/// Reads what the last refresh left in a directory, the index meta and the snapshot log; `None` when there is no index
+/// meta that can be used.
 fn load(dir: &IndexDir) -> Option<LoadedMeta> {
     let published = IndexMeta::from_bytes(&dir.read(meta::FILE).ok()?)?;
     let mut current = published.clone();
@@ -145,7 +146,7 @@ fn take_lock(dir: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexErro
     Ok(lock)
 }
 
-/// Names of the index files that an index meta needs; others are removed.
+/// Names of the index files that the published index meta needs; a refresh removes all others.
 fn index_file_names(meta: &IndexMeta) -> Vec<&str> {
     let mut names: Vec<&str> = meta.containers.iter().map(|file| file.name.as_str()).collect();
     names.extend([meta.global.name.as_str(), meta::FILE, meta::NOTE]);
@@ -188,13 +189,14 @@ fn log_snapshot(
     Ok(Some(current))
 }
 
-/// The greatest T, in ticks, of the snapshots that the index on disk records; `None` without an index or a snapshot.
-/// Makes no directory.
+/// The greatest T, in ticks, of the snapshots that refreshes recorded in the index on disk; `None` without an index or
+/// a snapshot. Makes no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     load(&IndexDir::Directory(store.index_dir()))?.current.latest
 }
 
-/// The index as last published, without a walk over the store; `None` when no intact one exists.
+/// The index as the last refresh published it, without a new refresh or a walk over the store; `None` when no intact
+/// one exists.
 pub(crate) fn latest_published(store: &Store) -> Option<Index> {
     // A writer may remove the files that the index meta just read names.
     for _ in 0..ATTEMPTS {
@@ -212,8 +214,8 @@ pub(crate) fn latest_published(store: &Store) -> Option<Index> {
     None
 }
 
-/// The snapshot of a record: from the index if it has all segments of the record, else from the bytes of the store, in
-/// memory.
+/// The snapshot of a record: from the index if it has all segments of the record, else by a refresh in memory, which
+/// scans the recorded bytes that the index lacks.
 ///
 /// # Errors
 /// [`IndexError::Changed`] when the store lacks bytes of the record; else as [`refresh`].
@@ -298,7 +300,7 @@ pub(crate) fn rebuild_from_record(
     }
 }
 
-/// The error that a store file (relative to the store) no longer holds the recorded bytes.
+/// The error of a refresh to the bytes of a record: a store file (relative to the store) no longer holds them.
 fn lost_error(store: &Store, name: &str, reason: &'static str, restorable: bool) -> IndexError {
     IndexError::SnapshotLost { path: store.root().join(name), reason, restorable }
 }

@@ -374,8 +374,8 @@ pub struct SnapshotRecord {
 }
 
 impl SnapshotRecord {
-    /// Id of the snapshot: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their order and its words
-    /// are part of the id and must not change.
+    /// Id of the snapshot that one export sees: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their
+    /// order and its words are part of the id and must not change.
     fn snapshot_id(&self) -> String {
         let record = serde_json::to_vec(self).expect("a record is plain data");
         format!("{:032x}", crate::hash::xxh3_128(&record))

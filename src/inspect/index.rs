@@ -217,7 +217,7 @@ pub(crate) fn snapshot_log(path: &Path, report: &mut InspectReport) {
     report.part("the note of an index", section);
 }
 
-/// File name of a path.
+/// Name of an index file, for the headings of its description.
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -223,7 +223,7 @@ pub(crate) enum RecordKind {
 }
 
 impl RecordKind {
-    /// The list of a file by the folder of its name in the output directory.
+    /// The list of the manifest that the record of a job names for a file, by the folder of its name.
     pub(crate) fn of(name: &OutputName) -> RecordKind {
         match name.folder {
             "deleted/" => RecordKind::Deleted,
@@ -443,12 +443,12 @@ impl RecordDirectory {
 }
 
 /// Whether a text is the id of a job: 32 lower-case hexadecimal digits as the engine makes them (KICK-14), and so safe
-/// as the name of a directory and of a file.
+/// as the name of the job's directory and of its record on disk.
 pub(crate) fn is_job_id(text: &str) -> bool {
     is_hex(text, 32)
 }
 
-/// Whether a text is so many lower-case hexadecimal digits, and nothing else.
+/// Whether an id, or a part of one, in the record of a job is so many lower-case hexadecimal digits, and nothing else.
 pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

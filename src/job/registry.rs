@@ -40,6 +40,7 @@ pub(crate) struct Job {
 }
 
 impl Queued for Job {
+    /// The client that the job in memory belongs to.
     fn client(&self) -> &str {
         &self.client
     }
@@ -69,22 +70,23 @@ impl Job {
         })
     }
 
-    /// The record as last written, without waiting for the disk.
+    /// The record of the job, as the job in memory holds it: as last written, without waiting for the disk.
     pub(crate) fn record(&self) -> Arc<JobRecord> {
         self.record.lock().expect("no panic under it").clone()
     }
 
-    /// Notes a change of the job at `now`. An earlier instant than the last one is ignored.
+    /// Notes in the job in memory a change of it at `now`. An earlier instant than the last one is ignored.
     pub(crate) fn touch(&self, now: &Instant) {
         self.last_change.fetch_max(now.ticks, Relaxed);
     }
 
-    /// Time of the last change: never before the transactionTime, and never earlier than reported before (ONEUP-S16).
+    /// Time of the last change of the job in memory: never before the transactionTime, and never earlier than reported
+    /// before (ONEUP-S16).
     pub(crate) fn last_change(&self) -> Instant {
         Instant { ticks: self.last_change.load(Relaxed), rest: Box::default() }
     }
 
-    /// Resets counters, phase and starting time for a retry. The record is not touched.
+    /// Resets counters, phase and starting time of the job in memory for a retry. The record is not touched.
     pub(crate) fn reset(&self) {
         for counter in [&self.progress.write_done, &self.progress.files_done, &self.progress.scan_done, &self.percent] {
             counter.store(0, Relaxed);
@@ -157,7 +159,7 @@ pub(crate) enum RunPhase {
 }
 
 impl RunPhase {
-    /// Whether a worker is preparing, writing or finishing the job now.
+    /// Whether a worker is preparing, writing or finishing the job in memory now.
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             RunPhase::Preparing | RunPhase::Finishing => true,

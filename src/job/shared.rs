@@ -94,14 +94,16 @@ impl EngineShared {
     }
 }
 
-/// The instant `seconds` later, at most 9999-12-31T23:59:59Z, the last one that a record can hold.
+/// For the threads that set when a job expires: the instant `seconds` later, at most 9999-12-31T23:59:59Z, the last one
+/// that a record of a job can hold.
 pub(crate) fn add_seconds(instant: &Instant, seconds: u64) -> Instant {
     let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
     let last = Instant::parse("9999-12-31T23:59:59Z").map_or(i64::MAX, |last| last.ticks);
     Instant { ticks: instant.ticks.saturating_add(ticks).min(last), rest: Box::default() }
 }
 
-/// Removes a job and the names of its files from the registry and the queue. Its record and its directory stay on disk.
+/// Removes a job and the names of its files from the registry and queue that threads share. Its record and its
+/// directory stay on disk.
 pub(crate) fn forget_job(registry: &mut JobRegistry, job: &Arc<Job>) {
     registry.queue.remove(job);
     registry.jobs.remove(&job.id);

@@ -140,7 +140,7 @@ fn prepare_directory(inner: &EngineShared, record: &JobRecord) -> Result<(), Exp
     input.map_or(Ok(()), |name| files.open_file(name).map(drop).map_err(failed(name)))
 }
 
-/// Removes the output directory of the job with this id.
+/// Removes the output directory of the job with this id, for a worker thread that must write it from the start.
 fn remove_output(inner: &EngineShared, id: &str) -> Result<(), ExportError> {
     let path = format!("{id}/{OUT}");
     inner
@@ -454,15 +454,15 @@ fn record_error(inner: &EngineShared, source: std::io::Error) -> ExportError {
     ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
 }
 
-/// Planned and complete counts of a job, `None` before it is planned. `complete` is at most the number of shards and at
-/// least the recorded one.
+/// Counts of the shards of a job, planned and written by the worker threads (`complete`), `None` before it is planned.
+/// `complete` is at most the number of shards and at least the recorded one.
 pub(crate) fn planned_counts(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
     let planned = record.planned?;
     let files_done = job.progress.files_done.load(Relaxed);
     Some(PlannedCounts { complete: planned.complete.max(files_done).min(planned.shards), ..planned })
 }
 
-/// Share of a job that is done, in hundredths from 0 to 99, never less than reported before.
+/// Share of a job that the worker threads have done, in hundredths from 0 to 99, never less than reported before.
 pub(crate) fn percent_done(job: &Job) -> u8 {
     let progress = &job.progress;
     let share = |done: u64, total: u64| if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };

@@ -87,7 +87,8 @@ pub(crate) fn write_type(
     }
 }
 
-/// Keys of the kept rows of one type, version set and pass, in store order. Dropped rows are counted in `packed`.
+/// Collects, in store order, the keys of the kept rows of one type, version set and pass, to be sorted and cut into
+/// frames. Dropped rows are counted in `packed`.
 ///
 /// # Errors
 /// [`IndexError`] if a page of the index that is read fails its checksum.

@@ -299,12 +299,14 @@ struct HashingWriter<'a> {
 }
 
 impl Write for HashingWriter<'_> {
+    /// Writes compressed bytes of a long row's frame to the packed file, and hashes and counts them for its seek table.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.file.write_all(bytes)?;
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())
     }
+    /// Does nothing: the buffer of the packed file is written when the file ends.
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
@@ -346,8 +348,8 @@ impl FrameEncoder {
     }
 }
 
-/// Least and greatest of these instants in ticks. Missing ones ([`NO_INSTANT`]) are ignored; if all are missing the
-/// pair is (`i64::MAX`, [`NO_INSTANT`]).
+/// Least and greatest lastUpdated of a frame of a packed file, in ticks, for its seek table. Missing ones
+/// ([`NO_INSTANT`]) are ignored; if all are missing the pair is (`i64::MAX`, [`NO_INSTANT`]).
 pub(crate) fn min_max_ticks(ticks: &[i64]) -> (i64, i64) {
     let dated = || ticks.iter().copied().filter(|ticks| *ticks != NO_INSTANT);
     (dated().min().unwrap_or(i64::MAX), dated().max().unwrap_or(NO_INSTANT))

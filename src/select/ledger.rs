@@ -91,14 +91,14 @@ pub(crate) struct SegmentSelection {
 }
 
 impl SegmentSelection {
-    /// A selection with the line counts of a segment's header and no row.
+    /// A ledger begun with the line counts of a segment's header; no row is selected yet.
     pub(crate) fn of_header(header: &SegmentHeader) -> SegmentSelection {
         let mut part = SegmentSelection::default();
         part.add_header(header);
         part
     }
 
-    /// Adds the line counts of a segment's header: total, blank, faulty and tombstone lines, illegal lastUpdated.
+    /// Ledger: adds the lines that a segment's header counts (all, blank, faulty, tombstones), and illegal lastUpdated.
     pub(crate) fn add_header(&mut self, header: &SegmentHeader) {
         self.ledger.lines += header.lines;
         self.ledger.blank += header.blank;
@@ -107,7 +107,7 @@ impl SegmentSelection {
         self.illegal_updated += header.illegal_updated;
     }
 
-    /// Counts one row in the ledger.
+    /// Ledger: counts one row in its class.
     pub(crate) fn count_row(&mut self, class: RowClass) {
         let ledger = &mut self.ledger;
         *match class {

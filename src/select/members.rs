@@ -179,8 +179,8 @@ impl<'a> MemberResolver<'a> {
         }
     }
 
-    /// Queues a nested Group, or warns that it is not followed. The writer's scope limits only what the requested Group
-    /// lists (`depth` 1); Groups of the store have no writer.
+    /// Resolves a member that is a Group: queues it, or warns that it is not followed. The writer's scope limits only
+    /// what the requested Group lists (`depth` 1); Groups of the store have no writer.
     fn add_nested(&mut self, id: Id, depth: usize, listed_by: usize) {
         let scope = self.request.writer.as_ref().filter(|_| depth == 1);
         match scope {
@@ -348,9 +348,9 @@ impl<'a> MemberResolver<'a> {
         Err(RequestError::one(problem.not_found()).into())
     }
 
-    /// Adds the members of all nested Groups, breadth first. Each Group is read twice: it counts only if all of it is
-    /// valid and defines a set of patients, and its members, of which there may be a million, are not held until that
-    /// is known.
+    /// Resolves and adds the members of all nested Groups, breadth first. Each Group is read twice: it counts only if
+    /// all of it is valid and defines a set of patients, and its members, of which there may be a million, are not held
+    /// until that is known.
     ///
     /// # Errors
     /// [`ExportError::Request`] if one has a modifier, because its members are unknown then (reading 22); index and
@@ -500,7 +500,8 @@ pub(crate) fn unreadable_error(parameter: Parameter, name: &str, error: &std::io
     RequestError::one(RequestProblem::of(parameter, format!("{name}: cannot be read: {error}")))
 }
 
-/// The message about a Group that is not there, or not for the writer of the Group that lists it.
+/// The message about a member that resolves to no Group: it is not there, or not for the writer of the Group that
+/// lists it.
 fn absent_group(name: &str) -> Issue {
     let text = format!("lists {name}, which the store does not hold, or not as it stands; it was not followed");
     Issue::warning(IssueCode::NotFound, text)
@@ -524,7 +525,7 @@ struct LineCounter {
 }
 
 impl LineCounter {
-    /// Records the newlines of the next piece of the file.
+    /// Records the newlines of the next piece of a Group's file whose members are being resolved.
     fn count(&mut self, piece: &[u8]) {
         // A message needs the line of one offset; a file of more lines than this is no hand-written Group.
         if self.newlines.len() < 1 << 20 {
@@ -533,7 +534,7 @@ impl LineCounter {
         self.position += piece.len() as u64;
     }
 
-    /// Line number, from 1, of a byte offset.
+    /// Line number, from 1, of a byte offset of a Group's file whose members are being resolved.
     fn line_of(&self, offset: u64) -> usize {
         self.newlines.partition_point(|position| *position < offset) + 1
     }

@@ -110,8 +110,8 @@ pub(crate) fn find_modifier(
     Ok(None)
 }
 
-/// Whether a member is active at an instant (GROUP-04): not `inactive`, and its period covers the instant. A bound that
-/// is no date counts as absent.
+/// Whether a member, a nested Group or another, is active at an instant (GROUP-04): not `inactive`, and its period
+/// covers the instant. A bound that is no date counts as absent.
 pub(crate) fn is_active(member: &GroupMember<'_>, instant: &Instant) -> bool {
     let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
     let has_begun = bound(member.period_start).is_none_or(|(first, _)| first <= *instant);

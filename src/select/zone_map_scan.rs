@@ -164,7 +164,8 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
     ticks.iter().enumerate().map(bit).fold(0, |mask, bit| mask | bit)
 }
 
-/// Number of rows with an owner in the cohort: lengths of the members' postings, a row of several members counted once.
+/// Number of rows of a segment with an owner in the cohort, so that what `_since` excludes needs no look: lengths of
+/// the members' postings, a row of several members counted once.
 fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<u64, CorruptIndex> {
     let index = classifier.snapshot.index();
     let segment = &index.segments()[segment_id];

@@ -278,7 +278,7 @@ fn url_of(mount: &Mount, uri: &Uri) -> String {
     format!("{root}{}", uri.path_and_query().map_or("/", |path| path.as_str()))
 }
 
-/// Kicks off the export that the route and the principal select. Blocks.
+/// Handler of the routes of kick-offs: kicks off the export that the route and the principal select. Blocks.
 ///
 /// # Errors
 /// 404 for an unknown resource type in the path, and those of [`kick_off`].
@@ -414,7 +414,7 @@ fn poll_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result
     Ok(mount.status_answer(&found, principal, app.authenticator.requires_access_token()))
 }
 
-/// Runs a Group operation with the rights of the principal (GROUP-01). Blocks.
+/// Handler of the routes of Groups: runs the operation with the rights of the principal (GROUP-01). Blocks.
 ///
 /// # Errors
 /// 403 or 404 if the principal may not do this; all other errors are rendered by [`GroupHandlers`].
@@ -455,7 +455,7 @@ fn group_operation(
     })
 }
 
-/// Sends a file of a finished job, as stored or as a Binary resource (FILE).
+/// Handler of the routes of downloads: sends a file of a finished job, as stored or as a Binary resource (FILE).
 ///
 /// # Errors
 /// 404 for a file that the client does not have, 410 for an expired one, 403 if the client may no longer have it.
@@ -493,7 +493,8 @@ async fn send_file(
     })
 }
 
-/// 405. The caller adds the `Allow` header, which lists the methods of the path (CORE-06).
+/// 405, for a method to which no handler is bound. The caller adds the `Allow` header, which lists the methods of the
+/// path (CORE-06).
 pub(crate) fn not_allowed(method: &Method) -> ApiError {
     let text = format!("{method} is not possible here; the Allow header says what is");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, text)

@@ -197,7 +197,8 @@ pub(crate) async fn check_host(
     }
 }
 
-/// Checks that a body has a `Content-Type`. An empty body needs none, and is replaced by `Body::empty`.
+/// Part of the check of hosts, against pages of other sites: a body must have a `Content-Type`. An empty body needs
+/// none, and is replaced by `Body::empty`.
 ///
 /// # Errors
 /// 415 for a body without a type, 400 for one that breaks off.

@@ -21,7 +21,7 @@ pub(crate) fn new_id() -> String {
     format!("{:032x}", u128::from_le_bytes(random()))
 }
 
-/// The current time in whole milliseconds, the precision at which T is chosen first (CONS-06).
+/// The clock of the service: now in whole milliseconds, the precision at which a job's T is chosen (CONS-06).
 pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

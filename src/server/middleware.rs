@@ -3,11 +3,11 @@
 //! A mount is found by its base. `{customer}` in a base matches any segment: whether such a tenant exists is decided
 //! by the routes.
 
-use crate::server::mount::MountTable;
 use crate::issue::IssueCode;
 use crate::server::dialect::{MethodPolicy, RequestIds};
 use crate::server::error::ApiError;
 use crate::server::ids::REQUEST_ID;
+use crate::server::mount::MountTable;
 use crate::server::proxy::RequestOrigin;
 use crate::server::routes::Operation;
 use std::sync::Arc;
@@ -113,9 +113,9 @@ fn new_id(ids: RequestIds) -> String {
 
 #[cfg(test)]
 mod tests {
-use crate::server::config::Config;
-use crate::server::mount::MountTable;
     use super::*;
+    use crate::server::config::Config;
+    use crate::server::mount::MountTable;
 
     /// ONEUP-M01, ONEUP-M04: a base matches whole segments only, and any name of a tenant.
     #[test]

@@ -115,7 +115,7 @@ impl RequestOrigin {
     }
 }
 
-/// The items of a list header, over all its lines.
+/// The items of a list that proxies extend, such as `X-Forwarded-For`, over all lines of the header.
 fn list<'h>(headers: &'h HeaderMap, name: &str) -> impl DoubleEndedIterator<Item = &'h str> {
     let lines: Vec<&str> = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?")).collect();
     let items: Vec<&str> = lines.into_iter().flat_map(|line| line.split(',')).map(str::trim).collect();

@@ -151,7 +151,8 @@ fn open_tenant(config: &Config, tenant: TenantConfig, store: Store) -> Result<Te
     Ok(Tenant { name: tenant.name, engine, groups, ready: AtomicBool::new(false) })
 }
 
-/// Loads a changed certificate for new connections; one that cannot be used leaves the old one in force.
+/// Has the running service load a changed certificate for new connections; one that cannot be used leaves the old one
+/// in force.
 fn reload_certificate(certificate: &Certificate) {
     match certificate.reload() {
         Ok(()) => tracing::info!("new connections get the certificate as it is in the file now"),
@@ -159,7 +160,7 @@ fn reload_certificate(certificate: &Certificate) {
     }
 }
 
-/// The connection limits of a configuration.
+/// The connection limits that the service is started with, from its configuration.
 fn connection_limits(config: &Config) -> ConnectionLimits {
     let limits = &config.limits;
     ConnectionLimits {

@@ -298,9 +298,9 @@ impl Classes {
     }
 }
 
-/// The characters of a block that a backslash escapes, and whether the first of the next block is escaped. Backslashes
-/// are rare, so they are taken one by one: each unescaped one escapes the next character. `carried`: the first
-/// character is escaped.
+/// What follows from the backslashes of a block, whatever kernel found them: the characters that they escape, and
+/// whether the first of the next block is escaped. Backslashes are rare, so they are taken one by one: each unescaped
+/// one escapes the next character. `carried`: the first character is escaped.
 #[inline(always)]
 pub(crate) fn escaped_characters(backslash: u64, len: usize, carried: bool) -> (u64, bool) {
     let in_text = if len == BLOCK { u64::MAX } else { (1 << len) - 1 };

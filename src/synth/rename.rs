@@ -13,7 +13,7 @@ pub(crate) fn renamed(seed: u64, patient: u64, old: u128) -> u128 {
     xxh3_128_with_seed(&key, seed)
 }
 
-/// Evenly spread number that decides one property (`purpose`) of a row of a patient.
+/// Evenly spread number that decides one property (`purpose`) of a patient's row: hashed from the seed, as new ids are.
 pub(crate) fn choice(seed: u64, patient: u64, row: u64, purpose: u64) -> u64 {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&patient.to_le_bytes());

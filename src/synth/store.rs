@@ -28,7 +28,7 @@ const MIXED: &str = "store.ndjson";
 const GROUPS: [(&str, f64); 5] =
     [("one", 0.0), ("percent-1", 0.01), ("percent-10", 0.1), ("percent-50", 0.5), ("all", 1.0)];
 
-/// Makes a store. Runs on the current rayon pool.
+/// Writes the files of a synthetic store and publishes its directory. Runs on the current rayon pool.
 ///
 /// # Errors
 /// [`SynthError`] if the target is not empty, cannot be written, or the work is cancelled; no store appears.
@@ -287,7 +287,7 @@ impl StoreMaker<'_> {
 }
 
 impl SynthReport {
-    /// Counts the rows and bytes of a chunk.
+    /// Counts the rows and bytes of a chunk that goes into the files of the store.
     fn add(&mut self, chunk: &Chunk) {
         self.rows += chunk.rows;
         self.updates += chunk.updates;

@@ -287,7 +287,7 @@ impl Deref for Parent<'_> {
     }
 }
 
-/// Name of the temporary file that replaces a file: `.NAME.part` in the same directory.
+/// Name, beneath a held directory, of the temporary file that replaces a file there: `.NAME.part` beside it.
 pub(crate) fn temporary_name(name: &str) -> String {
     match name.rsplit_once('/') {
         Some((folders, last)) => format!("{folders}/.{last}.part"),
@@ -319,7 +319,7 @@ fn open_directory(parent: &File, name: &CStr) -> io::Result<File> {
     })
 }
 
-/// Passes on a file that was opened if it is a regular file; anything else is `InvalidInput`.
+/// Passes on a file opened beneath a held directory if it is regular; anything else, as a link, is `InvalidInput`.
 fn require_regular(opened: io::Result<File>) -> io::Result<File> {
     match opened {
         Ok(file) if file.metadata()?.is_file() => Ok(file),

@@ -226,7 +226,7 @@ impl FilledFile {
     }
 }
 
-/// The longest prefix of `bytes` whose length is a multiple of `unit`.
+/// The longest prefix of a map's `bytes` whose length is a multiple of `unit`.
 fn whole_units(bytes: &mut [u8], unit: usize) -> &mut [u8] {
     let len = bytes.len() / unit * unit;
     &mut bytes[..len]

@@ -102,7 +102,8 @@ pub(crate) fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Regul
     read_bounded(open_regular(path, Links::Follow)?, bytes_max)
 }
 
-/// Reads a file that the user named on the command line completely; a pipe or device is waited for.
+/// Reads a file that the user named completely, within a bound: unlike [`read_regular`], it waits for a pipe or
+/// device.
 ///
 /// # Errors
 /// [`RegularFileError::TooLong`] when it has more than `bytes_max` bytes, [`RegularFileError::Io`] when the system

@@ -140,7 +140,7 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
     Ok(report)
 }
 
-/// Bytes of the manifest; [`VerifyError::NoExport`] if there is none.
+/// Bytes of the manifest of the export that is verified; [`VerifyError::NoExport`] if there is none.
 fn manifest_bytes(directory: &Path) -> Result<Vec<u8>, VerifyError> {
     let path = directory.join(MANIFEST);
     read_regular(&path, MANIFEST_BYTES_MAX).map_err(|error| match error.is_absence() {

@@ -169,7 +169,8 @@ fn read_root_extension(
     }
 }
 
-/// Number in a name such as `Patient.00012.ndjson`; 0 if there is none.
+/// Manifest check: the number in the name of a listed file such as `Patient.00012.ndjson`, by which the list must be
+/// sorted; 0 if there is none.
 fn ordinal(name: &str) -> u64 {
     name.split('.').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }

@@ -116,7 +116,7 @@ impl OracleLine {
     }
 }
 
-/// Digits of a number without leading zeros; `None` for a text that does not order as a number.
+/// Version id of an oracle line as digits without leading zeros; `None` for a text that does not order as a number.
 fn digits(text: &str) -> Option<String> {
     let number = (1..=crate::limits::ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     number.then(|| text.trim_start_matches('0').to_string())

@@ -353,7 +353,8 @@ fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
     entries.iter().enumerate().map(read).collect()
 }
 
-/// Hash of a resource's type and id. Never 0, which stands for a line without.
+/// Hash by which the verification of output files knows a resource, of its type and id. Never 0, which stands for a
+/// line without.
 pub(crate) fn entity(resource_type: &str, id: &str) -> u128 {
     let seed = ResourceType::parse(resource_type).map_or(0, |known| known.index() as u64 + 1);
     xxh3_128_with_seed(id.as_bytes(), seed).max(1)

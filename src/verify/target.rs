@@ -108,7 +108,7 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
     }
 }
 
-/// `status.json`, if it has the keys of a status document.
+/// `status.json` of a directory to verify, if it has the keys of a status document.
 fn read_status(path: &Path) -> Option<Value> {
     let status: Value = serde_json::from_slice(&read_regular(path, MANIFEST_BYTES_MAX).ok()?).ok()?;
     ["transactionTime", "batches", "status"].iter().all(|key| status.get(key).is_some()).then_some(status)
@@ -121,7 +121,8 @@ struct PlanFileState {
     job: PlanRecord,
 }
 
-/// Counts planned and finished files by the journal, or by names if it has no readable plan.
+/// What is verified is an unfinished export: its planned and finished files, counted by the journal, or by names if
+/// it has no readable plan.
 fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
     let mut report = UnfinishedReport { has_record: directory.join(JOB).is_dir(), ..UnfinishedReport::default() };
     if let Some(status) = &status {
@@ -160,13 +161,13 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
     report
 }
 
-/// Number of files at the top level that have the name of an output file.
+/// What is verified: number of files at the top level of the directory that have the name of an output file.
 fn output_file_count(found: &Walk) -> u64 {
     found.files.iter().filter(|file| OutputName::parse(&file.name).is_some()).count() as u64
 }
 
-/// Whether a data file may be one of an export: by its name, unless it is one of a packed store, which has the same
-/// names.
+/// Whether a directory to verify may be an export because of this file: by its name, unless it is one of a packed
+/// store, which has the same names.
 fn may_be_output(directory: &Path, name: &str) -> bool {
     let open = || StoreFile::open(directory.join(name), Access::pread()).ok();
     OutputName::parse(name).is_some()
@@ -174,7 +175,7 @@ fn may_be_output(directory: &Path, name: &str) -> bool {
 }
 
 impl UnfinishedReport {
-    /// Lines of the report for people.
+    /// Lines for people where the target of `outpour verify` is an unfinished export.
     pub(crate) fn lines(&self) -> Vec<String> {
         let location = self.transaction_time.as_ref().map_or(String::new(), |place| format!(" as of {place}"));
         let planned = self.planned.map_or("an unknown number of".to_string(), grouped);
@@ -196,6 +197,7 @@ impl UnfinishedReport {
 }
 
 impl fmt::Display for UnfinishedReport {
+    /// Writes, line by line, that the target to verify is an unfinished export.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
     }

@@ -330,7 +330,7 @@ fn resource_version(
     }
 }
 
-/// Hash of a business identifier; `system` is empty if it has none.
+/// Hash of a business identifier, by which the version history knows a Patient's; `system` is empty if it has none.
 pub(crate) fn identifier(system: &str, value: &str) -> u128 {
     let mut hash = Hasher128::new();
     hash.update(&(system.len() as u64).to_le_bytes());

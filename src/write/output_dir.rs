@@ -57,12 +57,12 @@ struct ReplacedFiles {
 }
 
 impl ReplacedFiles {
-    /// The list with its hash.
+    /// The list of old files that a replacement of an output directory's export removes, with its hash.
     fn new(files: BTreeSet<String>) -> ReplacedFiles {
         ReplacedFiles { sum: ReplacedFiles::sum_of(&files), files }
     }
 
-    /// Hash (xxh3, 128 bits, hexadecimal) of the list of names as JSON.
+    /// Hash (xxh3, 128 bits, hexadecimal) of the list of replaced files of an output directory, as JSON.
     fn sum_of(files: &BTreeSet<String>) -> String {
         let names = serde_json::to_vec(files).expect("names are plain data");
         format!("{:032x}", crate::hash::xxh3_128(&names))
@@ -81,7 +81,7 @@ pub(crate) enum BeginMode {
 }
 
 /// An output directory, locked for one run until it is dropped.
-pub(crate) struct ExportJournal {
+pub(crate) struct OutputDirectory {
     root: Arc<Directory>,
     sync: FileSync,
     /// `done.ndjson`, open for appending; `None` until the first receipt.
@@ -98,13 +98,13 @@ pub(crate) struct ExportJournal {
     _lock: File,
 }
 
-impl ExportJournal {
+impl OutputDirectory {
     /// Locks an output directory, creating it if it does not exist.
     ///
     /// # Errors
     /// [`JournalError::Busy`] if another run holds the lock; [`JournalError::Io`] if the directory cannot be created or
     /// opened.
-    pub(crate) fn open(path: &Path, sync: FileSync) -> Result<ExportJournal, JournalError> {
+    pub(crate) fn open(path: &Path, sync: FileSync) -> Result<OutputDirectory, JournalError> {
         let io = |source| JournalError::Io { path: path.to_path_buf(), source };
         let created = !path.exists();
         private_directory(path).map_err(io)?;
@@ -118,7 +118,7 @@ impl ExportJournal {
             Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
         }
         let unset = || AtomicBool::new(false);
-        Ok(ExportJournal {
+        Ok(OutputDirectory {
             root,
             sync,
             done: Mutex::default(),
@@ -151,22 +151,22 @@ impl ExportJournal {
         self.staged.load(Relaxed)
     }
 
-    /// Path of the plan of this run.
+    /// Path in the output directory of the plan of this run, beside the old export's while that is kept.
     pub(crate) fn plan_path(&self) -> PathBuf {
         self.record_of_run().path(PLAN)
     }
 
-    /// Journal of the export in the output directory.
+    /// Where in the output directory the journal of its own export lies.
     fn own_record(&self) -> JournalFiles<'_> {
         JournalFiles::new(&self.root, JOB)
     }
 
-    /// Journal of a run that is to replace it.
+    /// Where in the output directory the journal of a run lies that is to replace its export.
     fn next_record(&self) -> JournalFiles<'_> {
         JournalFiles::new(&self.root, NEXT)
     }
 
-    /// Journal of this run: one of the two, by [`ExportJournal::is_staged`].
+    /// Where in the output directory the journal of this run lies: one of the two, by [`OutputDirectory::is_staged`].
     fn record_of_run(&self) -> JournalFiles<'_> {
         if self.is_staged() { self.next_record() } else { self.own_record() }
     }
@@ -182,8 +182,8 @@ impl ExportJournal {
         Ok(self.root.metadata(name).map_err(self.io(name))?.is_some())
     }
 
-    /// Decides whether a run may begin in the directory in this mode. Returns the recorded plan if a run is resumed,
-    /// else `None`. Writes nothing.
+    /// Decides whether a run may begin in the output directory, by what it holds and this mode. Returns the recorded
+    /// plan if a run is resumed, else `None`. Writes nothing.
     ///
     /// # Errors
     /// [`JournalError::NotEmpty`] if the mode does not allow what the directory holds, with advice;
@@ -221,8 +221,8 @@ impl ExportJournal {
         Ok(names.filter(|name| name != JOB).min())
     }
 
-    /// Names of the files that the exports in the directory may have put in place. A journal that cannot be read lists
-    /// none, so their files count as foreign.
+    /// Names of the files that the exports in the output directory may have put in place. A journal that cannot be
+    /// read lists none, so their files count as foreign.
     fn listed_files(&self) -> Result<BTreeSet<String>, JournalError> {
         let mut names: Vec<String> = Vec::new();
         let mut add = |record: JournalFiles<'_>| -> Result<(), JournalError> {
@@ -248,7 +248,7 @@ impl ExportJournal {
         Ok(names.into_iter().collect())
     }
 
-    /// Reads and checks `replaced.json`.
+    /// Reads and checks `replaced.json`, the old files of the output directory that are still to be replaced.
     fn replaced(&self) -> Result<ReplacedFiles, JournalError> {
         let name = self.next_record().name(REPLACED);
         let damaged = |reason| JournalError::Damaged { path: self.root.path().join(&name), reason };
@@ -261,7 +261,8 @@ impl ExportJournal {
         if is_sound { Ok(replaced) } else { Err(damaged("it is not as it was written".to_string())) }
     }
 
-    /// Writes the plan, after checking that no foreign file has the name of one of the planned `files`.
+    /// Writes the plan, after checking that no foreign file of the output directory has the name of one of the planned
+    /// `files`.
     ///
     /// # Errors
     /// [`JournalError::Foreign`] names such a file; [`JournalError::Io`]. Until the plan is written, an old export and
@@ -328,7 +329,7 @@ impl ExportJournal {
         Ok(self.exists(MANIFEST)? && free()? >= bytes)
     }
 
-    /// Receipts of the planned files that exist as recorded; every file is hashed again.
+    /// Receipts of the planned files that exist in the output directory as recorded; every file is hashed again.
     ///
     /// # Errors
     /// The journal or a file cannot be read.
@@ -352,7 +353,8 @@ impl ExportJournal {
         Ok(present)
     }
 
-    /// Whether the file `name` has the size and digest of a receipt; `false` if it does not exist.
+    /// Whether the file `name` of the output directory has the size and digest of a receipt; `false` if it does not
+    /// exist.
     fn is_as_recorded_at(
         &self,
         name: &str,
@@ -436,7 +438,7 @@ impl ExportJournal {
         Ok(())
     }
 
-    /// Appends the receipt of a finished file to `done.ndjson`.
+    /// Appends the receipt of a finished file of the output directory to the `done.ndjson` of this run.
     ///
     /// # Errors
     /// It cannot be written; the file then counts as unfinished.
@@ -453,7 +455,7 @@ impl ExportJournal {
     /// Publishes the manifest, the last step of a run (MANIFEST-18). `finished` are the receipts of all its files.
     ///
     /// # Errors
-    /// As [`ExportJournal::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written or synced.
+    /// As [`OutputDirectory::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written or synced.
     pub(crate) fn publish(&self, manifest: &[u8], finished: &[Receipt]) -> Result<(), JournalError> {
         self.move_into_place(finished)?;
         // A run that was killed in step 6 left a part of `next`.
@@ -493,8 +495,8 @@ impl ExportJournal {
         Ok(())
     }
 
-    /// Removes the files of a run from [`NEXT`], except the journal files `kept`. Foreign files stay. A file that
-    /// cannot be removed costs only disk space.
+    /// Removes the files of a run from [`NEXT`] in the output directory, except the journal files `kept`. Foreign files
+    /// stay. A file that cannot be removed costs only disk space.
     fn clear_next(&self, kept: &[&str]) {
         for folder in ["", "error", "deleted"] {
             let below = if folder.is_empty() { NEXT.to_string() } else { format!("{NEXT}/{folder}") };
@@ -520,7 +522,7 @@ impl ExportJournal {
     }
 }
 
-impl Drop for ExportJournal {
+impl Drop for OutputDirectory {
     /// Leaves the directory as it was if the run failed before it had a plan.
     fn drop(&mut self) {
         if !self.planned.load(Relaxed) {

@@ -279,6 +279,7 @@ fn shard_writers<S: Sink>(
 
 /// A file that ends too early is told like any other failure of the source.
 impl From<(&StoreFile, u64)> for ExportError {
+    /// The error of shards whose rows lie in a store file that now ends after `found` bytes.
     fn from((source, found): (&StoreFile, u64)) -> ExportError {
         let (path, len_expected) = (source.path().to_path_buf(), source.len());
         StoreFileError::Truncated { path, len_expected, len_found: found }.into()

@@ -71,7 +71,7 @@ impl MemberCounts {
     }
 }
 
-/// Store flags for a command that has only a path and an index directory.
+/// Store flags of `outpour group check` and `import`, which have only a path and an index directory.
 fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
     StoreArgs { store: store.to_path_buf(), index_dir, access: AccessArg::Mapped, kernel: None }
 }
@@ -109,7 +109,8 @@ fn read(
     }
 }
 
-/// Refuses a pipe or device as a file that is read twice: the second read would block, or yield nothing.
+/// For `outpour group check` and `import` alike: refuses a pipe or device as a Group file that is read twice, since the
+/// second read would block, or yield nothing.
 ///
 /// # Errors
 /// If the file exists and is no regular file; the text names `why` as the reason for reading twice.

@@ -67,6 +67,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> KernelJob for Pass<'_, R> {
     /// Start of the line at which the pass stopped, or the end of the text.
     type Output = usize;
 
+    /// Reads many lines in one pass over blocks, with the operations of one kernel.
     #[inline(always)]
     fn run<V: Vector>(self, vector: V) -> usize {
         // `FULL` is a constant, so that each mode is compiled separately.

@@ -156,8 +156,8 @@ impl ShapeCache {
     }
 }
 
-/// Whether a text begins with a number or literal. Digits with at most one point between them and no leading zero are
-/// recognised by their masks, without the automaton.
+/// Whether a value of a line read by shape begins with a number or literal. Digits with at most one point between them
+/// and no leading zero are recognised by their masks, without the automaton.
 #[inline(always)]
 fn is_scalar<V: Vector>(vector: V, text: &[u8]) -> bool {
     if let Some(block) = text.first_chunk::<BLOCK>() {

@@ -442,14 +442,14 @@ impl Scanner {
         Ok(())
     }
 
-    /// Offset of the quote that ends a text from `from`; `None` when the piece ends before or the text has an escape.
+    /// Offset of the quote that ends a string token from `from`; `None` if it is not in the piece or after an escape.
     #[inline]
     fn unescaped_end(piece: &[u8], from: usize) -> Option<usize> {
         let found = memchr::memchr2(b'"', b'\\', &piece[from..])? + from;
         (piece[found] == b'"').then_some(found)
     }
 
-    /// Takes the key whose opening quote is at `quote`, in an object on a followed path.
+    /// Takes the token of a key in an object on a followed path; `quote` is the offset of its opening quote.
     #[inline]
     fn take_key<V: Visitor>(
         &mut self,
@@ -480,7 +480,7 @@ impl Scanner {
         }
     }
 
-    /// Resolves the escapes of a gathered key and follows it.
+    /// Token of a key, now complete: resolves its escapes and follows it.
     fn end_key<V: Visitor>(&mut self, trie: &Trie, visitor: &mut V, offset: usize) -> Result<(), (FaultKind, usize)> {
         let text = std::mem::take(&mut self.text);
         let mut decoded = std::mem::take(&mut self.decoded);
@@ -516,7 +516,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Takes a string value at a followed node; `quote` is the offset of its opening quote.
+    /// Takes the token of a string value at a followed node; `quote` is the offset of its opening quote.
     fn take_string<V: Visitor>(&mut self, piece: &[u8], quote: usize, node: Node, trie: &Trie, visitor: &mut V) {
         // A string is a value only at a leaf: elsewhere objects are expected (reading 8 is about objects).
         if !trie.is_leaf(node) {
@@ -536,7 +536,7 @@ impl Scanner {
         }
     }
 
-    /// Resolves the escapes of a gathered string and passes it to the visitor.
+    /// Token of a string value, now complete: resolves its escapes and passes it to the visitor.
     fn end_string<V: Visitor>(&mut self, node: Node, visitor: &mut V) {
         let mut decoded = std::mem::take(&mut self.decoded);
         let known = !self.too_long && unescape(&self.text, &mut decoded) && decoded.len() <= REFERENCE_BYTES_MAX;

@@ -62,7 +62,7 @@ impl<'a> GroupDocument<'a> {
     }
 }
 
-/// Appends the members of an object to a line, each after a comma, but for the named ones.
+/// Appends the members of a client's object to the stored line, each after a comma, but for the named ones.
 fn push_others(object: JsonSpan<'_>, replaced: &[&str], line: &mut Vec<u8>) {
     for (member, value) in object.members().filter(|(member, _)| !replaced.contains(&&*member.name())) {
         line.push(b',');

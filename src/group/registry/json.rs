@@ -114,7 +114,7 @@ fn text_of(string: &[u8]) -> Option<Cow<'_, str>> {
     str::from_utf8(inner).ok().map(Cow::Borrowed)
 }
 
-/// The rest of a text after white space and at most one separator.
+/// Steps on in JSON walked in place: the rest after white space and at most one `separator`, a comma or a colon.
 fn skip_space(text: &[u8], separator: u8) -> &[u8] {
     let text = text.trim_ascii_start();
     text.strip_prefix(&[separator]).unwrap_or(text).trim_ascii_start()

@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
-use crate::group::registry::search_facts::{FactsCache, GroupFacts};
+use crate::group::registry::search_facts::{FactsCache, SearchFacts};
 use crate::group::registry::writer::{GroupWriter, WRITER_LINE_BYTES_MAX};
 use crate::hash::xxh3_64;
 use crate::limits::READ_BYTES;
@@ -91,7 +91,7 @@ pub(crate) struct RegistryEntry {
 #[derive(Debug)]
 enum EntryState {
     /// A Group; `len` is its bytes without the newline.
-    Live { facts: Arc<GroupFacts>, len: u64, writer: Option<GroupWriter> },
+    Live { facts: Arc<SearchFacts>, len: u64, writer: Option<GroupWriter> },
     /// A deletion, kept for ever.
     Deleted,
 }
@@ -102,7 +102,7 @@ pub(crate) struct RegisteredGroup {
     file: Arc<File>,
     path: PathBuf,
     len: u64,
-    facts: Arc<GroupFacts>,
+    facts: Arc<SearchFacts>,
     writer: Option<GroupWriter>,
 }
 
@@ -113,7 +113,7 @@ impl RegisteredGroup {
     }
 
     /// The searchable facts of this version.
-    pub(crate) fn facts(&self) -> &GroupFacts {
+    pub(crate) fn facts(&self) -> &SearchFacts {
         &self.facts
     }
 
@@ -285,7 +285,7 @@ impl GroupRegistry {
         instant: Instant,
         writer: Option<GroupWriter>,
     ) -> Result<Vec<u8>, GroupsError> {
-        let facts = GroupFacts::read(|feed| {
+        let facts = SearchFacts::read(|feed| {
             line.chunks(READ_BYTES).for_each(feed);
             Ok::<_, GroupsError>(())
         })?;
@@ -344,7 +344,7 @@ fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
     let mut rest = Vec::new();
     let mut is_deletion = false;
     let mut deletion = Vec::new();
-    let facts = GroupFacts::read(|feed| {
+    let facts = SearchFacts::read(|feed| {
         let mut first = true;
         loop {
             let read = match file.read(&mut buffer) {

@@ -8,7 +8,7 @@ use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::registry::search_facts::{GroupFacts, member_key};
+use crate::group::registry::search_facts::{SearchFacts, member_key};
 use crate::group::rules::problem::RuleViolation;
 use crate::issue::IssueCode;
 
@@ -156,7 +156,7 @@ impl GroupQuery {
 
     /// Whether a Group may meet every criterion, by its facts. Certain but for `member`, which only the Group's bytes
     /// decide.
-    pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: BaseUrls<'_>) -> bool {
+    pub(crate) fn may_match(&self, id: &Id, facts: &SearchFacts, bases: BaseUrls<'_>) -> bool {
         let any = |tokens: &[TokenCriterion], pairs: &[(String, String)]| {
             pairs.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
         };

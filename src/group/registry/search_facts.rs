@@ -18,7 +18,7 @@ use crate::simd::Kernel;
 
 /// Searchable facts of one version of a Group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct GroupFacts {
+pub(crate) struct SearchFacts {
     /// Whether `resourceType` is `Group`.
     pub is_group: bool,
     /// `Group.id`, if it is a legal id.
@@ -44,16 +44,16 @@ pub(crate) struct GroupFacts {
     pub members: MemberFilter,
 }
 
-impl GroupFacts {
-    /// Reads the facts of a document, whose pieces `feed_pieces` passes on in order. The inner error is the document's
-    /// first fault.
+impl SearchFacts {
+    /// Reads the search facts to keep in memory from a document, whose pieces `feed_pieces` passes on in order. The
+    /// inner error is the document's first fault.
     ///
     /// # Errors
     /// The error of `feed_pieces`.
     pub(crate) fn read<E>(
         feed_pieces: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
-    ) -> Result<Result<GroupFacts, Fault>, E> {
-        let mut facts = GroupFacts::default();
+    ) -> Result<Result<SearchFacts, Fault>, E> {
+        let mut facts = SearchFacts::default();
         let mut keys = Vec::new();
         let mut hash = Hasher64::new();
         let mut on_fact = |fact: GroupFact<'_>| match fact {
@@ -85,7 +85,7 @@ impl GroupFacts {
         Ok(outcome.map(|()| facts))
     }
 
-    /// Estimated bytes of memory that the facts take.
+    /// Estimated bytes that the search facts of a Group take in memory.
     fn bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let tokens = self.identifiers.iter().chain(&self.codes);
@@ -94,15 +94,15 @@ impl GroupFacts {
     }
 }
 
-/// Adds a system and value to a list of at most [`GROUP_TOKENS_MAX`].
+/// Adds a system and value to the search facts in memory, a list of at most [`GROUP_TOKENS_MAX`].
 fn push_token(list: &mut Vec<(String, String)>, system: &str, value: &str) {
     if list.len() < GROUP_TOKENS_MAX {
         list.push((system.to_string(), value.to_string()));
     }
 }
 
-/// Key of a member in the filter: the hash of its id, whatever its base and type, or of its whole text if that is no
-/// reference to a resource.
+/// Key of a member in the filter of the search facts: the hash of its id, whatever its base and type, or of its whole
+/// text if that is no reference to a resource.
 pub(crate) fn member_key(reference: &str) -> u64 {
     match Reference::parse(reference) {
         Some(parsed) => xxh3_64(parsed.id.as_bytes()),
@@ -121,7 +121,7 @@ impl MemberFilter {
     const BITS_PER_KEY: usize = 10;
     const PROBES: u64 = 5;
 
-    /// A filter of these keys, of at most [`GROUP_FILTER_BYTES_MAX`] bytes.
+    /// The search fact in memory that stands for members: a filter of keys, at most [`GROUP_FILTER_BYTES_MAX`] bytes.
     fn from_keys(keys: &[u64]) -> MemberFilter {
         let words = (keys.len() * Self::BITS_PER_KEY).div_ceil(64).min(GROUP_FILTER_BYTES_MAX / 8);
         let mut filter = MemberFilter { bits: vec![0; words].into() };
@@ -133,14 +133,14 @@ impl MemberFilter {
         filter
     }
 
-    /// The bits of a key; the filter is not empty.
+    /// The bits of a key in the member filter of the search facts; the filter is not empty.
     fn filter_slots(&self, key: u64) -> impl Iterator<Item = usize> + use<> {
         let bits = self.bits.len() as u64 * 64;
         let step = key.rotate_left(32) | 1;
         (0..Self::PROBES).map(move |probe| (key.wrapping_add(step.wrapping_mul(probe)) % bits) as usize)
     }
 
-    /// Whether a key may be in the filter; if false, it is not.
+    /// Whether a key may be in the member filter of the search facts; if false, it is not.
     pub(crate) fn may_contain(&self, key: u64) -> bool {
         !self.bits.is_empty() && self.filter_slots(key).all(|bit| self.bits[bit / 64] >> (bit % 64) & 1 == 1)
     }
@@ -154,8 +154,8 @@ pub(crate) type RowKey = (u64, usize);
 #[derive(Debug, Default)]
 pub(crate) struct FactsCache {
     /// Facts by row, with the number of the last search that used them.
-    rows: HashMap<RowKey, (u64, std::sync::Arc<GroupFacts>)>,
-    /// Sum of [`GroupFacts::bytes`].
+    rows: HashMap<RowKey, (u64, std::sync::Arc<SearchFacts>)>,
+    /// Sum of [`SearchFacts::bytes`].
     bytes: usize,
     /// Number of the current search. Rows that a store no longer has are evicted because no search uses them.
     search: u64,
@@ -168,7 +168,7 @@ impl FactsCache {
     }
 
     /// The cached facts of a row, marked as used by the current search; `None` if they are not cached.
-    pub(crate) fn get(&mut self, key: RowKey) -> Option<std::sync::Arc<GroupFacts>> {
+    pub(crate) fn get(&mut self, key: RowKey) -> Option<std::sync::Arc<SearchFacts>> {
         let search = self.search;
         self.rows.get_mut(&key).map(|(last_used, facts)| {
             *last_used = search;
@@ -177,13 +177,13 @@ impl FactsCache {
     }
 
     /// Caches the facts of a row, if there is room.
-    pub(crate) fn put(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>) {
+    pub(crate) fn put(&mut self, key: RowKey, facts: &std::sync::Arc<SearchFacts>) {
         self.put_within_bound(key, facts, GROUP_FACTS_BYTES_MAX);
     }
 
     /// Caches the facts of a row within a bound: if there is no room, rows are evicted that neither the current nor the
     /// last search used.
-    fn put_within_bound(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>, bytes_max: usize) {
+    fn put_within_bound(&mut self, key: RowKey, facts: &std::sync::Arc<SearchFacts>, bytes_max: usize) {
         let bytes = facts.bytes();
         if self.bytes + bytes > bytes_max {
             let oldest_kept = self.search.saturating_sub(1);
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn the_cache_stays_within_its_bound_and_forgets_what_nobody_asks() {
         let mut cache = FactsCache::default();
-        let facts = std::sync::Arc::new(GroupFacts::default());
+        let facts = std::sync::Arc::new(SearchFacts::default());
         let room = facts.bytes() * 10;
         for search in 0..5u64 {
             cache.begin();

@@ -11,7 +11,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{group_rows_of, our_bases};
-use crate::group::registry::search_facts::GroupFacts;
+use crate::group::registry::search_facts::SearchFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
@@ -27,12 +27,12 @@ pub(crate) struct StoreGroup {
     pub segment: usize,
     /// Number of the row in its segment.
     pub row: usize,
-    facts: Arc<GroupFacts>,
+    facts: Arc<SearchFacts>,
 }
 
 impl StoreGroup {
     /// The searchable facts of the Group.
-    pub(crate) fn facts(&self) -> &GroupFacts {
+    pub(crate) fn facts(&self) -> &SearchFacts {
         &self.facts
     }
 
@@ -184,7 +184,7 @@ impl<'a> SnapshotLocation<'a> {
             None => {
                 let file = index.entry(segment).file;
                 let range = row_range(index, segment, row);
-                let read = GroupFacts::read(|feed| stream_range(index, file, range, feed))?;
+                let read = SearchFacts::read(|feed| stream_range(index, file, range, feed))?;
                 let facts = Arc::new(read.map_err(|_| {
                     // The row passed the scan when it was indexed; a fault now means that it was changed in place.
                     let path = index.source(file).map(|source| source.path().to_path_buf()).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::registry::document::GroupDocument;
-use crate::group::registry::search_facts::GroupFacts;
+use crate::group::registry::search_facts::SearchFacts;
 use crate::group::registry::store_groups::{SnapshotLocation, StoreGroup, StoreLocation};
 use crate::group::registry::writer::GroupWriter;
 use crate::group::registry::{EntryState, GroupRegistry, GroupsError, RegisteredGroup, RegistryEntry};
@@ -32,7 +32,7 @@ pub(crate) enum GroupLookup {
 
 impl GroupLookup {
     /// The facts of the Group; `None` if there is none.
-    pub(crate) fn facts(&self) -> Option<&GroupFacts> {
+    pub(crate) fn facts(&self) -> Option<&SearchFacts> {
         match self {
             GroupLookup::Registered(group) => Some(group.facts()),
             GroupLookup::Store(group) => Some(group.facts()),
@@ -333,8 +333,8 @@ pub(crate) fn registry_has(entry: &RegistryEntry, in_store: &StoreLocation) -> b
     }
 }
 
-/// The facts of a registry entry; `None` if it is a deletion.
-pub(crate) fn facts_of(entry: &RegistryEntry) -> Option<&GroupFacts> {
+/// The facts of a Group in its registry's entry, for reads of registry and store as one; `None` if it is a deletion.
+pub(crate) fn facts_of(entry: &RegistryEntry) -> Option<&SearchFacts> {
     match &entry.state {
         EntryState::Live { facts, .. } => Some(facts),
         EntryState::Deleted => None,

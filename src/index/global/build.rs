@@ -131,7 +131,8 @@ impl VersionChains {
     }
 }
 
-/// Packs a pair of numbers, the first in the upper half, so that pairs sort by it.
+/// Packs a pair of numbers of the global index (records, targets), the first in the upper half, so that pairs
+/// sort by it.
 pub(crate) fn pair_of(first: u32, second: u32) -> u64 {
     u64::from(first) << 32 | u64::from(second)
 }

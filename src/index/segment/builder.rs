@@ -38,12 +38,15 @@ impl Hash for OwnerKey {
 struct PrecomputedHasher(u64);
 
 impl Hasher for PrecomputedHasher {
+    /// The hash of an owner that the segment builder looks up.
     fn finish(&self) -> u64 {
         self.0
     }
+    /// Never called: a key of the segment builder's owner dictionary writes its whole hash.
     fn write(&mut self, _: &[u8]) {
         unreachable!("only whole hashes are written")
     }
+    /// Takes the hash that a key of the segment builder's owner dictionary carries.
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
     }

@@ -40,7 +40,7 @@ pub(crate) struct ScanWorker {
 }
 
 impl ScanWorker {
-    /// A worker with an empty builder; written buffers come back through `spare`.
+    /// What line splitters of one thread share, with an empty builder; written buffers come back through `spare`.
     pub(crate) fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> ScanWorker {
         ScanWorker { extractor, builder: SegmentBuilder::new(), spare }
     }
@@ -321,7 +321,7 @@ impl FramePriorOwners<'_> {
     }
 }
 
-/// Whether the byte is white space of RFC 8259 other than a newline.
+/// Whether a line that was cut may begin with the byte, or be blank: white space of RFC 8259 other than a newline.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }

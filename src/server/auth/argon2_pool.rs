@@ -33,7 +33,7 @@ pub(crate) struct Argon2Hash {
 }
 
 impl Argon2Hash {
-    /// Reads an argon2id hash in the PHC string format.
+    /// Reads an argon2id hash, slow to check and so left to the threads of the pool, in the PHC string format.
     ///
     /// # Errors
     /// The predicate of a sentence whose subject is the key, if the text is no such hash or its cost exceeds the
@@ -64,8 +64,8 @@ impl Argon2Hash {
         })
     }
 
-    /// Whether the hash is of `secret`, compared in constant time; `None` if there is no memory for the check.
-    /// `memory` is enlarged if it is too small.
+    /// The slow check, on a thread of the argon2 pool: whether the hash is of `secret`, compared in constant time.
+    /// `None` if there is no memory for it; `memory`, the thread's own, is enlarged if it is too small.
     fn is_of(&self, secret: &str, memory: &mut Vec<Block>) -> Option<bool> {
         let blocks = self.argon2.params().block_count();
         if memory.len() < blocks {
@@ -81,6 +81,7 @@ impl Argon2Hash {
 }
 
 impl std::fmt::Debug for Argon2Hash {
+    /// Shows nothing of a hash that the argon2 pool checks.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Argon2Hash(..)")
     }
@@ -289,7 +290,7 @@ impl std::fmt::Debug for Argon2Pool {
     }
 }
 
-/// A hash in the form of earlier versions, with the default cost.
+/// An argon2id hash with the default cost, as earlier versions made them, for tests of the argon2 pool.
 #[cfg(test)]
 pub(crate) fn hash_as_before(secret: &str, salt: &[u8; 16]) -> SecretHash {
     use argon2::password_hash::CustomizedPasswordHasher;

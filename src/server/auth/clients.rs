@@ -46,7 +46,7 @@ struct ClientCredentials {
 }
 
 impl ClientCredentials {
-    /// Adds the credential with this id.
+    /// Adds the credential of a configured client with this id to the table of clients.
     fn add(&mut self, id: &str, entry: ClientEntry) {
         if let StoredHash::Argon2(hash) = &entry.hash {
             self.argon2.push(hash.clone());
@@ -54,9 +54,9 @@ impl ClientCredentials {
         self.entries.insert(id.to_string(), entry);
     }
 
-    /// An argon2id hash for the check of an id that has none, only to take the same time. It is the same at each
-    /// request, since varying times would disclose that the id has no hash of its own. `None` if no id has an
-    /// argon2id hash.
+    /// An argon2id hash of some configured client, for the check of an id that has none, only to take the same time.
+    /// It is the same at each request, since varying times would disclose that the id has no hash of its own. `None` if
+    /// no id has an argon2id hash.
     fn decoy_hash(&self, id: &str) -> Option<&Arc<Argon2Hash>> {
         let count = self.argon2.len().max(1);
         self.argon2.get(self.choice.hash_one(id) as usize % count)
@@ -318,8 +318,8 @@ impl Authenticator for StaticClients {
     }
 }
 
-/// The answer to a rejected request: 401 with the accepted kinds of credentials (AUTH-23, ONEUP-M09), 403 for another
-/// tenant (ONEUP-M01), 503 if the check could not be made.
+/// The answer to a request that the check of configured clients rejected: 401 with the accepted kinds of credentials
+/// (AUTH-23, ONEUP-M09), 403 for another tenant (ONEUP-M01), 503 if the check could not be made.
 fn refusal(reason: RejectionReason, mount: MountAuth<'_>) -> ApiError {
     let send = match (mount.bearer, mount.client_headers) {
         (true, true) => "send Authorization: Bearer and a token, or the client headers",

@@ -80,7 +80,7 @@ pub(crate) struct WritingRights {
 }
 
 impl WritingRights {
-    /// The Groups whose members may be listed; `None` for any patient.
+    /// The Groups whose members the sender of a request may list in a Group that it writes; `None` for any patient.
     pub(crate) fn patients_of(&self) -> Option<&[String]> {
         self.groups.as_deref().filter(|_| !self.any_patient)
     }

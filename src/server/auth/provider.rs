@@ -58,7 +58,7 @@ impl Provider {
     }
 }
 
-/// Reads `[auth]` and `[[clients]]` from a configuration file.
+/// Reads `[auth]` and `[[clients]]` from a configuration file that has changed, for the authenticator in force.
 ///
 /// # Errors
 /// A sentence with the file and why it cannot be read.

@@ -41,19 +41,20 @@ pub(crate) fn random_secret() -> String {
     [crate::server::ids::new_id(), crate::server::ids::new_id()].concat()
 }
 
-/// A new public id: 64 random bits as hexadecimal digits.
+/// A new public id to go with a client's secret: 64 random bits as hexadecimal digits.
 pub(crate) fn random_id() -> String {
     crate::server::ids::new_id()[..16].to_string()
 }
 
-/// The hash of a secret in the form of the configuration.
+/// Hashes a secret with SHA-256, as the text that the configuration holds.
 pub(crate) fn hash(secret: &str) -> SecretHash {
     let digits: String = Sha256Hash::of(secret).0.iter().map(|byte| format!("{byte:02x}")).collect();
     SecretHash(format!("{PREFIX}{digits}"))
 }
 
 impl StoredHash {
-    /// Reads a hash of the configuration that can be checked in bounded time and memory.
+    /// Reads the hash of a client's secret from its text in the configuration, SHA-256 or Argon2id; refuses one that
+    /// cannot be checked in bounded time and memory.
     ///
     /// # Errors
     /// The predicate of a sentence whose subject is the key. The text is not repeated: it may be a secret in the
@@ -78,7 +79,7 @@ impl StoredHash {
 }
 
 impl Sha256Hash {
-    /// The hash of a secret.
+    /// Hashes a client's secret, behind the label, with SHA-256.
     pub(crate) fn of(secret: &str) -> Sha256Hash {
         let mut digest = Sha256::new();
         digest.update(LABEL);
@@ -86,7 +87,7 @@ impl Sha256Hash {
         Sha256Hash(digest.finalize().into())
     }
 
-    /// Reads 64 hexadecimal digits in lower case; `None` for any other text.
+    /// Reads the SHA-256 of a client's secret from 64 hexadecimal digits in lower case; `None` for any other text.
     fn parse(digits: &str) -> Option<Sha256Hash> {
         let value = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
@@ -104,8 +105,8 @@ impl Sha256Hash {
         Some(Sha256Hash(hash))
     }
 
-    /// Whether `hash` is of `secret`, compared in constant time. Without a hash the result is false after the same
-    /// work.
+    /// Whether `hash` is of a client's `secret`, compared in constant time. Without a hash the result is false after
+    /// the same work.
     pub(crate) fn is_of(hash: Option<&Sha256Hash>, secret: &str) -> bool {
         let found = Sha256Hash::of(secret);
         // The complement of the computed hash never equals it.
@@ -115,6 +116,7 @@ impl Sha256Hash {
 }
 
 impl std::fmt::Debug for Sha256Hash {
+    /// Shows nothing of the SHA-256 of a client's secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Sha256Hash(..)")
     }

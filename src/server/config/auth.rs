@@ -102,7 +102,7 @@ impl PatientSource {
     /// Every value, for parsing.
     pub(crate) const ALL: [PatientSource; 2] = [PatientSource::OfGroups, PatientSource::Any];
 
-    /// The word in the configuration.
+    /// The word for `patients` of a `[[clients]]` entry of the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             PatientSource::OfGroups => "of-groups",
@@ -124,7 +124,7 @@ impl LevelName {
     /// Every value, for parsing.
     pub(crate) const ALL: [LevelName; 3] = [LevelName::System, LevelName::Patient, LevelName::Group];
 
-    /// The word in the configuration.
+    /// The word in `levels` of a `[[clients]]` entry of the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             LevelName::System => "system",
@@ -136,18 +136,18 @@ impl LevelName {
 
 by_name!(PatientSource, LevelName);
 
-/// Default of `tenants`: the default tenant.
+/// Default of `tenants` of a `[[clients]]` entry: the default tenant.
 fn default_tenants() -> Vec<String> {
     vec!["default".to_string()]
 }
 
-/// Default of `levels`: every level.
+/// Default of `levels` of a `[[clients]]` entry: every level of export.
 fn all_levels() -> Vec<LevelName> {
     vec![LevelName::System, LevelName::Patient, LevelName::Group]
 }
 
-/// Whether a name of a client, tenant or token is safe in a log and, followed by a slash, as the owner of a user's
-/// jobs.
+/// Whether a name of a client, tenant or token in `[[clients]]` is safe in a log and, followed by a slash, as the owner
+/// of a user's jobs.
 fn is_plain(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
@@ -272,8 +272,8 @@ fn token_problems(token: &TokenConfig, report_problem: &mut dyn FnMut(String)) {
     }
 }
 
-/// A TOML error with line and column. The line is not shown, nor a string of the wrong type: either may hold a
-/// misplaced secret.
+/// A TOML error of a configuration with `[auth]` and `[[clients]]`, with line and column. The line is not shown, nor a
+/// string of the wrong type: either may hold a misplaced secret of a client.
 pub(crate) fn toml_error(error: &toml::de::Error, text: &str) -> String {
     let mut message = error.message().to_string();
     while let Some(from) = message.find("string \"") {

@@ -39,9 +39,9 @@ pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<StreamExecutor> {
     builder
 }
 
-/// Resolves when no request has begun and none is being answered for `idle_wait`; for `head_wait` since the instant
-/// `since` if there was no request at all, as under HTTP/1.1. Other frames of the client, such as pings, do not
-/// count.
+/// Resolves when on an HTTP/2 connection no request has begun and none is being answered for `idle_wait`; for
+/// `head_wait` since the instant `since` if there was no request at all, as under HTTP/1.1. Other frames of the client,
+/// such as pings, do not count.
 pub(crate) async fn wait_idle(tracker: &RequestTracker, since: Instant, limits: &ConnectionLimits) {
     let mut last_request = (tracker.requests_begun(), since);
     loop {
@@ -59,7 +59,7 @@ pub(crate) async fn wait_idle(tracker: &RequestTracker, since: Instant, limits: 
     }
 }
 
-/// Resolves when no request is being answered and the client has taken no bytes for `wait`.
+/// Resolves when no request of an HTTP/2 connection is being answered and the client has taken no bytes for `wait`.
 pub(crate) async fn wait_still(tracker: &RequestTracker, wait: Duration) {
     loop {
         let before = tracker.bytes_taken();
@@ -96,6 +96,7 @@ struct PacedStream<F> {
 impl<F: Future<Output = ()>> Future for PacedStream<F> {
     type Output = ();
 
+    /// Polls a stream of HTTP/2; ends it when its client has taken no bytes for too long.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());

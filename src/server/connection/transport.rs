@@ -48,7 +48,8 @@ impl Transport for TcpStream {
     }
 }
 
-/// Sends up to `len` bytes of a file range by `sendfile(2)`; returns how many were sent.
+/// Plain transport of a piece of a stored file: sends up to `len` bytes of its range on the connection's socket by
+/// `sendfile(2)`; returns how many were sent.
 fn poll_send_file(
     stream: &TcpStream,
     context: &mut Context<'_>,

@@ -33,7 +33,8 @@ pub(crate) const IG: Dialect = Dialect {
     render_polled: render::status_of_job,
 };
 
-/// 202 with the status URL in `Content-Location` and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
+/// What clients of the IG dialect see after a kick-off: 202 with the status URL in `Content-Location` and an
+/// OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
 pub(crate) fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
     let location = started.mount.status_url(started.job);
     let instant = started.transaction_time;
@@ -46,7 +47,7 @@ pub(crate) fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
     response
 }
 
-/// Sets `Content-Location` to the status URL of a job.
+/// Sets `Content-Location` to the status URL of a job that was kicked off, as the IG dialect and its variations do.
 pub(crate) fn set_location(response: &mut Response<Body>, location: &str) {
     let location = HeaderValue::from_str(location).expect("a URL of ours");
     response.headers_mut().insert(header::CONTENT_LOCATION, location);

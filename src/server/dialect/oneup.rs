@@ -84,7 +84,7 @@ fn millis(instant: &Instant) -> String {
     }
 }
 
-/// A response with a JSON body that must not be cached.
+/// A response to a 1upHealth client, with a JSON body that must not be cached.
 fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;

@@ -20,7 +20,7 @@ use crate::write::manifest::{EXPORT_KEY, Manifest};
 /// Upper bound of `Retry-After` in the answer to a poll, in seconds (STATUS-03).
 const RETRY_SECONDS_MAX: u64 = 120;
 
-/// 410 for an expired job or file (STATUS-13, FILE-11).
+/// Renders the status of an expired job, or the answer for its files, as 410 (STATUS-13, FILE-11).
 pub(crate) fn expired_error(text: &str) -> ApiError {
     ApiError::new(StatusCode::GONE, IssueCode::NotFound, text)
 }

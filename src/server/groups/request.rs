@@ -23,7 +23,7 @@ pub(crate) enum EntityTags {
     Versions(Vec<String>),
 }
 
-/// Reads a list of entity tags (RFC 9110, 8.8.3); `None` if the header is absent.
+/// Reads a list of entity tags (RFC 9110, 8.8.3) of a Group request over HTTP; `None` if the header is absent.
 ///
 /// # Errors
 /// 400 with the header's name for a list that is empty or malformed.
@@ -56,7 +56,7 @@ pub(crate) fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option
     Ok(is_present.then_some(EntityTags::Versions(versions)))
 }
 
-/// The precondition of a write, from `If-Match` and `If-None-Match`.
+/// The precondition of a request that writes a Group over HTTP, from `If-Match` and `If-None-Match`.
 ///
 /// # Errors
 /// 400 with the header's name for malformed tags, and for `If-None-Match` with other tags than `*` or beside
@@ -76,7 +76,7 @@ pub(crate) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError
     })
 }
 
-/// Checks that the body of a Group is declared as JSON. A body without `Content-Type` is taken for JSON.
+/// Checks the headers of a Group request over HTTP: `Content-Type` is JSON. A body without one is taken for JSON.
 ///
 /// # Errors
 /// 415 for any other type.
@@ -111,7 +111,7 @@ const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'/').remove(b',');
 
 impl GroupSearch {
-    /// Reads a query string. `+` means a space, as in forms.
+    /// Reads the query string of an HTTP request that searches Groups. `+` means a space, as in forms.
     ///
     /// # Errors
     /// Every parameter that cannot be used; under lenient handling only malformed pairs and `_count`, `_page`,
@@ -159,7 +159,7 @@ impl GroupSearch {
         Ok(GroupSearch { query, count, after, ignored: problems, used: criteria })
     }
 
-    /// The URL of this search's page after the id `after`; `None` for the first page.
+    /// The URL of the HTTP request for this search's page after the id `after`; `None` for the first page.
     pub(crate) fn url(&self, base: &str, after: Option<&Id>) -> String {
         let mut url = format!("{base}/Group?");
         for (name, value) in &self.used {
@@ -173,7 +173,8 @@ impl GroupSearch {
     }
 }
 
-/// Decodes the percent escapes and `+` of a query part; `None` if an escape is malformed or the result is not UTF-8.
+/// Decodes percent escapes and `+` in a part of the query string of a Group request over HTTP; `None` if an escape is
+/// malformed or the result is not UTF-8.
 fn decode(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let is_escape =
@@ -184,12 +185,13 @@ fn decode(text: &str) -> Option<String> {
     percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(|text| text.into_owned())
 }
 
-/// The `_page` value of the page after an id: hexadecimal, so that clients treat it as opaque.
+/// The `_page` value of a Group search over HTTP, for the page after an id: hexadecimal, so that clients treat it as
+/// opaque.
 fn to_token(id: &Id) -> String {
     id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The id of a `_page` value; `None` for a text that [`to_token`] cannot have made.
+/// The id of the `_page` value of a Group search over HTTP; `None` for a text that [`to_token`] cannot have made.
 fn from_token(token: &str) -> Option<Id> {
     let (pairs, []) = token.as_bytes().as_chunks::<2>() else { return None };
     let digit = |byte: u8| (byte as char).to_digit(16);

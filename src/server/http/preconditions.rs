@@ -96,7 +96,7 @@ fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
     })
 }
 
-/// The date of a header; `None` if it is absent or malformed.
+/// The date of a precondition header such as `If-Modified-Since`; `None` if it is absent or malformed.
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }

@@ -58,7 +58,8 @@ pub(crate) struct KickOffParams {
 }
 
 impl KickOffParams {
-    /// Value of `Preference-Applied`: the preferences of the client that had an effect (HDR-11); `None` if none had.
+    /// Value of `Preference-Applied` for a kick-off request that was read: the preferences of the client that had an
+    /// effect (HDR-11); `None` if none had.
     pub(crate) fn preference_applied(&self) -> Option<HeaderValue> {
         match (self.prefer.respond_async, !self.notes.is_empty()) {
             (true, true) => Some(HeaderValue::from_static("respond-async, handling=lenient")),

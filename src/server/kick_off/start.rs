@@ -47,8 +47,8 @@ pub(crate) struct StartedExport {
     pub respond_async: bool,
 }
 
-/// Checks a kick-off and starts its job. `query` and `url` are as received. Blocks: it waits for the index and syncs
-/// a job record.
+/// Starts the job of a kick-off that passes all checks. `query` and `url` are as received. Blocks: it waits for the
+/// index and syncs a job record.
 ///
 /// # Errors
 /// All problems of the request, missing rights, an unknown or unusable Group, a busy engine; in each case no job
@@ -106,13 +106,14 @@ pub(crate) fn kick_off(
     Ok(StartedExport { job: accepted, request: url, notes, applied, respond_async: params.prefer.respond_async })
 }
 
-/// 404 with one text, both for a Group that does not exist and for one that the client may not see (KICK-16).
+/// Why a kick-off is not started, or a request refused: 404 with one text, both for a Group that does not exist and
+/// for one that the client may not see (KICK-16).
 pub(crate) fn unknown_group() -> ApiError {
     ApiError::not_found("this Group")
 }
 
-/// Looks up the Group of a kick-off. If it is missing and files of `view` are not indexed yet, waits for the index up
-/// to `group_wait_milliseconds`. An invisible Group takes the same steps as a missing one (KICK-16).
+/// Looks up the Group of a kick-off that is being started. If it is missing and files of `view` are not indexed yet,
+/// waits for the index up to `group_wait_milliseconds`. An invisible Group takes the same steps (KICK-16).
 ///
 /// # Errors
 /// 404 for a missing, deleted or invisible Group, 503 if the index is still behind `view`.
@@ -165,8 +166,8 @@ struct GroupPopulation {
     absent: BTreeSet<String>,
 }
 
-/// Finds the Group of a kick-off, its writer's scope, and checks that it can be exported (GROUP-03, GROUP-09,
-/// GROUP-10).
+/// Before a kick-off is started: finds its Group and the scope of the Group's writer, and checks that it can be
+/// exported (GROUP-03, GROUP-09, GROUP-10).
 ///
 /// # Errors
 /// 404 for a missing or invisible Group, 400 for one that cannot be exported, 503 if store or index cannot be read.
@@ -197,7 +198,8 @@ fn group_population(
     Ok(population)
 }
 
-/// Checks that a Group and the Groups that it lists can be exported (GROUP-09, GROUP-10, reading 22).
+/// Before a kick-off is started: checks that its Group and the Groups that it lists can be exported (GROUP-09,
+/// GROUP-10, reading 22).
 ///
 /// # Errors
 /// 400 with every reason; 503 if the store cannot be read.
@@ -248,7 +250,8 @@ fn check_group(
     if issues.is_empty() { Ok(()) } else { Err(ApiError::of(StatusCode::BAD_REQUEST, issues)) }
 }
 
-/// Reads a Group of the store or of the service, calls `on_member` for each member, and returns the rest of it.
+/// Reads the Group of a kick-off that is being started, from the store or the registry: calls `on_member` for each
+/// member, and returns the rest of it.
 ///
 /// # Errors
 /// A text for the log if it cannot be read or is no Group.
@@ -272,14 +275,14 @@ fn read_group_header(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember
     read.map_err(|error| error.to_string())?.map_err(|fault| fault.kind.to_string())
 }
 
-/// 503 for a store, index or Group registry that cannot be read; `error` goes to the log.
+/// A kick-off cannot be started: 503 for a store, index or Group registry that cannot be read; `error` is logged.
 fn unreadable_store(error: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(%error, "the store cannot be read");
     let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(BUSY_SECONDS)
 }
 
-/// The answer to a kick-off or retry that the engine refused: 429 if busy, 507 if the disk is full, else 503.
+/// The answer when the engine refuses to start a kick-off or a retry: 429 if busy, 507 if the disk is full, else 503.
 pub(crate) fn kick_off_error(refused: KickOffError) -> ApiError {
     let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text);
     match refused {
