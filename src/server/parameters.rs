@@ -76,8 +76,8 @@ const SINCE: ParameterRow = served_parameter(
     "_since",
     "instant",
     "1",
-    "Resources population `meta.lastUpdated` is strictly later, compared as instants. Seconds and zone are required. Who is \
-     a member, and population record a resource is in, does not depend on it. Deletions since then are listed in the \
+    "Resources whose `meta.lastUpdated` is strictly later, compared as instants. Seconds and zone are required. Who is \
+     a member, and whose record a resource is in, does not depend on it. Deletions since then are listed in the \
      manifest's `deleted`.",
 );
 
@@ -86,7 +86,7 @@ const UNTIL: ParameterRow = served_parameter(
     "_until",
     "instant",
     "1",
-    "Resources population `meta.lastUpdated` is strictly earlier, compared as instants. Seconds and zone are required, and \
+    "Resources whose `meta.lastUpdated` is strictly earlier, compared as instants. Seconds and zone are required, and \
      `_since` must be earlier. Only the latest version of a resource is exported: one that changed again after \
      `_until` is absent, so windows of time do not add up to the history.",
 );
@@ -149,7 +149,7 @@ pub(crate) const NETSMART_PARAMETERS: &[ParameterRow] = &vendor_table(SINCE, TYP
 /// `_since` of 1upHealth, which may be a date.
 const ONEUP_SINCE: ParameterRow = ParameterRow {
     fhir_type: "string",
-    documentation: "A date, such as `2021-01-01`, or a date with time and zone: resources population `meta.lastUpdated` is strictly \
+    documentation: "A date, such as `2021-01-01`, or a date with time and zone: resources whose `meta.lastUpdated` is strictly \
                     later. A date alone stands for 00:00:00 of that day, UTC.",
     ..SINCE
 };
