@@ -93,11 +93,13 @@ struct Source {
 impl Source {
     /// Lines with their numbers, comments cut off; those of the file's own tests are marked.
     fn lines(&self) -> impl Iterator<Item = (usize, String, bool)> {
-        let mut in_tests = false;
-        self.text.lines().enumerate().map(move |(number, line)| {
-            in_tests |= line.starts_with("#[cfg(test)]");
-            (number + 1, line.split("//").next().unwrap().to_string(), in_tests)
-        })
+        // A module of tests in a file of its own, or a single item for tests, does not end the code.
+        let begins = |text: &str| text.strip_prefix("pub(crate) ").unwrap_or(text).starts_with("mod ");
+        let parts: Vec<&str> = self.text.lines().collect();
+        let inline = |pair: &[&str]| pair[0] == "#[cfg(test)]" && begins(pair[1]) && pair[1].ends_with('{');
+        let tests = parts.windows(2).position(inline).unwrap_or(parts.len());
+        let cut = move |(i, line): (usize, &str)| (i + 1, line.split("//").next().unwrap().to_string(), i >= tests);
+        self.text.lines().enumerate().map(cut)
     }
 }
 

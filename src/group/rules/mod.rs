@@ -592,10 +592,9 @@ impl<'a> CheckState<'a> {
             problems.push_last(IssueCode::BusinessRule, "Group.characteristic", text);
         }
         for modifier in &head.modifiers {
-            let text = format!(
-                "{modifier} changes the meaning of the Group and is not understood here; list the members that it leaves instead"
-            );
-            problems.push_last(IssueCode::NotSupported, modifier.path, text);
+            let what =
+                "changes the meaning of the Group and is not understood here; list the members that it leaves instead";
+            problems.push_last(IssueCode::NotSupported, modifier.path, format!("{modifier} {what}"));
         }
     }
 }
