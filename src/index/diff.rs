@@ -1,11 +1,18 @@
 //! Compares the files that an index was made from with those of the store now: which segments are kept, which ranges
-//! are scanned. Reads sampled blocks of touched files; scans nothing and writes nothing.
+//! are scanned, which rows were in the store before. Scans nothing and writes nothing.
+//!
+//! A file is untouched if it has the stamp that it was indexed with and that stamp was settled then. Any other is read:
+//! a segment of a plain file is kept if its range still hashes the same, those of a compressed file if the bytes on disk
+//! do (DESIGN 2). Nothing is taken for equal by samples or times.
+
+use rayon::prelude::*;
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::index::meta::{FileEntry, IndexMeta, SCAN_AGAIN, SegmentMeta};
 use crate::index::open::OpenedIndex;
+use crate::index::row_times::{RowTimes, TimeRun};
 use crate::index::segment::reader::Segment;
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans, plain_spans};
 use crate::index::store_files::StoreFiles;
@@ -21,36 +28,93 @@ pub(crate) struct StoreDiff {
     pub(crate) origins: Vec<usize>,
     /// Ranges of store files to scan.
     pub(crate) spans: Vec<ScanRange>,
-    /// `first_seen` of dropped segments, inherited by new ones that overlap them: (file, start, end, first seen).
-    pub(crate) inherited: Vec<(usize, u64, u64, Option<i64>)>,
-    /// Whether a new index meta is to be published.
+    /// Segments that are scanned again although the store still has their bytes.
+    pub(crate) rescanned: Vec<RescannedSegment>,
+    /// Segments whose bytes the store no longer has in their place.
+    pub(crate) dropped: Vec<DroppedSegment>,
+    /// Whether a new index meta is to be published with new segments, or without old ones.
     pub(crate) changed: bool,
+    /// Whether stamps of files are to be published although no segment changes.
+    pub(crate) restamped: bool,
     /// Reasons why parts of the index are made again, for the report.
     pub(crate) repaired: Vec<String>,
 }
 
-/// Whether names, sizes and times of the files equal those of the index meta, and no segment is marked to be scanned
-/// again.
+/// A segment that is made again of the bytes that it was made of, so that its rows keep their first-seen times.
+pub(crate) struct RescannedSegment {
+    /// Index of the file among the store's files.
+    pub file: usize,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in the (uncompressed) file.
+    pub end: u64,
+    /// First-seen time of the segment.
+    pub first_seen: Option<i64>,
+    /// First-seen times of rows.
+    pub runs: Vec<TimeRun>,
+}
+
+/// A segment whose bytes are no longer in their place: its file is gone, or has other bytes there.
+pub(crate) struct DroppedSegment {
+    /// Index of its file among the store's files now; `None` when the file is gone.
+    pub file: Option<usize>,
+    /// Index of its file among those of the previous index meta.
+    pub old_file: usize,
+    /// Its columns; `None` when they cannot be read.
+    pub segment: Option<Segment>,
+    /// First-seen time of the segment.
+    pub first_seen: Option<i64>,
+    /// First-seen times of rows.
+    pub runs: Vec<TimeRun>,
+}
+
+/// What becomes of a segment of the previous index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SegmentFate {
+    /// The store has its bytes, and it can be read.
+    Kept,
+    /// The store has its bytes, and it is scanned again.
+    Rescanned,
+    /// The store has other bytes, or none, in its place.
+    Dropped,
+}
+
+/// Whether names and stamps of the files equal those of the index meta, all stamps were settled, and no segment is
+/// marked to be scanned again.
 pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
         && known.files.len() == files.count()
         && known.segments.iter().all(|segment| segment.at != SCAN_AGAIN)
-        && (0..files.count()).all(|i| known.files[i].stamp == files.stamp(i) && known.files[i].name == files.name(i))
+        && (0..files.count()).all(|i| is_untouched(files, i, &known.files[i]) && known.files[i].name == files.name(i))
 }
 
-/// The entries of the index meta for these files as they are now: name, stamp and sampled hash of each.
+/// Whether a file has the settled stamp that it was indexed with.
+fn is_untouched(files: &StoreFiles, file: usize, entry: &FileEntry) -> bool {
+    entry.settled && entry.stamp == files.stamp(file)
+}
+
+/// The entries of the index meta for these files as they are now.
+///
+/// # Errors
+/// When a file cannot be read.
 pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexError> {
-    let entry = |file| {
-        let source = files.source(file)?;
-        let samples = source.sampled_hash(source.len())?;
-        Ok(FileEntry { name: files.name(file).to_string(), stamp: source.stamp(), samples, appendable: true })
-    };
-    (0..files.count()).map(entry).collect()
+    (0..files.count()).map(|file| file_entry(files, file, None)).collect()
 }
 
-/// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `wanted` the
-/// validation that the index is to have at least.
+/// The entry of a file as it is now; `raw` is the hash of its bytes on disk if the caller knows it.
+fn file_entry(files: &StoreFiles, file: usize, raw: Option<u64>) -> Result<FileEntry, IndexError> {
+    let raw = match (files.compression(file), raw) {
+        (Compression::None, _) => 0,
+        (_, Some(raw)) => raw,
+        _ => files.source(file)?.content_hash(0..files.source(file)?.len())?,
+    };
+    let (stamp, settled) = (files.stamp(file), files.is_settled(file));
+    Ok(FileEntry { name: files.name(file).to_string(), stamp, settled, raw, appendable: true })
+}
+
+/// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `times` the
+/// first-seen times of rows, `wanted` the validation that the index is to have at least.
 ///
 /// # Errors
 /// When a touched file cannot be opened or read.
@@ -58,117 +122,259 @@ pub(crate) fn diff(
     files: &StoreFiles,
     known: Option<&IndexMeta>,
     opened: Option<&OpenedIndex>,
+    times: &RowTimes,
     wanted: Option<Validate>,
 ) -> Result<StoreDiff, IndexError> {
     let mut known = known.cloned().unwrap_or_else(|| IndexMeta::empty(wanted.unwrap_or(Validate::Full)));
-    let mut repaired = Vec::new();
+    let mut diff = StoreDiff {
+        meta: IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() },
+        segments: Vec::new(),
+        origins: Vec::new(),
+        spans: Vec::new(),
+        rescanned: Vec::new(),
+        dropped: Vec::new(),
+        changed: known.global.name.is_empty() || known.files.len() != files.count(),
+        restamped: false,
+        repaired: Vec::new(),
+    };
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     if weaker {
         // Segments made with weaker checks are scanned again; the times of snapshots are kept.
-        repaired.push("the index was made with --validate structure".to_string());
+        diff.repaired.push("the index was made with --validate structure".to_string());
+        diff.changed = true;
         known.validate = Validate::Full;
+        diff.meta.validate = Validate::Full;
     }
-    let open_segment = |k: usize| match opened {
-        _ if weaker || known.segments[k].at == SCAN_AGAIN => Err("it is to be scanned again"),
-        Some(opened) => opened.segments[k].clone(),
-        None => Err("it cannot be opened"),
-    };
-    let mut meta = IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() };
-    let (mut segments, mut origins) = (Vec::new(), Vec::new());
-    let (mut spans, mut inherited) = (Vec::new(), Vec::new());
-    let mut changed = weaker || known.global.name.is_empty() || known.files.len() != files.count();
+    let old = OldSegments { known: &known, opened, times, weaker };
     for file in 0..files.count() {
-        let (name, compression) = (files.name(file), files.compression(file));
-        let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
-        let same_stamp = old.is_some_and(|old| known.files[old].stamp == files.stamp(file));
-        // 1. Is the file untouched, or an extension of the indexed bytes? An untouched file is not opened.
-        let source = || files.source(file);
-        let extended = match old.map(|old| &known.files[old]) {
-            Some(entry) if same_stamp => Some(entry),
-            Some(entry)
-                if source()?.len() >= entry.stamp.len
-                    && (entry.appendable || source()?.len() == entry.stamp.len)
-                    && source()?.sampled_hash(entry.stamp.len)? == entry.samples =>
-            {
-                changed = true;
-                Some(entry)
+        let entry = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(files.name(file).as_bytes())).ok();
+        diff.add_file(files, file, entry, &old)?;
+    }
+    for (old_file, entry) in known.files.iter().enumerate() {
+        if files.position(&entry.name).is_none() {
+            diff.changed = true;
+            old.of_file(old_file).for_each(|number| diff.dropped.push(old.dropped(number, None)));
+        }
+    }
+    diff.changed |= !diff.spans.is_empty() || !diff.dropped.is_empty();
+    if let (false, Some(Err(reason))) = (diff.changed, opened.map(|opened| &opened.global)) {
+        diff.changed = true;
+        diff.repaired.push(format!("the merged file of the index is damaged: {reason}"));
+    }
+    Ok(diff)
+}
+
+/// The segments of the previous index.
+struct OldSegments<'a> {
+    known: &'a IndexMeta,
+    opened: Option<&'a OpenedIndex>,
+    times: &'a RowTimes,
+    /// Whether all of them were made with weaker checks than wanted.
+    weaker: bool,
+}
+
+impl OldSegments<'_> {
+    /// Numbers of the segments of a file.
+    fn of_file(&self, old_file: usize) -> std::ops::Range<usize> {
+        let segments = &self.known.segments;
+        segments.partition_point(|segment| segment.file < old_file)
+            ..segments.partition_point(|segment| segment.file <= old_file)
+    }
+
+    /// A segment, opened, or why it is to be scanned again.
+    fn open(&self, number: usize) -> Result<Segment, &'static str> {
+        match self.opened {
+            _ if self.weaker || self.known.segments[number].at == SCAN_AGAIN => Err("it is to be scanned again"),
+            Some(opened) => opened.segments[number].clone(),
+            None => Err("it cannot be opened"),
+        }
+    }
+
+    /// A segment that is dropped, of a file that is now `file`.
+    fn dropped(&self, number: usize, file: Option<usize>) -> DroppedSegment {
+        let entry = &self.known.segments[number];
+        // Its rows are compared with new ones, whatever checks they were made with.
+        let segment = self.opened.and_then(|opened| opened.segments[number].clone().ok());
+        DroppedSegment {
+            file,
+            old_file: entry.file,
+            segment: segment.filter(|_| entry.at != SCAN_AGAIN),
+            first_seen: entry.first_seen,
+            runs: self.times.runs(number).to_vec(),
+        }
+    }
+}
+
+impl StoreDiff {
+    /// Adds a file of the store; `old_file` is its index in the previous index meta.
+    fn add_file(
+        &mut self,
+        files: &StoreFiles,
+        file: usize,
+        old_file: Option<usize>,
+        old: &OldSegments<'_>,
+    ) -> Result<(), IndexError> {
+        let compression = files.compression(file);
+        // 1. A new file is scanned whole.
+        let Some(old_file) = old_file else {
+            self.changed = true;
+            self.meta.files.push(file_entry(files, file, None)?);
+            self.spans.extend(whole_file(file, compression, files.source(file)?)?);
+            return Ok(());
+        };
+        let entry = &old.known.files[old_file];
+        let numbers = old.of_file(old_file);
+        let untouched = is_untouched(files, file, entry);
+        let mut raw = untouched.then_some(entry.raw);
+        // 2. Which segments does the file still have the bytes of? An untouched file is not opened.
+        let (has_bytes, appended) = match (untouched, compression) {
+            (true, _) => (vec![true; numbers.len()], false),
+            (false, Compression::None) => {
+                plain_segments_in(files.source(file)?, entry, &old.known.segments[numbers.clone()])?
             }
-            _ => None,
+            (false, _) => {
+                let source = files.source(file)?;
+                let grown = source.len() > entry.stamp.len;
+                let (front, whole) = source.content_hashes(entry.stamp.len)?;
+                raw = Some(whole);
+                let same = front == Some(entry.raw) && (entry.appendable || !grown);
+                (vec![same; numbers.len()], grown)
+            }
         };
-        let samples = match extended {
-            Some(entry) if same_stamp => entry.samples,
-            _ => source()?.sampled_hash(source()?.len())?,
-        };
-        let appendable = extended.is_none_or(|entry| entry.appendable);
-        let len = files.stamp(file).len;
-        meta.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
-        // 2. A new or rewritten file is scanned whole.
-        let Some((old, entry)) = old.zip(extended) else {
-            changed = true;
-            spans.extend(whole_file(file, compression, source()?)?);
-            continue;
-        };
-        // 3. Segments that open are kept; damaged ones of a plain file are scanned again by themselves.
-        let grown = len > entry.stamp.len;
-        let mut end = 0;
+        let is_whole = has_bytes.iter().all(|has| *has);
+        let new_entry = file_entry(files, file, raw)?;
+        let appendable = !is_whole || entry.appendable;
+        self.restamped |= new_entry.stamp != entry.stamp || new_entry.settled != entry.settled;
+        self.meta.files.push(FileEntry { appendable, ..new_entry });
+        // 3. What becomes of each segment.
         let mut damaged = None;
-        let first = known.segments.partition_point(|segment| segment.file < old);
-        for (i, segment) in known.segments.iter().enumerate().skip(first).take_while(|(_, segment)| segment.file == old)
-        {
-            // A segment of the last line without newline is kept only if nothing or a newline follows it.
-            if segment.tail && grown && byte_at(source()?, segment.end)? != Some(b'\n') {
-                break;
-            }
-            end = if segment.tail && grown { segment.end + 1 } else { segment.end };
-            match open_segment(i) {
-                Ok(open) => {
-                    meta.segments.push(SegmentMeta { file, ..segment.clone() });
-                    segments.push(open);
-                    origins.push(i);
-                }
-                Err(reason) => {
+        let mut fates = Vec::with_capacity(numbers.len());
+        for (number, has_bytes) in numbers.clone().zip(&has_bytes) {
+            fates.push(match (has_bytes, old.open(number)) {
+                (false, _) => SegmentFate::Dropped,
+                (true, Ok(_)) => SegmentFate::Kept,
+                (true, Err(reason)) => {
                     damaged = Some(reason);
-                    inherited.push((file, segment.start, segment.end, segment.first_seen));
-                    if compression == Compression::None {
-                        let part = RangeKind::Plain { range: segment.start..segment.end, tail: segment.tail };
-                        spans.push(ScanRange { file, part });
-                    }
+                    SegmentFate::Rescanned
                 }
+            });
+        }
+        if let Some(reason) = damaged.filter(|_| !old.weaker) {
+            self.repaired.push(format!("{}: an extent of the index is damaged: {reason}", files.name(file)));
+        }
+        if compression != Compression::None && fates.contains(&SegmentFate::Rescanned) {
+            // A compressed file is decoded from its start; its other segments are made again, too.
+            fates.iter_mut().for_each(|fate| *fate = SegmentFate::Rescanned);
+        }
+        for (number, fate) in numbers.clone().zip(&fates) {
+            let segment = &old.known.segments[number];
+            match fate {
+                SegmentFate::Kept => {
+                    self.meta.segments.push(SegmentMeta { file, ..segment.clone() });
+                    self.segments.extend(old.open(number));
+                    self.origins.push(number);
+                }
+                SegmentFate::Rescanned => self.rescanned.push(RescannedSegment {
+                    file,
+                    start: segment.start,
+                    end: segment.end,
+                    first_seen: segment.first_seen,
+                    runs: old.times.runs(number).to_vec(),
+                }),
+                SegmentFate::Dropped => self.dropped.push(old.dropped(number, Some(file))),
             }
         }
-        if let Some(reason) = damaged {
-            changed = true;
-            repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
-            if compression != Compression::None {
-                // A compressed file is decoded from its start; its other segments are dropped, too.
-                let first = meta.segments.partition_point(|segment| segment.file < file);
-                for segment in &meta.segments[first..] {
-                    inherited.push((file, segment.start, segment.end, segment.first_seen));
-                }
-                meta.segments.truncate(first);
-                segments.truncate(first);
-                origins.truncate(first);
-                spans.extend(whole_file(file, compression, source()?)?);
-                continue;
-            }
-        }
-        // 4. Bytes behind the kept segments are scanned.
+        // 4. What no kept segment covers is scanned.
+        let segments = numbers.map(|number| &old.known.segments[number]).zip(&fates);
         match compression {
-            Compression::None if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
-            Compression::None => {}
-            compression if grown => {
+            Compression::None => {
+                let source = if untouched { None } else { Some(files.source(file)?) };
+                self.add_plain_spans(file, source, segments)?;
+            }
+            _ if fates.contains(&SegmentFate::Rescanned) || !is_whole => {
+                self.spans.extend(whole_file(file, compression, files.source(file)?)?);
+            }
+            _ if appended => {
+                let end = segments.last().map_or(0, |(segment, _)| segment.end);
                 let from = SeekPoint { compressed: entry.stamp.len, uncompressed: end };
-                spans.push(ScanRange { file, part: RangeKind::Compressed { compression, from } });
+                self.spans.push(ScanRange { file, part: RangeKind::Compressed { compression, from } });
             }
             _ => {}
         }
+        Ok(())
     }
-    changed |= !spans.is_empty();
-    if let (false, Some(Err(reason))) = (changed, opened.map(|opened| &opened.global)) {
-        changed = true;
-        repaired.push(format!("the merged file of the index is damaged: {reason}"));
+
+    /// Adds the ranges of a plain file that no kept segment covers. A segment that is made again is a range of its own.
+    /// `source` is `None` for an untouched file, of which every byte is covered.
+    fn add_plain_spans<'a>(
+        &mut self,
+        file: usize,
+        source: Option<&StoreFile>,
+        segments: impl Iterator<Item = (&'a SegmentMeta, &'a SegmentFate)>,
+    ) -> Result<(), IndexError> {
+        let mut position = 0;
+        for (segment, fate) in segments.filter(|(_, fate)| **fate != SegmentFate::Dropped) {
+            if let Some(source) = source {
+                position = behind_late_newline(source, position)?;
+                if position < segment.start {
+                    self.spans.extend(plain_spans(file, source, position..segment.start)?);
+                }
+            }
+            if *fate == SegmentFate::Rescanned {
+                let part = RangeKind::Plain { range: segment.start..segment.end, tail: segment.tail };
+                self.spans.push(ScanRange { file, part });
+            }
+            position = segment.end;
+        }
+        if let Some(source) = source {
+            position = behind_late_newline(source, position)?;
+            if position < source.len() {
+                self.spans.extend(plain_spans(file, source, position..source.len())?);
+            }
+        }
+        Ok(())
     }
-    Ok(StoreDiff { meta, segments, origins, spans, inherited, changed, repaired })
+}
+
+/// The offset behind the newline at `position` if the line before it was indexed without one: that newline is part of
+/// no segment. Else `position`.
+fn behind_late_newline(source: &StoreFile, position: u64) -> Result<u64, IndexError> {
+    let is_torn = position > 0 && byte_at(source, position - 1)? != Some(b'\n');
+    Ok(position + u64::from(is_torn && byte_at(source, position)? == Some(b'\n')))
+}
+
+/// For each segment of a plain file whether the file still has its bytes, between the same line ends; and whether it is
+/// longer than it was. Reads the file once.
+fn plain_segments_in(
+    source: &StoreFile,
+    entry: &FileEntry,
+    segments: &[SegmentMeta],
+) -> Result<(Vec<bool>, bool), IndexError> {
+    let len = source.len();
+    let mut has_bytes = Vec::with_capacity(segments.len());
+    // Where the length differs, bytes behind the first difference have moved: they are not read twice.
+    let stops_at_difference = len != entry.stamp.len;
+    for some in segments.chunks(rayon::current_num_threads().max(1)) {
+        if stops_at_difference && has_bytes.last() == Some(&false) {
+            break;
+        }
+        let is_same = |segment: &SegmentMeta| match segment.end <= len {
+            true => Ok(source.content_hash(segment.start..segment.end)? == segment.content),
+            false => Ok(false),
+        };
+        let same: Vec<bool> = some.par_iter().map(is_same).collect::<Result<_, IndexError>>()?;
+        has_bytes.extend(same);
+    }
+    has_bytes.resize(segments.len(), false);
+    // A segment begins and ends at line ends; one without a newline at its end has one behind it, or is the last.
+    for (i, segment) in segments.iter().enumerate() {
+        let begins = segment.start == 0 || byte_at(source, segment.start - 1)? == Some(b'\n');
+        let ends = segment.end == len
+            || segment.end > segment.start && byte_at(source, segment.end - 1)? == Some(b'\n')
+            || byte_at(source, segment.end)? == Some(b'\n');
+        has_bytes[i] = has_bytes[i] && begins && ends;
+    }
+    Ok((has_bytes, len > entry.stamp.len))
 }
 
 /// The byte of a file at an offset; `None` at or behind its end.

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::index::meta::{MERGED, SEGMENTS};
+use crate::index::meta::{MERGED, SEGMENTS, TIMES, VANISHED};
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::disk::DiskReservation;
 use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
@@ -325,7 +325,7 @@ fn create_own(path: &Path) -> io::Result<File> {
 
 /// Whether the name is one that the index gives to its files: no other file is ever removed.
 fn is_ours(name: &str) -> bool {
-    name.starts_with(SEGMENTS) || name.starts_with(MERGED) || name == "generation.part"
+    [SEGMENTS, MERGED, TIMES, VANISHED].iter().any(|stem| name.starts_with(stem)) || name == "generation.part"
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ pub(crate) const NOTE: &str = "generation.note";
 pub(crate) const SEGMENTS: &str = "extents-";
 /// Prefix of the names of global index files.
 pub(crate) const MERGED: &str = "merged-";
+/// Prefix of the names of files of first-seen times of rows.
+pub(crate) const TIMES: &str = "times-";
+/// Prefix of the names of files of vanished resources.
+pub(crate) const VANISHED: &str = "vanished-";
 
 /// Whether the name begins with `stem` and has only letters, digits and dashes, so that it names a file beside the
 /// index meta.
@@ -36,10 +40,13 @@ pub(crate) const SCAN_AGAIN: u64 = u64::MAX;
 pub struct FileEntry {
     /// Path relative to the store.
     pub name: String,
-    /// Size and times when it was indexed.
+    /// Size, times and identity when it was indexed.
     pub stamp: FileStamp,
-    /// xxh3 of sampled blocks of its bytes up to that size.
-    pub samples: u64,
+    /// Whether the stamp was settled when it was taken ([`FileStamp::is_settled`]). Any other file is read again, even
+    /// if it still has the stamp.
+    pub settled: bool,
+    /// xxh3 of the bytes on disk of a compressed file, up to that size; 0 for a plain one, whose segments have theirs.
+    pub raw: u64,
     /// Whether new bytes behind the old end can be indexed by themselves: a plain file always, a compressed one when
     /// it ended with a whole member and a whole line.
     pub appendable: bool,
@@ -77,6 +84,18 @@ pub struct IndexMeta {
     pub birth: Option<i64>,
     /// Greatest T of the snapshots taken, in ticks rounded up; `None` before the first.
     pub latest: Option<i64>,
+    /// T of the first snapshot of these segments, in ticks rounded up, as new segments have it; `None` before it.
+    pub first: Option<i64>,
+    /// Path of the store that the index was made of, without links; empty when it is not known.
+    pub root: String,
+    /// Current resources at the last snapshot before these segments were published.
+    pub present: u64,
+    /// Resources gone without a deletion between that snapshot and the publication.
+    pub gone: u64,
+    /// File of first-seen times of rows ([`RowTimes`](crate::index::row_times::RowTimes)); empty when there is none.
+    pub times: String,
+    /// File of vanished resources; empty when there is none.
+    pub vanished: String,
     /// Store files in store order.
     pub files: Vec<FileEntry>,
     /// Container files, which hold segments.
@@ -117,6 +136,12 @@ impl IndexMeta {
             validate,
             birth: None,
             latest: None,
+            first: None,
+            root: String::new(),
+            present: 0,
+            gone: 0,
+            times: String::new(),
+            vanished: String::new(),
             files: Vec::new(),
             containers: Vec::new(),
             segments: Vec::new(),
@@ -135,6 +160,10 @@ impl IndexMeta {
             _ => now,
         };
         let mut changed = false;
+        if self.first.is_none() {
+            self.first = Some(first);
+            changed = true;
+        }
         for segment in &mut self.segments {
             if segment.first_seen.is_none() {
                 segment.first_seen = Some(first);
@@ -173,6 +202,7 @@ impl IndexMeta {
         for segment in &mut self.segments {
             segment.first_seen = segment.first_seen.or(log.first);
         }
+        self.first = self.first.or(log.first);
         self.latest = self.latest.max(log.latest);
         true
     }
@@ -184,18 +214,25 @@ impl IndexMeta {
         body.number(u64::from(self.validate == Validate::Full));
         body.optional(self.birth);
         body.optional(self.latest);
+        body.optional(self.first);
+        body.text(&self.root);
+        body.number(self.present);
+        body.number(self.gone);
+        body.text(&self.times);
+        body.text(&self.vanished);
         body.number(self.files.len() as u64);
         for file in &self.files {
             body.text(&file.name);
             body.stamp(&file.stamp);
-            body.number(file.samples);
+            body.number(u64::from(file.settled));
+            body.number(file.raw);
             body.number(u64::from(file.appendable));
         }
         body.number(self.containers.len() as u64);
         for file in self.containers.iter().chain([&self.global]) {
             body.text(&file.name);
             body.number(u64::from(file.stamp.is_some()));
-            body.stamp(&file.stamp.unwrap_or(FileStamp { len: 0, mtime_ns: 0, ctime_ns: 0 }));
+            body.stamp(&file.stamp.unwrap_or_default());
         }
         body.number(self.segments.len() as u64);
         for segment in &self.segments {
@@ -227,7 +264,9 @@ impl IndexMeta {
         // Its names are opened later: they must lie in the store, or be index files beside it.
         let in_store = meta.files.iter().all(|file| is_store_name(&file.name));
         let in_index = meta.containers.iter().all(|file| is_index_name(&file.name, SEGMENTS))
-            && (meta.global.name.is_empty() || is_index_name(&meta.global.name, MERGED));
+            && [(&meta.global.name, MERGED), (&meta.times, TIMES), (&meta.vanished, VANISHED)]
+                .iter()
+                .all(|(name, stem)| name.is_empty() || is_index_name(name, stem));
         (sound && ordered && in_store && in_index).then_some(meta)
     }
 
@@ -248,10 +287,12 @@ impl IndexMeta {
     fn read(body: &mut MetaReader<'_>) -> Option<IndexMeta> {
         let sequence = body.number()?;
         let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
-        let (birth, latest) = (body.optional()?, body.optional()?);
+        let (birth, latest, first) = (body.optional()?, body.optional()?, body.optional()?);
+        let (root, present, gone) = (body.text()?, body.number()?, body.number()?);
+        let (times, vanished) = (body.text()?, body.text()?);
         let file = |body: &mut MetaReader<'_>| {
             let (name, stamp) = (body.text()?, body.stamp()?);
-            Some(FileEntry { name, stamp, samples: body.number()?, appendable: body.flag()? })
+            Some(FileEntry { name, stamp, settled: body.flag()?, raw: body.number()?, appendable: body.flag()? })
         };
         let files = body.list(file)?;
         let index_file = |body: &mut MetaReader<'_>| {
@@ -278,6 +319,12 @@ impl IndexMeta {
             validate,
             birth,
             latest,
+            first,
+            root,
+            present,
+            gone,
+            times,
+            vanished,
             files,
             containers,
             segments,
@@ -305,12 +352,8 @@ pub struct SnapshotLog {
 impl SnapshotLog {
     /// The log of `meta`, which differs from `before`, as published, by the snapshots recorded since.
     pub fn of(meta: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
-        let new = before.segments.iter().position(|segment| segment.first_seen.is_none());
-        SnapshotLog {
-            sequence: meta.sequence,
-            first: new.and_then(|i| meta.segments[i].first_seen),
-            latest: meta.latest,
-        }
+        let first = if before.first.is_none() { meta.first } else { None };
+        SnapshotLog { sequence: meta.sequence, first, latest: meta.latest }
     }
 
     /// Bytes of the file `generation.note`.
@@ -354,11 +397,13 @@ impl MetaWriter {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    /// Appends length, mtime and ctime of a file.
+    /// Appends length, times, inode and device of a file.
     fn stamp(&mut self, stamp: &FileStamp) {
         self.number(stamp.len);
         self.number(stamp.mtime_ns as u64);
         self.number(stamp.ctime_ns as u64);
+        self.number(stamp.inode);
+        self.number(stamp.device);
     }
 }
 
@@ -396,10 +441,10 @@ impl MetaReader<'_> {
         str::from_utf8(text).ok().map(str::to_string)
     }
 
-    /// Reads length, mtime and ctime of a file.
+    /// Reads length, times, inode and device of a file.
     fn stamp(&mut self) -> Option<FileStamp> {
         let (len, mtime_ns, ctime_ns) = (self.number()?, self.number()? as i64, self.number()? as i64);
-        Some(FileStamp { len, mtime_ns, ctime_ns })
+        Some(FileStamp { len, mtime_ns, ctime_ns, inode: self.number()?, device: self.number()? })
     }
 
     /// Reads a count and so many items; memory grows with the items read, not with the count.
@@ -419,7 +464,7 @@ mod tests {
     use super::*;
 
     fn meta() -> IndexMeta {
-        let stamp = FileStamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX };
+        let stamp = FileStamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX, inode: 8, device: 9 };
         let segment = |start, first_seen| SegmentMeta {
             file: 0,
             container: 0,
@@ -434,7 +479,12 @@ mod tests {
             sequence: 4,
             birth: Some(-7),
             latest: Some(12),
-            files: vec![FileEntry { name: "ä/b.ndjson".into(), stamp, samples: 9, appendable: true }],
+            root: "/stores/a".into(),
+            present: 10,
+            gone: 2,
+            times: "times-4".into(),
+            vanished: "vanished-3".into(),
+            files: vec![FileEntry { name: "ä/b.ndjson".into(), stamp, settled: true, raw: 9, appendable: true }],
             containers: vec![IndexFile { name: "extents-1".into(), stamp: Some(stamp) }],
             segments: vec![segment(0, Some(-7)), segment(7, None)],
             global: IndexFile::new("merged-1".into()),
@@ -475,7 +525,15 @@ mod tests {
         for name in ["../merged-1", "merged-/../x", "extents-1", "generation"] {
             assert!(!reads(&|meta| meta.global.name = name.to_string()), "{name}");
         }
-        assert!(reads(&|meta| meta.global.name = String::new()));
+        for name in ["../times-1", "times-/x", "vanished-1", "generation"] {
+            assert!(!reads(&|meta| meta.times = name.to_string()), "{name}");
+        }
+        for name in ["../vanished-1", "vanished-/x", "times-1", "generation"] {
+            assert!(!reads(&|meta| meta.vanished = name.to_string()), "{name}");
+        }
+        assert!(reads(&|meta| {
+            (meta.global.name, meta.times, meta.vanished) = (String::new(), String::new(), String::new())
+        }));
     }
 
     /// A snapshot log gives back what `note_snapshot` changed, for its own index meta only.

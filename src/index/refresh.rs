@@ -8,16 +8,18 @@
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
-use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
+use crate::index::diff::{RescannedSegment, StoreDiff, diff, file_entries, is_unchanged};
 use crate::index::dir::{IndexDir, IndexLock};
 use crate::index::first_seen::FirstSeen;
 use crate::index::global::build::{self, BuildError};
 use crate::index::global::{GlobalIndex, append};
 use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta, SnapshotLog};
 use crate::index::open::{Verification, open_index};
+use crate::index::replaced_rows::{RowMatches, match_rows};
 use crate::index::report::RefreshStats;
+use crate::index::row_times::{RowTimes, TimeRun};
 use crate::index::segment::reader::Segment;
-use crate::index::segment::scan::{ScanOptions, scan};
+use crate::index::segment::scan::{ScanOptions, WrittenSegment, scan};
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
 use crate::index::segment_files::compact_segment_files;
 use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
@@ -44,6 +46,8 @@ struct LoadedMeta {
     published: IndexMeta,
     /// With the snapshot log applied.
     current: IndexMeta,
+    /// First-seen times of rows.
+    times: RowTimes,
 }
 
 /// Reads what the last refresh left in a directory, the index meta and the snapshot log; `None` when there is no index
@@ -54,7 +58,17 @@ fn load(dir: &IndexDir) -> Option<LoadedMeta> {
     if let Some(log) = dir.read(meta::NOTE).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
         current.apply(&log);
     }
-    Some(LoadedMeta { published, current })
+    let times = read_times(dir, &current).unwrap_or_default();
+    Some(LoadedMeta { published, current, times })
+}
+
+/// The first-seen times of rows of an index meta; `None` when their file is lost or damaged. Rows then have the later
+/// times of their segments, and are exported twice rather than lost.
+fn read_times(dir: &IndexDir, meta: &IndexMeta) -> Option<RowTimes> {
+    match meta.times.is_empty() {
+        true => Some(RowTimes::default()),
+        false => RowTimes::from_bytes(&dir.read(&meta.times).ok()?),
+    }
 }
 
 /// The index of the store as it is now, or of the bytes of `listing`; with `as_of`, a snapshot at that T is recorded.
@@ -89,9 +103,10 @@ pub(crate) fn refresh(
             && is_unchanged(&files, &known.current, store.options().validate)
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
         {
+            let times = known.times.clone();
             let Some(meta) = log_snapshot(&dir, store, known, as_of, progress)? else { continue };
             stats.kept_segments = segments.len();
-            match Index::new(meta, segments, global, files, dir.is_durable()) {
+            match Index::new(meta, times, segments, global, files, dir.is_durable()) {
                 Ok(index) => return Ok((index, stats)),
                 Err(damaged) => last_reason = damaged.0,
             }
@@ -100,12 +115,15 @@ pub(crate) fn refresh(
         }
         // 2. Under the lock: compare again, because another writer may have published meanwhile, then scan and build.
         let lock = take_lock(&dir, progress)?;
-        let known = load(&dir).map(|known| known.current);
+        let (known, known_times) = load(&dir).map(|known| (known.current, known.times)).unzip();
+        let known_times = known_times.unwrap_or_default();
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
-        let changes = diff(&files, known.as_ref(), opened.as_ref(), store.options().validate)?;
+        let changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, store.options().validate)?;
         let previous_global = opened.and_then(|opened| opened.global.ok());
-        let (mut meta, segments) = match build(&dir, changes, previous_global, &files, progress, store, &mut stats) {
+        let previous = PreviousIndex { global: previous_global, times: known_times };
+        let built = build(&dir, changes, previous, &files, progress, store, &mut stats);
+        let (mut meta, times, segments) = match built {
             Err(IndexError::Damaged(CorruptIndex(reason))) if verification == Verification::Stamps => {
                 (verification, last_reason) = (Verification::Nothing, reason);
                 continue;
@@ -127,7 +145,7 @@ pub(crate) fn refresh(
         };
         drop(lock);
         let index = global.and_then(|global| {
-            Index::new(meta, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
+            Index::new(meta, times, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
         });
         match index {
             Ok(index) => return Ok((index, stats)),
@@ -149,7 +167,7 @@ fn take_lock(dir: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexErro
 /// Names of the index files that the published index meta needs; a refresh removes all others.
 fn index_file_names(meta: &IndexMeta) -> Vec<&str> {
     let mut names: Vec<&str> = meta.containers.iter().map(|file| file.name.as_str()).collect();
-    names.extend([meta.global.name.as_str(), meta::FILE, meta::NOTE]);
+    names.extend([meta.global.name.as_str(), &meta.times, &meta.vanished, meta::FILE, meta::NOTE]);
     names
 }
 
@@ -162,7 +180,7 @@ fn log_snapshot(
     as_of: Option<&Instant>,
     progress: &Progress,
 ) -> Result<Option<IndexMeta>, IndexError> {
-    let LoadedMeta { mut published, mut current } = known;
+    let LoadedMeta { mut published, mut current, .. } = known;
     let is_new_snapshot = as_of.is_some_and(|as_of| current.clone().note_snapshot(as_of));
     let lacks_stamps =
         dir.is_durable() && current.containers.iter().chain([&current.global]).any(|file| file.stamp.is_none());
@@ -204,10 +222,10 @@ pub(crate) fn latest_published(store: &Store) -> Option<Index> {
             IndexAccess::ReadOnly => IndexDir::read_only(&store.index_dir()),
             IndexAccess::ReadWrite => IndexDir::directory(&store.index_dir()).ok()?,
         };
-        let known = load(&dir)?.current;
+        let LoadedMeta { current: known, times, .. } = load(&dir)?;
         let Ok((segments, global)) = open_index(&dir, &known, Verification::Stamps).into_whole() else { continue };
         let files = StoreFiles::known_to(store, &known);
-        if let Ok(index) = Index::new(known, segments, global, files, dir.is_durable()) {
+        if let Ok(index) = Index::new(known, times, segments, global, files, dir.is_durable()) {
             return Some(index);
         }
     }
@@ -280,16 +298,18 @@ pub(crate) fn rebuild_from_record(
         origins: (0..segments.len()).collect(),
         segments,
         spans,
-        inherited: Vec::new(),
+        rescanned: Vec::new(),
+        dropped: Vec::new(),
         changed: true,
+        restamped: false,
         repaired: Vec::new(),
     };
     // 3. Build that index in memory and take the snapshot of it.
-    let (meta, segments) = build(&dir, changes, None, &files, progress, store, &mut stats)?;
+    let (meta, times, segments) = build(&dir, changes, PreviousIndex::default(), &files, progress, store, &mut stats)?;
     let global = dir.open(&meta.global.name).map_err(|_| "it cannot be opened");
     let index = global
         .and_then(|bytes| GlobalIndex::open(bytes, &meta.segments))
-        .and_then(|global| Index::new(meta, segments, global, files, false).map_err(|damaged| damaged.0))
+        .and_then(|global| Index::new(meta, times, segments, global, files, false).map_err(|damaged| damaged.0))
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
     match Snapshot::of_segments(index, record, as_of) {
         Ok(snapshot) => Ok((snapshot, stats)),
@@ -325,26 +345,39 @@ fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
     dir.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
 }
 
-/// Scans the ranges of `changes`, joins new and kept segments, and builds the global index; `previous_global` is the
-/// global index of the previous index meta. Returns index meta and segments, not yet published.
+/// What a build takes from the previous index.
+#[derive(Default)]
+struct PreviousIndex {
+    /// Its global index; `None` when there is none that can be read.
+    global: Option<GlobalIndex>,
+    /// First-seen times of its rows.
+    times: RowTimes,
+}
+
+/// Scans the ranges of `changes`, joins new and kept segments, and builds the global index. Returns index meta,
+/// first-seen times of rows, and segments, not yet published.
 fn build(
     dir: &IndexDir,
     changes: StoreDiff,
-    previous_global: Option<GlobalIndex>,
+    previous: PreviousIndex,
     files: &StoreFiles,
     progress: &Progress,
     store: &Store,
     stats: &mut RefreshStats,
-) -> Result<(IndexMeta, Vec<Segment>), IndexError> {
-    let StoreDiff { mut meta, mut segments, origins, spans, inherited, changed, repaired } = changes;
+) -> Result<(IndexMeta, RowTimes, Vec<Segment>), IndexError> {
+    let StoreDiff { mut meta, mut segments, origins, spans, rescanned, dropped, changed, repaired, .. } = changes;
     stats.repaired.extend(repaired);
     stats.kept_segments = segments.len();
     if !changed {
-        return Ok((meta, segments));
+        return Ok((meta, previous.times, segments));
     }
     // `origins` has for each segment its number in the previous index meta, `None` for a new one.
     let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
+    let mut runs: Vec<Vec<TimeRun>> =
+        origins.iter().flatten().map(|origin| previous.times.runs(*origin).to_vec()).collect();
     meta.sequence += 1;
+    meta.first = None;
+    let mut matches = RowMatches::default();
     // 1. Scan into a new container.
     if !spans.is_empty() {
         let mut total = 0;
@@ -371,32 +404,42 @@ fn build(
         meta.containers.push(IndexFile::new(name.clone()));
         let bytes = Arc::new(dir.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
         // 2. Join new and kept segments, in store order.
-        let old = meta.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..));
-        let mut all: Vec<_> = old.map(|((entry, segment), origin)| (entry, segment, origin)).collect();
-        for new in scanned.segments {
+        let kept = segments.clone();
+        let old = meta.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..)).zip(runs.drain(..));
+        let mut all: Vec<_> = old.map(|(((entry, segment), origin), runs)| (entry, segment, origin, runs)).collect();
+        let mut new_segments = Vec::with_capacity(scanned.segments.len());
+        for new in &scanned.segments {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
             let segment = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
             debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
-            // A segment scanned again inherits the latest `first_seen` of the segments that it overlaps.
-            let first_seen = inherited
-                .iter()
-                .filter(|(file, start, end, _)| *file == new.file && *start < new.end && new.start < *end)
-                .map(|(.., first_seen)| *first_seen)
-                .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
-                .flatten()
-                .or_else(|| packed_facts.first_seen(new.file));
+            new_segments.push((new.file, segment));
+        }
+        matches = match_rows(&dropped, &new_segments, &kept)?;
+        for (i, (new, (_, segment))) in scanned.segments.into_iter().zip(new_segments).enumerate() {
+            let (first_seen, mut own_runs) = inherited_times(&rescanned, &new);
+            let first_seen = first_seen.or_else(|| packed_facts.first_seen(new.file));
+            if first_seen.is_none() && own_runs.is_empty() {
+                own_runs = std::mem::take(&mut matches.runs[i]);
+            }
             let (file, offset, start, end, content, tail) =
                 (new.file, new.at, new.start, new.end, new.content, new.tail);
             let entry = SegmentMeta { file, container, at: offset, start, end, content, tail, first_seen };
-            all.push((entry, segment, None));
+            all.push((entry, segment, None, own_runs));
         }
         all.sort_by_key(|(entry, ..)| (entry.file, entry.start));
-        for (entry, segment, origin) in all {
+        for (entry, segment, origin, own_runs) in all {
             meta.segments.push(entry);
             segments.push(segment);
             origins.push(origin);
+            runs.push(own_runs);
         }
     }
+    if spans.is_empty() && !dropped.is_empty() {
+        matches = match_rows(&dropped, &[], &segments)?;
+    }
+    let mut times = RowTimes::default();
+    runs.into_iter().enumerate().for_each(|(number, runs)| times.push(number, runs));
+    write_times(dir, &mut meta, &times)?;
     // 3. Bound the number of containers and of rows.
     compact_segment_files(dir, &mut meta, &mut segments)?;
     let rows: u64 = segments.iter().map(|segment| (segment.rows() + segment.tombstones()) as u64).sum();
@@ -406,7 +449,7 @@ fn build(
     // 4. Build the global index, from the previous one if most of it is kept.
     progress.merging.store(true, Relaxed);
     meta.global = IndexFile::new(format!("merged-{:012}", meta.sequence));
-    let global = match previous_global {
+    let global = match previous.global {
         Some(previous_global) if append::is_worth_appending(&previous_global, &segments, &origins) => {
             append::extend(&previous_global, &segments, &origins, dir, &meta.global.name)
         }
@@ -414,8 +457,33 @@ fn build(
     };
     progress.merging.store(false, Relaxed);
     match global {
-        Ok(()) => Ok((meta, segments)),
+        Ok(()) => Ok((meta, times, segments)),
         Err(BuildError::Damaged(damaged)) => Err(damaged.into()),
         Err(BuildError::Write(source)) => Err(IndexError::Write { name: meta.global.name, source }),
     }
+}
+
+/// The first-seen times of a segment that was scanned again: those of the segment of the same range, or the latest of
+/// the segments that it overlaps.
+fn inherited_times(rescanned: &[RescannedSegment], new: &WrittenSegment) -> (Option<i64>, Vec<TimeRun>) {
+    let of_file =
+        rescanned.partition_point(|old| old.file < new.file)..rescanned.partition_point(|old| old.file <= new.file);
+    let rescanned = &rescanned[of_file];
+    let overlaps = |old: &&RescannedSegment| old.start < new.end && new.start < old.end;
+    if let Some(same) = rescanned.iter().find(|old| (old.start, old.end) == (new.start, new.end)) {
+        return (same.first_seen, same.runs.clone());
+    }
+    let latest = rescanned.iter().filter(overlaps).map(|old| old.first_seen);
+    (latest.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten(), Vec::new())
+}
+
+/// Writes the first-seen times of rows and names their file in the index meta.
+fn write_times(dir: &IndexDir, meta: &mut IndexMeta, times: &RowTimes) -> Result<(), IndexError> {
+    meta.times = String::new();
+    if !times.is_empty() {
+        meta.times = format!("{}{:012}", meta::TIMES, meta.sequence);
+        dir.replace(&meta.times, &mut |_| times.to_bytes())
+            .map_err(|source| IndexError::Write { name: meta.times.clone(), source })?;
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ use crate::fhir::instant::{Instant, InstantRef};
 use crate::hash::Hasher64;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
+use crate::index::row_times::{RowTimes, TimeRun, time_of_row};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 use crate::index::store_files::StoreFiles;
@@ -28,6 +29,8 @@ use serde::{Deserialize, Serialize};
 /// One consistent, opened index of a store. Index pages and store files are read on first use.
 pub struct Index {
     meta: IndexMeta,
+    /// First-seen times of rows.
+    times: RowTimes,
     segments: Vec<Segment>,
     global: GlobalIndex,
     files: StoreFiles,
@@ -48,6 +51,7 @@ impl Index {
     /// An index of opened segments, in the order of `meta`. Reads seek points and bases.
     pub(crate) fn new(
         meta: IndexMeta,
+        times: RowTimes,
         segments: Vec<Segment>,
         global: GlobalIndex,
         files: StoreFiles,
@@ -71,7 +75,7 @@ impl Index {
         let base_numbers = global.verified_words(Section::SegmentBase, 0..global.count(Section::SegmentBase))?.to_vec();
         let starts = SegmentOffsets::of(segments.iter().map(Segment::head));
         let tables = meta.files.iter().map(|_| OnceLock::new()).collect();
-        Ok(Index { tables, meta, segments, global, files, restarts, bases, base_numbers, starts, durable })
+        Ok(Index { tables, meta, times, segments, global, files, restarts, bases, base_numbers, starts, durable })
     }
 
     /// Number of resource rows of all segments, visible or not.
@@ -92,6 +96,16 @@ impl Index {
     /// The entry of a segment in the index meta.
     pub fn entry(&self, segment: usize) -> &SegmentMeta {
         &self.meta.segments[segment]
+    }
+
+    /// First-seen times of the rows of a segment that have other ones than the segment.
+    pub(crate) fn row_times(&self, segment: usize) -> &[TimeRun] {
+        self.times.runs(segment)
+    }
+
+    /// T of the first snapshot that held a row, in ticks; `None` before the first.
+    pub fn first_seen(&self, segment: usize, row: usize) -> Option<i64> {
+        time_of_row(self.times.runs(segment), row, self.entry(segment).first_seen)
     }
 
     /// The index meta that this index was opened from.
@@ -398,6 +412,18 @@ pub struct SegmentRef {
     pub tail: bool,
     /// T of the first snapshot that held it, in ticks; `None` before the first.
     pub first_seen: Option<i64>,
+    /// Rows with a first-seen time of their own: first row of a run, and the time in ticks (`None`: that of the
+    /// segment). Empty for most segments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub row_times: Vec<(u32, Option<i64>)>,
+}
+
+impl SegmentRef {
+    /// T of the first snapshot that held a row of the segment, in ticks; `None` before the first.
+    pub(crate) fn first_seen_of(&self, row: usize) -> Option<i64> {
+        let after = self.row_times.partition_point(|(first, _)| *first as usize <= row);
+        after.checked_sub(1).and_then(|i| self.row_times[i].1).or(self.first_seen)
+    }
 }
 
 /// The view that one export has of a store: the visible segments of an index, as of T.
@@ -455,10 +481,17 @@ impl Snapshot {
         }
         let mut visible = vec![false; index.segment_count()];
         index.meta.birth = record.birth;
+        let mut runs: Vec<(usize, Vec<TimeRun>)> = Vec::new();
         for (i, wanted) in found.into_iter().flatten().zip(&record.segments) {
             visible[i] = true;
             index.meta.segments[i].first_seen = wanted.first_seen;
+            let run = |(row, first_seen): &(u32, Option<i64>)| TimeRun { row: *row, first_seen: *first_seen };
+            runs.push((i, wanted.row_times.iter().map(run).collect()));
         }
+        // As the record has them: the index may have learned of other snapshots since.
+        index.times = RowTimes::default();
+        runs.sort_by_key(|(segment, _)| *segment);
+        runs.into_iter().for_each(|(segment, runs)| index.times.push(segment, runs));
         Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
     }
 
@@ -473,6 +506,7 @@ impl Snapshot {
                 content: entry.content,
                 tail: entry.tail,
                 first_seen: entry.first_seen,
+                row_times: self.index.times.runs(segment).iter().map(|run| (run.row, run.first_seen)).collect(),
             }
         });
         SnapshotRecord {
@@ -508,9 +542,14 @@ impl Snapshot {
         (0..self.index.segment_count()).filter(|segment| self.visible[*segment])
     }
 
-    /// Whether rows of a segment are late for an export since `since`.
+    /// Whether rows of a segment may be late for an export since `since`: its latest rows are, and its DELETE entries.
     pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
         self.index.meta.is_late(self.index.entry(segment), since)
+    }
+
+    /// Whether a row is late for an export since `since`.
+    pub fn is_late_row(&self, segment: usize, row: usize, since: &Instant) -> bool {
+        self.is_late(segment, since) && self.index.meta.came_late(self.index.first_seen(segment, row), since)
     }
 
     /// Whether every segment of the index is visible.

@@ -56,7 +56,7 @@ impl StoreFiles {
             stamp: entry.stamp,
         };
         let files = meta.files.iter().map(found).collect();
-        StoreFiles::of(store, Walk { files, ignored: Vec::new() }, true)
+        StoreFiles::of(store, Walk { files, begun_ns: i64::MIN, ignored: Vec::new() }, true)
     }
 
     /// Files of a walk; `truncated` cuts plain files at the length that the walk has.
@@ -88,6 +88,12 @@ impl StoreFiles {
     /// Size and times of a file: as opened if it was opened, else as the walk found them.
     pub(crate) fn stamp(&self, file: usize) -> FileStamp {
         self.open[file].get().map_or(self.walked.files[file].stamp, StoreFile::stamp)
+    }
+
+    /// Whether the stamp of a file was settled when the walk began, so that the file still having it has not been
+    /// written since.
+    pub(crate) fn is_settled(&self, file: usize) -> bool {
+        self.stamp(file).is_settled(self.walked.begun_ns)
     }
 
     /// The file, opened on first use.

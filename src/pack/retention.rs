@@ -51,7 +51,10 @@ impl<'a> Retention<'a> {
         let index = snapshot.index();
         let ours = index.bases().iter().map(String::is_empty).collect();
         let mut retention = Retention { snapshot, ours, sets: vec![None] };
-        let mut late: Vec<i64> = snapshot.segments().filter_map(|segment| retention.late_from(segment)).collect();
+        // Rows with times of their own are found by the first row of each run.
+        let rows = |segment| snapshot.index().row_times(segment).iter().map(|run| Some(run.row as usize)).chain([None]);
+        let times = |segment| rows(segment).filter_map(|row| retention.late_from(segment, row)).collect::<Vec<i64>>();
+        let mut late: Vec<i64> = snapshot.segments().flat_map(times).collect();
         late.sort_unstable();
         late.dedup();
         retention.sets.extend(late.into_iter().map(Some));
@@ -63,18 +66,21 @@ impl<'a> Retention<'a> {
         self.sets.iter().copied()
     }
 
-    /// T of the first snapshot that held a segment, if rows of the segment can arrive late: if that T is later than the
-    /// index's first snapshot. Else `None`.
-    fn late_from(&self, segment: usize) -> Option<i64> {
+    /// T of the first snapshot that held a row (without `row`, the DELETE entries of the segment), if it can arrive
+    /// late: if that T is later than the index's first snapshot. Else `None`.
+    fn late_from(&self, segment: usize, row: Option<usize>) -> Option<i64> {
         let index = self.snapshot.index();
-        let first = index.entry(segment).first_seen?;
+        let first = match row {
+            Some(row) => index.first_seen(segment, row)?,
+            None => index.entry(segment).first_seen?,
+        };
         (first > index.generation().birth?).then_some(first)
     }
 
-    /// The set of rows or deletions of a segment with this lastUpdated in ticks. Rows without an instant compare as
-    /// oldest, so that a set records when they arrived.
-    pub(crate) fn version_set_of(&self, segment: usize, ticks: i64) -> VersionSet {
-        self.late_from(segment).filter(|first| ticks < *first)
+    /// The set of a row of a segment (without `row`, of its deletions) with this lastUpdated in ticks. Rows without an
+    /// instant compare as oldest, so that a set records when they arrived.
+    pub(crate) fn version_set_of(&self, segment: usize, row: Option<usize>, ticks: i64) -> VersionSet {
+        self.late_from(segment, row).filter(|first| ticks < *first)
     }
 
     /// Decision on a row of a segment.

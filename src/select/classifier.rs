@@ -95,7 +95,12 @@ impl<'a> RowClassifier<'a> {
         self.request.until.as_ref().is_none_or(|until| updated < until.as_ref())
     }
 
-    /// Whether the rows of a segment are late arrivals under the request's `_since`; false without `_since`.
+    /// Whether a row is a late arrival under the request's `_since`; false without `_since`.
+    pub(crate) fn is_late_row(&self, segment: usize, row: usize) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
+    }
+
+    /// Whether rows of a segment may be late arrivals under the request's `_since`; false without `_since`.
     pub(crate) fn is_late(&self, segment: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(segment, since))
     }
@@ -210,7 +215,7 @@ impl<'a> RowClassifier<'a> {
         if !self.before_until(updated) {
             return Ok(false);
         }
-        if self.is_late(segment) {
+        if self.is_late_row(segment, row) {
             part.late += 1;
             return Ok(self.request.late == LateArrivals::Include);
         }
@@ -359,7 +364,9 @@ impl<'a> RowClassifier<'a> {
                     if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
                         break;
                     }
-                    if self.snapshot.sees_segment(segment) && (horizon == Horizon::All || !self.is_late(segment)) {
+                    if self.snapshot.sees_segment(segment)
+                        && (horizon == Horizon::All || !self.is_late_row(segment, row))
+                    {
                         last = Some(LastVersion::Row(segment, row));
                     }
                 } else {

@@ -16,7 +16,7 @@ use crate::error::IndexError;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::store::Store;
 use crate::sys::regular_file::{RegularFileError, read_regular};
-use crate::sys::store_file::FileStamp;
+use crate::sys::store_file::{FileStamp, file_clock_ns};
 
 /// A data file of the store as the walk found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(crate) struct WalkedFile {
 pub(crate) struct Walk {
     /// Data files in store order.
     pub files: Vec<WalkedFile>,
+    /// When the walk began, in nanoseconds since the Unix epoch by the clock that stamps files.
+    pub begun_ns: i64,
     /// Relative paths that were ignored: other files, symlinks, names that are no UTF-8 (shown lossily).
     pub ignored: Vec<String>,
 }
@@ -49,7 +51,7 @@ pub(crate) fn is_store_name(name: &str) -> bool {
 /// # Errors
 /// When any directory cannot be read, with its path: a part of the store must not be omitted silently.
 pub(crate) fn walk(root: &Path) -> Result<Walk, (PathBuf, io::Error)> {
-    let mut walk = Walk::default();
+    let mut walk = Walk { begun_ns: file_clock_ns(), ..Walk::default() };
     visit(root, "", &mut walk)?;
     walk.files.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
     walk.ignored.sort();

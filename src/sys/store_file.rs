@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, MmapOptions};
 use serde::{Deserialize, Serialize};
 
-/// Length and times of a file. Equal stamps mean equal bytes, as far as the resolution of the times goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Length, times and identity of a file. Equal stamps mean equal bytes if the stamp was settled when it was taken
+/// ([`FileStamp::is_settled`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Length in bytes.
     pub len: u64,
@@ -27,7 +28,21 @@ pub struct FileStamp {
     pub mtime_ns: i64,
     /// Last change of the file or of its inode, nanoseconds since the Unix epoch.
     pub ctime_ns: i64,
+    /// Number of the inode; 0 in a stamp of earlier versions, which had none.
+    #[serde(default)]
+    pub inode: u64,
+    /// Number of the device; 0 in a stamp of earlier versions.
+    #[serde(default)]
+    pub device: u64,
 }
+
+/// Step in nanoseconds of the clock that stamps the files of a local file system: a tick of the kernel (10 ms at most),
+/// and a margin.
+const CLOCK_STEP_NS: i64 = 30_000_000;
+
+/// Step in nanoseconds of the times of a file system that keeps whole seconds (ext3, ext4 with small inodes, many NAS)
+/// or every second of them (FAT), and a margin.
+const COARSE_STEP_NS: i64 = 2_100_000_000;
 
 impl FileStamp {
     /// Stamp of an open file.
@@ -42,8 +57,27 @@ impl FileStamp {
             len: metadata.len(),
             mtime_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
             ctime_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+            device: metadata.dev(),
         }
     }
+
+    /// Whether the file was older than the clock step of its file system at `now` (nanoseconds since the Unix epoch, by
+    /// the clock that stamps files), so that no later write can leave the stamp as it is. A time of whole seconds is
+    /// taken for that of a file system that keeps no more. A time in the future is never settled.
+    pub fn is_settled(&self, now: i64) -> bool {
+        let is_coarse = [self.mtime_ns, self.ctime_ns].iter().any(|time| time % 1_000_000_000 == 0);
+        let step = if is_coarse { COARSE_STEP_NS } else { CLOCK_STEP_NS };
+        now.saturating_sub(self.mtime_ns.max(self.ctime_ns)) >= step
+    }
+}
+
+/// The time now in nanoseconds since the Unix epoch, by the clock that a local file system stamps files with. Only to be
+/// compared with the times of files.
+pub(crate) fn file_clock_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // Before the epoch or after the year 2262 no stamp is settled.
+    since.ok().and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(i64::MIN)
 }
 
 /// Why a store file was not opened or read; each message names a remedy.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
+use crate::hash::xxh3_64;
 use crate::index::segment::builder::postings;
 use crate::index::segment::columns::{Columns, FaultRow};
 use crate::index::segment::id_encoding::{VersionKey, entity_hash, owner_hash};
@@ -77,24 +78,24 @@ impl<'a> SegmentCheck<'a> {
     /// Compares the next line. `prior_owners` is a cursor before the line's DELETE entries.
     pub(crate) fn check_line(&mut self, cut: CutLine<'_>, prior_owners: &mut PriorOwners<'_>) {
         let position = cut.offset;
-        let (line, length) = match cut.body {
+        let (line, length, hash) = match cut.body {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
                 self.check_leading_space(position, bytes);
-                (OracleLine::read(bytes), bytes.len() as u64)
+                (OracleLine::read(bytes), bytes.len() as u64, xxh3_64(bytes))
             }
-            Body::Long(length, _, line) => {
+            Body::Long(length, hash, line) => {
                 self.counts.long += 1;
-                (line, length)
+                (line, length, hash)
             }
-            Body::Broken(length) => (OracleLine::Faulty, length),
+            Body::Broken(length) => (OracleLine::Faulty, length, 0),
         };
         let line = if length > ROW_BYTES_MAX { OracleLine::Faulty } else { line };
         match line {
             OracleLine::Blank => self.counts.blank += 1,
             OracleLine::Faulty => self.check_fault(position, length),
             OracleLine::Deletions(updated, urls) => self.check_deletions(position, &updated, &urls, prior_owners),
-            OracleLine::Row(row) => self.check_resource(position, length, &row),
+            OracleLine::Row(row) => self.check_resource((position, length, hash), &row),
         }
         self.counts.lines += 1;
     }
@@ -272,7 +273,7 @@ impl<'a> SegmentCheck<'a> {
     }
 
     /// Compares a resource with the next row of the index.
-    fn check_resource(&mut self, offset: u64, length: u64, row: &OracleRow) {
+    fn check_resource(&mut self, (offset, length, hash): (u64, u64, u64), row: &OracleRow) {
         self.counts.rows += 1;
         *self.types.entry(row.resource_type.name()).or_default() += 1;
         self.undated += u64::from(row.updated.is_none());
@@ -290,7 +291,7 @@ impl<'a> SegmentCheck<'a> {
             return self.report_line(offset, "the line is a resource, and the index has no row for it");
         }
         self.sort_row(row);
-        let wrong = self.differing_columns(row, length);
+        let wrong = self.differing_columns(row, length, hash);
         if !wrong.is_empty() {
             self.report_line(offset, format!("the index differs in {}", wrong.join(", ")));
         }
@@ -309,7 +310,7 @@ impl<'a> SegmentCheck<'a> {
     }
 
     /// Names of the columns whose value for the current row differs from the line's facts.
-    fn differing_columns(&self, row: &OracleRow, length: u64) -> Vec<&'static str> {
+    fn differing_columns(&self, row: &OracleRow, length: u64, hash: u64) -> Vec<&'static str> {
         let columns = self.columns;
         let i = self.row;
         let version = match columns.version_of(i) {
@@ -337,6 +338,7 @@ impl<'a> SegmentCheck<'a> {
         targets.sort_unstable();
         [
             ("place", u64::from(columns.length(i)) == length),
+            ("line_hash", columns.line_hash[i] == hash),
             ("type", columns.type_of(i) == row.resource_type),
             ("id", columns.id_of(i) == row.id),
             ("last_updated", columns.updated_of(i) == row.updated.as_ref().map(Instant::as_ref)),

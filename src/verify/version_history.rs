@@ -146,10 +146,7 @@ impl VersionHistory {
                     .iter()
                     .map(|segment| SegmentLines { start: segment.start, end: segment.end })
                     .collect();
-                let late: Vec<bool> = recorded_segments
-                    .iter()
-                    .map(|segment| is_late(segment.first_seen, record.birth, recorded))
-                    .collect();
+                let mut rows = vec![0; recorded_segments.len()];
                 let (source, compression) = &files[segments[task.start].0];
                 let mut part = VersionHistory::default();
                 let table = match compression {
@@ -158,7 +155,11 @@ impl VersionHistory {
                 };
                 let mut prior_owners = PriorOwners::new(table.as_ref());
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
-                    part.push_line(cut, task.start + number, late[number], (recorded, record.birth), &mut prior_owners);
+                    let time = recorded_segments[number].first_seen_of(rows[number]);
+                    let late = is_late(time, record.birth, recorded);
+                    let birth = (recorded, record.birth);
+                    let is_row = part.push_line(cut, task.start + number, late, birth, &mut prior_owners);
+                    rows[number] += usize::from(is_row);
                 };
                 let hashes = segment_lines::read(source, *compression, &ranges, progress, &mut on_line)?;
                 match recorded_segments.iter().map(|segment| segment.content).eq(hashes) {
@@ -187,7 +188,7 @@ impl VersionHistory {
         Ok(history)
     }
 
-    /// Adds a line of segment number `segment` to the history.
+    /// Adds a line of segment number `segment` to the history; whether it is a row, which is late if `late` is set.
     fn push_line(
         &mut self,
         cut: CutLine<'_>,
@@ -195,7 +196,7 @@ impl VersionHistory {
         late: bool,
         (recorded, birth): (&RecordedRequest, Option<i64>),
         prior_owners: &mut PriorOwners<'_>,
-    ) {
+    ) -> bool {
         self.lines += 1;
         let (line, length, hash, held) = match cut.body {
             Body::Whole(bytes) => {
@@ -225,8 +226,10 @@ impl VersionHistory {
             OracleLine::Row(row) => {
                 let place = (cut.offset, length);
                 self.versions.push(resource_version(&row, held, segment, place, late, hash, recorded));
+                return true;
             }
         }
+        false
     }
 
     /// Sorts versions, deletions and departed versions by resource.

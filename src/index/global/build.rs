@@ -294,8 +294,9 @@ impl SectionWriter<'_> {
 }
 
 /// Columns that a build does not read, and so does not verify.
-const NOT_READ: [Column; 10] = [
+const NOT_READ: [Column; 11] = [
     Column::Place,
+    Column::LineHash,
     Column::OwnerStart,
     Column::Owner,
     Column::PostingStart,
@@ -439,7 +440,7 @@ impl OwnerRef {
 }
 
 /// The hashes of partition `part` out of `1 << bits`, as an inclusive range.
-fn hash_range(part: u64, bits: u32) -> (u64, u64) {
+pub(crate) fn hash_range(part: u64, bits: u32) -> (u64, u64) {
     if bits == 0 {
         return (0, u64::MAX);
     }
@@ -448,7 +449,7 @@ fn hash_range(part: u64, bits: u32) -> (u64, u64) {
 }
 
 /// Range of a sorted column of hashes that lies in a partition.
-fn slice_of(hashes: &[u64], (low, high): (u64, u64)) -> std::ops::Range<usize> {
+pub(crate) fn slice_of(hashes: &[u64], (low, high): (u64, u64)) -> std::ops::Range<usize> {
     hashes.partition_point(|hash| *hash < low)..hashes.partition_point(|hash| *hash <= high)
 }
 

@@ -62,6 +62,7 @@ pub(crate) struct SegmentBuilder {
     id: Vec<[u8; 16]>,
     resource_type: Vec<u8>,
     flags: Vec<u8>,
+    line_hash: Vec<u64>,
     owner_start: Vec<u32>,
     owner: Vec<u32>,
     sorted: Vec<(u64, u32)>,
@@ -106,7 +107,7 @@ impl SegmentBuilder {
         }
         self.head = SegmentHeader { start, end: start, ..SegmentHeader::default() };
         clear(&mut [&mut self.last_updated, &mut self.tomb_updated]);
-        clear(&mut [&mut self.version, &mut self.base_count, &mut self.fault_count]);
+        clear(&mut [&mut self.version, &mut self.line_hash, &mut self.base_count, &mut self.fault_count]);
         clear(&mut [&mut self.type_count, &mut self.restart]);
         clear(&mut [&mut self.id, &mut self.tomb_id, &mut self.target_id]);
         clear(&mut [
@@ -178,8 +179,16 @@ impl SegmentBuilder {
         self.restart.extend([uncompressed, compressed]);
     }
 
-    /// Adds a resource line of `length` bytes at `offset` in the file, with its owners and targets.
-    pub(crate) fn push_row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
+    /// Adds a resource line of `length` bytes at `offset` in the file, with its owners and targets; `line_hash` is the
+    /// xxh3 of the line without its end.
+    pub(crate) fn push_row(
+        &mut self,
+        offset: u64,
+        length: u32,
+        leading_space: bool,
+        line_hash: u64,
+        facts: &impl ResourceFacts,
+    ) {
         let row = to_u32(self.place.len());
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = id_encoding::pack_id(id, &mut self.heap);
@@ -213,6 +222,7 @@ impl SegmentBuilder {
         self.resource_type.push(to_u8(resource_type.index()));
         self.head.flags |= u64::from(flags);
         self.flags.push(flags);
+        self.line_hash.push(line_hash);
         self.type_count[resource_type.index()] += 1;
         self.sorted.push((id_encoding::entity_hash(resource_type, id), row | kind::ROW));
         self.push_owner(facts, row);
@@ -409,6 +419,7 @@ impl SegmentBuilder {
         put(Column::Id, self.id.as_flattened());
         put(Column::Type, &self.resource_type);
         put(Column::Flags, &self.flags);
+        put(Column::LineHash, bytes_of(&self.line_hash));
         put(Column::OwnerStart, bytes_of(&self.owner_start));
         put(Column::Owner, bytes_of(&self.owner));
         put(Column::PostingStart, bytes_of(&posting_start));

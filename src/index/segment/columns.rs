@@ -22,6 +22,7 @@ pub struct Columns<'a> {
     pub id: &'a [[u8; 16]],
     pub resource_type: &'a [u8],
     pub flags: &'a [u8],
+    pub line_hash: &'a [u64],
     pub owner_start: &'a [u32],
     pub owner: &'a [u32],
     pub posting_start: &'a [u32],

@@ -12,7 +12,7 @@ use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, writ
 /// Magic bytes at the start of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Description of a column, as `inspect` and the format document print it.
 pub(crate) struct ColumnInfo {
@@ -50,6 +50,7 @@ columns! {
     Id "id" 16 "row" "packed id";
     Type "type" 1 "row" "place of the resource type in the order of names";
     Flags "flags" 1 "row" "see the flags below";
+    LineHash "line_hash" 8 "row" "xxh3 of the line without its end";
     OwnerStart "owner_start" 4 "row, and one more" "first of the row's owners";
     Owner "owner" 4 "row and owner" "place in the segment's owner dictionary";
     PostingStart "posting_start" 4 "owner, and one more" "first of the owner's rows";

@@ -11,7 +11,7 @@ use crate::casts::u64_to_u32;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
-use crate::hash::Hasher64;
+use crate::hash::{Hasher64, xxh3_64};
 use crate::index::segment::builder::SegmentBuilder;
 use crate::limits::ROW_BYTES_MAX;
 use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
@@ -79,6 +79,18 @@ struct OpenLine {
     pending_cr: bool,
     blank: bool,
     leading_space: bool,
+    /// xxh3 of the bytes fed so far.
+    hash: Hasher64,
+}
+
+/// A line to be added to a segment.
+struct LinePlace {
+    start: u64,
+    /// Bytes without the line end.
+    length: u64,
+    leading_space: bool,
+    /// xxh3 of those bytes.
+    hash: u64,
 }
 
 impl<'a> LineSplitter<'a> {
@@ -173,7 +185,7 @@ impl<'a> LineSplitter<'a> {
             let (builder, mut stopped) = (&mut *self.builder, false);
             place = self.extractor.extract_lines(&bytes[..lines_end], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
-                builder.push_row(start, u64_to_u32(end - start), false, facts);
+                builder.push_row(start, u64_to_u32(end - start), false, xxh3_64(&bytes[range.clone()]), facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
@@ -234,7 +246,8 @@ impl<'a> LineSplitter<'a> {
             return self.builder.push_fault(start, line.len() as u64, Fault { kind: FaultKind::TooLong, at: 0 });
         }
         let outcome = self.extractor.extract(line);
-        index_line(self.builder, &mut self.left, outcome, start, line.len() as u64, leading_space);
+        let place = LinePlace { start, length: line.len() as u64, leading_space, hash: xxh3_64(line) };
+        index_line(self.builder, &mut self.left, outcome, &place);
     }
 
     /// Feeds a part of a line that crosses pieces to the extractor; a line beyond [`ROW_BYTES_MAX`] is only counted.
@@ -242,13 +255,14 @@ impl<'a> LineSplitter<'a> {
         let line = self.line.get_or_insert_with(|| {
             self.extractor.begin();
             let leading_space = part.first().is_some_and(|b| is_space(*b));
-            OpenLine { start, fed: 0, pending_cr: false, blank: true, leading_space }
+            OpenLine { start, fed: 0, pending_cr: false, blank: true, leading_space, hash: Hasher64::new() }
         });
         if part.is_empty() {
             return;
         }
         if line.pending_cr {
             self.extractor.feed(b"\r");
+            line.hash.update(b"\r");
             line.fed += 1;
             line.pending_cr = false;
         }
@@ -262,6 +276,7 @@ impl<'a> LineSplitter<'a> {
         line.blank = line.blank && part.iter().all(|b| is_space(*b));
         line.fed += part.len() as u64;
         if line.fed <= ROW_BYTES_MAX {
+            line.hash.update(part);
             self.extractor.feed(part);
         }
     }
@@ -276,7 +291,9 @@ impl<'a> LineSplitter<'a> {
             0..=ROW_BYTES_MAX => self.extractor.finish(),
             _ => Err(Fault { kind: FaultKind::TooLong, at: 0 }),
         };
-        index_line(self.builder, &mut self.left, outcome, line.start, line.fed, line.leading_space);
+        let OpenLine { start, fed: length, leading_space, .. } = line;
+        let place = LinePlace { start, length, leading_space, hash: line.hash.digest() };
+        index_line(self.builder, &mut self.left, outcome, &place);
     }
 }
 
@@ -285,10 +302,9 @@ fn index_line(
     builder: &mut SegmentBuilder,
     left: &mut Option<FramePriorOwners<'_>>,
     outcome: Result<&Facts, Fault>,
-    start: u64,
-    length: u64,
-    leading_space: bool,
+    line: &LinePlace,
 ) {
+    let LinePlace { start, length, leading_space, hash } = *line;
     match outcome {
         Ok(facts) if facts.content == Content::Tombstones => {
             let first = builder.tombstone_count();
@@ -297,7 +313,7 @@ fn index_line(
                 left.push_prior_owners_of(builder, first);
             }
         }
-        Ok(facts) => builder.push_row(start, u64_to_u32(length), leading_space, facts),
+        Ok(facts) => builder.push_row(start, u64_to_u32(length), leading_space, hash, facts),
         Err(fault) => builder.push_fault(start, length, fault),
     }
 }

@@ -370,6 +370,7 @@ impl Segment {
             id: ids(Column::Id),
             resource_type: of(Column::Type),
             flags: of(Column::Flags),
+            line_hash: longs(Column::LineHash),
             owner_start: words(Column::OwnerStart),
             owner: words(Column::Owner),
             posting_start: words(Column::PostingStart),

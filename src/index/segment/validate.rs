@@ -26,7 +26,8 @@ impl Columns<'_> {
         if !same(
             &[self.last_updated.len(), self.version.len(), self.id.len(), self.resource_type.len(), self.flags.len()],
             rows,
-        ) || self.owner_start.len() != rows + 1
+        ) || self.line_hash.len() != rows
+            || self.owner_start.len() != rows + 1
             || !same(&[self.owner_id.len(), self.owner_base.len()], owners)
             || !same(&[self.tomb_id.len(), self.tomb_base.len(), self.tomb_updated.len()], tombs)
             || !same(&[self.target_type.len(), self.target_id.len(), self.target_base.len()], targets)

@@ -72,7 +72,8 @@ fn a_grown_store_holds() {
         let report = verified(&root, &index);
         assert!(report.holds, "{more:?}: {report}");
         let known = if index.exists() { IndexState::Present } else { IndexState::Absent };
-        assert_eq!((report.on_disk, report.index.in_memory.is_some()), (known, true), "{report}");
+        // A newline behind the last line changes no segment.
+        assert_eq!((report.on_disk, report.index.in_memory.is_some()), (known, more != "\n"), "{report}");
         indexed(&root, &index);
         assert!(verified(&root, &index).index.in_memory.is_none());
     }
@@ -172,7 +173,7 @@ fn changed_bytes_are_found() {
     let name = index.join(crate::index::meta::FILE);
     let mut generation = crate::index::meta::IndexMeta::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
     let source = crate::sys::store_file::StoreFile::open(&file, crate::sys::access::Access::pread()).unwrap();
-    generation.files[0].stamp = source.stamp();
+    (generation.files[0].stamp, generation.files[0].settled) = (source.stamp(), true);
     std::fs::write(&name, generation.to_bytes()).unwrap();
     let report = verified(&root, &index);
     let rules: Vec<_> = report.differences.counts.keys().copied().collect();

@@ -1,0 +1,409 @@
+//! Compares the rows of dropped segments with those of new ones: which rows were in the store before, and which resources
+//! are gone.
+//!
+//! A row is unchanged if type, id and the hash of its line are; it then keeps its first-seen time. Two exceptions, because
+//! of two versions with equal dates the later one in store order is current, and a reader must be given it: rows of a
+//! resource with such versions are new, and so is a row that moved to another file while a kept segment has a record of
+//! its resource. Hashes of (type, id) are sorted in every segment, so dropped and new segments are joined in partitions of
+//! the hash space, in parallel. Kept segments are read only for resources whose newest record is gone or whose rows moved.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use rayon::prelude::*;
+
+use crate::casts::to_u32;
+use crate::error::CorruptIndex;
+use crate::fhir::id::Id;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::diff::DroppedSegment;
+use crate::index::global::build::{hash_range, slice_of};
+use crate::index::row_times::{TimeRun, time_of_row};
+use crate::index::segment::columns::Columns;
+use crate::index::segment::id_encoding::VersionKey;
+use crate::index::segment::layout::{Column, kind};
+use crate::index::segment::radix_sort::sort_by_hash;
+use crate::index::segment::reader::Segment;
+
+/// Records that one partition aims at.
+const PARTITION_RECORDS: usize = 1 << 17;
+
+/// Columns that the comparison reads.
+const READ: [Column; 12] = [
+    Column::LastUpdated,
+    Column::VersionId,
+    Column::Id,
+    Column::Type,
+    Column::Flags,
+    Column::LineHash,
+    Column::SortedHash,
+    Column::SortedRef,
+    Column::TombType,
+    Column::TombId,
+    Column::TombBase,
+    Column::TombUpdated,
+];
+
+/// What became of the rows of dropped segments.
+#[derive(Default)]
+pub(crate) struct RowMatches {
+    /// For each new segment the runs of its rows that were in the store before.
+    pub runs: Vec<Vec<TimeRun>>,
+    /// Resources whose newest record is in no segment any more.
+    pub missing: Vec<MissingResource>,
+    /// Dropped segments that cannot be read: all rows in their place are new, and none is known to be gone.
+    pub unreadable: usize,
+}
+
+/// A resource whose newest record is gone from the store.
+#[derive(Debug)]
+pub(crate) struct MissingResource {
+    /// Its type.
+    pub resource_type: ResourceType,
+    /// Its logical id.
+    pub id: Id,
+    /// Its newest row in a dropped segment: index of the segment among the dropped ones, and row.
+    pub newest: Option<(usize, usize)>,
+    /// The dropped segments that held records of it, ascending.
+    pub held_by: Vec<usize>,
+    /// Whether an older version of it still stands in another place, and so is the newest now.
+    pub older_stands: bool,
+}
+
+/// A row or a DELETE entry: segment among all that are compared, and reference in it (see [`kind`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RecordRef {
+    segment: usize,
+    reference: u32,
+}
+
+impl RecordRef {
+    /// Number of the row or DELETE entry in its segment.
+    fn number(self) -> usize {
+        (self.reference & !kind::MASK) as usize
+    }
+
+    /// Whether it is a row.
+    fn is_row(self) -> bool {
+        self.reference & kind::MASK == kind::ROW
+    }
+
+    /// Type and id of its resource.
+    fn entity(self, columns: &Columns<'_>) -> (ResourceType, Id) {
+        match self.is_row() {
+            true => (columns.type_of(self.number()), columns.id_of(self.number())),
+            false => columns.tombstone_of(self.number()),
+        }
+    }
+
+    /// The keys that order the records of a resource, as in version chains; `None` for a DELETE entry that ends nothing.
+    fn key<'a>(self, columns: &Columns<'a>) -> Option<(Option<InstantRef<'a>>, bool, VersionKey<'a>)> {
+        match self.is_row() {
+            true => Some((columns.updated_of(self.number()), true, columns.version_of(self.number()))),
+            false => columns.tombstone_updated(self.number()).map(|at| (Some(at), false, VersionKey::None)),
+        }
+    }
+}
+
+/// A resource whose newest dropped record is newer than its new ones.
+struct Candidate {
+    hash: u64,
+    entity: (ResourceType, Id),
+    newest: RecordRef,
+    newest_row: Option<RecordRef>,
+    held_by: Vec<usize>,
+    older_stands: bool,
+}
+
+/// Compares dropped with new segments (each with the index of its file among the store's files); `kept` are all other
+/// segments of the new index.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page of a new or kept segment fails its checksum.
+pub(crate) fn match_rows(
+    dropped: &[DroppedSegment],
+    new: &[(usize, Segment)],
+    kept: &[Segment],
+) -> Result<RowMatches, CorruptIndex> {
+    let mut matches = RowMatches { runs: vec![Vec::new(); new.len()], ..RowMatches::default() };
+    // 1. The columns of both sides, verified. A dropped segment that is damaged is as one that nobody knows.
+    let sides = [Column::Exact, Column::Heap].into_iter().chain(READ).collect::<Vec<Column>>();
+    let mut readable = Vec::new();
+    for (i, old) in dropped.iter().enumerate() {
+        match old.segment.as_ref().map(|segment| segment.verify_columns(&sides)) {
+            Some(Ok(columns)) => readable.push((i, columns)),
+            _ => matches.unreadable += 1,
+        }
+    }
+    if readable.is_empty() {
+        return Ok(matches);
+    }
+    let new_columns =
+        new.par_iter().map(|(_, segment)| segment.verify_columns(&sides)).collect::<Result<Vec<_>, _>>()?;
+    let files = readable.iter().map(|(i, _)| dropped[*i].file).chain(new.iter().map(|(file, _)| Some(*file))).collect();
+    let columns: Vec<Columns<'_>> = readable.iter().map(|(_, columns)| *columns).chain(new_columns).collect();
+    let olds = readable.len();
+    // 2. Times are codes while rows are joined: 0 for none, else the place of the time among all, plus one.
+    let times_of = |(i, _): &(usize, Columns<'_>)| {
+        let old = &dropped[*i];
+        old.runs.iter().filter_map(|run| run.first_seen).chain(old.first_seen)
+    };
+    let mut times: Vec<i64> = readable.iter().flat_map(times_of).collect();
+    times.sort_unstable();
+    times.dedup();
+    let codes: Vec<Vec<AtomicU32>> =
+        columns[olds..].iter().map(|columns| (0..columns.rows()).map(|_| AtomicU32::new(0)).collect()).collect();
+    let records: usize = columns.iter().map(|columns| columns.sorted_hash.len()).sum();
+    let bits = records.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
+    let join = Join { columns: &columns, files, olds, dropped, readable: &readable, times: &times, codes: &codes };
+    let (candidates, moved): (Vec<Vec<Candidate>>, Vec<Vec<MovedRow>>) =
+        (0..1u64 << bits).into_par_iter().map(|part| join.partition(hash_range(part, bits))).unzip();
+    // 3. Records of kept segments: of the candidates, and of resources whose rows moved between files.
+    let mut candidates: Vec<Candidate> = candidates.into_iter().flatten().collect();
+    resolve_candidates(&mut candidates, &columns, kept)?;
+    for row in rows_beside_others(moved.into_iter().flatten().collect(), kept)? {
+        codes[row.segment][row.row].store(0, Relaxed);
+    }
+    for (runs, codes) in matches.runs.iter_mut().zip(&codes) {
+        let time = |code: u32| (code as usize).checked_sub(1).map(|i| times[i]);
+        let rows = codes.iter().enumerate();
+        runs.extend(rows.map(|(row, code)| TimeRun { row: to_u32(row), first_seen: time(code.load(Relaxed)) }));
+        runs.dedup_by_key(|run| run.first_seen);
+        if runs.iter().all(|run| run.first_seen.is_none()) {
+            runs.clear();
+        }
+    }
+    let missing = candidates.into_iter().filter(|one| one.older_stands || one.newest.is_row());
+    matches.missing = missing
+        .map(|one| MissingResource {
+            resource_type: one.entity.0,
+            id: one.entity.1,
+            newest: one.newest_row.map(|row| (readable[row.segment].0, row.number())),
+            held_by: one.held_by.iter().map(|segment| readable[*segment].0).collect(),
+            older_stands: one.older_stands,
+        })
+        .collect();
+    matches.missing.sort_by_key(|one| (one.resource_type, one.id));
+    Ok(matches)
+}
+
+/// A row that was in another file before.
+struct MovedRow {
+    /// Hash of (type, id).
+    hash: u64,
+    /// Index of the segment among the new ones.
+    segment: usize,
+    row: usize,
+}
+
+/// The join of dropped and new segments.
+struct Join<'a> {
+    /// Columns of the dropped segments that can be read, then of the new ones.
+    columns: &'a [Columns<'a>],
+    /// The file of each of these segments, among the store's files now.
+    files: Vec<Option<usize>>,
+    /// How many of them are dropped.
+    olds: usize,
+    dropped: &'a [DroppedSegment],
+    readable: &'a [(usize, Columns<'a>)],
+    times: &'a [i64],
+    /// For each new segment the code of each row.
+    codes: &'a [Vec<AtomicU32>],
+}
+
+impl Join<'_> {
+    /// Joins the records of a range of hashes: sets the codes of unchanged rows, returns the resources whose newest
+    /// record is a dropped one, and the unchanged rows that moved.
+    fn partition(&self, range: (u64, u64)) -> (Vec<Candidate>, Vec<MovedRow>) {
+        let mut entries: Vec<(u64, u32, u32)> = Vec::new();
+        for (segment, columns) in self.columns.iter().enumerate() {
+            let own = slice_of(columns.sorted_hash, range);
+            entries.extend(own.map(|i| (columns.sorted_hash[i], to_u32(segment), columns.sorted_ref[i])));
+        }
+        entries.retain(|(_, _, reference)| reference & kind::MASK != kind::TARGET);
+        sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
+        let (mut candidates, mut moved) = (Vec::new(), Vec::new());
+        for group in entries.chunk_by(|a, b| a.0 == b.0) {
+            if group.iter().all(|(_, segment, _)| *segment as usize >= self.olds) {
+                continue;
+            }
+            let record = |entry: &(u64, u32, u32)| RecordRef { segment: entry.1 as usize, reference: entry.2 };
+            let mut keyed: Vec<((ResourceType, Id), RecordRef)> =
+                group.iter().map(record).map(|one| (one.entity(&self.columns[one.segment]), one)).collect();
+            keyed.sort_by_key(|(entity, _)| *entity);
+            for same in keyed.chunk_by(|a, b| a.0 == b.0) {
+                let records: Vec<RecordRef> = same.iter().map(|(_, record)| *record).collect();
+                candidates.extend(self.entity(group[0].0, same[0].0, &records, &mut moved));
+            }
+        }
+        (candidates, moved)
+    }
+
+    /// Hash of the line of a row.
+    fn line(&self, row: RecordRef) -> u64 {
+        self.columns[row.segment].line_hash[row.number()]
+    }
+
+    /// The rows of a resource, ascending, that have date and version of another line of it, so that their order in the
+    /// store decides which is current.
+    fn tied_rows(&self, mut rows: Vec<RecordRef>) -> Vec<RecordRef> {
+        rows.sort_by(|a, b| a.key(&self.columns[a.segment]).cmp(&b.key(&self.columns[b.segment])));
+        let groups = rows.chunk_by(|a, b| a.key(&self.columns[a.segment]) == b.key(&self.columns[b.segment]));
+        let mut tied: Vec<RecordRef> = groups
+            .filter(|group| group.iter().any(|row| self.line(*row) != self.line(group[0])))
+            .flatten()
+            .copied()
+            .collect();
+        tied.sort_unstable();
+        tied
+    }
+
+    /// Joins the records of one resource.
+    fn entity(
+        &self,
+        hash: u64,
+        entity: (ResourceType, Id),
+        records: &[RecordRef],
+        moved: &mut Vec<MovedRow>,
+    ) -> Option<Candidate> {
+        let is_old = |record: &&RecordRef| record.segment < self.olds;
+        // 1. New rows whose line was there before, in the same file if possible. Of equal lines the latest time: it errs
+        // towards exporting a row twice, never towards losing it.
+        let rows = || records.iter().filter(|record| record.is_row());
+        let mut before: HashMap<(u64, Option<Option<usize>>), Option<i64>> = HashMap::new();
+        for old in rows().filter(is_old) {
+            let from = &self.dropped[self.readable[old.segment].0];
+            let time = time_of_row(&from.runs, old.number(), from.first_seen);
+            for place in [None, Some(self.files[old.segment])] {
+                let latest = before.entry((self.line(*old), place)).or_insert(time);
+                *latest = latest.zip(time).map(|(a, b)| a.max(b));
+            }
+        }
+        let tied = self.tied_rows(rows().copied().collect());
+        for row in rows().filter(|record| !is_old(record)) {
+            let here = before.get(&(self.line(*row), Some(self.files[row.segment]))).copied();
+            let anywhere = before.get(&(self.line(*row), None)).copied();
+            let Some(Some(time)) = here.or(anywhere) else { continue };
+            if tied.binary_search(row).is_ok() {
+                continue;
+            }
+            if let Ok(i) = self.times.binary_search(&time) {
+                let segment = row.segment - self.olds;
+                self.codes[segment][row.number()].store(to_u32(i) + 1, Relaxed);
+                if here.is_none() {
+                    moved.push(MovedRow { hash, segment, row: row.number() });
+                }
+            }
+        }
+        // 2. Is the newest record a dropped one?
+        let newest = |old: bool, rows: bool| {
+            let some = records.iter().filter(|record| is_old(record) == old && (!rows || record.is_row()));
+            some.filter_map(|record| Some((record.key(&self.columns[record.segment])?, *record)))
+                .max_by(|a, b| a.0.cmp(&b.0))
+        };
+        let (old_key, old) = newest(true, false)?;
+        if newest(false, false).is_some_and(|(new_key, _)| new_key >= old_key) {
+            return None;
+        }
+        let mut held_by: Vec<usize> = records.iter().filter(is_old).map(|record| record.segment).collect();
+        held_by.sort_unstable();
+        held_by.dedup();
+        let newest_row = newest(true, true).map(|(_, record)| record);
+        let older_stands = newest(false, true).is_some();
+        Some(Candidate { hash, entity, newest: old, newest_row, held_by, older_stands })
+    }
+}
+
+/// The moved rows of whose resource, or of one with the same hash, a kept segment has a record.
+fn rows_beside_others(moved: Vec<MovedRow>, kept: &[Segment]) -> Result<Vec<MovedRow>, CorruptIndex> {
+    if moved.is_empty() || kept.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut hashes: Vec<u64> = moved.iter().map(|row| row.hash).collect();
+    hashes.par_sort_unstable();
+    hashes.dedup();
+    let found = kept
+        .par_iter()
+        .map(|segment| {
+            let own = segment.verify_columns(&[Column::SortedHash])?.sorted_hash;
+            Ok(intersection(&hashes, own))
+        })
+        .collect::<Result<Vec<_>, CorruptIndex>>()?;
+    let found: std::collections::HashSet<u64> = found.into_iter().flatten().collect();
+    Ok(moved.into_iter().filter(|row| found.contains(&row.hash)).collect())
+}
+
+/// The numbers that both ascending lists have. The shorter one is searched for in the longer.
+fn intersection(a: &[u64], b: &[u64]) -> Vec<u64> {
+    let (short, mut long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    let mut common = Vec::new();
+    for number in short {
+        // The next number is near: steps that double find it.
+        let mut step = 1;
+        while step < long.len() && long[step] < *number {
+            step *= 2;
+        }
+        let from = step / 2;
+        let end = long.len().min(step + 1);
+        long = &long[from + long[from..end].partition_point(|other| other < number)..];
+        if long.first() == Some(number) && common.last() != Some(number) {
+            common.push(*number);
+        }
+    }
+    common
+}
+
+/// Removes the candidates of which a kept segment has a newer record, and finds those of which it has an older row.
+fn resolve_candidates(
+    candidates: &mut Vec<Candidate>,
+    columns: &[Columns<'_>],
+    kept: &[Segment],
+) -> Result<(), CorruptIndex> {
+    if candidates.is_empty() {
+        return Ok(());
+    }
+    candidates.sort_by_key(|one| one.hash);
+    let mut hashes: Vec<u64> = candidates.iter().map(|one| one.hash).collect();
+    hashes.dedup();
+    // Records of kept segments with the hash of a candidate: (candidate, whether newer, whether a row).
+    let found = kept
+        .par_iter()
+        .map(|segment| {
+            let mut found: Vec<(usize, bool, bool)> = Vec::new();
+            let own = segment.verify_columns(&[Column::SortedHash])?;
+            for hash in intersection(&hashes, own.sorted_hash) {
+                let some = candidates.partition_point(|one| one.hash < hash)
+                    ..candidates.partition_point(|one| one.hash <= hash);
+                let places = own.sorted_hash.partition_point(|other| *other < hash)
+                    ..own.sorted_hash.partition_point(|other| *other <= hash);
+                for place in places {
+                    segment.verify_entry(place)?;
+                    let record = RecordRef { segment: 0, reference: own.sorted_ref[place] };
+                    if record.reference & kind::MASK == kind::TARGET {
+                        continue;
+                    }
+                    segment.verify_columns(&[Column::LineHash])?;
+                    for i in some.clone().filter(|i| candidates[*i].entity == record.entity(&own)) {
+                        let old = candidates[i].newest;
+                        let order = record.key(&own).cmp(&old.key(&columns[old.segment]));
+                        let is_same = || {
+                            record.is_row()
+                                && own.line_hash[record.number()] == columns[old.segment].line_hash[old.number()]
+                        };
+                        found.push((i, order.is_gt() || order.is_eq() && is_same(), record.is_row()));
+                    }
+                }
+            }
+            Ok(found)
+        })
+        .collect::<Result<Vec<_>, CorruptIndex>>()?;
+    let mut covered = vec![false; candidates.len()];
+    for (i, newer, is_row) in found.into_iter().flatten() {
+        covered[i] |= newer;
+        candidates[i].older_stands |= is_row;
+    }
+    let mut covered = covered.into_iter();
+    candidates.retain(|_| !covered.next().unwrap_or_default());
+    Ok(())
+}
