@@ -76,6 +76,28 @@ pub enum IndexError {
         /// Whether the export can also go on once the file is put back.
         restorable: bool,
     },
+    /// The store has no data file: it is not mounted, or the path is wrong.
+    #[error("the store {} holds no data file (.ndjson, .ndjson.gz, .ndjson.zst): is it mounted, is the path right?", path.display())]
+    NoDataFiles {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// More of the resources of the last snapshot are gone without a deletion than is allowed
+    /// ([`StoreOptions::allow_missing`](crate::store::StoreOptions::allow_missing)). The index is as it was.
+    #[error(
+        "{gone} of {present} resources of the last snapshot are gone from the store without a deletion, more than \
+         {allowed} % ({files}): mount or restore what is missing"
+    )]
+    ResourcesMissing {
+        /// Resources gone since the last snapshot.
+        gone: u64,
+        /// Current resources at the last snapshot.
+        present: u64,
+        /// Percent of them that may be gone.
+        allowed: f64,
+        /// The files that held most of them, with numbers.
+        files: String,
+    },
     /// More rows than a generation can number.
     #[error("the store holds more than {max} lines, which is this format's bound; split it into several stores")]
     TooManyRows {

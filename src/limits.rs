@@ -73,6 +73,8 @@ pub(crate) const GROUP_PIECE_BYTES: usize = 1 << 20;
 pub(crate) const GROUP_DECODED_PIECE_BYTES: usize = 8 << 20;
 /// Most messages of one cause in the `error` files; one more line gives the count (OUTCOME-06).
 pub(crate) const MESSAGES_PER_CAUSE_MAX: usize = 100;
+/// Most files that are named when resources are gone from a store; of others their number is told.
+pub(crate) const GONE_FILES_NAMED_MAX: usize = 5;
 /// Most DELETE entries in a Bundle of the `deleted` files (DELETED-07).
 pub(crate) const DELETED_ENTRIES_MAX: usize = 1000;
 /// Buffer that scattered rows are collected in before a write, in bytes.

@@ -16,7 +16,7 @@ use crate::index::row_times::{RowTimes, TimeRun};
 use crate::index::segment::reader::Segment;
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans, plain_spans};
 use crate::index::store_files::StoreFiles;
-use crate::sys::store_file::StoreFile;
+use crate::sys::store_file::{FileStamp, StoreFile};
 
 /// Kept segments and ranges to scan, for the files as they are now.
 pub(crate) struct StoreDiff {
@@ -58,8 +58,10 @@ pub(crate) struct RescannedSegment {
 pub(crate) struct DroppedSegment {
     /// Index of its file among the store's files now; `None` when the file is gone.
     pub file: Option<usize>,
-    /// Index of its file among those of the previous index meta.
-    pub old_file: usize,
+    /// Name of its file.
+    pub old_name: String,
+    /// Stamp of its file when it was indexed.
+    pub old_stamp: FileStamp,
     /// Its columns; `None` when they cannot be read.
     pub segment: Option<Segment>,
     /// First-seen time of the segment.
@@ -197,7 +199,8 @@ impl OldSegments<'_> {
         let segment = self.opened.and_then(|opened| opened.segments[number].clone().ok());
         DroppedSegment {
             file,
-            old_file: entry.file,
+            old_name: self.known.files[entry.file].name.clone(),
+            old_stamp: self.known.files[entry.file].stamp,
             segment: segment.filter(|_| entry.at != SCAN_AGAIN),
             first_seen: entry.first_seen,
             runs: self.times.runs(number).to_vec(),

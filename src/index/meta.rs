@@ -377,28 +377,28 @@ impl SnapshotLog {
 }
 
 /// Writes the numbers and texts of an index meta or a snapshot log.
-struct MetaWriter(Vec<u8>);
+pub(crate) struct MetaWriter(pub Vec<u8>);
 
 impl MetaWriter {
     /// Appends a number as a little-endian `u64`.
-    fn number(&mut self, number: u64) {
+    pub(crate) fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
     }
 
     /// Appends a flag and a number, 0 for `None`.
-    fn optional(&mut self, number: Option<i64>) {
+    pub(crate) fn optional(&mut self, number: Option<i64>) {
         self.number(u64::from(number.is_some()));
         self.number(number.unwrap_or_default() as u64);
     }
 
     /// Appends the length and the bytes of a text.
-    fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
         self.0.extend_from_slice(text.as_bytes());
     }
 
     /// Appends length, times, inode and device of a file.
-    fn stamp(&mut self, stamp: &FileStamp) {
+    pub(crate) fn stamp(&mut self, stamp: &FileStamp) {
         self.number(stamp.len);
         self.number(stamp.mtime_ns as u64);
         self.number(stamp.ctime_ns as u64);
@@ -408,18 +408,18 @@ impl MetaWriter {
 }
 
 /// Reads them back in order; `None` at the end of the bytes or for a value out of range.
-struct MetaReader<'a>(&'a [u8]);
+pub(crate) struct MetaReader<'a>(pub &'a [u8]);
 
 impl MetaReader<'_> {
     /// Reads a little-endian `u64`.
-    fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         let (number, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*number))
     }
 
     /// Reads a number that is 0 or 1.
-    fn flag(&mut self) -> Option<bool> {
+    pub(crate) fn flag(&mut self) -> Option<bool> {
         match self.number()? {
             0 => Some(false),
             1 => Some(true),
@@ -428,13 +428,13 @@ impl MetaReader<'_> {
     }
 
     /// Reads a flag and a number.
-    fn optional(&mut self) -> Option<Option<i64>> {
+    pub(crate) fn optional(&mut self) -> Option<Option<i64>> {
         let (there, number) = (self.flag()?, self.number()?);
         Some(there.then_some(number as i64))
     }
 
     /// Reads a length and a UTF-8 text.
-    fn text(&mut self) -> Option<String> {
+    pub(crate) fn text(&mut self) -> Option<String> {
         let len = usize::try_from(self.number()?).ok()?;
         let (text, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
@@ -442,13 +442,13 @@ impl MetaReader<'_> {
     }
 
     /// Reads length, times, inode and device of a file.
-    fn stamp(&mut self) -> Option<FileStamp> {
+    pub(crate) fn stamp(&mut self) -> Option<FileStamp> {
         let (len, mtime_ns, ctime_ns) = (self.number()?, self.number()? as i64, self.number()? as i64);
         Some(FileStamp { len, mtime_ns, ctime_ns, inode: self.number()?, device: self.number()? })
     }
 
     /// Reads a count and so many items; memory grows with the items read, not with the count.
-    fn list<T>(&mut self, one: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, one: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = usize::try_from(self.number()?).ok()?;
         // Each element takes at least eight bytes, so a damaged count cannot ask for more memory than the file has.
         let mut list = Vec::with_capacity(count.min(self.0.len() / 8));

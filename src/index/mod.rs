@@ -15,6 +15,7 @@ pub(crate) mod meta;
 pub(crate) mod open;
 pub(crate) mod open_store;
 pub(crate) mod page_checksums;
+pub(crate) mod presence;
 pub(crate) mod refresh;
 pub(crate) mod replaced_rows;
 pub(crate) mod report;
@@ -27,3 +28,4 @@ pub(crate) mod store_files;
 pub(crate) mod store_listing;
 #[cfg(test)]
 pub(crate) mod test_lines;
+pub(crate) mod vanished;

@@ -15,6 +15,7 @@ use crate::index::global::build::{self, BuildError};
 use crate::index::global::{GlobalIndex, append};
 use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta, SnapshotLog};
 use crate::index::open::{Verification, open_index};
+use crate::index::presence::{StoreContents, check_presence, remember_vanished};
 use crate::index::replaced_rows::{RowMatches, match_rows};
 use crate::index::report::RefreshStats;
 use crate::index::row_times::{RowTimes, TimeRun};
@@ -25,6 +26,7 @@ use crate::index::segment_files::compact_segment_files;
 use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
+use crate::index::vanished::{self, VanishedResource};
 use crate::limits::STORE_ROWS_MAX;
 use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
@@ -99,6 +101,9 @@ pub(crate) fn refresh(
             Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
             None => StoreFiles::find(store)?,
         };
+        if files.count() == 0 && known.as_ref().is_none_or(|known| known.current.present == 0) {
+            return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
+        }
         if let Some(known) = known
             && is_unchanged(&files, &known.current, store.options().validate)
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
@@ -121,14 +126,25 @@ pub(crate) fn refresh(
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
         let changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, store.options().validate)?;
         let previous_global = opened.and_then(|opened| opened.global.ok());
-        let previous = PreviousIndex { global: previous_global, times: known_times };
+        let vanished = match &known {
+            Some(known) => read_vanished(&dir, known).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let previous = PreviousIndex { global: previous_global, times: known_times, vanished };
         let built = build(&dir, changes, previous, &files, progress, store, &mut stats);
         let (mut meta, times, segments) = match built {
             Err(IndexError::Damaged(CorruptIndex(reason))) if verification == Verification::Stamps => {
                 (verification, last_reason) = (Verification::Nothing, reason);
                 continue;
             }
-            built => built?,
+            Err(error) => {
+                // What was written of a refresh that failed is of no use to the next one.
+                if let Some(known) = &known {
+                    dir.remove_all_but(&index_file_names(known));
+                }
+                return Err(error);
+            }
+            Ok(built) => built,
         };
         if meta.sequence != before_sequence && store.options().index_access == IndexAccess::ReadOnly {
             stats.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
@@ -352,6 +368,8 @@ struct PreviousIndex {
     global: Option<GlobalIndex>,
     /// First-seen times of its rows.
     times: RowTimes,
+    /// Resources that were gone from the store.
+    vanished: Vec<VanishedResource>,
 }
 
 /// Scans the ranges of `changes`, joins new and kept segments, and builds the global index. Returns index meta,
@@ -376,7 +394,12 @@ fn build(
     let mut runs: Vec<Vec<TimeRun>> =
         origins.iter().flatten().map(|origin| previous.times.runs(*origin).to_vec()).collect();
     meta.sequence += 1;
-    meta.first = None;
+    let first = meta.first.take();
+    if let (Some(_), Some(global)) = (first, &previous.global) {
+        (meta.present, meta.gone) = (global.totals()?.current(), 0);
+    }
+    let packed: HashSet<usize> =
+        spans.iter().filter(|span| matches!(span.part, RangeKind::Packed { .. })).map(|span| span.file).collect();
     let mut matches = RowMatches::default();
     // 1. Scan into a new container.
     if !spans.is_empty() {
@@ -437,6 +460,14 @@ fn build(
     if spans.is_empty() && !dropped.is_empty() {
         matches = match_rows(&dropped, &[], &segments)?;
     }
+    let allowed = store.options().allow_missing;
+    stats.gone = check_presence(&mut meta, &matches, &dropped, allowed)?;
+    let scanned: Vec<usize> = (0..origins.len()).filter(|number| origins[*number].is_none()).collect();
+    let mut vanished = previous.vanished;
+    vanished.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(first));
+    let contents = StoreContents { meta: &meta, segments: &segments, scanned: &scanned, packed: &packed };
+    let vanished = remember_vanished(vanished, &matches, &dropped, &contents)?;
+    write_vanished(dir, &mut meta, &vanished)?;
     let mut times = RowTimes::default();
     runs.into_iter().enumerate().for_each(|(number, runs)| times.push(number, runs));
     write_times(dir, &mut meta, &times)?;
@@ -475,6 +506,25 @@ fn inherited_times(rescanned: &[RescannedSegment], new: &WrittenSegment) -> (Opt
     }
     let latest = rescanned.iter().filter(overlaps).map(|old| old.first_seen);
     (latest.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten(), Vec::new())
+}
+
+/// The vanished resources of an index meta; `None` when their file is lost or damaged.
+fn read_vanished(dir: &IndexDir, meta: &IndexMeta) -> Option<Vec<VanishedResource>> {
+    match meta.vanished.is_empty() {
+        true => Some(Vec::new()),
+        false => vanished::from_bytes(&dir.read(&meta.vanished).ok()?),
+    }
+}
+
+/// Writes the vanished resources and names their file in the index meta.
+fn write_vanished(dir: &IndexDir, meta: &mut IndexMeta, list: &[VanishedResource]) -> Result<(), IndexError> {
+    meta.vanished = String::new();
+    if !list.is_empty() {
+        meta.vanished = format!("{}{:012}", meta::VANISHED, meta.sequence);
+        dir.replace(&meta.vanished, &mut |_| vanished::to_bytes(list))
+            .map_err(|source| IndexError::Write { name: meta.vanished.clone(), source })?;
+    }
+    Ok(())
 }
 
 /// Writes the first-seen times of rows and names their file in the index meta.

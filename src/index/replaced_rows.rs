@@ -335,7 +335,7 @@ fn rows_beside_others(moved: Vec<MovedRow>, kept: &[Segment]) -> Result<Vec<Move
 }
 
 /// The numbers that both ascending lists have. The shorter one is searched for in the longer.
-fn intersection(a: &[u64], b: &[u64]) -> Vec<u64> {
+pub(crate) fn intersection(a: &[u64], b: &[u64]) -> Vec<u64> {
     let (short, mut long) = if a.len() < b.len() { (a, b) } else { (b, a) };
     let mut common = Vec::new();
     for number in short {

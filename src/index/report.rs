@@ -14,6 +14,36 @@ pub struct RefreshStats {
     pub kept_segments: usize,
     /// Reasons why indexed segments were scanned again, or the global index was built again.
     pub repaired: Vec<String>,
+    /// What is gone from the store since the refresh before; `None` when nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone: Option<GoneResources>,
     /// Why the index is in memory only; `None` when it is on disk.
     pub in_memory: Option<String>,
+}
+
+/// Resources that a refresh no longer found in the store, without a deletion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoneResources {
+    /// Resources of which no row is left.
+    pub resources: u64,
+    /// Current resources at the last snapshot.
+    pub present: u64,
+    /// Resources whose newest version is gone while an older one stands.
+    pub older_versions: u64,
+    /// The files that held most of them, with their number and what became of the file.
+    pub files: Vec<String>,
+    /// Number of further files that held some.
+    pub more_files: u64,
+}
+
+impl GoneResources {
+    /// The files in one phrase.
+    pub(crate) fn files_text(&self) -> String {
+        let mut text = self.files.join("; ");
+        if self.more_files > 0 {
+            text += &format!("; and {} more files", self.more_files);
+        }
+        text
+    }
 }

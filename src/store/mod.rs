@@ -51,7 +51,12 @@ pub struct StoreOptions {
     pub(crate) sync: bool,
     /// Whether the index may be written.
     pub(crate) index_access: IndexAccess,
+    /// Percent of the resources of the last snapshot that may be gone without a deletion.
+    pub(crate) allow_missing: f64,
 }
+
+/// Percent of the resources of the last snapshot that may be gone unless more is allowed (reading 13).
+pub(crate) const ALLOW_MISSING_DEFAULT: f64 = 10.0;
 
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
@@ -62,6 +67,7 @@ impl Default for StoreOptions {
             validate: None,
             sync: true,
             index_access: IndexAccess::ReadWrite,
+            allow_missing: ALLOW_MISSING_DEFAULT,
         }
     }
 }
@@ -82,6 +88,12 @@ impl StoreOptions {
     /// again.
     pub fn sync(self, sync: FileSync) -> StoreOptions {
         StoreOptions { sync: sync == FileSync::Yes, ..self }
+    }
+
+    /// How many percent of the resources of the last snapshot may be gone from the store without a deletion; 10 unless
+    /// given. More is an error that leaves the index as it was: the store may not be mounted.
+    pub fn allow_missing(self, percent: f64) -> StoreOptions {
+        StoreOptions { allow_missing: percent, ..self }
     }
 
     /// The index is read and not written, its directory not made: what it lacks is made in memory, and is gone with what was

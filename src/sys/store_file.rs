@@ -72,12 +72,11 @@ impl FileStamp {
     }
 }
 
-/// The time now in nanoseconds since the Unix epoch, by the clock that a local file system stamps files with. Only to be
-/// compared with the times of files.
+/// The time now in nanoseconds since the Unix epoch, by the clock that local file systems stamp files with. Only to be
+/// compared with the times of files: no answer depends on it, only which files are read again.
 pub(crate) fn file_clock_ns() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    // Before the epoch or after the year 2262 no stamp is settled.
-    since.ok().and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(i64::MIN)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
 /// Why a store file was not opened or read; each message names a remedy.

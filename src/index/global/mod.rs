@@ -402,6 +402,12 @@ impl SectionTotals<'_> {
         self.0[index * TYPE_TOTALS + 2]
     }
 
+    /// Current resources: rows that neither a later version nor a DELETE entry with a relative reference follows.
+    pub fn current(&self) -> u64 {
+        let of = |index| self.rows(index).saturating_sub(self.superseded(index)).saturating_sub(self.deleted(index));
+        (0..ResourceType::COUNT).map(of).sum()
+    }
+
     /// Faulty lines of the fault kind of this index.
     pub fn faults(&self, kind: usize) -> u64 {
         self.0[ResourceType::COUNT * TYPE_TOTALS + kind]

@@ -1,0 +1,190 @@
+//! Decides what is remembered of resources that are gone: which are noted, whether too many are gone at once, and which
+//! have come back.
+//!
+//! A store that was not mounted, or of which a directory is missing, looks like one whose resources were all removed. So
+//! a refresh that would lose more than a share of the current resources of the last snapshot fails and leaves the index
+//! as it was.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::error::{CorruptIndex, IndexError};
+use crate::fhir::instant::NO_INSTANT;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::diff::DroppedSegment;
+use crate::index::meta::{FileEntry, IndexMeta};
+use crate::index::replaced_rows::{MissingResource, RowMatches, intersection};
+use crate::index::report::GoneResources;
+use crate::index::segment::id_encoding::entity_hash;
+use crate::index::segment::layout::{BASE_BITS, Column, kind};
+use crate::index::segment::reader::Segment;
+use crate::index::vanished::{VanishCause, VanishedResource};
+use crate::limits::GONE_FILES_NAMED_MAX;
+
+/// What the store holds now, for the decision on what is gone.
+pub(crate) struct StoreContents<'a> {
+    /// The index meta with all files and segments of the store as it is now.
+    pub meta: &'a IndexMeta,
+    /// Its segments.
+    pub segments: &'a [Segment],
+    /// Numbers of the segments that the refresh scanned.
+    pub scanned: &'a [usize],
+    /// Files (indices among the store's) that are packed: a seek table shows that they are whole.
+    pub packed: &'a HashSet<usize>,
+}
+
+/// The vanished resources to remember: `before` without those that have come back, and the new ones.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page that is read fails its checksum.
+pub(crate) fn remember_vanished(
+    before: Vec<VanishedResource>,
+    matches: &RowMatches,
+    dropped: &[DroppedSegment],
+    contents: &StoreContents<'_>,
+) -> Result<Vec<VanishedResource>, CorruptIndex> {
+    let returned = returned_resources(&before, contents)?;
+    let again: HashSet<_> = matches.missing.iter().map(|gone| (gone.resource_type, gone.id)).collect();
+    let mut list: Vec<VanishedResource> = before
+        .into_iter()
+        .enumerate()
+        .filter(|(i, gone)| !returned.contains(i) && !again.contains(&(gone.resource_type, gone.id)))
+        .map(|(_, gone)| gone)
+        .collect();
+    let whole: Vec<bool> = (0..contents.meta.files.len()).map(|file| is_whole(file, contents)).collect();
+    for gone in &matches.missing {
+        let (updated, owners) = match gone.newest {
+            Some((i, row)) => last_version(&dropped[i], row, gone.resource_type)?,
+            None => (NO_INSTANT, Vec::new()),
+        };
+        list.push(VanishedResource {
+            resource_type: gone.resource_type,
+            id: gone.id,
+            cause: cause_of(gone, dropped, &contents.meta.files, &whole),
+            first_missed: None,
+            updated,
+            owners,
+        });
+    }
+    Ok(list)
+}
+
+/// Counts what is gone without a deletion, and refuses a refresh that loses more than `allowed` percent of the
+/// resources of the last snapshot. Sets `gone` of the index meta.
+///
+/// # Errors
+/// [`IndexError::ResourcesMissing`].
+pub(crate) fn check_presence(
+    meta: &mut IndexMeta,
+    matches: &RowMatches,
+    dropped: &[DroppedSegment],
+    allowed: f64,
+) -> Result<Option<GoneResources>, IndexError> {
+    let gone = || matches.missing.iter().filter(|gone| !gone.older_stands);
+    let mut by_file: BTreeMap<(&str, bool), u64> = BTreeMap::new();
+    for resource in gone() {
+        if let Some(file) = resource.held_by.last().map(|i| &dropped[*i]) {
+            *by_file.entry((&file.old_name, file.file.is_none())).or_default() += 1;
+        }
+    }
+    let here = gone().count() as u64;
+    meta.gone += here;
+    let older = matches.missing.len() as u64 - here;
+    if matches.missing.is_empty() {
+        return Ok(None);
+    }
+    let mut files: Vec<((&str, bool), u64)> = by_file.into_iter().collect();
+    files.sort_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
+    let named = files.iter().take(GONE_FILES_NAMED_MAX).map(|((name, missing), count)| {
+        format!("{count} of {name}, {}", if *missing { "which is gone" } else { "which was changed" })
+    });
+    let report = GoneResources {
+        resources: here,
+        present: meta.present,
+        older_versions: older,
+        files: named.collect(),
+        more_files: files.len().saturating_sub(GONE_FILES_NAMED_MAX) as u64,
+    };
+    match meta.present > 0 && meta.gone as f64 * 100.0 > allowed * meta.present as f64 {
+        true => Err(IndexError::ResourcesMissing {
+            gone: meta.gone,
+            present: meta.present,
+            allowed,
+            files: report.files_text(),
+        }),
+        false => Ok(Some(report)),
+    }
+}
+
+/// Whether a file has no fault and no cut end, so that a row that is not in it was left out on purpose.
+fn is_whole(file: usize, contents: &StoreContents<'_>) -> bool {
+    let own = contents.meta.segments.iter().zip(contents.segments).filter(|(entry, _)| entry.file == file);
+    let mut ends_whole = contents.meta.files[file].appendable || contents.packed.contains(&file);
+    for (entry, segment) in own {
+        if segment.head().faulty > 0 {
+            return false;
+        }
+        ends_whole &= !entry.tail;
+    }
+    ends_whole
+}
+
+/// How a resource came to be gone.
+fn cause_of(gone: &MissingResource, dropped: &[DroppedSegment], files: &[FileEntry], whole: &[bool]) -> VanishCause {
+    if gone.older_stands {
+        return VanishCause::OlderVersion;
+    }
+    let mut cause = VanishCause::ReplacedFile;
+    for old in gone.held_by.iter().map(|i| &dropped[*i]) {
+        let Some(file) = old.file else { return VanishCause::MissingFile };
+        let now = &files[file].stamp;
+        let was_replaced = (now.inode, now.device) != (old.old_stamp.inode, old.old_stamp.device);
+        if !was_replaced || !whole[file] {
+            cause = VanishCause::UncertainFile;
+        }
+    }
+    cause
+}
+
+/// lastUpdated and owners of a row of a dropped segment.
+fn last_version(
+    old: &DroppedSegment,
+    row: usize,
+    resource_type: ResourceType,
+) -> Result<(i64, Vec<(String, crate::fhir::id::Id)>), CorruptIndex> {
+    let Some(segment) = &old.segment else { return Ok((NO_INSTANT, Vec::new())) };
+    segment.row(row)?;
+    let mut owners = Vec::new();
+    // A Group is not exported for its members.
+    if resource_type != ResourceType::GROUP {
+        for owner in segment.row_owners(row)? {
+            let id = segment.owner_id(*owner as usize)?;
+            let columns = segment.verify_columns(&[Column::Base, Column::Heap])?;
+            let base = columns.base_text((columns.owner_base[*owner as usize] & BASE_BITS) as usize);
+            owners.push((base.to_string(), id));
+        }
+    }
+    Ok((segment.columns().last_updated[row], owners))
+}
+
+/// Places in the list of the resources of which a scanned segment has a row.
+fn returned_resources(list: &[VanishedResource], contents: &StoreContents<'_>) -> Result<HashSet<usize>, CorruptIndex> {
+    let mut known: Vec<(u64, usize)> =
+        list.iter().enumerate().map(|(i, gone)| (entity_hash(gone.resource_type, gone.id.as_bytes()), i)).collect();
+    known.sort_unstable();
+    let mut hashes: Vec<u64> = known.iter().map(|(hash, _)| *hash).collect();
+    hashes.dedup();
+    let mut returned = HashSet::new();
+    for segment in contents.scanned.iter().map(|number| &contents.segments[*number]) {
+        let own = segment.verify_columns(&[Column::SortedHash])?;
+        for hash in intersection(&hashes, own.sorted_hash) {
+            let some = known.partition_point(|one| one.0 < hash)..known.partition_point(|one| one.0 <= hash);
+            for reference in segment.references_of_hash(hash)?.iter().filter(|one| *one & kind::MASK == kind::ROW) {
+                let row = (reference & !kind::MASK) as usize;
+                let entity = (segment.type_of(row)?, segment.row_id(row)?);
+                let same = |(_, i): &&(u64, usize)| (list[*i].resource_type, list[*i].id) == entity;
+                returned.extend(known[some.clone()].iter().filter(same).map(|(_, i)| *i));
+            }
+        }
+    }
+    Ok(returned)
+}

@@ -1,0 +1,139 @@
+//! Resources that are gone from the store without a deletion, as the index remembers them.
+//!
+//! An index compares each version of the store with the one before. What is gone cannot be found again later, so it is
+//! kept in a small file beside the index meta, written twice, and carried over whatever is built anew. A resource that
+//! comes back is forgotten. Whether readers are told of a deletion is the choice of an export
+//! ([`Vanished`](crate::request::Vanished)).
+
+use crate::fhir::id::Id;
+use crate::fhir::instant::NO_INSTANT;
+use crate::fhir::resource_type::ResourceType;
+use crate::hash::xxh3_64;
+use crate::index::meta::{MetaReader, MetaWriter};
+
+/// Magic bytes at the start of the file.
+const MAGIC: &[u8; 8] = b"OUTGONE\x01";
+
+/// How a resource came to be gone, which decides whether it can be told as a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum VanishCause {
+    /// Its file stands under its path and was replaced whole by one without it, without faults or a cut end.
+    ReplacedFile,
+    /// Its file was changed in place, or has faults or a cut end: its rows may be among them.
+    UncertainFile,
+    /// Its file is gone.
+    MissingFile,
+    /// Its newest version is gone, and an older one still stands: it is not gone, but no longer what readers hold.
+    OlderVersion,
+}
+
+impl VanishCause {
+    /// All causes, in the order of their numbers on disk.
+    pub(crate) const ALL: [VanishCause; 4] =
+        [VanishCause::ReplacedFile, VanishCause::UncertainFile, VanishCause::MissingFile, VanishCause::OlderVersion];
+}
+
+/// A resource that is gone, or no longer as readers hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VanishedResource {
+    /// Its type.
+    pub resource_type: ResourceType,
+    /// Its logical id.
+    pub id: Id,
+    /// How it came to be gone.
+    pub cause: VanishCause,
+    /// T of the first snapshot without it, in ticks; `None` before that snapshot.
+    pub first_missed: Option<i64>,
+    /// lastUpdated of its last version in ticks, [`NO_INSTANT`] for none.
+    pub updated: i64,
+    /// Owners of its last version: reference base and id of each patient.
+    pub owners: Vec<(String, Id)>,
+}
+
+/// Bytes of the file.
+pub(crate) fn to_bytes(list: &[VanishedResource]) -> Vec<u8> {
+    let mut body = MetaWriter(Vec::with_capacity(list.len() * 96));
+    body.number(list.len() as u64);
+    for gone in list {
+        body.text(gone.resource_type.name());
+        body.text(gone.id.as_str());
+        body.number(gone.cause as u64);
+        body.optional(gone.first_missed);
+        body.number(gone.updated as u64);
+        body.number(gone.owners.len() as u64);
+        for (base, id) in &gone.owners {
+            body.text(base);
+            body.text(id.as_str());
+        }
+    }
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(xxh3_64(&body.0).to_le_bytes());
+    bytes.extend(body.0);
+    bytes
+}
+
+/// Reads the bytes of the file; `None` when they are damaged.
+pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Vec<VanishedResource>> {
+    let body = bytes.strip_prefix(MAGIC)?;
+    let (sum, body) = body.split_first_chunk::<8>()?;
+    if u64::from_le_bytes(*sum) != xxh3_64(body) {
+        return None;
+    }
+    let mut body = MetaReader(body);
+    let id = |body: &mut MetaReader<'_>| Id::parse(body.text()?.as_bytes());
+    let list = body.list(|body| {
+        let resource_type = ResourceType::parse(&body.text()?)?;
+        let id_of_row = id(body)?;
+        let cause = *VanishCause::ALL.get(usize::try_from(body.number()?).ok()?)?;
+        let (first_missed, updated) = (body.optional()?, body.number()? as i64);
+        let owners = body.list(|body| Some((body.text()?, id(body)?)))?;
+        Some(VanishedResource { resource_type, id: id_of_row, cause, first_missed, updated, owners })
+    })?;
+    body.0.is_empty().then_some(list)
+}
+
+impl VanishedResource {
+    /// Whether the first snapshot without it was taken after an instant in ticks; one that no snapshot has missed yet was
+    /// not.
+    pub(crate) fn missed_after(&self, ticks: i64) -> bool {
+        self.first_missed.is_some_and(|first| first > ticks)
+    }
+
+    /// Whether its last version has a date.
+    pub(crate) fn is_dated(&self) -> bool {
+        self.updated != NO_INSTANT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written is read back; what is cut short or changed anywhere is refused.
+    #[test]
+    fn vanished_resources_read_back_or_not_at_all() {
+        let id = |text: &str| Id::parse(text.as_bytes()).unwrap();
+        let gone = |name: &str, cause, first_missed| VanishedResource {
+            resource_type: ResourceType::parse("Observation").unwrap(),
+            id: id(name),
+            cause,
+            first_missed,
+            updated: NO_INSTANT,
+            owners: vec![(String::new(), id("p")), ("https://a.example/fhir".to_string(), id("q"))],
+        };
+        let list = vec![
+            gone("a", VanishCause::ReplacedFile, None),
+            gone("b", VanishCause::OlderVersion, Some(-4)),
+            VanishedResource { owners: Vec::new(), updated: 9, ..gone("c", VanishCause::MissingFile, Some(5)) },
+        ];
+        let bytes = to_bytes(&list);
+        assert_eq!(from_bytes(&bytes), Some(list.clone()));
+        for i in 0..bytes.len() {
+            assert_eq!(from_bytes(&bytes[..i]), None);
+            let mut damaged = bytes.clone();
+            damaged[i] ^= 2;
+            assert_eq!(from_bytes(&damaged), None, "byte {i}");
+        }
+        assert!(!list[0].missed_after(i64::MIN) && list[1].missed_after(-5) && !list[1].missed_after(-4));
+    }
+}
