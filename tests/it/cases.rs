@@ -54,7 +54,7 @@ fn oracle_answers_every_case() {
         play(&case, &mut |step, dir, files| {
             let Some(mut comparison) = comparison(step, files) else { return };
             let store = comparison.read(dir);
-            let after = naive::contents(dir, &store);
+            let after = naive::seen(dir, &store);
             if let Some(before) = &step.before {
                 comparison.late = naive::late_lines(&store, before, &after);
             }
@@ -111,7 +111,7 @@ struct Step<'a> {
     case: &'a str,
     number: usize,
     table: &'a Table,
-    before: Option<BTreeMap<String, Vec<u8>>>,
+    before: Option<naive::Seen>,
 }
 
 /// Makes the store of a case and calls `answer` on each step with the step, the store and a scratch directory.

@@ -395,18 +395,18 @@ fn increment_of_binary(dir: &Path, scratch: &Path, round: i64) -> Increment {
 #[test]
 fn increments_of_the_oracle_add_up() {
     each_case("chain of the twin", knob("OUTPOUR_TEST_CHAINS", 200), |_, random| {
-        let mut before: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut before: Option<naive::Seen> = None;
         history(random, Disturbance::Undisturbed, &mut |dir, _, round| {
             let store = naive::read(dir, &[]);
             let mut request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), &clock(round * ROUND));
             if round > 1 {
                 request = request.since(&clock((round - 1) * ROUND));
             }
-            let after = naive::contents(dir, &store);
-            if round > 1 {
-                request.late = naive::late_lines(&store, &before, &after);
+            let after = naive::seen(dir, &store);
+            if let Some(before) = &before {
+                request.late = naive::late_lines(&store, before, &after);
             }
-            before = after;
+            before = Some(after);
             let answer = naive::export(&store, &request).unwrap();
             (answer.lines.into_values().flatten().collect(), answer.deleted)
         });

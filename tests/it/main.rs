@@ -19,6 +19,7 @@ mod golden;
 mod hostile;
 mod http;
 mod increments;
+mod integrity;
 mod irregular;
 mod matrix;
 mod memory;

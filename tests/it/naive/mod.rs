@@ -121,27 +121,70 @@ pub(crate) fn read(dir: &Path, bases: &[&str]) -> Store {
     })
 }
 
-/// The bytes of each store file as stored, for [`late_lines`].
-pub(crate) fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
-    let files: BTreeSet<&String> = store.entries.iter().map(|entry| &entry.file).collect();
-    files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect()
+/// A state of a store that an export saw, for [`late_lines`].
+pub(crate) struct Seen {
+    /// The bytes of each file as stored.
+    files: BTreeMap<String, Vec<u8>>,
+    /// Each row: file, offset in it, type, id, date and version, and line.
+    rows: Vec<SeenRow>,
 }
 
-/// The lines first seen between two states of a store: those of new and of replaced files, and those of a plain file
-/// after its last newline in the first state.
-pub(crate) fn late_lines(
-    store: &Store,
-    before: &BTreeMap<String, Vec<u8>>,
-    after: &BTreeMap<String, Vec<u8>>,
-) -> BTreeSet<(String, u64)> {
-    let read_before = |file: &String| match before.get(file) {
-        Some(old) if *old == after[file] => u64::MAX,
-        Some(old) if file.ends_with(".ndjson") && after[file].starts_with(old) => {
+/// A row of a state of a store.
+struct SeenRow {
+    file: String,
+    offset: u64,
+    entity: (String, String),
+    age: (Option<Instant>, Option<(usize, String)>),
+    line: Vec<u8>,
+}
+
+/// The state of a store as it is now.
+pub(crate) fn seen(dir: &Path, store: &Store) -> Seen {
+    let files: BTreeSet<&String> = store.entries.iter().map(|entry| &entry.file).collect();
+    let files = files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect();
+    let row = |entry: &store::Entry| match &entry.what {
+        Line::Row(row) => {
+            let (when, version) = row.age();
+            Some(SeenRow {
+                file: entry.file.clone(),
+                offset: entry.offset,
+                entity: (row.resource_type.clone(), row.id.clone()),
+                age: (when.cloned(), version.map(|(length, digits)| (length, digits.to_string()))),
+                line: entry.bytes.clone(),
+            })
+        }
+        _ => None,
+    };
+    Seen { files, rows: store.entries.iter().filter_map(row).collect() }
+}
+
+/// The lines first seen between two states of a store: those of new and of changed files, and those of a plain file
+/// after its last newline in the first state; but not a row of which a changed or removed file held the same line.
+/// Rows whose place in the store decides which is current are new all the same.
+pub(crate) fn late_lines(store: &Store, before: &Seen, after: &Seen) -> BTreeSet<(String, u64)> {
+    // Up to this offset a file is as it was.
+    let unchanged = |file: &String| match (before.files.get(file), after.files.get(file)) {
+        (Some(old), Some(new)) if old == new => u64::MAX,
+        (Some(old), Some(new)) if file.ends_with(".ndjson") && new.starts_with(old) => {
             old.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position as u64 + 1)
         }
         _ => 0,
     };
-    let late = store.entries.iter().filter(|entry| entry.offset >= read_before(&entry.file));
+    let changed = |row: &&SeenRow| row.offset >= unchanged(&row.file);
+    let was_there = |new: &SeenRow| {
+        let old: Vec<&SeenRow> = before.rows.iter().filter(changed).filter(|old| old.entity == new.entity).collect();
+        let beside: Vec<&SeenRow> = after.rows.iter().filter(|other| other.entity == new.entity).collect();
+        let same = |other: &&&SeenRow| other.line == new.line;
+        let stayed = old.iter().filter(same).any(|old| old.file == new.file);
+        let moved = old.iter().any(|old| old.line == new.line) && beside.iter().all(changed);
+        let involved = old.iter().chain(beside.iter().filter(|row| changed(row)));
+        let tied = involved.filter(|other| !same(other)).any(|other| other.age == new.age);
+        (stayed || moved) && !tied
+    };
+    let known: BTreeSet<(&String, u64)> =
+        after.rows.iter().filter(changed).filter(|row| was_there(row)).map(|row| (&row.file, row.offset)).collect();
+    let late = store.entries.iter().filter(|entry| entry.offset >= unchanged(&entry.file));
+    let late = late.filter(|entry| !known.contains(&(&entry.file, entry.offset)));
     late.map(|entry| (entry.file.clone(), entry.line)).collect()
 }
 
