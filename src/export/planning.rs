@@ -58,11 +58,12 @@ fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), StoreF
 pub(crate) fn plan_only(
     store: &Store,
     request: &ExportRequest,
-    time: SnapshotTime,
+    time: impl Into<SnapshotTime>,
     progress: &Progress,
 ) -> Result<(Plan, Snapshot, RefreshStats), ExportError> {
     request.check()?;
     let store = store.read_only();
+    let time = time.into();
     let take = || store.snapshot_watched(time.clone(), progress);
     let (snapshot, work, plan, _) =
         plan_taken_snapshot(request, &take, &|| store.snapshot_verified(time.clone(), progress))?;

@@ -391,8 +391,10 @@ fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -
     changed.map(drop)
 }
 
-/// Sets the end and the expiry of a job's record, as every end of a job does.
+/// Sets the end and the expiry of a job's record, as every end of a job does. Neither goes by a clock that was set back
+/// behind the job's transactionTime.
 fn end_job(record: &mut JobRecord, now: Instant) {
+    let now = Instant::parse(&record.transaction_time).into_iter().chain([now]).max().expect("not empty");
     record.expires = record.keep_seconds.map(|seconds| add_seconds(&now, seconds).to_string());
     record.ended = Some(now.to_string());
 }
