@@ -248,7 +248,7 @@ mod tests {
                 let slots = SnapshotSlots::from_bytes(&vec![fill; len]);
                 assert_eq!(slots.newest(), None, "{len} of {fill}");
             }
-            let cut = &written(2)[..len.min(NOTE_BYTES_MAX as usize)];
+            let cut = &written(2)[..len.min(SLOT_STEP + SLOT_BYTES)];
             let kept = (len >= SLOT_BYTES).then(|| numbered(2));
             assert_eq!(SnapshotSlots::from_bytes(cut).newest(), kept, "{len}");
         }
