@@ -71,6 +71,7 @@ pub use crate::fhir::resource_type::ResourceType;
 pub use crate::group::lookup::MembershipRule;
 pub use crate::hash::digest::DigestAlgorithm;
 pub use crate::index::snapshot::Snapshot;
+pub use crate::index::snapshot_time::SnapshotTime;
 pub use crate::issue::{Issue, IssueCode, Parameter, Severity};
 pub use crate::plan::Plan;
 pub use crate::progress::Progress;

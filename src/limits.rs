@@ -148,6 +148,8 @@ pub(crate) const SEALED_BYTES: usize = 64 << 10;
 pub(crate) const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most concurrent requests of one HTTP/2 connection: the least that RFC 9113 section 6.5.2 recommends.
 pub(crate) const STREAMS_MAX: u32 = 100;
+/// A clock that is more seconds behind the last transactionTime given out is reported to the operator: it was set back.
+pub(crate) const CLOCK_BACK_SECONDS: i64 = 300;
 
 const _: () = assert!(ROW_BYTES_MAX <= u32::MAX as u64, "row lengths are stored as u32");
 const _: () = assert!(OUTLINE_BYTES_MAX + 64 <= 1 << 16, "places in an outline are u16");

@@ -1,21 +1,20 @@
-//! From flags to decisions: sizes, instants, policies, the store, the clock and the thread pool; all checks of an
+//! From flags to decisions: sizes, instants, policies, the store and the thread pool; all checks of an
 //! export's flags that need no index. The configuration of the service is in `server::config`.
-
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
     SelectionArg, StoreArgs, WriteArgs,
 };
+use crate::cli::clock::StoreClock;
 use crate::cli::message_text::index_text;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
 use crate::extract::Validate;
-use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
 use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
 use crate::simd::Kernel;
@@ -24,24 +23,6 @@ use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
-
-/// The system clock of the commands, from which flags are resolved: now in whole milliseconds, the precision of a
-/// transactionTime (CONS-06).
-pub(crate) fn now() -> Instant {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// The transactionTime of an export without `--as-of`: now, but never before the last one given out by the store's
-/// index, so that a clock that was set back does not break the chain of increments (CONS-06). A last one more than a
-/// day ahead is taken to come from `--as-of`, and ignored.
-pub(crate) fn transaction_time(store: &Store) -> Instant {
-    let now = now();
-    match store.latest_snapshot() {
-        Some(last) if last > now && last.ticks - now.ticks < 24 * 3600 * crate::fhir::instant::TICKS_PER_SECOND => last,
-        _ => now,
-    }
-}
 
 /// Parses a size in bytes: a whole number with `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `B` or no unit. `None` for any
 /// other text, and for more than 64 bits.
@@ -148,8 +129,10 @@ pub(crate) struct ResolvedConfig {
     pub request: ExportRequest,
     /// The open store to export from.
     pub store: Store,
-    /// The transactionTime of the export.
-    pub as_of: Instant,
+    /// The transactionTime of the export, or the clock that it is chosen by.
+    pub time: SnapshotTime,
+    /// What is to be said of the clock.
+    pub clock_warning: Option<String>,
     /// Bound on faulty lines; `None` allows any number.
     pub faults_allowed: Option<FaultsAllowed>,
 }
@@ -249,15 +232,12 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
             None
         }
     };
-    let as_of = match &args.as_of {
-        None => store.as_ref().map_or_else(now, transaction_time),
-        Some(text) => Instant::parse(text).unwrap_or_else(|| {
-            let text =
-                format!("--as-of: {text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)");
-            request = request.clone().problem(text);
-            now()
-        }),
-    };
+    let clock = StoreClock::of(store.as_ref());
+    let time = clock.snapshot_time(args.as_of.as_deref(), args.allow_future).unwrap_or_else(|text| {
+        request = request.clone().problem(text);
+        clock.next()
+    });
+    let as_of = time.given().cloned().unwrap_or_else(|| clock.transaction_time());
     if let Some(since) = &request.since
         && *since > as_of
     {
@@ -267,7 +247,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     request.check()?;
     let faults_allowed = faults_allowed.and_then(|(_, allowed)| allowed);
     let store = store.expect("without a store the request has a problem");
-    Ok(ResolvedConfig { request, store, as_of, faults_allowed })
+    Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed })
 }
 
 /// The path of the Group file that the flags of an export resolve to; `None` if they name no file.

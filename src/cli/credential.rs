@@ -6,7 +6,7 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::cli::args::{CredentialCommand, CredentialSecretArgs, CredentialTokenArgs};
-use crate::cli::config::now;
+use crate::cli::clock::now;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::fhir::id::Id;

@@ -5,7 +5,8 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use crate::cli::args::ExportArgs;
-use crate::cli::config::{ResolvedConfig, now, pool, resolve, sync};
+use crate::cli::clock::now;
+use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
@@ -31,6 +32,7 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, json),
     };
+    resolved.clock_warning.iter().for_each(|text| say(text));
     let outcome = pool.install(|| match args.plan {
         true => plan_command(&args, resolved),
         false => export_command(&args, resolved, begun),
@@ -62,7 +64,7 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
 
 /// Runs the export into `--out` and prints its summary.
 fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> Result<Exit, ExportError> {
-    let ResolvedConfig { request, store, as_of, faults_allowed } = resolved;
+    let ResolvedConfig { request, store, time, faults_allowed, .. } = resolved;
     let options = ExportOptions::new(args.out.clone().expect("clap asks for it unless --plan is given"))
         .existing(match (args.resume, args.force) {
             (true, _) => Existing::Resume,
@@ -73,7 +75,7 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
         .faults_allowed(faults_allowed)
         .clock(&now)
         .words(&FLAGS);
-    let exported = watched(args.write.run.progress, |progress| export(&store, &request, as_of, &options, progress))?;
+    let exported = watched(args.write.run.progress, |progress| export(&store, &request, time, &options, progress))?;
     let seconds = begun.elapsed().as_secs_f64();
     let exit = match exported.worst {
         Some(Severity::Error | Severity::Fatal) => Exit::Partial,
@@ -88,9 +90,9 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
 
 /// Plans the export and prints the plan; nothing is written.
 fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
-    let ResolvedConfig { request, store, as_of, .. } = resolved;
+    let ResolvedConfig { request, store, time, .. } = resolved;
     let (plan, snapshot, work) =
-        watched(args.write.run.progress, |progress| plan_only(&store, &request, as_of, progress))?;
+        watched(args.write.run.progress, |progress| plan_only(&store, &request, time, progress))?;
     let messages = all_issues(&snapshot, &plan, Audience::Operator)?;
     if args.write.run.json {
         let files: Vec<_> = (0..plan.shards.len())

@@ -4,6 +4,7 @@
 //! people goes to standard error.
 
 pub(crate) mod args;
+pub(crate) mod clock;
 pub(crate) mod config;
 #[cfg(feature = "server")]
 pub(crate) mod credential;

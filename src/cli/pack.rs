@@ -3,29 +3,32 @@
 use std::time::Instant as Clock;
 
 use crate::cli::args::PackArgs;
-use crate::cli::config::{now, open_store, pool, sync, transaction_time};
+use crate::cli::clock::StoreClock;
+use crate::cli::config::{open_store, pool, sync};
 use crate::cli::export::{index_line, is_full};
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, PackError, RequestError};
-use crate::fhir::instant::Instant;
 use crate::pack::report::PackReport;
 use crate::pack::{PackOptions, pack};
-use crate::store::Store;
 use crate::text_table::grouped as count;
 
 /// Runs `outpour pack` and returns its exit code.
 pub(crate) fn run(args: PackArgs) -> Exit {
     let begun = Clock::now();
-    let ready = open_store(&args.store, None, !args.write.no_sync)
-        .and_then(|store| Ok((as_of(&args, &store)?, store, pool(args.write.run.threads)?)));
-    let (as_of, store, pool) = match ready {
+    let ready = open_store(&args.store, None, !args.write.no_sync).and_then(|store| {
+        let clock = StoreClock::of(Some(&store));
+        let time = clock.snapshot_time(args.as_of.as_deref(), args.allow_future).map_err(RequestError::one)?;
+        clock.warning().iter().for_each(|text| say(text));
+        Ok((time, store, pool(args.write.run.threads)?))
+    });
+    let (time, store, pool) = match ready {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
     };
     let options = PackOptions { to: args.to.clone(), level: args.level, sync: sync(&args.write) };
-    let outcome = pool.install(|| watched(args.write.run.progress, |progress| pack(&store, as_of, &options, progress)));
+    let outcome = pool.install(|| watched(args.write.run.progress, |progress| pack(&store, time, &options, progress)));
     let packed = match outcome {
         Ok(packed) => packed,
         Err(error) => return fail(exit_of(&error), &error, args.write.run.json),
@@ -42,20 +45,6 @@ pub(crate) fn run(args: PackArgs) -> Exit {
     }
     say(&summary(&packed, &args, seconds));
     exit
-}
-
-/// The instant of `--as-of`, or the transactionTime of the store if it is not given.
-///
-/// # Errors
-/// If the flag holds no instant with seconds and offset.
-fn as_of(args: &PackArgs, store: &Store) -> Result<Instant, RequestError> {
-    match &args.as_of {
-        None => Ok(transaction_time(store)),
-        Some(text) => Instant::parse(text).ok_or_else(|| {
-            let (now, what) = (now(), "is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)");
-            RequestError::one(format!("--as-of: {text:?} {what}; now is {now}"))
-        }),
-    }
 }
 
 /// The exit code of a pack that failed: a target that is wrong or denied is the request's fault, a full disk is not.

@@ -20,14 +20,15 @@ use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::repair_index;
 use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
-use crate::fhir::instant::Instant;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::store::Store;
 
 use rayon::prelude::*;
 
-/// Runs an export as of `as_of`, or resumes one. If the index turns out to be damaged on the way, it is repaired and the
+/// Runs an export at `time`, which is the transactionTime or has it chosen by the clock
+/// ([`SnapshotTime::by_clock`]), or resumes one. If the index turns out to be damaged on the way, it is repaired and the
 /// export starts over, once, with the T it had.
 ///
 /// # Errors
@@ -35,11 +36,11 @@ use rayon::prelude::*;
 pub fn export(
     store: &Store,
     request: &ExportRequest,
-    as_of: Instant,
+    time: impl Into<SnapshotTime>,
     options: &ExportOptions<'_>,
     progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
-    let mut snapshot = SnapshotRequest { as_of, view: None };
+    let mut snapshot = SnapshotRequest { time: time.into(), view: None };
     let error = match attempt(store, request, &mut snapshot, options, options.existing, progress) {
         Err(error) => error,
         done => return done,
@@ -65,7 +66,8 @@ fn attempt(
 ) -> Result<ExportReport, ExportError> {
     // open, snapshot, cohort, select, plan
     let run = ExportRun::begin(store, request, snapshot, options, existing, progress)?;
-    snapshot.as_of = run.transaction_time().clone();
+    // An attempt after this one has the same T, which this one has recorded.
+    snapshot.time = snapshot.time.settled(run.transaction_time().clone());
     let transaction_time = || run.transaction_time().clone();
     let clock = options.clock.unwrap_or(&transaction_time);
     let write_and_publish = || {

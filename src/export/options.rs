@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::fhir::instant::Instant;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
 use crate::issue::{PLAIN_NAMES, ParameterNames};
 use crate::sys::durability::FileSync;
@@ -114,8 +115,8 @@ impl fmt::Debug for ExportOptions<'_> {
 /// What moment of a store an export sees.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotRequest {
-    /// The transactionTime.
-    pub as_of: Instant,
+    /// The transactionTime, or the clock that it is to be chosen by.
+    pub time: SnapshotTime,
     /// What the store held when it was asked; what it holds when the export begins if `None`.
     pub view: Option<StoreListing>,
 }

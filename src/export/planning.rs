@@ -3,9 +3,9 @@
 use crate::error::{ExportError, IndexError, RequestError, RequestProblem};
 use crate::export::messages::{add_absent_members, all_issues};
 use crate::export::options::FaultsAllowed;
-use crate::fhir::instant::Instant;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::{IssueLog, Parameter};
 use crate::plan::{Plan, cut_shards};
 use crate::progress::Progress;
@@ -58,14 +58,15 @@ fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), StoreF
 pub(crate) fn plan_only(
     store: &Store,
     request: &ExportRequest,
-    as_of: Instant,
+    time: impl Into<SnapshotTime>,
     progress: &Progress,
 ) -> Result<(Plan, Snapshot, RefreshStats), ExportError> {
     request.check()?;
     let store = store.read_only();
-    let take = || store.snapshot_watched(as_of.clone(), progress);
+    let time = time.into();
+    let take = || store.snapshot_watched(time.clone(), progress);
     let (snapshot, work, plan, _) =
-        plan_taken_snapshot(request, &take, &|| store.snapshot_verified(as_of.clone(), progress))?;
+        plan_taken_snapshot(request, &take, &|| store.snapshot_verified(time.clone(), progress))?;
     Ok((plan, snapshot, work))
 }
 

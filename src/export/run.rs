@@ -82,8 +82,8 @@ impl ExportRun {
         }
         let take = || match (&recorded, &moment.view) {
             (Some(PlanFile { job, .. }), _) => store.reopen_snapshot(&job.snapshot, progress),
-            (None, Some(view)) => store.snapshot_of_listing(view, moment.as_of.clone(), progress),
-            (None, None) => store.snapshot_watched(moment.as_of.clone(), progress),
+            (None, Some(view)) => store.snapshot_of_listing(view, moment.time.clone(), progress),
+            (None, None) => store.snapshot_watched(moment.time.clone(), progress),
         };
         let (snapshot, work, plan, messages) = plan_snapshot(store, request, &take, progress)?;
         check_faults(&plan, options.faults_allowed)?;

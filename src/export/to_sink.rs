@@ -8,7 +8,7 @@ use crate::export::plan_record::plan_record;
 use crate::export::planning::plan_snapshot;
 use crate::export::report::ExportReport;
 use crate::export::run::{DELETED, ERROR, manifest_extension};
-use crate::fhir::instant::Instant;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::PLAIN_NAMES;
 use crate::progress::Progress;
 use crate::request::ExportRequest;
@@ -47,12 +47,13 @@ use crate::write::sink::Sink;
 pub fn export_to_sink(
     store: &Store,
     request: &ExportRequest,
-    as_of: Instant,
+    time: impl Into<SnapshotTime>,
     sink: &mut impl Sink,
     progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
     request.check()?;
-    let take = || store.snapshot_watched(as_of.clone(), progress);
+    let time = time.into();
+    let take = || store.snapshot_watched(time.clone(), progress);
     let (snapshot, index, plan, messages) = plan_snapshot(store, request, &take, progress)?;
     progress.begin_writing_again();
     progress.expect_writes(plan.bytes(), plan.shards.len() as u64);

@@ -12,7 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::index::meta::{MERGED, SEGMENTS, TIMES, VANISHED};
+use crate::index::meta::{MERGED, NOTE, SEGMENTS, TIMES, VANISHED};
+use crate::index::snapshot_log::NOTE_BYTES_MAX;
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::disk::DiskReservation;
 use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
@@ -273,19 +274,27 @@ impl IndexDir {
         }
     }
 
-    /// Overwrites a small file in place; with `sync`, to the disk. A reader may find it torn.
+    /// Overwrites bytes of the snapshot log in place, at an offset; with `sync`, to the disk. A reader may find them torn.
     ///
     /// # Errors
     /// When the file cannot be written or synced.
-    pub fn overwrite(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+    pub fn overwrite_note(&self, offset: u64, bytes: &[u8], sync: bool) -> io::Result<()> {
         match self {
             IndexDir::Directory(path) => {
-                let file = create_own(&path.join(name))?;
-                file.write_all_at(bytes, 0)?;
-                file.set_len(bytes.len() as u64)?;
+                let file = create_own(&path.join(NOTE))?;
+                file.write_all_at(bytes, offset)?;
+                // What an earlier or a foreign writer left behind the slots could make the file too long to be read.
+                if file.metadata()?.len() > NOTE_BYTES_MAX {
+                    file.set_len(NOTE_BYTES_MAX)?;
+                }
                 if sync { file.sync_data() } else { Ok(()) }
             }
-            IndexDir::Memory(_) | IndexDir::ReadOnly(..) => self.create(name)?.write_all(bytes),
+            IndexDir::Memory(_) | IndexDir::ReadOnly(..) => {
+                let held = self.read(NOTE).unwrap_or_default();
+                let file = self.create(NOTE)?;
+                file.write_all_at(&held, 0)?;
+                file.write_all_at(bytes, offset)
+            }
         }
     }
 

@@ -1,14 +1,16 @@
 //! The index meta (file `generation`): which segments make one consistent index of the whole store, and the times of
-//! the snapshots taken from it; and the snapshot log (file `generation.note`).
+//! the snapshots taken from it.
 //!
 //! The index meta is replaced by rename: a line with magic, version and checksum, then numbers and names without
 //! separators, so that a thousand files are read in microseconds. Snapshots taken after its publication are recorded in
-//! the [`SnapshotLog`], which is overwritten in place.
+//! the [`SnapshotLog`].
 
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
 use crate::hash::xxh3_64;
 use crate::index::segment::layout;
+use crate::index::snapshot_log::SnapshotLog;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::store::walk::is_store_name;
 use crate::sys::store_file::FileStamp;
 
@@ -82,7 +84,8 @@ pub struct IndexMeta {
     pub validate: Validate,
     /// T of the first snapshot ever taken, in ticks rounded up; `None` before it.
     pub birth: Option<i64>,
-    /// Greatest T of the snapshots taken, in ticks rounded up; `None` before the first.
+    /// The last T: the greatest of the snapshots taken that was not beyond the clock, in ticks rounded up; `None` before
+    /// the first.
     pub latest: Option<i64>,
     /// T of the first snapshot of these segments, in ticks rounded up, as new segments have it; `None` before it.
     pub first: Option<i64>,
@@ -123,11 +126,6 @@ impl IndexFile {
     }
 }
 
-/// A snapshot's T as the index meta keeps it: ticks of 100 ns of an instant, rounded up if it has more digits.
-pub(crate) fn ticks_rounded_up(instant: &Instant) -> i64 {
-    instant.ticks + i64::from(!instant.rest.is_empty())
-}
-
 impl IndexMeta {
     /// The index meta of no files, before the first refresh.
     pub fn empty(validate: Validate) -> IndexMeta {
@@ -149,36 +147,41 @@ impl IndexMeta {
         }
     }
 
-    /// Records that a snapshot at `as_of` holds every segment; whether that changed any time.
+    /// Records that a snapshot at `time` holds every segment; its T, and whether that changed any time.
     ///
-    /// A new segment gets a `first_seen` after the T of every earlier snapshot: a snapshot of a past T, taken today,
-    /// must not make a file that came today look as if an earlier export had held it.
-    pub fn note_snapshot(&mut self, as_of: &Instant) -> bool {
-        let now = ticks_rounded_up(as_of);
-        let first = match self.latest {
-            Some(latest) if latest >= now => latest + 1,
-            _ => now,
-        };
+    /// A new segment gets a `first_seen` after the last T: a snapshot of a past T, taken today, must not make a file
+    /// that came today look as if an earlier export had held it.
+    pub fn note_snapshot(&mut self, time: &SnapshotTime) -> (Instant, bool) {
+        let chosen = time.choose(self.latest);
         let mut changed = false;
         if self.first.is_none() {
-            self.first = Some(first);
+            self.first = Some(chosen.first_seen);
             changed = true;
         }
         for segment in &mut self.segments {
             if segment.first_seen.is_none() {
-                segment.first_seen = Some(first);
+                segment.first_seen = Some(chosen.first_seen);
                 changed = true;
             }
         }
         if self.birth.is_none() {
-            self.birth = Some(first);
+            self.birth = Some(chosen.first_seen);
             changed = true;
         }
-        if self.latest.is_none_or(|latest| latest < now) {
-            self.latest = Some(now);
+        if self.latest != chosen.latest {
+            self.latest = chosen.latest;
             changed = true;
         }
-        changed
+        (chosen.as_of, changed)
+    }
+
+    /// The snapshot log of this index meta, which differs from `published` by the snapshots recorded since.
+    pub fn log_since(&self, published: &IndexMeta) -> SnapshotLog {
+        SnapshotLog {
+            sequence: self.sequence,
+            first: self.first.filter(|_| published.first.is_none()),
+            latest: self.latest,
+        }
     }
 
     /// Whether rows of this segment are late for an export since `since` (reading "late rows"): the segment was first
@@ -333,50 +336,7 @@ impl IndexMeta {
     }
 }
 
-/// The snapshot log: times of the snapshots taken since an index meta was published. Each snapshot overwrites it in
-/// place.
-///
-/// A torn or lost log costs no row: segments are then first seen by a later snapshot, so that an export since an
-/// earlier one takes their rows again. The first snapshot of all is not recorded here: it goes into the index meta and
-/// to the disk, because without it late rows could not be recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotLog {
-    /// Sequence of the index meta that it belongs to.
-    pub sequence: u64,
-    /// T of the first snapshot that held the new segments of the index meta, in ticks; `None` before the first.
-    pub first: Option<i64>,
-    /// Greatest T of the snapshots taken, in ticks; `None` before the first.
-    pub latest: Option<i64>,
-}
-
-impl SnapshotLog {
-    /// The log of `meta`, which differs from `before`, as published, by the snapshots recorded since.
-    pub fn of(meta: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
-        let first = if before.first.is_none() { meta.first } else { None };
-        SnapshotLog { sequence: meta.sequence, first, latest: meta.latest }
-    }
-
-    /// Bytes of the file `generation.note`.
-    pub fn to_bytes(self) -> Vec<u8> {
-        let mut body = MetaWriter(Vec::new());
-        body.number(self.sequence);
-        body.optional(self.first);
-        body.optional(self.latest);
-        let sum = xxh3_64(&body.0);
-        body.number(sum);
-        body.0
-    }
-
-    /// Reads the bytes of the file `generation.note`; `None` when its checksum fails.
-    pub fn from_bytes(bytes: &[u8]) -> Option<SnapshotLog> {
-        let mut body = MetaReader(bytes);
-        let log = SnapshotLog { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
-        let own = bytes.len() - body.0.len();
-        (body.number()? == xxh3_64(&bytes[..own]) && body.0.is_empty()).then_some(log)
-    }
-}
-
-/// Writes the numbers and texts of an index meta or a snapshot log.
+/// Writes the numbers and texts of an index meta, and of the small files beside it.
 pub(crate) struct MetaWriter(pub Vec<u8>);
 
 impl MetaWriter {
@@ -541,14 +501,11 @@ mod tests {
     fn a_note_gives_back_what_was_seen() {
         let published = meta();
         let mut seen = published.clone();
-        assert!(seen.note_snapshot(&Instant { ticks: 20, rest: Box::default() }));
-        let log = SnapshotLog::from_bytes(&SnapshotLog::of(&seen, &published).to_bytes()).unwrap();
+        assert!(seen.note_snapshot(&Instant { ticks: 20, rest: Box::default() }.into()).1);
+        let log = seen.log_since(&published);
         let mut again = published.clone();
         assert!(again.apply(&log) && again == seen);
         let mut other = IndexMeta { sequence: 5, ..published.clone() };
         assert!(!other.apply(&log) && other.latest == published.latest);
-        let mut torn = log.to_bytes();
-        torn[9] ^= 1;
-        assert_eq!(SnapshotLog::from_bytes(&torn), None);
     }
 }

@@ -9,25 +9,28 @@ use crate::fhir::instant::Instant;
 use crate::index::open::Verification;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::{Index, Snapshot, SnapshotRecord};
+use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
 use crate::index::{invalidate, refresh};
 use crate::progress::Progress;
 use crate::store::Store;
 
 impl Store {
-    /// The greatest T of the snapshots taken, as the index on disk records it; `None` without an index or a snapshot.
+    /// The last T given out, as the index on disk records it: the greatest of the snapshots taken that was not beyond
+    /// the clock then; `None` without an index or a snapshot.
     pub fn latest_snapshot(&self) -> Option<Instant> {
         let ticks = refresh::latest_snapshot_ticks(self)?;
         Some(Instant { ticks, rest: Box::default() })
     }
 
-    /// Brings the index up to date and takes a snapshot: what an export as of `as_of` sees (CONS-04). Rows that come
-    /// to the store later, or are dated later, are not part of it.
+    /// Brings the index up to date and takes a snapshot: what an export as of its T sees (CONS-04). Rows that come to
+    /// the store later, or are dated later, are not part of it. `time` is the T, or has it chosen by the clock
+    /// ([`SnapshotTime::by_clock`]).
     ///
     /// # Errors
     /// When the store cannot be read as a whole.
-    pub fn snapshot(&self, as_of: Instant) -> Result<Snapshot, IndexError> {
-        self.snapshot_watched(as_of, &Progress::default()).map(|(snapshot, _)| snapshot)
+    pub fn snapshot(&self, time: impl Into<SnapshotTime>) -> Result<Snapshot, IndexError> {
+        self.snapshot_watched(time, &Progress::default()).map(|(snapshot, _)| snapshot)
     }
 
     /// Like [`Store::snapshot`], with progress; also returns statistics of the refresh.
@@ -36,11 +39,10 @@ impl Store {
     /// When the store cannot be read as a whole, or `progress` is cancelled.
     pub fn snapshot_watched(
         &self,
-        as_of: Instant,
+        time: impl Into<SnapshotTime>,
         progress: &Progress,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), None, progress, Verification::Stamps)?;
-        Ok((Snapshot::new(Arc::new(index), as_of), work))
+        self.take_snapshot(&time.into(), None, progress, Verification::Stamps)
     }
 
     /// Like [`Store::snapshot_watched`], but every byte of the index is checked as by [`Store::verify_and_repair`].
@@ -49,10 +51,22 @@ impl Store {
     /// As [`Store::snapshot_watched`].
     pub fn snapshot_verified(
         &self,
-        as_of: Instant,
+        time: impl Into<SnapshotTime>,
         progress: &Progress,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), None, progress, Verification::Nothing)?;
+        self.take_snapshot(&time.into(), None, progress, Verification::Nothing)
+    }
+
+    /// Brings the index up to date and takes a snapshot of it, or of the bytes of `view`.
+    fn take_snapshot(
+        &self,
+        time: &SnapshotTime,
+        view: Option<&StoreListing>,
+        progress: &Progress,
+        verification: Verification,
+    ) -> Result<(Snapshot, RefreshStats), IndexError> {
+        let (index, work, as_of) = refresh::refresh(self, Some(time), view, progress, verification)?;
+        let as_of = as_of.expect("a refresh that is given a time records a snapshot");
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -73,11 +87,10 @@ impl Store {
     pub fn snapshot_of_listing(
         &self,
         view: &StoreListing,
-        as_of: Instant,
+        time: impl Into<SnapshotTime>,
         progress: &Progress,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), progress, Verification::Stamps)?;
-        Ok((Snapshot::new(Arc::new(index), as_of), work))
+        self.take_snapshot(&time.into(), Some(view), progress, Verification::Stamps)
     }
 
     /// The index as last published, without a walk over the store; `None` when no intact one exists, or it is being
@@ -91,7 +104,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be read as a whole, or `progress` is cancelled.
     pub fn index(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
-        refresh::refresh(self, None, None, progress, Verification::Stamps)
+        refresh::refresh(self, None, None, progress, Verification::Stamps).map(|(index, work, _)| (index, work))
     }
 
     /// Like [`Store::index`], but every byte of the index is checked whatever the times of its files, and damaged parts
@@ -100,7 +113,7 @@ impl Store {
     /// # Errors
     /// As [`Store::index`].
     pub fn verify_and_repair(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
-        refresh::refresh(self, None, None, progress, Verification::Nothing)
+        refresh::refresh(self, None, None, progress, Verification::Nothing).map(|(index, work, _)| (index, work))
     }
 
     /// The operation of a store that marks one of its files, by its path relative to the store, to be scanned again by

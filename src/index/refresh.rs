@@ -13,7 +13,7 @@ use crate::index::dir::{IndexDir, IndexLock};
 use crate::index::first_seen::FirstSeen;
 use crate::index::global::build::{self, BuildError};
 use crate::index::global::{GlobalIndex, append};
-use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta, SnapshotLog};
+use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta};
 use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_presence, remember_vanished};
 use crate::index::replaced_rows::{RowMatches, match_rows};
@@ -24,6 +24,8 @@ use crate::index::segment::scan::{ScanOptions, WrittenSegment, scan};
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
 use crate::index::segment_files::compact_segment_files;
 use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
+use crate::index::snapshot_log::SnapshotSlots;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
 use crate::index::vanished::{self, VanishedResource};
@@ -32,6 +34,7 @@ use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use crate::sys::store_file::FileStamp;
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -57,7 +60,7 @@ struct LoadedMeta {
 fn load(dir: &IndexDir) -> Option<LoadedMeta> {
     let published = IndexMeta::from_bytes(&dir.read(meta::FILE).ok()?)?;
     let mut current = published.clone();
-    if let Some(log) = dir.read(meta::NOTE).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
+    if let Some(log) = read_slots(dir).unwrap_or_else(|_| SnapshotSlots::from_bytes(&[])).newest() {
         current.apply(&log);
     }
     let times = read_times(dir, &current).unwrap_or_default();
@@ -73,18 +76,37 @@ fn read_times(dir: &IndexDir, meta: &IndexMeta) -> Option<RowTimes> {
     }
 }
 
-/// The index of the store as it is now, or of the bytes of `listing`; with `as_of`, a snapshot at that T is recorded.
+/// What the snapshot log of a directory holds; nothing if there is none.
+///
+/// # Errors
+/// When it is there and cannot be read: written over then, it could lose the newest log.
+fn read_slots(dir: &IndexDir) -> std::io::Result<SnapshotSlots> {
+    match dir.read(meta::NOTE) {
+        Ok(bytes) => Ok(SnapshotSlots::from_bytes(&bytes)),
+        // Not there, too long, no regular file, a link: what is written replaces it.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::InvalidInput)
+                || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) =>
+        {
+            Ok(SnapshotSlots::from_bytes(&[]))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The index of the store as it is now, or of the bytes of `listing`; with `time`, a snapshot at that time is recorded,
+/// and its T returned. A T that is left to the clock is chosen under the lock under which it is recorded.
 ///
 /// # Errors
 /// When the store cannot be read, the index cannot be written or read back, the store has too many rows, or `progress`
 /// is cancelled.
 pub(crate) fn refresh(
     store: &Store,
-    as_of: Option<&Instant>,
+    time: Option<&SnapshotTime>,
     listing: Option<&StoreListing>,
     progress: &Progress,
     mut verification: Verification,
-) -> Result<(Index, RefreshStats), IndexError> {
+) -> Result<(Index, RefreshStats, Option<Instant>), IndexError> {
     let (dir, in_memory) = match store.options().index_access {
         IndexAccess::ReadOnly => (IndexDir::read_only(&store.index_dir()), None),
         IndexAccess::ReadWrite => match IndexDir::directory(&store.index_dir()) {
@@ -109,10 +131,10 @@ pub(crate) fn refresh(
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
         {
             let times = known.times.clone();
-            let Some(meta) = log_snapshot(&dir, store, known, as_of, progress)? else { continue };
+            let Some((meta, as_of)) = log_snapshot(&dir, store, known, time, progress)? else { continue };
             stats.kept_segments = segments.len();
             match Index::new(meta, times, segments, global, files, dir.is_durable()) {
-                Ok(index) => return Ok((index, stats)),
+                Ok(index) => return Ok((index, stats, as_of)),
                 Err(damaged) => last_reason = damaged.0,
             }
             verification = Verification::Nothing;
@@ -150,9 +172,7 @@ pub(crate) fn refresh(
             stats.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
         }
         // 3. Publish, then open the new global index.
-        if let Some(as_of) = as_of {
-            meta.note_snapshot(as_of);
-        }
+        let as_of = time.map(|time| meta.note_snapshot(time).0);
         publish(&dir, &mut meta)?;
         dir.remove_all_but(&index_file_names(&meta));
         let global = match dir.open(&meta.global.name) {
@@ -164,7 +184,7 @@ pub(crate) fn refresh(
             Index::new(meta, times, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
         });
         match index {
-            Ok(index) => return Ok((index, stats)),
+            Ok(index) => return Ok((index, stats, as_of)),
             Err(reason) => (verification, last_reason) = (Verification::Nothing, reason),
         }
     }
@@ -187,21 +207,22 @@ fn index_file_names(meta: &IndexMeta) -> Vec<&str> {
     names
 }
 
-/// Records a snapshot at `as_of` in the snapshot log, or in the index meta if it is the first or index files lack
-/// stamps; the index meta with it. `None` when another writer has published meanwhile.
+/// Records a snapshot at `time` in the snapshot log, or in the index meta if it is the first or index files lack stamps;
+/// the index meta with it, and its T. `None` when another writer has published meanwhile.
 fn log_snapshot(
     dir: &IndexDir,
     store: &Store,
     known: LoadedMeta,
-    as_of: Option<&Instant>,
+    time: Option<&SnapshotTime>,
     progress: &Progress,
-) -> Result<Option<IndexMeta>, IndexError> {
+) -> Result<Option<(IndexMeta, Option<Instant>)>, IndexError> {
     let LoadedMeta { mut published, mut current, .. } = known;
-    let is_new_snapshot = as_of.is_some_and(|as_of| current.clone().note_snapshot(as_of));
+    let (as_of, is_new_snapshot) = time.map(|time| current.clone().note_snapshot(time)).unzip();
+    let is_new_snapshot = is_new_snapshot.unwrap_or(false);
     let lacks_stamps =
         dir.is_durable() && current.containers.iter().chain([&current.global]).any(|file| file.stamp.is_none());
     if !is_new_snapshot && !lacks_stamps {
-        return Ok(Some(current));
+        return Ok(Some((current, as_of)));
     }
     let _lock = take_lock(dir, progress)?;
     let Some(reloaded) = load(dir) else { return Ok(None) };
@@ -209,22 +230,23 @@ fn log_snapshot(
         return Ok(None);
     }
     (published, current) = (reloaded.published, reloaded.current);
-    let is_first_snapshot = current.birth.is_none() && as_of.is_some();
-    if let Some(as_of) = as_of {
-        current.note_snapshot(as_of);
-    }
+    let is_first_snapshot = current.birth.is_none() && time.is_some();
+    // Chosen again: another process may have recorded a snapshot before the lock was taken.
+    let as_of = time.map(|time| current.note_snapshot(time).0);
     if is_first_snapshot || lacks_stamps {
         publish(dir, &mut current)?;
     } else if is_new_snapshot {
-        let log = SnapshotLog::of(&current, &published).to_bytes();
-        dir.overwrite(meta::NOTE, &log, store.options().sync)
-            .map_err(|source| IndexError::Write { name: meta::NOTE.into(), source })?;
+        let failed = |source| IndexError::Write { name: meta::NOTE.into(), source };
+        let [first, copy] = read_slots(dir).map_err(failed)?.writes(&current.log_since(&published));
+        dir.overwrite_note(first.0, &first.1, store.options().sync).map_err(failed)?;
+        // The copy is for a slot that is damaged later: nobody waits for it to reach the disk.
+        dir.overwrite_note(copy.0, &copy.1, false).map_err(failed)?;
     }
-    Ok(Some(current))
+    Ok(Some((current, as_of)))
 }
 
-/// The greatest T, in ticks, of the snapshots that refreshes recorded in the index on disk; `None` without an index or
-/// a snapshot. Makes no directory.
+/// The last T that refreshes recorded in the index on disk, in ticks; `None` without an index or a snapshot. Makes no
+/// directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     load(&IndexDir::Directory(store.index_dir()))?.current.latest
 }
@@ -261,7 +283,7 @@ pub(crate) fn rebuild_from_record(
     let Some(as_of) = Instant::parse(&record.as_of) else {
         return Err(lost_error(store, "", "is to be seen as of what is no instant", false));
     };
-    let (index, mut stats) = refresh(store, None, None, progress, Verification::Stamps)?;
+    let (index, mut stats, _) = refresh(store, None, None, progress, Verification::Stamps)?;
     let index = match Snapshot::of_segments(index, record, as_of.clone()) {
         Ok(snapshot) => return Ok((snapshot, stats)),
         Err((index, _)) => index,

@@ -10,9 +10,10 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::{IndexBytes, IndexDir};
 use crate::index::global;
-use crate::index::meta::{self, IndexMeta, SnapshotLog};
+use crate::index::meta::{self, IndexMeta};
 use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, ColumnRanges, SegmentHeader};
 use crate::index::segment::reader::Segment;
+use crate::index::snapshot_log::SnapshotSlots;
 use crate::inspect::report::{InspectReport, ReportSection};
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::regular_file::read_regular;
@@ -206,7 +207,11 @@ fn instant_text(ticks: Option<i64>) -> String {
 /// Adds the log of the snapshots taken since the meta file was published.
 pub(crate) fn snapshot_log(path: &Path, report: &mut InspectReport) {
     let mut section = ReportSection::new("note of snapshots", &[]);
-    match read_regular(path, GENERATION_BYTES_MAX).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
+    let slots = read_regular(path, GENERATION_BYTES_MAX).ok().map(|bytes| SnapshotSlots::from_bytes(&bytes));
+    if slots.is_some_and(|slots| slots.damaged() > 0 && slots.newest().is_some()) {
+        report.broken(path, "one of its two copies is damaged; the other holds, and the next snapshot writes both");
+    }
+    match slots.and_then(|slots| slots.newest()) {
         Some(log) => {
             section.fact("of generation", log.sequence);
             section.fact("first snapshot of its new extents", instant_text(log.first));

@@ -18,7 +18,7 @@ use crate::job::record::{
     FORMAT, GROUP_FILE, JobRecord, KickOff, PATIENT_FILE, RecordDirectory, RecordedPopulation, is_job_id, scope_file,
 };
 use crate::job::registry::{Job, JobRegistry};
-use crate::job::shared::{self, EngineShared};
+use crate::job::shared::{self, EngineShared, LastTime};
 use crate::job::state::JobState;
 use crate::job::{reaper, worker};
 use crate::progress::Progress;
@@ -115,7 +115,8 @@ impl JobEngine {
         // 3. The records: jobs, the names of their files, the queue, and the last transactionTime.
         let listed = records.list().map_err(failed(&options.records))?;
         let mut registry = JobRegistry::default();
-        let mut last_t = options.store.latest_snapshot().map_or(i64::MIN, |last| last.ticks);
+        let last_t = LastTime::none();
+        last_t.take_in(options.store.latest_snapshot().as_ref());
         let mut keep: Vec<String> = listed.unreadable.iter().map(|(id, _)| id.clone()).collect();
         for (id, reason) in &listed.unreadable {
             tracing::error!(job = id, reason, "the record of a job cannot be read; it is left as it is");
@@ -127,7 +128,7 @@ impl JobEngine {
                 keep.push(record.id);
                 continue;
             }
-            last_t = last_t.max(Instant::parse(&record.transaction_time).map_or(i64::MIN, |instant| instant.ticks));
+            last_t.take_in(Instant::parse(&record.transaction_time).as_ref());
             if record.state != JobState::Expired {
                 keep.push(record.id.clone());
             }
@@ -142,11 +143,6 @@ impl JobEngine {
             }
             registry.jobs.insert(job.id.clone(), job);
         }
-        // A transactionTime of a clock that ran ahead by more than a day is not followed.
-        let now = (options.clock)().ticks;
-        if last_t > now.saturating_add(24 * 3600 * TICKS_PER_SECOND) {
-            last_t = now;
-        }
         // 4. Directories named as jobs are, of which there is no record. Other names are not of the service, and stay.
         let keep: HashSet<String> = keep.into_iter().collect();
         let names = files.names().map_err(failed(&options.files))?;
@@ -160,7 +156,7 @@ impl JobEngine {
             pool,
             registry: Mutex::new(registry),
             wake: Condvar::new(),
-            last_t: Mutex::new(last_t),
+            last_t,
             indexer: Indexer::default(),
             index_lock: Mutex::default(),
             _lock: lock,
@@ -330,14 +326,22 @@ impl JobEngine {
         if (kick_off.group.is_some() || patient.is_some()) && inner.options.sync == FileSync::Yes {
             inner.files.sync()?;
         }
+        inner.last_transaction_time();
+        let transaction_time = inner.last_t.give_out(&now);
+        inner.clock_behind();
+        let mut request = kick_off.request;
+        // A client's clock may run ahead a little: nothing has changed after T yet, for it either.
+        if request.since.as_deref().and_then(Instant::parse).is_some_and(|since| since > transaction_time) {
+            request.since = Some(transaction_time.to_string());
+        }
         let record = JobRecord {
             format: FORMAT,
             id,
             mount: kick_off.mount,
             client: kick_off.client,
             url: kick_off.url,
-            request: kick_off.request,
-            transaction_time: self.transaction_time(&now).to_string(),
+            request,
+            transaction_time: transaction_time.to_string(),
             view: Some(kick_off.view),
             state: JobState::Queued,
             accepted: now.to_string(),
@@ -352,14 +356,6 @@ impl JobEngine {
         };
         inner.records.write(&record)?;
         Ok(record)
-    }
-
-    /// The transactionTime of a job accepted now: the time, but never before the last transactionTime given out
-    /// (CONS-06).
-    fn transaction_time(&self, now: &Instant) -> Instant {
-        let mut last = self.inner.last_t.lock().expect("no panic under it");
-        *last = (*last).max(now.ticks);
-        Instant { ticks: *last, rest: Box::default() }
     }
 
     /// Looks a job up for its client on its mount; any other caller gets [`JobLookup::Unknown`] (DIALECT-01,
@@ -441,9 +437,10 @@ impl JobEngine {
         Ok(true)
     }
 
-    /// Snapshot of the index as last published, as of now; `None` while no index is published.
+    /// Snapshot of the index as last published, as of now, or of the last T if the clock was set back behind it; `None`
+    /// while no index is published.
     pub(crate) fn snapshot_now(&self) -> Option<Snapshot> {
-        Some(Snapshot::new(self.inner.indexer.latest_published(self.store())?, self.inner.now()))
+        Some(Snapshot::new(self.inner.indexer.latest_published(self.store())?, self.snapshot_moment()))
     }
 
     /// Number of faulty lines of the store by the index as last published; `None` while there is none, or if its totals
@@ -457,6 +454,22 @@ impl JobEngine {
     /// The time by the engine's clock.
     pub(crate) fn now(&self) -> Instant {
         self.inner.now()
+    }
+
+    /// The last transactionTime given out from the store, by this engine or another process; `None` before the first.
+    /// Reads the index meta.
+    pub(crate) fn last_transaction_time(&self) -> Option<Instant> {
+        self.inner.last_transaction_time()
+    }
+
+    /// The moment that Groups are seen as of: now, or the last transactionTime if the clock was set back behind it.
+    pub(crate) fn snapshot_moment(&self) -> Instant {
+        self.inner.snapshot_moment()
+    }
+
+    /// By how many seconds the clock is behind the last transactionTime given out, if it was set back.
+    pub(crate) fn clock_behind(&self) -> Option<u64> {
+        self.inner.clock_behind()
     }
 
     /// Lists the files of the store and their sizes now, by [`Store::list_files`].

@@ -34,7 +34,9 @@ pub(crate) fn run_reaper(inner: &Arc<EngineShared>) {
             // One more, so that the due time is past at waking. The bound lets a clock that is set be noticed.
             let until_due = Duration::from_millis((ticks / (TICKS_PER_SECOND / 1000)) as u64 + 1);
             let wait_max = Duration::from_secs(REAPER_SECONDS);
-            registry = inner.wake.wait_timeout(registry, until_due.min(wait_max)).expect("no panic under it").0;
+            drop(inner.wake.wait_timeout(registry, until_due.min(wait_max)).expect("no panic under it"));
+            inner.clock_behind();
+            registry = inner.registry();
         }
     }
 }
@@ -43,6 +45,7 @@ pub(crate) fn run_reaper(inner: &Arc<EngineShared>) {
 /// way keeps its file (DELETE-06). A record that cannot be changed is tried again later.
 pub(crate) fn reap(inner: &EngineShared) {
     let now = inner.now();
+    inner.clock_behind();
     let jobs: Vec<Arc<Job>> = {
         let mut registry = inner.registry();
         registry.due = None;

@@ -7,7 +7,7 @@
 //! 2. `Job::record_write`, held across a write of the record to disk.
 //! 3. `EngineShared::registry`. It is never acquired while `Job::record_write` or a lock of step 4 is held, and no
 //!    thread that holds it touches the disk.
-//! 4. `Job::phase`, `Job::record`, `Job::started` and `EngineShared::last_t`. No other lock is acquired under them. They
+//! 4. `Job::phase`, `Job::record` and `Job::started`. No other lock is acquired under them. They
 //!    are held for a moment, except `Job::phase` while a failed run writes its status.
 
 use std::fs::File;
@@ -17,8 +17,10 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::index::snapshot_time::{next_ticks, seconds_behind, ticks_rounded_up};
 use crate::job::api::EngineOptions;
 use crate::job::indexer::Indexer;
 use crate::job::record::{JobRecord, RecordDirectory};
@@ -43,8 +45,8 @@ pub(crate) struct EngineShared {
     pub registry: Mutex<JobRegistry>,
     /// Signalled when there may be something to do: a kick-off, an end, a deletion, the stop.
     pub wake: Condvar,
-    /// The greatest transactionTime given out, in ticks.
-    pub(crate) last_t: Mutex<i64>,
+    /// The last T given out: of the records, and of the index as last looked at.
+    pub(crate) last_t: LastTime,
     /// The index as last published, and the thread that updates it between jobs.
     pub(crate) indexer: Indexer,
     /// Lock file of the directory of records, held while the engine lives.
@@ -65,6 +67,36 @@ impl EngineShared {
     /// The time by the engine's clock.
     pub(crate) fn now(&self) -> Instant {
         (self.options.clock)()
+    }
+
+    /// The last T given out, those of other processes that export from this store included; `None` before the first.
+    /// Reads the index meta.
+    pub(crate) fn last_transaction_time(&self) -> Option<Instant> {
+        self.last_t.take_in(self.options.store.latest_snapshot().as_ref());
+        self.last_t.get()
+    }
+
+    /// The moment that something is seen as of without a T of its own: now, or the last T if the clock was set back
+    /// behind it.
+    pub(crate) fn snapshot_moment(&self) -> Instant {
+        let now = self.now();
+        self.last_t.get().map_or(now.clone(), |last| last.max(now))
+    }
+
+    /// By how many seconds the clock is behind the last T, if it was set back. Logs it when that begins and when it ends.
+    pub(crate) fn clock_behind(&self) -> Option<u64> {
+        let behind = self.last_t.get().and_then(|last| seconds_behind(&self.now(), last.ticks));
+        if self.last_t.said.swap(behind.is_some(), Relaxed) != behind.is_some() {
+            match behind {
+                Some(seconds) => tracing::warn!(
+                    seconds,
+                    "the clock is behind the last transactionTime given out: was it set back? Exports take the \
+                     milliseconds after that one until the clock has caught up, and rows that come meanwhile count as late"
+                ),
+                None => tracing::info!("the clock has caught up with the last transactionTime given out"),
+            }
+        }
+        behind
     }
 
     /// A new job or file id that cannot be guessed: 128 random bits as 32 hexadecimal digits (KICK-14).
@@ -91,6 +123,47 @@ impl EngineShared {
         self.records.write(&record)?;
         *job.record.lock().expect("no panic under it") = Arc::new(record);
         Ok(true)
+    }
+}
+
+/// The last T that a job engine gave out, or found in its records and index: the greatest that was not beyond the clock
+/// when it was given out. A T in a record was chosen by the rule for the next one, so all of them count.
+pub(crate) struct LastTime {
+    /// In ticks; the least value for none.
+    ticks: AtomicI64,
+    /// Whether it was logged that the clock is behind.
+    said: AtomicBool,
+}
+
+impl LastTime {
+    /// None given out yet.
+    pub(crate) fn none() -> LastTime {
+        LastTime { ticks: AtomicI64::new(i64::MIN), said: AtomicBool::new(false) }
+    }
+
+    /// The last T that the job engine knows of; `None` before the first.
+    pub(crate) fn get(&self) -> Option<Instant> {
+        let ticks = self.ticks.load(Relaxed);
+        (ticks > i64::MIN).then(|| Instant { ticks, rest: Box::default() })
+    }
+
+    /// Takes in a T that a record or the index holds.
+    pub(crate) fn take_in(&self, given: Option<&Instant>) {
+        if let Some(given) = given {
+            self.ticks.fetch_max(ticks_rounded_up(given), Relaxed);
+        }
+    }
+
+    /// Gives out the T of the next job by a clock that shows `now`, later than any before it (CONS-06).
+    pub(crate) fn give_out(&self, now: &Instant) -> Instant {
+        let mut last = self.ticks.load(Relaxed);
+        loop {
+            let next = next_ticks(now, (last > i64::MIN).then_some(last));
+            match self.ticks.compare_exchange_weak(last, next, Relaxed, Relaxed) {
+                Ok(_) => return Instant { ticks: next, rest: Box::default() },
+                Err(meanwhile) => last = meanwhile,
+            }
+        }
     }
 }
 

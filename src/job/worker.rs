@@ -159,8 +159,9 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
     let begin = || {
         prepare_directory(inner, &record)?;
         let options = options(inner, &job.id);
+        // Chosen at kick-off by the rule for the next T, so not beyond the clock, which may have been set back since.
         let as_of = Instant::parse(&record.transaction_time).expect("a record is checked when it is read");
-        let snapshot = SnapshotRequest { as_of, view: record.view.clone() };
+        let snapshot = SnapshotRequest { time: as_of.into(), view: record.view.clone() };
         let request = record.request.to_request(&directory);
         let store = &inner.options.store;
         let begin = || ExportRun::begin(store, &request, &snapshot, &options, Existing::Resume, &job.progress);
@@ -390,8 +391,10 @@ fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -
     changed.map(drop)
 }
 
-/// Sets the end and the expiry of a job's record, as every end of a job does.
+/// Sets the end and the expiry of a job's record, as every end of a job does. Neither goes by a clock that was set back
+/// behind the job's transactionTime.
 fn end_job(record: &mut JobRecord, now: Instant) {
+    let now = Instant::parse(&record.transaction_time).into_iter().chain([now]).max().expect("not empty");
     record.expires = record.keep_seconds.map(|seconds| add_seconds(&now, seconds).to_string());
     record.ended = Some(now.to_string());
 }

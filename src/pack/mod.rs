@@ -24,10 +24,10 @@ pub(crate) mod tombstones;
 pub(crate) mod writer;
 
 use crate::error::{IndexError, PackError};
-use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
+use crate::index::snapshot_time::SnapshotTime;
 use crate::pack::report::PackReport;
 use crate::pack::retention::Retention;
 use crate::pack::row_fetch::RowFetcher;
@@ -52,20 +52,20 @@ pub(crate) struct PackOptions {
     pub sync: FileSync,
 }
 
-/// Packs a store as of `as_of`. Runs on the current rayon pool.
+/// Packs a store as of the T of `time`. Runs on the current rayon pool.
 ///
 /// # Errors
 /// [`PackError`] if the target lies in the store or holds it, if the store cannot be read or changes during the pack,
 /// or if a file cannot be written. No file of the pack is left at or beside the target then.
 pub(crate) fn pack(
     store: &Store,
-    as_of: Instant,
+    time: impl Into<SnapshotTime>,
     options: &PackOptions,
     progress: &Progress,
 ) -> Result<PackReport, PackError> {
     check_outside(store.root(), &options.to)?;
     let directory = AtomicDir::begin(&options.to, options.sync)?;
-    let (snapshot, work) = verified_snapshot(store, as_of, progress)?;
+    let (snapshot, work) = verified_snapshot(store, time.into(), progress)?;
     let mut packed =
         PackReport { transaction_time: snapshot.as_of().to_string(), index: work, ..PackReport::default() };
     write_store(&snapshot, store.options(), &directory, options, progress, &mut packed)?;
@@ -82,18 +82,18 @@ pub(crate) fn pack(
 /// repaired first. Also returns the work on the index.
 fn verified_snapshot(
     store: &Store,
-    as_of: Instant,
+    time: SnapshotTime,
     progress: &Progress,
 ) -> Result<(Snapshot, RefreshStats), PackError> {
     let verify = |snapshot: &Snapshot| {
         snapshot.index().segments().par_iter().try_for_each(|segment| segment.verify_all().map(drop))
     };
-    let (snapshot, work) = store.snapshot_watched(as_of.clone(), progress)?;
+    let (snapshot, work) = store.snapshot_watched(time.clone(), progress)?;
     if verify(&snapshot).is_ok() {
         return Ok((snapshot, work));
     }
     let (_, repair) = store.verify_and_repair(progress)?;
-    let (snapshot, mut work) = store.snapshot_watched(as_of, progress)?;
+    let (snapshot, mut work) = store.snapshot_watched(time, progress)?;
     verify(&snapshot)?;
     work.repaired.extend(repair.repaired);
     Ok((snapshot, work))

@@ -44,7 +44,7 @@ impl PackHeader {
     /// Header of the files of a version set.
     pub(crate) fn new(snapshot: &Snapshot, set: VersionSet) -> PackHeader {
         let generation = snapshot.index().generation();
-        let packed_at = crate::index::meta::ticks_rounded_up(snapshot.as_of());
+        let packed_at = crate::index::snapshot_time::ticks_rounded_up(snapshot.as_of());
         // Rows that never arrive late count as seen by the first snapshot.
         let first_seen = set.or(generation.birth);
         PackHeader { packed_at, birth: generation.birth, latest: generation.latest, first_seen }

@@ -76,15 +76,29 @@ pub(crate) fn health(document: serde_json::Value) -> Response<Body> {
     response
 }
 
+/// Text of the readiness probe when the clock was set back.
+const CLOCK_BEHIND_TEXT: &str = "the clock is behind the last transactionTime given out: was it set back? Exports take \
+     the milliseconds after that one until it has caught up";
+
 /// Readiness probe: 200 once every tenant has indexed its store after the start, 503 before.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
     match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
         true => {
             // For the operator, whose log names them: what clients get counts them at most (reading 24).
+            let behind = app.tenants.iter().filter_map(|tenant| tenant.engine.clock_behind()).max();
             let count = move || Ok(app.tenants.iter().filter_map(|tenant| tenant.engine.faulty_lines()).sum::<u64>());
             let faulty = run_blocking(count).await.ok();
-            health(json!({ "status": "ready", "activeJobs": active, "faultyLines": faulty }))
+            let mut document = json!({
+                "status": "ready",
+                "activeJobs": active,
+                "faultyLines": faulty,
+                "clockBehindSeconds": behind.unwrap_or(0),
+            });
+            if behind.is_some() {
+                document["clock"] = CLOCK_BEHIND_TEXT.into();
+            }
+            health(document)
         }
         false => {
             let text = "the store is being indexed for the first time since the start";

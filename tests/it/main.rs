@@ -6,6 +6,7 @@
 //! `OUTPOUR_TEST_FULL=1` (full sizes of the memory tests).
 
 mod cases;
+mod clock;
 mod commands;
 mod comparison;
 mod conformance;

@@ -167,6 +167,9 @@ pub(crate) struct ExportArgs {
     /// Take the store as of this instant, which becomes the transactionTime [default: now]
     #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
     pub as_of: Option<String>,
+    /// Take an --as-of later than the clock, which is refused otherwise
+    #[arg(long, requires = "as_of", help_heading = "Which records")]
+    pub allow_future: bool,
     /// Group members: all that are listed, or those that are active at the transactionTime
     #[arg(long, value_name = "WHICH", default_value = "listed", help_heading = "Which records")]
     pub members: MembersArg,
@@ -384,6 +387,9 @@ pub(crate) struct PackArgs {
     /// Versions that were followed by this time leave [default: now]
     #[arg(long, value_name = "INSTANT")]
     pub as_of: Option<String>,
+    /// Take an --as-of later than the clock, which is refused otherwise
+    #[arg(long, requires = "as_of")]
+    pub allow_future: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub write: WriteArgs,

@@ -14,7 +14,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::args::GroupImportArgs;
-use crate::cli::config::{group_rules, now, open_store, pool};
+use crate::cli::clock::StoreClock;
+use crate::cli::config::{group_rules, open_store, pool};
 use crate::cli::group::{read, refuse_pipe, store_args};
 use crate::cli::{Exit, put_json, say};
 use crate::error::{ExportError, RequestError};
@@ -143,7 +144,7 @@ fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyE
 fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError> {
     pool(None)?.install(|| {
         let (index, _) = store.index(&crate::progress::Progress::default())?;
-        let snapshot = Snapshot::of_latest(index, now());
+        let snapshot = Snapshot::of_latest(index, StoreClock::of(Some(store)).transaction_time());
         let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
         let row = cohort.ok().and_then(|cohort| cohort.group_row);
         let file = |segment| snapshot.index().file_name(snapshot.index().entry(segment).file);

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cli::args::{AccessArg, GroupCheckArgs, GroupCommand, StoreArgs};
-use crate::cli::config::{group_rules, members, open_store, pool, transaction_time};
+use crate::cli::clock::StoreClock;
+use crate::cli::config::{group_rules, members, open_store, pool};
 use crate::cli::export::exit_of;
 use crate::cli::message_text::FLAGS;
 use crate::cli::{Exit, fail, put_json, say};
@@ -135,7 +136,7 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
         None => None,
         Some(path) => {
             let store = open_store(&store_args(path, args.index_dir.clone()), None, true)?;
-            let as_of = transaction_time(&store);
+            let as_of = StoreClock::of(Some(&store)).transaction_time();
             let mut request = ExportRequest::group_file(&args.file);
             request.members = members(args.members);
             request.fhir_bases = args.fhir_base.iter().map(|base| base.trim_end_matches('/').to_string()).collect();

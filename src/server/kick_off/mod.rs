@@ -10,7 +10,6 @@ pub(crate) mod start;
 #[cfg(test)]
 mod tests;
 
-use crate::fhir::instant::Instant;
 use crate::issue::IssueCode;
 use crate::server::config::mounts::HeaderPolicy;
 use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue};
@@ -18,10 +17,10 @@ use crate::server::http::accept::Accept;
 use crate::server::http::prefer::Prefer;
 use crate::server::http::query::Query;
 use crate::server::kick_off::parameters::read_parameters;
-use crate::server::kick_off::request::{KickOffParams, KickOffPolicy, Level};
+use crate::server::kick_off::request::{KickOffClock, KickOffParams, KickOffPolicy, Level};
 use axum::http::{HeaderMap, StatusCode};
 
-/// Reads a kick-off by GET from its query string, as received, and its headers. `now` bounds `_since`.
+/// Reads a kick-off by GET from its query string, as received, and its headers. `clock` bounds `_since`.
 ///
 /// # Errors
 /// All problems in one error: 406 if the client accepts no response type of the service, else 400.
@@ -29,7 +28,7 @@ pub(crate) fn parse(
     level: &Level,
     query: Option<&str>,
     headers: &HeaderMap,
-    now: &Instant,
+    clock: &KickOffClock<'_>,
     policy: &KickOffPolicy,
 ) -> Result<KickOffParams, ApiError> {
     let (accept, prefer) = (Accept::of(headers), Prefer::of(headers));
@@ -52,7 +51,7 @@ pub(crate) fn parse(
     }
     let (pairs, malformed) = Query::parse(query);
     problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(IssueCode::Invalid, problem)));
-    match read_parameters(level, &pairs, prefer.lenient, now, policy) {
+    match read_parameters(level, &pairs, prefer.lenient, clock, policy) {
         Ok(params) if problems.is_empty() => Ok(KickOffParams { prefer, ..params }),
         checked => {
             problems.extend(checked.err().unwrap_or_default());

@@ -12,7 +12,7 @@ use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::server::error::OutcomeIssue;
 use crate::server::http::query::plus_for_space;
-use crate::server::kick_off::request::{KickOffParams, KickOffPolicy, Level};
+use crate::server::kick_off::request::{KickOffClock, KickOffParams, KickOffPolicy, Level};
 use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 
 /// Checks decoded parameters; values hold a space where the query had a raw `+`.
@@ -23,12 +23,12 @@ pub(crate) fn read_parameters(
     level: &Level,
     pairs: &[(String, String)],
     lenient: bool,
-    now: &Instant,
+    clock: &KickOffClock<'_>,
     policy: &KickOffPolicy,
 ) -> Result<KickOffParams, Vec<OutcomeIssue>> {
     let mut reader = ParameterReader {
         lenient,
-        now,
+        clock,
         policy,
         problems: Vec::new(),
         problems_more: 0,
@@ -57,7 +57,7 @@ pub(crate) fn read_parameters(
 struct ParameterReader<'a> {
     /// Whether the client prefers `handling=lenient`.
     lenient: bool,
-    now: &'a Instant,
+    clock: &'a KickOffClock<'a>,
     policy: &'a KickOffPolicy,
     problems: Vec<OutcomeIssue>,
     /// Problems beyond [`KICKOFF_PROBLEMS_MAX`], only counted.
@@ -134,8 +134,10 @@ impl ParameterReader<'_> {
         let read = if self.policy.dates { Instant::parse_instant_or_date(value) } else { Instant::parse(value) };
         let time = self.instant(name, value, read)?;
         let skew = i64::try_from(self.policy.clock_skew_seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
-        if time.ticks > self.now.ticks.saturating_add(skew) {
-            let text = format!("{:?} lies in the future; it is {} here (SINCE-03)", shorten(value), self.now);
+        // The last transactionTime is never refused to who sends it back, whatever the clock shows since.
+        let now = &self.clock.now;
+        if time.ticks > now.ticks.saturating_add(skew) && (self.clock.last)().is_none_or(|last| time > last) {
+            let text = format!("{:?} lies in the future; it is {now} here (SINCE-03)", shorten(value));
             self.problem(IssueCode::Value, name, text);
             return None;
         }

@@ -23,6 +23,14 @@ pub(crate) enum Level {
     User(String),
 }
 
+/// What bounds `_since` from above.
+pub(crate) struct KickOffClock<'a> {
+    /// The time by the service's clock.
+    pub now: Instant,
+    /// The last transactionTime given out from the store, `None` before the first; asked for when it decides.
+    pub last: &'a dyn Fn() -> Option<Instant>,
+}
+
 /// How a mount checks the headers and parameters of kick-offs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KickOffPolicy {

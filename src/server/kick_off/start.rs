@@ -23,7 +23,7 @@ use crate::server::auth::Principal;
 use crate::server::error::{ApiError, OutcomeIssue};
 use crate::server::group_scope::scope_of;
 use crate::server::kick_off;
-use crate::server::kick_off::request::Level;
+use crate::server::kick_off::request::{KickOffClock, Level};
 use crate::server::mount::Mount;
 use crate::server::state::{App, Tenant};
 use crate::simd::Kernel;
@@ -64,7 +64,8 @@ pub(crate) fn kick_off(
 ) -> Result<StartedExport, ApiError> {
     // 1. The text of the request, and the rights of the client.
     let tenant = app.tenant(mount);
-    let mut params = kick_off::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
+    let clock = KickOffClock { now: tenant.engine.now(), last: &|| tenant.engine.last_transaction_time() };
+    let mut params = kick_off::parse(level, query, headers, &clock, &mount.kickoff)?;
     principal.allow(level, &mut params)?;
     // 2. The files of the store at this time, and the Group.
     let listing = tenant.engine.list_files().map_err(|error| unreadable_store(&error))?;
@@ -211,7 +212,7 @@ fn check_group(
     mount: &Mount,
     id: &str,
 ) -> Result<(), ApiError> {
-    let now = tenant.engine.now();
+    let now = tenant.engine.snapshot_moment();
     let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
     let following = GroupFollow { fhir_bases, members, at: &now, absent: &population.absent };
     let mut listed = GroupQueue::default();

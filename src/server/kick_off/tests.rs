@@ -1,5 +1,6 @@
 //! Tests of kick-off parsing: query strings and headers, and the parameters that result.
 
+use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::IssueCode;
 use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
@@ -30,9 +31,14 @@ fn headers(accept: &[&str], prefer: &[&str]) -> HeaderMap {
     headers
 }
 
+/// The clock of the tests, before any transactionTime was given out.
+fn clock() -> KickOffClock<'static> {
+    KickOffClock { now: Instant::parse(NOW).unwrap(), last: &|| None }
+}
+
 fn with(level: &Level, query: &str, prefer: &str, policy: &KickOffPolicy) -> Result<KickOffParams, ApiError> {
     let headers = headers(&["application/fhir+json"], &[prefer]);
-    parse(level, Some(query), &headers, &Instant::parse(NOW).unwrap(), policy)
+    parse(level, Some(query), &headers, &clock(), policy)
 }
 
 /// A system-level kick-off under strict handling.
@@ -65,7 +71,6 @@ fn instant(text: &str) -> Option<Instant> {
 #[test]
 fn headers_are_checked() {
     let assume = KickOffPolicy { headers: HeaderPolicy::Assume, ..IG };
-    let now = Instant::parse(NOW).unwrap();
     for (accept, prefer, strictly, assumed) in [
         (&["application/fhir+json"][..], &["respond-async"][..], Ok(()), Ok(())),
         (&["application/json;q=0.5"], &["RESPOND-ASYNC, wait=10"], Ok(()), Ok(())),
@@ -83,7 +88,7 @@ fn headers_are_checked() {
         (&["text/html"], &[], Err(406), Err(406)),
     ] {
         let read = |policy| {
-            let found = parse(&Level::Patient, None, &headers(accept, prefer), &now, policy);
+            let found = parse(&Level::Patient, None, &headers(accept, prefer), &clock(), policy);
             found.map(drop).map_err(|refusal| refusal.status.as_u16())
         };
         assert_eq!((read(&IG), read(&assume)), (strictly, assumed), "{accept:?} {prefer:?}");
@@ -94,8 +99,7 @@ fn headers_are_checked() {
 #[test]
 fn all_problems_are_told_at_once() {
     let query = "_outputFormat=csv&_since=yesterday&_type=Nope&foo=1&_until=%zz&_typeFilter=x";
-    let refusal =
-        parse(&Level::System, Some(query), &HeaderMap::new(), &Instant::parse(NOW).unwrap(), &IG).unwrap_err();
+    let refusal = parse(&Level::System, Some(query), &HeaderMap::new(), &clock(), &IG).unwrap_err();
     let reported: Vec<_> = refusal.issues.iter().map(|issue| (issue.code, issue.expression.as_deref())).collect();
     assert_eq!(
         reported,
@@ -113,7 +117,7 @@ fn all_problems_are_told_at_once() {
     let names = ["Accept", "Prefer", "_until", "_outputFormat", "_since", "_type", "_typeFilter", "foo"];
     assert_eq!(wrong(Err(refusal)), names);
     let html = headers(&["text/html"], &[]);
-    let refusal = parse(&Level::System, Some("foo=1"), &html, &Instant::parse(NOW).unwrap(), &IG).unwrap_err();
+    let refusal = parse(&Level::System, Some("foo=1"), &html, &clock(), &IG).unwrap_err();
     assert_eq!((refusal.status.as_u16(), refusal.issues.len()), (406, 3));
 }
 
@@ -190,6 +194,22 @@ fn instants() {
     for text in ["2024-06-01T12:01:00.0000001Z", "2024-06-01T13:00:00Z", "2057-01-01T00:00:00Z"] {
         assert_eq!(wrong(lenient(&format!("_since={text}"))), ["_since"]);
         assert_eq!(strict(&format!("_until={text}")).unwrap().until, instant(text));
+    }
+    // Under a clock that was set back, the last transactionTime is taken back from who was given it, and nothing later.
+    let last = || instant("2024-06-01T15:00:00Z");
+    for policy in [IG, KickOffPolicy { dates: true, ..IG }] {
+        for (since, taken) in [
+            ("2024-06-01T12:01:00Z", true),
+            ("2024-06-01T12:01:00.0000001Z", true),
+            ("2024-06-01T15:00:00Z", true),
+            ("2024-06-01T15:00:00.0000001Z", false),
+            ("2024-06-01T15:01:00Z", false),
+        ] {
+            let clock = KickOffClock { last: &last, ..clock() };
+            let headers = headers(&["application/fhir+json"], &["respond-async"]);
+            let found = parse(&Level::System, Some(&format!("_since={since}")), &headers, &clock, &policy);
+            if taken { assert!(found.is_ok(), "{since}") } else { assert_eq!(wrong(found), ["_since"], "{since}") }
+        }
     }
     for (since, until, fits) in [
         ("2024-05-01T00:00:00Z", "2024-05-01T00:00:00.0000001Z", true),
@@ -375,7 +395,7 @@ proptest! {
         let headers_policy = if strictly { HeaderPolicy::Strict } else { HeaderPolicy::Assume };
         let policy = KickOffPolicy { headers: headers_policy, case_sensitive_types: strictly, dates, clock_skew_seconds: u64::MAX, ..IG };
         for level in [Level::System, Level::Patient] {
-            let found = parse(&level, Some(&query), &headers(&[&accept], &[&prefer]), &Instant::parse(NOW).unwrap(), &policy);
+            let found = parse(&level, Some(&query), &headers(&[&accept], &[&prefer]), &clock(), &policy);
             if let Err(refusal) = found {
                 prop_assert!(!refusal.issues.is_empty() && refusal.issues.iter().all(|issue| issue.diagnostics.contains(' ')));
             }

@@ -1,6 +1,7 @@
 //! Tests of the service over HTTP: each starts `outpour serve` as a process on a free port.
 
 mod client;
+mod clock;
 mod credentials;
 mod full_disk;
 mod group_import;
