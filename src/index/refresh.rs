@@ -5,7 +5,7 @@
 //! because another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When
 //! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
-use crate::codec::compression::Compression;
+use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
@@ -355,6 +355,7 @@ fn build(
         let options = ScanOptions {
             kernel: store.options().kernel,
             validate: meta.validate,
+            unproven: UnprovenPolicy::default(),
             progress: &progress.scan_done,
             cancel: &progress.cancel,
         };

@@ -12,7 +12,7 @@ use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, writ
 /// Magic bytes at the start of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Description of a column, as `inspect` and the format document print it.
 pub(crate) struct ColumnInfo {
