@@ -1,11 +1,13 @@
 //! Compares the files that an index was made from with those of the store now: which segments are kept, which ranges
 //! are scanned. Reads sampled blocks of touched files; scans nothing and writes nothing.
 
-use crate::codec::compression::{Compression, SeekPoint};
+use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::error::IndexError;
 use crate::extract::Validate;
+use crate::extract::fault::FaultKind;
 use crate::index::meta::{FileEntry, IndexMeta, SCAN_AGAIN, SegmentMeta};
 use crate::index::open::OpenedIndex;
+use crate::index::segment::layout::Column;
 use crate::index::segment::reader::Segment;
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans, plain_spans};
 use crate::index::store_files::StoreFiles;
@@ -31,9 +33,15 @@ pub(crate) struct StoreDiff {
 
 /// Whether names, sizes and times of the files equal those of the index meta, and no segment is marked to be scanned
 /// again.
-pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
+pub(crate) fn is_unchanged(
+    files: &StoreFiles,
+    known: &IndexMeta,
+    wanted: Option<Validate>,
+    unproven: Option<UnprovenPolicy>,
+) -> bool {
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
+        && unproven.is_none_or(|policy| policy == known.unproven)
         && known.files.len() == files.count()
         && known.segments.iter().all(|segment| segment.at != SCAN_AGAIN)
         && (0..files.count()).all(|i| known.files[i].stamp == files.stamp(i) && known.files[i].name == files.name(i))
@@ -50,7 +58,7 @@ pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexEr
 }
 
 /// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `wanted` the
-/// validation that the index is to have at least.
+/// validation that the index is to have at least, and `unproven` the policy that it is to have, if another.
 ///
 /// # Errors
 /// When a touched file cannot be opened or read.
@@ -59,6 +67,7 @@ pub(crate) fn diff(
     known: Option<&IndexMeta>,
     opened: Option<&OpenedIndex>,
     wanted: Option<Validate>,
+    unproven: Option<UnprovenPolicy>,
 ) -> Result<StoreDiff, IndexError> {
     let mut known = known.cloned().unwrap_or_else(|| IndexMeta::empty(wanted.unwrap_or(Validate::Full)));
     let mut repaired = Vec::new();
@@ -68,6 +77,8 @@ pub(crate) fn diff(
         repaired.push("the index was made with --validate structure".to_string());
         known.validate = Validate::Full;
     }
+    let other_policy = unproven.filter(|policy| *policy != known.unproven);
+    known.unproven = other_policy.unwrap_or(known.unproven);
     let open_segment = |k: usize| match opened {
         _ if weaker || known.segments[k].at == SCAN_AGAIN => Err("it is to be scanned again"),
         Some(opened) => opened.segments[k].clone(),
@@ -76,7 +87,8 @@ pub(crate) fn diff(
     let mut meta = IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() };
     let (mut segments, mut origins) = (Vec::new(), Vec::new());
     let (mut spans, mut inherited) = (Vec::new(), Vec::new());
-    let mut changed = weaker || known.global.name.is_empty() || known.files.len() != files.count();
+    let mut changed =
+        weaker || other_policy.is_some() || known.global.name.is_empty() || known.files.len() != files.count();
     for file in 0..files.count() {
         let (name, compression) = (files.name(file), files.compression(file));
         let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
@@ -95,6 +107,18 @@ pub(crate) fn diff(
             }
             _ => None,
         };
+        // Another policy decides anew on a file in which something is not proven.
+        let judged_anew =
+            old.filter(|_| extended.is_some() && other_policy.is_some() && compression != Compression::None);
+        let judged_anew = judged_anew
+            .map(|old| judge_anew(&known, opened, old))
+            .filter(|segments| segments.iter().any(|(_, is_unproven)| *is_unproven));
+        for (segment, is_unproven) in judged_anew.iter().flatten() {
+            // Rows that become visible are new to every reader.
+            let first_seen = segment.first_seen.filter(|_| !is_unproven || known.unproven == UnprovenPolicy::Fault);
+            inherited.push((file, segment.start, segment.end, first_seen));
+        }
+        let extended = extended.filter(|_| judged_anew.is_none());
         let samples = match extended {
             Some(entry) if same_stamp => entry.samples,
             _ => source()?.sampled_hash(source()?.len())?,
@@ -169,6 +193,25 @@ pub(crate) fn diff(
         repaired.push(format!("the merged file of the index is damaged: {reason}"));
     }
     Ok(StoreDiff { meta, segments, origins, spans, inherited, changed, repaired })
+}
+
+/// The segments of a file, by its number in `known`, and whether each holds a fault for what is not proven, or may.
+fn judge_anew<'a>(known: &'a IndexMeta, opened: Option<&OpenedIndex>, file: usize) -> Vec<(&'a SegmentMeta, bool)> {
+    let first = known.segments.partition_point(|segment| segment.file < file);
+    let own = known.segments.iter().enumerate().skip(first).take_while(|(_, segment)| segment.file == file);
+    own.map(|(i, segment)| {
+        let open = opened.and_then(|opened| opened.segments[i].as_ref().ok());
+        let is_proven = open.is_some_and(|open| {
+            open.head().faulty == 0
+                || open.verify_columns(&[Column::FaultCount]).is_ok_and(|columns| {
+                    [FaultKind::Damaged, FaultKind::Unproven]
+                        .iter()
+                        .all(|kind| columns.fault_count[*kind as usize] == 0)
+                })
+        });
+        (segment, !is_proven)
+    })
+    .collect()
 }
 
 /// The byte of a file at an offset; `None` at or behind its end.

@@ -5,7 +5,7 @@
 //! because another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When
 //! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
-use crate::codec::compression::{Compression, UnprovenPolicy};
+use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
@@ -86,7 +86,7 @@ pub(crate) fn refresh(
             None => StoreFiles::find(store)?,
         };
         if let Some(known) = known
-            && is_unchanged(&files, &known.current, store.options().validate)
+            && is_unchanged(&files, &known.current, store.options().validate, store.options().unproven)
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
         {
             let Some(meta) = log_snapshot(&dir, store, known, as_of, progress)? else { continue };
@@ -103,7 +103,8 @@ pub(crate) fn refresh(
         let known = load(&dir).map(|known| known.current);
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
-        let changes = diff(&files, known.as_ref(), opened.as_ref(), store.options().validate)?;
+        let (validate, unproven) = (store.options().validate, store.options().unproven);
+        let changes = diff(&files, known.as_ref(), opened.as_ref(), validate, unproven)?;
         let previous_global = opened.and_then(|opened| opened.global.ok());
         let (mut meta, segments) = match build(&dir, changes, previous_global, &files, progress, store, &mut stats) {
             Err(IndexError::Damaged(CorruptIndex(reason))) if verification == Verification::Stamps => {
@@ -246,7 +247,8 @@ pub(crate) fn rebuild_from_record(
     let kept: Vec<Option<usize>> =
         record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
     // 2. Collect the kept segments and the ranges to scan.
-    let mut meta = IndexMeta { files: file_entries(&files)?, ..IndexMeta::empty(record.validate) };
+    let (entries, unproven) = (file_entries(&files)?, record.unproven);
+    let mut meta = IndexMeta { files: entries, unproven, ..IndexMeta::empty(record.validate) };
     meta.containers = index.generation().containers.clone();
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
     for (segment, kept) in record.segments.iter().zip(&kept) {
@@ -355,7 +357,7 @@ fn build(
         let options = ScanOptions {
             kernel: store.options().kernel,
             validate: meta.validate,
-            unproven: UnprovenPolicy::default(),
+            unproven: meta.unproven,
             progress: &progress.scan_done,
             cancel: &progress.cancel,
         };

@@ -5,7 +5,7 @@
 //! The version chains of the global index are not compared: a ledger recount covers them. Nothing is written: parts of
 //! the index that are missing or damaged on the disk are built in memory, and reported.
 
-use crate::codec::compression::{Compression, UnprovenPolicy};
+use crate::codec::compression::Compression;
 use crate::extract::Validate;
 use crate::index::meta::{self, IndexMeta};
 use crate::index::report::RefreshStats;
@@ -137,7 +137,7 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
             let (file, compression) = segments[task.start];
             let mut prior_owners = PriorOwners::new(index.packed(file));
             let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut prior_owners);
-            let by = (compression, UnprovenPolicy::default());
+            let by = (compression, index.generation().unproven);
             let hashes = segment_lines::read(index.source(file)?, by, &ranges, progress, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)

@@ -3,7 +3,7 @@
 //! Built in one pass over the store, by the reference implementation of the scanner; no index is read. Names are kept
 //! as hashes of 128 bits.
 
-use crate::codec::compression::{Compression, UnprovenPolicy};
+use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
@@ -160,7 +160,7 @@ impl VersionHistory {
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
                     part.push_line(cut, task.start + number, late[number], (recorded, record.birth), &mut prior_owners);
                 };
-                let by = (*compression, UnprovenPolicy::default());
+                let by = (*compression, record.unproven);
                 let hashes = segment_lines::read(source, by, &ranges, progress, &mut on_line)?;
                 match recorded_segments.iter().map(|segment| segment.content).eq(hashes) {
                     true => Ok(part),
