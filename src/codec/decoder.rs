@@ -211,4 +211,4 @@ impl<'a> Decoder<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,13 +7,15 @@ use crate::sys::store_file::tests::{accesses, file_of};
 use proptest::prelude::*;
 use std::io::Write;
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+/// One gzip member.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-fn zstd(bytes: &[u8]) -> Vec<u8> {
+/// One zstd frame with a checksum.
+pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = ::zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     encoder.include_checksum(true).unwrap();
     encoder.write_all(bytes).unwrap();

@@ -351,3 +351,95 @@ fn scan_packed(
     }
     lines.finish().into_iter().try_for_each(emit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::decoder::tests::{gzip, zstd};
+    use crate::fhir::instant::Instant;
+    use crate::index::snapshot::Index;
+    use crate::limits::SEGMENT_ROWS_MAX;
+    use crate::progress::Progress;
+    use crate::store::{Store, StoreOptions};
+
+    /// So many Patients, one a line.
+    fn patients(numbers: Range<usize>) -> Vec<u8> {
+        numbers.flat_map(|n| format!("{{\"resourceType\":\"Patient\",\"id\":\"{n}\"}}\n").into_bytes()).collect()
+    }
+
+    /// A member whose checksum does not hold, though its data can be decoded.
+    fn unproven(compression: Compression, text: &[u8]) -> Vec<u8> {
+        let mut member = if compression == Compression::Gzip { gzip(text) } else { zstd(text) };
+        // gzip: checksum, then length; zstd: the checksum ends the frame.
+        let at = member.len() - if compression == Compression::Gzip { 8 } else { 4 };
+        member[at] ^= 1;
+        member
+    }
+
+    /// The index of a store, made under a policy.
+    fn index_of(root: &std::path::Path, policy: Option<UnprovenPolicy>) -> Index {
+        let options = StoreOptions { unproven: policy, ..StoreOptions::default() };
+        Store::open_with(root, options).unwrap().index(&Progress::default()).unwrap().0
+    }
+
+    /// Kind, offset in the file, length and `at` of each fault of an index of one file.
+    fn faults(index: &Index) -> Vec<(FaultKind, u64, u32, u32)> {
+        let mut found = Vec::new();
+        for (i, segment) in index.segments().iter().enumerate() {
+            let start = index.entry(i).start;
+            for fault in segment.columns().faults() {
+                found.push((fault.kind, start + u64::from(fault.offset), fault.length, fault.at));
+            }
+        }
+        found
+    }
+
+    /// Only lines that end before the member are rows; the fault covers the rest, and the last seek point is the
+    /// member's. Under the other policy its rows are there, and a record is reopened under its own.
+    #[test]
+    fn rows_of_a_member_that_is_not_proven_are_one_fault() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let dir = tempfile::tempdir().unwrap();
+            let text = patients(0..30);
+            // The line of number 10 begins in the proven member and ends in the other.
+            let (cut, line) = (patients(0..10).len() + 5, patients(0..10).len() as u64);
+            let first = if compression == Compression::Gzip { gzip(&text[..cut]) } else { zstd(&text[..cut]) };
+            let name = format!("p.ndjson{}", compression.suffix());
+            let tail = unproven(compression, &text[cut..]);
+            std::fs::write(dir.path().join(&name), [&first[..], &tail[..], &first[..]].concat()).unwrap();
+            let index = index_of(dir.path(), None);
+            assert_eq!(index.rows(), 10);
+            let length = text.len() as u64 - line;
+            assert_eq!(faults(&index), [(FaultKind::Unproven, line, length as u32, 5)]);
+            let member = index.restart_before(0, line + 5);
+            assert_eq!(member, SeekPoint { compressed: first.len() as u64, uncompressed: cut as u64 });
+            assert!(!index.generation().files[0].appendable);
+
+            let as_of = Instant::parse("2026-01-01T00:00:00Z").unwrap();
+            let record = Store::open(dir.path()).unwrap().snapshot(as_of).unwrap().record();
+            let index = index_of(dir.path(), Some(UnprovenPolicy::Export));
+            assert_eq!((index.rows(), faults(&index)[0].0), (30, FaultKind::Damaged));
+            let store = Store::open(dir.path()).unwrap();
+            assert_eq!(store.reopen_snapshot(&record, &Progress::default()).unwrap().0.index().rows(), 10);
+            assert_eq!(index_of(dir.path(), None).rows(), 30, "the policy is kept");
+            assert_eq!(index_of(dir.path(), Some(UnprovenPolicy::Fault)).rows(), 10);
+        }
+    }
+
+    /// Segments that were written before the damage came to light are forgotten.
+    #[test]
+    fn segments_of_a_long_member_are_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = SEGMENT_ROWS_MAX + 10;
+        let (first, second) = (patients(0..count), patients(count..2 * count + 7));
+        let file = [gzip(&first), unproven(Compression::Gzip, &second)].concat();
+        std::fs::write(dir.path().join("p.ndjson.gz"), file).unwrap();
+        let index = index_of(dir.path(), None);
+        assert_eq!(index.rows(), count);
+        let end = (first.len() + second.len()) as u64;
+        assert_eq!(faults(&index), [(FaultKind::Unproven, first.len() as u64, second.len() as u32, 0)]);
+        let segments = &index.generation().segments;
+        assert!(segments.windows(2).all(|pair| pair[0].end == pair[1].start), "{segments:?}");
+        assert_eq!((segments[0].start, segments.last().unwrap().end), (0, end));
+    }
+}
