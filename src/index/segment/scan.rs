@@ -383,12 +383,12 @@ mod tests {
     }
 
     /// Kind, offset in the file, length and `at` of each fault of an index of one file.
-    fn faults(index: &Index) -> Vec<(FaultKind, u64, u32, u32)> {
+    fn faults(index: &Index) -> Vec<(FaultKind, u64, u64, u32)> {
         let mut found = Vec::new();
         for (i, segment) in index.segments().iter().enumerate() {
             let start = index.entry(i).start;
             for fault in segment.columns().faults() {
-                found.push((fault.kind, start + u64::from(fault.offset), fault.length, fault.at));
+                found.push((fault.kind, start + u64::from(fault.offset), fault.length.into(), fault.at));
             }
         }
         found
@@ -410,7 +410,7 @@ mod tests {
             let index = index_of(dir.path(), None);
             assert_eq!(index.rows(), 10);
             let length = text.len() as u64 - line;
-            assert_eq!(faults(&index), [(FaultKind::Unproven, line, length as u32, 5)]);
+            assert_eq!(faults(&index), [(FaultKind::Unproven, line, length, 5)]);
             let member = index.restart_before(0, line + 5);
             assert_eq!(member, SeekPoint { compressed: first.len() as u64, uncompressed: cut as u64 });
             assert!(!index.generation().files[0].appendable);
@@ -437,7 +437,7 @@ mod tests {
         let index = index_of(dir.path(), None);
         assert_eq!(index.rows(), count);
         let end = (first.len() + second.len()) as u64;
-        assert_eq!(faults(&index), [(FaultKind::Unproven, first.len() as u64, second.len() as u32, 0)]);
+        assert_eq!(faults(&index), [(FaultKind::Unproven, first.len() as u64, second.len() as u64, 0)]);
         let segments = &index.generation().segments;
         assert!(segments.windows(2).all(|pair| pair[0].end == pair[1].start), "{segments:?}");
         assert_eq!((segments[0].start, segments.last().unwrap().end), (0, end));
