@@ -56,7 +56,7 @@ pub mod docs {
     pub mod service {}
 }
 
-pub use crate::codec::compression::Compression;
+pub use crate::codec::compression::{Compression, UnprovenPolicy};
 pub use crate::error::{
     CorruptIndex, DirectoryContent, ExportError, IndexError, JournalError, ProblemKind, RequestError, RequestProblem,
 };

@@ -57,7 +57,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use crate::codec::compression::Compression;
+    use crate::codec::compression::{Compression, UnprovenPolicy};
     use crate::extract::Validate;
     use crate::group::lookup::MembershipRule;
     use crate::hash::digest::DigestAlgorithm;
@@ -77,6 +77,7 @@ mod tests {
         let digests = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
         pinned(&digests, &["xxh3", "sha256", "none"]);
         pinned(&[Validate::Full, Validate::Structure], &["full", "structure"]);
+        pinned(&UnprovenPolicy::ALL, &["fault", "export"]);
         let severities = [Severity::Information, Severity::Warning, Severity::Error, Severity::Fatal];
         pinned(&severities, &["information", "warning", "error", "fatal"]);
         let states = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];

@@ -3,11 +3,11 @@
 
 use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
-    SelectionArg, StoreArgs, WriteArgs,
+    SelectionArg, StoreArgs, UnprovenArg, WriteArgs,
 };
 use crate::cli::clock::StoreClock;
 use crate::cli::message_text::index_text;
-use crate::codec::compression::Compression;
+use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
 use crate::extract::Validate;
@@ -72,7 +72,11 @@ pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: boo
         })?,
     };
     let index_dir = args.index_dir.clone();
-    let options = StoreOptions { index_dir, access, kernel, validate, sync, ..StoreOptions::default() };
+    let unproven = args.unproven.map(|how| match how {
+        UnprovenArg::Export => UnprovenPolicy::Export,
+        UnprovenArg::Fault => UnprovenPolicy::Fault,
+    });
+    let options = StoreOptions { index_dir, access, kernel, validate, unproven, sync, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
         .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
 }

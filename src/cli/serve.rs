@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::cli::args::{AccessArg, ServeArgs, StoreArgs};
+use crate::cli::args::{AccessArg, ServeArgs, StoreArgs, UnprovenArg};
 use crate::cli::config::open_store;
 use crate::cli::{Exit, say};
+use crate::codec::compression::UnprovenPolicy;
 use crate::error::RequestError;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::config::{Config, LogFormat};
@@ -38,6 +39,10 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
         let store = StoreArgs {
             store: tenant.store.path,
             index_dir: Some(tenant.store.index_dir).filter(|path| !path.as_os_str().is_empty()),
+            unproven: tenant.store.unproven.map(|policy| match policy {
+                UnprovenPolicy::Export => UnprovenArg::Export,
+                UnprovenPolicy::Fault => UnprovenArg::Fault,
+            }),
             access: AccessArg::Mapped,
             kernel: None,
         };

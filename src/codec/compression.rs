@@ -51,6 +51,33 @@ impl Compression {
 
 by_name!(Compression);
 
+/// What becomes of rows of a gzip member or zstd frame that is not proven. A member is proven when its checksum and
+/// length hold; a frame when its checksum holds or, if it carries none, when it decodes to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnprovenPolicy {
+    /// They are one fault, with all that stands behind them in the file.
+    #[default]
+    Fault,
+    /// Lines that end before the first damaged byte are rows, altered or not; what stands behind them is one fault.
+    Export,
+}
+
+impl UnprovenPolicy {
+    /// Every policy, in the order of the enum.
+    pub const ALL: [UnprovenPolicy; 2] = [UnprovenPolicy::Fault, UnprovenPolicy::Export];
+
+    /// Name of the policy in records, manifests and configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            UnprovenPolicy::Fault => "fault",
+            UnprovenPolicy::Export => "export",
+        }
+    }
+}
+
+by_name!(UnprovenPolicy);
+
 /// A point at which decoding can start: the start of a gzip member or a zstd frame. The default is the start of a
 /// file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -47,6 +47,8 @@ pub(crate) struct Decoder<'a> {
     from: SeekPoint,
     /// Uncompressed bytes up to the end of the last piece, from the start of the file.
     uncompressed: u64,
+    /// End of the last member or frame that is proven, from the start of the file.
+    proven: SeekPoint,
     /// Buffer of a piece.
     out: Vec<u8>,
     engine: DecoderEngine,
@@ -91,6 +93,7 @@ impl<'a> Decoder<'a> {
             input,
             from,
             uncompressed: from.uncompressed,
+            proven: from,
             out: Vec::new(),
             engine,
             state: DecoderState::Running,
@@ -106,6 +109,13 @@ impl<'a> Decoder<'a> {
     #[cfg(test)]
     pub(crate) fn uncompressed(&self) -> u64 {
         self.uncompressed
+    }
+
+    /// End of the last gzip member or zstd frame whose data is proven, as far as decoding went: its checksum and length
+    /// hold; a frame without checksum has decoded to its end. After an error the member or frame that begins there is not
+    /// proven. A plain file has no members: it stays the point at which decoding started.
+    pub(crate) fn proven(&self) -> SeekPoint {
+        self.proven
     }
 
     /// The next 1 to `READ_BYTES` uncompressed bytes, `None` at the end. Calls `on_seek_point` in order for each seek
@@ -156,6 +166,14 @@ impl<'a> Decoder<'a> {
                 DecoderEngine::Plain => Ok(DecodeStep::End),
             };
             let (path, uncompressed) = (|| source.path().to_path_buf(), start + filled as u64);
+            let is_between_members = match &self.engine {
+                DecoderEngine::Gzip(gzip) => gzip.is_between_members(),
+                DecoderEngine::Zstd(zstd) => zstd.is_between_frames(),
+                DecoderEngine::Plain => false,
+            };
+            if is_between_members {
+                self.proven = SeekPoint { compressed: self.input.offset, uncompressed };
+            }
             let error = match step {
                 Ok(DecodeStep::More) => continue,
                 Ok(DecodeStep::End) => None,
@@ -193,4 +211,4 @@ impl<'a> Decoder<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -35,6 +35,11 @@ impl Gzip {
         Gzip { inflate: Decompress::new(false), part: MemberPart::Header, crc: crc32fast::Hasher::new(), len: 0 }
     }
 
+    /// Whether the checksum and the length of every member so far hold, and no other has begun.
+    pub(crate) fn is_between_members(&self) -> bool {
+        matches!(self.part, MemberPart::Header | MemberPart::Padding)
+    }
+
     /// Decodes one piece of a gzip file into `out[*filled..]`. Calls `on_seek_point` with the offset and `filled` at
     /// the start of each member.
     pub(crate) fn step(

@@ -37,6 +37,11 @@ impl Zstd {
         Zstd { context, in_frame: false, input_due: 0, output_pending: false }
     }
 
+    /// Whether every frame so far has decoded to its end, its checksum included, and no other has begun.
+    pub(crate) fn is_between_frames(&self) -> bool {
+        !self.in_frame
+    }
+
     /// Decodes one piece of a zstd file into `out[*filled..]`. Calls `on_seek_point` with the offset and `filled` at
     /// the start of each frame.
     pub(crate) fn step(

@@ -149,6 +149,13 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
                         "{name}: line {line} at byte {start}, frame at byte {frame} of the file, {rows} rows: {kind}"
                     )
                 }
+                FaultKind::Unproven => {
+                    let member = index.restart_before(file, start + u64::from(fault.at)).compressed;
+                    let (kind, end) = (fault.kind, start + u64::from(fault.length));
+                    format!(
+                        "{name}: from line {line} on, bytes {start} to {end} uncompressed, from byte {member} of the file: {kind}"
+                    )
+                }
                 kind => format!("{name}: line {line} at byte {start}: {kind} (byte {} of the line)", fault.at),
             };
             messages.push(fault.kind.name(), Issue::new(Severity::Error, fault_code(fault.kind), text));
@@ -171,7 +178,9 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
 fn fault_code(kind: FaultKind) -> IssueCode {
     match kind {
         FaultKind::TooLong => IssueCode::TooLong,
-        FaultKind::Damaged | FaultKind::DamagedFrame | FaultKind::DamagedTable => IssueCode::Incomplete,
+        FaultKind::Damaged | FaultKind::DamagedFrame | FaultKind::DamagedTable | FaultKind::Unproven => {
+            IssueCode::Incomplete
+        }
         _ => IssueCode::Structure,
     }
 }

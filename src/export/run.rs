@@ -370,6 +370,7 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
             "lateKnownSince": known_since,
             "missingLastUpdated": request.missing_last_updated,
             "validate": generation.validate,
+            "unproven": generation.unproven,
             "maxFileBytes": request.bounds.file_bytes,
             "maxFileResources": request.bounds.file_resources,
             "compress": request.compression,

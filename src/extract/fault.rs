@@ -59,4 +59,5 @@ kinds! {
     Damaged "damaged" "the compressed file is damaged or cut off here; what stands behind is not exported; write the file again";
     DamagedFrame "damaged-frame" "a frame of the packed file is damaged, and its rows are lost; put the file back from a copy, or pack again";
     DamagedTable "damaged-table" "the table at the end of the packed file is damaged or missing: its rows are read all the same, but not whose its deletions were, nor what came late; put the file back from a copy, or pack again";
+    Unproven "unproven" "a gzip member or zstd frame fails its checksum or is cut off, so none of its lines is exported, nor what stands behind it; restore the file, and append whole members only";
 }

@@ -7,12 +7,14 @@
 
 use rayon::prelude::*;
 
-use crate::codec::compression::{Compression, SeekPoint};
+use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::error::IndexError;
 use crate::extract::Validate;
+use crate::extract::fault::FaultKind;
 use crate::index::meta::{FileEntry, IndexMeta, SCAN_AGAIN, SegmentMeta};
 use crate::index::open::OpenedIndex;
 use crate::index::row_times::{RowTimes, TimeRun};
+use crate::index::segment::layout::Column;
 use crate::index::segment::reader::Segment;
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans, plain_spans};
 use crate::index::store_files::StoreFiles;
@@ -83,9 +85,15 @@ enum SegmentFate {
 
 /// Whether names and stamps of the files equal those of the index meta, all stamps were settled, and no segment is
 /// marked to be scanned again.
-pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
+pub(crate) fn is_unchanged(
+    files: &StoreFiles,
+    known: &IndexMeta,
+    wanted: Option<Validate>,
+    unproven: Option<UnprovenPolicy>,
+) -> bool {
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
+        && unproven.is_none_or(|policy| policy == known.unproven)
         && known.files.len() == files.count()
         && known.segments.iter().all(|segment| segment.at != SCAN_AGAIN)
         && (0..files.count()).all(|i| is_untouched(files, i, &known.files[i]) && known.files[i].name == files.name(i))
@@ -116,7 +124,8 @@ fn file_entry(files: &StoreFiles, file: usize, raw: Option<u64>) -> Result<FileE
 }
 
 /// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `times` the
-/// first-seen times of rows, `wanted` the validation that the index is to have at least.
+/// first-seen times of rows, `wanted` the validation that the index is to have at least, and
+/// `unproven` the policy that it is to have, if another.
 ///
 /// # Errors
 /// When a touched file cannot be opened or read.
@@ -126,6 +135,7 @@ pub(crate) fn diff(
     opened: Option<&OpenedIndex>,
     times: &RowTimes,
     wanted: Option<Validate>,
+    unproven: Option<UnprovenPolicy>,
 ) -> Result<StoreDiff, IndexError> {
     let mut known = known.cloned().unwrap_or_else(|| IndexMeta::empty(wanted.unwrap_or(Validate::Full)));
     let mut diff = StoreDiff {
@@ -147,7 +157,12 @@ pub(crate) fn diff(
         known.validate = Validate::Full;
         diff.meta.validate = Validate::Full;
     }
-    let old = OldSegments { known: &known, opened, times, weaker };
+    let other_policy = unproven.filter(|policy| *policy != known.unproven);
+    if let Some(policy) = other_policy {
+        diff.changed = true;
+        (known.unproven, diff.meta.unproven) = (policy, policy);
+    }
+    let old = OldSegments { known: &known, opened, times, weaker, has_other_policy: other_policy.is_some() };
     for file in 0..files.count() {
         let entry = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(files.name(file).as_bytes())).ok();
         diff.add_file(files, file, entry, &old)?;
@@ -173,6 +188,8 @@ struct OldSegments<'a> {
     times: &'a RowTimes,
     /// Whether all of them were made with weaker checks than wanted.
     weaker: bool,
+    /// Whether the policy for what is not proven is another than theirs.
+    has_other_policy: bool,
 }
 
 impl OldSegments<'_> {
@@ -190,6 +207,17 @@ impl OldSegments<'_> {
             Some(opened) => opened.segments[number].clone(),
             None => Err("it cannot be opened"),
         }
+    }
+
+    /// Whether a segment holds a fault for what is not proven, or may.
+    fn is_unproven(&self, number: usize) -> bool {
+        let Ok(segment) = self.open(number) else { return true };
+        let kinds = [FaultKind::Damaged, FaultKind::Unproven];
+        let is_proven = segment.head().faulty == 0
+            || segment
+                .verify_columns(&[Column::FaultCount])
+                .is_ok_and(|columns| kinds.iter().all(|kind| columns.fault_count[*kind as usize] == 0));
+        !is_proven
     }
 
     /// A segment that is dropped, of a file that is now `file`.
@@ -249,12 +277,18 @@ impl StoreDiff {
         let appendable = !is_whole || entry.appendable;
         self.restamped |= new_entry.stamp != entry.stamp || new_entry.settled != entry.settled;
         self.meta.files.push(FileEntry { appendable, ..new_entry });
-        // 3. What becomes of each segment.
+        // 3. What becomes of each segment. Another policy decides anew on a file in which something is not proven.
+        let unproven: Vec<bool> = match compression {
+            Compression::None => Vec::new(),
+            _ => numbers.clone().map(|number| old.has_other_policy && old.is_unproven(number)).collect(),
+        };
+        let judged_anew = unproven.contains(&true);
         let mut damaged = None;
         let mut fates = Vec::with_capacity(numbers.len());
         for (number, has_bytes) in numbers.clone().zip(&has_bytes) {
             fates.push(match (has_bytes, old.open(number)) {
                 (false, _) => SegmentFate::Dropped,
+                (true, Ok(_)) if judged_anew => SegmentFate::Rescanned,
                 (true, Ok(_)) => SegmentFate::Kept,
                 (true, Err(reason)) => {
                     damaged = Some(reason);
@@ -269,9 +303,18 @@ impl StoreDiff {
             // A compressed file is decoded from its start; its other segments are made again, too.
             fates.iter_mut().for_each(|fate| *fate = SegmentFate::Rescanned);
         }
-        for (number, fate) in numbers.clone().zip(&fates) {
+        for (i, (number, fate)) in numbers.clone().zip(&fates).enumerate() {
             let segment = &old.known.segments[number];
+            // Rows that become visible are new to every reader.
+            let becomes_visible = unproven.get(i) == Some(&true) && old.known.unproven == UnprovenPolicy::Export;
             match fate {
+                SegmentFate::Rescanned if becomes_visible => self.rescanned.push(RescannedSegment {
+                    file,
+                    start: segment.start,
+                    end: segment.end,
+                    first_seen: None,
+                    runs: Vec::new(),
+                }),
                 SegmentFate::Kept => {
                     self.meta.segments.push(SegmentMeta { file, ..segment.clone() });
                     self.segments.extend(old.open(number));

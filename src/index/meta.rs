@@ -5,6 +5,7 @@
 //! separators, so that a thousand files are read in microseconds. Snapshots taken after its publication are recorded in
 //! the [`SnapshotLog`].
 
+use crate::codec::compression::UnprovenPolicy;
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
 use crate::hash::xxh3_64;
@@ -82,6 +83,8 @@ pub struct IndexMeta {
     pub sequence: u64,
     /// How strictly the scan checked resources.
     pub validate: Validate,
+    /// What became of rows of compressed files that are not proven.
+    pub unproven: UnprovenPolicy,
     /// T of the first snapshot ever taken, in ticks rounded up; `None` before it.
     pub birth: Option<i64>,
     /// The last T: the greatest of the snapshots taken that was not beyond the clock, in ticks rounded up; `None` before
@@ -132,6 +135,7 @@ impl IndexMeta {
         IndexMeta {
             sequence: 0,
             validate,
+            unproven: UnprovenPolicy::default(),
             birth: None,
             latest: None,
             first: None,
@@ -215,6 +219,7 @@ impl IndexMeta {
         let mut body = MetaWriter(Vec::with_capacity(256 + self.files.len() * 96 + self.segments.len() * 64));
         body.number(self.sequence);
         body.number(u64::from(self.validate == Validate::Full));
+        body.number(u64::from(self.unproven == UnprovenPolicy::Export));
         body.optional(self.birth);
         body.optional(self.latest);
         body.optional(self.first);
@@ -290,6 +295,7 @@ impl IndexMeta {
     fn read(body: &mut MetaReader<'_>) -> Option<IndexMeta> {
         let sequence = body.number()?;
         let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
+        let unproven = if body.flag()? { UnprovenPolicy::Export } else { UnprovenPolicy::Fault };
         let (birth, latest, first) = (body.optional()?, body.optional()?, body.optional()?);
         let (root, present, gone) = (body.text()?, body.number()?, body.number()?);
         let (times, vanished) = (body.text()?, body.text()?);
@@ -320,6 +326,7 @@ impl IndexMeta {
         body.0.is_empty().then_some(IndexMeta {
             sequence,
             validate,
+            unproven,
             birth,
             latest,
             first,
@@ -448,6 +455,7 @@ mod tests {
             containers: vec![IndexFile { name: "extents-1".into(), stamp: Some(stamp) }],
             segments: vec![segment(0, Some(-7)), segment(7, None)],
             global: IndexFile::new("merged-1".into()),
+            unproven: UnprovenPolicy::Export,
             ..IndexMeta::empty(Validate::Structure)
         }
     }

@@ -127,7 +127,7 @@ pub(crate) fn refresh(
             return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
         }
         if let Some(known) = known
-            && is_unchanged(&files, &known.current, store.options().validate)
+            && is_unchanged(&files, &known.current, store.options().validate, store.options().unproven)
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
         {
             let times = known.times.clone();
@@ -146,7 +146,8 @@ pub(crate) fn refresh(
         let known_times = known_times.unwrap_or_default();
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
-        let changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, store.options().validate)?;
+        let (validate, unproven) = (store.options().validate, store.options().unproven);
+        let changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, validate, unproven)?;
         let previous_global = opened.and_then(|opened| opened.global.ok());
         let vanished = match &known {
             Some(known) => read_vanished(&dir, known).unwrap_or_default(),
@@ -302,7 +303,8 @@ pub(crate) fn rebuild_from_record(
     let kept: Vec<Option<usize>> =
         record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
     // 2. Collect the kept segments and the ranges to scan.
-    let mut meta = IndexMeta { files: file_entries(&files)?, ..IndexMeta::empty(record.validate) };
+    let (entries, unproven) = (file_entries(&files)?, record.unproven);
+    let mut meta = IndexMeta { files: entries, unproven, ..IndexMeta::empty(record.validate) };
     meta.containers = index.generation().containers.clone();
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
     for (segment, kept) in record.segments.iter().zip(&kept) {
@@ -433,6 +435,7 @@ fn build(
         let options = ScanOptions {
             kernel: store.options().kernel,
             validate: meta.validate,
+            unproven: meta.unproven,
             progress: &progress.scan_done,
             cancel: &progress.cancel,
         };

@@ -5,7 +5,7 @@
 //! `refresh`.
 
 use crate::casts::{to_u32, to_usize};
-use crate::codec::compression::{Compression, SeekPoint};
+use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::Validate;
@@ -125,9 +125,14 @@ impl Index {
         let entries = self.meta.segments.iter().enumerate();
         let mut known: HashMap<_, usize> =
             entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
+        // Another policy makes other rows of the same bytes, if they are compressed.
+        let same_policy = record.unproven == self.meta.unproven;
+        let may_have = |file: &str| same_policy || Compression::of_file_name(file) == Some(Compression::None);
         let wanted = record.segments.iter();
         // A segment occurs once in a snapshot.
-        wanted.map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail))).collect()
+        wanted
+            .map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail)).filter(|_| may_have(&e.file)))
+            .collect()
     }
 
     /// Name of a store file, relative to the store.
@@ -380,11 +385,19 @@ pub struct SnapshotRecord {
     pub as_of: String,
     /// How strictly the index checked resources.
     pub validate: Validate,
+    /// What became of rows of compressed files that are not proven. Left out when they are faults, as by default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unproven: UnprovenPolicy,
     /// T of the first snapshot of the index, in ticks; `None` if it had none.
     pub birth: Option<i64>,
     /// The visible segments, in store order.
     #[serde(rename = "extents")]
     pub segments: Vec<SegmentRef>,
+}
+
+/// Whether a policy is the one that a record leaves out.
+fn is_default(policy: &UnprovenPolicy) -> bool {
+    *policy == UnprovenPolicy::default()
 }
 
 impl SnapshotRecord {
@@ -512,6 +525,7 @@ impl Snapshot {
         SnapshotRecord {
             as_of: self.as_of.to_string(),
             validate: self.index.meta.validate,
+            unproven: self.index.meta.unproven,
             birth: self.index.meta.birth,
             segments: segments.collect(),
         }

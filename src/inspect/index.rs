@@ -178,6 +178,7 @@ pub(crate) fn index_meta(path: &Path, report: &mut InspectReport) -> Option<Inde
     if let Some(found) = &found {
         section.fact("sequence", found.sequence);
         section.fact("validate", found.validate.name());
+        section.fact("unproven", found.unproven.name());
         section.fact("first snapshot", instant_text(found.birth));
         section.fact("latest snapshot", instant_text(found.latest));
         section.fact("files", grouped(found.files.len() as u64));

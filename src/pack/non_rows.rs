@@ -110,7 +110,7 @@ pub(crate) fn write_non_rows(
 fn report_damage(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
-    let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
+    let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable, FaultKind::Unproven];
     let count: u64 = kinds.iter().map(|kind| columns.fault_count[*kind as usize]).sum();
     packed.damaged += count;
     if count == 0 {
@@ -124,6 +124,10 @@ fn report_damage(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
             FaultKind::DamagedFrame => {
                 format!(", frame at byte {} of the file", index.restart_before(entry.file, start).compressed)
             }
+            FaultKind::Unproven => {
+                let member = index.restart_before(entry.file, start + u64::from(fault.at)).compressed;
+                format!(" to {}, byte {member} of the file", start + u64::from(fault.length))
+            }
             _ => String::new(),
         };
         format!("{name}: byte {start}{frame}: {}", fault.kind)
@@ -131,7 +135,7 @@ fn report_damage(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
     packed.damage.extend(reported.take(room));
 }
 
-/// Spans of a segment outside its rows, their line ends and the damaged frames.
+/// Spans of a segment outside its rows, their line ends, the damaged frames and what is not proven.
 fn non_row_lines(snapshot: &Snapshot, segment: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
@@ -147,7 +151,9 @@ fn non_row_lines(snapshot: &Snapshot, segment: usize, source: &StoreFile) -> Res
     let mut gaps = Vec::new();
     let mut buffer = Vec::new();
     let mut position = entry.start;
-    let end = entry.end.min(source.len());
+    let unproven = columns.faults().find(|fault| fault.kind == FaultKind::Unproven);
+    let lines_end = unproven.map_or(entry.end, |fault| entry.start + u64::from(fault.offset));
+    let end = lines_end.min(source.len());
     if position == 0 && end >= 3 && source.read(0, 3, &mut buffer)? == BOM {
         position = 3;
     }

@@ -7,6 +7,7 @@ pub(crate) mod packed;
 pub(crate) mod paths;
 pub(crate) mod walk;
 
+use crate::codec::compression::UnprovenPolicy;
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::simd::Kernel;
@@ -46,6 +47,9 @@ pub struct StoreOptions {
     pub(crate) kernel: Kernel,
     /// How strictly a scan checks resources; `None` for that of the existing index, [`Validate::Full`] for a new one.
     pub(crate) validate: Option<Validate>,
+    /// What becomes of rows of compressed files that are not proven; `None` for what the existing index has,
+    /// [`UnprovenPolicy::Fault`] for a new one.
+    pub(crate) unproven: Option<UnprovenPolicy>,
     /// Whether the times of a snapshot are synced to disk before the snapshot is returned. Without, a loss of power may
     /// lose those of the last snapshots, and an export since an earlier one then takes some rows again.
     pub(crate) sync: bool,
@@ -65,6 +69,7 @@ impl Default for StoreOptions {
             access: Access::pread(),
             kernel: Kernel::detect(),
             validate: None,
+            unproven: None,
             sync: true,
             index_access: IndexAccess::ReadWrite,
             allow_missing: ALLOW_MISSING_DEFAULT,
@@ -81,6 +86,12 @@ impl StoreOptions {
     /// What a scan checks; what the index was made with unless given, [`Validate::Full`] for a new one.
     pub fn validate(self, validate: Validate) -> StoreOptions {
         StoreOptions { validate: Some(validate), ..self }
+    }
+
+    /// What becomes of rows of compressed files that are not proven; what the index was made with unless given,
+    /// [`UnprovenPolicy::Fault`] for a new one.
+    pub fn unproven(self, unproven: UnprovenPolicy) -> StoreOptions {
+        StoreOptions { unproven: Some(unproven), ..self }
     }
 
     /// Whether what the index remembers of a snapshot is on the disk before the snapshot is given; so unless given. Without,

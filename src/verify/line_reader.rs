@@ -40,7 +40,7 @@ pub(crate) enum Body<'a> {
     /// A line too long to be held: its length without newline and one carriage return, the hash (xxh3, 64 bits) of
     /// those bytes, and the scanner's facts.
     Long(u64, u64, OracleLine),
-    /// The file cannot be decoded any further: number of bytes of the line before that point.
+    /// The file cannot be decoded any further, or is not proven from here on: number of bytes up to its decodable end.
     Broken(u64),
 }
 
@@ -106,10 +106,10 @@ impl LineReader {
         }
     }
 
-    /// Ends a file that cannot be decoded any further: the bytes after the last newline, even if there are none, are a
-    /// broken line.
-    pub(crate) fn break_off(self, on_line: &mut dyn FnMut(CutLine<'_>)) {
-        on_line(CutLine { offset: self.start, ended: false, body: Body::Broken(self.position - self.start) });
+    /// Ends a file that cannot be read as lines any further: the bytes after the last newline up to `end`, even if there
+    /// are none, are a broken line.
+    pub(crate) fn break_off(self, end: u64, on_line: &mut dyn FnMut(CutLine<'_>)) {
+        on_line(CutLine { offset: self.start, ended: false, body: Body::Broken(end.saturating_sub(self.start)) });
     }
 
     /// Keeps bytes of an incomplete line, or scans them if the line is too long.

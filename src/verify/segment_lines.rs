@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::codec::compression::{Compression, SeekPoint};
+use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
@@ -40,14 +40,14 @@ pub(crate) fn tasks(ranges: &[(usize, Compression)]) -> Vec<std::ops::Range<usiz
     tasks
 }
 
-/// Reads ranges of one file in order. Returns the hash (xxh3, 64 bits) of the bytes of each; missing bytes are left
+/// Reads ranges of one file in order; `unproven` says what becomes of members that are not proven. Returns the hash (xxh3, 64 bits) of the bytes of each; missing bytes are left
 /// out, so that the hash differs.
 ///
 /// # Errors
 /// [`VerifyError`] if the file cannot be read, or the work is cancelled. Damage of a compressed file is a broken line.
 pub(crate) fn read(
     source: &StoreFile,
-    compression: Compression,
+    (compression, unproven): (Compression, UnprovenPolicy),
     ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
@@ -56,7 +56,7 @@ pub(crate) fn read(
         Compression::None => {
             ranges.iter().enumerate().map(|(i, range)| plain(source, *range, i, progress, on_line)).collect()
         }
-        compression => compressed(source, compression, ranges, progress, on_line),
+        compression => compressed(source, (compression, unproven), ranges, progress, on_line),
     }
 }
 
@@ -86,10 +86,36 @@ fn plain(
     Ok(hash.digest())
 }
 
-/// Reads ranges of a compressed file: packed ones by frame, others by one decoder.
-fn compressed(
+/// Decodes a compressed file without looking at its bytes, up to `until` or the first error: how many of its uncompressed
+/// bytes are proven; `None` if there is no error.
+fn proven_bytes(
     source: &StoreFile,
     compression: Compression,
+    until: u64,
+    progress: &Progress,
+) -> Result<Option<u64>, VerifyError> {
+    let mut decoder = match Decoder::new(source, compression, SeekPoint { compressed: 0, uncompressed: 0 }) {
+        Ok(decoder) => decoder,
+        Err(DecodeError::Source(error)) => return Err(error.into()),
+        Err(_) => return Ok(Some(0)),
+    };
+    while decoder.proven().uncompressed <= until {
+        check_cancelled(progress)?;
+        match decoder.piece(|_| {}) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(DecodeError::Source(error)) => return Err(error.into()),
+            Err(_) => return Ok(Some(decoder.proven().uncompressed)),
+        }
+    }
+    Ok(None)
+}
+
+/// Reads ranges of a compressed file: packed ones by frame, others by one decoder. Where rows that are not proven are
+/// faults, the file is decoded twice: what is proven is known only behind it.
+fn compressed(
+    source: &StoreFile,
+    (compression, unproven): (Compression, UnprovenPolicy),
     ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
@@ -106,6 +132,11 @@ fn compressed(
         Ok(decoder) => decoder,
         Err(error) => return failed(error).map(|()| Vec::new()),
     };
+    let until = ranges.last().map_or(0, |last| last.end);
+    let proven = match unproven {
+        UnprovenPolicy::Fault => proven_bytes(source, compression, until, progress)?,
+        UnprovenPolicy::Export => None,
+    };
     let mut walk = LineWalk::new(ranges, on_line);
     let mut compressed = 0;
     let broken = loop {
@@ -118,7 +149,10 @@ fn compressed(
                 break true;
             }
         };
-        walk.feed(piece);
+        let left = proven.map_or(u64::MAX, |proven| proven.saturating_sub(walk.offset));
+        let (own, rest) = piece.split_at(left.min(piece.len() as u64) as usize);
+        walk.feed(own, true);
+        walk.feed(rest, false);
         let now = decoder.compressed();
         progress.scan_done.fetch_add(now - compressed, Relaxed);
         compressed = now;
@@ -142,7 +176,7 @@ fn packed(
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for frame in (0..table.frames()).map(|offset| table.frame(offset)) {
         check_cancelled(progress)?;
-        match reader.feed(source, &frame, &mut buffer, &mut |piece| walk.feed(piece)) {
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| walk.feed(piece, true)) {
             Ok(()) => {}
             Err(FrameError::Source(error)) => return Err(error.into()),
             Err(FrameError::Damaged(_)) => walk.broken_frame(frame.uncompressed_len),
@@ -182,8 +216,8 @@ impl<'a, 'b> LineWalk<'a, 'b> {
         }
     }
 
-    /// Takes the next decoded bytes.
-    fn feed(&mut self, mut rest: &[u8]) {
+    /// Takes the next decoded bytes, which are lines only where they are proven.
+    fn feed(&mut self, mut rest: &[u8], are_proven: bool) {
         while !rest.is_empty() {
             self.advance_range();
             let Some(range) = self.ranges.get(self.number).copied() else { break };
@@ -193,7 +227,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
             let (own, more) = rest.split_at(len);
             if offset >= range.start && offset < range.end {
                 self.hashes[number].update(own);
-                if let Some(line_reader) = &mut self.line_reader {
+                if let Some(line_reader) = self.line_reader.as_mut().filter(|_| are_proven) {
                     line_reader.feed(own, &mut |cut| (self.on_line)(number, cut));
                 }
             }
@@ -222,11 +256,11 @@ impl<'a, 'b> LineWalk<'a, 'b> {
     /// a packed file without its table, which counts as broken if the frames end with a whole line.
     fn end(mut self, broken: bool, no_table: bool) -> Vec<u64> {
         self.advance_range();
-        let (number, on_line) = (self.number, self.on_line);
+        let (number, offset, on_line) = (self.number, self.offset, self.on_line);
         match self.line_reader {
-            Some(line_reader) if broken => line_reader.break_off(&mut |cut| on_line(number, cut)),
+            Some(line_reader) if broken => line_reader.break_off(offset, &mut |cut| on_line(number, cut)),
             Some(line_reader) if no_table && line_reader.is_between_lines() => {
-                line_reader.break_off(&mut |cut| on_line(number, cut))
+                line_reader.break_off(offset, &mut |cut| on_line(number, cut))
             }
             line_reader => finish_range(line_reader, number, on_line),
         }
@@ -335,7 +369,7 @@ mod tests {
         gzip.write_all(&text).unwrap();
         let gzip = gzip.finish().unwrap();
         let zstd = zstd::encode_all(&text[..], 1).unwrap();
-        let lines = |bytes: &[u8], compression| {
+        let lines = |bytes: &[u8], compression, unproven| {
             let path = dir.path().join("f");
             std::fs::write(&path, bytes).unwrap();
             let source = StoreFile::open(&path, Access::pread()).unwrap();
@@ -345,17 +379,39 @@ mod tests {
                 Body::Broken(bytes) => lines.push((number, cut.offset, format!("broken {bytes}").into())),
                 Body::Long(..) => panic!("none is long"),
             };
-            let hashes = read(&source, compression, &ranges, &Progress::default(), &mut on_line).unwrap();
+            let hashes = read(&source, (compression, unproven), &ranges, &Progress::default(), &mut on_line).unwrap();
             (lines, hashes)
         };
-        let plain = lines(&text, Compression::None);
+        let lines_of = |bytes: &[u8], compression| lines(bytes, compression, UnprovenPolicy::Export);
+        let plain = lines_of(&text, Compression::None);
         assert_eq!(plain.0.len(), 1001);
         assert_eq!(plain.1[0], crate::hash::xxh3_64(&text[..cut as usize]));
-        assert_eq!(lines(&gzip, Compression::Gzip), plain);
-        assert_eq!(lines(&zstd, Compression::Zstd), plain);
-        let (torn, hashes) = lines(&gzip[..gzip.len() - 4], Compression::Gzip);
+        for unproven in UnprovenPolicy::ALL {
+            assert_eq!(lines(&gzip, Compression::Gzip, unproven), plain);
+            assert_eq!(lines(&zstd, Compression::Zstd, unproven), plain);
+        }
+        let (torn, hashes) = lines_of(&gzip[..gzip.len() - 4], Compression::Gzip);
         assert_eq!((torn.len(), torn[1000].2.clone()), (1001, b"broken 4".to_vec()));
         assert_eq!(hashes, plain.1);
+        // Not one byte of that member is proven; of two members the first is.
+        let (torn, _) = lines(&gzip[..gzip.len() - 4], Compression::Gzip, UnprovenPolicy::Fault);
+        assert!(torn.iter().all(|(_, offset, body)| *offset == cut || body.is_empty()), "{torn:?}");
+        let torn = [&gzip[..], &gzip[..gzip.len() - 4]].concat();
+        let whole = [SegmentLines { start: 0, end: 2 * text.len() as u64 }];
+        let path = dir.path().join("f");
+        std::fs::write(&path, torn).unwrap();
+        let source = StoreFile::open(&path, Access::pread()).unwrap();
+        let mut broken = Vec::new();
+        let mut on_line = |_, cut: CutLine<'_>| {
+            if let Body::Broken(bytes) = cut.body {
+                broken.push((cut.offset, bytes));
+            }
+        };
+        let by = (Compression::Gzip, UnprovenPolicy::Fault);
+        let hashes = read(&source, by, &whole, &Progress::default(), &mut on_line).unwrap();
+        // The last line of the first member ends in the second, so it belongs to what is not proven.
+        assert_eq!(broken, [(text.len() as u64 - 4, text.len() as u64 + 4)]);
+        assert_eq!(hashes, [crate::hash::xxh3_64(&text.repeat(2))]);
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl VersionHistory {
                     let is_row = part.push_line(cut, task.start + number, late, birth, &mut prior_owners);
                     rows[number] += usize::from(is_row);
                 };
-                let hashes = segment_lines::read(source, *compression, &ranges, progress, &mut on_line)?;
+                let by = (*compression, record.unproven);
+                let hashes = segment_lines::read(source, by, &ranges, progress, &mut on_line)?;
                 match recorded_segments.iter().map(|segment| segment.content).eq(hashes) {
                     true => Ok(part),
                     false => Err(changed_error(root, &recorded_segments[0].file)),

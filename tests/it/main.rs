@@ -34,4 +34,5 @@ mod run;
 mod store_forms;
 mod synth;
 mod truncate;
+mod unproven;
 mod verify;

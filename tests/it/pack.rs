@@ -389,8 +389,8 @@ fn a_packed_file_without_its_seek_table_is_read() {
 }
 
 /// A compressed source that is cut off exactly behind a line has no faulty line, but may lack lines: exit code 1, the
-/// file and the byte are named, and the lines before it are packed. A source that ends with a complete member and a
-/// complete line counts as complete.
+/// file and the byte are named, and the lines before it are packed: those of whole members, or all under `--unproven
+/// export`. A source that ends with a complete member and a complete line counts as complete.
 #[test]
 fn a_source_cut_off_behind_a_line_is_reported() {
     use std::io::Write;
@@ -409,22 +409,32 @@ fn a_source_cut_off_behind_a_line_is_reported() {
     zstd.write_all(rest.as_bytes()).unwrap();
     let zstd = zstd.finish().unwrap();
     let members = [whole.as_bytes(), rest.as_bytes()].map(|text| zstd::bulk::compress(text, 3).unwrap());
-    for (name, bytes, torn) in [
-        ("o.ndjson.gz", &gzip[..gzip_cut], true),
-        ("o.ndjson.zst", &zstd[..zstd_cut], true),
-        ("o.ndjson.zst", &members[0][..], false),
+    let tail = [&members[0][..], &members[1][..members[1].len() - 1]].concat();
+    for (name, bytes, policy, rows, torn) in [
+        ("o.ndjson.gz", &gzip[..gzip_cut], "export", 2, true),
+        ("o.ndjson.zst", &zstd[..zstd_cut], "export", 2, true),
+        ("o.ndjson.gz", &gzip[..gzip_cut], "fault", 0, true),
+        ("o.ndjson.zst", &zstd[..zstd_cut], "fault", 0, true),
+        ("o.ndjson.zst", &tail[..], "fault", 2, true),
+        ("o.ndjson.zst", &members[0][..], "fault", 2, false),
     ] {
         let scratch = scratch();
         let (store, packed) = (scratch.path().join("store"), scratch.path().join("packed"));
         std::fs::create_dir(&store).unwrap();
         std::fs::write(store.join(name), bytes).unwrap();
-        let (export, before) = everything(&store, &scratch.path().join("before"), &[], i32::from(torn));
-        assert_eq!((before["Observation"].len(), export.ledger()["faulty"]), (2, u64::from(torn)), "{name}");
+        let by = ["--unproven", policy];
+        let (export, before) = everything(&store, &scratch.path().join("before"), &by, i32::from(torn));
+        let found = before.get("Observation").map_or(0, |lines| lines.len());
+        assert_eq!((found, export.ledger()["faulty"]), (rows, u64::from(torn)), "{name}");
         let run = pack(&store, &packed, &["--as-of", crate::golden::AS_OF]);
         assert_eq!(run.code, i32::from(torn), "{name}: {run:#?}");
         let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         assert_eq!(reported["damaged"].as_u64(), Some(u64::from(torn)), "{reported}");
-        let prefix = format!("{name}: byte {}: ", whole.len());
+        let prefix = match (policy, rows) {
+            ("export", _) => format!("{name}: byte {}: ", whole.len()),
+            (_, 0) => format!("{name}: byte 0 to {}, byte 0 of the file: ", whole.len()),
+            _ => format!("{name}: byte {} to {}, byte {} of the file: ", whole.len(), whole.len(), members[0].len()),
+        };
         assert_eq!(run.stderr.contains(&prefix), torn, "{prefix} in {}", run.stderr);
         assert_eq!(reported["damage"].as_array().unwrap().len(), usize::from(torn), "{reported}");
         // The packed store has no fault, and does not report the damage again.

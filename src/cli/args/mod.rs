@@ -92,12 +92,24 @@ pub(crate) struct StoreArgs {
     /// Where the index lies [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
+    /// Rows of a gzip member or zstd frame whose checksum fails or that is cut off: one fault, with what stands behind
+    /// them, or exported up to the damage [default: fault, or what the index was made with]
+    #[arg(long, value_name = "HOW")]
+    pub unproven: Option<UnprovenArg>,
     /// How store files are read: mapped, or called with pread
     #[arg(long, value_name = "HOW", default_value = "mapped", hide = true)]
     pub access: AccessArg,
     /// Scanner kernel to force
     #[arg(long, value_name = "NAME", hide = true)]
     pub kernel: Option<String>,
+}
+
+/// See `--unproven`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum UnprovenArg {
+    Export,
+    Fault,
 }
 
 /// The same of a command that writes data files.

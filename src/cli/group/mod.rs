@@ -74,7 +74,7 @@ impl MemberCounts {
 
 /// Store flags of `outpour group check` and `import`, which have only a path and an index directory.
 fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
-    StoreArgs { store: store.to_path_buf(), index_dir, access: AccessArg::Mapped, kernel: None }
+    StoreArgs { store: store.to_path_buf(), index_dir, unproven: None, access: AccessArg::Mapped, kernel: None }
 }
 
 /// Reads a Group file and holds it to `rules`; each piece is also passed to `on_piece`. The elements of the Group

@@ -7,13 +7,15 @@ use crate::sys::store_file::tests::{accesses, file_of};
 use proptest::prelude::*;
 use std::io::Write;
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+/// One gzip member.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-fn zstd(bytes: &[u8]) -> Vec<u8> {
+/// One zstd frame with a checksum.
+pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = ::zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     encoder.include_checksum(true).unwrap();
     encoder.write_all(bytes).unwrap();
@@ -34,11 +36,12 @@ struct Decoded {
     bytes: Vec<u8>,
     seek_points: Vec<SeekPoint>,
     error: Option<DecodeError>,
+    proven: SeekPoint,
 }
 
 fn decode(source: &StoreFile, compression: Compression, from: SeekPoint) -> Decoded {
     let mut decoder = Decoder::new(source, compression, from).unwrap();
-    let mut decoded = Decoded { bytes: Vec::new(), seek_points: Vec::new(), error: None };
+    let mut decoded = Decoded { bytes: Vec::new(), seek_points: Vec::new(), error: None, proven: from };
     loop {
         match decoder.piece(|seek_point| decoded.seek_points.push(seek_point)) {
             Ok(Some(piece)) => {
@@ -54,6 +57,7 @@ fn decode(source: &StoreFile, compression: Compression, from: SeekPoint) -> Deco
         }
     }
     assert_eq!(decoder.uncompressed() - from.uncompressed, decoded.bytes.len() as u64);
+    decoded.proven = decoder.proven();
     decoded
 }
 
@@ -62,7 +66,7 @@ fn decode_bytes(bytes: &[u8], compression: Compression) -> Decoded {
     let file = file_of(bytes);
     let [a, b] = accesses()
         .map(|access| decode(&StoreFile::open(file.path(), access).unwrap(), compression, SeekPoint::default()));
-    assert_eq!((&a.bytes, &a.seek_points), (&b.bytes, &b.seek_points));
+    assert_eq!((&a.bytes, &a.seek_points, a.proven), (&b.bytes, &b.seek_points, b.proven));
     assert_eq!(a.error.as_ref().map(ToString::to_string), b.error.as_ref().map(ToString::to_string));
     a
 }
@@ -245,6 +249,8 @@ proptest! {
         prop_assert!(whole.error.is_none());
         prop_assert!(whole.bytes == bytes);
         prop_assert_eq!(&whole.seek_points, &starts[1..]);
+        let end = SeekPoint { compressed: file.len() as u64, uncompressed: bytes.len() as u64 };
+        prop_assert_eq!(whole.proven, end);
         let stored = file_of(&file);
         for access in accesses() {
             let source = StoreFile::open(stored.path(), access).unwrap();
@@ -258,6 +264,8 @@ proptest! {
         let cut = cut.index(file.len());
         let torn = decode_bytes(&file[..cut], compression);
         prop_assert!(bytes.starts_with(&torn.bytes));
+        let unproven = starts.iter().chain([&end]).rfind(|start| start.compressed <= cut as u64);
+        prop_assert_eq!(Some(&torn.proven), unproven);
         let between = starts.iter().any(|start| start.compressed == cut as u64);
         match torn.error {
             None => prop_assert!(between),
@@ -266,7 +274,31 @@ proptest! {
 
         let at = flip.0.index(file.len());
         file[at] ^= flip.1;
-        decode_bytes(&file, compression);
+        let flipped = decode_bytes(&file, compression);
+        let reached = flipped.proven.uncompressed as usize;
+        prop_assert!(flipped.bytes[..reached] == bytes[..reached], "what is proven is what was written");
+    }
+
+    // A bit flipped in stored data alters bytes without breaking the format: only the checksum tells, behind them.
+    #[test]
+    fn a_member_with_a_wrong_checksum_is_not_proven(first in 0..3000_usize, second in 2..3000_usize, flip: proptest::sample::Index) {
+        let bytes = text(first + second);
+        let stored = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let (mut file, last) = (stored(&bytes[..first]), stored(&bytes[first..]));
+        let start = SeekPoint { compressed: file.len() as u64, uncompressed: first as u64 };
+        // Ten bytes of header and five of the block stand before the data, eight of checksum and length behind it.
+        let at = file.len() + 15 + flip.index(second);
+        file.extend(last);
+        file[at] ^= 4;
+        let decoded = decode_bytes(&file, Compression::Gzip);
+        prop_assert_eq!(decoded.bytes.len(), bytes.len());
+        prop_assert_eq!(decoded.proven, start);
+        let is_corrupt = matches!(decoded.error, Some(DecodeError::Corrupt { .. }));
+        prop_assert!(is_corrupt);
     }
 
     #[test]

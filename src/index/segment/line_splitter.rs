@@ -8,6 +8,7 @@ use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
 
 use crate::casts::u64_to_u32;
+use crate::codec::compression::SeekPoint;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
@@ -222,6 +223,22 @@ impl<'a> LineSplitter<'a> {
             None => (self.position, 0),
         };
         self.builder.push_fault(start, length, Fault { kind, at: length });
+        self.close_segment(self.position);
+        self.done
+    }
+
+    /// Reads bytes that are not proven and become no lines. They belong to the segment, so that a change of them is found.
+    pub(crate) fn push_unproven(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.position += bytes.len() as u64;
+    }
+
+    /// Ends the file with what is not proven: one fault from the start of the line that is open at `proven` to the last
+    /// byte pushed. Its `at` is the place of the unproven member in that range.
+    pub(crate) fn break_off_unproven(mut self, proven: SeekPoint) -> Vec<EncodedSegment> {
+        let start = self.line.take().map_or(proven.uncompressed, |line| line.start);
+        let at = proven.uncompressed - start;
+        self.builder.push_fault(start, self.position - start, Fault { kind: FaultKind::Unproven, at });
         self.close_segment(self.position);
         self.done
     }

@@ -5,7 +5,7 @@
 //! threads; memory by the columns of one segment a thread and a few encoded segments in the channel.
 
 use crate::casts::to_usize;
-use crate::codec::compression::{Compression, SeekPoint};
+use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
 use crate::extract::Validate;
@@ -63,10 +63,21 @@ pub(crate) struct ScanOptions<'a> {
     pub kernel: Kernel,
     /// How strictly resources are checked.
     pub validate: Validate,
+    /// What becomes of rows of a compressed file that are not proven.
+    pub unproven: UnprovenPolicy,
     /// Bytes of store files scanned so far.
     pub progress: &'a AtomicU64,
     /// Set by another thread to stop the scan.
     pub cancel: &'a AtomicBool,
+}
+
+/// What the writer of a container is told by the scanning threads.
+enum ContainerOrder {
+    /// Append a segment of this file; the flag marks the last line of a plain file, without its newline.
+    Append(usize, bool, EncodedSegment),
+    /// Forget the segments of this file that were appended: they held rows that are not proven. Their bytes stay in the
+    /// container, and nothing names them.
+    Forget(usize),
 }
 
 /// Scans `spans` on the current rayon pool and appends the segments to the container `name`.
@@ -83,14 +94,21 @@ pub(crate) fn scan(
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
     let mut container = dir.create_blocks(name).map_err(failed_write)?;
     // Bounded: workers wait for a slow disk instead of filling the memory.
-    let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, EncodedSegment)>(rayon::current_num_threads());
+    let (sender, receiver) = crossbeam::channel::bounded::<ContainerOrder>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
     let (recycle, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || -> Result<Vec<WrittenSegment>, IndexError> {
-            let mut segments = Vec::new();
+            let mut segments: Vec<WrittenSegment> = Vec::new();
             let mut offset = 0;
-            for (file, tail, encoded) in receiver {
+            for order in receiver {
+                let (file, tail, encoded) = match order {
+                    ContainerOrder::Append(file, tail, encoded) => (file, tail, encoded),
+                    ContainerOrder::Forget(file) => {
+                        segments.retain(|segment| segment.file != file);
+                        continue;
+                    }
+                };
                 container.write_all(&encoded.bytes).map_err(failed_write)?;
                 let EncodedSegment { bytes, start, end, content } = encoded;
                 segments.push(WrittenSegment { file, at: offset, start, end, content, tail });
@@ -110,14 +128,20 @@ pub(crate) fn scan(
                 |(worker, sender), span| {
                     let source = files.source(span.file)?;
                     let tail = matches!(span.part, RangeKind::Plain { tail: true, .. });
-                    let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
+                    let send = |order| sender.send(order).map_err(|_| IndexError::Stopped);
+                    let mut emit = |encoded| send(ContainerOrder::Append(span.file, tail, encoded));
                     match &span.part {
                         RangeKind::Plain { range, .. } => {
                             scan_plain(source, range.clone(), worker, options, &mut emit).map(|()| None)
                         }
                         RangeKind::Compressed { compression, from } => {
-                            let closed = scan_compressed(source, *compression, *from, worker, options, &mut emit)?;
-                            Ok((!closed).then_some(span.file))
+                            let end = scan_compressed(source, *compression, *from, worker, options, &mut emit)?;
+                            if let ScanEnd::Unproven(proven) = end {
+                                // One range of a file is scanned at a time, so these are the segments of this scan.
+                                send(ContainerOrder::Forget(span.file))?;
+                                scan_proven(source, *compression, *from..proven, worker, options, &mut emit)?;
+                            }
+                            Ok((end != ScanEnd::Whole).then_some(span.file))
                         }
                         RangeKind::Packed { table, frames } => {
                             scan_packed(source, table, frames.clone(), worker, options, &mut emit)?;
@@ -177,7 +201,19 @@ fn scan_plain(
     lines.finish().into_iter().try_for_each(emit)
 }
 
-/// Scans a compressed file from a seek point to its end; whether it ended with a whole member and a whole line.
+/// How the scan of a compressed file ended.
+#[derive(Clone, Copy, PartialEq)]
+enum ScanEnd {
+    /// With a whole member and a whole line: what is appended can be scanned by itself.
+    Whole,
+    /// In any other way that is not to be mended.
+    Open,
+    /// In a member that is not proven, which begins here: rows of it may have been emitted, and the file is to be scanned
+    /// again up to this point.
+    Unproven(SeekPoint),
+}
+
+/// Scans a compressed file from a seek point to its end.
 fn scan_compressed(
     source: &StoreFile,
     compression: Compression,
@@ -185,7 +221,7 @@ fn scan_compressed(
     worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
-) -> Result<bool, IndexError> {
+) -> Result<ScanEnd, IndexError> {
     let mut decoder = match Decoder::new(source, compression, from) {
         Ok(decoder) => decoder,
         Err(DecodeError::Source(error)) => return Err(error.into()),
@@ -203,9 +239,10 @@ fn scan_compressed(
             Ok(Some(piece)) => lines.push(piece, SEGMENT_BYTES),
             Ok(None) => break,
             Err(DecodeError::Source(error)) => return Err(error.into()),
+            Err(_) if options.unproven == UnprovenPolicy::Fault => return Ok(ScanEnd::Unproven(decoder.proven())),
             Err(_) => {
                 lines.break_off_line(FaultKind::Damaged).into_iter().try_for_each(emit)?;
-                return Ok(false);
+                return Ok(ScanEnd::Open);
             }
         }
         for restart in restarts.drain(..) {
@@ -218,14 +255,68 @@ fn scan_compressed(
             emit(encoded)?;
         }
     }
-    let mut closed = !lines.inside_line();
+    let mut is_whole = !lines.inside_line();
     if compression == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
         // A packed file is scanned here only if its table cannot be used.
         lines.damaged_table();
-        closed = false;
+        is_whole = false;
     }
     lines.finish().into_iter().try_for_each(emit)?;
-    Ok(closed)
+    Ok(if is_whole { ScanEnd::Whole } else { ScanEnd::Open })
+}
+
+/// Scans a compressed file again whose member at the end of `range` is not proven: only lines that end before it are
+/// rows, the rest that can be decoded is one fault.
+///
+/// # Errors
+/// [`IndexError::Changed`] if the file is not what it was at the scan before; else as [`scan`].
+fn scan_proven(
+    source: &StoreFile,
+    compression: Compression,
+    range: Range<SeekPoint>,
+    worker: &mut ScanWorker,
+    options: &ScanOptions<'_>,
+    emit: SegmentSink<'_>,
+) -> Result<(), IndexError> {
+    let changed = || IndexError::Changed {
+        path: source.path().to_path_buf(),
+        reason: "was written while it was read; replace store files by rename, then run the same command again".into(),
+    };
+    let Range { start: from, end: proven } = range;
+    let mut decoder = Decoder::new(source, compression, from).map_err(|_| changed())?;
+    let mut lines = LineSplitter::new(worker, from.uncompressed);
+    let mut restarts = vec![from];
+    let mut position = from.uncompressed;
+    let is_broken = loop {
+        if options.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled);
+        }
+        let piece = match decoder.piece(|restart| restarts.push(restart)) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break false,
+            Err(DecodeError::Source(error)) => return Err(error.into()),
+            Err(_) => break true,
+        };
+        let own = to_usize((proven.uncompressed - position.min(proven.uncompressed)).min(piece.len() as u64));
+        let (own, unproven) = piece.split_at(own);
+        if !own.is_empty() {
+            lines.push(own, SEGMENT_BYTES);
+        }
+        lines.push_unproven(unproven);
+        position += piece.len() as u64;
+        for restart in restarts.drain(..).filter(|restart| restart.compressed < proven.compressed) {
+            lines.restart(restart.uncompressed, restart.compressed);
+        }
+        for encoded in lines.take_done() {
+            emit(encoded)?;
+        }
+    };
+    if !is_broken || decoder.proven() != proven {
+        return Err(changed());
+    }
+    // The message about the fault names the last seek point of the file.
+    lines.restart(proven.uncompressed, proven.compressed);
+    lines.break_off_unproven(proven).into_iter().try_for_each(emit)
 }
 
 /// Scans frames of a packed file. A damaged one is one fault; the table gives the offset of the next.
@@ -259,4 +350,96 @@ fn scan_packed(
         }
     }
     lines.finish().into_iter().try_for_each(emit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::decoder::tests::{gzip, zstd};
+    use crate::fhir::instant::Instant;
+    use crate::index::snapshot::Index;
+    use crate::limits::SEGMENT_ROWS_MAX;
+    use crate::progress::Progress;
+    use crate::store::{Store, StoreOptions};
+
+    /// So many Patients, one a line.
+    fn patients(numbers: Range<usize>) -> Vec<u8> {
+        numbers.flat_map(|n| format!("{{\"resourceType\":\"Patient\",\"id\":\"{n}\"}}\n").into_bytes()).collect()
+    }
+
+    /// A member whose checksum does not hold, though its data can be decoded.
+    fn unproven(compression: Compression, text: &[u8]) -> Vec<u8> {
+        let mut member = if compression == Compression::Gzip { gzip(text) } else { zstd(text) };
+        // gzip: checksum, then length; zstd: the checksum ends the frame.
+        let at = member.len() - if compression == Compression::Gzip { 8 } else { 4 };
+        member[at] ^= 1;
+        member
+    }
+
+    /// The index of a store, made under a policy.
+    fn index_of(root: &std::path::Path, policy: Option<UnprovenPolicy>) -> Index {
+        let options = StoreOptions { unproven: policy, ..StoreOptions::default() };
+        Store::open_with(root, options).unwrap().index(&Progress::default()).unwrap().0
+    }
+
+    /// Kind, offset in the file, length and `at` of each fault of an index of one file.
+    fn faults(index: &Index) -> Vec<(FaultKind, u64, u64, u32)> {
+        let mut found = Vec::new();
+        for (i, segment) in index.segments().iter().enumerate() {
+            let start = index.entry(i).start;
+            for fault in segment.columns().faults() {
+                found.push((fault.kind, start + u64::from(fault.offset), fault.length.into(), fault.at));
+            }
+        }
+        found
+    }
+
+    /// Only lines that end before the member are rows; the fault covers the rest, and the last seek point is the
+    /// member's. Under the other policy its rows are there, and a record is reopened under its own.
+    #[test]
+    fn rows_of_a_member_that_is_not_proven_are_one_fault() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let dir = tempfile::tempdir().unwrap();
+            let text = patients(0..30);
+            // The line of number 10 begins in the proven member and ends in the other.
+            let (cut, line) = (patients(0..10).len() + 5, patients(0..10).len() as u64);
+            let first = if compression == Compression::Gzip { gzip(&text[..cut]) } else { zstd(&text[..cut]) };
+            let name = format!("p.ndjson{}", compression.suffix());
+            let tail = unproven(compression, &text[cut..]);
+            std::fs::write(dir.path().join(&name), [&first[..], &tail[..], &first[..]].concat()).unwrap();
+            let index = index_of(dir.path(), None);
+            assert_eq!(index.rows(), 10);
+            let length = text.len() as u64 - line;
+            assert_eq!(faults(&index), [(FaultKind::Unproven, line, length, 5)]);
+            let member = index.restart_before(0, line + 5);
+            assert_eq!(member, SeekPoint { compressed: first.len() as u64, uncompressed: cut as u64 });
+            assert!(!index.generation().files[0].appendable);
+
+            let as_of = Instant::parse("2026-01-01T00:00:00Z").unwrap();
+            let record = Store::open(dir.path()).unwrap().snapshot(as_of).unwrap().record();
+            let index = index_of(dir.path(), Some(UnprovenPolicy::Export));
+            assert_eq!((index.rows(), faults(&index)[0].0), (30, FaultKind::Damaged));
+            let store = Store::open(dir.path()).unwrap();
+            assert_eq!(store.reopen_snapshot(&record, &Progress::default()).unwrap().0.index().rows(), 10);
+            assert_eq!(index_of(dir.path(), None).rows(), 30, "the policy is kept");
+            assert_eq!(index_of(dir.path(), Some(UnprovenPolicy::Fault)).rows(), 10);
+        }
+    }
+
+    /// Segments that were written before the damage came to light are forgotten.
+    #[test]
+    fn segments_of_a_long_member_are_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = SEGMENT_ROWS_MAX + 10;
+        let (first, second) = (patients(0..count), patients(count..2 * count + 7));
+        let file = [gzip(&first), unproven(Compression::Gzip, &second)].concat();
+        std::fs::write(dir.path().join("p.ndjson.gz"), file).unwrap();
+        let index = index_of(dir.path(), None);
+        assert_eq!(index.rows(), count);
+        let end = (first.len() + second.len()) as u64;
+        assert_eq!(faults(&index), [(FaultKind::Unproven, first.len() as u64, second.len() as u64, 0)]);
+        let segments = &index.generation().segments;
+        assert!(segments.windows(2).all(|pair| pair[0].end == pair[1].start), "{segments:?}");
+        assert_eq!((segments[0].start, segments.last().unwrap().end), (0, end));
+    }
 }

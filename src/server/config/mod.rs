@@ -7,7 +7,7 @@ pub(crate) mod auth;
 pub(crate) mod check;
 pub(crate) mod mounts;
 
-use crate::codec::compression::Compression;
+use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::export::options::FaultsAllowed;
 use crate::hash::digest::DigestAlgorithm;
 use crate::named_enum::by_name;
@@ -81,6 +81,9 @@ pub(crate) struct StoreConfig {
     pub index_dir: PathBuf,
     /// Base URLs under which an absolute reference is local, besides those of the tenant's mounts.
     pub fhir_bases: Vec<String>,
+    /// What becomes of rows of compressed files that are not proven; `None` for what the index was made with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unproven: Option<UnprovenPolicy>,
 }
 
 /// `[data]`: where a tenant's jobs, files and Groups are stored.

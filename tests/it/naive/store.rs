@@ -59,18 +59,20 @@ impl Store {
 
     fn read_file(&mut self, dir: &Path, file: &str) {
         let raw = std::fs::read(dir.join(file)).unwrap();
-        let mut bytes = Vec::new();
-        if file.ends_with(".gz") {
-            flate2::read::MultiGzDecoder::new(&raw[..]).read_to_end(&mut bytes).unwrap();
-        } else if file.ends_with(".zst") {
-            zstd::stream::read::Decoder::new(&raw[..]).unwrap().read_to_end(&mut bytes).unwrap();
-        } else {
-            bytes = raw;
-        }
+        let (bytes, is_torn) = match file.ends_with(".gz") || file.ends_with(".zst") {
+            true => proven_bytes(&raw, file.ends_with(".gz")),
+            false => (raw, false),
+        };
         // A byte order mark at the start of the file is not part of a line; a file of nothing else has no line.
         let mut start = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let mut number = 0;
-        while start < bytes.len() {
+        // A line that ends in a member that is not proven belongs to it.
+        let lines_end = match bytes.iter().rposition(|byte| *byte == b'\n') {
+            _ if !is_torn => bytes.len(),
+            Some(newline) => newline + 1,
+            None => start,
+        };
+        while start < lines_end {
             let end = bytes[start..]
                 .iter()
                 .position(|byte| *byte == b'\n')
@@ -85,6 +87,11 @@ impl Store {
                 what: line::read(line),
             });
             start = end + 1;
+        }
+        if is_torn {
+            let what = Line::Fault("not proven".into());
+            let (line, offset) = (number + 1, start as u64);
+            self.add(Entry { file: file.into(), line, offset, bytes: bytes[start..].into(), what });
         }
     }
 
@@ -132,6 +139,34 @@ impl Store {
     pub(crate) fn local_patient(&self, text: &str) -> Option<String> {
         self.local(text).filter(|(name, _)| name == "Patient").map(|(_, id)| id)
     }
+}
+
+/// The bytes of the gzip members or zstd frames before the first whose checksum fails, that is cut off, or that is none;
+/// and whether there is such a one.
+fn proven_bytes(stored: &[u8], is_gzip: bool) -> (Vec<u8>, bool) {
+    let (mut bytes, mut rest) = (Vec::new(), stored);
+    while !rest.is_empty() {
+        let mut member = Vec::new();
+        let read = if is_gzip {
+            // Bits of the flags that no gzip has: the library passes over them.
+            let has_unknown_flags = rest.get(3).is_some_and(|flags| flags & 0xe0 != 0);
+            let mut decoder = flate2::bufread::GzDecoder::new(rest);
+            let read = decoder.read_to_end(&mut member);
+            rest = decoder.into_inner();
+            rest = &rest[rest.iter().take_while(|byte| **byte == 0).count()..];
+            read.is_ok() && !has_unknown_flags
+        } else {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(rest).unwrap().single_frame();
+            let read = decoder.read_to_end(&mut member);
+            rest = decoder.finish();
+            read.is_ok()
+        };
+        if !read {
+            return (bytes, true);
+        }
+        bytes.extend(member);
+    }
+    (bytes, false)
 }
 
 fn walk(dir: &Path, prefix: &str, files: &mut Vec<String>) {
