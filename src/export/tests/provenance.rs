@@ -1,6 +1,7 @@
 //! Provenances: what the index keeps of their targets, and that an export finds them at a cost that grows with the store.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crate::index::test_lines::append;
 use crate::progress::Progress;
@@ -39,4 +40,32 @@ fn a_row_has_one_target_for_each_resource_and_base() {
     assert_eq!(targets(0), format!(" Device o {own} Observation o {others}"));
     assert_eq!(targets(1), own);
     assert_eq!(columns.sorted_hash.len(), 2 + 6);
+}
+
+/// Writes one resource of as many versions as Provenances, each about another version.
+fn write_versions(root: &Path, count: usize) {
+    let mut lines = vec![r#"{"resourceType":"Patient","id":"p"}"#.to_string()];
+    for n in 0..count {
+        let meta = format!(r#""meta":{{"versionId":"{}","lastUpdated":"2024-01-01T00:00:00Z"}}"#, n + 1);
+        lines
+            .push(format!(r#"{{"resourceType":"Observation","id":"o",{meta},"subject":{{"reference":"Patient/p"}}}}"#));
+        lines.push(format!(
+            r#"{{"resourceType":"Provenance","id":"v{n}","target":[{{"reference":"Observation/o/_history/{}"}}]}}"#,
+            n + 1
+        ));
+    }
+    append(&root.join("a.ndjson"), &lines);
+}
+
+/// The global index of versions with a Provenance each grows as the store does.
+#[test]
+fn versions_and_their_provenances_do_not_multiply() {
+    let bytes = [1000, 2000].map(|count| {
+        let dir = tempfile::tempdir().unwrap();
+        write_versions(dir.path(), count);
+        let (index, _) = Store::open(dir.path()).unwrap().index(&Progress::default()).unwrap();
+        assert_eq!(index.rows(), 1 + 2 * count);
+        index.global().bytes().len()
+    });
+    assert!(bytes[1] * 10 <= bytes[0] * 22, "{bytes:?}");
 }
