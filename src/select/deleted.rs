@@ -14,8 +14,9 @@ use crate::index::segment::id_encoding::entity_hash;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::{Index, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, Population};
-use crate::select::classifier::{Horizon, RowClassifier};
+use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
+use crate::select::provenance::Horizon;
 
 /// The deletions of an export, and counts for its messages.
 #[derive(Default)]
@@ -99,13 +100,15 @@ impl Deletions {
                 };
                 let prior = prior.filter(|prior| ticks.is_none_or(|ticks| ticks < prior.updated));
                 let is_in_cohort = match (prior, version) {
-                    (Some(prior), _) => classifier.owned_prior_version(prior_segment, &prior)?,
+                    (Some(prior), _) => classifier.membership.owned_prior_version(prior_segment, &prior)?,
                     (None, None) if request.population == Population::System => true,
                     (None, None) => {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((segment_id, row))) => classifier.in_cohort(segment_id, row, instant, Horizon::All)?,
+                    (None, Some((segment_id, row))) => {
+                        classifier.membership.in_cohort(segment_id, row, Horizon::All)?
+                    }
                 };
                 if is_in_cohort {
                     found.push(((resource_type, number), id));

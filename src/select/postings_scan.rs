@@ -125,10 +125,20 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
         // The targets of a resource are asked for at most twice, however many of its versions lead to it: by its first
         // record, and by the first of the later ones.
         let mut asked: std::collections::HashSet<usize> = std::collections::HashSet::new();
+        // Versions purged from a packed store have no postings: the deletions that ended them lead to their resources.
+        let purged = classifier.membership.deletions_of_purged()?;
+        let deletions = purged.iter().map(|(segment, entry)| index.rows() + index.starts().tombstone[*segment] + entry);
+        let mut deletions = deletions.rev();
         let mut next = 0;
-        while let Some((segment, row)) = rows.get(next).copied() {
-            next += 1;
-            let record = index.starts().row[segment as usize] + row as usize;
+        loop {
+            let record = match (deletions.next(), rows.get(next)) {
+                (Some(deletion), _) => deletion,
+                (None, Some((segment, row))) => {
+                    next += 1;
+                    index.starts().row[*segment as usize] + *row as usize
+                }
+                (None, None) => break,
+            };
             let Some((resource, targets)) = index.global().targets_of_resource(record)? else { continue };
             let is_asked = if resource == record { asked.contains(&resource) } else { !asked.insert(resource) };
             if is_asked {
@@ -143,18 +153,6 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
             }
         }
         rows.sort_unstable();
-    }
-    if index.segments().iter().any(|segment| segment.head().left > 0) {
-        // Versions purged from a packed store have no postings, so every Provenance may have one of them as a target.
-        for (number, segment) in index.segments().iter().enumerate() {
-            if segment.head().has_type(ResourceType::PROVENANCE.index()) {
-                let types = segment.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
-                let provenances = types.filter(|(_, position)| **position as usize == ResourceType::PROVENANCE.index());
-                rows.extend(provenances.map(|(row, _)| (to_u32(number), to_u32(row))));
-            }
-        }
-        rows.sort_unstable();
-        rows.dedup();
     }
     rows.retain(|(segment, _)| classifier.snapshot.sees_segment(*segment as usize));
     Ok(rows)
