@@ -102,8 +102,8 @@ fn web_line() -> impl Strategy<Value = String> {
                 )
             }
             3 => format!(r#"{{"resourceType":"Patient","id":"r{id}"{meta}}}"#),
-            4 => {
-                let url = ["Observation", "Provenance", "Patient"][id as usize % 3];
+            4..6 => {
+                let (url, id) = (["Observation", "Provenance"][id as usize % 2], id % 2);
                 format!(
                     r#"{{"resourceType":"Bundle"{meta},"type":"batch","entry":[{{"request":{{"method":"DELETE","url":"{url}/r{id}"}}}}]}}"#
                 )
