@@ -9,6 +9,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant as Clock;
 
+/// What is done with the store in a scratch directory, given its size; it asserts its answer.
+pub(crate) type GrowthStep = fn(&Path, usize);
+
 /// One table: a kind of store of any size, and what is done with it.
 pub(crate) struct GrowthTable {
     /// Name on the command line.
@@ -19,8 +22,8 @@ pub(crate) struct GrowthTable {
     pub size_max: usize,
     /// Writes the store of a size to the directory `store` of a scratch directory.
     pub write: fn(&Path, usize),
-    /// The steps in their order, each given the scratch directory and the size; each asserts its answer.
-    pub steps: &'static [(&'static str, fn(&Path, usize))],
+    /// The steps in their order, with their names.
+    pub steps: &'static [(&'static str, GrowthStep)],
 }
 
 /// What a step took.
@@ -58,7 +61,7 @@ pub(crate) fn run(tables: &[GrowthTable]) {
 }
 
 /// Runs one step in this process and prints what it took.
-fn measure_step(step: fn(&Path, usize), scratch: &Path, size: usize) {
+fn measure_step(step: GrowthStep, scratch: &Path, size: usize) {
     let (over, most) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -99,7 +102,7 @@ fn tabulate(table: &GrowthTable, sizes: &[usize]) -> String {
         write!(text, " {step}: wall s | CPU s | MB |").unwrap();
     }
     write!(text, "\n|{}\n", "---:|".repeat(3 + 3 * table.steps.len())).unwrap();
-    let (mut cpu, mut bytes): (Vec<(f64, f64)>, Vec<(f64, f64)>) = Default::default();
+    let (mut cpu, mut bytes) = (Vec::new(), Vec::new());
     for size in sizes {
         let scratch = tempfile::tempdir().unwrap();
         (table.write)(scratch.path(), *size);
