@@ -3,38 +3,14 @@
 //! The slow and obvious implementation, which the scans over many rows shorten and are tested against. Every page of
 //! the index that it reads is verified first.
 
-use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
-use crate::index::segment::columns::PriorOwner;
-use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
 use crate::select::ledger::{RowClass, SegmentSelection};
-use std::collections::HashSet;
-
-/// Deepest chain of Provenances about Provenances that is followed.
-pub(crate) const PROVENANCE_DEPTH_MAX: usize = 32;
-
-/// The last version of a Provenance's target found so far, walking its versions from the oldest.
-enum LastVersion {
-    /// A row of the store: segment, and row in it.
-    Row(usize, usize),
-    /// A version purged from a packed store: its lastUpdated in ticks, and whether a member owned it.
-    Purged { updated: i64, owned: bool },
-}
-
-/// Which versions of a resource count when an earlier state is reconstructed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Horizon {
-    /// All versions in the snapshot.
-    All,
-    /// Versions that the store held at `_since`: late arrivals do not count.
-    AtSince,
-}
+use crate::select::provenance::{CohortMembership, Horizon};
 
 /// How a candidate row was found, which decides whether its owners must be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +29,8 @@ pub(crate) struct RowClassifier<'a> {
     pub cohort: &'a Cohort,
     /// The request, for its types, window and policies.
     pub request: &'a ExportRequest,
+    /// Which rows are the members' records, as far as it was asked.
+    pub membership: CohortMembership<'a>,
     /// Whether `_type` selects each type, by [`ResourceType::index`].
     types: [bool; ResourceType::COUNT],
 }
@@ -62,7 +40,8 @@ impl<'a> RowClassifier<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> RowClassifier<'a> {
         let mut types = [request.types.is_empty(); ResourceType::COUNT];
         request.types.iter().for_each(|t| types[t.index()] = true);
-        RowClassifier { snapshot, cohort, request, types }
+        let membership = CohortMembership::new(snapshot, cohort, request);
+        RowClassifier { snapshot, cohort, request, membership, types }
     }
 
     /// The transactionTime T of the snapshot.
@@ -171,7 +150,7 @@ impl<'a> RowClassifier<'a> {
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System
             && !by_owner
-            && !self.in_cohort(segment_id, row, self.as_of(), Horizon::All)?
+            && !self.membership.in_cohort(segment_id, row, Horizon::All)?
         {
             return Ok(RowClass::Cohort);
         }
@@ -183,13 +162,6 @@ impl<'a> RowClassifier<'a> {
             true => Ok(RowClass::Exported),
             false => Ok(RowClass::SinceOrUntil),
         }
-    }
-
-    /// Whether a purged version arrived late under `_since`; `first` is the T, in ticks, of the first snapshot that had
-    /// it.
-    fn came_late(&self, first: i64) -> bool {
-        let generation = self.snapshot.index().generation();
-        self.request.since.as_ref().is_some_and(|since| generation.came_late(Some(first), since))
     }
 
     /// Whether a row passes the window: by its lastUpdated, as a late arrival, or as a Provenance that is new to the
@@ -219,179 +191,6 @@ impl<'a> RowClassifier<'a> {
             part.late += 1;
             return Ok(self.request.late == LateArrivals::Include);
         }
-        Ok(resource_type == ResourceType::PROVENANCE && self.newly_in_cohort(segment, row)?)
-    }
-
-    /// Whether at least one owner of a row is in the cohort; true at system level.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn has_cohort_owner(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
-        let Some(patients) = &self.cohort.patients else { return Ok(true) };
-        let index = self.snapshot.index();
-        for owner in index.segments()[segment].row_owners(row)? {
-            if patients.contains(index.patient_of_owner(segment, *owner)? as usize) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether a row is in the compartment of a member (COMP-04), a Provenance also through its targets (COMP-08), as
-    /// of `instant` and among the versions within `horizon`.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn in_cohort(
-        &self,
-        segment: usize,
-        row: usize,
-        instant: InstantRef<'_>,
-        horizon: Horizon,
-    ) -> Result<bool, CorruptIndex> {
-        if self.cohort.patients.is_none() {
-            return Ok(true);
-        }
-        if self.has_cohort_owner(segment, row)?
-            && self.snapshot.index().segments()[segment].type_of(row)? != ResourceType::GROUP
-        {
-            return Ok(true);
-        }
-        // Breadth first, each row once: Provenances about Provenances form a graph with exponentially many paths.
-        let mut seen = HashSet::new();
-        let mut level = vec![(segment, row)];
-        for _ in 0..=PROVENANCE_DEPTH_MAX {
-            let mut next = Vec::new();
-            for (segment, row) in level {
-                let resource_type = self.snapshot.index().segments()[segment].type_of(row)?;
-                let is_in_cohort = match resource_type {
-                    // Other Groups would disclose members of theirs (COMP-09): only the requested Group, if `_type`
-                    // names Group.
-                    ResourceType::GROUP => {
-                        self.cohort.group_row == Some((segment, row)) && !self.request.types.is_empty()
-                    }
-                    _ => self.has_cohort_owner(segment, row)?,
-                };
-                if is_in_cohort {
-                    return Ok(true);
-                }
-                if resource_type == ResourceType::PROVENANCE
-                    && self.target_in_cohort(segment, row, instant, horizon, &mut |target| {
-                        if seen.insert(target) {
-                            next.push(target);
-                        }
-                    })?
-                {
-                    return Ok(true);
-                }
-            }
-            level = next;
-        }
-        Ok(false)
-    }
-
-    /// Whether a member owned a purged version, by the prior owners that a DELETE entry of `segment` records; true at
-    /// system level.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn owned_prior_version(&self, segment: usize, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
-        let Some(patients) = &self.cohort.patients else { return Ok(true) };
-        for owner in prior.owners() {
-            if patients.contains(self.snapshot.index().patient_of_owner(segment, to_u32(owner))? as usize) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The purged version that a DELETE entry records, if it existed at an instant within the horizon and is younger
-    /// than `last`.
-    fn prior_owner_at(
-        &self,
-        (segment_id, entry): (usize, usize),
-        instant: InstantRef<'_>,
-        horizon: Horizon,
-        last: Option<&LastVersion>,
-    ) -> Result<Option<LastVersion>, CorruptIndex> {
-        let index = self.snapshot.index();
-        let segment = &index.segments()[segment_id];
-        if segment.head().left == 0 || !self.snapshot.sees_segment(segment_id) {
-            return Ok(None);
-        }
-        let Some(prior) = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry) else { return Ok(None) };
-        let before = match last {
-            Some(LastVersion::Row(segment_id, row)) => {
-                Some(index.segments()[*segment_id].row(*row)?.last_updated[*row])
-            }
-            Some(LastVersion::Purged { updated, .. }) => Some(*updated),
-            None => None,
-        };
-        let existed = InstantRef { ticks: prior.updated, rest: &[] } <= instant;
-        let came_late = horizon == Horizon::AtSince && prior.first_seen.is_some_and(|first| self.came_late(first));
-        if prior.followed || !existed || came_late || before.is_some_and(|before| before >= prior.updated) {
-            return Ok(None);
-        }
-        Ok(Some(LastVersion::Purged { updated: prior.updated, owned: self.owned_prior_version(segment_id, &prior)? }))
-    }
-
-    /// Calls `visit` with the last version at an instant of each target of a Provenance under a base of ours. Returns
-    /// whether one of those last versions is purged from a packed store and was owned by a member.
-    fn target_in_cohort(
-        &self,
-        segment: usize,
-        row: usize,
-        instant: InstantRef<'_>,
-        horizon: Horizon,
-        visit: &mut dyn FnMut((usize, usize)),
-    ) -> Result<bool, CorruptIndex> {
-        let mut owned = false;
-        let index = self.snapshot.index();
-        let columns = index.segments()[segment].verify_columns(&[Column::TargetRow, Column::TargetBase])?;
-        for target in columns.targets_of(row) {
-            let base = index.base_number(segment, columns.target_base[target] & BASE_BITS);
-            if !self.cohort.ours[base as usize] {
-                continue;
-            }
-            // The versions of the target, oldest first. The last one at that instant decides, deleted or not: readers
-            // that received a record also receive the Provenance about it after its deletion.
-            let oldest = index.global().word(Section::TargetHead, index.starts().target[segment] + target)?;
-            let mut record = (oldest as usize).checked_sub(1);
-            let mut last = None;
-            while let Some(number) = record {
-                if number < index.rows() {
-                    let (segment, row) = index.locate(number);
-                    if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
-                        break;
-                    }
-                    if self.snapshot.sees_segment(segment)
-                        && (horizon == Horizon::All || !self.is_late_row(segment, row))
-                    {
-                        last = Some(LastVersion::Row(segment, row));
-                    }
-                } else {
-                    // A version purged from a packed store is known by the deletion that ended it.
-                    let entry = index.locate_tombstone(number - index.rows());
-                    last = self.prior_owner_at(entry, instant, horizon, last.as_ref())?.or(last);
-                }
-                record = index.global().next(number)?;
-            }
-            match last {
-                Some(LastVersion::Row(segment, row)) => visit((segment, row)),
-                Some(LastVersion::Purged { owned: owned_by_member, .. }) => owned |= owned_by_member,
-                None => {}
-            }
-        }
-        Ok(owned)
-    }
-
-    /// Whether a Provenance in the cohort at T was not in it at `_since`, because a target was added or changed owners
-    /// later: then it is new to the reader whatever its own lastUpdated (CONS-05). False without `_since`.
-    fn newly_in_cohort(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
-        let Some(since) = &self.request.since else { return Ok(false) };
-        if self.cohort.patients.is_none() {
-            return Ok(false);
-        }
-        Ok(!self.in_cohort(segment, row, since.as_ref(), Horizon::AtSince)?)
+        Ok(resource_type == ResourceType::PROVENANCE && self.membership.newly_in_cohort(segment, row)?)
     }
 }

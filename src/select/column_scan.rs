@@ -12,8 +12,9 @@ use crate::index::segment::layout::{Column, flag};
 use crate::index::snapshot::RowState;
 use crate::request::Population;
 use crate::select::bitmap::Bitmap;
-use crate::select::classifier::{Horizon, RowClassifier};
+use crate::select::classifier::RowClassifier;
 use crate::select::ledger::{RowClass, SegmentSelection};
+use crate::select::provenance::Horizon;
 use crate::select::row_set::RowSet;
 use crate::select::visibility::Visibility;
 
@@ -131,7 +132,7 @@ pub(crate) fn scan_columns(
         let is_in_cohort = match (&classifier.request.population, resource_type) {
             (Population::System, _) => true,
             (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
-                classifier.in_cohort(segment_id, row, instant, Horizon::All)?
+                classifier.membership.in_cohort(segment_id, row, Horizon::All)?
             }
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };

@@ -2,7 +2,10 @@
 //!
 //! A resource is listed if it has no current version at T and a DELETE entry after its last version lies in the window,
 //! or arrived late. Its owners are those of the version that the deletion ended (DELETED-05). This module selects;
-//! `write/deleted_bundle.rs` writes the Bundles.
+//! `write/deleted_bundle.rs` writes the Bundles. Many deletions of one id are walked once, not once for each.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
@@ -10,12 +13,16 @@ use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
-use crate::index::segment::id_encoding::entity_hash;
+use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
-use crate::index::snapshot::{Index, Snapshot};
-use crate::request::{ExportRequest, LateArrivals, Population};
-use crate::select::classifier::{Horizon, RowClassifier};
+use crate::index::snapshot::Snapshot;
+use crate::request::{AccessPath, ExportRequest, LateArrivals, Population};
+use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
+use crate::select::provenance::Horizon;
+
+/// Records of one id that are looked at again for each of its DELETE entries; what there is more of is remembered.
+const FEW: usize = 8;
 
 /// The deletions of an export, and counts for its messages.
 #[derive(Default)]
@@ -43,6 +50,9 @@ impl Deletions {
         let instant = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
         let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
+        // The slow twin remembers nothing.
+        let few = if request.access_path == AccessPath::Rows { usize::MAX } else { FEW };
+        let mut known = KnownHistories { few, ..KnownHistories::default() };
         let segments_with_priors: Vec<usize> =
             snapshot.segments().filter(|segment_id| index.segments()[*segment_id].head().left > 0).collect();
         for segment_id in snapshot.segments() {
@@ -78,7 +88,7 @@ impl Deletions {
                 // The entry's own prior owner, else one that another entry of the resource records.
                 let (prior_segment, prior) = match prior {
                     Some(prior) => (segment_id, Some(prior)),
-                    None => match purged_by_pack(&classifier, &segments_with_priors, (resource_type, &id))? {
+                    None => match known.purged_by_pack(&classifier, &segments_with_priors, (resource_type, &id))? {
                         Some((segment_id, prior)) => (segment_id, Some(prior)),
                         None => (segment_id, None),
                     },
@@ -86,12 +96,12 @@ impl Deletions {
                 let outlived = prior.is_some_and(|prior| InstantRef { ticks: prior.updated, rest: &[] } >= updated);
                 if outlived
                     || prior.is_some_and(|prior| prior.followed)
-                    || !ends_version(snapshot, index.rows() + number)?
+                    || !known.ends_version(snapshot, index.rows() + number)?
                 {
                     continue;
                 }
                 let recorded = index.global().word(Section::Ends, number)?;
-                let version = last_version(snapshot, index, recorded as usize)?;
+                let version = known.last_version(snapshot, recorded as usize)?;
                 // The younger of the purged version and the last row decides the owners.
                 let ticks = match version {
                     Some((segment_id, row)) => Some(index.segments()[segment_id].row(row)?.last_updated[row]),
@@ -99,13 +109,13 @@ impl Deletions {
                 };
                 let prior = prior.filter(|prior| ticks.is_none_or(|ticks| ticks < prior.updated));
                 let is_in_cohort = match (prior, version) {
-                    (Some(prior), _) => classifier.owned_prior_version(prior_segment, &prior)?,
+                    (Some(prior), _) => classifier.membership.owned_prior_version(prior_segment, &prior)?,
                     (None, None) if request.population == Population::System => true,
                     (None, None) => {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((segment_id, row))) => classifier.in_cohort(segment_id, row, instant, Horizon::All)?,
+                    (None, Some(version)) => known.in_cohort(&classifier, version)?,
                 };
                 if is_in_cohort {
                     found.push(((resource_type, number), id));
@@ -113,7 +123,7 @@ impl Deletions {
             }
         }
         found.sort_unstable();
-        let mut listed = std::collections::HashSet::new();
+        let mut listed = HashSet::new();
         for ((resource_type, _), id) in found {
             if listed.insert((resource_type, id)) {
                 deletions.listed.push((resource_type, id));
@@ -123,83 +133,146 @@ impl Deletions {
     }
 }
 
-/// The youngest version of a resource purged from a packed store that any DELETE entry of it records, with the segment
-/// of that entry; `None` if no entry records one. Searches only the segments that record prior owners, which are few.
-fn purged_by_pack<'a>(
-    classifier: &RowClassifier<'a>,
-    segments_with_priors: &[usize],
-    (resource_type, id): (ResourceType, &Id),
-) -> Result<Option<(usize, PriorOwner<'a>)>, CorruptIndex> {
-    let index = classifier.snapshot.index();
-    let hash = entity_hash(resource_type, id.as_bytes());
-    let mut found: Option<(usize, PriorOwner<'a>)> = None;
-    for segment_id in segments_with_priors {
-        let segment = &index.segments()[*segment_id];
-        for reference in
-            segment.references_of_hash(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
-        {
-            let entry = (reference & !kind::MASK) as usize;
-            let columns = segment.tombstone(entry)?;
-            let base = index.base_number(*segment_id, columns.tomb_base[entry] & BASE_BITS);
-            if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base as usize] {
-                continue;
-            }
-            let prior = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|prior| {
-                !prior.followed
-                    && InstantRef { ticks: prior.updated, rest: &[] } <= classifier.snapshot.as_of().as_ref()
-            });
-            if let Some(prior) = prior
-                && found.is_none_or(|(_, known)| known.updated < prior.updated)
-            {
-                found = Some((*segment_id, prior));
-            }
-        }
-    }
-    Ok(found)
+/// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then segment and row.
+type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, usize), (usize, usize));
+
+/// What was found out about resources with many records, for the further DELETE entries of the same ids.
+#[derive(Default)]
+struct KnownHistories<'a> {
+    /// Records of one id up to which nothing is remembered.
+    few: usize,
+    /// See [`KnownHistories::purged_by_pack`].
+    purged: HashMap<(ResourceType, Id), Option<(usize, PriorOwner<'a>)>>,
+    /// For DELETE entries, by their record numbers, whether no version follows.
+    ends: HashMap<usize, bool>,
+    /// Visible versions of resources whose recorded last version is not in the snapshot, in their order.
+    visible: HashMap<(ResourceType, Id), Vec<OrderedVersion<'a>>>,
+    /// Rows of many owners and Provenances, and whether they are in the cohort.
+    in_cohort: HashMap<(usize, usize), bool>,
 }
 
-/// Whether no visible version at or before T follows a record (rows first, then DELETE entries), so that the resource
-/// has no current version at T.
-fn ends_version(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
-    let index = snapshot.index();
-    let instant = snapshot.as_of().as_ref();
-    let mut next = index.global().next(record)?;
-    while let Some(number) = next {
-        if number < index.rows() {
-            let (segment, row) = index.locate(number);
-            if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
-                return Ok(true);
-            }
-            if snapshot.sees_segment(segment) {
-                return Ok(false);
-            }
+impl<'a> KnownHistories<'a> {
+    /// Whether the version (segment, row) that a deletion ended is in the cohort at T.
+    fn in_cohort(&mut self, classifier: &RowClassifier<'a>, version: (usize, usize)) -> Result<bool, CorruptIndex> {
+        let (segment, row) = version;
+        let is_in_cohort = || classifier.membership.in_cohort(segment, row, Horizon::All);
+        let segment = &classifier.snapshot.index().segments()[segment];
+        let is_cheap = segment.row_owners(row)?.len() <= self.few && segment.type_of(row)? != ResourceType::PROVENANCE;
+        if is_cheap || self.few == usize::MAX {
+            return is_in_cohort();
         }
-        next = index.global().next(number)?;
+        if let Some(known) = self.in_cohort.get(&version) {
+            return Ok(*known);
+        }
+        let found = is_in_cohort()?;
+        self.in_cohort.insert(version, found);
+        Ok(found)
     }
-    Ok(true)
-}
 
-/// The last visible version (segment, row) before a DELETE entry; `None` if there is none. Usually the row that the
-/// global index records (`recorded`, from 1; 0 for none); if its segment is not in the snapshot, the youngest older
-/// one.
-fn last_version(snapshot: &Snapshot, index: &Index, recorded: usize) -> Result<Option<(usize, usize)>, CorruptIndex> {
-    let Some(recorded) = recorded.checked_sub(1) else { return Ok(None) };
-    let (segment, row) = index.locate(recorded);
-    if snapshot.sees_segment(segment) {
-        return Ok(Some((segment, row)));
-    }
-    let columns = index.segments()[segment].row(row)?;
-    let (resource_type, id) = (columns.type_of(row), index.segments()[segment].row_id(row)?);
-    let recorded_updated = columns.updated_of(row);
-    let mut best = None;
-    for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
-        let columns = index.segments()[segment].verify_columns(&[Column::VersionId, Column::Heap])?;
-        if columns.updated_of(row) <= recorded_updated {
-            let key = (columns.updated_of(row), columns.version_of(row), index.starts().row[segment] + row);
-            if best.as_ref().is_none_or(|(known, _)| *known < key) {
-                best = Some((key, (segment, row)));
+    /// The youngest version of a resource purged from a packed store that any DELETE entry of it records, with the
+    /// segment of that entry; `None` if no entry records one. Searches only the segments that record prior owners,
+    /// which are few.
+    fn purged_by_pack(
+        &mut self,
+        classifier: &RowClassifier<'a>,
+        segments_with_priors: &[usize],
+        (resource_type, id): (ResourceType, &Id),
+    ) -> Result<Option<(usize, PriorOwner<'a>)>, CorruptIndex> {
+        if let Some(known) = self.purged.get(&(resource_type, *id)) {
+            return Ok(*known);
+        }
+        let index = classifier.snapshot.index();
+        let hash = entity_hash(resource_type, id.as_bytes());
+        let (mut found, mut asked): (Option<(usize, PriorOwner<'a>)>, usize) = (None, 0);
+        for segment_id in segments_with_priors {
+            let segment = &index.segments()[*segment_id];
+            let references = segment.references_of_hash(hash)?;
+            asked += references.len();
+            for reference in references.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
+                let entry = (reference & !kind::MASK) as usize;
+                let columns = segment.tombstone(entry)?;
+                let base = index.base_number(*segment_id, columns.tomb_base[entry] & BASE_BITS);
+                if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base as usize] {
+                    continue;
+                }
+                let prior = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|prior| {
+                    !prior.followed
+                        && InstantRef { ticks: prior.updated, rest: &[] } <= classifier.snapshot.as_of().as_ref()
+                });
+                if let Some(prior) = prior
+                    && found.is_none_or(|(_, known)| known.updated < prior.updated)
+                {
+                    found = Some((*segment_id, prior));
+                }
             }
         }
+        if asked > self.few {
+            self.purged.insert((resource_type, *id), found);
+        }
+        Ok(found)
     }
-    Ok(best.map(|(_, address)| address))
+
+    /// Whether no visible version at or before T follows a record (rows first, then DELETE entries), so that the
+    /// resource has no current version at T.
+    fn ends_version(&mut self, snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
+        let index = snapshot.index();
+        let instant = snapshot.as_of().as_ref();
+        let mut passed = Vec::new();
+        let mut next = Some(record);
+        let ends = loop {
+            let Some(number) = next else { break true };
+            if number < index.rows() {
+                let (segment, row) = index.locate(number);
+                if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
+                    break true;
+                }
+                if snapshot.sees_segment(segment) {
+                    break false;
+                }
+            } else if let Some(known) = self.ends.get(&number) {
+                break *known;
+            } else {
+                passed.push(number);
+            }
+            next = index.global().next(number)?;
+        };
+        // The same holds for every DELETE entry on the way.
+        if passed.len() > self.few {
+            self.ends.extend(passed.into_iter().map(|number| (number, ends)));
+        }
+        Ok(ends)
+    }
+
+    /// The last visible version (segment, row) before a DELETE entry; `None` if there is none. Usually the row that the
+    /// global index records (`recorded`, from 1; 0 for none); if its segment is not in the snapshot, the youngest older
+    /// one.
+    fn last_version(
+        &mut self,
+        snapshot: &'a Snapshot,
+        recorded: usize,
+    ) -> Result<Option<(usize, usize)>, CorruptIndex> {
+        let index = snapshot.index();
+        let Some(recorded) = recorded.checked_sub(1) else { return Ok(None) };
+        let (segment, row) = index.locate(recorded);
+        if snapshot.sees_segment(segment) {
+            return Ok(Some((segment, row)));
+        }
+        let columns = index.segments()[segment].row(row)?;
+        let (resource_type, id) = (columns.type_of(row), index.segments()[segment].row_id(row)?);
+        let versions = match self.visible.entry((resource_type, id)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let mut versions = Vec::new();
+                for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
+                    let columns = index.segments()[segment].verify_columns(&[Column::VersionId, Column::Heap])?;
+                    let number = index.starts().row[segment] + row;
+                    versions.push(((columns.updated_of(row), columns.version_of(row), number), (segment, row)));
+                }
+                versions.sort_unstable();
+                new.insert(versions)
+            }
+        };
+        let older = versions.partition_point(|((updated, ..), _)| *updated <= columns.updated_of(row));
+        Ok(versions[..older].last().map(|(_, address)| *address))
+    }
 }

@@ -1,6 +1,6 @@
 //! Selection: the patients that a request names (`cohort`), and the rows that are exported (`selection`).
 //!
-//! `classifier` decides one row at a time and defines the correct answer; `postings_scan`, `column_scan` and
+//! `classifier` decides one row at a time and defines the correct answer, with `provenance` for membership; `postings_scan`, `column_scan` and
 //! `zone_map_scan` are faster access paths to the same answer. Nothing here writes output or reads rows of the store,
 //! but for Groups and, when Group members are named by identifiers, Patients.
 
@@ -16,6 +16,7 @@ pub(crate) mod members;
 pub(crate) mod nested_groups;
 pub(crate) mod patient_list;
 pub(crate) mod postings_scan;
+pub(crate) mod provenance;
 pub(crate) mod row_set;
 pub(crate) mod selection;
 pub(crate) mod visibility;

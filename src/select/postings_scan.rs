@@ -12,7 +12,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::RowState;
-use crate::select::classifier::{CandidateSource, PROVENANCE_DEPTH_MAX, RowClassifier};
+use crate::select::classifier::{CandidateSource, RowClassifier};
 use crate::select::ledger::{Ledger, RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
 
@@ -98,7 +98,7 @@ fn collect(
 }
 
 /// Every row that may be in the cohort, in store order, each once: all versions of the members' rows, Provenances about
-/// them, Provenances about those up to [`PROVENANCE_DEPTH_MAX`], and the requested Group.
+/// them, Provenances about those, and the requested Group.
 fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptIndex> {
     let index = classifier.snapshot.index();
     let mut lists: Vec<(usize, &[u32])> = Vec::new();
@@ -122,35 +122,37 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
     }
     if index.global().count(Section::About) > 0 {
         let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
-        let mut new = rows.clone();
-        for _ in 0..=PROVENANCE_DEPTH_MAX {
-            let mut found = Vec::new();
-            for (segment, row) in new {
-                let record = index.starts().row[segment as usize] + row as usize;
-                for pair in index.global().pairs(Section::About, record..record + 1)? {
-                    let (segment, target) = index.locate_target(low_u32(*pair) as usize);
-                    let row = (to_u32(segment), index.segments()[segment].target(target)?.target_row[target]);
-                    if known.insert(row) {
-                        found.push(row);
-                    }
+        // The targets of a resource are asked for at most twice, however many of its versions lead to it: by its first
+        // record, and by the first of the later ones.
+        let mut asked: std::collections::HashSet<usize> = std::collections::HashSet::new();
+        // Versions purged from a packed store have no postings: the deletions that ended them lead to their resources.
+        let purged = classifier.membership.deletions_of_purged()?;
+        let deletions = purged.iter().map(|(segment, entry)| index.rows() + index.starts().tombstone[*segment] + entry);
+        let mut deletions = deletions.rev();
+        let mut next = 0;
+        loop {
+            let record = match (deletions.next(), rows.get(next)) {
+                (Some(deletion), _) => deletion,
+                (None, Some((segment, row))) => {
+                    next += 1;
+                    index.starts().row[*segment as usize] + *row as usize
+                }
+                (None, None) => break,
+            };
+            let Some((resource, targets)) = index.global().targets_of_resource(record)? else { continue };
+            let is_asked = if resource == record { asked.contains(&resource) } else { !asked.insert(resource) };
+            if is_asked {
+                continue;
+            }
+            for pair in targets {
+                let (segment, target) = index.locate_target(low_u32(*pair) as usize);
+                let row = (to_u32(segment), index.segments()[segment].target(target)?.target_row[target]);
+                if known.insert(row) {
+                    rows.push(row);
                 }
             }
-            rows.extend(&found);
-            new = found;
         }
         rows.sort_unstable();
-    }
-    if index.segments().iter().any(|segment| segment.head().left > 0) {
-        // Versions purged from a packed store have no postings, so every Provenance may have one of them as a target.
-        for (number, segment) in index.segments().iter().enumerate() {
-            if segment.head().has_type(ResourceType::PROVENANCE.index()) {
-                let types = segment.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
-                let provenances = types.filter(|(_, position)| **position as usize == ResourceType::PROVENANCE.index());
-                rows.extend(provenances.map(|(row, _)| (to_u32(number), to_u32(row))));
-            }
-        }
-        rows.sort_unstable();
-        rows.dedup();
     }
     rows.retain(|(segment, _)| classifier.snapshot.sees_segment(*segment as usize));
     Ok(rows)

@@ -97,11 +97,12 @@ pub(crate) fn scan_zones(
         if class == RowClass::Exported {
             part.rows.push(row);
         }
-        owned -= u64::from(wanted && (all_in_cohort || classifier.has_cohort_owner(segment_id, row)?));
+        owned -= u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(segment_id, row)?));
     }
     for (row, class) in &ended {
         part.count_row(*class);
-        owned -= u64::from(wanted && (all_in_cohort || classifier.has_cohort_owner(segment_id, *row as usize)?));
+        owned -=
+            u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(segment_id, *row as usize)?));
     }
     // 4. All other rows are older than `_since`, or of types that are not selected.
     let skipped = segment.rows() as u64 - listed.len() as u64 - ended.len() as u64;

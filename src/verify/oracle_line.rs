@@ -53,12 +53,14 @@ impl OracleRow {
         owners
     }
 
-    /// Targets of a Provenance as (base URL, type, id), ascending; empty for other types.
+    /// Targets of a Provenance as (base URL, type, id), ascending and without duplicates; empty for other
+    /// types.
     pub(crate) fn targets(&self) -> Vec<(&str, ResourceType, Id)> {
         let is_target = self.resource_type == ResourceType::PROVENANCE;
         let all = self.parsed().filter(|_| is_target);
         let mut targets: Vec<_> = all.map(|target| (target.base, target.resource_type, target.id)).collect();
         targets.sort_unstable();
+        targets.dedup();
         targets
     }
 

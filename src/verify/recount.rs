@@ -1,6 +1,7 @@
 //! Recount: the class of every line of the store, tested in the order of reading 10 on plain lists of versions.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
@@ -26,7 +27,7 @@ pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, memb
     ledger.blank = history.blank;
     ledger.faulty = history.faulty;
     ledger.tombstone = history.tombstones;
-    let question = RecountQuestion { history, request: recorded, members };
+    let question = RecountQuestion { history, request: recorded, members, provenances: Default::default() };
     for (i, version) in history.versions.iter().enumerate() {
         let class = question.class_of(i, version);
         *match class {
@@ -63,6 +64,17 @@ struct RecountQuestion<'a> {
     history: &'a VersionHistory,
     request: &'a RecordedRequest,
     members: &'a ListedMembers,
+    /// Provenance versions in the cohort for what they are about, at each moment; found when first asked for.
+    provenances: [OnceCell<HashSet<usize>>; 2],
+}
+
+/// The moment at which membership is asked for.
+#[derive(Clone, Copy)]
+enum MembershipMoment {
+    /// T, all versions known.
+    Now,
+    /// `_since`, late versions unknown.
+    Since,
 }
 
 impl RecountQuestion<'_> {
@@ -81,7 +93,7 @@ impl RecountQuestion<'_> {
         if !recorded.types.is_empty() && !recorded.types.contains(&version.resource_type) {
             return RecountClass::Type;
         }
-        if recorded.population != VerifiedPopulation::System && !self.in_cohort(i, &recorded.as_of, &|_late| true) {
+        if recorded.population != VerifiedPopulation::System && !self.in_cohort(i, MembershipMoment::Now) {
             return RecountClass::Cohort;
         }
         if self.passes(i, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
@@ -97,47 +109,72 @@ impl RecountQuestion<'_> {
         if recorded.until.as_ref().is_some_and(|until| updated >= until) {
             return false;
         }
-        let Some(since) = recorded.since.as_ref().filter(|since| updated <= *since) else { return true };
+        if recorded.since.as_ref().is_none_or(|since| updated > since) {
+            return true;
+        }
         if version.late {
             return recorded.late;
         }
         // A Provenance that entered the cohort after `_since` is new to the client, whatever its own instant.
         version.resource_type == ResourceType::PROVENANCE
             && recorded.population != VerifiedPopulation::System
-            && !self.in_cohort(i, since, &|late| !late)
+            && !self.in_cohort(i, MembershipMoment::Since)
     }
 
-    /// Whether a version is in the compartment of a requested patient at instant `when`. A Provenance is, if the last
-    /// version of one of its targets is or was, deleted or not. A Group is, if it is the requested one and types are
-    /// named (reading 6).
-    fn in_cohort(&self, index: usize, when: &Instant, known: KnownVersion) -> bool {
-        let mut visited = HashSet::new();
-        let mut pending = vec![index];
-        while let Some(i) = pending.pop() {
-            let version = &self.history.versions[i];
-            if version.resource_type == ResourceType::GROUP {
-                if self.members.group == Some(i) && !self.request.types.is_empty() {
-                    return true;
-                }
-                continue;
-            }
-            if version.owners.iter().any(|owner| self.members.contains(*owner)) {
-                return true;
-            }
-            if visited.insert(i) {
-                for target in &version.targets {
-                    match self.history.last(*target, when, known) {
-                        Some(LastState::Version(version)) => pending.push(version),
-                        Some(LastState::Departed(departed))
-                            if departed.owners.iter().any(|owner| self.members.contains(*owner)) =>
-                        {
-                            return true;
-                        }
-                        _ => {}
-                    }
-                }
+    /// Whether a version is in the compartment of a requested patient. A Provenance is, if the last version of one of its
+    /// targets at that moment is or was, deleted or not. A Group is, if it is the requested one and types are named
+    /// (reading 6).
+    fn in_cohort(&self, i: usize, moment: MembershipMoment) -> bool {
+        let of_provenances = || self.provenances[moment as usize].get_or_init(|| self.provenances_at(moment));
+        self.belongs_by_itself(i)
+            || self.history.versions[i].resource_type == ResourceType::PROVENANCE && of_provenances().contains(&i)
+    }
+
+    /// Whether a version is in the cohort whatever it is about.
+    fn belongs_by_itself(&self, i: usize) -> bool {
+        let version = &self.history.versions[i];
+        match version.resource_type == ResourceType::GROUP {
+            true => self.members.group == Some(i) && !self.request.types.is_empty(),
+            false => version.owners.iter().any(|owner| self.members.contains(*owner)),
+        }
+    }
+
+    /// The Provenance versions that are in the cohort for what they are about: what belongs by itself, then again these,
+    /// until no more are found. Each target is judged once.
+    fn provenances_at(&self, moment: MembershipMoment) -> HashSet<usize> {
+        let (when, known): (&Instant, KnownVersion) = match (moment, &self.request.since) {
+            (MembershipMoment::Since, Some(since)) => (since, &|late| !late),
+            _ => (&self.request.as_of, &|_late| true),
+        };
+        let is_member = |owner: &u128| self.members.contains(*owner);
+        let mut about: HashMap<u128, Vec<usize>> = HashMap::new();
+        for (i, version) in self.history.versions.iter().enumerate() {
+            if version.resource_type == ResourceType::PROVENANCE {
+                version.targets.iter().for_each(|target| about.entry(*target).or_default().push(i));
             }
         }
-        false
+        // The Provenances about a version of a Provenance that is the last one of its resource.
+        let mut about_version: HashMap<usize, &Vec<usize>> = HashMap::new();
+        let mut found: Vec<usize> = Vec::new();
+        for (target, provenances) in &about {
+            let belongs = match self.history.last(*target, when, known) {
+                None => false,
+                Some(LastState::Departed(departed)) => departed.owners.iter().any(is_member),
+                Some(LastState::Version(last)) => {
+                    about_version.insert(last, provenances);
+                    self.belongs_by_itself(last)
+                }
+            };
+            if belongs {
+                found.extend(provenances);
+            }
+        }
+        let mut all = HashSet::new();
+        while let Some(i) = found.pop() {
+            if all.insert(i) {
+                found.extend(about_version.get(&i).into_iter().copied().flatten());
+            }
+        }
+        all
     }
 }

@@ -22,12 +22,16 @@ use crate::store::Store;
 use crate::sys::access::Access;
 use crate::sys::store_file::StoreFile;
 
-fn at(text: &str) -> Instant {
+pub(super) fn at(text: &str) -> Instant {
     Instant::parse(text).unwrap()
 }
 
 /// Everything that a selection says.
-fn selected(snapshot: &Snapshot, request: &ExportRequest, access_path: AccessPath) -> impl PartialEq + std::fmt::Debug {
+pub(super) fn selected(
+    snapshot: &Snapshot,
+    request: &ExportRequest,
+    access_path: AccessPath,
+) -> impl PartialEq + std::fmt::Debug {
     let request = request.clone().access_path(access_path);
     let cohort = Cohort::resolve(snapshot, &request).unwrap();
     let selection = Selection::new(snapshot, &cohort, &request).unwrap();

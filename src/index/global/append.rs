@@ -210,13 +210,16 @@ fn chains(
         move_on(Section::Succession, &|next| map.map_record(next), &|record, _| kept(&rebuilt_records, record))?;
     let mut about =
         move_on(Section::About, &|target| map.map_target(target), &|_, target| kept(&rebuilt_targets, target))?;
+    let mut first_record =
+        move_on(Section::FirstRecord, &|first| map.map_record(first), &|record, _| kept(&rebuilt_records, record))?;
     succession.append(&mut rebuilt.succession);
     about.append(&mut rebuilt.about);
+    first_record.append(&mut rebuilt.first_record);
     // Two sorted runs, old and new: a merge sort is fast here.
     succession.par_sort();
     about.par_sort();
-    (chains.succession, chains.about) = (succession, about);
-    Ok((chains, totals))
+    first_record.par_sort();
+    Ok((VersionChains { succession, about, first_record, ..chains }, totals))
 }
 
 /// The patient dictionary of all segments: old patients, and the owners of new segments merged between them.

@@ -3,8 +3,8 @@
 //!
 //! Every segment has its keys sorted by hash, and hashes are spread evenly, so the build goes through the hash space in
 //! partitions, in parallel: a slice of each segment, sorted together. Ids are compared, never only their hashes.
-//! Results go to one mapped file; in memory they take 8 bytes a record with a successor, 8 a Provenance target, and 4 a
-//! DELETE entry or target. If segments were only added, `append` extends the previous global index instead, to the same
+//! Results go to one mapped file; in memory they take 8 bytes a record with a successor, 8 a later record of a resource
+//! that a Provenance target names, 16 a target, and 8 a DELETE entry. If segments were only added, `append` extends the previous global index instead, to the same
 //! bytes.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -53,15 +53,11 @@ impl From<CorruptIndex> for BuildError {
 /// The reference bases of all segments in bytewise order, the empty one first, and for each segment the numbers of its
 /// bases among them.
 pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
-    let mut all: Vec<String> = vec![String::new()];
-    for columns in columns {
-        for base in 0..columns.bases() {
-            let text = columns.base_text(base);
-            if let Err(offset) = all.binary_search_by(|known| known.as_str().cmp(text)) {
-                all.insert(offset, text.to_string());
-            }
-        }
-    }
+    let mut texts = vec![""];
+    texts.extend(columns.iter().flat_map(|columns| (0..columns.bases()).map(|base| columns.base_text(base))));
+    texts.sort_unstable();
+    texts.dedup();
+    let all: Vec<String> = texts.into_iter().map(str::to_string).collect();
     let of = |columns: &Columns<'_>| {
         let number = |base| all.binary_search_by(|known| known.as_str().cmp(columns.base_text(base)));
         (0..columns.bases()).map(|base| to_u32(number(base).expect("collected above"))).collect()
@@ -95,8 +91,10 @@ impl SegmentSet<'_> {
 pub(crate) struct VersionChains {
     /// Record and next record of the same resource, the first in the upper half.
     pub succession: Vec<u64>,
-    /// Record and Provenance target that names its resource, the first in the upper half.
+    /// First record of a resource and a Provenance target that names it, the first in the upper half.
     pub about: Vec<u64>,
+    /// Later record of such a resource, and its first record, the first in the upper half.
+    pub first_record: Vec<u64>,
     /// DELETE entry and the version before it plus one, 0 for none.
     pub ends: Vec<(u32, u32)>,
     /// Target and the first record of its resource plus one, 0 for none.
@@ -108,6 +106,7 @@ impl VersionChains {
     fn absorb(&mut self, more: VersionChains) {
         self.succession.extend(more.succession);
         self.about.extend(more.about);
+        self.first_record.extend(more.first_record);
         self.ends.extend(more.ends);
         self.target_head.extend(more.target_head);
     }
@@ -124,7 +123,11 @@ impl VersionChains {
                 true => version = record.number + 1,
                 false => self.ends.push((record.number - to_u32(rows), version)),
             }
-            self.about.extend(targets.iter().map(|target| pair_of(record.number, *target)));
+        }
+        // A resource is named by its first record, so that a version costs nothing for each Provenance, nor the other way.
+        if let Some((first, later)) = records.split_first().filter(|_| !targets.is_empty()) {
+            self.about.extend(targets.iter().map(|target| pair_of(first.number, *target)));
+            self.first_record.extend(later.iter().map(|record| pair_of(record.number, first.number)));
         }
         let head = records.first().map_or(0, |record| record.number + 1);
         self.target_head.extend(targets.iter().map(|target| (*target, head)));
@@ -263,7 +266,11 @@ impl GlobalIndexWriter {
     /// Fills the sections of the version chains; successions and targets must be sorted.
     pub(crate) fn put_chains(&mut self, chains: &VersionChains) {
         let sections = self.sections();
-        for (section, list) in [(Section::Succession, &chains.succession), (Section::About, &chains.about)] {
+        for (section, list) in [
+            (Section::Succession, &chains.succession),
+            (Section::About, &chains.about),
+            (Section::FirstRecord, &chains.first_record),
+        ] {
             list.par_iter().enumerate().for_each(|(index, long)| sections.put_long(section, index, *long));
         }
         for (section, list) in [(Section::Ends, &chains.ends), (Section::TargetHead, &chains.target_head)] {
@@ -346,6 +353,7 @@ pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), Bui
     }
     chains.succession.par_sort_unstable();
     chains.about.par_sort_unstable();
+    chains.first_record.par_sort_unstable();
     let mut base_counts = vec![0; set.bases.len()];
     for (columns, numbers) in set.columns.iter().zip(&set.base_numbers) {
         totals.add_columns(columns);
@@ -408,6 +416,7 @@ pub(crate) fn counts(
         Section::PatientHash | Section::PatientBase => patients,
         Section::Succession => chains.succession.len(),
         Section::About => chains.about.len(),
+        Section::FirstRecord => chains.first_record.len(),
         Section::PatientStart => patients + 1,
         Section::Occurrence | Section::OwnerPatient => sum(&|head| head.owners),
         Section::Ends => sum(&|head| head.tombstones),

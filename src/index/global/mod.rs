@@ -23,7 +23,7 @@ use crate::index::segment::reader::Segment;
 use crate::sys::little_endian::view;
 
 /// Magic bytes at the start of a global index file, as a word.
-pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x04");
 /// Numbers kept for each resource type among the totals: rows, superseded rows, deleted rows.
 pub(crate) const TYPE_TOTALS: usize = 3;
 /// Words of the totals: those of each type, faults of each kind, DELETE entries under bases other than the empty one.
@@ -49,7 +49,8 @@ sections! {
     BaseCount 8 "references under each base";
     PatientHash 8 "hash of each patient";
     Succession 8 "record and next record of the same resource, where there is one";
-    About 8 "record and target of a Provenance that names its resource";
+    About 8 "first record of a resource and target of a Provenance that names it";
+    FirstRecord 8 "later record of a resource that a target names, and its first record";
     PatientBase 4 "base of each patient";
     PatientStart 4 "first owner of each patient";
     Occurrence 4 "owners of each patient";
@@ -235,7 +236,8 @@ impl GlobalIndex {
             && all_below(Section::Ends, to_usize(rows) + 1)
             && all_below(Section::TargetHead, records + 1)
             && pairs(Section::Succession, records)
-            && pairs(Section::About, self.count(Section::TargetHead));
+            && pairs(Section::About, self.count(Section::TargetHead))
+            && pairs(Section::FirstRecord, records);
         if sound { Ok(()) } else { Err("a number points nowhere") }
     }
 
@@ -355,6 +357,18 @@ impl GlobalIndex {
         Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| low_u32(*pair) as usize))
     }
 
+    /// The targets of Provenances that name the resource of a record, by the numbers of its first record (which stands
+    /// for the resource) and of the targets; `None` if no target names it.
+    ///
+    /// # Errors
+    /// As [`GlobalIndex::verify`].
+    pub fn targets_of_resource(&self, record: usize) -> Result<Option<(usize, &[u64])>, CorruptIndex> {
+        let later = self.pairs(Section::FirstRecord, record..record + 1)?;
+        let first = later.first().map_or(record, |pair| low_u32(*pair) as usize);
+        let pairs = self.pairs(Section::About, first..first + 1)?;
+        Ok((!pairs.is_empty()).then_some((first, pairs)))
+    }
+
     /// The counts of the whole store, verified.
     ///
     /// # Errors
@@ -447,6 +461,6 @@ mod tests {
             format!("| {name} | {width}")
         });
         assert_eq!(stated, expected);
-        assert!(document.contains("magic `OUTMERG\\x03`") && MAGIC == u64::from_le_bytes(*b"OUTMERG\x03"));
+        assert!(document.contains("magic `OUTMERG\\x04`") && MAGIC == u64::from_le_bytes(*b"OUTMERG\x04"));
     }
 }

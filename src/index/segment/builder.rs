@@ -3,7 +3,7 @@
 //! Each worker owns one builder. Its memory is bounded by [`SEGMENT_ROWS_MAX`] and [`SEGMENT_FAULTS_MAX`]. Lines are
 //! found by `line_splitter`; the bytes are laid out by `layout`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use crate::casts::{to_u8, to_u32, u64_to_u32};
@@ -32,6 +32,25 @@ impl Hash for OwnerKey {
         state.write_u64(self.hash);
     }
 }
+
+/// A target of one Provenance row: type, reference base and id, with the hash of type and id, computed once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct TargetKey {
+    hash: u64,
+    resource_type: ResourceType,
+    base: u32,
+    id: Id,
+}
+
+impl Hash for TargetKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Targets of one row for which the set keeps its memory: a set that one row made large is not emptied, slot by slot,
+/// for every row behind it.
+const ROW_TARGETS_KEPT: usize = 4096;
 
 /// Hasher for keys that carry their hash: returns it.
 #[derive(Default)]
@@ -84,6 +103,8 @@ pub(crate) struct SegmentBuilder {
     target_type: Vec<u8>,
     target_id: Vec<[u8; 16]>,
     target_base: Vec<u32>,
+    /// Targets of the Provenance row met last.
+    row_targets: HashSet<TargetKey, BuildHasherDefault<PrecomputedHasher>>,
     fault: Vec<u32>,
     fault_count: Vec<u64>,
     type_count: Vec<u64>,
@@ -301,16 +322,26 @@ impl SegmentBuilder {
         number
     }
 
-    /// Adds a target of a Provenance row.
+    /// Adds a target of a Provenance row, once however often the row names it: versions of one resource are one target.
     fn push_target(&mut self, row: u32, reference: &Reference<'_>) {
+        let (resource_type, id) = (reference.resource_type, reference.id);
+        let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
+        let base = self.base_number(reference.base);
+        if self.target_row.last() != Some(&row) {
+            match self.row_targets.capacity() > ROW_TARGETS_KEPT {
+                true => self.row_targets = HashSet::default(),
+                false => self.row_targets.clear(),
+            }
+        }
+        if !self.row_targets.insert(TargetKey { hash, resource_type, base, id }) {
+            return;
+        }
         let number = to_u32(self.target_row.len());
-        let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
-        let base = self.base_number(reference.base) | (class as u32) << 30;
+        let (class, packed) = id_encoding::pack_id(id.as_bytes(), &mut self.heap);
         self.target_row.push(row);
-        self.target_type.push(to_u8(reference.resource_type.index()));
+        self.target_type.push(to_u8(resource_type.index()));
         self.target_id.push(packed);
-        self.target_base.push(base);
-        let hash = id_encoding::entity_hash(reference.resource_type, reference.id.as_bytes());
+        self.target_base.push(base | (class as u32) << 30);
         self.sorted.push((hash, number | kind::TARGET));
     }
 

@@ -321,6 +321,30 @@ impl Segment {
         Ok(self.columns())
     }
 
+    /// Range in the target columns of the targets of a Provenance row, with the columns; their rows and bases are
+    /// verified, not their types and ids.
+    ///
+    /// # Errors
+    /// As [`Segment::verify`].
+    pub fn row_targets(&self, row: usize) -> Result<(Range<usize>, Columns<'_>), CorruptIndex> {
+        let columns = self.columns();
+        let bound = |first: usize| -> Result<usize, CorruptIndex> {
+            let (mut low, mut high) = (0, columns.target_row.len());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                self.verify(Column::TargetRow, middle..middle + 1)?;
+                match (columns.target_row[middle] as usize) < first {
+                    true => low = middle + 1,
+                    false => high = middle,
+                }
+            }
+            Ok(low)
+        };
+        let targets = bound(row)?..bound(row + 1)?;
+        self.verify(Column::TargetBase, targets.clone())?;
+        Ok((targets, columns))
+    }
+
     /// Logical id of a row, verified.
     ///
     /// # Errors

@@ -1,0 +1,11 @@
+//! Growth: what an index and an export of stores that are hard in one way cost, from a thousand to a million, with the
+//! exponents that fit. The names of tables may be given; `OUTPOUR_GROWTH_MAX` bounds the sizes.
+//!
+//! Speed of light: an exponent of 1.
+
+mod harness;
+mod provenance;
+
+fn main() {
+    harness::run(&provenance::TABLES);
+}
