@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::ops::Deref;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -211,11 +211,28 @@ impl Directory {
     /// # Errors
     /// As [`Directory::create`], or the system's when it cannot be written; the previous file is then unchanged.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+        self.replace_with(name, sync, &mut |out| out.write_all(bytes))
+    }
+
+    /// As [`Directory::replace`], with contents that `write` gives piece by piece.
+    ///
+    /// # Errors
+    /// As [`Directory::replace`]; the error of `write`.
+    pub(crate) fn replace_with(
+        &self,
+        name: &str,
+        sync: bool,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let temporary = temporary_name(name);
-        let mut file = self.create(&temporary)?;
+        let file = self.create(&temporary)?;
         file.set_len(0)?;
-        let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
-        if let Err(error) = written.and_then(|()| self.rename(&temporary, name)) {
+        let mut out = BufWriter::new(&file);
+        let written = write(&mut out).and_then(|()| out.flush());
+        // What could not be written is not tried again.
+        drop(out.into_parts());
+        let synced = written.and_then(|()| if sync { file.sync_all() } else { Ok(()) });
+        if let Err(error) = synced.and_then(|()| self.rename(&temporary, name)) {
             self.remove_file(&temporary).ok();
             return Err(error);
         }
