@@ -196,7 +196,10 @@ impl Plan {
             name: name.to_string(),
             source,
         };
-        progress.expect_writes(self.bytes(), self.shards.len() as u64);
+        // The sum over all shards is taken for the first one only.
+        if progress.files_total() != self.shards.len() as u64 {
+            progress.expect_writes(self.bytes(), self.shards.len() as u64);
+        }
         let name = self.file_name(shard);
         let (compression, digest) = (self.request.compression, self.request.digest);
         let blocks = rayon::current_num_threads();

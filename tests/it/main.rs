@@ -9,6 +9,7 @@ mod cases;
 mod commands;
 mod comparison;
 mod conformance;
+mod costs;
 mod crash;
 mod disk;
 mod errors;
