@@ -232,7 +232,7 @@ impl ExportRun {
         let written: Option<Vec<Receipt>> = std::mem::take(&mut *receipts).into_iter().collect();
         let mut files = written.expect("every task is written before a run is finished");
         drop(receipts);
-        let manifest = match self.publish(&mut files, progress) {
+        let manifest = match self.publish(&mut files, clock, progress) {
             Ok(manifest) => manifest,
             Err(error) => {
                 files.truncate(self.plan.shards.len());
@@ -240,8 +240,6 @@ impl ExportRun {
                 return Err(error);
             }
         };
-        self.watch_status();
-        self.status.lock().expect("no panic under it").succeed(&manifest, clock()).ok();
         Ok(ExportReport {
             manifest_path: self.directory.path().join(MANIFEST),
             manifest,
@@ -258,8 +256,14 @@ impl ExportRun {
         })
     }
 
-    /// Writes deleted and error files, adds their receipts to those of the shards, and publishes the manifest.
-    fn publish(&self, files: &mut Vec<Receipt>, progress: &Progress) -> Result<Manifest, ExportError> {
+    /// Writes deleted and error files, adds their receipts to those of the shards, publishes the manifest, and tells so in
+    /// `status.json`.
+    fn publish(
+        &self,
+        files: &mut Vec<Receipt>,
+        clock: Clock<'_>,
+        progress: &Progress,
+    ) -> Result<Manifest, ExportError> {
         let shards = files.len();
         files.extend(self.write_generated(DELETED, "Bundle", &self.deleted)?);
         let rows_and_deletions = files.len();
@@ -278,8 +282,12 @@ impl ExportRun {
             &files[rows_and_deletions..],
             manifest_extension(&self.plan, &self.snapshot, &self.plan_id),
         );
-        self.directory.publish(&manifest, files).map_err(|error| self.move_error(error))?;
-        Ok(manifest)
+        let published = self.directory.publish(&manifest, files);
+        if let Ok(()) | Err(JournalError::Unsynced { .. }) = &published {
+            self.watch_status();
+            self.status.lock().expect("no panic under it").succeed(&manifest, clock()).ok();
+        }
+        published.map_err(|error| self.move_error(error)).map(|()| manifest)
     }
 
     /// Whether an error says that there is no room for this run's files beside those of the export that it is to replace.
@@ -313,6 +321,10 @@ impl ExportRun {
 
     /// Tells in `status.json` that the run has ended without success.
     pub(crate) fn fail(&self, error: &ExportError, clock: Clock<'_>) {
+        if matches!(error, ExportError::Record(JournalError::Unsynced { .. })) {
+            // The export stands under its manifest, and the document has said so.
+            return;
+        }
         let state = if matches!(error, ExportError::Cancelled) { Status::Cancelled } else { Status::Failed };
         let mut status = self.status.lock().expect("no panic under it");
         status.end(state);

@@ -37,6 +37,7 @@ use crate::sys::directory::{Directory, temporary_name};
 use crate::sys::disk::disk_space;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
+use crate::sys::unsynced_entry::is_unsynced;
 use crate::write::journal::{
     DONE, JOB, JournalFiles, MANIFEST, NEXT, PLAN, PlanFile, Receipt, STATUS, is_as_recorded, line_of,
     place_of_json_error,
@@ -455,14 +456,20 @@ impl OutputDirectory {
     /// Publishes the manifest, the last step of a run (MANIFEST-18). `finished` are the receipts of all its files.
     ///
     /// # Errors
-    /// As [`OutputDirectory::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written or synced.
+    /// As [`OutputDirectory::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written;
+    /// [`JournalError::Unsynced`] if it stands and only its directory cannot be synced.
     pub(crate) fn publish(&self, manifest: &Manifest, finished: &[Receipt]) -> Result<(), JournalError> {
         self.move_into_place(finished)?;
         // A run that was killed in step 6 left a part of `next`.
         self.clear_next(&[]);
         self.sync(&["deleted", "error", ""])?;
         let mut write = |out: &mut dyn Write| manifest.write_to(out);
-        self.root.replace_with(MANIFEST, self.sync == FileSync::Yes, &mut write).map_err(self.io(MANIFEST))
+        self.root.replace_with(MANIFEST, self.sync == FileSync::Yes, &mut write).map_err(|source| {
+            match is_unsynced(&source) {
+                true => JournalError::Unsynced { path: self.path().to_path_buf(), source },
+                false => self.io(MANIFEST)(source),
+            }
+        })
     }
 
     /// Removes a file of the output directory. A directory or an entry behind a link is none of the export's and stays.

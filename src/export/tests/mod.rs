@@ -5,3 +5,4 @@ pub(super) mod access_paths;
 pub(super) mod bit_flips;
 pub(super) mod in_memory;
 pub(super) mod kills;
+pub(super) mod unsynced;
