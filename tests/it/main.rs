@@ -12,6 +12,7 @@ mod conformance;
 mod costs;
 mod crash;
 mod disk;
+mod engine_cases;
 mod errors;
 mod fixture;
 mod generated;
