@@ -93,6 +93,7 @@ fn observations(count: u64) -> String {
 }
 
 /// Runs the binary, which must succeed, and measures it.
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it, and tells what it cost")]
 fn measure(args: &[&str], index: &Path) -> Measured {
     let begun = Instant::now();
     let child = Command::new(env!("CARGO_BIN_EXE_outpour"))

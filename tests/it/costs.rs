@@ -17,6 +17,7 @@ struct Usage {
 
 /// Runs the binary, which must succeed, and asks the system what the process cost.
 #[track_caller]
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it, and tells what it cost")]
 fn usage_of(args: &[&str]) -> Usage {
     use std::os::unix::process::ExitStatusExt;
     let child = command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
