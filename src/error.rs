@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use crate::codec::decoder::DecodeError;
 use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::sys::atomic_dir::AtomicDirError;
+use crate::sys::process_limits::reached_limit;
 use crate::sys::store_file::StoreFileError;
 
 /// A store cannot be opened or indexed.
@@ -206,6 +207,13 @@ impl RequestError {
     }
 }
 
+/// The limit of the process that an error, or one of its causes, says was reached: its name and number, and how it is
+/// raised.
+pub(crate) fn limit_of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|error| error.downcast_ref().and_then(reached_limit))
+}
+
 /// An export failed.
 ///
 /// ```
@@ -244,6 +252,18 @@ pub enum ExportError {
     /// A Group cannot be stored.
     #[error("cannot write {}: {source}; make room, or make the store writable, then import again", path.display())]
     Import {
+        /// Its file in the store.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A Group is stored, but the directory of its file cannot be synced.
+    #[error(
+        "{} stands complete, but its directory cannot be synced: {source}; only a loss of power can still undo it, so `sync` \
+         before you rely on it, or import again",
+        path.display()
+    )]
+    Unsynced {
         /// Its file in the store.
         path: PathBuf,
         /// The cause.
@@ -326,7 +346,7 @@ impl ExportError {
     }
 }
 
-/// A store cannot be packed. Nothing is left behind.
+/// A store cannot be packed. Nothing is left behind, unless it is [`PackError::Unsynced`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PackError {
     /// The new directory cannot be one.
@@ -368,6 +388,18 @@ pub(crate) enum PackError {
         /// The cause.
         source: io::Error,
     },
+    /// The new directory stands complete, but the directory above it cannot be synced.
+    #[error(
+        "{} stands complete, but the directory that holds it cannot be synced: {source}; only a loss of power can still undo \
+         it, so do not pack again, but `sync` before you rely on it",
+        path.display()
+    )]
+    Unsynced {
+        /// The new directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// The zstd library failed.
     #[error("zstd cannot compress: {0}; free some memory, or choose a lower level")]
     Code(String),
@@ -393,6 +425,7 @@ impl From<AtomicDirError> for PackError {
         match error {
             AtomicDirError::Target { path, reason } => PackError::Target { path, reason },
             AtomicDirError::Write { path, source } => PackError::Write { path, source },
+            AtomicDirError::Unsynced { path, source } => PackError::Unsynced { path, source },
         }
     }
 }
@@ -434,6 +467,18 @@ pub enum JournalError {
         /// What was touched.
         path: PathBuf,
         /// The cause.
+        source: io::Error,
+    },
+    /// The export is published, but its directory cannot be synced: only a loss of power can still undo it. Resuming it
+    /// ([`Existing::Resume`](crate::export::options::Existing::Resume)) syncs once more.
+    #[error(
+        "the export in {} stands complete under its manifest; only its durability is in doubt: {source}",
+        path.display()
+    )]
+    Unsynced {
+        /// The output directory.
+        path: PathBuf,
+        /// The cause, which says what is in doubt.
         source: io::Error,
     },
     /// Another export runs into it.

@@ -83,6 +83,9 @@ pub(crate) const GATHER_BYTES: usize = 256 << 10;
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 /// Most differences of one rule that a verification lists; further ones are only counted.
 pub(crate) const DIFFERENCES_PER_RULE_MAX: usize = 100;
+/// Most threads of a command or of the service: each has a stack and buffers of its own, and more than a processor has are
+/// of no use.
+pub(crate) const THREADS_MAX: usize = 1024;
 /// Longest record of a job, of a plan or of finished files that is read, in bytes: ten times that of 100,000 files.
 pub(crate) const RECORD_BYTES_MAX: u64 = 1 << 30;
 /// Longest line that a verification holds for the JSON oracle, in bytes; a longer one passes the scanner in pieces.

@@ -197,13 +197,21 @@ impl Plan {
 
     /// Name of the output file of a shard, given by its index in `shards`.
     pub fn file_name(&self, shard: usize) -> String {
-        let shard = &self.shards[shard];
-        shard_name(shard.resource_type.name(), shard.ordinal, self.request.compression)
+        let Shard { resource_type, ordinal, .. } = &self.shards[shard];
+        let of_type = self.shards.partition_point(|other| other.resource_type.index() <= resource_type.index());
+        let last = self.shards[of_type.max(shard + 1) - 1].ordinal;
+        shard_name(resource_type.name(), *ordinal, last.max(*ordinal), self.request.compression)
     }
 }
 
-/// The name that the plan gives shard number `ordinal` of a stem, with the suffix of its compression:
-/// `Patient.00001.ndjson.gz`, say; lines made here use it, too. No patient, Group or client id is in it (FILE-20).
-pub(crate) fn shard_name(stem: &str, ordinal: u32, compression: Compression) -> String {
-    format!("{stem}.{ordinal:05}.ndjson{}", compression.suffix())
+/// The name that the plan gives shard number `ordinal` of the `files` of a stem, with the suffix of its compression:
+/// `Patient.00001.ndjson.gz`, say; lines made here use it, too. All names of a stem have as many digits, so that they sort
+/// by their numbers. No patient, Group or client id is in them (FILE-20).
+pub(crate) fn shard_name(stem: &str, ordinal: u32, files: u32, compression: Compression) -> String {
+    format!("{stem}.{ordinal:0digits$}.ndjson{}", compression.suffix(), digits = number_digits(files))
+}
+
+/// Digits of the numbers in the names of so many files: as many as the greatest needs, at least 5.
+pub(crate) fn number_digits(files: u32) -> usize {
+    files.checked_ilog10().map_or(1, |log| log as usize + 1).max(5)
 }

@@ -128,14 +128,14 @@ fn opened_store(scratch: &Path) -> Store {
 }
 
 /// Builds the index of the store in a scratch directory.
-fn index(scratch: &Path, _size: usize) {
+pub(crate) fn index(scratch: &Path, _size: usize) {
     let (_, work) = opened_store(scratch).index(&Progress::default()).unwrap();
     assert!(work.scanned_bytes > 0);
 }
 
 /// Exports a request into a new directory, and asserts how many rows it has.
 #[track_caller]
-fn assert_exported(scratch: &Path, request: &ExportRequest, rows: usize) {
+pub(crate) fn assert_exported(scratch: &Path, request: &ExportRequest, rows: usize) {
     let out = tempfile::tempdir_in(scratch).unwrap();
     let options = ExportOptions::new(out.path().join("out")).sync(FileSync::No);
     let as_of = Instant::parse("2021-01-01T00:00:00Z").unwrap();

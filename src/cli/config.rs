@@ -16,6 +16,7 @@ use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
+use crate::limits::THREADS_MAX;
 use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
 use crate::simd::Kernel;
 use crate::store::paths::check_outside_store;
@@ -89,10 +90,10 @@ pub(crate) fn sync(args: &WriteArgs) -> FileSync {
 /// A thread pool for the command's work, with `threads` or one thread per processor.
 ///
 /// # Errors
-/// If `threads` is 0, or the threads cannot be started.
+/// If `threads` is not within 1 to [`THREADS_MAX`], or the threads cannot be started.
 pub(crate) fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestError> {
-    if threads == Some(0) {
-        return Err(RequestError::one("--threads is 0; give at least 1"));
+    if let Some(wrong) = threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
+        return Err(RequestError::one(format!("--threads is {wrong}; give 1 to {THREADS_MAX}")));
     }
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     rayon::ThreadPoolBuilder::new()

@@ -22,6 +22,8 @@ use crate::issue::Severity;
 use crate::plan::Plan;
 use crate::request::Audience;
 use crate::select::ledger::Ledger;
+use crate::sys::process_limits::reached_limit;
+use crate::sys::unsynced_entry::os_error;
 use crate::text_table::{TextTable, grouped as count};
 
 /// Runs `outpour export` and returns its exit code.
@@ -47,6 +49,7 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
 pub(crate) fn exit_of(error: &ExportError) -> Exit {
     match error {
         ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
+        ExportError::Record(JournalError::Unsynced { .. }) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
         ExportError::Index(IndexError::NoStore { .. }) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
@@ -54,12 +57,14 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
     }
 }
 
-/// Whether `outpour export` (or pack, or synth) failed because the target disk is full or failing: a fault of the
+/// Whether `outpour export` (or pack, or synth) failed because the target disk is full or failing, or a limit of the process
+/// is reached: a fault of the
 /// machine, not of the request.
 pub(crate) fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
-        || error.raw_os_error() == Some(libc::EIO)
+        || os_error(error) == Some(libc::EIO)
+        || reached_limit(error).is_some()
 }
 
 /// Runs the export into `--out` and prints its summary.

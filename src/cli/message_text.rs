@@ -1,6 +1,6 @@
 //! Texts of errors and issues as the command line prints them: parameters by their flags, and advice that names flags.
 
-use crate::error::{DirectoryContent, ExportError, IndexError, JournalError, PackError, RequestError};
+use crate::error::{DirectoryContent, ExportError, IndexError, JournalError, PackError, RequestError, limit_of};
 use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::verify::VerifyError;
 
@@ -72,7 +72,7 @@ fn export_text(error: &ExportError) -> String {
         ExportError::Request(request) => request.say(&FLAGS).join("\n"),
         ExportError::Index(index) => index_text(index),
         ExportError::Record(journal) => journal_text(journal),
-        ExportError::Write { .. } => format!("{error}; make room, then run the same command with --resume"),
+        ExportError::Write { .. } => format!("{error}; {}, then run the same command with --resume", cure(error)),
         ExportError::Differs { parameter, field, recorded, given } => format!(
             "cannot resume: {} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin \
              anew with --force",
@@ -88,8 +88,16 @@ fn export_text(error: &ExportError) -> String {
     }
 }
 
+/// What helps when something cannot be written: room, unless a limit of the process is what was reached.
+fn cure(error: &(dyn std::error::Error + 'static)) -> String {
+    limit_of(error).unwrap_or_else(|| "make room".to_string())
+}
+
 /// An error of a store or its index, as a whole.
 pub(crate) fn index_text(error: &IndexError) -> String {
+    if let Some(limit) = limit_of(error) {
+        return format!("{error}; {limit}");
+    }
     let advice = match error {
         IndexError::NoStore { .. } => "; give the directory that holds the .ndjson files with --store",
         IndexError::Write { .. } => "; make room, or choose another place with --index-dir",
@@ -105,7 +113,11 @@ pub(crate) fn index_text(error: &IndexError) -> String {
 
 /// The text of a journal error, with the flags that help.
 fn journal_text(error: &JournalError) -> String {
+    if let Some(limit) = limit_of(error) {
+        return format!("{error}; {limit}");
+    }
     let advice = match error {
+        JournalError::Unsynced { .. } => "; run `sync`, or the same command with --resume, before you rely on it",
         JournalError::Io { .. } => "; choose another directory with --out, or make it writable",
         JournalError::Busy { .. } => "; wait for it, or choose another directory with --out",
         JournalError::NotEmpty { holds: DirectoryContent::Finished, .. } => {
@@ -138,6 +150,9 @@ fn pack_text(error: &PackError) -> String {
             to.display(),
             store.display()
         ),
+        PackError::Write { path, source } => {
+            format!("cannot write {}: {source}; {}, then pack again", path.display(), cure(error))
+        }
         PackError::Code(reason) => {
             format!("zstd cannot compress: {reason}; free some memory, or choose a lower --level")
         }

@@ -26,6 +26,7 @@ use std::io::Write;
 use clap::Parser;
 
 use crate::cli::args::{Args, Command};
+use crate::error::limit_of;
 
 /// Exit code of a command (CLI-03).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub fn run_from_arguments() -> std::process::ExitCode {
 
 /// Runs the command of the parsed arguments.
 pub(crate) fn run(args: Args) -> Exit {
-    crate::sys::open_file_limit::raise_limit();
+    crate::sys::process_limits::prepare();
     match args.command {
         Command::Export(args) => export::run(args),
         Command::Index(args) => index::run(args),
@@ -92,6 +93,8 @@ fn fail(exit: Exit, error: &(dyn std::error::Error + 'static), json: bool) -> Ex
         }
         cause = error.source();
     }
+    // Wherever a limit of the process was reached, it is named.
+    problems.extend(limit_of(error).filter(|limit| !problems.iter().any(|problem| problem.contains(limit))));
     problems.iter().for_each(|problem| say(&format!("outpour: {problem}")));
     if json {
         put_json(&serde_json::json!({ "status": "failed", "exitCode": exit as u8, "problems": problems }));

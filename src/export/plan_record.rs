@@ -1,7 +1,7 @@
 //! The record of a job: what decides the bytes of an export, as a resumed run must find it again.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::request::{ExportRequest, Population};
 use crate::store::Store;
 use crate::store::walk::is_store_name;
 use crate::write::journal::place_of_json_error;
-use crate::write::output_name::OutputName;
+use crate::write::output_name::{OutputName, are_numbered};
 
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,8 +97,8 @@ impl PlanRecord {
         self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
     }
 
-    /// Checks a record that was read, as if a stranger had written it; `files` are the names beside it. Names are those of
-    /// output files and each stands once, the shards' first; store files lie in the store; instants are instants.
+    /// Checks a record that was read, as if a stranger had written it; `files` are the names beside it. Names are those that
+    /// an export gives, the shards' first; store files lie in the store; instants are instants.
     ///
     /// # Errors
     /// A sentence that says what is wrong with it, without a word of what it holds.
@@ -108,12 +108,11 @@ impl PlanRecord {
         if !is_hash {
             return wrong("planId");
         }
-        let mut names = HashSet::new();
-        for (position, name) in files.iter().enumerate() {
-            let (Some(parsed), true) = (OutputName::parse(name), names.insert(name)) else { return wrong("files") };
-            if parsed.folder.is_empty() != (position < self.shards.len()) {
-                return wrong("files");
-            }
+        let is_of_shard = |name: &String| OutputName::parse(name).is_some_and(|name| name.folder.is_empty());
+        let (shards, generated) = files.split_at_checked(self.shards.len()).unwrap_or_default();
+        let in_place = shards.iter().all(is_of_shard) && !generated.iter().any(is_of_shard);
+        if shards.len() != self.shards.len() || !in_place || !are_numbered(files.iter().map(String::as_str)) {
+            return wrong("files");
         }
         let sized = |rows: u64, bytes: u64| rows > 0 && bytes / 2 >= rows;
         let listed =

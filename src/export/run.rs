@@ -41,13 +41,15 @@ pub(crate) struct ExportRun {
     plan: Plan,
     directory: OutputDirectory,
     sync: FileSync,
-    job: PlanRecord,
+    /// Name of the plan.
+    plan_id: String,
     /// Shards that are written together, by number.
     tasks: Vec<Vec<usize>>,
     /// Files that a former run finished, by name.
     finished: BTreeMap<String, Receipt>,
     recoders: Recompressors,
-    receipts: Mutex<BTreeMap<usize, Receipt>>,
+    /// Receipts of the shards that are written, by number.
+    receipts: Mutex<Vec<Option<Receipt>>>,
     status: Mutex<StatusFile>,
     deleted: Vec<String>,
     error: Vec<String>,
@@ -125,20 +127,20 @@ impl ExportRun {
             tasks: group_shards(&plan, &snapshot),
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
             recoders: Recompressors::default(),
-            receipts: Mutex::default(),
+            receipts: Mutex::new(vec![None; plan.shards.len()]),
             status: Mutex::new(status),
             sync: options.sync,
             snapshot,
             plan,
             directory,
-            job,
+            plan_id: job.plan_id,
             deleted,
             error,
             messages,
             work,
         };
         let transaction_time = || run.transaction_time().clone();
-        run.publish_status(options.clock.unwrap_or(&transaction_time), progress, |_| {});
+        run.publish_status(options.clock.unwrap_or(&transaction_time), progress);
         Ok(run)
     }
 
@@ -183,18 +185,18 @@ impl ExportRun {
             .copied()
             .filter(|shard| {
                 let mut receipts = self.receipts.lock().expect("no panic under it");
-                if receipts.contains_key(shard) {
+                if receipts[*shard].is_some() {
                     return false;
                 }
                 // What a former run finished.
                 let Some(receipt) = self.finished.get(&plan.file_name(*shard)) else { return true };
                 progress.write_done.fetch_add(plan.shards[*shard].bytes, Relaxed);
                 progress.files_done.fetch_add(1, Relaxed);
-                receipts.insert(*shard, receipt.clone());
+                receipts[*shard] = Some(receipt.clone());
                 false
             })
             .collect();
-        self.publish_status(clock, progress, |_| {});
+        self.publish_status(clock, progress);
         let threads = rayon::current_num_threads();
         let mut open = |shard: usize| {
             let name = plan.file_name(shard);
@@ -207,9 +209,9 @@ impl ExportRun {
         };
         let mut close = |shard: usize, receipt: Receipt| {
             self.directory.append_receipt(&receipt).map_err(|error| self.write_error(&receipt.file, error))?;
-            self.receipts.lock().expect("no panic under it").insert(shard, receipt);
+            self.receipts.lock().expect("no panic under it")[shard] = Some(receipt);
             progress.files_done.fetch_add(1, Relaxed);
-            self.publish_status(clock, progress, |_| {});
+            self.publish_status(clock, progress);
             Ok(())
         };
         let failed = |name: &str, error| self.write_error(name, error);
@@ -225,28 +227,19 @@ impl ExportRun {
     /// # Panics
     /// When a task has not been written.
     pub(crate) fn finish(&self, clock: Clock<'_>, progress: &Progress) -> Result<ExportReport, ExportError> {
-        let output: Vec<Receipt> = self.receipts.lock().expect("no panic under it").values().cloned().collect();
-        assert_eq!(output.len(), self.plan.shards.len(), "every task is written before a run is finished");
-        let deleted = self.write_generated(DELETED, "Bundle", &self.deleted)?;
-        let error = self.write_generated(ERROR, "OperationOutcome", &self.error)?;
-        // The last look at the store: what was read must be what the snapshot was taken of (CONS-08).
-        self.snapshot.index().verify_unchanged()?;
-        if progress.cancel.load(Relaxed) {
-            return Err(ExportError::Cancelled);
-        }
-        let manifest = Manifest::assemble(
-            self.snapshot.as_of(),
-            self.plan.request.canonical_text(self.plan.cohort.group_id.as_deref()),
-            &self.base_url(),
-            &output,
-            &deleted,
-            &error,
-            manifest_extension(&self.plan, &self.snapshot, &self.job.plan_id),
-        );
-        let files: Vec<Receipt> = output.into_iter().chain(deleted).chain(error).collect();
-        self.directory.publish(&manifest.to_bytes(), &files).map_err(|error| self.move_error(error))?;
-        self.watch_status();
-        self.publish_status(clock, progress, |status| status.succeed(&manifest));
+        // The receipts of many files are moved, not copied; a run that is to try once more gets them back.
+        let mut receipts = self.receipts.lock().expect("no panic under it");
+        let written: Option<Vec<Receipt>> = std::mem::take(&mut *receipts).into_iter().collect();
+        let mut files = written.expect("every task is written before a run is finished");
+        drop(receipts);
+        let manifest = match self.publish(&mut files, clock, progress) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                files.truncate(self.plan.shards.len());
+                *self.receipts.lock().expect("no panic under it") = files.into_iter().map(Some).collect();
+                return Err(error);
+            }
+        };
         Ok(ExportReport {
             manifest_path: self.directory.path().join(MANIFEST),
             manifest,
@@ -263,6 +256,40 @@ impl ExportRun {
         })
     }
 
+    /// Writes deleted and error files, adds their receipts to those of the shards, publishes the manifest, and tells so in
+    /// `status.json`.
+    fn publish(
+        &self,
+        files: &mut Vec<Receipt>,
+        clock: Clock<'_>,
+        progress: &Progress,
+    ) -> Result<Manifest, ExportError> {
+        let shards = files.len();
+        files.extend(self.write_generated(DELETED, "Bundle", &self.deleted)?);
+        let rows_and_deletions = files.len();
+        files.extend(self.write_generated(ERROR, "OperationOutcome", &self.error)?);
+        // The last look at the store: what was read must be what the snapshot was taken of (CONS-08).
+        self.snapshot.index().verify_unchanged()?;
+        if progress.cancel.load(Relaxed) {
+            return Err(ExportError::Cancelled);
+        }
+        let manifest = Manifest::assemble(
+            self.snapshot.as_of(),
+            self.plan.request.canonical_text(self.plan.cohort.group_id.as_deref()),
+            &self.base_url(),
+            &files[..shards],
+            &files[shards..rows_and_deletions],
+            &files[rows_and_deletions..],
+            manifest_extension(&self.plan, &self.snapshot, &self.plan_id),
+        );
+        let published = self.directory.publish(&manifest, files);
+        if let Ok(()) | Err(JournalError::Unsynced { .. }) = &published {
+            self.watch_status();
+            self.status.lock().expect("no panic under it").succeed(&manifest, clock()).ok();
+        }
+        published.map_err(|error| self.move_error(error)).map(|()| manifest)
+    }
+
     /// Whether an error says that there is no room for this run's files beside those of the export that it is to replace.
     pub(crate) fn lacks_room(&self, error: &ExportError) -> bool {
         let full = |kind| matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
@@ -277,7 +304,7 @@ impl ExportRun {
     pub(crate) fn make_room(&self) -> Result<(), ExportError> {
         let mut finished = self.finished.clone();
         let written = self.receipts.lock().expect("no panic under it");
-        finished.extend(written.values().map(|receipt| (receipt.file.clone(), receipt.clone())));
+        finished.extend(written.iter().flatten().map(|receipt| (receipt.file.clone(), receipt.clone())));
         drop(written);
         let finished: Vec<Receipt> = finished.into_values().collect();
         self.directory.move_into_place(&finished).map_err(|error| self.move_error(error))?;
@@ -294,6 +321,10 @@ impl ExportRun {
 
     /// Tells in `status.json` that the run has ended without success.
     pub(crate) fn fail(&self, error: &ExportError, clock: Clock<'_>) {
+        if matches!(error, ExportError::Record(JournalError::Unsynced { .. })) {
+            // The export stands under its manifest, and the document has said so.
+            return;
+        }
         let state = if matches!(error, ExportError::Cancelled) { Status::Cancelled } else { Status::Failed };
         let mut status = self.status.lock().expect("no panic under it");
         status.end(state);
@@ -344,10 +375,9 @@ impl ExportRun {
     }
 
     /// Updates `status.json`, at most once a second. A status that cannot be written costs nobody an export.
-    fn publish_status(&self, clock: Clock<'_>, progress: &Progress, change: impl FnOnce(&mut StatusFile)) {
+    fn publish_status(&self, clock: Clock<'_>, progress: &Progress) {
         let mut status = self.status.lock().expect("no panic under it");
         status.complete(progress.files_done.load(Relaxed));
-        change(&mut status);
         status.write(clock()).ok();
     }
 }

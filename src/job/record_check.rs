@@ -10,6 +10,7 @@ use crate::job::record::{
     JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_hex, is_job_id,
 };
 use crate::job::state::JobState;
+use crate::write::output_name::are_numbered;
 use std::collections::HashSet;
 
 /// Whether a text is an instant that can be formatted and parsed again: its offset does not carry it out of the years
@@ -74,6 +75,9 @@ impl JobRecord {
             if file.kind == RecordKind::Output {
                 (shards, rows) = (shards + 1, rows.saturating_add(file.receipt.count));
             }
+        }
+        if !are_numbered(self.files.iter().map(|file| file.receipt.file.as_str())) {
+            return Err("its files are not numbered as an export numbers them");
         }
         match self.planned {
             Some(planned) if self.state == JobState::Complete && (planned.shards, planned.rows) != (shards, rows) => {

@@ -5,7 +5,7 @@
 //! Work that touches the store or the output runs on the engine's pool, where a panic ends the job and not the service.
 //! Expiry is in `reaper`; the order of the locks is in `shared`.
 
-use crate::error::{ExportError, IndexError, JournalError};
+use crate::error::{ExportError, IndexError, JournalError, limit_of};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::repair_index;
 use crate::export::report::ExportReport;
@@ -401,7 +401,10 @@ fn end_job(record: &mut JobRecord, now: Instant) {
 
 /// Records a job as failed and takes it out of the queue; `error` is `None` after a panic.
 fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
-    let detail = error.as_ref().map_or("a worker panicked".to_string(), ToString::to_string);
+    let detail = error.as_ref().map_or("a worker panicked".to_string(), |error| match limit_of(error) {
+        Some(limit) => format!("{error}; {limit}"),
+        None => error.to_string(),
+    });
     let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
     tracing::error!(job = job.id, detail, "a job failed");
     let failure = JobFailure { reason: reason.to_string(), detail };
@@ -446,9 +449,10 @@ fn public_reason(error: &ExportError) -> &'static str {
         ExportError::Write { .. } | ExportError::Record(_) => {
             "an output file cannot be written; the operator finds the cause in the log"
         }
-        ExportError::Differs { .. } | ExportError::Import { .. } | ExportError::Cancelled => {
-            "the service failed; its operator finds the cause in the log"
-        }
+        ExportError::Differs { .. }
+        | ExportError::Import { .. }
+        | ExportError::Unsynced { .. }
+        | ExportError::Cancelled => "the service failed; its operator finds the cause in the log",
     }
 }
 

@@ -31,6 +31,18 @@ pub(crate) enum AtomicDirError {
         /// The system's error on it.
         source: std::io::Error,
     },
+    /// The directory stands complete under its target, but the directory above it cannot be synced.
+    #[error(
+        "{} stands complete, but the directory that holds it cannot be synced: {source}; only a loss of power can still undo \
+         it, so do not run the command again, but `sync` before you rely on it",
+        path.display()
+    )]
+    Unsynced {
+        /// The target.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
 }
 
 /// A directory under construction; removed on drop unless it was published.
@@ -116,7 +128,8 @@ impl AtomicDir {
     /// synced the files in it.
     ///
     /// # Errors
-    /// [`AtomicDirError::Target`] when the target is no longer empty, [`AtomicDirError::Write`] when the system fails.
+    /// [`AtomicDirError::Target`] when the target is no longer empty, [`AtomicDirError::Write`] when the system fails,
+    /// [`AtomicDirError::Unsynced`] when it fails after the rename.
     pub(crate) fn publish(mut self) -> Result<(), AtomicDirError> {
         let write = |path: &Path, source| AtomicDirError::Write { path: path.to_path_buf(), source };
         if self.sync == FileSync::Yes {
@@ -131,7 +144,7 @@ impl AtomicDir {
         }
         match self.target.parent() {
             Some(parent) if self.sync == FileSync::Yes => {
-                sync_directory(parent).map_err(|source| write(parent, source))
+                sync_directory(parent).map_err(|source| AtomicDirError::Unsynced { path: self.target.clone(), source })
             }
             _ => Ok(()),
         }
@@ -180,6 +193,26 @@ mod tests {
         std::os::unix::fs::symlink(&target, dir.path().join(".link.outpour-partial")).unwrap();
         let refused = AtomicDir::begin(&dir.path().join("link"), FileSync::No);
         assert!(matches!(refused, Err(AtomicDirError::Target { .. })) && target.join("b").exists());
+    }
+
+    /// A sync that fails after the rename is no failure of the directory: it stands, and the error says so.
+    #[test]
+    fn a_failed_sync_leaves_what_stands() {
+        use crate::sys::directory::tests::failing_syncs;
+        let dir = tempfile::tempdir().unwrap();
+        let (above, target) = (dir.path().canonicalize().unwrap(), dir.path().canonicalize().unwrap().join("new"));
+        let build = || {
+            let new = AtomicDir::begin(&target, FileSync::Yes).unwrap();
+            std::fs::write(new.path().join("a"), "a").unwrap();
+            new
+        };
+        let error = failing_syncs(&above, || true, || build().publish()).unwrap_err();
+        assert!(matches!(&error, AtomicDirError::Unsynced { path, .. } if *path == target), "{error}");
+        assert!(error.to_string().contains("stands complete") && target.join("a").exists());
+        std::fs::remove_dir_all(&target).unwrap();
+        let hidden = above.join(".new.outpour-partial");
+        let error = failing_syncs(&hidden, || true, || build().publish()).unwrap_err();
+        assert!(matches!(error, AtomicDirError::Write { .. }) && !target.exists() && !hidden.exists());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::ops::Deref;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
+
+use crate::sys::unsynced_entry::unsynced;
 
 /// Mode of the files that are made (PRIV-03).
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
@@ -209,18 +211,37 @@ impl Directory {
     /// survive a loss of power.
     ///
     /// # Errors
-    /// As [`Directory::create`], or the system's when it cannot be written; the previous file is then unchanged.
+    /// As [`Directory::create`], or the system's when it cannot be written; the previous file is then unchanged. An error
+    /// that [`is_unsynced`](crate::sys::unsynced_entry::is_unsynced) when the new contents stand, but not surely after a loss
+    /// of power.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+        self.replace_with(name, sync, &mut |out| out.write_all(bytes))
+    }
+
+    /// As [`Directory::replace`], with contents that `write` gives piece by piece.
+    ///
+    /// # Errors
+    /// As [`Directory::replace`]; the error of `write`.
+    pub(crate) fn replace_with(
+        &self,
+        name: &str,
+        sync: bool,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let temporary = temporary_name(name);
-        let mut file = self.create(&temporary)?;
+        let file = self.create(&temporary)?;
         file.set_len(0)?;
-        let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
-        if let Err(error) = written.and_then(|()| self.rename(&temporary, name)) {
+        let mut out = BufWriter::new(&file);
+        let written = write(&mut out).and_then(|()| out.flush());
+        // What could not be written is not tried again.
+        drop(out.into_parts());
+        let synced = written.and_then(|()| if sync { file.sync_all() } else { Ok(()) });
+        if let Err(error) = synced.and_then(|()| self.rename(&temporary, name)) {
             self.remove_file(&temporary).ok();
             return Err(error);
         }
         match sync {
-            true => self.parent(name)?.0.sync_all(),
+            true => self.sync_parent(name).map_err(unsynced),
             false => Ok(()),
         }
     }
@@ -230,7 +251,21 @@ impl Directory {
     /// # Errors
     /// The system's error of fsync(2).
     pub(crate) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        tests::before_sync(&self.path)?;
         self.file.sync_all()
+    }
+
+    /// Syncs the directory that holds a name beneath this one.
+    fn sync_parent(&self, name: &str) -> io::Result<()> {
+        match self.parent(name)? {
+            (Parent::Held(_), _) => self.sync(),
+            (Parent::Opened(file), _) => {
+                #[cfg(test)]
+                tests::before_sync(self.path.join(name).parent().expect("a name has a parent"))?;
+                file.sync_all()
+            }
+        }
     }
 
     /// The names of the directory's entries, in no order, without `.` and `..`.
@@ -358,6 +393,44 @@ pub(crate) mod tests {
         let outcome = work();
         LOOKS.lock().unwrap().retain(|(watched, _)| watched != root);
         outcome
+    }
+
+    /// When the sync of a directory fails.
+    type SyncFailure = Arc<dyn Fn() -> bool + Send + Sync>;
+    static SYNC_FAILURES: Mutex<Vec<(PathBuf, SyncFailure)>> = Mutex::new(Vec::new());
+
+    pub(crate) fn before_sync(path: &Path) -> io::Result<()> {
+        let failures = SYNC_FAILURES.lock().unwrap();
+        let fails = failures.iter().filter(|(directory, _)| directory == path).any(|(_, fails)| fails());
+        if fails { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+
+    /// Has each sync of `directory` fail for which `when` holds, during `work`.
+    pub(crate) fn failing_syncs<T>(
+        directory: &Path,
+        when: impl Fn() -> bool + Send + Sync + 'static,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        SYNC_FAILURES.lock().unwrap().push((directory.to_path_buf(), Arc::new(when)));
+        let outcome = work();
+        SYNC_FAILURES.lock().unwrap().retain(|(failing, _)| failing != directory);
+        outcome
+    }
+
+    /// A file whose directory cannot be synced stands with its new contents, and the error says so.
+    #[test]
+    fn a_failed_sync_tells_what_stands() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = Directory::open(scratch.path()).unwrap();
+        root.make_directory("a").unwrap();
+        for (name, directory) in [("one", scratch.path().to_path_buf()), ("a/one", scratch.path().join("a"))] {
+            root.replace(name, b"old", true).unwrap();
+            let error = failing_syncs(&directory, || true, || root.replace(name, b"new", true)).unwrap_err();
+            assert!(crate::sys::unsynced_entry::is_unsynced(&error), "{error}");
+            assert_eq!(root.read(name, 9).unwrap(), b"new");
+            failing_syncs(&directory, || true, || root.replace(name, b"newer", false)).unwrap();
+            root.replace(name, b"newest", true).unwrap();
+        }
     }
 
     fn pipe(path: &Path) {

@@ -1,6 +1,5 @@
 //! Durability: directories synced, and a file replaced by a temporary file and a rename.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -34,5 +33,5 @@ pub enum FileSync {
 /// # Errors
 /// The system's error when the directory cannot be opened or synced.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    Directory::open(directory)?.sync()
 }

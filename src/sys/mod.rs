@@ -4,7 +4,7 @@
 //! shortened map into an error; `access` selects between maps and `pread`; `store_file` is a file of the user's store,
 //! `regular_file` opens files that others may have replaced; `file_map` maps index files, `little_endian` views their
 //! bytes as integers; `directory`, `atomic_dir`, `durability` and `private_files` make, replace and sync files of our
-//! own; `disk` reserves space and `open_file_limit` raises the limit of open files; `sendfile` sends a stored file to
+//! own; `disk` reserves space and `process_limits` names the limits of the process; `sendfile` sends a stored file to
 //! a socket; `interrupt` handles SIGINT and SIGTERM.
 
 pub(crate) mod access;
@@ -15,9 +15,10 @@ pub(crate) mod durability;
 pub(crate) mod file_map;
 pub(crate) mod interrupt;
 pub(crate) mod little_endian;
-pub(crate) mod open_file_limit;
 pub(crate) mod private_files;
+pub(crate) mod process_limits;
 pub(crate) mod regular_file;
 pub(crate) mod sendfile;
 pub(crate) mod sigbus;
 pub(crate) mod store_file;
+pub(crate) mod unsynced_entry;

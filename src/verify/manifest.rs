@@ -3,6 +3,8 @@
 //!
 //! Reads plain JSON, not the types that wrote it, so that an additional key or a value of the wrong type is found.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::fhir::instant::Instant;
@@ -12,7 +14,7 @@ use crate::select::ledger::Ledger;
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::output_file::FileSection;
 use crate::write::journal::MANIFEST;
-use crate::write::manifest::{EXPORT_KEY, FILE_KEY, FileFacts, ManifestItem};
+use crate::write::manifest::{EXPORT_KEY, FILE_KEY, FileFacts, file_name_of};
 
 /// One item of the manifest.
 pub(crate) struct ListedFile {
@@ -47,6 +49,7 @@ pub(crate) struct StatedManifest {
 pub(crate) fn read(bytes: &[u8], mismatches: &mut Mismatches) -> StatedManifest {
     let mut wrong = |rule, what: String| mismatches.push(Mismatch::of_file(rule, MANIFEST, what));
     let mut stated = StatedManifest::default();
+    let mut names = HashSet::new();
     let root = match serde_json::from_slice::<Value>(bytes) {
         Ok(Value::Object(root)) => root,
         Ok(_) => {
@@ -85,7 +88,7 @@ pub(crate) fn read(bytes: &[u8], mismatches: &mut Mismatches) -> StatedManifest 
                     wrong(rule, "its deleted is empty instead of absent".to_string());
                 }
                 for (i, item) in items.iter().enumerate() {
-                    read_item(section, i, item, &mut stated.files, &mut wrong);
+                    read_item(section, i, item, &mut stated.files, &mut names, &mut wrong);
                 }
             }
             _ => wrong(rule, format!("its {} is no array", section.name())),
@@ -103,12 +106,14 @@ pub(crate) fn read(bytes: &[u8], mismatches: &mut Mismatches) -> StatedManifest 
     stated
 }
 
-/// Reads item number `index` of a section; an item that names a file of the directory is added to `files`.
+/// Reads item number `index` of a section; an item that names a file of the directory is added to `files`,
+/// and its name to `names`.
 fn read_item(
     section: FileSection,
     index: usize,
     item: &Value,
     files: &mut Vec<ListedFile>,
+    names: &mut HashSet<String>,
     wrong: &mut impl FnMut(&'static str, String),
 ) {
     let place = format!("item {} of {}", index + 1, section.name());
@@ -133,12 +138,11 @@ fn read_item(
     if count.is_none_or(|count| count == 0) {
         wrong("MANIFEST-08", format!("{place} has no count, or the count 0"));
     }
-    let named = ManifestItem { r#type: of_type.into(), url: url.into(), count: 0, extension: Map::new() };
-    let name = named.file_name();
+    let name = file_name_of(url);
     if name.is_empty() || name.starts_with('.') || name.contains("..") {
         return wrong("MANIFEST-06", format!("the url of {place} names no file of this directory"));
     }
-    if files.iter().any(|other| other.name == name) {
+    if !names.insert(name.to_string()) {
         wrong("MANIFEST-06", format!("{place} is listed twice"));
     }
     let facts = object.get("extension").and_then(|extension| extension.get(FILE_KEY));

@@ -52,6 +52,8 @@ pub(crate) struct CopyRun {
     lines: Vec<RowSpan>,
     /// Bytes of its rows in the output, newlines included.
     bytes: u64,
+    /// Numbers of the store files that the current output took rows from, in the order of the store.
+    used_files: Vec<usize>,
 }
 
 impl CopyRun {
@@ -63,6 +65,12 @@ impl CopyRun {
     fn start(&self) -> u64 {
         self.lines.first().map_or(0, |line| line.start)
     }
+    /// Notes that the output takes rows from a file. Rows come in the order of the store, so that a file comes once.
+    fn note_file(&mut self, file: usize) {
+        if self.used_files.last() != Some(&file) {
+            self.used_files.push(file);
+        }
+    }
 }
 
 /// Reads rows of store files for one pass over the store.
@@ -71,8 +79,6 @@ pub(crate) struct RunReader<'a> {
     buffer: Vec<u8>,
     /// The compressed file that is being decoded, and its current piece.
     decoding: Option<Decoding<'a>>,
-    /// Numbers of the files that rows were taken from.
-    used_files: Vec<usize>,
     /// Window on a plain file that several outputs take rows from: file, offset, bytes.
     window: Option<(usize, u64, Vec<u8>)>,
 }
@@ -89,7 +95,7 @@ struct Decoding<'a> {
 impl<'a> RunReader<'a> {
     /// A reader that has read nothing.
     pub(crate) fn new(index: &'a Index) -> RunReader<'a> {
-        RunReader { index, buffer: Vec::new(), decoding: None, used_files: Vec::new(), window: None }
+        RunReader { index, buffer: Vec::new(), decoding: None, window: None }
     }
 
     /// Whether the window holds a row, the byte before it and the line end after it.
@@ -122,9 +128,7 @@ impl<'a> RunReader<'a> {
         line: RowSpan,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<u64, ExportError> {
-        if self.used_files.last() != Some(&line.file) && !self.used_files.contains(&line.file) {
-            self.used_files.push(line.file);
-        }
+        run.note_file(line.file);
         if self.index.compression(line.file) != Compression::None {
             let done = self.flush(output, run, failed_write)?;
             let ShardOutput { encoder, name, .. } = output;
@@ -160,9 +164,7 @@ impl<'a> RunReader<'a> {
         let done = self.flush(output, run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
         let file = self.index.entry(request.segment).file;
-        if !self.used_files.contains(&file) {
-            self.used_files.push(file);
-        }
+        run.note_file(file);
         let before = output.encoder.bytes_in();
         let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
@@ -293,9 +295,10 @@ impl<'a> RunReader<'a> {
         Ok(line.length + 1)
     }
 
-    /// Checks that the files read so far did not change or fail; called before an output file is committed.
-    pub(crate) fn check(&self) -> Result<(), ExportError> {
-        self.used_files.iter().try_for_each(|file| self.index.source(*file)?.check()).map_err(ExportError::from)
+    /// Checks that the files that an output took rows from did not change or fail; called before it is committed. The run
+    /// then serves the next output.
+    pub(crate) fn check(&self, run: &mut CopyRun) -> Result<(), ExportError> {
+        run.used_files.drain(..).try_for_each(|file| self.index.source(file)?.check()).map_err(ExportError::from)
     }
 }
 

@@ -21,13 +21,12 @@ fn next_file_end(lines: &[String], request: &ExportRequest) -> usize {
 
 /// Names of the files that [`write_lines`] will write for the same arguments.
 pub(crate) fn file_names(stem: &str, lines: &[String], request: &ExportRequest) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut rest = lines;
+    let (mut files, mut rest) = (0, lines);
     while !rest.is_empty() {
-        names.push(shard_name(stem, names.len() as u32 + 1, request.compression));
+        files += 1;
         rest = &rest[next_file_end(rest, request)..];
     }
-    names
+    (1..=files).map(|number| shard_name(stem, number, files, request.compression)).collect()
 }
 
 /// Writes lines to `stem.00001.ndjson` and so on; without lines there is no file. `resource_type` is the type of every
@@ -44,8 +43,7 @@ pub(crate) fn write_lines<S: Sink>(
 ) -> Result<Vec<Receipt>, (String, io::Error)> {
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut rest = lines;
-    while !rest.is_empty() {
-        let name = shard_name(stem, receipts.len() as u32 + 1, request.compression);
+    for name in file_names(stem, lines, request) {
         let at = |error| (name.clone(), error);
         let mut encoder = Encoder::begin(&mut *sink, &name, request.compression, request.digest, 1).map_err(at)?;
         let (now, later) = rest.split_at(next_file_end(rest, request));
@@ -84,5 +82,12 @@ mod tests {
         assert_eq!(counts(19, None), [4]);
         assert_eq!(counts(18, None), [3, 1]);
         assert_eq!(counts(100, Some(2)), [2, 2]);
+        // So many files that their numbers need six digits: all of them have six.
+        let mut request = ExportRequest::system();
+        request.bounds = FileBounds { file_bytes: 100, file_resources: Some(1) };
+        let lines = vec!["a".to_string(); 100_000];
+        let names = file_names("error/X", &lines, &request);
+        assert!(names.is_sorted() && names[0] == "error/X.000001.ndjson" && names[99_999] == "error/X.100000.ndjson");
+        assert_eq!(file_names("error/X", &lines[1..], &request)[0], "error/X.00001.ndjson");
     }
 }

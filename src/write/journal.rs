@@ -72,9 +72,9 @@ impl Receipt {
 
 /// Contents of the file `plan.json`.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct PlanFile<T> {
+pub(crate) struct PlanFile<T, F = Vec<String>> {
     /// Names of all files that the run writes, generated ones included.
-    pub files: Vec<String>,
+    pub files: F,
     /// The request and plan that determine the bytes of the files.
     pub job: T,
 }

@@ -1,9 +1,11 @@
 //! The manifest of an export, in the shape of the Bulk Data IG (MANIFEST-01…18).
 
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::fhir::instant::Instant;
@@ -48,7 +50,37 @@ pub struct ManifestItem {
     pub count: u64,
     /// Extensions by key.
     #[serde(default)]
-    pub extension: Map<String, Value>,
+    pub extension: ItemExtension,
+}
+
+/// Extensions of an item. Those of outpour are held as what they are: as maps of JSON they took four fifths of the memory
+/// of an export of many files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ItemExtension {
+    /// What outpour states, under its own key.
+    facts: Option<FileFacts>,
+    /// Those under other keys, and one under outpour's key that does not hold what outpour writes.
+    others: Option<Box<Map<String, Value>>>,
+}
+
+impl Serialize for ItemExtension {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.facts.iter().try_for_each(|facts| map.serialize_entry(FILE_KEY, facts))?;
+        self.others.iter().flat_map(|others| others.iter()).try_for_each(|(key, of)| map.serialize_entry(key, of))?;
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for ItemExtension {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ItemExtension, D::Error> {
+        let mut others = Map::deserialize(deserializer)?;
+        let facts = others.get(FILE_KEY).and_then(|facts| serde_json::from_value(facts.clone()).ok());
+        if facts.is_some() {
+            others.shift_remove(FILE_KEY);
+        }
+        Ok(ItemExtension { facts, others: (!others.is_empty()).then(|| Box::new(others)) })
+    }
 }
 
 /// What an item's extension holds.
@@ -68,30 +100,31 @@ impl ManifestItem {
     /// The manifest entry of a finished file.
     fn of(receipt: &Receipt, base_url: &str) -> ManifestItem {
         let facts = FileFacts { bytes: receipt.bytes, file_bytes: receipt.file_bytes, digest: receipt.digest.clone() };
-        let mut extension = Map::new();
-        extension.insert(FILE_KEY.to_string(), serde_json::to_value(facts).expect("plain data"));
         ManifestItem {
             r#type: receipt.r#type.clone(),
             url: format!("{base_url}{}", receipt.file),
             count: receipt.count,
-            extension,
+            extension: ItemExtension { facts: Some(facts), others: None },
         }
     }
 
     /// The file's name in its directory: what the URL has behind `base`.
     pub fn file_name(&self) -> &str {
-        let tail = |parts: usize| {
-            self.url.rmatch_indices('/').nth(parts - 1).map_or(&*self.url, |(offset, _)| &self.url[offset + 1..])
-        };
-        match tail(2) {
-            name if name.starts_with("error/") || name.starts_with("deleted/") => name,
-            _ => tail(1),
-        }
+        file_name_of(&self.url)
     }
 
     /// Sizes and digest, if outpour wrote the manifest.
     pub fn facts(&self) -> Option<FileFacts> {
-        serde_json::from_value(self.extension.get(FILE_KEY)?.clone()).ok()
+        self.extension.facts.clone()
+    }
+}
+
+/// The name that an output file has in its directory, from the URL that a manifest lists it under.
+pub(crate) fn file_name_of(url: &str) -> &str {
+    let tail = |parts: usize| url.rmatch_indices('/').nth(parts - 1).map_or(url, |(offset, _)| &url[offset + 1..]);
+    match tail(2) {
+        name if name.starts_with("error/") || name.starts_with("deleted/") => name,
+        _ => tail(1),
     }
 }
 
@@ -123,9 +156,18 @@ impl Manifest {
 
     /// The document, indented, with a newline at its end.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest is plain data");
-        bytes.push(b'\n');
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes).expect("a manifest is plain data, and memory takes it");
         bytes
+    }
+
+    /// Writes the document as [`Manifest::to_bytes`] has it: that of many files need not be in memory as a whole.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub(crate) fn write_to(&self, mut out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut out, self)?;
+        out.write_all(b"\n")
     }
 
     /// Reads a manifest.
@@ -156,6 +198,27 @@ pub(crate) fn file_url(directory: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Extensions of an item read back as they were, outpour's own and those of others.
+    #[test]
+    fn extensions_of_an_item_read_back() {
+        let own = json!({"bytes": 7, "fileBytes": 7});
+        let odd = json!({"bytes": "seven"});
+        for (extension, has_facts) in [
+            (json!({FILE_KEY: own}), true),
+            (json!({FILE_KEY: own, "https://example.org/x": {"a": [1, 2.50]}}), true),
+            (json!({FILE_KEY: odd, "https://example.org/x": null}), false),
+            (json!({"https://example.org/x": 1}), false),
+            (json!({}), false),
+        ] {
+            let item = json!({"type": "Patient", "url": "x", "count": 1, "extension": extension});
+            let read: ManifestItem = serde_json::from_value(item.clone()).unwrap();
+            assert_eq!(read.facts().is_some(), has_facts, "{extension}");
+            assert_eq!(serde_json::to_value(&read).unwrap(), item);
+        }
+        let bare: ManifestItem = serde_json::from_value(json!({"type": "Patient", "url": "x", "count": 1})).unwrap();
+        assert_eq!(bare.extension, ItemExtension::default());
+    }
 
     #[test]
     fn file_urls_are_encoded() {

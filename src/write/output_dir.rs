@@ -37,6 +37,7 @@ use crate::sys::directory::{Directory, temporary_name};
 use crate::sys::disk::disk_space;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
+use crate::sys::unsynced_entry::is_unsynced;
 use crate::write::journal::{
     DONE, JOB, JournalFiles, MANIFEST, NEXT, PLAN, PlanFile, Receipt, STATUS, is_as_recorded, line_of,
     place_of_json_error,
@@ -271,12 +272,12 @@ impl OutputDirectory {
         let replaces = self.replaces.load(Relaxed);
         let ours = if replaces { self.listed_files()? } else { BTreeSet::new() };
         self.refuse_foreign(files, &ours, replaces)?;
-        let bytes = serde_json::to_vec(&PlanFile { files: files.to_vec(), job }).expect("a plan is plain data");
+        let mut write = |out: &mut dyn Write| Ok(serde_json::to_writer(out, &PlanFile { files, job })?);
         self.planned.store(true, Relaxed);
         let sync = self.sync == FileSync::Yes;
         if !replaces {
             let plan = self.own_record().name(PLAN);
-            return self.root.replace(&plan, &bytes, sync).map_err(self.io(&plan));
+            return self.root.replace_with(&plan, sync, &mut write).map_err(self.io(&plan));
         }
         // Receipts of an earlier replacing run are removed before this plan is written: they would count for this run.
         let (done, replaced, plan) =
@@ -285,7 +286,7 @@ impl OutputDirectory {
         self.root.make_directory(NEXT).map_err(self.io(NEXT))?;
         self.root.remove_file(&done).map_err(self.io(&done))?;
         self.root.replace(&replaced, &names, sync).map_err(self.io(&replaced))?;
-        self.root.replace(&plan, &bytes, sync).map_err(self.io(&plan))?;
+        self.root.replace_with(&plan, sync, &mut write).map_err(self.io(&plan))?;
         self.staged.store(true, Relaxed);
         self.clear_next(&[PLAN, REPLACED]);
         self.sync(&[JOB])
@@ -455,13 +456,20 @@ impl OutputDirectory {
     /// Publishes the manifest, the last step of a run (MANIFEST-18). `finished` are the receipts of all its files.
     ///
     /// # Errors
-    /// As [`OutputDirectory::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written or synced.
-    pub(crate) fn publish(&self, manifest: &[u8], finished: &[Receipt]) -> Result<(), JournalError> {
+    /// As [`OutputDirectory::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written;
+    /// [`JournalError::Unsynced`] if it stands and only its directory cannot be synced.
+    pub(crate) fn publish(&self, manifest: &Manifest, finished: &[Receipt]) -> Result<(), JournalError> {
         self.move_into_place(finished)?;
         // A run that was killed in step 6 left a part of `next`.
         self.clear_next(&[]);
         self.sync(&["deleted", "error", ""])?;
-        self.root.replace(MANIFEST, manifest, self.sync == FileSync::Yes).map_err(self.io(MANIFEST))
+        let mut write = |out: &mut dyn Write| manifest.write_to(out);
+        self.root.replace_with(MANIFEST, self.sync == FileSync::Yes, &mut write).map_err(|source| {
+            match is_unsynced(&source) {
+                true => JournalError::Unsynced { path: self.path().to_path_buf(), source },
+                false => self.io(MANIFEST)(source),
+            }
+        })
     }
 
     /// Removes a file of the output directory. A directory or an entry behind a link is none of the export's and stays.

@@ -19,6 +19,7 @@ use crate::write::encode::Encoder;
 use crate::write::frame_copy::{FrameCopier, FrameRequest, Recompressors};
 use crate::write::journal::Receipt;
 use crate::write::sink::Sink;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Writes shards in one sweep through the store. `open` makes the output of a shard, or `None` to skip it; `close` is
@@ -87,7 +88,7 @@ pub(crate) fn copy_shards<S: Sink>(
         let shared = lanes.len() > 1
             && index.compression(file) == Compression::None
             && plan.selection.rows[segment].count() * DENSE_SHARE >= columns.rows();
-        let mut rows = plan.selection.rows[segment].iter();
+        let mut rows = plan.selection.rows[segment].range(rows_of_lanes(plan, &lanes, segment, columns.rows()));
         let mut ahead: Vec<(usize, [u32; 2])> = Vec::with_capacity(ROWS_AHEAD);
         let mut at_ahead = 0;
         loop {
@@ -100,6 +101,7 @@ pub(crate) fn copy_shards<S: Sink>(
             let Some((row, [offset, length])) = ahead.get(at_ahead).copied() else { break };
             at_ahead += 1;
             let type_index = only_type.map_or_else(|| columns.resource_type[row] as usize, ResourceType::index);
+            // The last shard of a type may end before the rows that other types still take.
             let Some(i) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
             if progress.cancel.load(Relaxed) {
                 return Err(ExportError::Cancelled);
@@ -151,7 +153,7 @@ fn end_shard<S: Sink>(
     if let Some(mut output) = lane.output.take() {
         let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
-        reader.check()?;
+        reader.check(&mut lane.run)?;
         let ShardOutput { encoder, name, resource_type } = output;
         // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
         if encoder.bytes_in() != plan.shards[number].bytes {
@@ -194,7 +196,10 @@ impl Plan {
             name: name.to_string(),
             source,
         };
-        progress.expect_writes(self.bytes(), self.shards.len() as u64);
+        // The sum over all shards is taken for the first one only.
+        if progress.files_total() != self.shards.len() as u64 {
+            progress.expect_writes(self.bytes(), self.shards.len() as u64);
+        }
         let name = self.file_name(shard);
         let (compression, digest) = (self.request.compression, self.request.digest);
         let blocks = rayon::current_num_threads();
@@ -235,6 +240,22 @@ impl<S: Sink> ShardWriter<S> {
     fn covers_segment(&self, segment: usize) -> bool {
         (self.first_segment..=self.last_segment).contains(&segment)
     }
+}
+
+/// The rows of a segment among which the shards of some lanes find theirs: from the first row of the first shard to the last
+/// row of the last one. Without this bound a segment that is cut into many files would be walked once for each of them.
+fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: usize, rows: usize) -> Range<usize> {
+    let (mut start, mut end) = (rows, 0);
+    for lane in lanes {
+        let first = plan.shards[lane.shards[lane.current]].first;
+        let last = plan.shards[*lane.shards.last().expect("a lane has a shard")].last;
+        if first.segment > segment || last.segment < segment {
+            continue;
+        }
+        start = start.min(if first.segment == segment { first.row } else { 0 });
+        end = end.max(if last.segment == segment { last.row + 1 } else { rows });
+    }
+    start..end.max(start)
 }
 
 type OpenShard<'a, S> = &'a mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>;

@@ -82,7 +82,6 @@ pub(crate) struct StatusFile {
     complete: u64,
     status: Status,
     written: Option<Instant>,
-    final_output: Option<Manifest>,
 }
 
 impl StatusFile {
@@ -105,7 +104,6 @@ impl StatusFile {
             complete: 0,
             status: Status::InProgress,
             written: None,
-            final_output: None,
         }
     }
 
@@ -124,11 +122,14 @@ impl StatusFile {
         self.status = status;
     }
 
-    /// Ends the job as successful; the document then lists the manifest's output.
-    pub(crate) fn succeed(&mut self, manifest: &Manifest) {
+    /// Ends the job as successful and writes the document a last time; it then lists the manifest's output.
+    ///
+    /// # Errors
+    /// The file cannot be written; the job does not depend on it.
+    pub(crate) fn succeed(&mut self, manifest: &Manifest, now: Instant) -> io::Result<()> {
         self.status = Status::Successful;
         self.complete = self.total;
-        self.final_output = Some(manifest.clone());
+        self.replace(self.not_before(now), Some(manifest))
     }
 
     /// Replaces the file if at least a second has passed since the last write, or if the job has ended.
@@ -136,15 +137,25 @@ impl StatusFile {
     /// # Errors
     /// The file cannot be written; the job does not depend on it.
     pub(crate) fn write(&mut self, now: Instant) -> io::Result<()> {
-        // The clock may step back; the document's times must not (ONEUP-S16).
-        let now = [&now, &self.as_of].into_iter().chain(self.written.as_ref()).max().expect("not empty").clone();
+        let now = self.not_before(now);
         let recent = self.written.as_ref().is_some_and(|last| now.ticks - last.ticks < TICKS_PER_SECOND);
         if recent && self.status == Status::InProgress {
             return Ok(());
         }
+        self.replace(now, None)
+    }
+
+    /// The time, or the last one that the document stated: the clock may step back, the document's times must not
+    /// (ONEUP-S16).
+    fn not_before(&self, now: Instant) -> Instant {
+        [&now, &self.as_of].into_iter().chain(self.written.as_ref()).max().expect("not empty").clone()
+    }
+
+    /// Replaces the file; `manifest` is that of a job that succeeded.
+    fn replace(&mut self, now: Instant, manifest: Option<&Manifest>) -> io::Result<()> {
         let unfinished = self.total - self.complete;
         let ended = matches!(self.status, Status::Failed | Status::Cancelled);
-        let output = self.final_output.as_ref().map(|manifest| {
+        let output = manifest.map(|manifest| {
             manifest.output.iter().map(|item| StatusOutput { r#type: &item.r#type, url: &item.url }).collect()
         });
         let document = StatusDocument {
@@ -163,9 +174,11 @@ impl StatusFile {
             last_updated: now.to_string(),
             output,
         };
-        let mut bytes = serde_json::to_vec_pretty(&document).expect("plain data");
-        bytes.push(b'\n');
+        let written = self.directory.replace_with(STATUS, false, &mut |mut out| {
+            serde_json::to_writer_pretty(&mut out, &document)?;
+            out.write_all(b"\n")
+        });
         self.written = Some(now);
-        self.directory.replace(STATUS, &bytes, false)
+        written
     }
 }

@@ -27,10 +27,9 @@ pub(crate) fn limit_files_softly(command: &mut std::process::Command, limit: u64
 
 fn limit_by(command: &mut std::process::Command, limit: libc::rlimit) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: both calls are async-signal-safe and touch only this process's own limits and signal table.
+    // SAFETY: the call is async-signal-safe and touches only this process's own limits.
     unsafe {
         command.pre_exec(move || {
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             if libc::setrlimit(libc::RLIMIT_FSIZE, &limit) != 0 {
                 return Err(std::io::Error::last_os_error());
             }
@@ -52,12 +51,79 @@ fn a_failed_write_is_exit_3_and_resumes() {
     with_base.extend(["--base-url", "https://files.example.org/"]);
     assert_eq!(run::export(&store, &warm, &with_base).code, 0);
     let stopped = limited(&store, &out, &with_base, 100_000);
-    stopped.refused(3, &[]);
+    stopped.refused(3, &["cannot write ", ".ndjson in ", "RLIMIT_FSIZE", "100000 bytes", "--resume"]);
+    assert!(!stopped.stderr.contains("make room"), "room is not what lacks: {}", stopped.stderr);
     assert!(!out.join("manifest.json").exists(), "no manifest after a failure");
     with_base.push("--resume");
     assert_eq!(run::export(&store, &out, &with_base).code, 0);
     Export::read(&out, Bounds { file_bytes: 400_000, ..Bounds::DEFAULT });
     assert!(snapshot(&out) == snapshot(&warm), "the resumed directory is that of an undisturbed run");
+}
+
+/// Every command that writes ends with code 3 and the limit's name where a file may not be as long as it needs to be, and
+/// leaves nothing under a final name: no signal ends it.
+#[test]
+fn the_limit_on_the_size_of_a_file_is_named() {
+    let scratch = scratch();
+    let store = testdata("stores/synthea-r4-100");
+    let word = |name: &str| scratch.path().join(name).to_str().unwrap().to_string();
+    let (from, index, new, out) = (store.to_str().unwrap(), word("index"), word("new"), word("out"));
+    let built = run::run(&["index", "--store", from, "--index-dir", &index]);
+    assert_eq!(built.code, 0, "{built:#?}");
+    for (args, target) in [
+        (vec!["index", "--store", from, "--index-dir", &new], None),
+        (vec!["pack", "--store", from, "--index-dir", &index, "--to", &new], Some(&new)),
+        (vec!["synth", "--out", &new, "--patients", "40"], Some(&new)),
+        (vec!["export", "--store", from, "--index-dir", &index, "--all-patients", "--out", &out], None),
+    ] {
+        let mut command = command();
+        limit_files(command.args(&args), 50_000);
+        let stopped = run::finish(&mut command);
+        stopped.refused(3, &["RLIMIT_FSIZE", "50000 bytes", "ulimit -f"]);
+        assert!(target.is_none_or(|target| !Path::new(target).exists()), "{args:?}");
+        assert!(!Path::new(&out).join("manifest.json").exists(), "{args:?}");
+        std::fs::remove_dir_all(&new).ok();
+    }
+}
+
+/// Too few files may be open, at whatever place that is noticed: code 3, and the limit with its number.
+#[test]
+fn the_limit_of_open_files_is_named() {
+    use std::os::unix::process::CommandExt;
+    let scratch = scratch();
+    let (store, out) = (scratch.path().join("store"), scratch.path().join("out"));
+    std::fs::create_dir(&store).unwrap();
+    for number in 0..20 {
+        let row = format!("{{\"resourceType\":\"Patient\",\"id\":\"p{number}\"}}\n");
+        std::fs::write(store.join(format!("{number}.ndjson")), row).unwrap();
+    }
+    let mut stopped = 0;
+    for limit in 4..40 {
+        let mut command = command();
+        command.args(["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--all-patients"]);
+        command.args(["--progress", "never", "--no-sync", "--threads", "2"]);
+        let bound = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+        // SAFETY: the call is async-signal-safe and touches only this process's own limits.
+        unsafe {
+            command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &bound) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let run = run::finish(&mut command);
+        match run.code {
+            0 => assert!(out.join("manifest.json").exists(), "{limit}: {run:#?}"),
+            code => {
+                stopped += 1;
+                assert!(!out.join("manifest.json").exists(), "{limit}: {run:#?}");
+                assert_eq!(code, 3, "{limit}: {run:#?}");
+                run.refused(3, &["RLIMIT_NOFILE", &limit.to_string(), "ulimit -n"]);
+            }
+        }
+        std::fs::remove_dir_all(&out).ok();
+        std::fs::remove_dir_all(store.join(".outpour")).ok();
+    }
+    assert!(stopped > 3, "some of the limits are too small");
 }
 
 /// A mounted tmpfs, unmounted when dropped.

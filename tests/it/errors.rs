@@ -115,6 +115,8 @@ fn arguments_that_are_wrong() {
     refused(&["--group", "ten", "--max-file-resources", "0"], 2, &["--max-file-resources"]);
     refused(&["--group", "ten", "--compress", "rar"], 2, &["--compress", "rar"]);
     refused(&["--group", "ten", "--threads", "0"], 2, &["--threads"]);
+    refused(&["--group", "ten", "--threads", "1025"], 2, &["--threads is 1025", "1 to 1024"]);
+    refused(&["--group", "ten", "--threads", "100000000"], 2, &["--threads is 100000000"]);
     refused(&["--group", "ten", "--members", "some"], 2, &["--members", "some"]);
     refused(&["--group", "ten", "--no-such-flag"], 2, &["--no-such-flag"]);
     refused(&["--group", "ten", "--system"], 2, &["--group", "--system"]);

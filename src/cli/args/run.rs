@@ -6,7 +6,7 @@ use clap::ValueEnum;
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Run")]
 pub(crate) struct RunArgs {
-    /// Threads to use [default: one a processor]
+    /// Threads to use, 1 to 1024 [default: one a processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// One JSON document on standard output

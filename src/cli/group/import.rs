@@ -54,7 +54,7 @@ pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
         }
     })?;
     drop(file);
-    sync_directory(store.root()).map_err(failed)?;
+    sync_directory(store.root()).map_err(|source| ExportError::Unsynced { path: target.clone(), source })?;
     let current = is_current(&store, &id, &target)?;
     if args.json {
         put_json(

@@ -7,6 +7,7 @@ use crate::export::planning::plan;
 use crate::export::tests::kills::{AS_OF, World, changes, everything, tree};
 use crate::export::to_sink::export_to_sink;
 use crate::fhir::instant::Instant;
+use crate::hash::digest::DigestAlgorithm;
 use crate::progress::Progress;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
@@ -61,6 +62,29 @@ fn a_sink_gets_what_a_directory_gets() {
     }
     let names = |prefix: &str| sunk(&world, &changes()).into_keys().filter(|name| name.starts_with(prefix)).count();
     assert!(names("deleted/") > 0 && names("error/") > 0, "the cases have deletions and messages");
+}
+
+/// Names sort by their numbers beyond 99,999 files of a type, as the manifest lists them.
+#[test]
+fn names_of_many_files_sort_by_their_numbers() {
+    const FILES: usize = 100_001;
+    let dir = tempfile::tempdir().unwrap();
+    let rows = (0..FILES).map(|number| format!("{{\"resourceType\":\"Basic\",\"id\":\"{number}\"}}\n"));
+    std::fs::write(dir.path().join("a.ndjson"), rows.collect::<String>()).unwrap();
+    std::fs::write(dir.path().join("b.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    let (mut sink, progress) = (MemorySink::default(), Progress::default());
+    let request = ExportRequest::system().file_resources(1).digest(DigestAlgorithm::None);
+    let report = export_to_sink(&Store::open(dir.path()).unwrap(), &request, as_of(), &mut sink, &progress).unwrap();
+    let names: Vec<&str> = report.manifest.output.iter().map(|item| item.url.as_str()).collect();
+    assert_eq!((names.len(), names[0]), (FILES + 1, "Basic.000001.ndjson"));
+    assert_eq!(names[FILES - 1..], ["Basic.100001.ndjson", "Patient.00001.ndjson"]);
+    let files = sink.files();
+    let by_name: Vec<&String> = files.keys().filter(|name| name.starts_with("Basic")).collect();
+    assert!(by_name == names[..FILES], "the order of names is the order of numbers");
+    for (number, name) in names[..FILES].iter().enumerate() {
+        let id = format!("\"id\":\"{number}\"}}\n");
+        assert!(files[*name].ends_with(id.as_bytes()), "{name}");
+    }
 }
 
 /// Without a base URL the manifest holds names.

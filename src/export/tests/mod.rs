@@ -6,3 +6,4 @@ pub(super) mod bit_flips;
 pub(super) mod in_memory;
 pub(super) mod kills;
 pub(super) mod provenance;
+pub(super) mod unsynced;

@@ -88,6 +88,8 @@ pub(crate) struct SegmentBuilder {
     sorted_spare: Vec<(u64, u32)>,
     owners: HashMap<OwnerKey, u32, BuildHasherDefault<PrecomputedHasher>>,
     owner_list: Vec<OwnerKey>,
+    /// For each owner the last row that has it, plus 1; 0 for none. A row may name as many patients as fit into a line.
+    owner_last_row: Vec<u32>,
     /// The owner met last: neighbouring rows mostly share it.
     last_owner: Option<(String, u32)>,
     /// Reference bases; the first is the empty one of relative references.
@@ -144,6 +146,7 @@ impl SegmentBuilder {
         self.sorted.clear();
         self.owners.clear();
         self.owner_list.clear();
+        self.owner_last_row.clear();
         self.last_owner = None;
         self.bases.clear();
         self.base_numbers.clear();
@@ -254,13 +257,12 @@ impl SegmentBuilder {
 
     /// Adds the owners of a row, and its targets if it is a Provenance.
     fn push_owner(&mut self, facts: &impl ResourceFacts, row: u32) {
-        let first = self.owner.len();
         let resource_type = facts.resource_type();
         if resource_type == ResourceType::PATIENT {
             // A Patient is in its own compartment (COMP-02).
             let id = Id::parse(facts.id()).expect("a resource without a legal id is a fault");
             let own = self.owner_number("", id);
-            self.owner.push(own);
+            self.add_owner(row, own);
         }
         for text in facts.reference_bytes() {
             let number = match &self.last_owner {
@@ -289,9 +291,15 @@ impl SegmentBuilder {
                     number
                 }
             };
-            if !self.owner[first..].contains(&number) {
-                self.owner.push(number);
-            }
+            self.add_owner(row, number);
+        }
+    }
+
+    /// Adds an owner to the row that is being added, unless it has that owner already.
+    fn add_owner(&mut self, row: u32, number: u32) {
+        let last_row = &mut self.owner_last_row[number as usize];
+        if std::mem::replace(last_row, row + 1) != row + 1 {
+            self.owner.push(number);
         }
     }
 
@@ -303,6 +311,7 @@ impl SegmentBuilder {
         let number = *self.owners.entry(key).or_insert(next);
         if number == next {
             self.owner_list.push(key);
+            self.owner_last_row.push(0);
         }
         number
     }

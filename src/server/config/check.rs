@@ -4,6 +4,7 @@
 //! All problems are reported at once, before anything is opened. Nothing on the disk is read.
 
 use crate::export::options::FaultsAllowed;
+use crate::limits::THREADS_MAX;
 use crate::server::config::mounts::DEFAULT_TENANT;
 use crate::server::config::{Config, auth};
 use crate::server::hosts::AllowedHosts;
@@ -80,6 +81,8 @@ impl Config {
         ] {
             require(value > 0, format!("{name} is 0; give at least 1"));
         }
+        let threads = self.jobs.threads;
+        require(threads <= THREADS_MAX, format!("jobs.threads is {threads}, more than {THREADS_MAX}"));
         require(self.limits.head_bytes >= 8192, "limits.head_bytes is less than 8192".into());
         require(self.jobs.disk_high_water <= 100, "jobs.disk_high_water is a share in hundredths, at most 100".into());
         let allowed = self.jobs.faults_allowed.trim();

@@ -114,7 +114,7 @@ pub(crate) struct TenantConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JobsConfig {
-    /// Threads that index and write; 0 for one per processor.
+    /// Threads that index and write, at most 1024; 0 for one per processor.
     pub threads: usize,
     /// Jobs of one client that may wait or run; a kick-off beyond is answered 429.
     pub active_per_client: usize,
@@ -438,6 +438,8 @@ mod tests {
             ("[ig]\ntenant = 'c'\nenabled = false\n".into(), &[]),
             ("[oneup_ste]\nbase = '/x/{customer}'\nauthorization = []\n".into(), &["oneup_ste.authorization"]),
             ("[ig]\naccepted_body = 'request'\n".into(), &["ig.accepted_body"]),
+            ("[jobs]\nthreads = 1024\n".into(), &[]),
+            ("[jobs]\nthreads = 1025\n".into(), &["jobs.threads is 1025, more than 1024"]),
             ("[[clients]]\nname = 'c'\ntenants = ['default', 'x']\n".into(), &["\"x\", which is no tenant"]),
             ("[ig]\nsupported_profiles = { Nope = [] }\n".into(), &["Nope"]),
         ] {

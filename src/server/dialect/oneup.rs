@@ -171,7 +171,7 @@ fn file_item(item: &ManifestItem, link: Link, strict: bool) -> Value {
     }
     if !strict {
         out.insert("count".into(), json!(item.count));
-        out.insert("extension".into(), item.extension.clone().into());
+        out.insert("extension".into(), json!(item.extension));
     }
     Value::Object(out)
 }
