@@ -341,7 +341,7 @@ impl StoreDiff {
                 self.spans.extend(whole_file(file, compression, files.source(file)?)?);
             }
             _ if appended => {
-                let end = segments.last().map_or(0, |(segment, _)| segment.end);
+                let end = segments.map(|(segment, _)| segment.end).next_back().unwrap_or(0);
                 let from = SeekPoint { compressed: entry.stamp.len, uncompressed: end };
                 self.spans.push(ScanRange { file, part: RangeKind::Compressed { compression, from } });
             }

@@ -73,7 +73,7 @@ impl RowTimes {
             None => bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect(),
         };
         let [MAGIC, sum, body @ ..] = &aligned[..] else { return None };
-        if bytes.len() % 8 != 0 || *sum != xxh3_64(bytes_of(body)) {
+        if !bytes.len().is_multiple_of(8) || *sum != xxh3_64(bytes_of(body)) {
             return None;
         }
         let (count, mut rest) = body.split_first()?;

@@ -98,11 +98,6 @@ impl VanishedResource {
     pub(crate) fn missed_after(&self, ticks: i64) -> bool {
         self.first_missed.is_some_and(|first| first > ticks)
     }
-
-    /// Whether its last version has a date.
-    pub(crate) fn is_dated(&self) -> bool {
-        self.updated != NO_INSTANT
-    }
 }
 
 #[cfg(test)]

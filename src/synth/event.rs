@@ -47,7 +47,7 @@ pub(crate) enum EventKind {
 }
 
 /// Times in ticks of the versions and the deletion of one row.
-pub(crate) struct RowTimes {
+pub(crate) struct EventTimes {
     /// lastUpdated of the first version.
     pub first: i64,
     /// lastUpdated of the second version; `None` if there is none.
@@ -69,7 +69,7 @@ impl EventModel<'_> {
     }
 
     /// Times of row `number` of a patient.
-    pub(crate) fn row_times(&self, patient: u64, number: usize, row: &SeedRow) -> RowTimes {
+    pub(crate) fn row_times(&self, patient: u64, number: usize, row: &SeedRow) -> EventTimes {
         let first = self.visit(patient, row.visit) + i64::from(row.place.min(999)) * ROW_TICKS;
         let draw = |purpose| choice(self.options.seed, patient, number as u64, purpose);
         let happens = |purpose, share: f64| (draw(purpose) >> 11) as f64 / (1u64 << 53) as f64 * 1.0 < share;
@@ -78,7 +78,7 @@ impl EventModel<'_> {
         let can_be_deleted = row.resource_type != crate::fhir::resource_type::ResourceType::PATIENT;
         let deleted = (can_be_deleted && happens(DELETION, self.options.deletions))
             .then(|| between(second.unwrap_or(first) + ROW_TICKS, END + ROW_TICKS, draw(DELETION_AT)));
-        RowTimes { first, second, deleted }
+        EventTimes { first, second, deleted }
     }
 
     /// Appends a time of a row, in a form that the hash of row and time chooses.
