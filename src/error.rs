@@ -46,6 +46,30 @@ pub enum IndexError {
         /// The cause.
         source: io::Error,
     },
+    /// An index file is there and cannot be read: an error of the disk, too many open files, no permission. What it remembers
+    /// is needed, so nothing is made again and nothing was changed; the same may succeed later.
+    #[error("cannot read the index file {name}: {source}; nothing was changed")]
+    ReadIndex {
+        /// Name in the index directory.
+        name: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The index directory holds the index of another store, none of whose files is in this one: with it, what is
+    /// remembered of that store would be lost. It needs an index directory of its own
+    /// ([`StoreOptions::index_dir`](crate::store::StoreOptions::index_dir)).
+    #[error(
+        "the index in {} was made of the store {}, and none of its files is in {}",
+        index.display(), recorded.display(), store.display()
+    )]
+    ForeignIndex {
+        /// The index directory.
+        index: PathBuf,
+        /// The store that its index was made of.
+        recorded: PathBuf,
+        /// The store that was opened.
+        store: PathBuf,
+    },
     /// A freshly written index file does not read back.
     #[error("the index file {name} does not read back: {reason}; check the disk that holds the index")]
     ReadBack {

@@ -17,6 +17,7 @@ use crate::export::messages::all_issues;
 use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
+use crate::index::meta::MemoryLoss;
 use crate::index::report::RefreshStats;
 use crate::issue::Severity;
 use crate::plan::Plan;
@@ -51,7 +52,7 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
         ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
         ExportError::Record(JournalError::Unsynced { .. }) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
-        ExportError::Index(IndexError::NoStore { .. }) => Exit::BadRequest,
+        ExportError::Index(IndexError::NoStore { .. } | IndexError::ForeignIndex { .. }) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
         _ => Exit::Failed,
     }
@@ -234,6 +235,16 @@ pub(crate) fn index_line(work: &RefreshStats) -> String {
     };
     for repaired in &work.repaired {
         out += &format!("  index      repaired: {repaired}\n");
+    }
+    if let (Some(loss), true) = (work.memory_lost, work.tells_memory_loss) {
+        let reason = match loss {
+            MemoryLoss::Damaged => "was damaged",
+            MemoryLoss::OtherVersion => "was of another version of outpour",
+        };
+        out += &format!(
+            "  index      made anew, because the earlier one {reason}: under a --since before that, rows that came late \
+             cannot be told; export once without --since\n"
+        );
     }
     if let Some(reason) = &work.in_memory {
         out += &format!(

@@ -101,6 +101,10 @@ pub(crate) fn index_text(error: &IndexError) -> String {
     let advice = match error {
         IndexError::NoStore { .. } => "; give the directory that holds the .ndjson files with --store",
         IndexError::Write { .. } => "; make room, or choose another place with --index-dir",
+        IndexError::ReadIndex { .. } => {
+            "; check the disk that holds it and its permissions, then run the same command again"
+        }
+        IndexError::ForeignIndex { .. } => "; choose an --index-dir of its own for each store",
         IndexError::Damaged(_) => {
             "; run `outpour index --recheck` on the store, which repairs it, and check the disk that holds it"
         }
@@ -185,6 +189,16 @@ mod tests {
             (
                 IndexError::Write { name: "n".into(), source: io() }.into(),
                 "cannot write the index file n: full; make room, or choose another place with --index-dir",
+            ),
+            (
+                IndexError::ReadIndex { name: "n".into(), source: io() }.into(),
+                "cannot read the index file n: full; nothing was changed; check the disk that holds it and its permissions, \
+                 then run the same command again",
+            ),
+            (
+                IndexError::ForeignIndex { index: path(), recorded: "/a".into(), store: "/b".into() }.into(),
+                "the index in /p was made of the store /a, and none of its files is in /b; choose an --index-dir of its own \
+                 for each store",
             ),
             (
                 CorruptIndex("x").into(),

@@ -50,9 +50,9 @@ pub(crate) fn run(args: PackArgs) -> Exit {
 /// The exit code of a pack that failed: a target that is wrong or denied is the request's fault, a full disk is not.
 fn exit_of(error: &PackError) -> Exit {
     match error {
-        PackError::Target { .. } | PackError::Inside { .. } | PackError::Index(IndexError::NoStore { .. }) => {
-            Exit::BadRequest
-        }
+        PackError::Target { .. }
+        | PackError::Inside { .. }
+        | PackError::Index(IndexError::NoStore { .. } | IndexError::ForeignIndex { .. }) => Exit::BadRequest,
         PackError::Index(IndexError::Cancelled) => Exit::Interrupted,
         PackError::Write { source, .. } if !is_full(source) && denied(source) => Exit::BadRequest,
         _ => Exit::Failed,

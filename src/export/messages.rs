@@ -2,6 +2,8 @@
 
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
+use crate::fhir::instant::Instant;
+use crate::index::meta::MemoryLoss;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
@@ -48,6 +50,21 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         };
         let text = format!("{} resources without a usable meta.lastUpdated were {done}", stats.undated);
         push("undated", Issue { advice, ..note(Severity::Information, text) });
+    }
+    if let Some(since) = &request.since
+        && let Some((birth, loss)) = snapshot.index().generation().memory_lost_since(since)
+    {
+        let reason = match loss {
+            MemoryLoss::Damaged => "it was damaged",
+            MemoryLoss::OtherVersion => "it is of another version",
+        };
+        let birth = Instant { ticks: birth.unwrap_or(snapshot.as_of().ticks), rest: Box::default() };
+        let text = format!(
+            "What the index remembered of earlier exports is lost ({reason}). Resources and deletions that came to the \
+             store between _since and {birth}, dated before _since, cannot be told and are not listed here; an export \
+             without _since has every resource"
+        );
+        push("memory-lost", Issue::warning(IssueCode::Incomplete, text));
     }
     if stats.late > 0 {
         let (done, advice) = match request.late {

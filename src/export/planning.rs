@@ -95,7 +95,9 @@ fn plan_taken_snapshot(
     take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
     again: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
 ) -> Result<PlannedExport, ExportError> {
-    let of = |(snapshot, work): (Snapshot, RefreshStats)| {
+    let of = |(snapshot, mut work): (Snapshot, RefreshStats)| {
+        let needs_memory = |since| snapshot.index().generation().memory_lost_since(since).is_some();
+        work.tells_memory_loss |= request.since.as_ref().is_some_and(needs_memory);
         let plan = plan(&snapshot, request)?;
         let messages = all_issues(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))

@@ -12,10 +12,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::index::meta::{MERGED, NOTE, SEGMENTS, TIMES, VANISHED};
+use crate::index::meta::{FILE, MERGED, NOTE, SEGMENTS, TIMES, VANISHED};
 use crate::index::snapshot_log::NOTE_BYTES_MAX;
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::disk::DiskReservation;
+use crate::sys::durability::sync_directory;
 use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular, read_regular};
@@ -23,6 +24,43 @@ use crate::sys::store_file::FileStamp;
 
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
+
+/// What ends the name of a file that is being written, until it is renamed.
+const PART: &str = ".part";
+
+/// Name of the second copy of a file that is kept twice.
+pub(crate) fn twin_name(name: &str) -> String {
+    format!("{name}-b")
+}
+
+/// A file that is kept twice, as it was read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TwinFile<T> {
+    /// Neither copy is there.
+    Absent,
+    /// What the first intact copy holds.
+    Intact {
+        /// Its contents.
+        contents: T,
+        /// Whether it is the second one, because the first is missing or damaged.
+        copy_lost: bool,
+    },
+    /// No copy is intact, and at least one is there.
+    Damaged,
+}
+
+/// Whether there is nothing of that name.
+pub(crate) fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether what has the name cannot be a file of ours: a pipe, a socket, a directory, a loop of links, a file that is too long or
+/// shorter than it was a moment ago.
+pub(crate) fn is_no_file_of_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, IsADirectory, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | IsADirectory | UnexpectedEof)
+        || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO))
+}
 
 /// Bytes of a block of [`BlockWriter`].
 const BLOCK_BYTES: usize = 256 << 10;
@@ -171,7 +209,8 @@ impl IndexDir {
             // there is no writer.
             IndexDir::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
                 Ok(file) => (file, true),
-                Err(_) => return Ok(IndexLock(None)),
+                Err(error) if error.is_absence() => return Ok(IndexLock(None)),
+                Err(error) => return Err(error.into()),
             },
         };
         match if shared { file.try_lock_shared() } else { file.try_lock() } {
@@ -254,24 +293,56 @@ impl IndexDir {
         }
     }
 
-    /// Replaces a small file as a whole: temporary file, sync, rename. `bytes` is given the time of the new file, in
-    /// nanoseconds since the Unix epoch by the clock of the file system; `i64::MIN` in memory.
+    /// Writes a small file twice, under its name and under [`twin_name`]. Each copy is replaced as a whole: temporary file,
+    /// rename; with `sync`, to the disk. The first copy is replaced first, so a reader, who takes the first that is
+    /// intact, finds the old or the new contents, whenever a writer is killed. In memory there is one copy.
     ///
     /// # Errors
-    /// When the file cannot be written, synced or renamed.
-    pub fn replace(&self, name: &str, bytes: &mut dyn FnMut(i64) -> Vec<u8>) -> io::Result<()> {
-        match self {
-            IndexDir::Directory(path) => {
-                let temporary = path.join(format!("{name}.part"));
-                std::fs::remove_file(&temporary).ok();
-                let mut file = create_private(&temporary)?;
-                let now = FileStamp::of_metadata(&file.metadata()?).mtime_ns;
-                file.write_all(&bytes(now))?;
+    /// When a copy cannot be written, synced or renamed.
+    pub fn write_twice(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+        self.replace_twice(name, &mut |_| bytes.to_vec(), sync)
+    }
+
+    /// As [`IndexDir::write_twice`]; `bytes` is given the time of the new file, in nanoseconds since the Unix epoch by the
+    /// clock of the file system; `i64::MIN` in memory.
+    ///
+    /// # Errors
+    /// As [`IndexDir::write_twice`].
+    pub fn replace_twice(&self, name: &str, bytes: &mut dyn FnMut(i64) -> Vec<u8>, sync: bool) -> io::Result<()> {
+        let IndexDir::Directory(path) = self else { return self.create(name)?.write_all(&bytes(i64::MIN)) };
+        let mut contents = None;
+        for name in [name, &twin_name(name)] {
+            let temporary = path.join(format!("{name}{PART}"));
+            std::fs::remove_file(&temporary).ok();
+            let mut file = create_private(&temporary)?;
+            let now = FileStamp::of_metadata(&file.metadata()?).mtime_ns;
+            file.write_all(contents.get_or_insert_with(|| bytes(now)))?;
+            if sync {
                 file.sync_data()?;
-                std::fs::rename(&temporary, path.join(name))
             }
-            IndexDir::Memory(_) | IndexDir::ReadOnly(..) => self.create(name)?.write_all(&bytes(i64::MIN)),
+            std::fs::rename(&temporary, path.join(name))?;
         }
+        if sync { sync_directory(path) } else { Ok(()) }
+    }
+
+    /// Reads a small file that is kept twice: the first copy that `parse` accepts.
+    ///
+    /// # Errors
+    /// When a copy that is needed is there and cannot be read: that says nothing of what it holds.
+    pub fn read_either<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Option<T>) -> io::Result<TwinFile<T>> {
+        let mut damaged = 0;
+        for copy in [name, &twin_name(name)] {
+            match self.read(copy) {
+                Ok(bytes) => match parse(&bytes) {
+                    Some(contents) => return Ok(TwinFile::Intact { contents, copy_lost: copy != name }),
+                    None => damaged += 1,
+                },
+                Err(error) if is_absence(&error) => {}
+                Err(error) if is_no_file_of_ours(&error) => damaged += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(if damaged == 0 { TwinFile::Absent } else { TwinFile::Damaged })
     }
 
     /// Overwrites bytes of the snapshot log in place, at an offset; with `sync`, to the disk. A reader may find them torn.
@@ -298,14 +369,16 @@ impl IndexDir {
         }
     }
 
-    /// Removes every file but the lock and those named. Readers that have them open keep them.
+    /// Removes every file but the lock, those named and their second copies. Readers that have them open keep them.
     pub fn remove_all_but(&self, names: &[&str]) {
         match self {
             IndexDir::Directory(path) => {
                 // A file that cannot be listed or removed costs space, nothing else.
                 for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
                     let name = entry.file_name();
-                    let kept = name.to_str().is_none_or(|name| name == LOCK || names.contains(&name));
+                    let is_named =
+                        |name: &str| names.contains(&name) || names.iter().any(|named| twin_name(named) == name);
+                    let kept = name.to_str().is_none_or(|name| name == LOCK || is_named(name));
                     if !kept && is_ours(&name.to_string_lossy()) {
                         std::fs::remove_file(entry.path()).ok();
                     }
@@ -334,13 +407,80 @@ fn create_own(path: &Path) -> io::Result<File> {
 
 /// Whether the name is one that the index gives to its files: no other file is ever removed.
 fn is_ours(name: &str) -> bool {
-    [SEGMENTS, MERGED, TIMES, VANISHED].iter().any(|stem| name.starts_with(stem)) || name == "generation.part"
+    [SEGMENTS, MERGED, TIMES, VANISHED].iter().any(|stem| name.starts_with(stem))
+        || (name.starts_with(FILE) && name.ends_with(PART))
 }
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
+
+    /// Whatever one copy has come to, and wherever a writer was killed, the file is read; an older copy is never taken
+    /// for an intact newer one, and two lost copies are not taken for none.
+    #[test]
+    fn a_file_that_is_kept_twice_survives_the_loss_of_one_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = IndexDir::directory(&dir.path().join("index")).unwrap();
+        let paths = ["f", &twin_name("f")].map(|name| dir.path().join("index").join(name));
+        let read = || {
+            home.read_either("f", |bytes| match bytes {
+                [b'+', rest @ ..] => Some(rest.to_vec()),
+                _ => None,
+            })
+            .unwrap()
+        };
+        let intact = |text: &str, copy_lost| TwinFile::Intact { contents: text.as_bytes().to_vec(), copy_lost };
+        let copies: [Option<&str>; 4] = [None, Some("-damaged"), Some("+old"), Some("+new")];
+        for first in copies {
+            for second in copies {
+                for (path, copy) in paths.iter().zip([first, second]) {
+                    std::fs::remove_file(path).ok();
+                    copy.iter().for_each(|text| std::fs::write(path, text).unwrap());
+                }
+                let expected = match (first, second) {
+                    (None, None) => TwinFile::Absent,
+                    (Some(first), _) if first.starts_with('+') => intact(&first[1..], false),
+                    (_, Some(second)) if second.starts_with('+') => intact(&second[1..], true),
+                    _ => TwinFile::Damaged,
+                };
+                assert_eq!(read(), expected, "{first:?} {second:?}");
+                home.write_twice("f", b"+again", true).unwrap();
+                assert_eq!(read(), intact("again", false));
+                assert_eq!(home.read(&twin_name("f")).unwrap(), b"+again");
+            }
+        }
+        assert_eq!(twin_name(FILE), crate::index::meta::TWIN);
+        // A directory in the place of a copy is damage; a file that may not be read is an error, not damage.
+        std::fs::remove_file(&paths[0]).unwrap();
+        std::fs::create_dir(&paths[0]).unwrap();
+        assert_eq!(read(), intact("again", true));
+        std::fs::remove_file(&paths[1]).unwrap();
+        assert_eq!(read(), TwinFile::Damaged);
+    }
+
+    /// A reader beside a writer finds the contents of one writing, as a whole, and never older ones than before.
+    #[test]
+    fn a_reader_of_a_file_that_is_kept_twice_sees_no_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = IndexDir::directory(&dir.path().join("index")).unwrap();
+        let write = |number: u64| home.write_twice("f", &number.to_le_bytes().repeat(5_000), false).unwrap();
+        write(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..300).for_each(write));
+            let mut before = 0;
+            while before < 299 {
+                let parse = |bytes: &[u8]| Some(bytes.to_vec());
+                let TwinFile::Intact { contents, copy_lost: false } = home.read_either("f", parse).unwrap() else {
+                    panic!("the first copy is always there")
+                };
+                let (words, _) = contents.as_chunks::<8>();
+                let number = u64::from_le_bytes(words[0]);
+                assert!(words.len() == 5_000 && words.iter().all(|word| *word == words[0]) && number >= before);
+                before = number;
+            }
+        });
+    }
 
     /// However the bytes come, they leave in their order, and all but the last ones in whole blocks.
     #[test]

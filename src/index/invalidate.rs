@@ -2,7 +2,8 @@
 
 use crate::error::IndexError;
 use crate::index::dir::IndexDir;
-use crate::index::meta::{self, IndexMeta, SCAN_AGAIN};
+use crate::index::load::{LoadedMeta, is_unwritable_place, load};
+use crate::index::meta::{self, SCAN_AGAIN};
 use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,22 +12,28 @@ use std::sync::atomic::Ordering::Relaxed;
 /// index in memory is made by every command, and needs no mark.
 ///
 /// # Errors
-/// When the index cannot be written.
+/// When the index cannot be read or written.
 pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) -> Result<(), IndexError> {
     if store.options().index_access == IndexAccess::ReadOnly {
         return Ok(());
     }
-    let Ok(dir) = IndexDir::directory(&store.index_dir()) else { return Ok(()) };
     let failed = |source| IndexError::Write { name: meta::FILE.into(), source };
+    let dir = match IndexDir::directory(&store.index_dir()) {
+        Ok(dir) => dir,
+        Err(error) if is_unwritable_place(&error) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
     let _lock = dir.lock(&mut || progress.waiting.store(true, Relaxed)).map_err(failed)?;
     progress.waiting.store(false, Relaxed);
-    let Some(mut known) = dir.read(meta::FILE).ok().and_then(|bytes| IndexMeta::from_bytes(&bytes)) else {
+    let Some(LoadedMeta { published: mut known, is_legacy, .. }) = load(&dir)?.known() else { return Ok(()) };
+    if is_legacy {
+        // All of its segments are scanned again.
         return Ok(());
-    };
+    }
     for segment in &mut known.segments {
         if known.files[segment.file].name == name {
             segment.at = SCAN_AGAIN;
         }
     }
-    dir.replace(meta::FILE, &mut |_| known.to_bytes()).map_err(failed)
+    dir.write_twice(meta::FILE, &known.to_bytes(), true).map_err(failed)
 }

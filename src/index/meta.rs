@@ -12,11 +12,14 @@ use crate::hash::xxh3_64;
 use crate::index::segment::layout;
 use crate::index::snapshot_log::SnapshotLog;
 use crate::index::snapshot_time::SnapshotTime;
+use crate::named_enum::by_name;
 use crate::store::walk::is_store_name;
 use crate::sys::store_file::FileStamp;
 
 /// File name of the index meta in the index directory.
 pub(crate) const FILE: &str = "generation";
+/// File name of its second copy.
+pub(crate) const TWIN: &str = "generation-b";
 /// File name of the [`SnapshotLog`] in the index directory.
 pub(crate) const NOTE: &str = "generation.note";
 
@@ -76,6 +79,30 @@ pub struct SegmentMeta {
     pub first_seen: Option<i64>,
 }
 
+/// Why what an earlier index of the same directory remembered of snapshots is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLoss {
+    /// Its index meta was damaged, both copies of it.
+    Damaged,
+    /// Its index meta was of a version of the format that is not known here.
+    OtherVersion,
+}
+
+impl MemoryLoss {
+    /// Every value.
+    pub(crate) const ALL: [MemoryLoss; 2] = [MemoryLoss::Damaged, MemoryLoss::OtherVersion];
+
+    /// Its word in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MemoryLoss::Damaged => "damaged",
+            MemoryLoss::OtherVersion => "otherVersion",
+        }
+    }
+}
+
+by_name!(MemoryLoss);
+
 /// The index meta: files and segments of one consistent index of a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexMeta {
@@ -90,6 +117,8 @@ pub struct IndexMeta {
     /// The last T: the greatest of the snapshots taken that was not beyond the clock, in ticks rounded up; `None` before
     /// the first.
     pub latest: Option<i64>,
+    /// Whether an earlier index was lost, so that nothing is known of what came before `birth`.
+    pub lost: Option<MemoryLoss>,
     /// T of the first snapshot of these segments, in ticks rounded up, as new segments have it; `None` before it.
     pub first: Option<i64>,
     /// Path of the store that the index was made of, without links; empty when it is not known.
@@ -138,6 +167,7 @@ impl IndexMeta {
             unproven: UnprovenPolicy::default(),
             birth: None,
             latest: None,
+            lost: None,
             first: None,
             root: String::new(),
             present: 0,
@@ -201,6 +231,13 @@ impl IndexMeta {
         first > since.ticks && first > birth
     }
 
+    /// T of the first snapshot of this index, in ticks, and why the memory of earlier ones is lost, if it is and an export
+    /// since `since` would need it.
+    pub fn memory_lost_since(&self, since: &Instant) -> Option<(Option<i64>, MemoryLoss)> {
+        let loss = self.lost?;
+        self.birth.is_none_or(|birth| since.ticks < birth).then_some((self.birth, loss))
+    }
+
     /// Applies the snapshot log; false, and no change, if the log belongs to another index meta.
     pub fn apply(&mut self, log: &SnapshotLog) -> bool {
         if log.sequence != self.sequence {
@@ -222,6 +259,7 @@ impl IndexMeta {
         body.number(u64::from(self.unproven == UnprovenPolicy::Export));
         body.optional(self.birth);
         body.optional(self.latest);
+        body.number(self.lost.map_or(0, |loss| 1 + loss as u64));
         body.optional(self.first);
         body.text(&self.root);
         body.number(self.present);
@@ -296,7 +334,12 @@ impl IndexMeta {
         let sequence = body.number()?;
         let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
         let unproven = if body.flag()? { UnprovenPolicy::Export } else { UnprovenPolicy::Fault };
-        let (birth, latest, first) = (body.optional()?, body.optional()?, body.optional()?);
+        let (birth, latest) = (body.optional()?, body.optional()?);
+        let lost = match body.number()? {
+            0 => None,
+            number => Some(*MemoryLoss::ALL.get(usize::try_from(number).ok()? - 1)?),
+        };
+        let first = body.optional()?;
         let (root, present, gone) = (body.text()?, body.number()?, body.number()?);
         let (times, vanished) = (body.text()?, body.text()?);
         let file = |body: &mut MetaReader<'_>| {
@@ -329,6 +372,7 @@ impl IndexMeta {
             unproven,
             birth,
             latest,
+            lost,
             first,
             root,
             present,
@@ -446,6 +490,7 @@ mod tests {
             sequence: 4,
             birth: Some(-7),
             latest: Some(12),
+            lost: Some(MemoryLoss::OtherVersion),
             root: "/stores/a".into(),
             present: 10,
             gone: 2,

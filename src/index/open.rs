@@ -1,11 +1,13 @@
 //! Opens the segments and the global index of an index meta. A file whose size and times are the recorded ones is
-//! opened by its header; any other is checked whole, byte by byte. Nothing is repaired here.
+//! opened by its header; any other is checked whole, byte by byte. A file that is missing or damaged is told from one
+//! that cannot be read. Nothing is repaired here.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::index::dir::{IndexBytes, IndexDir};
+use crate::error::IndexError;
+use crate::index::dir::{IndexBytes, IndexDir, is_absence, is_no_file_of_ours};
 use crate::index::global::GlobalIndex;
 use crate::index::meta::{IndexFile, IndexMeta, SegmentMeta};
 use crate::index::segment::reader::Segment;
@@ -30,26 +32,34 @@ impl OpenedIndex {
 }
 
 /// Opens the segments and the global index that an index meta names.
-pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verification) -> OpenedIndex {
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when a file is there and cannot be read: that is no damage, and no reason to scan the store
+/// again.
+pub(crate) fn open_index(
+    dir: &IndexDir,
+    meta: &IndexMeta,
+    verification: Verification,
+) -> Result<OpenedIndex, IndexError> {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
         verification == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
-    let (global, global_trusted) = match dir.open(&meta.global.name) {
-        Ok(bytes) if !meta.global.name.is_empty() => {
+    let (global, global_trusted) = match open_file(dir, &meta.global)? {
+        Some(bytes) => {
             let trusted = trusted(&meta.global, &bytes);
             (GlobalIndex::open(bytes, &meta.segments), trusted)
         }
-        _ => (Err("it cannot be opened"), false),
+        None => (Err("it cannot be opened"), false),
     };
-    let containers: Vec<Option<(Arc<IndexBytes>, bool)>> = meta
-        .containers
-        .iter()
-        .map(|file| {
-            let bytes = Arc::new(dir.open(&file.name).ok()?);
+    let open_container = |file: &IndexFile| {
+        let bytes = open_file(dir, file)?.map(Arc::new);
+        Ok(bytes.map(|bytes| {
             let trusted = trusted(file, &bytes);
-            Some((bytes, trusted))
-        })
-        .collect();
+            (bytes, trusted)
+        }))
+    };
+    let containers: Vec<Option<(Arc<IndexBytes>, bool)>> =
+        meta.containers.iter().map(open_container).collect::<Result<_, IndexError>>()?;
     let heads = global.as_ref().ok().filter(|_| global_trusted).map(GlobalIndex::heads);
     let open_segment = |(position, entry): (usize, &SegmentMeta)| {
         if entry.at == u64::MAX {
@@ -80,7 +90,22 @@ pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verific
         }
         Ok(global)
     });
-    OpenedIndex { segments, global }
+    Ok(OpenedIndex { segments, global })
+}
+
+/// Maps an index file; `None` when it has no name, is not there, or is no regular file.
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when it cannot be opened or mapped for another reason.
+fn open_file(dir: &IndexDir, file: &IndexFile) -> Result<Option<IndexBytes>, IndexError> {
+    if file.name.is_empty() {
+        return Ok(None);
+    }
+    match dir.open(&file.name) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_absence(&error) || is_no_file_of_ours(&error) => Ok(None),
+        Err(source) => Err(IndexError::ReadIndex { name: file.name.clone(), source }),
+    }
 }
 
 /// Which index files are used without reading them whole.

@@ -17,7 +17,7 @@ use crate::store::Store;
 
 impl Store {
     /// The last T given out, as the index on disk records it: the greatest of the snapshots taken that was not beyond
-    /// the clock then; `None` without an index or a snapshot.
+    /// the clock then; `None` without an index or a snapshot, and while it cannot be read.
     pub fn latest_snapshot(&self) -> Option<Instant> {
         let ticks = refresh::latest_snapshot_ticks(self)?;
         Some(Instant { ticks, rest: Box::default() })
@@ -95,7 +95,10 @@ impl Store {
 
     /// The index as last published, without a walk over the store; `None` when no intact one exists, or it is being
     /// replaced.
-    pub fn latest_published(&self) -> Option<Index> {
+    ///
+    /// # Errors
+    /// [`IndexError::ReadIndex`] when one may exist that cannot be read.
+    pub fn latest_published(&self) -> Result<Option<Index>, IndexError> {
         refresh::latest_published(self)
     }
 

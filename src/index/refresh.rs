@@ -8,11 +8,14 @@
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
-use crate::index::diff::{RescannedSegment, StoreDiff, diff, file_entries, is_unchanged};
-use crate::index::dir::{IndexDir, IndexLock};
+use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
+use crate::index::dir::{IndexDir, IndexLock, TwinFile};
 use crate::index::first_seen::FirstSeen;
 use crate::index::global::build::{self, BuildError};
 use crate::index::global::{GlobalIndex, append};
+use crate::index::inherited_times::inherited_times;
+use crate::index::legacy_files::hash_compressed_files;
+use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, read_slots};
 use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta};
 use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_presence, remember_vanished};
@@ -20,11 +23,10 @@ use crate::index::replaced_rows::{RowMatches, match_rows};
 use crate::index::report::RefreshStats;
 use crate::index::row_times::{RowTimes, TimeRun};
 use crate::index::segment::reader::Segment;
-use crate::index::segment::scan::{ScanOptions, WrittenSegment, scan};
+use crate::index::segment::scan::{ScanOptions, scan};
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
 use crate::index::segment_files::compact_segment_files;
 use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
-use crate::index::snapshot_log::SnapshotSlots;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
@@ -34,7 +36,6 @@ use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use crate::sys::store_file::FileStamp;
 use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -44,55 +45,6 @@ const ATTEMPTS: usize = 8;
 /// Age in nanoseconds below which a file can be written again without a change of its times: a tick of the clock of the
 /// file system, and a margin.
 const RACY_NS: i64 = 30_000_000;
-
-/// The index meta of a directory, without and with its snapshot log.
-struct LoadedMeta {
-    /// As the file has it.
-    published: IndexMeta,
-    /// With the snapshot log applied.
-    current: IndexMeta,
-    /// First-seen times of rows.
-    times: RowTimes,
-}
-
-/// Reads what the last refresh left in a directory, the index meta and the snapshot log; `None` when there is no index
-/// meta that can be used.
-fn load(dir: &IndexDir) -> Option<LoadedMeta> {
-    let published = IndexMeta::from_bytes(&dir.read(meta::FILE).ok()?)?;
-    let mut current = published.clone();
-    if let Some(log) = read_slots(dir).unwrap_or_else(|_| SnapshotSlots::from_bytes(&[])).newest() {
-        current.apply(&log);
-    }
-    let times = read_times(dir, &current).unwrap_or_default();
-    Some(LoadedMeta { published, current, times })
-}
-
-/// The first-seen times of rows of an index meta; `None` when their file is lost or damaged. Rows then have the later
-/// times of their segments, and are exported twice rather than lost.
-fn read_times(dir: &IndexDir, meta: &IndexMeta) -> Option<RowTimes> {
-    match meta.times.is_empty() {
-        true => Some(RowTimes::default()),
-        false => RowTimes::from_bytes(&dir.read(&meta.times).ok()?),
-    }
-}
-
-/// What the snapshot log of a directory holds; nothing if there is none.
-///
-/// # Errors
-/// When it is there and cannot be read: written over then, it could lose the newest log.
-fn read_slots(dir: &IndexDir) -> std::io::Result<SnapshotSlots> {
-    match dir.read(meta::NOTE) {
-        Ok(bytes) => Ok(SnapshotSlots::from_bytes(&bytes)),
-        // Not there, too long, no regular file, a link: what is written replaces it.
-        Err(error)
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::InvalidInput)
-                || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) =>
-        {
-            Ok(SnapshotSlots::from_bytes(&[]))
-        }
-        Err(error) => Err(error),
-    }
-}
 
 /// The index of the store as it is now, or of the bytes of `listing`; with `time`, a snapshot at that time is recorded,
 /// and its T returned. A T that is left to the clock is chosen under the lock under which it is recorded.
@@ -111,28 +63,41 @@ pub(crate) fn refresh(
         IndexAccess::ReadOnly => (IndexDir::read_only(&store.index_dir()), None),
         IndexAccess::ReadWrite => match IndexDir::directory(&store.index_dir()) {
             Ok(dir) => (dir, None),
-            Err(error) => (IndexDir::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
+            Err(error) if is_unwritable_place(&error) => {
+                (IndexDir::memory(), Some(format!("{}: {error}", store.index_dir().display())))
+            }
+            Err(source) => return Err(IndexError::Write { name: "lock".into(), source }),
         },
     };
     let mut stats = RefreshStats { in_memory, ..RefreshStats::default() };
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
         // 1. An unchanged store with an intact index needs no lock, unless a snapshot is to be recorded.
-        let known = load(&dir);
+        let mut known = load(&dir)?.known();
+        if let Some(known) = known.as_mut().filter(|_| verification == Verification::Nothing) {
+            known.copy_lost |= lacks_copy(&dir)?;
+        }
         let files = match listing {
             Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
             None => StoreFiles::find(store)?,
         };
+        if let Some(known) = &known {
+            check_root(store, &files, &known.current)?;
+        }
         if files.count() == 0 && known.as_ref().is_none_or(|known| known.current.present == 0) {
             return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
         }
         if let Some(known) = known
             && is_unchanged(&files, &known.current, store.options().validate, store.options().unproven)
-            && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
+            && let Ok((segments, global)) = open_index(&dir, &known.current, verification)?.into_whole()
         {
+            if known.copy_lost && dir.is_durable() {
+                stats.repaired.push("one of the two copies of the generation file was lost".to_string());
+            }
             let times = known.times.clone();
             let Some((meta, as_of)) = log_snapshot(&dir, store, known, time, progress)? else { continue };
             stats.kept_segments = segments.len();
+            stats.memory_lost = meta.lost;
             match Index::new(meta, times, segments, global, files, dir.is_durable()) {
                 Ok(index) => return Ok((index, stats, as_of)),
                 Err(damaged) => last_reason = damaged.0,
@@ -142,15 +107,34 @@ pub(crate) fn refresh(
         }
         // 2. Under the lock: compare again, because another writer may have published meanwhile, then scan and build.
         let lock = take_lock(&dir, progress)?;
-        let (known, known_times) = load(&dir).map(|known| (known.current, known.times)).unzip();
+        let memory = load(&dir)?;
+        let loss = memory.loss();
+        let mut known = memory.known();
+        let is_legacy = known.as_ref().is_some_and(|known| known.is_legacy);
+        if let Some(known) = known.as_mut().filter(|_| is_legacy) {
+            hash_compressed_files(&mut known.current, &files)?;
+        }
+        let (known, known_times): (Option<IndexMeta>, _) = known.map(|known| (known.current, known.times)).unzip();
         let known_times = known_times.unwrap_or_default();
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
-        let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
+        if let Some(known) = &known {
+            check_root(store, &files, known)?;
+        }
+        let opened = known.as_ref().map(|known| open_index(&dir, known, verification)).transpose()?;
         let (validate, unproven) = (store.options().validate, store.options().unproven);
-        let changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, validate, unproven)?;
+        let mut changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, validate, unproven)?;
+        if is_legacy {
+            // What lacks columns is not damaged.
+            changes.repaired.clear();
+        }
         let previous_global = opened.and_then(|opened| opened.global.ok());
         let vanished = match &known {
-            Some(known) => read_vanished(&dir, known).unwrap_or_default(),
+            Some(known) => read_vanished(&dir, known)?.unwrap_or_else(|| {
+                stats
+                    .repaired
+                    .push("the list of vanished resources was damaged: what it held is forgotten".to_string());
+                Vec::new()
+            }),
             None => Vec::new(),
         };
         let previous = PreviousIndex { global: previous_global, times: known_times, vanished };
@@ -169,6 +153,12 @@ pub(crate) fn refresh(
             }
             Ok(built) => built,
         };
+        meta.root = real_path(store);
+        if loss.is_some() {
+            meta.lost = loss;
+            stats.tells_memory_loss = true;
+        }
+        stats.memory_lost = meta.lost;
         if meta.sequence != before_sequence && store.options().index_access == IndexAccess::ReadOnly {
             stats.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
         }
@@ -192,6 +182,25 @@ pub(crate) fn refresh(
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
 }
 
+/// Path of the store without links, as the index meta keeps it.
+fn real_path(store: &Store) -> String {
+    store.root().canonicalize().unwrap_or_else(|_| store.root().to_path_buf()).to_string_lossy().into_owned()
+}
+
+/// Refuses the index of another store: the recorded root is another one, and none of the recorded files is here. The
+/// index of a store that was copied, moved or restored is its own.
+fn check_root(store: &Store, files: &StoreFiles, known: &IndexMeta) -> Result<(), IndexError> {
+    let stands = known.files.is_empty() || known.files.iter().any(|file| files.position(&file.name).is_some());
+    if stands || known.root.is_empty() || known.root == real_path(store) {
+        return Ok(());
+    }
+    Err(IndexError::ForeignIndex {
+        index: store.index_dir(),
+        recorded: known.root.clone().into(),
+        store: store.root().to_path_buf(),
+    })
+}
+
 /// Takes the lock of the index directory; `progress.waiting` is set while another process holds it.
 fn take_lock(dir: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexError> {
     let lock = dir
@@ -208,8 +217,9 @@ fn index_file_names(meta: &IndexMeta) -> Vec<&str> {
     names
 }
 
-/// Records a snapshot at `time` in the snapshot log, or in the index meta if it is the first or index files lack stamps;
-/// the index meta with it, and its T. `None` when another writer has published meanwhile.
+/// Records a snapshot at `time` in the snapshot log, or in the index meta if it is the first, index files lack stamps, or
+/// a copy of the index meta is lost; the index meta with it, and its T. `None` when another writer has published
+/// meanwhile.
 fn log_snapshot(
     dir: &IndexDir,
     store: &Store,
@@ -217,16 +227,16 @@ fn log_snapshot(
     time: Option<&SnapshotTime>,
     progress: &Progress,
 ) -> Result<Option<(IndexMeta, Option<Instant>)>, IndexError> {
-    let LoadedMeta { mut published, mut current, .. } = known;
+    let LoadedMeta { mut published, mut current, copy_lost, .. } = known;
     let (as_of, is_new_snapshot) = time.map(|time| current.clone().note_snapshot(time)).unzip();
     let is_new_snapshot = is_new_snapshot.unwrap_or(false);
-    let lacks_stamps =
-        dir.is_durable() && current.containers.iter().chain([&current.global]).any(|file| file.stamp.is_none());
-    if !is_new_snapshot && !lacks_stamps {
+    let lacks_stamps = copy_lost || current.containers.iter().chain([&current.global]).any(|file| file.stamp.is_none());
+    let is_incomplete = dir.is_durable() && lacks_stamps;
+    if !is_new_snapshot && !is_incomplete {
         return Ok(Some((current, as_of)));
     }
     let _lock = take_lock(dir, progress)?;
-    let Some(reloaded) = load(dir) else { return Ok(None) };
+    let Some(reloaded) = load(dir)?.known() else { return Ok(None) };
     if reloaded.published.sequence != published.sequence {
         return Ok(None);
     }
@@ -234,7 +244,7 @@ fn log_snapshot(
     let is_first_snapshot = current.birth.is_none() && time.is_some();
     // Chosen again: another process may have recorded a snapshot before the lock was taken.
     let as_of = time.map(|time| current.note_snapshot(time).0);
-    if is_first_snapshot || lacks_stamps {
+    if is_first_snapshot || is_incomplete {
         publish(dir, &mut current)?;
     } else if is_new_snapshot {
         let failed = |source| IndexError::Write { name: meta::NOTE.into(), source };
@@ -246,29 +256,36 @@ fn log_snapshot(
     Ok(Some((current, as_of)))
 }
 
-/// The last T that refreshes recorded in the index on disk, in ticks; `None` without an index or a snapshot. Makes no
-/// directory.
+/// The last T that refreshes recorded in the index on disk, in ticks; `None` without an index or a snapshot, and while it
+/// cannot be read: a snapshot then fails and says why. Makes no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
-    load(&IndexDir::Directory(store.index_dir()))?.current.latest
+    load(&IndexDir::Directory(store.index_dir())).ok()?.known()?.current.latest
 }
 
 /// The index as the last refresh published it, without a new refresh or a walk over the store; `None` when no intact
 /// one exists.
-pub(crate) fn latest_published(store: &Store) -> Option<Index> {
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when one may exist that cannot be read.
+pub(crate) fn latest_published(store: &Store) -> Result<Option<Index>, IndexError> {
     // A writer may remove the files that the index meta just read names.
     for _ in 0..ATTEMPTS {
         let dir = match store.options().index_access {
             IndexAccess::ReadOnly => IndexDir::read_only(&store.index_dir()),
-            IndexAccess::ReadWrite => IndexDir::directory(&store.index_dir()).ok()?,
+            IndexAccess::ReadWrite => match IndexDir::directory(&store.index_dir()) {
+                Ok(dir) => dir,
+                Err(error) if is_unwritable_place(&error) => return Ok(None),
+                Err(source) => return Err(IndexError::ReadIndex { name: "lock".into(), source }),
+            },
         };
-        let LoadedMeta { current: known, times, .. } = load(&dir)?;
-        let Ok((segments, global)) = open_index(&dir, &known, Verification::Stamps).into_whole() else { continue };
+        let Some(LoadedMeta { current: known, times, .. }) = load(&dir)?.known() else { return Ok(None) };
+        let Ok((segments, global)) = open_index(&dir, &known, Verification::Stamps)?.into_whole() else { continue };
         let files = StoreFiles::known_to(store, &known);
         if let Ok(index) = Index::new(known, times, segments, global, files, dir.is_durable()) {
-            return Some(index);
+            return Ok(Some(index));
         }
     }
-    None
+    Ok(None)
 }
 
 /// The snapshot of a record: from the index if it has all segments of the record, else by a refresh in memory, which
@@ -306,6 +323,7 @@ pub(crate) fn rebuild_from_record(
     let (entries, unproven) = (file_entries(&files)?, record.unproven);
     let mut meta = IndexMeta { files: entries, unproven, ..IndexMeta::empty(record.validate) };
     meta.containers = index.generation().containers.clone();
+    meta.lost = index.generation().lost;
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
     for (segment, kept) in record.segments.iter().zip(&kept) {
         let Some(file) = files.position(&segment.file) else {
@@ -382,7 +400,8 @@ fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
         meta.global.stamp = settled(&global);
         meta.to_bytes()
     };
-    dir.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
+    dir.replace_twice(meta::FILE, &mut bytes, true)
+        .map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
 }
 
 /// What a build takes from the previous index.
@@ -464,7 +483,7 @@ fn build(
         }
         matches = match_rows(&dropped, &new_segments, &kept)?;
         for (i, (new, (_, segment))) in scanned.segments.into_iter().zip(new_segments).enumerate() {
-            let (first_seen, mut own_runs) = inherited_times(&rescanned, &new);
+            let (first_seen, mut own_runs) = inherited_times(&rescanned, &new, &segment)?;
             let first_seen = first_seen.or_else(|| packed_facts.first_seen(new.file));
             if first_seen.is_none() && own_runs.is_empty() {
                 own_runs = std::mem::take(&mut matches.runs[i]);
@@ -519,25 +538,18 @@ fn build(
     }
 }
 
-/// The first-seen times of a segment that was scanned again: those of the segment of the same range, or the latest of
-/// the segments that it overlaps.
-fn inherited_times(rescanned: &[RescannedSegment], new: &WrittenSegment) -> (Option<i64>, Vec<TimeRun>) {
-    let of_file =
-        rescanned.partition_point(|old| old.file < new.file)..rescanned.partition_point(|old| old.file <= new.file);
-    let rescanned = &rescanned[of_file];
-    let overlaps = |old: &&RescannedSegment| old.start < new.end && new.start < old.end;
-    if let Some(same) = rescanned.iter().find(|old| (old.start, old.end) == (new.start, new.end)) {
-        return (same.first_seen, same.runs.clone());
+/// The vanished resources of an index meta; `None` when both copies of their file are lost or damaged.
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when a copy is there and cannot be read.
+fn read_vanished(dir: &IndexDir, meta: &IndexMeta) -> Result<Option<Vec<VanishedResource>>, IndexError> {
+    if meta.vanished.is_empty() {
+        return Ok(Some(Vec::new()));
     }
-    let latest = rescanned.iter().filter(overlaps).map(|old| old.first_seen);
-    (latest.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten(), Vec::new())
-}
-
-/// The vanished resources of an index meta; `None` when their file is lost or damaged.
-fn read_vanished(dir: &IndexDir, meta: &IndexMeta) -> Option<Vec<VanishedResource>> {
-    match meta.vanished.is_empty() {
-        true => Some(Vec::new()),
-        false => vanished::from_bytes(&dir.read(&meta.vanished).ok()?),
+    let failed = |source| IndexError::ReadIndex { name: meta.vanished.clone(), source };
+    match dir.read_either(&meta.vanished, vanished::from_bytes).map_err(failed)? {
+        TwinFile::Intact { contents, .. } => Ok(Some(contents)),
+        TwinFile::Absent | TwinFile::Damaged => Ok(None),
     }
 }
 
@@ -546,7 +558,7 @@ fn write_vanished(dir: &IndexDir, meta: &mut IndexMeta, list: &[VanishedResource
     meta.vanished = String::new();
     if !list.is_empty() {
         meta.vanished = format!("{}{:012}", meta::VANISHED, meta.sequence);
-        dir.replace(&meta.vanished, &mut |_| vanished::to_bytes(list))
+        dir.write_twice(&meta.vanished, &vanished::to_bytes(list), true)
             .map_err(|source| IndexError::Write { name: meta.vanished.clone(), source })?;
     }
     Ok(())
@@ -557,7 +569,7 @@ fn write_times(dir: &IndexDir, meta: &mut IndexMeta, times: &RowTimes) -> Result
     meta.times = String::new();
     if !times.is_empty() {
         meta.times = format!("{}{:012}", meta::TIMES, meta.sequence);
-        dir.replace(&meta.times, &mut |_| times.to_bytes())
+        dir.write_twice(&meta.times, &times.to_bytes(), true)
             .map_err(|source| IndexError::Write { name: meta.times.clone(), source })?;
     }
     Ok(())

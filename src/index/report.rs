@@ -1,5 +1,7 @@
 //! Statistics of one refresh of the index.
 
+use crate::index::meta::MemoryLoss;
+
 /// Work of one refresh, as reports print it.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -14,6 +16,11 @@ pub struct RefreshStats {
     pub kept_segments: usize,
     /// Reasons why indexed segments were scanned again, or the global index was built again.
     pub repaired: Vec<String>,
+    /// Why what an earlier index remembered of snapshots is lost; `None` when it is not.
+    pub memory_lost: Option<MemoryLoss>,
+    /// Whether people are to be told of that: this refresh found it, or the export would have needed it.
+    #[serde(skip)]
+    pub tells_memory_loss: bool,
     /// What is gone from the store since the refresh before; `None` when nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gone: Option<GoneResources>,

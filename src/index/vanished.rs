@@ -6,7 +6,6 @@
 //! ([`Vanished`](crate::request::Vanished)).
 
 use crate::fhir::id::Id;
-use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64;
 use crate::index::meta::{MetaReader, MetaWriter};

@@ -21,8 +21,17 @@ use crate::text_table::grouped;
 
 /// Adds an index directory: its meta file, the files that this names, and the names of other files.
 pub(crate) fn inspect_directory(path: &Path, report: &mut InspectReport) {
-    let named = index_meta(&path.join(meta::FILE), report);
-    let mut known: Vec<&str> = vec![meta::FILE, "lock"];
+    // Both copies say the same; the second one names the files where the first one cannot.
+    let mut named = index_meta(&path.join(meta::FILE), report);
+    let twin = path.join(meta::TWIN);
+    if named.is_none() && twin.is_file() {
+        named = index_meta(&twin, report);
+    } else if twin.is_file()
+        && read_regular(&twin, GENERATION_BYTES_MAX).is_ok_and(|b| IndexMeta::from_bytes(&b).is_none())
+    {
+        report.broken(&twin, "its magic, version, checksum or order does not hold; the other copy is used");
+    }
+    let mut known: Vec<&str> = vec![meta::FILE, meta::TWIN, "lock"];
     if let Some(named) = &named {
         let containers = named.containers.iter().map(|name| (name, segments as fn(&Path, &mut InspectReport)));
         for (named, show) in containers.chain([(&named.global, global_index as fn(&Path, &mut InspectReport))]) {

@@ -131,7 +131,7 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         meta::NOTE => Some(FileKind::SnapshotLog),
         "plan.json" => Some(FileKind::Plan),
         "done.ndjson" => Some(FileKind::Done),
-        meta::FILE => Some(FileKind::IndexMeta),
+        meta::FILE | meta::TWIN => Some(FileKind::IndexMeta),
         _ if name.starts_with("extents-") => Some(FileKind::Segments),
         _ if name.starts_with("merged-") => Some(FileKind::GlobalIndex),
         _ => Compression::of_file_name(&name).map(FileKind::Data),

@@ -60,6 +60,7 @@ fn every_file_is_told() {
         "an export",
         "an index",
         "the generation of an index",
+        "the generation of an index",
         "the manifest of an export",
         "the plan of an export",
         "the receipts of an export",
@@ -92,7 +93,10 @@ fn damage_is_told_and_never_a_panic() {
         let bytes = std::fs::read(&path).unwrap();
         let copy = damaged.join(path.file_name().unwrap());
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let checked = name.starts_with("extents-") || name.starts_with("merged-") || name == "generation";
+        let checked = name.starts_with("extents-")
+            || name.starts_with("merged-")
+            || name == "generation"
+            || name == "generation-b";
         for offset in (0..bytes.len()).step_by((bytes.len() / 70).max(1)) {
             let mut flipped = bytes.clone();
             flipped[offset] ^= 0x10;

@@ -40,7 +40,11 @@ impl Indexer {
         match &*held {
             Some((opened, index)) if *opened == stamp => Some(index.clone()),
             _ => {
-                let index = Arc::new(store.latest_published()?);
+                let published = store.latest_published();
+                if published.is_err() {
+                    tracing::error!("the published index cannot be read; the next request tries again");
+                }
+                let index = Arc::new(published.ok()??);
                 *held = Some((stamp, index.clone()));
                 Some(index)
             }

@@ -7,15 +7,15 @@
 
 use crate::codec::compression::Compression;
 use crate::extract::Validate;
-use crate::index::meta::{self, IndexMeta};
+use crate::index::dir::IndexDir;
+use crate::index::load::{IndexMemory, load};
+use crate::index::meta::MemoryLoss;
 use crate::index::report::RefreshStats;
 use crate::index::segment::layout::BASE_BITS;
 use crate::index::snapshot::Index;
-use crate::limits::GENERATION_BYTES_MAX;
 use crate::named_enum::by_name;
 use crate::progress::Progress;
 use crate::store::Store;
-use crate::sys::regular_file::read_regular;
 use crate::text_table::{TextTable, grouped};
 use crate::verify::VerifyError;
 use crate::verify::line_counts::LineCounts;
@@ -61,14 +61,13 @@ impl IndexState {
 
     /// State of a store's index, by its meta file.
     fn of(store: &Store) -> Result<IndexState, VerifyError> {
-        let path = store.index_dir().join(meta::FILE);
-        match read_regular(&path, GENERATION_BYTES_MAX) {
-            Err(error) if error.is_absence() => Ok(IndexState::Absent),
-            Err(error) => Err(VerifyError::Read { path, source: error.into() }),
-            Ok(bytes) if IndexMeta::from_bytes(&bytes).is_some() => Ok(IndexState::Present),
-            Ok(bytes) if IndexMeta::is_of_other_version(&bytes) => Ok(IndexState::OtherFormat),
-            Ok(_) => Ok(IndexState::Damaged),
-        }
+        Ok(match load(&IndexDir::Directory(store.index_dir()))? {
+            IndexMemory::Absent => IndexState::Absent,
+            IndexMemory::Lost(MemoryLoss::Damaged) => IndexState::Damaged,
+            IndexMemory::Lost(MemoryLoss::OtherVersion) => IndexState::OtherFormat,
+            IndexMemory::Known(known) if known.is_legacy => IndexState::OtherFormat,
+            IndexMemory::Known(_) => IndexState::Present,
+        })
     }
 }
 

@@ -95,7 +95,7 @@ impl VerifyError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             VerifyError::NoExport { .. } | VerifyError::Neither { .. } | VerifyError::Record { .. } => 2,
-            VerifyError::Index(IndexError::NoStore { .. }) => 2,
+            VerifyError::Index(IndexError::NoStore { .. } | IndexError::ForeignIndex { .. }) => 2,
             VerifyError::Index(IndexError::Cancelled) | VerifyError::Cancelled => 130,
             VerifyError::Read { .. } | VerifyError::Index(_) => 3,
         }

@@ -260,7 +260,8 @@ fn what_is_on_disk_is_told() {
         (damaged, IndexState::Damaged, false),
         (Vec::new(), IndexState::Damaged, false),
     ] {
-        std::fs::write(&name, bytes).unwrap();
+        std::fs::write(&name, &bytes).unwrap();
+        std::fs::write(index.join(meta::TWIN), bytes).unwrap();
         let report = verified(&root, &index);
         assert_eq!((report.on_disk, report.holds), (state, holds), "{report}");
         assert_eq!(report.counts.rows, 1, "{report}");

@@ -1,0 +1,212 @@
+//! Reads what the last refresh left in an index directory: the index meta with its snapshot log. A directory without an
+//! index, one whose index meta is lost, and one that cannot be read are three things: only the index meta remembers when
+//! rows were first part of a snapshot.
+
+use std::io;
+
+use crate::error::IndexError;
+use crate::index::dir::{IndexDir, TwinFile, is_absence, is_no_file_of_ours};
+use crate::index::legacy_meta::{LegacyFile, LegacyMeta, LegacySegment};
+use crate::index::meta::{self, FileEntry, IndexMeta, MemoryLoss, SCAN_AGAIN, SegmentMeta};
+use crate::index::row_times::RowTimes;
+use crate::index::snapshot_log::SnapshotSlots;
+use crate::sys::store_file::FileStamp;
+
+/// Attempts to read files that a writer may replace meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// The index meta of a directory, without and with its snapshot log.
+pub(crate) struct LoadedMeta {
+    /// As the file has it.
+    pub(crate) published: IndexMeta,
+    /// With the snapshot log applied.
+    pub(crate) current: IndexMeta,
+    /// First-seen times of rows.
+    pub(crate) times: RowTimes,
+    /// Whether their file is not there.
+    pub(crate) times_absent: bool,
+    /// Whether it was carried over from format 3.
+    pub(crate) is_legacy: bool,
+    /// Whether it is to be written again although nothing has changed: a copy of it is lost.
+    pub(crate) copy_lost: bool,
+}
+
+/// What an index directory remembers.
+pub(crate) enum IndexMemory {
+    /// It holds no index meta: it is new, or was emptied.
+    Absent,
+    /// Its index meta is there and cannot be used: what it remembered of snapshots is lost.
+    Lost(MemoryLoss),
+    /// It has an index meta.
+    Known(Box<LoadedMeta>),
+}
+
+/// An index meta as its bytes say, or why they say nothing.
+enum ParsedMeta {
+    /// Of this format.
+    Current(IndexMeta),
+    /// Of format 3.
+    Legacy(LegacyMeta),
+    /// Of a format that this version does not know.
+    OtherVersion,
+}
+
+impl ParsedMeta {
+    /// Reads the bytes of an index meta; `None` when they are damaged.
+    fn from_bytes(bytes: &[u8]) -> Option<ParsedMeta> {
+        IndexMeta::from_bytes(bytes)
+            .map(ParsedMeta::Current)
+            .or_else(|| LegacyMeta::from_bytes(bytes).map(ParsedMeta::Legacy))
+            .or_else(|| IndexMeta::is_of_other_version(bytes).then_some(ParsedMeta::OtherVersion))
+    }
+}
+
+impl IndexMemory {
+    /// What the memory was lost by, if it was.
+    pub(crate) fn loss(&self) -> Option<MemoryLoss> {
+        match self {
+            IndexMemory::Lost(loss) => Some(*loss),
+            IndexMemory::Absent | IndexMemory::Known(_) => None,
+        }
+    }
+
+    /// The index meta; `None` when there is none, or it is lost.
+    pub(crate) fn known(self) -> Option<LoadedMeta> {
+        match self {
+            IndexMemory::Known(known) => Some(*known),
+            IndexMemory::Absent | IndexMemory::Lost(_) => None,
+        }
+    }
+}
+
+/// Reads the index meta, the snapshot log and the first-seen times of rows of a directory.
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when a file is there and cannot be read, which is no reason to forget what it holds.
+pub(crate) fn load(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
+    for _ in 0..ATTEMPTS {
+        let memory = load_once(dir)?;
+        match &memory {
+            // A writer may have replaced both files between the two readings.
+            IndexMemory::Known(known) if known.times_absent => {}
+            _ => return Ok(memory),
+        }
+    }
+    load_once(dir)
+}
+
+/// As [`load`]; the files may be of two generations.
+fn load_once(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
+    let (parsed, copy_lost) = match dir.read_either(meta::FILE, ParsedMeta::from_bytes).map_err(failed(meta::FILE))? {
+        TwinFile::Absent => return Ok(IndexMemory::Absent),
+        TwinFile::Damaged => return Ok(IndexMemory::Lost(MemoryLoss::Damaged)),
+        TwinFile::Intact { contents, copy_lost } => (contents, copy_lost),
+    };
+    let log = match dir.read(meta::NOTE) {
+        Ok(bytes) => Some(bytes),
+        // A lost log costs no row.
+        Err(error) if is_absence(&error) || is_no_file_of_ours(&error) => None,
+        Err(error) => return Err(failed(meta::NOTE)(error)),
+    };
+    let (published, is_legacy) = match parsed {
+        ParsedMeta::OtherVersion => return Ok(IndexMemory::Lost(MemoryLoss::OtherVersion)),
+        ParsedMeta::Current(published) => (published, false),
+        ParsedMeta::Legacy(mut legacy) => {
+            log.iter().for_each(|bytes| legacy.apply_log(bytes));
+            (carried_over(legacy), true)
+        }
+    };
+    let mut current = published.clone();
+    if let Some(log) = log.filter(|_| !is_legacy).and_then(|bytes| SnapshotSlots::from_bytes(&bytes).newest()) {
+        current.apply(&log);
+    }
+    let (times, times_absent) = read_times(dir, &current)?;
+    Ok(IndexMemory::Known(Box::new(LoadedMeta { published, current, times, times_absent, is_legacy, copy_lost })))
+}
+
+/// What the snapshot log of a directory holds; nothing if there is none.
+///
+/// # Errors
+/// When it is there and cannot be read: written over then, it could lose the newest log.
+pub(crate) fn read_slots(dir: &IndexDir) -> io::Result<SnapshotSlots> {
+    match dir.read(meta::NOTE) {
+        Ok(bytes) => Ok(SnapshotSlots::from_bytes(&bytes)),
+        // What is written replaces it.
+        Err(error) if is_absence(&error) || is_no_file_of_ours(&error) => Ok(SnapshotSlots::from_bytes(&[])),
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of an index file that cannot be read.
+fn failed(name: &str) -> impl FnOnce(io::Error) -> IndexError {
+    let name = name.to_string();
+    move |source| IndexError::ReadIndex { name, source }
+}
+
+/// The first-seen times of rows of an index meta, and whether their file is not there. Where they are lost, rows have the
+/// later times of their segments, and are exported twice rather than lost.
+fn read_times(dir: &IndexDir, meta: &IndexMeta) -> Result<(RowTimes, bool), IndexError> {
+    if meta.times.is_empty() {
+        return Ok((RowTimes::default(), false));
+    }
+    match dir.read_either(&meta.times, RowTimes::from_bytes).map_err(failed(&meta.times))? {
+        TwinFile::Intact { contents, .. } => Ok((contents, false)),
+        TwinFile::Absent => Ok((RowTimes::default(), true)),
+        TwinFile::Damaged => Ok((RowTimes::default(), false)),
+    }
+}
+
+/// The index meta that carries over what format 3 remembered. Its segments are scanned again, because they lack columns;
+/// one of a range that still hashes the same inherits its first-seen time. The bytes on disk of compressed files had no
+/// hash of their own; `legacy_files` finds it.
+fn carried_over(legacy: LegacyMeta) -> IndexMeta {
+    let file = |file: LegacyFile| FileEntry {
+        name: file.name,
+        stamp: FileStamp { len: file.len, ..FileStamp::default() },
+        settled: false,
+        raw: 0,
+        appendable: file.appendable,
+    };
+    let segment = |segment: LegacySegment| SegmentMeta {
+        file: segment.file,
+        container: 0,
+        at: SCAN_AGAIN,
+        start: segment.start,
+        end: segment.end,
+        content: segment.content,
+        tail: segment.tail,
+        first_seen: segment.first_seen,
+    };
+    IndexMeta {
+        sequence: legacy.sequence,
+        birth: legacy.birth,
+        latest: legacy.latest,
+        first: legacy.latest,
+        files: legacy.files.into_iter().map(file).collect(),
+        segments: legacy.segments.into_iter().map(segment).collect(),
+        ..IndexMeta::empty(legacy.validate)
+    }
+}
+
+/// Whether the second copy of the index meta is not as the first one is.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn lacks_copy(dir: &IndexDir) -> Result<bool, IndexError> {
+    let read = |name: &str| match dir.read(name) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_absence(&error) || is_no_file_of_ours(&error) => Ok(None),
+        Err(source) => Err(IndexError::ReadIndex { name: name.to_string(), source }),
+    };
+    Ok(read(meta::FILE)? != read(meta::TWIN)?)
+}
+
+/// Whether an index directory that cannot be made or written is the user's choice, so that the index goes to memory: no
+/// permission, a file system that is only read, no room, something else in its place. Anything else may pass: then
+/// what the directory holds must not be left out of account.
+pub(crate) fn is_unwritable_place(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded | AlreadyExists)
+        || is_absence(error)
+        || is_no_file_of_ours(error)
+}
