@@ -24,6 +24,7 @@ pub(crate) mod row_times;
 pub(crate) mod segment;
 pub(crate) mod segment_files;
 pub(crate) mod snapshot;
+pub(crate) mod snapshot_record;
 pub(crate) mod store_files;
 pub(crate) mod store_listing;
 #[cfg(test)]

@@ -23,10 +23,11 @@ use crate::index::segment::reader::Segment;
 use crate::index::segment::scan::{ScanOptions, WrittenSegment, scan};
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
 use crate::index::segment_files::compact_segment_files;
-use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
+use crate::index::snapshot::{Index, Snapshot};
+use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
-use crate::index::vanished::{self, VanishedResource};
+use crate::index::vanished::{self, VanishedFile, VanishedResource};
 use crate::limits::STORE_ROWS_MAX;
 use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
@@ -41,6 +42,9 @@ const ATTEMPTS: usize = 8;
 /// Age in nanoseconds below which a file can be written again without a change of its times: a tick of the clock of the
 /// file system, and a margin.
 const RACY_NS: i64 = 30_000_000;
+
+/// What is said when the file of vanished resources cannot be used.
+const VANISHED_LOST: &str = "the list of vanished resources was lost or damaged: what is gone from the store since earlier snapshots is not told";
 
 /// The index meta of a directory, without and with its snapshot log.
 struct LoadedMeta {
@@ -101,18 +105,21 @@ pub(crate) fn refresh(
             Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
             None => StoreFiles::find(store)?,
         };
-        if files.count() == 0 && known.as_ref().is_none_or(|known| known.current.present == 0) {
+        let held_nothing = |known: &LoadedMeta| known.current.present == 0 && known.current.first.is_none();
+        if files.count() == 0 && known.as_ref().is_none_or(held_nothing) {
             return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
         }
         if let Some(known) = known
             && is_unchanged(&files, &known.current, store.options().validate)
+            && (verification == Verification::Stamps || read_vanished(&dir, &known.current).is_some())
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification).into_whole()
         {
             let times = known.times.clone();
             let Some(meta) = log_snapshot(&dir, store, known, as_of, progress)? else { continue };
             stats.kept_segments = segments.len();
+            let vanished = VanishedFile::open(&dir, &meta);
             match Index::new(meta, times, segments, global, files, dir.is_durable()) {
-                Ok(index) => return Ok((index, stats)),
+                Ok(index) => return Ok((index.with_vanished(vanished), stats)),
                 Err(damaged) => last_reason = damaged.0,
             }
             verification = Verification::Nothing;
@@ -120,16 +127,21 @@ pub(crate) fn refresh(
         }
         // 2. Under the lock: compare again, because another writer may have published meanwhile, then scan and build.
         let lock = take_lock(&dir, progress)?;
-        let (known, known_times) = load(&dir).map(|known| (known.current, known.times)).unzip();
+        let (mut known, known_times) = load(&dir).map(|known| (known.current, known.times)).unzip();
         let known_times = known_times.unwrap_or_default();
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
-        let changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, store.options().validate)?;
-        let previous_global = opened.and_then(|opened| opened.global.ok());
-        let vanished = match &known {
-            Some(known) => read_vanished(&dir, known).unwrap_or_default(),
+        let vanished = match &mut known {
+            Some(known) => read_vanished(&dir, known).unwrap_or_else(|| {
+                known.vanished.clear();
+                stats.repaired.retain(|reason| reason != VANISHED_LOST);
+                stats.repaired.push(VANISHED_LOST.to_string());
+                Vec::new()
+            }),
             None => Vec::new(),
         };
+        let changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, store.options().validate)?;
+        let previous_global = opened.and_then(|opened| opened.global.ok());
         let previous = PreviousIndex { global: previous_global, times: known_times, vanished };
         let built = build(&dir, changes, previous, &files, progress, store, &mut stats);
         let (mut meta, times, segments) = match built {
@@ -159,12 +171,13 @@ pub(crate) fn refresh(
             Ok(bytes) => GlobalIndex::open(bytes, &meta.segments),
             Err(_) => Err("it cannot be opened"),
         };
+        let vanished = VanishedFile::open(&dir, &meta);
         drop(lock);
         let index = global.and_then(|global| {
             Index::new(meta, times, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
         });
         match index {
-            Ok(index) => return Ok((index, stats)),
+            Ok(index) => return Ok((index.with_vanished(vanished), stats)),
             Err(reason) => (verification, last_reason) = (Verification::Nothing, reason),
         }
     }
@@ -240,9 +253,9 @@ pub(crate) fn latest_published(store: &Store) -> Option<Index> {
         };
         let LoadedMeta { current: known, times, .. } = load(&dir)?;
         let Ok((segments, global)) = open_index(&dir, &known, Verification::Stamps).into_whole() else { continue };
-        let files = StoreFiles::known_to(store, &known);
+        let (files, vanished) = (StoreFiles::known_to(store, &known), VanishedFile::open(&dir, &known));
         if let Ok(index) = Index::new(known, times, segments, global, files, dir.is_durable()) {
-            return Some(index);
+            return Some(index.with_vanished(vanished));
         }
     }
     None
