@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
-    SelectionArg, StoreArgs, WriteArgs,
+    SelectionArg, StoreArgs, VanishedArg, WriteArgs,
 };
 use crate::cli::message_text::index_text;
 use crate::codec::compression::Compression;
@@ -17,7 +17,7 @@ use crate::group::lookup::MembershipRule;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::Parameter;
-use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
+use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Vanished};
 use crate::simd::Kernel;
 use crate::store::paths::check_outside_store;
 use crate::store::{Store, StoreOptions};
@@ -91,7 +91,8 @@ pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: boo
         })?,
     };
     let index_dir = args.index_dir.clone();
-    let options = StoreOptions { index_dir, access, kernel, validate, sync, ..StoreOptions::default() };
+    let allow_missing = args.missing.allow_missing;
+    let options = StoreOptions { index_dir, access, kernel, validate, sync, allow_missing, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
         .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
 }
@@ -189,6 +190,10 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     request.missing_last_updated = match args.missing_last_updated {
         MissingArg::Include => MissingLastUpdated::Include,
         MissingArg::Exclude => MissingLastUpdated::Exclude,
+    };
+    request.vanished = match args.vanished {
+        VanishedArg::Report => Vanished::Report,
+        VanishedArg::Delete => Vanished::Delete,
     };
     request.compression = match args.compress {
         CompressArg::None => Compression::None,

@@ -16,7 +16,7 @@ use crate::export::messages::all_issues;
 use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
-use crate::index::report::RefreshStats;
+use crate::index::report::{GoneResources, RefreshStats};
 use crate::issue::Severity;
 use crate::plan::Plan;
 use crate::request::Audience;
@@ -46,7 +46,7 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
     match error {
         ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
-        ExportError::Index(IndexError::NoStore { .. }) => Exit::BadRequest,
+        ExportError::Index(IndexError::NoStore { .. } | IndexError::NoDataFiles { .. }) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
         _ => Exit::Failed,
     }
@@ -108,6 +108,7 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "rows": plan.rows(),
             "bytes": plan.bytes(),
             "deleted": plan.deletions.listed.len(),
+            "vanished": plan.vanished.counts(),
             "files": files,
             "ledger": plan.ledger(),
             "messages": messages.counts(),
@@ -228,11 +229,35 @@ pub(crate) fn index_line(work: &RefreshStats) -> String {
     for repaired in &work.repaired {
         out += &format!("  index      repaired: {repaired}\n");
     }
+    if let Some(gone) = &work.gone {
+        out += &gone_lines(gone);
+    }
     if let Some(reason) = &work.in_memory {
         out += &format!(
             "  index      in memory only ({reason}): every run scans the whole store again and cannot tell late rows; \
              give a writable --index-dir\n"
         );
+    }
+    out
+}
+
+/// Lines of the summary of `outpour export` on what is gone from the store; each with its newline.
+fn gone_lines(gone: &GoneResources) -> String {
+    let mut out = String::new();
+    if gone.resources > 0 {
+        let (resources, present) = (count(gone.resources), count(gone.present));
+        out += &format!(
+            "  gone       {resources} resources without a deletion; {present} were there at the last snapshot\n"
+        );
+    }
+    if gone.older_versions > 0 {
+        out += &format!(
+            "  gone       the newest version of {} resources; an older one stands\n",
+            count(gone.older_versions)
+        );
+    }
+    if !gone.files.is_empty() {
+        out += &format!("  gone       {}\n", gone.files_text());
     }
     out
 }

@@ -61,9 +61,9 @@ fn as_of(args: &PackArgs, store: &Store) -> Result<Instant, RequestError> {
 /// The exit code of a pack that failed: a target that is wrong or denied is the request's fault, a full disk is not.
 fn exit_of(error: &PackError) -> Exit {
     match error {
-        PackError::Target { .. } | PackError::Inside { .. } | PackError::Index(IndexError::NoStore { .. }) => {
-            Exit::BadRequest
-        }
+        PackError::Target { .. }
+        | PackError::Inside { .. }
+        | PackError::Index(IndexError::NoStore { .. } | IndexError::NoDataFiles { .. }) => Exit::BadRequest,
         PackError::Index(IndexError::Cancelled) => Exit::Interrupted,
         PackError::Write { source, .. } if !is_full(source) && denied(source) => Exit::BadRequest,
         _ => Exit::Failed,

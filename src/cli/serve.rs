@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::args::{AccessArg, ServeArgs, StoreArgs};
 use crate::cli::config::open_store;
 use crate::cli::{Exit, say};
@@ -38,6 +39,7 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
         let store = StoreArgs {
             store: tenant.store.path,
             index_dir: Some(tenant.store.index_dir).filter(|path| !path.as_os_str().is_empty()),
+            missing: AllowMissingArgs { allow_missing: tenant.store.allow_missing },
             access: AccessArg::Mapped,
             kernel: None,
         };

@@ -92,6 +92,7 @@ fn verify_store(args: &VerifyArgs) -> Exit {
     let store_args = StoreArgs {
         store: args.directory.clone(),
         index_dir: args.index_dir.clone(),
+        missing: args.missing,
         access: AccessArg::Mapped,
         kernel: None,
     };

@@ -4,6 +4,8 @@
 //! or arrived late. Its owners are those of the version that the deletion ended (DELETED-05). This module selects;
 //! `write/deleted_bundle.rs` writes the Bundles.
 
+use std::collections::HashSet;
+
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
@@ -16,6 +18,7 @@ use crate::index::snapshot::{Index, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, Population};
 use crate::select::classifier::{Horizon, RowClassifier};
 use crate::select::cohort::Cohort;
+use crate::select::vanished::VanishedSelection;
 
 /// The deletions of an export, and counts for its messages.
 #[derive(Default)]
@@ -33,6 +36,16 @@ pub struct Deletions {
 }
 
 impl Deletions {
+    /// Adds vanished resources that are told as deletions, those of each type behind the others of the type.
+    pub(crate) fn add_vanished(&mut self, vanished: &VanishedSelection) {
+        let known: HashSet<(ResourceType, Id)> = self.listed.iter().copied().collect();
+        let mut more: Vec<(ResourceType, Id)> = vanished.told().filter(|gone| !known.contains(gone)).collect();
+        more.sort_unstable();
+        more.dedup();
+        self.listed.extend(more);
+        self.listed.sort_by_key(|(resource_type, _)| *resource_type);
+    }
+
     /// Selects the deletions of a request from the DELETE entries of the snapshot.
     ///
     /// # Errors
@@ -113,7 +126,7 @@ impl Deletions {
             }
         }
         found.sort_unstable();
-        let mut listed = std::collections::HashSet::new();
+        let mut listed = HashSet::new();
         for ((resource_type, _), id) in found {
             if listed.insert((resource_type, id)) {
                 deletions.listed.push((resource_type, id));

@@ -18,5 +18,6 @@ pub(crate) mod patient_list;
 pub(crate) mod postings_scan;
 pub(crate) mod row_set;
 pub(crate) mod selection;
+pub(crate) mod vanished;
 pub(crate) mod visibility;
 pub(crate) mod zone_map_scan;

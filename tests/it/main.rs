@@ -32,4 +32,5 @@ mod run;
 mod store_forms;
 mod synth;
 mod truncate;
+mod vanished;
 mod verify;
