@@ -113,7 +113,7 @@ impl MissingLastUpdated {
     }
 }
 
-/// What happens under `_since` to resources that are gone from a replaced file (reading 13).
+/// What happens under `_since` to resources that are gone from a replaced file (reading 26).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Vanished {

@@ -1,5 +1,5 @@
 //! Resources that are gone from the store without a deletion: which an export lists as deletions and which it counts
-//! (reading 13).
+//! (reading 26).
 //!
 //! Under `_since` those count that a snapshot after it was the first to miss; without it those that this very snapshot is
 //! the first to miss. Their owners are those of their last version, as the index remembers them.

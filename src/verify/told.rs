@@ -1,4 +1,4 @@
-//! Vanished resources that an export listed as deletions, held against the rules by which they may be (reading 13).
+//! Vanished resources that an export listed as deletions, held against the rules by which they may be (reading 26).
 //!
 //! That they were in the store once is known from the record alone; everything else is judged from the store's bytes.
 

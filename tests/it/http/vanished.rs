@@ -38,9 +38,6 @@ fn a_store_goes_and_comes_back() {
     std::fs::create_dir(&store).unwrap();
     let server = Server::start(scratch.path(), &["--store", "store", "--index-dir", "index", "--data", "data"]);
     // 1. No data file yet.
-    assert!(
-        wait_until(&server, 503).contains("no data file") || wait_until(&server, 503).contains("for the first time")
-    );
     refused(&server);
     assert!(wait_until(&server, 503).contains("no data file"));
     let row = |n: u32| format!("{{\"resourceType\":\"Patient\",\"id\":\"p{n}\"}}\n");
