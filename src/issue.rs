@@ -25,6 +25,7 @@ pub enum Parameter {
     FhirBase,
     Late,
     MissingLastUpdated,
+    Vanished,
     MaxFileBytes,
     MaxFileResources,
     FaultsAllowed,
@@ -51,6 +52,7 @@ impl Parameter {
             Parameter::FhirBase => "fhir_bases",
             Parameter::Late => "late",
             Parameter::MissingLastUpdated => "missing_last_updated",
+            Parameter::Vanished => "vanished",
             Parameter::MaxFileBytes => "file_bytes",
             Parameter::MaxFileResources => "file_resources",
             Parameter::FaultsAllowed => "faults_allowed",
@@ -96,6 +98,9 @@ pub(crate) enum Advice {
     AllowEmpty,
     /// Undated rows were left out because the request says so ([`MissingLastUpdated::Exclude`](crate::request::MissingLastUpdated::Exclude)).
     UndatedExcluded,
+    /// Resources that are gone were only counted because the request says so
+    /// ([`Vanished::Report`](crate::request::Vanished::Report)).
+    VanishedReported,
 }
 
 /// How a door speaks.
@@ -131,7 +136,7 @@ fn plain_advice(advice: &Advice) -> Option<String> {
         Advice::SystemLevel => Some(", or export at system level".to_string()),
         Advice::AllowEmpty => Some("; allow_empty exports nobody all the same".to_string()),
         Advice::BeginEarlier(since) => Some(format!("; _since is {since}")),
-        Advice::LateReported | Advice::UndatedExcluded => Some(", as was asked".to_string()),
+        Advice::LateReported | Advice::UndatedExcluded | Advice::VanishedReported => Some(", as was asked".to_string()),
         Advice::GroupIdOrFile => None,
     }
 }

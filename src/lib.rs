@@ -75,7 +75,7 @@ pub use crate::index::snapshot_time::SnapshotTime;
 pub use crate::issue::{Issue, IssueCode, Parameter, Severity};
 pub use crate::plan::Plan;
 pub use crate::progress::Progress;
-pub use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
+pub use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population, Vanished};
 pub use crate::store::{Store, StoreOptions};
 pub use crate::sys::durability::FileSync;
 pub use crate::write::journal::Receipt;

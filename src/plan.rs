@@ -17,6 +17,7 @@ use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::ledger::Ledger;
 use crate::select::selection::Selection;
+use crate::select::vanished::VanishedSelection;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -70,8 +71,10 @@ pub struct Plan {
     pub selection: Selection,
     /// The patients whose records are exported.
     pub cohort: Cohort,
-    /// The deletions that are listed under `_since`.
+    /// The deletions that are listed under `_since`, those of vanished resources included.
     pub deletions: Deletions,
+    /// Resources that are gone from the store without a deletion.
+    pub vanished: VanishedSelection,
     /// Messages so far, such as members that did not resolve.
     pub messages: IssueLog,
     /// Name of the snapshot that the rows are from.

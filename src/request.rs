@@ -113,7 +113,36 @@ impl MissingLastUpdated {
     }
 }
 
-by_name!(MembershipRule, LateArrivals, MissingLastUpdated);
+/// What happens under `_since` to resources that are gone from a replaced file (reading 26).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Vanished {
+    /// They are only counted.
+    #[default]
+    Report,
+    /// They are listed as deletions.
+    Delete,
+}
+
+impl Vanished {
+    /// Every value.
+    pub const ALL: [Vanished; 2] = [Vanished::Report, Vanished::Delete];
+
+    /// Its word, as that of [`MembershipRule`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Vanished::Report => "report",
+            Vanished::Delete => "delete",
+        }
+    }
+
+    /// Whether it is the default, which records leave out: they were written before there was a choice.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Vanished::default()
+    }
+}
+
+by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Vanished);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,6 +238,8 @@ pub struct ExportRequest {
     pub late: LateArrivals,
     /// Undated rows.
     pub missing_last_updated: MissingLastUpdated,
+    /// Resources that are gone from replaced files.
+    pub vanished: Vanished,
     /// Bounds of a file.
     pub bounds: FileBounds,
     /// Compression of the files.
@@ -242,6 +273,7 @@ impl ExportRequest {
             fhir_bases: Vec::new(),
             late: LateArrivals::default(),
             missing_last_updated: MissingLastUpdated::default(),
+            vanished: Vanished::default(),
             bounds: FileBounds::default(),
             compression: Compression::None,
             digest: DigestAlgorithm::Xxh3,
@@ -399,6 +431,13 @@ impl ExportRequest {
         self
     }
 
+    /// What happens under `_since` to resources that are gone from a replaced file; counted unless given. Those of missing
+    /// files, and of files that may be damaged, are never listed as deletions.
+    pub fn vanished(mut self, vanished: Vanished) -> ExportRequest {
+        self.vanished = vanished;
+        self
+    }
+
     /// Most uncompressed bytes of a file, at least 1, newlines included; 256 MiB unless given.
     pub fn file_bytes(mut self, bytes: u64) -> ExportRequest {
         self.bounds.file_bytes = bytes;
@@ -539,6 +578,7 @@ mod tests {
             .fhir_bases(["https://b.example/fhir/", "http://a.example", "https://b.example/fhir"])
             .late(LateArrivals::Report)
             .missing_last_updated(MissingLastUpdated::Exclude)
+            .vanished(Vanished::Delete)
             .file_bytes(7)
             .file_resources(8)
             .compression(Compression::Zstd)
@@ -553,6 +593,7 @@ mod tests {
         expected.fhir_bases = ["http://a.example", "https://b.example/fhir"].map(String::from).to_vec();
         expected.late = LateArrivals::Report;
         expected.missing_last_updated = MissingLastUpdated::Exclude;
+        expected.vanished = Vanished::Delete;
         expected.bounds = FileBounds { file_bytes: 7, file_resources: Some(8) };
         expected.compression = Compression::Zstd;
         expected.digest = DigestAlgorithm::Sha256;

@@ -3,7 +3,7 @@
 
 use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
-    SelectionArg, StoreArgs, UnprovenArg, WriteArgs,
+    SelectionArg, StoreArgs, UnprovenArg, VanishedArg, WriteArgs,
 };
 use crate::cli::clock::StoreClock;
 use crate::cli::message_text::index_text;
@@ -17,7 +17,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
 use crate::limits::THREADS_MAX;
-use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
+use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Vanished};
 use crate::simd::Kernel;
 use crate::store::paths::check_outside_store;
 use crate::store::{Store, StoreOptions};
@@ -77,7 +77,9 @@ pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: boo
         UnprovenArg::Export => UnprovenPolicy::Export,
         UnprovenArg::Fault => UnprovenPolicy::Fault,
     });
-    let options = StoreOptions { index_dir, access, kernel, validate, unproven, sync, ..StoreOptions::default() };
+    let allow_missing = args.missing.allow_missing;
+    let options =
+        StoreOptions { index_dir, access, kernel, validate, unproven, sync, allow_missing, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
         .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
 }
@@ -177,6 +179,10 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     request.missing_last_updated = match args.missing_last_updated {
         MissingArg::Include => MissingLastUpdated::Include,
         MissingArg::Exclude => MissingLastUpdated::Exclude,
+    };
+    request.vanished = match args.vanished {
+        VanishedArg::Report => Vanished::Report,
+        VanishedArg::Delete => Vanished::Delete,
     };
     request.compression = match args.compress {
         CompressArg::None => Compression::None,

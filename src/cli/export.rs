@@ -18,7 +18,7 @@ use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
 use crate::index::meta::MemoryLoss;
-use crate::index::report::RefreshStats;
+use crate::index::report::{GoneResources, RefreshStats};
 use crate::issue::Severity;
 use crate::plan::Plan;
 use crate::request::Audience;
@@ -52,7 +52,9 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
         ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
         ExportError::Record(JournalError::Unsynced { .. }) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
-        ExportError::Index(IndexError::NoStore { .. } | IndexError::ForeignIndex { .. }) => Exit::BadRequest,
+        ExportError::Index(
+            IndexError::NoStore { .. } | IndexError::ForeignIndex { .. } | IndexError::NoDataFiles { .. },
+        ) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
         _ => Exit::Failed,
     }
@@ -116,6 +118,7 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "rows": plan.rows(),
             "bytes": plan.bytes(),
             "deleted": plan.deletions.listed.len(),
+            "vanished": plan.vanished.counts(),
             "files": files,
             "ledger": plan.ledger(),
             "messages": messages.counts(),
@@ -246,11 +249,35 @@ pub(crate) fn index_line(work: &RefreshStats) -> String {
              cannot be told; export once without --since\n"
         );
     }
+    if let Some(gone) = &work.gone {
+        out += &gone_lines(gone);
+    }
     if let Some(reason) = &work.in_memory {
         out += &format!(
             "  index      in memory only ({reason}): every run scans the whole store again and cannot tell late rows; \
              give a writable --index-dir\n"
         );
+    }
+    out
+}
+
+/// Lines of the summary of `outpour export` on what is gone from the store; each with its newline.
+fn gone_lines(gone: &GoneResources) -> String {
+    let mut out = String::new();
+    if gone.resources > 0 {
+        let (resources, present) = (count(gone.resources), count(gone.present));
+        out += &format!(
+            "  gone       {resources} resources without a deletion; {present} were there at the last snapshot\n"
+        );
+    }
+    if gone.older_versions > 0 {
+        out += &format!(
+            "  gone       the newest version of {} resources; an older one stands\n",
+            count(gone.older_versions)
+        );
+    }
+    if !gone.files.is_empty() {
+        out += &format!("  gone       {}\n", gone.files_text());
     }
     out
 }

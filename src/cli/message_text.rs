@@ -20,6 +20,7 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::FhirBase => "--fhir-base",
         Parameter::Late => "--late",
         Parameter::MissingLastUpdated => "--missing-last-updated",
+        Parameter::Vanished => "--vanished",
         Parameter::MaxFileBytes => "--max-file-bytes",
         Parameter::MaxFileResources => "--max-file-resources",
         Parameter::FaultsAllowed => "--faults-allowed",
@@ -43,6 +44,7 @@ fn advice(advice: &Advice) -> Option<String> {
         Advice::BeginEarlier(since) => format!("; give a later one, or an earlier --since than {since}"),
         Advice::LateReported => ", as --late report asks".to_string(),
         Advice::UndatedExcluded => ", as --missing-last-updated exclude asks".to_string(),
+        Advice::VanishedReported => ", as --vanished report asks; --vanished delete lists them".to_string(),
     })
 }
 
@@ -108,6 +110,8 @@ pub(crate) fn index_text(error: &IndexError) -> String {
         IndexError::Damaged(_) => {
             "; run `outpour index --recheck` on the store, which repairs it, and check the disk that holds it"
         }
+        IndexError::NoDataFiles { .. } => "; give the directory that holds the .ndjson files with --store",
+        IndexError::ResourcesMissing { .. } => ", or, if they are to be gone, allow it with --allow-missing",
         IndexError::SnapshotLost { restorable: true, .. } => "; put it back, or begin anew with --force",
         IndexError::SnapshotLost { .. } => "; begin anew with --force",
         _ => "",
@@ -185,6 +189,18 @@ mod tests {
             (
                 IndexError::NoStore { path: path(), reason: "is not there" }.into(),
                 "the store /p is not there; give the directory that holds the .ndjson files with --store",
+            ),
+            (
+                IndexError::ResourcesMissing {
+                    gone: 2,
+                    present: 9,
+                    allowed: 10.0,
+                    files: "2 of a, which is gone".into(),
+                }
+                .into(),
+                "2 of 9 resources of the last snapshot are gone from the store without a deletion, more than 10 % (2 of a, \
+                 which is gone): mount or restore what is missing, or, if they are to be gone, allow it with \
+                 --allow-missing",
             ),
             (
                 IndexError::Write { name: "n".into(), source: io() }.into(),

@@ -52,7 +52,9 @@ fn exit_of(error: &PackError) -> Exit {
     match error {
         PackError::Target { .. }
         | PackError::Inside { .. }
-        | PackError::Index(IndexError::NoStore { .. } | IndexError::ForeignIndex { .. }) => Exit::BadRequest,
+        | PackError::Index(
+            IndexError::NoStore { .. } | IndexError::ForeignIndex { .. } | IndexError::NoDataFiles { .. },
+        ) => Exit::BadRequest,
         PackError::Index(IndexError::Cancelled) => Exit::Interrupted,
         PackError::Write { source, .. } if !is_full(source) && denied(source) => Exit::BadRequest,
         _ => Exit::Failed,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::args::{AccessArg, ServeArgs, StoreArgs, UnprovenArg};
 use crate::cli::config::open_store;
 use crate::cli::{Exit, say};
@@ -43,6 +44,7 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
                 UnprovenPolicy::Export => UnprovenArg::Export,
                 UnprovenPolicy::Fault => UnprovenArg::Fault,
             }),
+            missing: AllowMissingArgs { allow_missing: tenant.store.allow_missing },
             access: AccessArg::Mapped,
             kernel: None,
         };

@@ -93,6 +93,7 @@ fn verify_store(args: &VerifyArgs) -> Exit {
         store: args.directory.clone(),
         index_dir: args.index_dir.clone(),
         unproven: None,
+        missing: args.missing,
         access: AccessArg::Mapped,
         kernel: None,
     };

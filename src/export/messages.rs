@@ -8,7 +8,7 @@ use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
 use crate::plan::Plan;
-use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population};
+use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population, Vanished};
 use crate::select::cohort::Cohort;
 use crate::select::selection::{Selection, foreign_owners};
 
@@ -94,7 +94,7 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
             format!("{count} references to patients under the base {base} were taken for another server's patients");
         push("foreign-base", note(Severity::Warning, text).advise(Advice::NameBase(base)));
     }
-    if request.since.is_some() && deletions.entries == 0 {
+    if request.since.is_some() && deletions.entries == 0 && plan.vanished.counts().told == 0 {
         let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
         push("no-deletions", note(Severity::Information, text));
     }
@@ -112,7 +112,45 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         );
         push("deleted-undated", note(Severity::Warning, text));
     }
+    vanished_issues(plan, &mut messages);
     Ok(messages)
+}
+
+/// What is gone without a deletion is counted, cause by cause: who keeps a copy by increments holds it still.
+fn vanished_issues(plan: &Plan, messages: &mut IssueLog) {
+    let counts = plan.vanished.counts();
+    let held = if plan.request.since.is_some() { Severity::Warning } else { Severity::Information };
+    let is_choice = plan.request.since.is_some() && plan.request.vanished == Vanished::Report;
+    let causes = [
+        ("vanished-told", counts.told, "are gone from files that were replaced and are listed as deleted"),
+        (
+            "vanished-replaced",
+            counts.replaced_files,
+            "are gone from files that were replaced and are not listed as deleted",
+        ),
+        (
+            "vanished-uncertain",
+            counts.uncertain_files,
+            "are gone from files that were changed in place, hold faulty lines or end within a line; they are not listed as \
+             deleted, because they may come back",
+        ),
+        (
+            "vanished-missing",
+            counts.missing_files,
+            "are gone with the files that held them; they are not listed as deleted, because they may come back",
+        ),
+        (
+            "vanished-older",
+            counts.older_versions,
+            "have lost their newest version while an older one stands; they are neither listed as deleted nor exported for it",
+        ),
+    ];
+    for (cause, count, text) in causes.into_iter().filter(|(_, count, _)| *count > 0) {
+        let severity = if cause == "vanished-told" { Severity::Information } else { held };
+        let issue = Issue::new(severity, IssueCode::Informational, format!("{count} resources {text}"));
+        let advice = (cause == "vanished-replaced" && is_choice).then_some(Advice::VanishedReported);
+        messages.push(cause, Issue { advice, ..issue });
+    }
 }
 
 /// What a reader of the export is told: notes on the request, what did not resolve, policies applied, and the faulty lines

@@ -14,6 +14,7 @@ pub(crate) mod run;
 #[cfg(test)]
 mod tests;
 pub(crate) mod to_sink;
+pub(crate) mod vanished_record;
 
 use crate::error::ExportError;
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};

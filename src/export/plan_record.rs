@@ -7,8 +7,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
+use crate::export::vanished_record::VanishedRecord;
 use crate::fhir::instant::Instant;
-use crate::index::snapshot::{SegmentRef, Snapshot, SnapshotRecord};
+use crate::index::snapshot::Snapshot;
+use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
+use crate::index::vanished::VanishedResource;
 use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
 use crate::request::{ExportRequest, Population};
@@ -29,6 +32,9 @@ pub(crate) struct PlanRecord {
     pub snapshot: SnapshotRecord,
     /// The files: name, rows, uncompressed bytes.
     pub shards: Vec<(String, u64, u64)>,
+    /// Resources that are gone from the store and that the export lists as deleted or counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vanished: Vec<VanishedRecord>,
     /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
     #[serde(default)]
     pub origin: ExportOrigin,
@@ -92,6 +98,11 @@ impl PlanRecord {
         Ok((job, wrong))
     }
 
+    /// The vanished resources; those that are not as outpour writes them are left out.
+    pub(crate) fn vanished_resources(&self) -> Vec<VanishedResource> {
+        self.vanished.iter().filter_map(VanishedRecord::resource).collect()
+    }
+
     /// Rows and bytes of each shard, by the name of its file.
     pub(crate) fn files_by_name(&self) -> HashMap<&str, (u64, u64)> {
         self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
@@ -119,6 +130,9 @@ impl PlanRecord {
             |(i, (name, rows, bytes)): (usize, &(String, u64, u64))| files.get(i) == Some(name) && sized(*rows, *bytes);
         if !self.shards.iter().enumerate().all(listed) {
             return wrong("shards");
+        }
+        if self.vanished.iter().any(|gone| gone.resource().is_none()) {
+            return wrong("vanished");
         }
         if Instant::parse(&self.snapshot.as_of).is_none() {
             return wrong("snapshot.asOf");
@@ -176,6 +190,14 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if let Some(writer) = &plan.cohort.writer {
         fields.push(("writer", writer.clone()));
     }
+    if !request.vanished.is_default() {
+        fields.push(("--vanished", request.vanished.name().to_string()));
+    }
+    let vanished = VanishedRecord::of(&plan.vanished);
+    if !vanished.is_empty() {
+        let vanished = serde_json::to_vec(&vanished).expect("plain data");
+        fields.push(("vanished", format!("{:032x}", crate::hash::xxh3_128(&vanished))));
+    }
     if !request.notes.is_empty() {
         fields.push(("notes", notes_hash(&request.notes)));
     }
@@ -183,7 +205,8 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     let shards = plan.shards.iter().enumerate();
     let shards = shards.map(|(position, shard)| (plan.file_name(position), shard.rows, shard.bytes)).collect();
     let plan_id = plan_id(&plan.snapshot_id, &request);
-    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, origin: ExportOrigin::of(store, &plan.request) }
+    let origin = ExportOrigin::of(store, &plan.request);
+    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, vanished, origin }
 }
 
 /// The parameter that a field of `plan.json` holds, if it is one. Some fields bear the name that the command line has
@@ -197,6 +220,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--fhir-base" => Parameter::FhirBase,
         "--late" => Parameter::Late,
         "--missing-last-updated" => Parameter::MissingLastUpdated,
+        "--vanished" => Parameter::Vanished,
         "--max-file-bytes" => Parameter::MaxFileBytes,
         "--max-file-resources" => Parameter::MaxFileResources,
         "--compress" => Parameter::Compression,
@@ -220,11 +244,13 @@ fn notes_hash(notes: &[Issue]) -> String {
 
 /// A resumed run must be the recorded one (the field that differs is named).
 pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
-    for (field, given) in &now.request {
-        let then = recorded.request.get(field).cloned().unwrap_or_default();
-        if then != *given {
+    // A field with its default may be left out of a record, or be new since it was written.
+    let value = |record: &PlanRecord, field: &str| record.request.get(field).cloned().unwrap_or_default();
+    for field in recorded.request.keys().filter(|field| *field == "--vanished").chain(now.request.keys()) {
+        let (then, given) = (value(recorded, field), value(now, field));
+        if then != given {
             let parameter = recorded_parameter(field);
-            return Err(ExportError::Differs { parameter, field: field.clone(), recorded: then, given: given.clone() });
+            return Err(ExportError::Differs { parameter, field: field.clone(), recorded: then, given });
         }
     }
     if recorded.plan_id != now.plan_id || recorded.shards != now.shards {

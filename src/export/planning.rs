@@ -13,6 +13,7 @@ use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::selection::Selection;
+use crate::select::vanished::VanishedSelection;
 use crate::store::Store;
 use crate::sys::store_file::StoreFileError;
 
@@ -33,12 +34,23 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
     let selection = Selection::new(snapshot, &cohort, request)?;
-    let deletions = Deletions::new(snapshot, &cohort, request)?;
+    let mut deletions = Deletions::new(snapshot, &cohort, request)?;
+    let vanished = VanishedSelection::new(snapshot, &cohort, request)?;
+    deletions.add_vanished(&vanished);
     let mut messages = std::mem::take(&mut cohort.messages);
     add_absent_members(snapshot, &cohort, &selection, &mut messages)?;
     let shards = cut_shards(snapshot, &selection, request.bounds)?;
     open_sources(snapshot, &selection)?;
-    Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
+    Ok(Plan {
+        request: request.clone(),
+        shards,
+        selection,
+        cohort,
+        deletions,
+        vanished,
+        messages,
+        snapshot_id: snapshot.id(),
+    })
 }
 
 /// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.

@@ -83,7 +83,10 @@ impl ExportRun {
             job.check_files(files).map_err(|reason| JournalError::Damaged { path, reason })?;
         }
         let take = || match (&recorded, &moment.view) {
-            (Some(PlanFile { job, .. }), _) => store.reopen_snapshot(&job.snapshot, progress),
+            (Some(PlanFile { job, .. }), _) => {
+                let (snapshot, work) = store.reopen_snapshot(&job.snapshot, progress)?;
+                Ok((snapshot.with_vanished(job.vanished_resources()), work))
+            }
             (None, Some(view)) => store.snapshot_of_listing(view, moment.time.clone(), progress),
             (None, None) => store.snapshot_watched(moment.time.clone(), progress),
         };
@@ -387,8 +390,9 @@ impl ExportRun {
 pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str) -> serde_json::Value {
     let request = &plan.request;
     let generation = snapshot.index().generation();
+    let vanished = plan.vanished.counts();
     let known_since = generation.birth.map(|ticks| Instant { ticks, rest: Box::default() }.to_string());
-    json!({
+    let mut extension = json!({
         "planId": plan_id,
         "snapshot": plan.snapshot_id,
         "software": concat!("outpour ", env!("CARGO_PKG_VERSION")),
@@ -406,7 +410,14 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
             "compress": request.compression,
         },
         "ledger": plan.ledger(),
-    })
+    });
+    if !request.vanished.is_default() {
+        extension["policies"]["vanished"] = request.vanished.name().into();
+    }
+    if !vanished.is_zero() {
+        extension["vanished"] = json!(vanished);
+    }
+    extension
 }
 
 /// The status document of a run that begins.

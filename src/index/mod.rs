@@ -29,6 +29,7 @@ pub(crate) mod segment;
 pub(crate) mod segment_files;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_log;
+pub(crate) mod snapshot_record;
 pub(crate) mod snapshot_time;
 pub(crate) mod store_files;
 pub(crate) mod store_listing;

@@ -26,11 +26,12 @@ use crate::index::segment::reader::Segment;
 use crate::index::segment::scan::{ScanOptions, scan};
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
 use crate::index::segment_files::compact_segment_files;
-use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
+use crate::index::snapshot::{Index, Snapshot};
+use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
-use crate::index::vanished::{self, VanishedResource};
+use crate::index::vanished::{self, VanishedFile, VanishedResource};
 use crate::limits::STORE_ROWS_MAX;
 use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
@@ -45,6 +46,9 @@ const ATTEMPTS: usize = 8;
 /// Age in nanoseconds below which a file can be written again without a change of its times: a tick of the clock of the
 /// file system, and a margin.
 const RACY_NS: i64 = 30_000_000;
+
+/// What is said when the file of vanished resources cannot be used.
+const VANISHED_LOST: &str = "the list of vanished resources was lost or damaged: what is gone from the store since earlier snapshots is not told";
 
 /// The index of the store as it is now, or of the bytes of `listing`; with `time`, a snapshot at that time is recorded,
 /// and its T returned. A T that is left to the clock is chosen under the lock under which it is recorded.
@@ -84,11 +88,13 @@ pub(crate) fn refresh(
         if let Some(known) = &known {
             check_root(store, &files, &known.current)?;
         }
-        if files.count() == 0 && known.as_ref().is_none_or(|known| known.current.present == 0) {
+        let held_nothing = |known: &LoadedMeta| known.current.present == 0 && known.current.first.is_none();
+        if files.count() == 0 && known.as_ref().is_none_or(held_nothing) {
             return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
         }
         if let Some(known) = known
             && is_unchanged(&files, &known.current, store.options().validate, store.options().unproven)
+            && (verification == Verification::Stamps || read_vanished(&dir, &known.current)?.is_some())
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification)?.into_whole()
         {
             if known.copy_lost && dir.is_durable() {
@@ -98,8 +104,9 @@ pub(crate) fn refresh(
             let Some((meta, as_of)) = log_snapshot(&dir, store, known, time, progress)? else { continue };
             stats.kept_segments = segments.len();
             stats.memory_lost = meta.lost;
+            let vanished = VanishedFile::open(&dir, &meta);
             match Index::new(meta, times, segments, global, files, dir.is_durable()) {
-                Ok(index) => return Ok((index, stats, as_of)),
+                Ok(index) => return Ok((index.with_vanished(vanished), stats, as_of)),
                 Err(damaged) => last_reason = damaged.0,
             }
             verification = Verification::Nothing;
@@ -114,12 +121,24 @@ pub(crate) fn refresh(
         if let Some(known) = known.as_mut().filter(|_| is_legacy) {
             hash_compressed_files(&mut known.current, &files)?;
         }
-        let (known, known_times): (Option<IndexMeta>, _) = known.map(|known| (known.current, known.times)).unzip();
+        let (mut known, known_times): (Option<IndexMeta>, _) = known.map(|known| (known.current, known.times)).unzip();
         let known_times = known_times.unwrap_or_default();
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         if let Some(known) = &known {
             check_root(store, &files, known)?;
         }
+        let vanished = match &mut known {
+            Some(known) => match read_vanished(&dir, known)? {
+                Some(list) => list,
+                None => {
+                    known.vanished.clear();
+                    stats.repaired.retain(|reason| reason != VANISHED_LOST);
+                    stats.repaired.push(VANISHED_LOST.to_string());
+                    Vec::new()
+                }
+            },
+            None => Vec::new(),
+        };
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification)).transpose()?;
         let (validate, unproven) = (store.options().validate, store.options().unproven);
         let mut changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, validate, unproven)?;
@@ -128,15 +147,6 @@ pub(crate) fn refresh(
             changes.repaired.clear();
         }
         let previous_global = opened.and_then(|opened| opened.global.ok());
-        let vanished = match &known {
-            Some(known) => read_vanished(&dir, known)?.unwrap_or_else(|| {
-                stats
-                    .repaired
-                    .push("the list of vanished resources was damaged: what it held is forgotten".to_string());
-                Vec::new()
-            }),
-            None => Vec::new(),
-        };
         let previous = PreviousIndex { global: previous_global, times: known_times, vanished };
         let built = build(&dir, changes, previous, &files, progress, store, &mut stats);
         let (mut meta, times, segments) = match built {
@@ -170,12 +180,13 @@ pub(crate) fn refresh(
             Ok(bytes) => GlobalIndex::open(bytes, &meta.segments),
             Err(_) => Err("it cannot be opened"),
         };
+        let vanished = VanishedFile::open(&dir, &meta);
         drop(lock);
         let index = global.and_then(|global| {
             Index::new(meta, times, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
         });
         match index {
-            Ok(index) => return Ok((index, stats, as_of)),
+            Ok(index) => return Ok((index.with_vanished(vanished), stats, as_of)),
             Err(reason) => (verification, last_reason) = (Verification::Nothing, reason),
         }
     }
@@ -280,9 +291,9 @@ pub(crate) fn latest_published(store: &Store) -> Result<Option<Index>, IndexErro
         };
         let Some(LoadedMeta { current: known, times, .. }) = load(&dir)?.known() else { return Ok(None) };
         let Ok((segments, global)) = open_index(&dir, &known, Verification::Stamps)?.into_whole() else { continue };
-        let files = StoreFiles::known_to(store, &known);
+        let (files, vanished) = (StoreFiles::known_to(store, &known), VanishedFile::open(&dir, &known));
         if let Ok(index) = Index::new(known, times, segments, global, files, dir.is_durable()) {
-            return Ok(Some(index));
+            return Ok(Some(index.with_vanished(vanished)));
         }
     }
     Ok(None)

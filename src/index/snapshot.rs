@@ -5,10 +5,9 @@
 //! `refresh`.
 
 use crate::casts::{to_u32, to_usize};
-use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, IndexError};
-use crate::extract::Validate;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
 use crate::hash::Hasher64;
@@ -17,14 +16,14 @@ use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_row};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
+use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
+use crate::index::vanished::{VanishedFile, VanishedResource};
 use crate::store::packed::frame_reader::FrameReader;
 use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-
-use serde::{Deserialize, Serialize};
 
 /// One consistent, opened index of a store. Index pages and store files are read on first use.
 pub struct Index {
@@ -45,6 +44,8 @@ pub struct Index {
     durable: bool,
     /// Seek tables of packed files, read on first use.
     tables: Vec<OnceLock<Option<Box<SeekTable>>>>,
+    /// Resources that are gone from the store.
+    vanished: VanishedFile,
 }
 
 impl Index {
@@ -75,7 +76,34 @@ impl Index {
         let base_numbers = global.verified_words(Section::SegmentBase, 0..global.count(Section::SegmentBase))?.to_vec();
         let starts = SegmentOffsets::of(segments.iter().map(Segment::head));
         let tables = meta.files.iter().map(|_| OnceLock::new()).collect();
-        Ok(Index { tables, meta, times, segments, global, files, restarts, bases, base_numbers, starts, durable })
+        let vanished = VanishedFile::default();
+        Ok(Index {
+            tables,
+            meta,
+            times,
+            segments,
+            global,
+            files,
+            restarts,
+            bases,
+            base_numbers,
+            starts,
+            durable,
+            vanished,
+        })
+    }
+
+    /// The same index with its file of vanished resources.
+    pub(crate) fn with_vanished(self, vanished: VanishedFile) -> Index {
+        Index { vanished, ..self }
+    }
+
+    /// Resources that are gone from the store without a deletion, as the index remembers them.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if their file is lost or damaged.
+    pub(crate) fn vanished(&self) -> Result<&[VanishedResource], CorruptIndex> {
+        self.vanished.list()
     }
 
     /// Number of resource rows of all segments, visible or not.
@@ -377,68 +405,6 @@ impl Index {
     }
 }
 
-/// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SnapshotRecord {
-    /// The transactionTime T, a FHIR instant.
-    pub as_of: String,
-    /// How strictly the index checked resources.
-    pub validate: Validate,
-    /// What became of rows of compressed files that are not proven. Left out when they are faults, as by default.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub unproven: UnprovenPolicy,
-    /// T of the first snapshot of the index, in ticks; `None` if it had none.
-    pub birth: Option<i64>,
-    /// The visible segments, in store order.
-    #[serde(rename = "extents")]
-    pub segments: Vec<SegmentRef>,
-}
-
-/// Whether a policy is the one that a record leaves out.
-fn is_default(policy: &UnprovenPolicy) -> bool {
-    *policy == UnprovenPolicy::default()
-}
-
-impl SnapshotRecord {
-    /// Id of the snapshot that one export sees: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their
-    /// order and its words are part of the id and must not change.
-    fn snapshot_id(&self) -> String {
-        let record = serde_json::to_vec(self).expect("a record is plain data");
-        format!("{:032x}", crate::hash::xxh3_128(&record))
-    }
-}
-
-/// A segment as a job record stores it: its range of a store file and the hash of the bytes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SegmentRef {
-    /// Store file, relative to the store.
-    pub file: String,
-    /// Start in the (uncompressed) file.
-    pub start: u64,
-    /// End in the (uncompressed) file.
-    pub end: u64,
-    /// xxh3 (64 bit) of the bytes between them.
-    pub content: u64,
-    /// Whether it is the last line of a plain file, without a newline.
-    pub tail: bool,
-    /// T of the first snapshot that held it, in ticks; `None` before the first.
-    pub first_seen: Option<i64>,
-    /// Rows with a first-seen time of their own: first row of a run, and the time in ticks (`None`: that of the
-    /// segment). Empty for most segments.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub row_times: Vec<(u32, Option<i64>)>,
-}
-
-impl SegmentRef {
-    /// T of the first snapshot that held a row of the segment, in ticks; `None` before the first.
-    pub(crate) fn first_seen_of(&self, row: usize) -> Option<i64> {
-        let after = self.row_times.partition_point(|(first, _)| *first as usize <= row);
-        after.checked_sub(1).and_then(|i| self.row_times[i].1).or(self.first_seen)
-    }
-}
-
 /// The view that one export has of a store: the visible segments of an index, as of T.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -446,6 +412,8 @@ pub struct Snapshot {
     as_of: Instant,
     /// For each segment whether it is visible; all are unless the snapshot was reopened from a record.
     visible: Arc<[bool]>,
+    /// Vanished resources of a snapshot that was reopened from a record; those of the index if `None`.
+    vanished: Option<Arc<[VanishedResource]>>,
 }
 
 /// State of a resource version at some instant, as the ledger counts it (reading 10).
@@ -471,7 +439,7 @@ impl Snapshot {
     /// The snapshot of all segments of an index, as of T.
     pub fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {
         let visible = vec![true; index.segment_count()].into();
-        Snapshot { index, as_of, visible }
+        Snapshot { index, as_of, visible, vanished: None }
     }
 
     /// The snapshot of all segments of an index as of an instant; the index does not record it.
@@ -505,7 +473,22 @@ impl Snapshot {
         index.times = RowTimes::default();
         runs.sort_by_key(|(segment, _)| *segment);
         runs.into_iter().for_each(|(segment, runs)| index.times.push(segment, runs));
-        Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
+        // What the index has missed since is not of this snapshot.
+        let vanished = Some(Arc::from([]));
+        Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into(), vanished })
+    }
+
+    /// The same snapshot with the vanished resources that a record of it holds.
+    pub(crate) fn with_vanished(self, vanished: Vec<VanishedResource>) -> Snapshot {
+        Snapshot { vanished: Some(vanished.into()), ..self }
+    }
+
+    /// Resources that are gone from the store without a deletion.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if their file in the index is lost or damaged.
+    pub(crate) fn vanished(&self) -> Result<&[VanishedResource], CorruptIndex> {
+        self.vanished.as_deref().map_or_else(|| self.index.vanished(), Ok)
     }
 
     /// The record from which this snapshot can be reopened.

@@ -25,6 +25,16 @@ impl StoreListing {
         self.files.iter().map(|(_, stamp)| stamp.len).sum()
     }
 
+    /// Whether there is no data file.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Whether a file of an index meta is not among these.
+    pub(crate) fn lacks_file_of(&self, meta: &IndexMeta) -> bool {
+        meta.files.iter().any(|file| self.position_of(&file.name).is_none())
+    }
+
     /// Whether an index meta covers every byte of the listing.
     pub fn is_indexed(&self, meta: &IndexMeta) -> bool {
         self.files.iter().all(|(name, stamp)| {

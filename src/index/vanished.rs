@@ -5,10 +5,15 @@
 //! comes back is forgotten. Whether readers are told of a deletion is the choice of an export
 //! ([`Vanished`](crate::request::Vanished)).
 
+use std::sync::OnceLock;
+
+use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64;
-use crate::index::meta::{MetaReader, MetaWriter};
+use crate::index::dir::{IndexBytes, IndexDir, twin_name};
+use crate::index::meta::{IndexMeta, MetaReader, MetaWriter};
+use crate::named_enum::by_name;
 
 /// Magic bytes at the start of the file.
 const MAGIC: &[u8; 8] = b"OUTGONE\x01";
@@ -30,7 +35,19 @@ impl VanishCause {
     /// All causes, in the order of their numbers on disk.
     pub(crate) const ALL: [VanishCause; 4] =
         [VanishCause::ReplacedFile, VanishCause::UncertainFile, VanishCause::MissingFile, VanishCause::OlderVersion];
+
+    /// Its word, which plans of exports hold.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            VanishCause::ReplacedFile => "replacedFile",
+            VanishCause::UncertainFile => "uncertainFile",
+            VanishCause::MissingFile => "missingFile",
+            VanishCause::OlderVersion => "olderVersion",
+        }
+    }
 }
+
+by_name!(VanishCause);
 
 /// A resource that is gone, or no longer as readers hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +60,7 @@ pub(crate) struct VanishedResource {
     pub cause: VanishCause,
     /// T of the first snapshot without it, in ticks; `None` before that snapshot.
     pub first_missed: Option<i64>,
-    /// lastUpdated of its last version in ticks, [`NO_INSTANT`] for none.
+    /// lastUpdated of its last version in ticks, [`NO_INSTANT`](crate::fhir::instant::NO_INSTANT) for none.
     pub updated: i64,
     /// Owners of its last version: reference base and id of each patient.
     pub owners: Vec<(String, Id)>,
@@ -91,17 +108,51 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Vec<VanishedResource>> {
     body.0.is_empty().then_some(list)
 }
 
-impl VanishedResource {
-    /// Whether the first snapshot without it was taken after an instant in ticks; one that no snapshot has missed yet was
-    /// not.
-    pub(crate) fn missed_after(&self, ticks: i64) -> bool {
-        self.first_missed.is_some_and(|first| first > ticks)
+/// The vanished resources of an opened index: both copies of their file are mapped when the index is opened, and read on
+/// first use.
+#[derive(Default)]
+pub(crate) struct VanishedFile {
+    /// The copies that could be mapped; `None` when the index meta names no file.
+    copies: Option<Vec<IndexBytes>>,
+    /// T of the first snapshot of the index meta, in ticks, which missed what no earlier one has; `None` before it.
+    first: Option<i64>,
+    /// What it holds, once it was read; `None` in it when the file is lost or damaged.
+    list: OnceLock<Option<Vec<VanishedResource>>>,
+}
+
+impl VanishedFile {
+    /// The file that an index meta names, mapped.
+    pub(crate) fn open(dir: &IndexDir, meta: &IndexMeta) -> VanishedFile {
+        if meta.vanished.is_empty() {
+            return VanishedFile::default();
+        }
+        let names = [meta.vanished.clone(), twin_name(&meta.vanished)];
+        let copies = names.iter().filter_map(|name| dir.open(name).ok()).collect();
+        VanishedFile { copies: Some(copies), first: meta.first, list: OnceLock::new() }
+    }
+
+    /// The resources. Those that no snapshot before the index meta has missed were first missed by its first one.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if the file is lost or damaged.
+    pub(crate) fn list(&self) -> Result<&[VanishedResource], CorruptIndex> {
+        let read = || {
+            let mut list = match &self.copies {
+                Some(copies) => copies.iter().find_map(|bytes| from_bytes(bytes))?,
+                None => Vec::new(),
+            };
+            list.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(self.first));
+            Some(list)
+        };
+        let list = self.list.get_or_init(read).as_deref();
+        list.ok_or(CorruptIndex("the list of vanished resources is lost or damaged"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fhir::instant::NO_INSTANT;
 
     /// What is written is read back; what is cut short or changed anywhere is refused.
     #[test]
@@ -128,6 +179,16 @@ mod tests {
             damaged[i] ^= 2;
             assert_eq!(from_bytes(&damaged), None, "byte {i}");
         }
-        assert!(!list[0].missed_after(i64::MIN) && list[1].missed_after(-5) && !list[1].missed_after(-4));
+        // An opened file fills in what its index meta knows; a damaged or lost one is an error.
+        let (dir, mut meta) = (IndexDir::memory(), IndexMeta::empty(crate::extract::Validate::Full));
+        assert_eq!(VanishedFile::open(&dir, &meta).list(), Ok(&[][..]));
+        (meta.vanished, meta.first) = ("vanished-1".to_string(), Some(7));
+        assert!(VanishedFile::open(&dir, &meta).list().is_err());
+        dir.write_twice(&meta.vanished, &bytes, false).unwrap();
+        let opened = VanishedFile::open(&dir, &meta);
+        let times: Vec<Option<i64>> = opened.list().unwrap().iter().map(|gone| gone.first_missed).collect();
+        assert_eq!(times, [Some(7), Some(-4), Some(5)]);
+        dir.write_twice(&meta.vanished, &bytes[1..], false).unwrap();
+        assert!(VanishedFile::open(&dir, &meta).list().is_err());
     }
 }

@@ -20,6 +20,7 @@ use crate::job::record::{
 use crate::job::registry::{Job, JobRegistry};
 use crate::job::shared::{self, EngineShared, LastTime};
 use crate::job::state::JobState;
+use crate::job::store_state::{StoreRefusal, StoreState};
 use crate::job::{reaper, worker};
 use crate::progress::Progress;
 use crate::store::Store;
@@ -157,6 +158,7 @@ impl JobEngine {
             registry: Mutex::new(registry),
             wake: Condvar::new(),
             last_t,
+            store_state: StoreState::default(),
             indexer: Indexer::default(),
             index_lock: Mutex::default(),
             _lock: lock,
@@ -487,10 +489,37 @@ impl JobEngine {
         self.inner.indexer.run_and_wait(wait_max, move || {
             let _index_lock = inner.lock_index();
             let done = inner.pool.install(|| inner.options.store.index(&Progress::default()));
-            if let Err(error) = done {
-                tracing::error!(%error, "the store cannot be indexed");
+            match done {
+                Ok(_) => inner.store_state.note(None),
+                Err(error) => {
+                    // A store that stays away is looked at again and again: that is said once.
+                    if StoreRefusal::of(&error).is_none() || inner.store_state.refusal().is_none() {
+                        tracing::error!(%error, "the store cannot be indexed");
+                    }
+                    inner.store_state.note_error(&error);
+                }
             }
         })
+    }
+
+    /// Why the store was refused at the last look; `None` if it was not.
+    pub(crate) fn store_refusal(&self) -> Option<StoreRefusal> {
+        self.inner.store_state.refusal()
+    }
+
+    /// Why a store with these files is refused, `None` if it is not. If an indexed file is not among them, or there is
+    /// none at all, the store is looked at first, for at most `wait_max`. Blocks: not for an async thread.
+    pub(crate) fn refusal_of(&self, listing: &StoreListing, wait_max: Duration) -> Option<StoreRefusal> {
+        if self.store_refusal().is_none() {
+            let lacks = match self.inner.indexer.latest_published(self.store()) {
+                Some(index) => listing.lacks_file_of(index.generation()),
+                None => false,
+            };
+            if lacks || listing.is_empty() {
+                self.index_and_wait(wait_max);
+            }
+        }
+        self.store_refusal()
     }
 
     /// Number of jobs that wait or run.

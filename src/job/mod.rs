@@ -17,6 +17,7 @@ pub(crate) mod record_check;
 pub(crate) mod registry;
 pub(crate) mod shared;
 pub(crate) mod state;
+pub(crate) mod store_state;
 #[cfg(test)]
 mod tests;
 pub(crate) mod worker;

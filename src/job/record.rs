@@ -11,7 +11,9 @@ use crate::index::store_listing::StoreListing;
 use crate::issue::Issue;
 use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
-use crate::request::{Audience, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population, WriterScope};
+use crate::request::{
+    Audience, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population, Vanished, WriterScope,
+};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
@@ -119,6 +121,9 @@ pub(crate) struct StoredRequest {
     pub late: LateArrivals,
     /// Handling of rows without `meta.lastUpdated`.
     pub missing_last_updated: MissingLastUpdated,
+    /// Handling of resources that are gone from replaced files.
+    #[serde(default, skip_serializing_if = "Vanished::is_default")]
+    pub vanished: Vanished,
     /// Bounds on bytes and resources of an output file.
     pub bounds: FileBounds,
     /// Compression of the output files.
@@ -159,6 +164,7 @@ impl StoredRequest {
         request.fhir_bases = self.fhir_bases.clone();
         request.late = self.late;
         request.missing_last_updated = self.missing_last_updated;
+        request.vanished = self.vanished;
         request.bounds = self.bounds;
         request.compression = self.compression;
         request.digest = self.digest;

@@ -25,6 +25,7 @@ use crate::job::api::EngineOptions;
 use crate::job::indexer::Indexer;
 use crate::job::record::{JobRecord, RecordDirectory};
 use crate::job::registry::{Job, JobRegistry};
+use crate::job::store_state::StoreState;
 use crate::sys::directory::Directory;
 
 /// What the workers, the reaper and the callers of a job engine share.
@@ -47,6 +48,8 @@ pub(crate) struct EngineShared {
     pub wake: Condvar,
     /// The last T given out: of the records, and of the index as last looked at.
     pub(crate) last_t: LastTime,
+    /// Whether the store was whole at the last look. Its lock is held for a moment, and no other under it.
+    pub(crate) store_state: StoreState,
     /// The index as last published, and the thread that updates it between jobs.
     pub(crate) indexer: Indexer,
     /// Lock file of the directory of records, held while the engine lives.

@@ -178,6 +178,11 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
     };
     let index_lock = inner.lock_index();
     let begun = run_guarded(inner, begin);
+    match &begun {
+        Ok(_) => inner.store_state.note(None),
+        Err(Some(ExportError::Index(error))) => inner.store_state.note_error(error),
+        Err(_) => {}
+    }
     drop(index_lock);
     // 2. Record the counts, then let workers take the tasks.
     let failed = match begun {
@@ -442,6 +447,9 @@ fn public_reason(error: &ExportError) -> &'static str {
         ExportError::Faults { .. } => "the store holds more faulty lines than this service allows",
         ExportError::Index(IndexError::Changed { .. } | IndexError::SnapshotLost { .. }) | ExportError::Torn { .. } => {
             "a file of the store was changed in place while it was read; ask again"
+        }
+        ExportError::Index(IndexError::NoDataFiles { .. } | IndexError::ResourcesMissing { .. }) => {
+            "the store lacks much of what it held; ask again when its operator has restored it"
         }
         ExportError::Index(_) | ExportError::Decode(_) | ExportError::Frame { .. } => {
             "the store cannot be read as a whole; its operator finds the cause in the log"

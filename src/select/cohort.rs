@@ -3,7 +3,10 @@
 //! The dictionary names a patient by base and id; a member means its id under the relative base and under every base
 //! that is ours (reading 5). A member that does not resolve is a warning, never an error (GROUP-06).
 
+use std::collections::HashSet;
+
 use crate::error::ExportError;
+use crate::fhir::id::Id;
 use crate::group::lookup::our_bases;
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
@@ -18,6 +21,8 @@ pub struct Cohort {
     /// One of the patients for each resolved member, under the relative base if it is there; empty without a list or
     /// Group.
     pub members: Bitmap,
+    /// Members that no row of the store names any more, but that owned vanished resources.
+    pub(crate) vanished_members: HashSet<Id>,
     /// Whether each reference base of the index is ours, by its number.
     pub ours: Vec<bool>,
     /// Segment and row of the requested Group, if it is in the store: the only Group row that may be exported.
@@ -49,6 +54,7 @@ impl Cohort {
             (eligible, writer) = (patients, Some(name));
         }
         let mut resolver = MemberResolver::new(snapshot, request, &ours, eligible);
+        resolver.remember_vanished(snapshot.vanished()?);
         let mut group = (None, None);
         let mut content_hash = None;
         match &request.population {
@@ -84,6 +90,7 @@ impl Cohort {
         Ok(Cohort {
             patients: (request.population != Population::System).then_some(found.patients),
             members: found.members,
+            vanished_members: found.vanished,
             ours,
             group_row: group.0,
             group_id: group.1,

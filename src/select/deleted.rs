@@ -20,6 +20,7 @@ use crate::request::{AccessPath, ExportRequest, LateArrivals, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
 use crate::select::provenance::Horizon;
+use crate::select::vanished::VanishedSelection;
 
 /// Records of one id that are looked at again for each of its DELETE entries; what there is more of is remembered.
 const FEW: usize = 8;
@@ -40,6 +41,16 @@ pub struct Deletions {
 }
 
 impl Deletions {
+    /// Adds vanished resources that are told as deletions, those of each type behind the others of the type.
+    pub(crate) fn add_vanished(&mut self, vanished: &VanishedSelection) {
+        let known: HashSet<(ResourceType, Id)> = self.listed.iter().copied().collect();
+        let mut more: Vec<(ResourceType, Id)> = vanished.told().filter(|gone| !known.contains(gone)).collect();
+        more.sort_unstable();
+        more.dedup();
+        self.listed.extend(more);
+        self.listed.sort_by_key(|(resource_type, _)| *resource_type);
+    }
+
     /// Selects the deletions of a request from the DELETE entries of the snapshot.
     ///
     /// # Errors

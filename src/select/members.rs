@@ -18,13 +18,14 @@ use crate::hash::Hasher128;
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
+use crate::index::vanished::VanishedResource;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, IssuePlace, Parameter};
 use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
 use crate::request::{Audience, ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::nested_groups::{GroupQueue, NestedGroup, is_active};
 use crate::simd::Kernel;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -35,6 +36,8 @@ pub(crate) struct ResolvedMembers {
     pub patients: Bitmap,
     /// One of the patients for each member, under the relative base if it is there.
     pub members: Bitmap,
+    /// Members that only vanished resources name.
+    pub vanished: HashSet<Id>,
     /// Number of members listed, duplicates included.
     pub listed: u64,
     /// Warnings about members that did not resolve, and notes on the Groups read.
@@ -53,6 +56,8 @@ pub(crate) struct MemberResolver<'a> {
     eligible: Option<Bitmap>,
     patients: Bitmap,
     members: Bitmap,
+    /// Patients of vanished resources, and those of them that are members without a row that names them.
+    vanished: (HashSet<Id>, HashSet<Id>),
     /// Members by identifier (system, value), with the first place that lists each.
     identifiers: HashMap<(String, String), usize>,
     groups: GroupQueue,
@@ -82,6 +87,7 @@ impl<'a> MemberResolver<'a> {
             eligible,
             patients: Bitmap::new(index.patients()),
             members: Bitmap::new(index.patients()),
+            vanished: Default::default(),
             identifiers: HashMap::new(),
             groups: GroupQueue::default(),
             places: Vec::new(),
@@ -96,8 +102,18 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`CorruptIndex`] if a page read by any member failed its checksum.
     pub(crate) fn finish(self) -> Result<ResolvedMembers, CorruptIndex> {
-        let MemberResolver { patients, members, listed, messages, corrupt, .. } = self;
-        corrupt.map_or(Ok(ResolvedMembers { patients, members, listed, messages }), Err)
+        let MemberResolver { patients, members, vanished: (_, vanished), listed, messages, corrupt, .. } = self;
+        corrupt.map_or(Ok(ResolvedMembers { patients, members, vanished, listed, messages }), Err)
+    }
+
+    /// Has members noted that are patients of vanished resources and named by no row any more. Not for a Group whose
+    /// writer may list some patients only: which these were is known of the rows that stand.
+    pub(crate) fn remember_vanished(&mut self, list: &[VanishedResource]) {
+        if self.eligible.is_none() {
+            let own = list.iter().filter(|gone| gone.resource_type == ResourceType::PATIENT).map(|gone| gone.id);
+            let owners = list.iter().flat_map(|gone| &gone.owners).map(|(_, id)| *id);
+            self.vanished.0 = own.chain(owners).collect();
+        }
     }
 
     /// Adds every patient that a Patient row, or a reference under a base of ours, names (Patient level).
@@ -136,6 +152,7 @@ impl<'a> MemberResolver<'a> {
         match found.first() {
             Some(first) => self.members.insert(*first),
             None => {
+                self.vanished.1.extend(self.vanished.0.get(id));
                 // One text for a patient that is missing and one that the Group's writer may not list: different texts
                 // would disclose to that writer which ids are patients.
                 let why = match self.eligible {

@@ -19,5 +19,6 @@ pub(crate) mod postings_scan;
 pub(crate) mod provenance;
 pub(crate) mod row_set;
 pub(crate) mod selection;
+pub(crate) mod vanished;
 pub(crate) mod visibility;
 pub(crate) mod zone_map_scan;

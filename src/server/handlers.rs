@@ -11,6 +11,7 @@ use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
 use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
+use crate::job::store_state::StoreRefusal;
 use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::dialect::job_view::StartedJob;
@@ -80,9 +81,23 @@ pub(crate) fn health(document: serde_json::Value) -> Response<Body> {
 const CLOCK_BEHIND_TEXT: &str = "the clock is behind the last transactionTime given out: was it set back? Exports take \
      the milliseconds after that one until it has caught up";
 
-/// Readiness probe: 200 once every tenant has indexed its store after the start, 503 before.
+/// Readiness probe: 200 once every tenant has indexed its store after the start, 503 before, and while a store is refused
+/// because it holds no data file or lacks too much.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
+    if let Some(refusal) = app.tenants.iter().find_map(|tenant| tenant.engine.store_refusal()) {
+        // Counts alone: which tenant and which files it is stands in the log.
+        let text = match refusal {
+            StoreRefusal::NoDataFiles => "the store holds no data file: is it mounted?".to_string(),
+            StoreRefusal::ResourcesMissing { gone, present } => format!(
+                "{gone} of {present} resources of the last snapshot are gone from the store without a deletion, more than \
+                 is allowed: is all of it mounted?"
+            ),
+        };
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text)
+            .retry_after(1)
+            .into_response();
+    }
     match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
         true => {
             // For the operator, whose log names them: what clients get counts them at most (reading 24).

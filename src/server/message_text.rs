@@ -22,7 +22,9 @@ fn advice_text(advice: &Advice) -> Option<String> {
     match advice {
         Advice::NameBase(_) => Some("; if that base is this server's, tell its operator".to_string()),
         Advice::BeginEarlier(since) => Some(format!("; _since is {since}")),
-        Advice::LateReported | Advice::UndatedExcluded => Some(", as this service is configured".to_string()),
+        Advice::LateReported | Advice::UndatedExcluded | Advice::VanishedReported => {
+            Some(", as this service is configured".to_string())
+        }
         Advice::TakeAsListed | Advice::GroupIdOrFile | Advice::SystemLevel | Advice::AllowEmpty => None,
     }
 }

@@ -161,6 +161,7 @@ impl Mount {
             fhir_bases: self.fhir_bases.clone(),
             late: self.settings.late,
             missing_last_updated: self.settings.missing_last_updated,
+            vanished: self.settings.vanished,
             bounds: self.bounds,
             compression: self.compression,
             digest: self.digest,
@@ -183,6 +184,7 @@ impl Mount {
                 members: self.settings.members,
                 late: self.settings.late,
                 missing_last_updated: self.settings.missing_last_updated,
+                vanished: self.settings.vanished,
             },
         }
     }

@@ -26,13 +26,19 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::middleware::map_request;
 use tokio::net::TcpListener;
 
 /// Longest single wait for the first indexing; the wait is repeated until the index is complete.
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
+
+/// Shortest pause between two looks at whether a store is refused.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest pause after a look at a store that is refused.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Addresses of a service that accepts requests.
 pub(crate) struct ServeInfo {
@@ -101,6 +107,14 @@ pub(crate) async fn serve(
             let tenant = &indexing.tenants[tenant_index];
             while !tenant.engine.index_and_wait(INDEX_WAIT) {}
             tenant.ready.store(true, Relaxed);
+            let service = Arc::downgrade(&indexing);
+            drop(indexing);
+            // Until the service has stopped. It is not held while this thread sleeps.
+            while let Some(app) = service.upgrade() {
+                let pause = look_again(&app.tenants[tenant_index]);
+                drop(app);
+                std::thread::sleep(pause);
+            }
         });
     }
     let renewal = certificate
@@ -116,6 +130,17 @@ pub(crate) async fn serve(
     drop((provider.watcher, renewal));
     tokio::task::spawn_blocking(move || app.tenants.iter().for_each(|tenant| tenant.engine.stop())).await.ok();
     Ok(())
+}
+
+/// If the store of a tenant is refused, looks whether it is whole again. Returns the pause before the next look, several
+/// times as long as this one took: what is there of the store may be read anew by each.
+fn look_again(tenant: &Tenant) -> Duration {
+    if tenant.engine.store_refusal().is_none() {
+        return LOOK_PAUSE;
+    }
+    let begun = Instant::now();
+    tenant.engine.index_and_wait(INDEX_WAIT);
+    LOOK_PAUSE.max((begun.elapsed() * 4).min(LOOK_PAUSE_MAX))
 }
 
 /// Opens the job engine and the Group registry of a tenant.

@@ -59,7 +59,7 @@ pub struct StoreOptions {
     pub(crate) allow_missing: f64,
 }
 
-/// Percent of the resources of the last snapshot that may be gone unless more is allowed (reading 13).
+/// Percent of the resources of the last snapshot that may be gone unless more is allowed (reading 26).
 pub(crate) const ALLOW_MISSING_DEFAULT: f64 = 10.0;
 
 impl Default for StoreOptions {

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::export::plan_record::PlanRecord;
+use crate::export::vanished_record::VanishedRecord;
 use crate::hash::digest::DigestAlgorithm;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
@@ -23,7 +24,7 @@ use crate::text_table::{TextTable, grouped};
 use crate::verify::VerifyError;
 use crate::verify::manifest::{self, ListedFile, StatedManifest};
 use crate::verify::mismatch::{Mismatch, Mismatches};
-use crate::verify::output_file::{self, FileSection, VerifiedFile};
+use crate::verify::output_file::{self, FileSection, VerifiedFile, entity};
 use crate::write::journal::{JOB, MANIFEST, STATUS};
 
 /// Most names of unlisted files in a report.
@@ -74,6 +75,9 @@ pub(crate) struct ExportVerification {
     pub asked_again: u64,
     /// Whether a run that is to replace this export is active in the same directory, or was interrupted there.
     pub is_being_replaced: bool,
+    /// Hashes of the names of the resources that the `deleted` files list; a recount of the store compares them.
+    #[serde(skip)]
+    pub deleted_resources: HashSet<u128>,
     /// Facts that are not as stated.
     pub differences: Mismatches,
 }
@@ -122,7 +126,9 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
         report.asked_again += found.fallback_lines;
     }
     // 3. Compare the files with each other, with the ledger, with the journal, and with the directory.
-    check_unique(&stated.files, &found, &mut mismatches);
+    let deletions = stated.files.iter().zip(&found).filter(|(listed, _)| listed.section == FileSection::Deleted);
+    report.deleted_resources = deletions.flat_map(|(_, found)| found.entities.iter().copied()).collect();
+    check_unique(&stated.files, &found, &report.deleted_resources, &mut mismatches);
     let exported: u64 = report.output.values().map(|total| total.lines).sum();
     if let Some(ledger) = &stated.ledger
         && ledger.exported != exported
@@ -130,7 +136,7 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
         let what = format!("its ledger says {} exported, the files hold {exported} lines", ledger.exported);
         mismatches.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
-    check_record(directory, &stated, &mut mismatches);
+    check_record(directory, &stated, &report.deleted_resources, &mut mismatches);
     find_unlisted(directory, &stated, &mut report)?;
     // A replacing run keeps this export's manifest until its own files are complete.
     report.is_being_replaced = directory.join(JOB).join("next").is_dir();
@@ -191,7 +197,7 @@ fn compare_file(listed: &ListedFile, found: &VerifiedFile, stated: &StatedManife
 
 /// Checks that each resource occurs once in the whole export (CONS-07), and that none is both exported and deleted
 /// (DELETED-03).
-fn check_unique(files: &[ListedFile], found: &[VerifiedFile], mismatches: &mut Mismatches) {
+fn check_unique(files: &[ListedFile], found: &[VerifiedFile], deleted: &HashSet<u128>, mismatches: &mut Mismatches) {
     let output = || files.iter().zip(found).filter(|(listed, _)| listed.section == FileSection::Output);
     let mut of_types: BTreeMap<&str, Vec<&VerifiedFile>> = BTreeMap::new();
     output().for_each(|(listed, found)| of_types.entry(&listed.of_type).or_default().push(found));
@@ -202,8 +208,6 @@ fn check_unique(files: &[ListedFile], found: &[VerifiedFile], mismatches: &mut M
         all.par_sort_unstable();
         duplicates.extend(all.windows(2).filter(|pair| pair[0] == pair[1] && pair[0] != 0).map(|pair| pair[0]));
     }
-    let deletions = files.iter().zip(found).filter(|(listed, _)| listed.section == FileSection::Deleted);
-    let deleted: HashSet<u128> = deletions.flat_map(|(_, found)| found.entities.iter().copied()).collect();
     if duplicates.is_empty() && deleted.is_empty() {
         return;
     }
@@ -224,8 +228,9 @@ fn check_unique(files: &[ListedFile], found: &[VerifiedFile], mismatches: &mut M
     }
 }
 
-/// Checks that the record of the run, if it still exists, is that of this manifest.
-fn check_record(directory: &Path, stated: &StatedManifest, mismatches: &mut Mismatches) {
+/// Checks that the record of the run, if it still exists, is that of this manifest, and that the `deleted` files list the
+/// vanished resources that it says were told.
+fn check_record(directory: &Path, stated: &StatedManifest, deleted: &HashSet<u128>, mismatches: &mut Mismatches) {
     let Some(plan_id) = &stated.plan_id else { return };
     let name = format!("{JOB}/plan.json");
     let Ok(bytes) = read_regular(&directory.join(&name), MANIFEST_BYTES_MAX) else { return };
@@ -240,6 +245,14 @@ fn check_record(directory: &Path, stated: &StatedManifest, mismatches: &mut Mism
                 .map(|listed| (listed.name.as_str(), listed.count, listed.facts.as_ref().map(|facts| facts.bytes)));
             if !planned.eq(listed) {
                 differs("the manifest lists other files, rows or bytes than were planned");
+            }
+            if stated.vanished.is_some_and(|stated| stated != VanishedRecord::counts(&job.vanished)) {
+                differs("the manifest states other numbers of vanished resources than it has");
+            }
+            let told = job.vanished.iter().filter(|gone| gone.told);
+            let unlisted = told.filter(|gone| !deleted.contains(&entity(&gone.resource_type, &gone.id))).count();
+            if unlisted > 0 {
+                differs(&format!("{unlisted} vanished resources that it has as told are in no deleted file"));
             }
         }
     }

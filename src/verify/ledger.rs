@@ -4,7 +4,7 @@
 //! used, and nothing of an index. Memory grows with the rows of the store, some 200 bytes each: this is an audit, not a
 //! part of an export.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use crate::verify::members::ListedMembers;
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::recount::recount;
 use crate::verify::request::RecordedRequest;
+use crate::verify::told::told_resources;
 use crate::verify::version_history::VersionHistory;
 use crate::write::journal::{JOB, MANIFEST};
 
@@ -107,6 +108,26 @@ pub(crate) fn verify_ledger(
     for count in classes.iter().filter(|count| count.stated != count.recounted) {
         let what = format!("the ledger says {} {}, the recount {}", count.stated, count.class, count.recounted);
         differences.push(Mismatch::of_file("ledger", MANIFEST, what));
+    }
+    // What is listed as deleted: by DELETE entries of the store, and what the record says was told for rows that are gone.
+    let (told, wrongly_told) = told_resources(&job, &history, &recorded, &members);
+    if wrongly_told > 0 {
+        let what =
+            format!("it tells {wrongly_told} vanished resources as deletions that are not, or not of this request");
+        differences.push(Mismatch::of_file("vanished", MANIFEST, what));
+    }
+    let expected: HashSet<u128> = found.deleted.union(&told).copied().collect();
+    let (missing, surplus) = (
+        expected.difference(&export.deleted_resources).count(),
+        export.deleted_resources.difference(&expected).count(),
+    );
+    if missing + surplus > 0 {
+        let what = format!(
+            "its deleted files list {} resources, the recount {}: {missing} are missing, {surplus} are none",
+            export.deleted_resources.len(),
+            expected.len()
+        );
+        differences.push(Mismatch::of_file("DELETED-01", MANIFEST, what));
     }
     // Equal counts may be chance: the sums of the lines' hashes must agree, too.
     for resource_type in crate::fhir::resource_type::ResourceType::all() {

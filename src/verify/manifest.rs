@@ -11,6 +11,7 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::request::FileBounds;
 use crate::select::ledger::Ledger;
+use crate::select::vanished::VanishedCounts;
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::output_file::FileSection;
 use crate::write::journal::MANIFEST;
@@ -39,6 +40,8 @@ pub(crate) struct StatedManifest {
     pub files: Vec<ListedFile>,
     /// Ledger of the root extension; `None` if it is missing or cannot be read.
     pub ledger: Option<Ledger>,
+    /// Numbers of vanished resources of the root extension; `None` if they cannot be read.
+    pub vanished: Option<VanishedCounts>,
     /// Size bounds of the root extension; `None` if they are missing.
     pub bounds: Option<FileBounds>,
     /// Id of the plan; `None` if it is missing.
@@ -48,7 +51,7 @@ pub(crate) struct StatedManifest {
 /// Reads a manifest; rules that it breaks are added to `mismatches`.
 pub(crate) fn read(bytes: &[u8], mismatches: &mut Mismatches) -> StatedManifest {
     let mut wrong = |rule, what: String| mismatches.push(Mismatch::of_file(rule, MANIFEST, what));
-    let mut stated = StatedManifest::default();
+    let mut stated = StatedManifest { vanished: Some(VanishedCounts::default()), ..StatedManifest::default() };
     let mut names = HashSet::new();
     let root = match serde_json::from_slice::<Value>(bytes) {
         Ok(Value::Object(root)) => root,
@@ -163,6 +166,12 @@ fn read_root_extension(
         file_bytes,
         file_resources: policies.get("maxFileResources").and_then(Value::as_u64),
     });
+    if let Some(vanished) = ours.get("vanished") {
+        stated.vanished = serde_json::from_value(vanished.clone()).ok();
+        if stated.vanished.is_none() {
+            wrong("vanished", "its numbers of vanished resources cannot be read".to_string());
+        }
+    }
     stated.ledger = ours.get("ledger").and_then(|ledger| serde_json::from_value(ledger.clone()).ok());
     match &stated.ledger {
         None => wrong("ledger", "its ledger cannot be read".to_string()),

@@ -27,6 +27,7 @@ pub(crate) mod request;
 pub(crate) mod segment;
 pub(crate) mod segment_lines;
 pub(crate) mod target;
+pub(crate) mod told;
 pub(crate) mod version_history;
 
 use std::io;
@@ -95,7 +96,9 @@ impl VerifyError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             VerifyError::NoExport { .. } | VerifyError::Neither { .. } | VerifyError::Record { .. } => 2,
-            VerifyError::Index(IndexError::NoStore { .. } | IndexError::ForeignIndex { .. }) => 2,
+            VerifyError::Index(
+                IndexError::NoStore { .. } | IndexError::ForeignIndex { .. } | IndexError::NoDataFiles { .. },
+            ) => 2,
             VerifyError::Index(IndexError::Cancelled) | VerifyError::Cancelled => 130,
             VerifyError::Read { .. } | VerifyError::Index(_) => 3,
         }

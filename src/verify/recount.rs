@@ -3,12 +3,12 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::fhir::instant::Instant;
+use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::select::ledger::Ledger;
 use crate::verify::members::ListedMembers;
 use crate::verify::request::{RecordedRequest, VerifiedPopulation};
-use crate::verify::version_history::{KnownVersion, LastState, ResourceVersion, VersionHistory};
+use crate::verify::version_history::{Deletion, KnownVersion, LastState, RecordedEnd, ResourceVersion, VersionHistory};
 
 /// Result of a recount.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub(crate) struct Recount {
     pub ledger: Ledger,
     /// Number of exported lines by type, and the sum of their hashes.
     pub exported: BTreeMap<&'static str, (u64, u64)>,
+    /// Hashes of the names of the resources that are listed as deleted.
+    pub deleted: HashSet<u128>,
 }
 
 /// Classifies and counts all lines of the store.
@@ -44,6 +46,8 @@ pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, memb
             (*lines, *sum) = (*lines + 1, sum.wrapping_add(version.line));
         }
     }
+    let listed = history.deletions.iter().filter(|deletion| question.lists(deletion));
+    found.deleted = listed.map(|deletion| deletion.entity).collect();
     found
 }
 
@@ -119,6 +123,46 @@ impl RecountQuestion<'_> {
         version.resource_type == ResourceType::PROVENANCE
             && recorded.population != VerifiedPopulation::System
             && !self.in_cohort(i, MembershipMoment::Since)
+    }
+
+    /// Whether a deletion is listed: in the window, with no version after it at T, of a version of the cohort (DELETED-01,
+    /// DELETED-03, DELETED-05).
+    fn lists(&self, deletion: &Deletion) -> bool {
+        let (recorded, history) = (self.request, self.history);
+        let Some(since) = &recorded.since else { return false };
+        let in_window = deletion.updated <= recorded.as_of
+            && recorded.until.as_ref().is_none_or(|until| deletion.updated < *until)
+            && (deletion.updated > *since || deletion.late && recorded.late);
+        let of_type = recorded.types.is_empty() || recorded.types.contains(&deletion.resource_type);
+        if !in_window || !of_type {
+            return false;
+        }
+        // 1. What packs dropped: as its own table records it, else as another deletion of the resource does.
+        let departed = match &deletion.recorded {
+            RecordedEnd::Followed => return false,
+            RecordedEnd::Version(updated, owners) => Some((*updated, owners)),
+            RecordedEnd::Nothing => {
+                history.last_departed(deletion.entity, &recorded.as_of).map(|last| (last.updated, &last.owners))
+            }
+        };
+        let at = |ticks: i64| Instant { ticks, rest: Box::default() };
+        if departed.is_some_and(|(updated, _)| at(updated) >= deletion.updated) {
+            return false;
+        }
+        // 2. The versions that stand.
+        let last = history.last_version(deletion.entity, &recorded.as_of, &|_late| true);
+        let updated = |i: usize| history.versions[i].updated.as_ref();
+        if last.is_some_and(|i| updated(i).is_some_and(|updated| *updated >= deletion.updated)) {
+            return false;
+        }
+        let ticks = |i: usize| updated(i).map_or(NO_INSTANT, |updated| updated.ticks);
+        let is_system = recorded.population == VerifiedPopulation::System;
+        match (departed.filter(|(updated, _)| last.is_none_or(|i| ticks(i) < *updated)), last) {
+            _ if is_system => true,
+            (Some((_, owners)), _) => owners.iter().any(|owner| self.members.contains(*owner)),
+            (None, Some(version)) => self.in_cohort(version, MembershipMoment::Now),
+            (None, None) => false,
+        }
     }
 
     /// Whether a version is in the compartment of a requested patient. A Provenance is, if the last version of one of its

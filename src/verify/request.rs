@@ -44,6 +44,8 @@ pub(crate) struct RecordedRequest {
     pub late: bool,
     /// Whether rows without a lastUpdated pass the time filter.
     pub undated: bool,
+    /// Whether resources that are gone from replaced files were listed as deleted.
+    pub vanished: bool,
 }
 
 impl RecordedRequest {
@@ -85,6 +87,8 @@ impl RecordedRequest {
             bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),
             late: choice("--late", "include", "report")?,
             undated: choice("--missing-last-updated", "include", "exclude")?,
+            // Records leave the default out.
+            vanished: job.request.contains_key("--vanished") && choice("--vanished", "delete", "report")?,
         })
     }
 

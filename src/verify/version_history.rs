@@ -9,7 +9,7 @@ use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher128, xxh3_64};
-use crate::index::snapshot::SnapshotRecord;
+use crate::index::snapshot_record::SnapshotRecord;
 use crate::progress::Progress;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
 use crate::sys::access::Access;
@@ -57,17 +57,36 @@ pub(crate) struct ResourceVersion {
 }
 
 /// A deletion with an instant, of a resource under the store's own bases.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone)]
 pub(crate) struct Deletion {
-    entity: u128,
-    updated: Instant,
+    /// Hash of type and id.
+    pub entity: u128,
+    /// Type of the resource.
+    pub resource_type: ResourceType,
+    /// Its instant.
+    pub updated: Instant,
+    /// Whether its segment was first seen after `_since`.
+    pub late: bool,
+    /// What the table of a packed file records of the version that it ended.
+    pub recorded: RecordedEnd,
+}
+
+/// What the table of a packed file records of the version that a deletion ended.
+#[derive(Clone)]
+pub(crate) enum RecordedEnd {
+    /// Nothing.
+    Nothing,
+    /// That a later version followed.
+    Followed,
+    /// The version's lastUpdated in ticks, and hashes of its owners under the store's own bases.
+    Version(i64, Box<[u128]>),
 }
 
 /// A version that a pack dropped, as the table of the packed file records it with the deletion that ended it.
 pub(crate) struct DepartedVersion {
     entity: u128,
     /// Its lastUpdated in ticks; [`NO_INSTANT`] if it had none.
-    updated: i64,
+    pub updated: i64,
     /// Hashes of the patients of the store's own bases whose compartment it was in.
     pub owners: Box<[u128]>,
     late: bool,
@@ -89,7 +108,7 @@ pub(crate) struct VersionHistory {
     /// Indexes of the versions, sorted by resource, then from the oldest to the latest.
     order: Vec<u32>,
     /// Deletions, sorted by resource and instant.
-    deletions: Vec<Deletion>,
+    pub deletions: Vec<Deletion>,
     /// Versions that packs dropped, sorted by resource and instant.
     departed: Vec<DepartedVersion>,
     /// Number of lines in all files.
@@ -157,8 +176,10 @@ impl VersionHistory {
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
                     let time = recorded_segments[number].first_seen_of(rows[number]);
                     let late = is_late(time, record.birth, recorded);
+                    let segment_late = is_late(recorded_segments[number].first_seen, record.birth, recorded);
                     let birth = (recorded, record.birth);
-                    let is_row = part.push_line(cut, task.start + number, late, birth, &mut prior_owners);
+                    let is_row =
+                        part.push_line(cut, task.start + number, (late, segment_late), birth, &mut prior_owners);
                     rows[number] += usize::from(is_row);
                 };
                 let by = (*compression, record.unproven);
@@ -189,12 +210,13 @@ impl VersionHistory {
         Ok(history)
     }
 
-    /// Adds a line of segment number `segment` to the history; whether it is a row, which is late if `late` is set.
+    /// Adds a line of segment number `segment` to the history; whether it is a row. It is late if `late` is set: first
+    /// for a row, then for deletions, which are as late as their segment.
     fn push_line(
         &mut self,
         cut: CutLine<'_>,
         segment: usize,
-        late: bool,
+        (late, segment_late): (bool, bool),
         (recorded, birth): (&RecordedRequest, Option<i64>),
         prior_owners: &mut PriorOwners<'_>,
     ) -> bool {
@@ -220,8 +242,20 @@ impl VersionHistory {
                     // A deletion without an instant ends nothing (reading 9).
                     let Some(updated) = updated.clone().filter(|_| recorded.is_ours(target.base)) else { continue };
                     let entity = entity(target.resource_type.name(), target.id.as_str());
-                    self.deletions.push(Deletion { entity, updated });
-                    self.departed.extend(departed_version(entity, records, prior_owners, recorded, birth));
+                    let departed = departed_version(entity, records, prior_owners, recorded, birth);
+                    let end = match &departed {
+                        _ if records.is_empty() => RecordedEnd::Nothing,
+                        None => RecordedEnd::Followed,
+                        Some(version) => RecordedEnd::Version(version.updated, version.owners.clone()),
+                    };
+                    self.deletions.push(Deletion {
+                        entity,
+                        resource_type: target.resource_type,
+                        updated,
+                        late: segment_late,
+                        recorded: end,
+                    });
+                    self.departed.extend(departed);
                 }
             }
             OracleLine::Row(row) => {
@@ -242,7 +276,7 @@ impl VersionHistory {
             (one.entity, &one.updated, &one.version, a).cmp(&(other.entity, &other.updated, &other.version, b))
         });
         self.order = order;
-        self.deletions.par_sort_unstable();
+        self.deletions.par_sort_by(|a, b| (a.entity, &a.updated).cmp(&(b.entity, &b.updated)));
         self.departed.sort_by_key(|version| (version.entity, version.updated));
     }
 
@@ -274,6 +308,18 @@ impl VersionHistory {
             Some(departed) => Some(LastState::Departed(departed)),
             None => version.map(LastState::Version),
         }
+    }
+
+    /// The youngest version of a resource at or before an instant that packs dropped.
+    pub(crate) fn last_departed(&self, entity: u128, instant: &Instant) -> Option<&DepartedVersion> {
+        let first = self.departed.partition_point(|departed| departed.entity < entity);
+        let of_entity = self.departed[first..].iter().take_while(|departed| departed.entity == entity);
+        of_entity.filter(|departed| departed.updated <= instant.ticks).last()
+    }
+
+    /// Whether the store has any version of a resource.
+    pub(crate) fn has_version(&self, entity: u128) -> bool {
+        !self.versions_of(entity).is_empty()
     }
 
     /// Whether a deletion of the resource at or before an instant is later than a version.

@@ -4,7 +4,7 @@ pub(crate) mod read_only;
 pub(crate) mod run;
 
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
-use crate::cli::args::run::RunArgs;
+use crate::cli::args::run::{AllowMissingArgs, RunArgs};
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
@@ -96,6 +96,9 @@ pub(crate) struct StoreArgs {
     /// them, or exported up to the damage [default: fault, or what the index was made with]
     #[arg(long, value_name = "HOW")]
     pub unproven: Option<UnprovenArg>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub missing: AllowMissingArgs,
     /// How store files are read: mapped, or called with pread
     #[arg(long, value_name = "HOW", default_value = "mapped", hide = true)]
     pub access: AccessArg,
@@ -197,6 +200,9 @@ pub(crate) struct ExportArgs {
     /// With --since or --until: records without meta.lastUpdated
     #[arg(long, value_name = "HOW", default_value = "include", help_heading = "Which records")]
     pub missing_last_updated: MissingArg,
+    /// With --since: resources that are gone from a file that was replaced: counted, or listed as deletions
+    #[arg(long, value_name = "HOW", default_value = "report", help_heading = "Which records")]
+    pub vanished: VanishedArg,
 
     /// Most uncompressed bytes of a file, such as 256MiB, 1GB or 1000000
     #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
@@ -275,6 +281,14 @@ pub(crate) enum LateArg {
 pub(crate) enum MissingArg {
     Include,
     Exclude,
+}
+
+/// See `--vanished`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum VanishedArg {
+    Report,
+    Delete,
 }
 
 /// See `--compress`.
@@ -476,6 +490,9 @@ pub(crate) struct GroupCheckArgs {
     /// Where the store's index lies [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub missing: AllowMissingArgs,
     /// Base URL under which absolute references are the store's; repeatable
     #[arg(long, value_name = "URL")]
     pub fhir_base: Vec<String>,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::args::run::RunArgs;
+use crate::cli::args::run::{AllowMissingArgs, RunArgs};
 
 /// `outpour verify`
 #[derive(clap::Args, Debug)]
@@ -22,6 +22,9 @@ pub(crate) struct VerifyArgs {
     /// Where the store's index lies [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub missing: AllowMissingArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub run: RunArgs,

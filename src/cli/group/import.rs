@@ -14,6 +14,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::args::GroupImportArgs;
+use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{group_rules, open_store, pool};
 use crate::cli::group::{read, refuse_pipe, store_args};
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     refuse_pipe(&args.file, "an import")?;
     let (head, _) = read(&args.file, rules, &mut |_| Ok(()))?;
     let id = head.id.ok_or_else(|| RequestError::one(format!("{}: has no id", args.file.display())))?;
-    let store = open_store(&store_args(&args.store, args.index_dir.clone()), None, true)?;
+    let store = open_store(&store_args(&args.store, args.index_dir.clone(), AllowMissingArgs::default()), None, true)?;
     let target = store.root().join(format!("Group.{id}.ndjson"));
     let failed = |source| ExportError::Import { path: target.clone(), source };
     let (temporary, file) = lock(&target).map_err(failed)?;

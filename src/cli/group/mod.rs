@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::args::{AccessArg, GroupCheckArgs, GroupCommand, StoreArgs};
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{group_rules, members, open_store, pool};
@@ -73,8 +74,15 @@ impl MemberCounts {
 }
 
 /// Store flags of `outpour group check` and `import`, which have only a path and an index directory.
-fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
-    StoreArgs { store: store.to_path_buf(), index_dir, unproven: None, access: AccessArg::Mapped, kernel: None }
+fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArgs) -> StoreArgs {
+    StoreArgs {
+        store: store.to_path_buf(),
+        index_dir,
+        unproven: None,
+        missing,
+        access: AccessArg::Mapped,
+        kernel: None,
+    }
 }
 
 /// Reads a Group file and holds it to `rules`; each piece is also passed to `on_piece`. The elements of the Group
@@ -135,7 +143,7 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
     let resolved = match &args.store {
         None => None,
         Some(path) => {
-            let store = open_store(&store_args(path, args.index_dir.clone()), None, true)?;
+            let store = open_store(&store_args(path, args.index_dir.clone(), args.missing), None, true)?;
             let as_of = StoreClock::of(Some(&store)).transaction_time();
             let mut request = ExportRequest::group_file(&args.file);
             request.members = members(args.members);

@@ -42,6 +42,7 @@ fn complete() -> JobRecord {
             fhir_bases: vec!["https://x.example/".into()],
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
+            vanished: Vanished::Report,
             bounds: FileBounds { file_bytes: 2000, file_resources: Some(10) },
             compression: Compression::None,
             digest: DigestAlgorithm::Xxh3,

@@ -16,7 +16,7 @@ use crate::job::engine::JobEngine;
 use crate::job::record::*;
 use crate::job::state::JobState;
 use crate::progress::Progress;
-use crate::request::{ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
+use crate::request::{ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Vanished};
 use crate::store::Store;
 use crate::sys::durability::FileSync;
 
@@ -108,6 +108,7 @@ impl World {
                 fhir_bases: Vec::new(),
                 late: LateArrivals::Include,
                 missing_last_updated: MissingLastUpdated::Include,
+                vanished: Vanished::Report,
                 bounds: FileBounds { file_bytes: 2000, file_resources: None },
                 compression: Compression::None,
                 digest: DigestAlgorithm::Xxh3,

@@ -9,7 +9,7 @@ use crate::codec::compression::Compression;
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
-use crate::request::{LateArrivals, MissingLastUpdated};
+use crate::request::{LateArrivals, MissingLastUpdated, Vanished};
 use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
 
@@ -146,9 +146,16 @@ impl Declaration<'_> {
                 "Resources that reached the store after `_since` but are dated before it are not exported, only counted."
             }
         };
+        let vanished = match self.policies.vanished {
+            Vanished::Report => "Resources that are gone from the store without a deletion are counted in messages.",
+            Vanished::Delete => {
+                "Resources that are gone from a file of the store that was replaced are listed as deleted; others that are \
+                 gone are counted in messages."
+            }
+        };
         let text = format!(
             "`strict`: of a patient who joined the Group after `_since` only what changed after `_since` is exported, as of \
-             every other member. To get a new member's whole record, ask without `_since`. {late}"
+             every other member. To get a new member's whole record, ask without `_since`. {late} {vanished}"
         );
         topic("since-new-members", "_since and new members", text, vec!["strict".to_string()])
     }

@@ -18,7 +18,7 @@ use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
-use crate::request::{FileBounds, LateArrivals, MissingLastUpdated};
+use crate::request::{FileBounds, LateArrivals, MissingLastUpdated, Vanished};
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
 
@@ -98,6 +98,8 @@ pub(crate) struct Policies {
     pub late: LateArrivals,
     /// Treatment of rows without `meta.lastUpdated`.
     pub missing_last_updated: MissingLastUpdated,
+    /// Handling of resources that are gone from replaced files.
+    pub vanished: Vanished,
 }
 
 /// All facts about a mount that the statement and the definitions are made from.

@@ -19,6 +19,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         members: MembershipRule::Active,
         late: LateArrivals::Include,
         missing_last_updated: MissingLastUpdated::Include,
+        vanished: Vanished::Report,
     };
     static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let security = "without authorization, on the loopback";
@@ -284,6 +285,7 @@ fn documentation_follows_the_policies() {
         Policies { members: MembershipRule::Listed, ..first.policies },
         Policies { late: LateArrivals::Report, ..first.policies },
         Policies { missing_last_updated: MissingLastUpdated::Exclude, ..first.policies },
+        Policies { vanished: Vanished::Delete, ..first.policies },
     ] {
         let other = Declaration { policies, ..first };
         assert_ne!(first.documentation().markdown(), other.documentation().markdown(), "{policies:?}");

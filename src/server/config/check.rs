@@ -117,6 +117,9 @@ impl Config {
             let (name, default) = (&tenant.name, tenant.name == DEFAULT_TENANT && position == 0);
             let key = |key: &str| if default { key.to_string() } else { format!("tenant {name:?}: {key}") };
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            if !(0.0..=100.0).contains(&tenant.store.allow_missing) {
+                problems.push(key("store.allow_missing is a share in percent, between 0 and 100"));
+            }
             if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {
                 problems.push(format!("tenant {name:?}: a name has up to 64 letters, digits, '-', '.' and '_'"));
             }

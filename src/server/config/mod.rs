@@ -14,6 +14,7 @@ use crate::named_enum::by_name;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
 use crate::server::config::mounts::{DEFAULT_TENANT, MountConfig};
 use crate::server::tls::TlsFiles;
+use crate::store::ALLOW_MISSING_DEFAULT;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -72,7 +73,7 @@ pub(crate) struct Config {
 }
 
 /// `[store]`: the store of a tenant.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreConfig {
     /// Directory of the store.
@@ -84,6 +85,9 @@ pub(crate) struct StoreConfig {
     /// What becomes of rows of compressed files that are not proven; `None` for what the index was made with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unproven: Option<UnprovenPolicy>,
+    /// Percent of the resources of the last snapshot that may be gone without a deletion; with more the store counts as
+    /// not mounted: the service is not ready, and kick-offs are answered 503.
+    pub allow_missing: f64,
 }
 
 /// `[data]`: where a tenant's jobs, files and Groups are stored.
@@ -231,6 +235,13 @@ impl Default for Config {
             clients: Vec::new(),
             file: None,
         }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        let (path, index_dir) = (PathBuf::new(), PathBuf::new());
+        StoreConfig { path, index_dir, fhir_bases: Vec::new(), unproven: None, allow_missing: ALLOW_MISSING_DEFAULT }
     }
 }
 

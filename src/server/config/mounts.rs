@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::group::lookup::MembershipRule;
 use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
-use crate::request::{LateArrivals, MissingLastUpdated};
+use crate::request::{LateArrivals, MissingLastUpdated, Vanished};
 
 /// Segment of a base path that the name of a tenant replaces.
 pub(crate) const CUSTOMER: &str = "{customer}";
@@ -39,6 +39,8 @@ pub(crate) struct MountConfig {
     pub late: LateArrivals,
     /// Rows without `meta.lastUpdated` under `_since` and `_until`: `include` or `exclude`.
     pub missing_last_updated: MissingLastUpdated,
+    /// Resources that are gone from a file of the store that was replaced, under `_since`: `report` or `delete`.
+    pub vanished: Vanished,
     /// How far `_since` may lie in the future, in seconds, to allow for the client's clock (SINCE-03).
     pub clock_skew_seconds: u64,
     /// Whether `$export` of the whole system is on; for 1upHealth, `$export` of a user or client.
@@ -145,6 +147,7 @@ impl MountConfig {
             members: MembershipRule::Active,
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
+            vanished: Vanished::Report,
             clock_skew_seconds: 60,
             system_level: true,
             patient_level: true,

@@ -69,6 +69,10 @@ pub(crate) fn kick_off(
     principal.allow(level, &mut params)?;
     // 2. The files of the store at this time, and the Group.
     let listing = tenant.engine.list_files().map_err(|error| unreadable_store(&error))?;
+    let wait_max = Duration::from_millis(app.config.jobs.group_wait_milliseconds);
+    if tenant.engine.refusal_of(&listing, wait_max).is_some() {
+        return Err(refused_store());
+    }
     let group = match level {
         Level::Group(id) => Some(group_population(app, mount, principal, id, &listing)?),
         _ => None,
@@ -280,6 +284,13 @@ fn read_group_header(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember
 fn unreadable_store(error: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(%error, "the store cannot be read");
     let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(BUSY_SECONDS)
+}
+
+/// A kick-off cannot be started: 503 while the store lacks too much. How much is the operator's to know.
+fn refused_store() -> ApiError {
+    let text = "the store lacks much of what it held, and nothing is exported until it is whole again; ask again, and tell \
+                the operator if that does not help";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(BUSY_SECONDS)
 }
 

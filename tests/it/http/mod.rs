@@ -15,4 +15,5 @@ mod same_as_command_line;
 pub(crate) mod server;
 mod spec_rows;
 mod tls;
+mod vanished;
 mod vendors;

@@ -1,0 +1,68 @@
+//! A snapshot as job records hold it, so that the same one can be reopened.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::compression::UnprovenPolicy;
+use crate::extract::Validate;
+
+/// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotRecord {
+    /// The transactionTime T, a FHIR instant.
+    pub as_of: String,
+    /// How strictly the index checked resources.
+    pub validate: Validate,
+    /// What became of rows of compressed files that are not proven. Left out when they are faults, as by default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unproven: UnprovenPolicy,
+    /// T of the first snapshot of the index, in ticks; `None` if it had none.
+    pub birth: Option<i64>,
+    /// The visible segments, in store order.
+    #[serde(rename = "extents")]
+    pub segments: Vec<SegmentRef>,
+}
+
+/// Whether a policy is the one that a record leaves out.
+fn is_default(policy: &UnprovenPolicy) -> bool {
+    *policy == UnprovenPolicy::default()
+}
+
+impl SnapshotRecord {
+    /// Id of the snapshot that one export sees: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their
+    /// order and its words are part of the id and must not change.
+    pub(crate) fn snapshot_id(&self) -> String {
+        let record = serde_json::to_vec(self).expect("a record is plain data");
+        format!("{:032x}", crate::hash::xxh3_128(&record))
+    }
+}
+
+/// A segment as a job record stores it: its range of a store file and the hash of the bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SegmentRef {
+    /// Store file, relative to the store.
+    pub file: String,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in the (uncompressed) file.
+    pub end: u64,
+    /// xxh3 (64 bit) of the bytes between them.
+    pub content: u64,
+    /// Whether it is the last line of a plain file, without a newline.
+    pub tail: bool,
+    /// T of the first snapshot that held it, in ticks; `None` before the first.
+    pub first_seen: Option<i64>,
+    /// Rows with a first-seen time of their own: first row of a run, and the time in ticks (`None`: that of the
+    /// segment). Empty for most segments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub row_times: Vec<(u32, Option<i64>)>,
+}
+
+impl SegmentRef {
+    /// T of the first snapshot that held a row of the segment, in ticks; `None` before the first.
+    pub(crate) fn first_seen_of(&self, row: usize) -> Option<i64> {
+        let after = self.row_times.partition_point(|(first, _)| *first as usize <= row);
+        after.checked_sub(1).and_then(|i| self.row_times[i].1).or(self.first_seen)
+    }
+}

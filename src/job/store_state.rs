@@ -1,0 +1,72 @@
+//! Whether the store was whole at the last look: one that is empty or lacks too much counts as not mounted, and exports
+//! nothing until a later look finds it again.
+
+use std::sync::Mutex;
+
+use crate::error::IndexError;
+
+/// Why a store was refused. Counts alone: paths and names are the operator's, and stand in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreRefusal {
+    /// It holds no data file.
+    NoDataFiles,
+    /// So many of the resources of the last snapshot are gone without a deletion.
+    ResourcesMissing {
+        /// Resources gone.
+        gone: u64,
+        /// Resources of the last snapshot.
+        present: u64,
+    },
+}
+
+impl StoreRefusal {
+    /// The refusal that an error of the index is, if it is one.
+    pub(crate) fn of(error: &IndexError) -> Option<StoreRefusal> {
+        match error {
+            IndexError::NoDataFiles { .. } => Some(StoreRefusal::NoDataFiles),
+            IndexError::ResourcesMissing { gone, present, .. } => {
+                Some(StoreRefusal::ResourcesMissing { gone: *gone, present: *present })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the last look at the store found.
+#[derive(Default)]
+pub(crate) struct StoreState(Mutex<Option<StoreRefusal>>);
+
+impl StoreState {
+    /// Why the store was refused at the last look; `None` if it was not.
+    pub(crate) fn refusal(&self) -> Option<StoreRefusal> {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Notes what a look found: a refusal, or `None` for a store that was indexed. A change is logged. Other errors say
+    /// nothing about what the store holds, and are not to be noted.
+    pub(crate) fn note(&self, refusal: Option<StoreRefusal>) {
+        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match (*known, refusal) {
+            (None, Some(StoreRefusal::NoDataFiles)) => {
+                tracing::error!("the store holds no data file: nothing is exported until it does");
+            }
+            (None, Some(StoreRefusal::ResourcesMissing { gone, present })) => {
+                tracing::error!(
+                    gone,
+                    present,
+                    "the store has lost too much: nothing is exported until it is whole again"
+                );
+            }
+            (Some(_), None) => tracing::info!("the store is whole again"),
+            _ => {}
+        }
+        *known = refusal;
+    }
+
+    /// Notes what an error of a look says, if it says anything about what the store holds.
+    pub(crate) fn note_error(&self, error: &IndexError) {
+        if let Some(refusal) = StoreRefusal::of(error) {
+            self.note(Some(refusal));
+        }
+    }
+}

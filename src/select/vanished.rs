@@ -1,0 +1,187 @@
+//! Resources that are gone from the store without a deletion: which an export lists as deletions and which it counts
+//! (reading 26).
+//!
+//! Under `_since` those count that a snapshot after it was the first to miss; without it those that this very snapshot is
+//! the first to miss. Their owners are those of their last version, as the index remembers them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::CorruptIndex;
+use crate::fhir::base_url::BaseUrls;
+use crate::fhir::id::Id;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::lookup::group_rows_of;
+use crate::index::snapshot::{Index, Snapshot};
+use crate::index::snapshot_time::ticks_rounded_up;
+use crate::index::vanished::{VanishCause, VanishedResource};
+use crate::request::{Audience, ExportRequest, Population, Vanished};
+use crate::select::classifier::RowClassifier;
+use crate::select::cohort::Cohort;
+
+/// Numbers of vanished resources of an export, as its manifest states them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VanishedCounts {
+    /// Gone from replaced files and listed as deleted.
+    pub told: u64,
+    /// Gone from replaced files and not listed.
+    pub replaced_files: u64,
+    /// Gone from files that were changed in place, hold faults or end within a line.
+    pub uncertain_files: u64,
+    /// Gone with their files.
+    pub missing_files: u64,
+    /// Still there, but without their newest version.
+    pub older_versions: u64,
+}
+
+impl VanishedCounts {
+    /// Whether there is nothing to state.
+    pub(crate) fn is_zero(&self) -> bool {
+        *self == VanishedCounts::default()
+    }
+
+    /// Counts a resource.
+    pub(crate) fn count(&mut self, cause: VanishCause, told: bool) {
+        *match cause {
+            VanishCause::ReplacedFile if told => &mut self.told,
+            VanishCause::ReplacedFile => &mut self.replaced_files,
+            VanishCause::UncertainFile => &mut self.uncertain_files,
+            VanishCause::MissingFile => &mut self.missing_files,
+            VanishCause::OlderVersion => &mut self.older_versions,
+        } += 1;
+    }
+}
+
+/// A vanished resource that an export counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CountedVanish {
+    /// The resource.
+    pub resource: VanishedResource,
+    /// Whether it is listed as deleted.
+    pub told: bool,
+}
+
+/// The vanished resources of an export, in the order of the index's list.
+#[derive(Default)]
+pub struct VanishedSelection {
+    /// Those of the cohort, the types and the time of the request.
+    pub(crate) resources: Vec<CountedVanish>,
+}
+
+impl VanishedSelection {
+    /// Selects the vanished resources of a request.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page or the list of vanished resources is damaged.
+    pub fn new(
+        snapshot: &Snapshot,
+        cohort: &Cohort,
+        request: &ExportRequest,
+    ) -> Result<VanishedSelection, CorruptIndex> {
+        let mut selection = VanishedSelection::default();
+        let list = snapshot.vanished()?;
+        if list.is_empty() {
+            return Ok(selection);
+        }
+        let classifier = RowClassifier::new(snapshot, cohort, request);
+        let owners = OwnerCheck::new(snapshot, cohort, request);
+        let birth = snapshot.index().generation().birth;
+        let now = ticks_rounded_up(snapshot.as_of());
+        for gone in list {
+            let Some(first) = gone.first_missed.filter(|first| *first <= now) else { continue };
+            let is_news = match &request.since {
+                Some(since) => first > since.ticks,
+                None => first == now,
+            };
+            // What was gone before the first snapshot no reader was ever given.
+            let is_known = birth.is_some_and(|birth| first > birth);
+            let in_window = is_news && is_known && classifier.before_until(InstantRef { ticks: first, rest: &[] });
+            if !in_window || !classifier.selects_type(gone.resource_type) {
+                continue;
+            }
+            let is_owned = owners.in_cohort(gone)?;
+            // Whose a Provenance was that named nobody of the cohort itself is not known any more. It is counted, but
+            // not to one who is told of the cohort alone.
+            let may_be = gone.resource_type == ResourceType::PROVENANCE && request.audience != Audience::BoundClient;
+            if !is_owned && !may_be {
+                continue;
+            }
+            let told = is_owned
+                && request.since.is_some()
+                && request.vanished == Vanished::Delete
+                && gone.cause == VanishCause::ReplacedFile;
+            // A resource that has a row is never listed as deleted (DELETED-03), whatever the list says.
+            if told && !group_rows_of(snapshot, gone.resource_type, &gone.id)?.is_empty() {
+                continue;
+            }
+            selection.resources.push(CountedVanish { resource: gone.clone(), told });
+        }
+        Ok(selection)
+    }
+
+    /// Numbers by cause.
+    pub fn counts(&self) -> VanishedCounts {
+        let mut counts = VanishedCounts::default();
+        self.resources.iter().for_each(|gone| counts.count(gone.resource.cause, gone.told));
+        counts
+    }
+
+    /// Those that are listed as deleted.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (ResourceType, Id)> + '_ {
+        let told = self.resources.iter().filter(|gone| gone.told);
+        told.map(|gone| (gone.resource.resource_type, gone.resource.id))
+    }
+}
+
+/// Decides whose vanished resources were.
+struct OwnerCheck<'a> {
+    index: &'a Index,
+    cohort: &'a Cohort,
+    request: &'a ExportRequest,
+    ours: BaseUrls<'a>,
+}
+
+impl<'a> OwnerCheck<'a> {
+    /// A check for the cohort of a request.
+    fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> OwnerCheck<'a> {
+        OwnerCheck { index: snapshot.index(), cohort, request, ours: BaseUrls::new(&request.fhir_bases) }
+    }
+
+    /// Whether an owner of the last version of a resource is in the cohort; true at system level.
+    fn in_cohort(&self, gone: &VanishedResource) -> Result<bool, CorruptIndex> {
+        if self.cohort.patients.is_none() {
+            return Ok(true);
+        }
+        if gone.resource_type == ResourceType::PATIENT && self.is_member("", &gone.id)? {
+            return Ok(true);
+        }
+        for (base, id) in &gone.owners {
+            if self.is_member(base, id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a patient is in the cohort, even if no row of the store names it any more.
+    fn is_member(&self, base: &str, id: &Id) -> Result<bool, CorruptIndex> {
+        if !self.ours.contains(base) {
+            return Ok(false);
+        }
+        if self.request.population == Population::AllPatients || self.cohort.vanished_members.contains(id) {
+            return Ok(true);
+        }
+        let Some(patients) = &self.cohort.patients else { return Ok(true) };
+        // Under any base of ours it is the same patient.
+        for (number, own) in (0u32..).zip(self.index.bases()) {
+            if self.ours.contains(own)
+                && let Some(patient) = self.index.patient(number, id)?
+                && patients.contains(patient as usize)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,72 @@
+//! A store that is empty, or lacks much of what it held: the service is not ready, starts no export, and recovers by
+//! itself.
+
+use std::time::Duration;
+
+use super::job_lifecycle::{accepted, ended};
+use super::server::Server;
+use crate::run::scratch;
+
+/// Waits until the service is ready, or not; the answer of the probe.
+#[track_caller]
+fn wait_until(server: &Server, status: u16) -> String {
+    for _ in 0..3000 {
+        let answer = server.client().get("/health/ready");
+        if answer.status == status {
+            return answer.text();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("not {status} in time:\n{}", server.log());
+}
+
+/// Asserts that a kick-off is refused for the time being, and that nothing of the host or the data is told.
+#[track_caller]
+fn refused(server: &Server) {
+    let answer = server.fhir("Patient/$export");
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
+    let text = answer.outcome(503, "transient");
+    assert!(!text.contains("store/") && !text.contains("ndjson") && !text.contains("30"), "{text}");
+}
+
+/// From an empty directory to a store, to one that is not mounted, to one that lacks a directory, and back each time.
+#[test]
+fn a_store_goes_and_comes_back() {
+    let scratch = scratch();
+    let (store, away) = (scratch.path().join("store"), scratch.path().join("away"));
+    std::fs::create_dir(&store).unwrap();
+    let server = Server::start(scratch.path(), &["--store", "store", "--index-dir", "index", "--data", "data"]);
+    // 1. No data file yet.
+    refused(&server);
+    assert!(wait_until(&server, 503).contains("no data file"));
+    let row = |n: u32| format!("{{\"resourceType\":\"Patient\",\"id\":\"p{n}\"}}\n");
+    std::fs::create_dir(store.join("d")).unwrap();
+    std::fs::write(store.join("a.ndjson"), (0..20).map(row).collect::<String>()).unwrap();
+    std::fs::write(store.join("d/b.ndjson"), (20..30).map(row).collect::<String>()).unwrap();
+    wait_until(&server, 200);
+    let export = || {
+        let answer = server.fhir("Patient/$export");
+        let job = accepted(&server.client(), &answer);
+        assert_eq!(ended(&server.client(), &job).status, 200);
+    };
+    export();
+    // 2. Not mounted.
+    std::fs::rename(&store, &away).unwrap();
+    std::fs::create_dir(&store).unwrap();
+    refused(&server);
+    let text = wait_until(&server, 503);
+    assert!(text.contains("30 of 30 resources") && !text.contains("ndjson"), "{text}");
+    std::fs::remove_dir(&store).unwrap();
+    std::fs::rename(&away, &store).unwrap();
+    wait_until(&server, 200);
+    export();
+    // 3. Part of it is missing.
+    std::fs::rename(store.join("d"), &away).unwrap();
+    refused(&server);
+    assert!(wait_until(&server, 503).contains("10 of 30 resources"));
+    std::fs::rename(&away, store.join("d")).unwrap();
+    wait_until(&server, 200);
+    export();
+    assert_eq!(server.stop(), Some(0));
+}
