@@ -14,7 +14,7 @@ use crate::fhir::instant::{Instant, InstantRef};
 use crate::hash::Hasher64;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
-use crate::index::row_times::{RowTimes, TimeRun, time_of_row};
+use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 use crate::index::store_files::StoreFiles;
@@ -106,6 +106,12 @@ impl Index {
     /// T of the first snapshot that held a row, in ticks; `None` before the first.
     pub fn first_seen(&self, segment: usize, row: usize) -> Option<i64> {
         time_of_row(self.times.runs(segment), row, self.entry(segment).first_seen)
+    }
+
+    /// T of the first snapshot that held a DELETE entry, in ticks; `None` before the first.
+    pub(crate) fn entry_first_seen(&self, segment: usize, entry: usize) -> Option<i64> {
+        let rows = self.segments[segment].rows();
+        time_of_entry(self.times.runs(segment), rows, entry, self.entry(segment).first_seen)
     }
 
     /// The index meta that this index was opened from.
@@ -413,7 +419,7 @@ pub struct SegmentRef {
     /// T of the first snapshot that held it, in ticks; `None` before the first.
     pub first_seen: Option<i64>,
     /// Rows with a first-seen time of their own: first row of a run, and the time in ticks (`None`: that of the
-    /// segment). Empty for most segments.
+    /// segment). DELETE entries count behind the last row. Empty for most segments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub row_times: Vec<(u32, Option<i64>)>,
 }
@@ -542,7 +548,7 @@ impl Snapshot {
         (0..self.index.segment_count()).filter(|segment| self.visible[*segment])
     }
 
-    /// Whether rows of a segment may be late for an export since `since`: its latest rows are, and its DELETE entries.
+    /// Whether rows or DELETE entries of a segment may be late for an export since `since`: its latest are.
     pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
         self.index.meta.is_late(self.index.entry(segment), since)
     }
@@ -550,6 +556,11 @@ impl Snapshot {
     /// Whether a row is late for an export since `since`.
     pub fn is_late_row(&self, segment: usize, row: usize, since: &Instant) -> bool {
         self.is_late(segment, since) && self.index.meta.came_late(self.index.first_seen(segment, row), since)
+    }
+
+    /// Whether a DELETE entry is late for an export since `since`.
+    pub(crate) fn is_late_entry(&self, segment: usize, entry: usize, since: &Instant) -> bool {
+        self.is_late(segment, since) && self.index.meta.came_late(self.index.entry_first_seen(segment, entry), since)
     }
 
     /// Whether every segment of the index is visible.

@@ -12,6 +12,7 @@ use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
 use crate::index::dir::IndexDir;
+use crate::index::meta::SegmentMeta;
 use crate::index::segment::line_splitter::{EncodedSegment, LineSplitter, ScanWorker};
 use crate::index::segment::span::{RangeKind, ScanRange};
 use crate::index::store_files::StoreFiles;
@@ -46,6 +47,14 @@ pub(crate) struct WrittenSegment {
     pub content: u64,
     /// Whether it is the last line of a plain file, without its newline.
     pub tail: bool,
+}
+
+impl WrittenSegment {
+    /// Its entry in the index meta, with the number of its container and its first-seen time.
+    pub(crate) fn into_entry(self, container: usize, first_seen: Option<i64>) -> SegmentMeta {
+        let WrittenSegment { file, at, start, end, content, tail } = self;
+        SegmentMeta { file, container, at, start, end, content, tail, first_seen }
+    }
 }
 
 /// Segments that a scan wrote, and files that it cannot extend later.
@@ -115,8 +124,10 @@ pub(crate) fn scan(
                         RangeKind::Plain { range, .. } => {
                             scan_plain(source, range.clone(), worker, options, &mut emit).map(|()| None)
                         }
-                        RangeKind::Compressed { compression, from } => {
-                            let closed = scan_compressed(source, *compression, *from, worker, options, &mut emit)?;
+                        RangeKind::Compressed { compression, from, cuts, to } => {
+                            let ends = (&cuts[..], *to);
+                            let closed =
+                                scan_compressed(source, *compression, *from, ends, worker, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
                         }
                         RangeKind::Packed { table, frames } => {
@@ -177,11 +188,13 @@ fn scan_plain(
     lines.finish().into_iter().try_for_each(emit)
 }
 
-/// Scans a compressed file from a seek point to its end; whether it ended with a whole member and a whole line.
+/// Scans a compressed file from a seek point to its end, or to the second of `ends`; whether it ended with a whole member
+/// and a whole line. At each of the first of `ends` a segment ends.
 fn scan_compressed(
     source: &StoreFile,
     compression: Compression,
     from: SeekPoint,
+    (mut cuts, to): (&[u64], Option<u64>),
     worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
@@ -200,7 +213,10 @@ fn scan_compressed(
             return Err(IndexError::Cancelled);
         }
         match decoder.piece(|restart| restarts.push(restart)) {
-            Ok(Some(piece)) => lines.push(piece, SEGMENT_BYTES),
+            Ok(Some(piece)) => {
+                let left = to.map_or(u64::MAX, |to| to.saturating_sub(lines.position()));
+                lines.push_cut(&piece[..to_usize(left.min(piece.len() as u64))], &mut cuts, SEGMENT_BYTES);
+            }
             Ok(None) => break,
             Err(DecodeError::Source(error)) => return Err(error.into()),
             Err(_) => {
@@ -216,6 +232,9 @@ fn scan_compressed(
         compressed = now;
         for encoded in lines.take_done() {
             emit(encoded)?;
+        }
+        if to.is_some_and(|to| lines.position() >= to) {
+            break;
         }
     }
     let mut closed = !lines.inside_line();
