@@ -2,14 +2,14 @@
 //! is not larger and slower than one that was built at once.
 //!
 //! Segments are joined by size, as log-structured stores do. Tier 0 are those of less than [`TINY_BYTES`] of the store;
-//! each tier above is [`FAN`] times as large. A run of [`FAN`] adjacent segments of a tier, or of lower ones, becomes one
-//! segment, which mostly is of the next tier; of tier 0 a run of two does. So after n equal appends a file has fewer than
+//! each tier above is [`FAN`] times as large. A run of adjacent segments of a tier and lower ones that has [`FAN`] of the
+//! tier becomes one segment, which mostly is of the next tier; of tier 0 a run of two does. So after n equal appends a file has fewer than
 //! `FAN` segments of each tier, about `FAN * log_FAN(bytes / TINY_BYTES)` in all, and each byte was scanned again once
 //! for each tier that it passed; beside these, a refresh scans at most `TINY_BYTES` and one append of tier 0 again. Tier 0
 //! is joined at once because a segment has some 2 kB beside its rows: of tiny ones they would be most of the index.
 //! Segments of half the full size and more stay as they are.
 //!
-//! Only bytes that were just proven to be those indexed are joined. The rows are the same rows afterwards, each with its
+//! Segments are joined when the index changes for another reason. Only bytes that were just proven to be those indexed are joined. The rows are the same rows afterwards, each with its
 //! first-seen time: no row becomes late, and none is gone.
 
 use std::ops::Range;
@@ -68,11 +68,15 @@ pub(crate) fn joins(sizes: &[SegmentSize]) -> Vec<Range<usize>> {
     let mut items: Vec<(Range<usize>, SegmentSize)> =
         sizes.iter().enumerate().map(|(i, size)| (i..i + 1, *size)).collect();
     for tier in 0..=tier_of(SEGMENT_BYTES / 2, TINY_BYTES) {
+        let own_tier = |item: &(Range<usize>, SegmentSize)| tier_of(item.1.bytes, TINY_BYTES);
+        let fits = |item: &(Range<usize>, SegmentSize)| !item.1.is_full() && own_tier(item) <= tier;
+        // Lower ones stand between those of the tier; they count only when they are more than appends alone leave.
         let least = if tier == 0 { 2 } else { FAN };
-        let fits = |item: &(Range<usize>, SegmentSize)| !item.1.is_full() && tier_of(item.1.bytes, TINY_BYTES) <= tier;
+        let most = FAN * (tier as usize + 1);
         let mut next: Vec<(Range<usize>, SegmentSize)> = Vec::with_capacity(items.len());
         for run in items.chunk_by(|a, b| fits(a) && fits(b)) {
-            if run.len() < least {
+            let of_tier = run.iter().filter(|item| fits(item) && own_tier(item) == tier).count();
+            if of_tier < least && run.len() < most {
                 next.extend_from_slice(run);
                 continue;
             }
@@ -150,7 +154,6 @@ pub(crate) fn join_segments(
                 own.end = range.end;
             }
             changes.spans.push(span);
-            changes.changed = true;
         }
     }
     Ok(())
@@ -336,4 +339,89 @@ fn same_records(parts: &[(&DroppedSegment, &Segment)], new: &Segment) -> Result<
     let mut named = vec![false; whole.owner_hash.len()];
     owners.iter().flatten().for_each(|owner| named[*owner as usize] = true);
     Ok((counted && named.iter().all(|named| *named)).then_some(owners))
+}
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Joins sizes as [`joins`] says; the bytes that are scanned again are added to `rescanned`.
+    fn join(sizes: &[SegmentSize], rescanned: &mut u64) -> Vec<SegmentSize> {
+        let (mut after, mut next) = (Vec::new(), 0);
+        for range in joins(sizes) {
+            assert!(next <= range.start && range.len() > 1);
+            after.extend_from_slice(&sizes[next..range.start]);
+            let sum = sizes[range.clone()].iter().copied().reduce(|a, b| a.joined(b).expect("it fits one segment"));
+            *rescanned += sum.unwrap().bytes;
+            after.extend(sum);
+            next = range.end;
+        }
+        after.extend_from_slice(&sizes[next..]);
+        after
+    }
+
+    /// After equal appends of any size few segments remain, and each byte was scanned again once a tier at most, beside
+    /// the tiny segments of each refresh.
+    #[test]
+    fn equal_appends_leave_few_segments() {
+        for (bytes, count) in [(150u64, 40_000u64), (9_000, 20_000), (40_000, 8_000), (1 << 20, 400), (7 << 20, 60)] {
+            let one = SegmentSize { bytes, elements: 1 };
+            let (mut sizes, mut rescanned): (Vec<SegmentSize>, u64) = Default::default();
+            for number in 1..=count {
+                let mut own = 0;
+                sizes = join(&sizes, &mut own);
+                sizes.push(one);
+                let tiny = if bytes < TINY_BYTES { TINY_BYTES + bytes } else { 0 };
+                rescanned += own.saturating_sub(tiny);
+                let all = number * bytes;
+                let tiers = u64::from(tier_of(all.min(SEGMENT_BYTES), TINY_BYTES)) + 1;
+                let full = 4 * all / SEGMENT_BYTES;
+                assert!(sizes.len() as u64 <= (FAN as u64 - 1) * tiers + 2 + full, "{bytes} {number}: {}", sizes.len());
+                assert!(rescanned <= all * tiers, "{bytes} {number}: {rescanned}");
+            }
+            assert_eq!(sizes.iter().map(|size| size.bytes).sum::<u64>(), bytes * count);
+        }
+    }
+
+    /// An index of an earlier version, of which no segment was ever joined, is joined at once.
+    #[test]
+    fn thousands_of_segments_become_few() {
+        let sizes = vec![SegmentSize { bytes: 200, elements: 1 }; 8000];
+        assert_eq!(joins(&sizes), [0..8000]);
+        let sizes = vec![SegmentSize { bytes: 9 << 20, elements: 1 }; 8];
+        assert_eq!(joins(&sizes), [0..3, 3..6, 6..8]);
+        assert!(joins(&[SegmentSize { bytes: 20 << 20, elements: 1 }; 8]).is_empty(), "they are near the full size");
+        assert!(joins(&[SegmentSize { bytes: 100, elements: SEGMENT_ROWS_MAX as u64 }; 8]).is_empty());
+    }
+
+    proptest! {
+        /// Of any sizes at most twice as many segments remain as a fresh index has, but for a few of each tier; what was
+        /// joined is not joined again; and random appends scan little again.
+        #[test]
+        fn any_appends_leave_few_segments(
+            appends in proptest::collection::vec((0..26u32, 0..1000u64, 1..4000u64), 1..400),
+            at_once in any::<bool>(),
+        ) {
+            let (mut sizes, mut rescanned, mut tiny): (Vec<SegmentSize>, u64, u64) = Default::default();
+            for (power, rest, elements) in appends {
+                let bytes = (1 << power) + rest;
+                if !at_once {
+                    tiny += TINY_BYTES + bytes;
+                    sizes = join(&sizes, &mut rescanned);
+                    prop_assert!(joins(&sizes).is_empty());
+                }
+                sizes.push(SegmentSize { bytes, elements });
+            }
+            sizes = join(&sizes, &mut rescanned);
+            prop_assert!(joins(&sizes).is_empty());
+            let bytes: u64 = sizes.iter().map(|size| size.bytes).sum();
+            let elements: u64 = sizes.iter().map(|size| size.elements).sum();
+            let fresh = bytes / SEGMENT_BYTES + elements / SEGMENT_ROWS_MAX as u64;
+            let tiers = u64::from(tier_of(SEGMENT_BYTES, TINY_BYTES)) + 1;
+            prop_assert!(sizes.len() as u64 <= (fresh * 4 + 1) * (FAN as u64) * tiers, "{sizes:?}");
+            prop_assert!(rescanned <= bytes * tiers * 2 + tiny, "{rescanned} of {bytes}");
+        }
+    }
 }

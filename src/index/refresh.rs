@@ -128,8 +128,9 @@ pub(crate) fn refresh(
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
         let mut changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, store.options().validate)?;
         stats.kept_segments = changes.segments.len();
-        // Where nothing is written the work would be lost.
-        if let Some(known) = known.as_ref().filter(|_| dir.is_durable() && store.options().compaction) {
+        // Only together with other work, and where it is not lost.
+        let compacts = changes.changed && dir.is_durable() && store.options().compaction;
+        if let Some(known) = known.as_ref().filter(|_| compacts) {
             join_segments(&mut changes, &files, known, &known_times)?;
         }
         let previous_global = opened.and_then(|opened| opened.global.ok());
