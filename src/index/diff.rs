@@ -34,6 +34,8 @@ pub(crate) struct StoreDiff {
     pub(crate) rescanned: Vec<RescannedSegment>,
     /// Segments whose bytes the store no longer has in their place.
     pub(crate) dropped: Vec<DroppedSegment>,
+    /// Segments that are scanned again as one, by file and start.
+    pub(crate) joined: Vec<JoinedSegments>,
     /// Whether a new index meta is to be published with new segments, or without old ones.
     pub(crate) changed: bool,
     /// Whether stamps of files are to be published although no segment changes.
@@ -72,6 +74,20 @@ pub(crate) struct DroppedSegment {
     pub runs: Vec<TimeRun>,
 }
 
+/// Adjacent segments that are scanned again as one.
+pub(crate) struct JoinedSegments {
+    /// Index of the file among the store's files.
+    pub file: usize,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in the (uncompressed) file.
+    pub end: u64,
+    /// Numbers of the segments in the previous index meta.
+    pub origins: std::ops::Range<usize>,
+    /// The segments, as what they are if their bytes turn out to be no longer there.
+    pub parts: Vec<DroppedSegment>,
+}
+
 /// What becomes of a segment of the previous index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SegmentFate {
@@ -100,7 +116,7 @@ pub(crate) fn is_unchanged(
 }
 
 /// Whether a file has the settled stamp that it was indexed with.
-fn is_untouched(files: &StoreFiles, file: usize, entry: &FileEntry) -> bool {
+pub(crate) fn is_untouched(files: &StoreFiles, file: usize, entry: &FileEntry) -> bool {
     entry.settled && entry.stamp == files.stamp(file)
 }
 
@@ -145,6 +161,7 @@ pub(crate) fn diff(
         spans: Vec::new(),
         rescanned: Vec::new(),
         dropped: Vec::new(),
+        joined: Vec::new(),
         changed: known.global.name.is_empty() || known.files.len() != files.count(),
         restamped: false,
         repaired: Vec::new(),
@@ -343,7 +360,10 @@ impl StoreDiff {
             _ if appended => {
                 let end = segments.map(|(segment, _)| segment.end).next_back().unwrap_or(0);
                 let from = SeekPoint { compressed: entry.stamp.len, uncompressed: end };
-                self.spans.push(ScanRange { file, part: RangeKind::Compressed { compression, from } });
+                self.spans.push(ScanRange {
+                    file,
+                    part: RangeKind::Compressed { compression, from, cuts: Vec::new(), to: None },
+                });
             }
             _ => {}
         }
@@ -424,7 +444,10 @@ fn plain_segments_in(
 }
 
 /// The byte of a file at an offset; `None` at or behind its end.
-fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {
     if offset >= source.len() {
         return Ok(None);
     }

@@ -6,6 +6,7 @@
 
 #![deny(clippy::cast_possible_truncation)]
 
+pub(crate) mod compaction;
 pub(crate) mod diff;
 pub(crate) mod dir;
 pub(crate) mod first_seen;

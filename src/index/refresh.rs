@@ -8,11 +8,13 @@
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
+use crate::index::compaction::{join_segments, joined_facts};
 use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
 use crate::index::dir::{IndexDir, IndexLock, TwinFile};
 use crate::index::first_seen::FirstSeen;
+use crate::index::global::GlobalIndex;
+use crate::index::global::append::{self, SegmentOrigin};
 use crate::index::global::build::{self, BuildError};
-use crate::index::global::{GlobalIndex, append};
 use crate::index::inherited_times::inherited_times;
 use crate::index::legacy_files::hash_compressed_files;
 use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, read_slots};
@@ -145,6 +147,12 @@ pub(crate) fn refresh(
         if is_legacy {
             // What lacks columns is not damaged.
             changes.repaired.clear();
+        }
+        stats.kept_segments = changes.segments.len();
+        // Only together with other work, and where it is not lost.
+        let compacts = changes.changed && dir.is_durable() && store.options().compaction;
+        if let Some(known) = known.as_ref().filter(|_| compacts) {
+            join_segments(&mut changes, &files, known, &known_times)?;
         }
         let previous_global = opened.and_then(|opened| opened.global.ok());
         let previous = PreviousIndex { global: previous_global, times: known_times, vanished };
@@ -358,6 +366,12 @@ pub(crate) fn rebuild_from_record(
                 if !spans.iter().any(|span: &ScanRange| span.file == file) {
                     spans.extend(compressed_spans(file, compression, files.source(file)?)?);
                 }
+                // Its segments end where those of the record do: they may have been joined since.
+                if let Some(ScanRange { part: RangeKind::Compressed { cuts, .. }, .. }) =
+                    spans.iter_mut().find(|span| span.file == file)
+                {
+                    cuts.push(segment.end);
+                }
             }
         }
     }
@@ -369,6 +383,7 @@ pub(crate) fn rebuild_from_record(
         spans,
         rescanned: Vec::new(),
         dropped: Vec::new(),
+        joined: Vec::new(),
         changed: true,
         restamped: false,
         repaired: Vec::new(),
@@ -437,16 +452,15 @@ fn build(
     store: &Store,
     stats: &mut RefreshStats,
 ) -> Result<(IndexMeta, RowTimes, Vec<Segment>), IndexError> {
-    let StoreDiff { mut meta, mut segments, origins, spans, rescanned, dropped, changed, repaired, .. } = changes;
+    let StoreDiff {
+        mut meta, mut segments, origins, spans, rescanned, mut dropped, mut joined, changed, repaired, ..
+    } = changes;
     stats.repaired.extend(repaired);
-    stats.kept_segments = segments.len();
     if !changed {
         return Ok((meta, previous.times, segments));
     }
-    // `origins` has for each segment its number in the previous index meta, `None` for a new one.
-    let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
-    let mut runs: Vec<Vec<TimeRun>> =
-        origins.iter().flatten().map(|origin| previous.times.runs(*origin).to_vec()).collect();
+    let mut runs: Vec<Vec<TimeRun>> = origins.iter().map(|origin| previous.times.runs(*origin).to_vec()).collect();
+    let mut origins: Vec<SegmentOrigin> = origins.into_iter().map(SegmentOrigin::kept).collect();
     meta.sequence += 1;
     let first = meta.first.take();
     if let (Some(_), Some(global)) = (first, &previous.global) {
@@ -472,7 +486,6 @@ fn build(
         let name = format!("extents-{:012}", meta.sequence);
         let scanned = scan(files, &spans, dir, &name, &options)?;
         stats.scanned_bytes += progress.scan_done.load(Relaxed);
-        stats.scanned_segments += scanned.segments.len();
         for file in scanned.open_ended {
             meta.files[file].appendable = false;
         }
@@ -482,27 +495,37 @@ fn build(
         meta.containers.push(IndexFile::new(name.clone()));
         let bytes = Arc::new(dir.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
         // 2. Join new and kept segments, in store order.
-        let kept = segments.clone();
+        let mut kept = segments.clone();
         let old = meta.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..)).zip(runs.drain(..));
         let mut all: Vec<_> = old.map(|(((entry, segment), origin), runs)| (entry, segment, origin, runs)).collect();
-        let mut new_segments = Vec::with_capacity(scanned.segments.len());
-        for new in &scanned.segments {
+        let (mut new_written, mut new_segments) = (Vec::new(), Vec::new());
+        for new in scanned.segments {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
             let segment = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
             debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
-            new_segments.push((new.file, segment));
+            match joined_facts(&joined, &new, &segment) {
+                Some((i, facts)) => {
+                    kept.push(segment.clone());
+                    all.push((new.into_entry(container, facts.first_seen), segment, facts.origin, facts.runs));
+                    joined[i].parts.clear();
+                }
+                None => {
+                    new_segments.push((new.file, segment));
+                    new_written.push(new);
+                }
+            }
         }
+        // The file was changed after it was compared: what was to be joined is not there any more.
+        dropped.extend(joined.iter_mut().flat_map(|joined| joined.parts.drain(..)));
+        stats.scanned_segments += new_written.len();
         matches = match_rows(&dropped, &new_segments, &kept)?;
-        for (i, (new, (_, segment))) in scanned.segments.into_iter().zip(new_segments).enumerate() {
+        for (i, (new, (_, segment))) in new_written.into_iter().zip(new_segments).enumerate() {
             let (first_seen, mut own_runs) = inherited_times(&rescanned, &new, &segment)?;
             let first_seen = first_seen.or_else(|| packed_facts.first_seen(new.file));
             if first_seen.is_none() && own_runs.is_empty() {
                 own_runs = std::mem::take(&mut matches.runs[i]);
             }
-            let (file, offset, start, end, content, tail) =
-                (new.file, new.at, new.start, new.end, new.content, new.tail);
-            let entry = SegmentMeta { file, container, at: offset, start, end, content, tail, first_seen };
-            all.push((entry, segment, None, own_runs));
+            all.push((new.into_entry(container, first_seen), segment, SegmentOrigin::default(), own_runs));
         }
         all.sort_by_key(|(entry, ..)| (entry.file, entry.start));
         for (entry, segment, origin, own_runs) in all {
@@ -517,7 +540,7 @@ fn build(
     }
     let allowed = store.options().allow_missing;
     stats.gone = check_presence(&mut meta, &matches, &dropped, allowed)?;
-    let scanned: Vec<usize> = (0..origins.len()).filter(|number| origins[*number].is_none()).collect();
+    let scanned: Vec<usize> = (0..origins.len()).filter(|number| origins[*number].is_new()).collect();
     let mut vanished = previous.vanished;
     vanished.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(first));
     let contents = StoreContents { meta: &meta, segments: &segments, scanned: &scanned, packed: &packed };

@@ -2,9 +2,10 @@
 //! and those that were joined from several.
 //!
 //! A segment has one first-seen time in the index meta, the latest of its rows. Where some of its rows were in the store
-//! before, runs of rows say since when. They lie in one small file beside the index meta, written twice: what they say
+//! before, runs of rows say since when. DELETE entries count behind the last row. They lie in one small file beside the index meta, written twice: what they say
 //! cannot be made again from the store. A row without a run has the time of its segment.
 
+use crate::casts::to_u32;
 use crate::hash::xxh3_64;
 use crate::sys::little_endian::{bytes_of, view};
 
@@ -14,7 +15,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"OUTTIME\x01");
 /// From this row on, up to the next run, the rows of a segment were first seen at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeRun {
-    /// First row of the run, in the segment.
+    /// First row of the run, in the segment; for DELETE entries the number of rows and the first entry.
     pub row: u32,
     /// T of the first snapshot that held the rows, in ticks; `None` for the time of the segment.
     pub first_seen: Option<i64>,
@@ -40,13 +41,12 @@ impl RowTimes {
         }
     }
 
-    /// Sets the runs of a segment behind all that have runs already. Runs that say nothing are left out.
+    /// Sets the runs of a segment behind all that have runs already; runs that say nothing are left out.
     ///
     /// # Panics
     /// When a segment of this or a greater number has runs.
-    pub(crate) fn push(&mut self, segment: usize, mut runs: Vec<TimeRun>) {
+    pub(crate) fn push(&mut self, segment: usize, runs: Vec<TimeRun>) {
         assert!(self.segments.last().is_none_or(|(last, _)| *last < segment), "segments come in their order");
-        runs.dedup_by_key(|run| run.first_seen);
         if runs.iter().any(|run| run.first_seen.is_some()) {
             self.segments.push((segment, runs));
         }
@@ -110,22 +110,46 @@ pub(crate) fn time_of_row(runs: &[TimeRun], row: usize, segment_time: Option<i64
     run.or(segment_time)
 }
 
-/// The runs of joined segments: `parts` has the number of rows, runs and first-seen time of each, in order; `own` is the
-/// time of the joined segment.
-pub(crate) fn joined_runs(parts: &[(usize, &[TimeRun], Option<i64>)], own: Option<i64>) -> Vec<TimeRun> {
+/// First-seen time of a DELETE entry, in ticks, given the runs, rows and time of its segment. Runs of rows say nothing of
+/// entries.
+pub(crate) fn time_of_entry(runs: &[TimeRun], rows: usize, entry: usize, segment_time: Option<i64>) -> Option<i64> {
+    let of_rows = runs.partition_point(|run| (run.row as usize) < rows);
+    time_of_row(&runs[of_rows..], rows + entry, segment_time)
+}
+
+/// The runs of joined segments: `parts` has the numbers of rows and DELETE entries, runs and first-seen time of each, in
+/// order; `own` is the time of the joined segment.
+pub(crate) fn joined_runs(parts: &[((usize, usize), &[TimeRun], Option<i64>)], own: Option<i64>) -> Vec<TimeRun> {
+    let known = |time: Option<i64>| if time == own { None } else { time };
+    // 1. Runs of rows.
     let mut runs: Vec<TimeRun> = Vec::new();
     let mut start = 0;
-    for (rows, part, time) in parts {
-        let known = |time: Option<i64>| if time == own { None } else { time };
-        if part.first().is_none_or(|run| run.row > 0) {
+    for ((rows, _), part, time) in parts {
+        let part = &part[..part.partition_point(|run| (run.row as usize) < *rows)];
+        if *rows > 0 && part.first().is_none_or(|run| run.row > 0) {
             runs.push(TimeRun { row: start, first_seen: known(*time) });
         }
         runs.extend(
             part.iter().map(|run| TimeRun { row: start + run.row, first_seen: known(run.first_seen.or(*time)) }),
         );
-        start += crate::casts::to_u32(*rows);
+        start += to_u32(*rows);
     }
     runs.dedup_by_key(|run| run.first_seen);
+    // 2. Runs of DELETE entries, behind all rows.
+    let mut of_entries: Vec<TimeRun> = Vec::new();
+    for ((rows, entries), part, time) in parts {
+        let part = &part[part.partition_point(|run| (run.row as usize) < *rows)..];
+        if *entries > 0 && part.first().is_none_or(|run| run.row as usize > *rows) {
+            of_entries.push(TimeRun { row: start, first_seen: known(*time) });
+        }
+        of_entries.extend(part.iter().map(|run| TimeRun {
+            row: start + (run.row - to_u32(*rows)),
+            first_seen: known(run.first_seen.or(*time)),
+        }));
+        start += to_u32(*entries);
+    }
+    of_entries.dedup_by_key(|run| run.first_seen);
+    runs.extend(of_entries);
     runs
 }
 
@@ -160,26 +184,41 @@ mod tests {
     }
 
     proptest! {
-        /// A row of joined segments has the time that it had.
+        /// A row and a DELETE entry of joined segments have the time that they had, however often they were joined.
         #[test]
         fn joined_rows_keep_their_times(
-            parts in proptest::collection::vec((0..6usize, proptest::collection::btree_map(0..6u32, proptest::option::of(0..3i64), 0..3), 0..3i64), 0..6)
+            parts in proptest::collection::vec(
+                (0..6usize, 0..4usize, proptest::collection::btree_map(0..6u32, proptest::option::of(0..3i64), 0..3),
+                 proptest::option::weighted(0.9, 0..3i64)), 0..9),
+            middle in 0..9usize,
         ) {
-            let parts: Vec<(usize, Vec<TimeRun>, Option<i64>)> = parts
+            type Part = ((usize, usize), Vec<TimeRun>, Option<i64>);
+            let parts: Vec<Part> = parts
                 .into_iter()
-                .map(|(rows, runs, time)| {
+                .map(|(rows, entries, runs, time)| {
                     let runs = runs.into_iter().filter(|(row, _)| (*row as usize) < rows);
-                    (rows, runs.map(|(row, first_seen)| run(row, first_seen)).collect(), Some(time))
+                    ((rows, entries), runs.map(|(row, first_seen)| run(row, first_seen)).collect(), time)
                 })
                 .collect();
-            let own = parts.iter().map(|part| part.2).max().flatten();
-            let borrowed: Vec<_> = parts.iter().map(|(rows, runs, time)| (*rows, &runs[..], *time)).collect();
-            let joined = joined_runs(&borrowed, own);
-            let mut row = 0;
-            for (rows, runs, time) in &parts {
+            let join = |parts: &[Part]| -> Part {
+                let times: Option<Vec<i64>> = parts.iter().map(|part| part.2).collect();
+                let own = times.and_then(|times| times.into_iter().max());
+                let borrowed: Vec<_> = parts.iter().map(|(counts, runs, time)| (*counts, &runs[..], *time)).collect();
+                let sum = parts.iter().fold((0, 0), |sum, part| (sum.0 + part.0.0, sum.1 + part.0.1));
+                (sum, joined_runs(&borrowed, own), own)
+            };
+            let (front, back) = parts.split_at(middle.min(parts.len()));
+            let (counts, joined, own) = join(&[join(front), join(back)]);
+            prop_assert!(joined.is_sorted_by(|a, b| a.row < b.row));
+            let (mut row, mut entry) = (0, 0);
+            for ((rows, entries), runs, time) in &parts {
                 for i in 0..*rows {
                     prop_assert_eq!(time_of_row(&joined, row, own), time_of_row(runs, i, *time));
                     row += 1;
+                }
+                for i in 0..*entries {
+                    prop_assert_eq!(time_of_entry(&joined, counts.0, entry, own), time_of_entry(runs, *rows, i, *time));
+                    entry += 1;
                 }
             }
         }

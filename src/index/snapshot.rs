@@ -13,7 +13,7 @@ use crate::fhir::instant::{Instant, InstantRef};
 use crate::hash::Hasher64;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
-use crate::index::row_times::{RowTimes, TimeRun, time_of_row};
+use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
@@ -134,6 +134,12 @@ impl Index {
     /// T of the first snapshot that held a row, in ticks; `None` before the first.
     pub fn first_seen(&self, segment: usize, row: usize) -> Option<i64> {
         time_of_row(self.times.runs(segment), row, self.entry(segment).first_seen)
+    }
+
+    /// T of the first snapshot that held a DELETE entry, in ticks; `None` before the first.
+    pub(crate) fn entry_first_seen(&self, segment: usize, entry: usize) -> Option<i64> {
+        let rows = self.segments[segment].rows();
+        time_of_entry(self.times.runs(segment), rows, entry, self.entry(segment).first_seen)
     }
 
     /// The index meta that this index was opened from.
@@ -539,7 +545,7 @@ impl Snapshot {
         (0..self.index.segment_count()).filter(|segment| self.visible[*segment])
     }
 
-    /// Whether rows of a segment may be late for an export since `since`: its latest rows are, and its DELETE entries.
+    /// Whether rows or DELETE entries of a segment may be late for an export since `since`: its latest are.
     pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
         self.index.meta.is_late(self.index.entry(segment), since)
     }
@@ -547,6 +553,11 @@ impl Snapshot {
     /// Whether a row is late for an export since `since`.
     pub fn is_late_row(&self, segment: usize, row: usize, since: &Instant) -> bool {
         self.is_late(segment, since) && self.index.meta.came_late(self.index.first_seen(segment, row), since)
+    }
+
+    /// Whether a DELETE entry is late for an export since `since`.
+    pub(crate) fn is_late_entry(&self, segment: usize, entry: usize, since: &Instant) -> bool {
+        self.is_late(segment, since) && self.index.meta.came_late(self.index.entry_first_seen(segment, entry), since)
     }
 
     /// Whether every segment of the index is visible.

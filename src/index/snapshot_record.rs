@@ -54,7 +54,7 @@ pub struct SegmentRef {
     /// T of the first snapshot that held it, in ticks; `None` before the first.
     pub first_seen: Option<i64>,
     /// Rows with a first-seen time of their own: first row of a run, and the time in ticks (`None`: that of the
-    /// segment). Empty for most segments.
+    /// segment). DELETE entries count behind the last row. Empty for most segments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub row_times: Vec<(u32, Option<i64>)>,
 }

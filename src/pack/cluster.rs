@@ -115,7 +115,7 @@ fn sort_keys(
             let first = columns.owners_of(row).first();
             let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
             let ticks = columns.last_updated[row];
-            if !pass.contains(&u64::from(patient)) || retention.version_set_of(segment, Some(row), ticks) != set {
+            if !pass.contains(&u64::from(patient)) || retention.version_set_of(segment, row, ticks) != set {
                 continue;
             }
             let number = first_row + row;

@@ -49,7 +49,7 @@ pub(crate) fn prior_owner_entries(
                 ResourceType::GROUP => Vec::new(), // a Group is not exported for its members
                 _ => columns.owners_of(row).iter().map(|owner| *owner as usize).collect(),
             };
-            (of, owners, columns.last_updated[row], retention.version_set_of(of, Some(row), columns.last_updated[row]))
+            (of, owners, columns.last_updated[row], retention.version_set_of(of, row, columns.last_updated[row]))
         }
         _ => return Ok(Vec::new()),
     };

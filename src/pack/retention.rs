@@ -51,9 +51,11 @@ impl<'a> Retention<'a> {
         let index = snapshot.index();
         let ours = index.bases().iter().map(String::is_empty).collect();
         let mut retention = Retention { snapshot, ours, sets: vec![None] };
-        // Rows with times of their own are found by the first row of each run.
-        let rows = |segment| snapshot.index().row_times(segment).iter().map(|run| Some(run.row as usize)).chain([None]);
-        let times = |segment| rows(segment).filter_map(|row| retention.late_from(segment, row)).collect::<Vec<i64>>();
+        // The times of rows and DELETE entries: that of the segment, and those of the runs.
+        let times = |segment| {
+            let own = index.row_times(segment).iter().filter_map(|run| run.first_seen);
+            own.chain(index.entry(segment).first_seen).filter(|time| retention.is_late(*time))
+        };
         let mut late: Vec<i64> = snapshot.segments().flat_map(times).collect();
         late.sort_unstable();
         late.dedup();
@@ -66,21 +68,25 @@ impl<'a> Retention<'a> {
         self.sets.iter().copied()
     }
 
-    /// T of the first snapshot that held a row (without `row`, the DELETE entries of the segment), if it can arrive
-    /// late: if that T is later than the index's first snapshot. Else `None`.
-    fn late_from(&self, segment: usize, row: Option<usize>) -> Option<i64> {
-        let index = self.snapshot.index();
-        let first = match row {
-            Some(row) => index.first_seen(segment, row)?,
-            None => index.entry(segment).first_seen?,
-        };
-        (first > index.generation().birth?).then_some(first)
+    /// Whether rows that a snapshot of T `first_seen` held first can arrive late: not if it is that of the index.
+    fn is_late(&self, first_seen: i64) -> bool {
+        self.snapshot.index().generation().birth.is_some_and(|birth| first_seen > birth)
     }
 
-    /// The set of a row of a segment (without `row`, of its deletions) with this lastUpdated in ticks. Rows without an
-    /// instant compare as oldest, so that a set records when they arrived.
-    pub(crate) fn version_set_of(&self, segment: usize, row: Option<usize>, ticks: i64) -> VersionSet {
-        self.late_from(segment, row).filter(|first| ticks < *first)
+    /// The set of a row of a segment with this lastUpdated in ticks. Rows without an instant compare as oldest, so that a
+    /// set records when they arrived.
+    pub(crate) fn version_set_of(&self, segment: usize, row: usize, ticks: i64) -> VersionSet {
+        self.set_of_time(self.snapshot.index().first_seen(segment, row), ticks)
+    }
+
+    /// The set of a DELETE entry of a segment with this instant in ticks.
+    pub(crate) fn version_set_of_entry(&self, segment: usize, entry: usize, ticks: i64) -> VersionSet {
+        self.set_of_time(self.snapshot.index().entry_first_seen(segment, entry), ticks)
+    }
+
+    /// The set of a record of this first-seen time and this instant.
+    fn set_of_time(&self, first_seen: Option<i64>, ticks: i64) -> VersionSet {
+        first_seen.filter(|first| self.is_late(*first) && ticks < *first)
     }
 
     /// Decision on a row of a segment.

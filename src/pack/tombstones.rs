@@ -30,7 +30,9 @@ pub(crate) fn write(
     for set in retention.version_sets() {
         writer.begin(PackHeader::new(retention.snapshot, set), packed)?;
         let mut frame = TombstoneFrame::default();
-        for line in found.iter().filter(|line| retention.version_set_of(line.segment, None, ticks(line)) == set) {
+        for line in
+            found.iter().filter(|line| retention.version_set_of_entry(line.segment, line.first, ticks(line)) == set)
+        {
             let entries = frame.entries as u64 + line.count as u64;
             if !frame.text.is_empty()
                 && (frame.text.len() as u64 + line.length > FRAME_BYTES || entries > PACKED_ROWS_MAX / 8)

@@ -79,6 +79,11 @@ impl<'a> RowClassifier<'a> {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
     }
 
+    /// Whether a DELETE entry is late for the request.
+    pub(crate) fn is_late_entry(&self, segment: usize, entry: usize) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_entry(segment, entry, since))
+    }
+
     /// Whether rows of a segment may be late arrivals under the request's `_since`; false without `_since`.
     pub(crate) fn is_late(&self, segment: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(segment, since))

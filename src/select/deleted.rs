@@ -86,8 +86,9 @@ impl Deletions {
                     continue;
                 }
                 let (resource_type, id) = columns.tombstone_of(entry);
+                let is_late = || is_late && classifier.is_late_entry(segment_id, entry);
                 let in_window = classifier.before_until(updated)
-                    && (classifier.after_since(updated) || is_late && request.late == LateArrivals::Include);
+                    && (classifier.after_since(updated) || request.late == LateArrivals::Include && is_late());
                 if !classifier.selects_type(resource_type) || !in_window {
                     continue;
                 }

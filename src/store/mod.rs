@@ -57,6 +57,8 @@ pub struct StoreOptions {
     pub(crate) index_access: IndexAccess,
     /// Percent of the resources of the last snapshot that may be gone without a deletion.
     pub(crate) allow_missing: f64,
+    /// Whether small segments of the index are joined.
+    pub(crate) compaction: bool,
 }
 
 /// Percent of the resources of the last snapshot that may be gone unless more is allowed (reading 26).
@@ -73,6 +75,7 @@ impl Default for StoreOptions {
             sync: true,
             index_access: IndexAccess::ReadWrite,
             allow_missing: ALLOW_MISSING_DEFAULT,
+            compaction: true,
         }
     }
 }
@@ -111,6 +114,12 @@ impl StoreOptions {
     /// made from it.
     pub fn read_only(self) -> StoreOptions {
         StoreOptions { index_access: IndexAccess::ReadOnly, ..self }
+    }
+
+    /// Whether a refresh joins small segments of the index; so unless given. For tests that compare both.
+    #[doc(hidden)]
+    pub fn compaction(self, compaction: bool) -> StoreOptions {
+        StoreOptions { compaction, ..self }
     }
 
     /// How store files are read; by `pread` unless given. For benches; [`Store::open_mapped`] maps them.

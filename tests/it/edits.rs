@@ -197,7 +197,7 @@ fn increments_over_edited_files_add_up() {
     each_case("edits", knob("OUTPOUR_TEST_CHAINS", 1000) / 2, |_, random| {
         let scratch = scratch();
         let (store, aside) = (scratch.path().join("store"), scratch.path().join("aside"));
-        [&store, &aside].map(|dir| std::fs::create_dir(dir).unwrap());
+        [&store, &aside].into_iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
         let mut edited = Edited { store: store.clone(), aside, copies: Vec::new(), random, numbers: 0 };
         let (mut reader, mut counted) = (BTreeMap::new(), 0);
         for round in 1..=3 + edited.random.below(4) {

@@ -1,8 +1,9 @@
-//! Tests of whole exports: equal access paths, kills between any two changes of a directory, flipped bits in records,
-//! what is given and taken in memory, Provenances.
+//! Tests of whole exports: equal access paths, kills between any two changes of a directory, joined segments, flipped bits
+//! in records, what is given and taken in memory, Provenances.
 
 pub(super) mod access_paths;
 pub(super) mod bit_flips;
+pub(super) mod compaction;
 pub(super) mod in_memory;
 pub(super) mod kills;
 pub(super) mod provenance;

@@ -1,8 +1,10 @@
-//! Extends the previous global index by new segments, if segments were only added: the usual append to a store.
+//! Extends the previous global index by new segments, if segments were only added or joined: the usual append to a store.
 //!
-//! The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed);
+//! Joining changes no number of a row, DELETE entry or target, only those of segments and of owners. The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed);
 //! only resources and patients that a new segment names are computed again. Their old entries are found by a filter
 //! with a bit for each new hash: one pass over the sorted hashes of the old segments.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -21,74 +23,141 @@ use crate::index::segment::reader::Segment;
 /// Bits of the filter for each new hash: the reciprocal of the rate of false positives.
 const FILTER_BITS: usize = 64;
 
-/// Whether the previous global index can and should be extended: every segment of it is kept, in its order, and new
-/// ones are at most half of the store. `origins` has for each segment its number before, `None` for a new one.
-pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], origins: &[Option<usize>]) -> bool {
-    let kept: Vec<usize> = origins.iter().flatten().copied().collect();
-    let weight = |segment: &Segment| segment.rows() + segment.tombstones() + to_usize(segment.head().targets);
-    let new = |(segment, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(segment) } else { 0 };
-    let all: usize = segments.iter().map(weight).sum();
-    kept.iter().copied().eq(0..before.heads().len()) && segments.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
+/// Where the records of a segment come from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SegmentOrigin {
+    /// Numbers of the segments of the previous index whose records it has, in their order; empty for a new segment.
+    pub old: Range<usize>,
+    /// If it was joined, for each of these the new numbers of its owners; else empty.
+    pub owners: Vec<Vec<u32>>,
 }
 
-/// Maps numbers of rows, DELETE entries and targets of the previous global index to those of the new one.
+impl SegmentOrigin {
+    /// The origin of a segment that was kept as it is.
+    pub(crate) fn kept(number: usize) -> SegmentOrigin {
+        SegmentOrigin { old: number..number + 1, owners: Vec::new() }
+    }
+
+    /// Whether the segment has no record of the previous index.
+    pub(crate) fn is_new(&self) -> bool {
+        self.old.is_empty()
+    }
+}
+
+/// Whether the previous global index can and should be extended: every segment of it is kept or joined, in its order, and
+/// new ones are at most half of the store.
+pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], origins: &[SegmentOrigin]) -> bool {
+    let kept = origins.iter().flat_map(|origin| origin.old.clone());
+    let weight = |segment: &Segment| segment.rows() + segment.tombstones() + to_usize(segment.head().targets);
+    let new = |(segment, origin): (&Segment, &SegmentOrigin)| if origin.is_new() { weight(segment) } else { 0 };
+    let all: usize = segments.iter().map(weight).sum();
+    kept.eq(0..before.heads().len()) && segments.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
+}
+
+/// Maps numbers of rows, DELETE entries, targets and owners of the previous global index to those of the new one.
 struct OrdinalMap<'a> {
     before: &'a GlobalIndex,
     old: SegmentOffsets,
     new: &'a SegmentOffsets,
-    /// The new number of each old segment.
+    origins: &'a [SegmentOrigin],
+    /// For each old segment the segment that has its records now.
     segments: Vec<usize>,
+    /// For each old segment the new numbers of its first row, DELETE entry and target.
+    starts: Vec<RecordStarts>,
     old_rows: usize,
 }
 
+/// Numbers over the store of the first records of a segment.
+#[derive(Clone, Copy)]
+struct RecordStarts {
+    row: usize,
+    tombstone: usize,
+    target: usize,
+}
+
 impl OrdinalMap<'_> {
+    /// The map to `new` numbers, given where each new segment comes from.
+    fn of<'a>(before: &'a GlobalIndex, new: &'a SegmentOffsets, origins: &'a [SegmentOrigin]) -> OrdinalMap<'a> {
+        let old = SegmentOffsets::of(before.heads().iter());
+        let old_rows = old.rows;
+        let (mut segments, mut starts) = (Vec::new(), Vec::new());
+        for (segment, origin) in origins.iter().enumerate() {
+            let (row, tombstone, target) = (new.row[segment], new.tombstone[segment], new.target[segment]);
+            let first = origin.old.start;
+            for number in origin.old.clone() {
+                segments.push(segment);
+                starts.push(RecordStarts {
+                    row: row + old.row[number] - old.row[first],
+                    tombstone: tombstone + old.tombstone[number] - old.tombstone[first],
+                    target: target + old.target[number] - old.target[first],
+                });
+            }
+        }
+        OrdinalMap { before, old, new, origins, segments, starts, old_rows }
+    }
+
     /// New number of a record.
     fn map_record(&self, record: u32) -> u32 {
         let position = record as usize;
         match position < self.old_rows {
-            true => to_u32(self.is_within(position, &self.old.row, &self.new.row)),
-            false => {
-                let offset = self.is_within(position - self.old_rows, &self.old.tombstone, &self.new.tombstone);
-                to_u32(self.new.rows + offset)
-            }
+            true => to_u32(self.is_within(position, &self.old.row, |start| start.row)),
+            false => to_u32(self.new.rows + self.map_tombstone(position - self.old_rows)),
         }
+    }
+
+    /// New number of a DELETE entry.
+    fn map_tombstone(&self, entry: usize) -> usize {
+        self.is_within(entry, &self.old.tombstone, |start| start.tombstone)
     }
 
     /// New number of a target.
     fn map_target(&self, target: u32) -> u32 {
-        to_u32(self.is_within(target as usize, &self.old.target, &self.new.target))
+        to_u32(self.is_within(target as usize, &self.old.target, |start| start.target))
     }
 
-    /// New number of an element; `old` and `new` hold the first numbers of each segment.
-    fn is_within(&self, offset: usize, old: &[usize], new: &[usize]) -> usize {
+    /// New number of an element; `old` holds the first number of each old segment, `new` gives its new one.
+    fn is_within(&self, offset: usize, old: &[usize], new: impl Fn(&RecordStarts) -> usize) -> usize {
         let segment = old.partition_point(|start| *start <= offset) - 1;
-        offset - old[segment] + new[self.segments[segment]]
+        offset - old[segment] + new(&self.starts[segment])
+    }
+
+    /// Number in its new segment of owner `own` of an old segment.
+    fn owner_within(&self, old_segment: usize, own: usize) -> Result<usize, CorruptIndex> {
+        let origin = &self.origins[self.segments[old_segment]];
+        match origin.owners.get(old_segment - origin.old.start) {
+            None => Ok(own),
+            Some(numbers) => {
+                numbers.get(own).map(|number| *number as usize).ok_or(CorruptIndex("an owner points nowhere"))
+            }
+        }
+    }
+
+    /// New number of owner `own` of an old segment.
+    fn map_owner(&self, old_segment: usize, own: usize) -> Result<u32, CorruptIndex> {
+        Ok(to_u32(self.new.owner[self.segments[old_segment]] + self.owner_within(old_segment, own)?))
     }
 }
 
 /// Writes the global index of `segments` (in store order) into the file `name`, given `before`, that of the segments
-/// with an origin.
+/// that are no new ones.
 ///
 /// # Errors
 /// As [`build`](crate::index::global::build::build).
 pub(crate) fn extend(
     before: &GlobalIndex,
     segments: &[Segment],
-    origins: &[Option<usize>],
+    origins: &[SegmentOrigin],
     dir: &IndexDir,
     name: &str,
 ) -> Result<(), BuildError> {
-    let is_new = |segment: usize| origins[segment].is_none();
+    let is_new = |segment: usize| origins[segment].is_new();
     // Of old segments hashes are read whole, and the few entries that match a new hash, verified one by one.
     (0..segments.len()).into_par_iter().try_for_each(|segment| match is_new(segment) {
         true => segments[segment].verify_all().map(drop),
         false => segments[segment].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
     })?;
     let set = SegmentSet::of(segments);
-    let old = SegmentOffsets::of(before.heads().iter());
-    let old_rows = old.rows;
-    let new_numbers = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
-    let map = OrdinalMap { before, old, new: &set.starts, segments: new_numbers, old_rows };
+    let map = OrdinalMap::of(before, &set.starts, origins);
 
     let entries = touched_entities(segments, &set, &is_new)?;
     let (chains, totals) = chains(&set, &map, entries, &is_new)?;
@@ -185,7 +254,7 @@ fn chains(
     let mut chains = VersionChains::default();
     for (position, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate()
     {
-        let k = to_u32(map.is_within(position, &map.old.tombstone, &map.new.tombstone));
+        let k = to_u32(map.map_tombstone(position));
         if kept(&rebuilt_records, to_u32(set.starts.rows) + k) {
             chains.ends.push((k, version.checked_sub(1).map_or(0, |version| map.map_record(version) + 1)));
         }
@@ -276,7 +345,8 @@ impl PatientMap {
         let old_key = |patient: usize| -> Result<(u64, u32, Id), CorruptIndex> {
             let first = before.word(Section::Occurrence, starts[patient] as usize)? as usize;
             let segment = map.old.owner.partition_point(|start| *start <= first) - 1;
-            let id = segments[map.segments[segment]].owner_id(first - map.old.owner[segment])?;
+            let own = map.owner_within(segment, first - map.old.owner[segment])?;
+            let id = segments[map.segments[segment]].owner_id(own)?;
             Ok((hashes[patient], old_bases[bases[patient] as usize], id))
         };
         let (mut runs, mut i, mut old) = (Vec::new(), 0, 0);
@@ -340,8 +410,10 @@ impl PatientMap {
                     if map.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
                         segment += map.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
                     }
-                    list.push(to_u32(owner - map.old.owner[segment] + map.new.owner[map.segments[segment]]));
+                    list.push(map.map_owner(segment, owner - map.old.owner[segment])?);
                 }
+                // Owners of joined segments that are one patient have become one.
+                list.dedup();
                 new_number[old] = to_u32(patient);
                 old += 1;
             }
@@ -366,9 +438,10 @@ impl PatientMap {
         sections.put(Section::PatientStart, patient, to_u32(occurrence));
         for (old, new) in map.segments.iter().enumerate() {
             debug_assert!(!is_new(*new));
-            let (from, to) = (map.old.owner[old], map.new.owner[*new]);
+            let from = map.old.owner[old];
             for i in 0..to_usize(before.heads()[old].owners) {
-                sections.put(Section::OwnerPatient, to + i, new_number[owner_patient[from + i] as usize]);
+                let number = map.map_owner(old, i)? as usize;
+                sections.put(Section::OwnerPatient, number, new_number[owner_patient[from + i] as usize]);
             }
         }
         Ok(())
@@ -387,7 +460,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-        /// Appending to any file, and adding one, gives the bytes that merging everything gives.
+        /// Appending to any file, adding one, and joining what was appended give the bytes that merging everything gives.
         #[test]
         fn what_is_merged_bit_by_bit_is_what_is_merged_at_once(
             rounds in proptest::collection::vec(
@@ -420,9 +493,10 @@ mod tests {
         let (before, _) = store.index(&Progress::default()).unwrap();
         append(&dir.path().join("a.ndjson"), &lines[30..]);
         let (after, _) = store.index(&Progress::default()).unwrap();
-        assert!(is_worth_appending(before.global(), after.segments(), &[Some(0), None]));
-        assert!(!is_worth_appending(before.global(), after.segments(), &[None, None]));
-        assert!(!is_worth_appending(after.global(), after.segments(), &[Some(1), Some(0)]));
-        assert!(!is_worth_appending(after.global(), &after.segments()[..1], &[Some(0)]));
+        let (kept, new) = (SegmentOrigin::kept, SegmentOrigin::default);
+        assert!(is_worth_appending(before.global(), after.segments(), &[kept(0), new()]));
+        assert!(!is_worth_appending(before.global(), after.segments(), &[new(), new()]));
+        assert!(!is_worth_appending(after.global(), after.segments(), &[kept(1), kept(0)]));
+        assert!(!is_worth_appending(after.global(), &after.segments()[..1], &[kept(0)]));
     }
 }

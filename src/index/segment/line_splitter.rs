@@ -7,7 +7,7 @@
 use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
 
-use crate::casts::u64_to_u32;
+use crate::casts::{to_usize, u64_to_u32};
 use crate::codec::compression::SeekPoint;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
@@ -131,6 +131,27 @@ impl<'a> LineSplitter<'a> {
         if self.line.is_none() {
             self.builder.push_fault(self.position, 0, Fault { kind: FaultKind::DamagedTable, at: 0 });
         }
+    }
+
+    /// Offset in the file of the next byte.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Reads the next bytes of the file as [`LineSplitter::push`], and closes a segment at each of `cuts` behind which there
+    /// are more bytes, unless a line goes on there. Cuts that were passed are taken off.
+    pub(crate) fn push_cut(&mut self, mut bytes: &[u8], cuts: &mut &[u64], segment_bytes: u64) {
+        while let Some((cut, later)) = cuts.split_first()
+            && *cut < self.position + bytes.len() as u64
+        {
+            let (own, behind) = bytes.split_at(to_usize(cut.saturating_sub(self.position)));
+            self.push(own, segment_bytes);
+            if self.line.is_none() && self.position > self.builder.start() {
+                self.close_segment(self.position);
+            }
+            (bytes, *cuts) = (behind, later);
+        }
+        self.push(bytes, segment_bytes);
     }
 
     /// Whether the bytes so far end inside a line.

@@ -102,6 +102,11 @@ impl Segment {
         &self.0.head
     }
 
+    /// Bytes of the container that holds it.
+    pub(crate) fn container_bytes(&self) -> u64 {
+        self.0.bytes.len() as u64
+    }
+
     /// Number of resource rows, from the header.
     pub fn rows(&self) -> usize {
         to_usize(self.0.head.rows)

@@ -12,6 +12,7 @@ use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
 use crate::index::dir::IndexDir;
+use crate::index::meta::SegmentMeta;
 use crate::index::segment::line_splitter::{EncodedSegment, LineSplitter, ScanWorker};
 use crate::index::segment::span::{RangeKind, ScanRange};
 use crate::index::store_files::StoreFiles;
@@ -48,6 +49,14 @@ pub(crate) struct WrittenSegment {
     pub tail: bool,
 }
 
+impl WrittenSegment {
+    /// Its entry in the index meta, with the number of its container and its first-seen time.
+    pub(crate) fn into_entry(self, container: usize, first_seen: Option<i64>) -> SegmentMeta {
+        let WrittenSegment { file, at, start, end, content, tail } = self;
+        SegmentMeta { file, container, at, start, end, content, tail, first_seen }
+    }
+}
+
 /// Segments that a scan wrote, and files that it cannot extend later.
 #[derive(Default)]
 pub(crate) struct ScanResult {
@@ -75,9 +84,9 @@ pub(crate) struct ScanOptions<'a> {
 enum ContainerOrder {
     /// Append a segment of this file; the flag marks the last line of a plain file, without its newline.
     Append(usize, bool, EncodedSegment),
-    /// Forget the segments of this file that were appended: they held rows that are not proven. Their bytes stay in the
-    /// container, and nothing names them.
-    Forget(usize),
+    /// Forget the segments of this file that were appended and begin at this offset or behind it: they held rows that are
+    /// not proven. Their bytes stay in the container, and nothing names them.
+    Forget(usize, u64),
 }
 
 /// Scans `spans` on the current rayon pool and appends the segments to the container `name`.
@@ -104,8 +113,8 @@ pub(crate) fn scan(
             for order in receiver {
                 let (file, tail, encoded) = match order {
                     ContainerOrder::Append(file, tail, encoded) => (file, tail, encoded),
-                    ContainerOrder::Forget(file) => {
-                        segments.retain(|segment| segment.file != file);
+                    ContainerOrder::Forget(file, from) => {
+                        segments.retain(|segment| segment.file != file || segment.start < from);
                         continue;
                     }
                 };
@@ -134,11 +143,15 @@ pub(crate) fn scan(
                         RangeKind::Plain { range, .. } => {
                             scan_plain(source, range.clone(), worker, options, &mut emit).map(|()| None)
                         }
-                        RangeKind::Compressed { compression, from } => {
-                            let end = scan_compressed(source, *compression, *from, worker, options, &mut emit)?;
+                        RangeKind::Compressed { compression, from, cuts, to } => {
+                            let ends = (&cuts[..], *to);
+                            let end = scan_compressed(source, *compression, *from, ends, worker, options, &mut emit)?;
                             if let ScanEnd::Unproven(proven) = end {
-                                // One range of a file is scanned at a time, so these are the segments of this scan.
-                                send(ContainerOrder::Forget(span.file))?;
+                                if to.is_some() {
+                                    // What is scanned again up to a point was proven before.
+                                    return Err(changed_meanwhile(source));
+                                }
+                                send(ContainerOrder::Forget(span.file, from.uncompressed))?;
                                 scan_proven(source, *compression, *from..proven, worker, options, &mut emit)?;
                             }
                             Ok((end != ScanEnd::Whole).then_some(span.file))
@@ -213,11 +226,13 @@ enum ScanEnd {
     Unproven(SeekPoint),
 }
 
-/// Scans a compressed file from a seek point to its end.
+/// Scans a compressed file from a seek point to its end, or to the second of `ends`. At each of the first of `ends` a
+/// segment ends.
 fn scan_compressed(
     source: &StoreFile,
     compression: Compression,
     from: SeekPoint,
+    (mut cuts, to): (&[u64], Option<u64>),
     worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
@@ -236,7 +251,10 @@ fn scan_compressed(
             return Err(IndexError::Cancelled);
         }
         match decoder.piece(|restart| restarts.push(restart)) {
-            Ok(Some(piece)) => lines.push(piece, SEGMENT_BYTES),
+            Ok(Some(piece)) => {
+                let left = to.map_or(u64::MAX, |to| to.saturating_sub(lines.position()));
+                lines.push_cut(&piece[..to_usize(left.min(piece.len() as u64))], &mut cuts, SEGMENT_BYTES);
+            }
             Ok(None) => break,
             Err(DecodeError::Source(error)) => return Err(error.into()),
             Err(_) if options.unproven == UnprovenPolicy::Fault => return Ok(ScanEnd::Unproven(decoder.proven())),
@@ -254,6 +272,9 @@ fn scan_compressed(
         for encoded in lines.take_done() {
             emit(encoded)?;
         }
+        if to.is_some_and(|to| lines.position() >= to) {
+            break;
+        }
     }
     let mut is_whole = !lines.inside_line();
     if compression == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
@@ -263,6 +284,14 @@ fn scan_compressed(
     }
     lines.finish().into_iter().try_for_each(emit)?;
     Ok(if is_whole { ScanEnd::Whole } else { ScanEnd::Open })
+}
+
+/// The error of a store file that is not what it was a moment ago.
+fn changed_meanwhile(source: &StoreFile) -> IndexError {
+    IndexError::Changed {
+        path: source.path().to_path_buf(),
+        reason: "was written while it was read; replace store files by rename, then run the same command again".into(),
+    }
 }
 
 /// Scans a compressed file again whose member at the end of `range` is not proven: only lines that end before it are
@@ -278,10 +307,7 @@ fn scan_proven(
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
-    let changed = || IndexError::Changed {
-        path: source.path().to_path_buf(),
-        reason: "was written while it was read; replace store files by rename, then run the same command again".into(),
-    };
+    let changed = || changed_meanwhile(source);
     let Range { start: from, end: proven } = range;
     let mut decoder = Decoder::new(source, compression, from).map_err(|_| changed())?;
     let mut lines = LineSplitter::new(worker, from.uncompressed);

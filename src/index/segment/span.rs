@@ -30,12 +30,16 @@ pub(crate) enum RangeKind {
         /// Whether it is the last line of the file, without a newline.
         tail: bool,
     },
-    /// A compressed file from a seek point to its end.
+    /// A compressed file from a seek point on.
     Compressed {
         /// Compression of the file, gzip or zstd.
         compression: Compression,
         /// Seek point at which decoding begins.
         from: SeekPoint,
+        /// Line ends at which a segment ends, uncompressed and ascending.
+        cuts: Vec<u64>,
+        /// Line end at which the range ends, uncompressed; `None` for the end of the file.
+        to: Option<u64>,
     },
     /// Frames of a packed file.
     Packed {
@@ -106,7 +110,10 @@ pub(crate) fn compressed_spans(
         Err(TableError::Source(error)) => return Err(error),
         Ok(None) | Err(TableError::Damaged(_)) => {
             let from = SeekPoint { compressed: 0, uncompressed: 0 };
-            return Ok(vec![ScanRange { file, part: RangeKind::Compressed { compression, from } }]);
+            return Ok(vec![ScanRange {
+                file,
+                part: RangeKind::Compressed { compression, from, cuts: Vec::new(), to: None },
+            }]);
         }
     };
     let mut spans = Vec::new();
