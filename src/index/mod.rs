@@ -7,6 +7,7 @@
 #![deny(clippy::cast_possible_truncation)]
 
 pub(crate) mod compaction;
+pub(crate) mod content_check;
 pub(crate) mod diff;
 pub(crate) mod dir;
 pub(crate) mod first_seen;
@@ -22,6 +23,7 @@ pub(crate) mod open_store;
 pub(crate) mod page_checksums;
 pub(crate) mod presence;
 pub(crate) mod refresh;
+pub(crate) mod reopen;
 pub(crate) mod replaced_rows;
 pub(crate) mod report;
 pub(crate) mod row_reader;

@@ -12,7 +12,7 @@ use crate::index::snapshot::{Index, Snapshot};
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
-use crate::index::{invalidate, refresh};
+use crate::index::{invalidate, refresh, reopen};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -138,6 +138,6 @@ impl Store {
         record: &SnapshotRecord,
         progress: &Progress,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        refresh::rebuild_from_record(self, record, progress)
+        reopen::rebuild_from_record(self, record, progress)
     }
 }

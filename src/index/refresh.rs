@@ -5,11 +5,10 @@
 //! because another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When
 //! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
-use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::index::compaction::{join_segments, joined_facts};
-use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
+use crate::index::diff::{StoreDiff, diff, is_unchanged};
 use crate::index::dir::{IndexDir, IndexLock, TwinFile};
 use crate::index::first_seen::FirstSeen;
 use crate::index::global::GlobalIndex;
@@ -18,7 +17,7 @@ use crate::index::global::build::{self, BuildError};
 use crate::index::inherited_times::inherited_times;
 use crate::index::legacy_files::hash_compressed_files;
 use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, read_slots};
-use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta};
+use crate::index::meta::{self, IndexFile, IndexMeta};
 use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_presence, remember_vanished};
 use crate::index::replaced_rows::{RowMatches, match_rows};
@@ -26,10 +25,9 @@ use crate::index::report::RefreshStats;
 use crate::index::row_times::{RowTimes, TimeRun};
 use crate::index::segment::reader::Segment;
 use crate::index::segment::scan::{ScanOptions, scan};
-use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
+use crate::index::segment::span::RangeKind;
 use crate::index::segment_files::compact_segment_files;
-use crate::index::snapshot::{Index, Snapshot};
-use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
+use crate::index::snapshot::Index;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
@@ -50,7 +48,8 @@ const ATTEMPTS: usize = 8;
 const RACY_NS: i64 = 30_000_000;
 
 /// What is said when the file of vanished resources cannot be used.
-const VANISHED_LOST: &str = "the list of vanished resources was lost or damaged: what is gone from the store since earlier snapshots is not told";
+const VANISHED_LOST: &str = "the list of vanished resources was lost or damaged: what is gone from the store since \
+                             earlier snapshots is not told";
 
 /// The index of the store as it is now, or of the bytes of `listing`; with `time`, a snapshot at that time is recorded,
 /// and its T returned. A T that is left to the clock is chosen under the lock under which it is recorded.
@@ -307,108 +306,6 @@ pub(crate) fn latest_published(store: &Store) -> Result<Option<Index>, IndexErro
     Ok(None)
 }
 
-/// The snapshot of a record: from the index if it has all segments of the record, else by a refresh in memory, which
-/// scans the recorded bytes that the index lacks.
-///
-/// # Errors
-/// [`IndexError::Changed`] when the store lacks bytes of the record; else as [`refresh`].
-pub(crate) fn rebuild_from_record(
-    store: &Store,
-    record: &SnapshotRecord,
-    progress: &Progress,
-) -> Result<(Snapshot, RefreshStats), IndexError> {
-    let Some(as_of) = Instant::parse(&record.as_of) else {
-        return Err(lost_error(store, "", "is to be seen as of what is no instant", false));
-    };
-    let (index, mut stats, _) = refresh(store, None, None, progress, Verification::Stamps)?;
-    let index = match Snapshot::of_segments(index, record, as_of.clone()) {
-        Ok(snapshot) => return Ok((snapshot, stats)),
-        Err((index, _)) => index,
-    };
-    // 1. The index lacks segments of the record. Those that it has are kept, the other recorded ranges are scanned.
-    let files = StoreFiles::find(store)?;
-    let dir = IndexDir::memory();
-    let known = index.find_segments(record);
-    let same = index.generation().validate == record.validate;
-    // A compressed file is decoded from its start, so all of its segments are scanned again.
-    let is_coded =
-        |name: &str| Compression::of_file_name(name).is_some_and(|compression| compression != Compression::None);
-    let lost = record.segments.iter().zip(&known).filter(|(segment, known)| known.is_none() && is_coded(&segment.file));
-    let lost: HashSet<&str> = lost.map(|(segment, _)| segment.file.as_str()).collect();
-    let stays = |segment: &SegmentRef| same && !lost.contains(segment.file.as_str());
-    let kept: Vec<Option<usize>> =
-        record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
-    // 2. Collect the kept segments and the ranges to scan.
-    let (entries, unproven) = (file_entries(&files)?, record.unproven);
-    let mut meta = IndexMeta { files: entries, unproven, ..IndexMeta::empty(record.validate) };
-    meta.containers = index.generation().containers.clone();
-    meta.lost = index.generation().lost;
-    let (mut segments, mut spans) = (Vec::new(), Vec::new());
-    for (segment, kept) in record.segments.iter().zip(&kept) {
-        let Some(file) = files.position(&segment.file) else {
-            return Err(lost_error(store, &segment.file, "is no longer there", true));
-        };
-        if let Some(kept) = *kept {
-            meta.segments.push(SegmentMeta { file, ..index.entry(kept).clone() });
-            segments.push(index.segments()[kept].clone());
-            continue;
-        }
-        match files.compression(file) {
-            Compression::None if segment.end > files.source(file)?.len() => {
-                let reason = "is shorter than it was when the export began";
-                return Err(lost_error(store, &segment.file, reason, true));
-            }
-            Compression::None => spans.push(ScanRange {
-                file,
-                part: RangeKind::Plain { range: segment.start..segment.end, tail: segment.tail },
-            }),
-            compression => {
-                if !spans.iter().any(|span: &ScanRange| span.file == file) {
-                    spans.extend(compressed_spans(file, compression, files.source(file)?)?);
-                }
-                // Its segments end where those of the record do: they may have been joined since.
-                if let Some(ScanRange { part: RangeKind::Compressed { cuts, .. }, .. }) =
-                    spans.iter_mut().find(|span| span.file == file)
-                {
-                    cuts.push(segment.end);
-                }
-            }
-        }
-    }
-    let changes = StoreDiff {
-        meta,
-        // No previous global index is used, so these numbers are not read.
-        origins: (0..segments.len()).collect(),
-        segments,
-        spans,
-        rescanned: Vec::new(),
-        dropped: Vec::new(),
-        joined: Vec::new(),
-        changed: true,
-        restamped: false,
-        repaired: Vec::new(),
-    };
-    // 3. Build that index in memory and take the snapshot of it.
-    let (meta, times, segments) = build(&dir, changes, PreviousIndex::default(), &files, progress, store, &mut stats)?;
-    let global = dir.open(&meta.global.name).map_err(|_| "it cannot be opened");
-    let index = global
-        .and_then(|bytes| GlobalIndex::open(bytes, &meta.segments))
-        .and_then(|global| Index::new(meta, times, segments, global, files, false).map_err(|damaged| damaged.0))
-        .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
-    match Snapshot::of_segments(index, record, as_of) {
-        Ok(snapshot) => Ok((snapshot, stats)),
-        Err((_, missing)) => {
-            let reason = "no longer holds the bytes that the interrupted export began with";
-            Err(lost_error(store, &record.segments[missing].file, reason, false))
-        }
-    }
-}
-
-/// The error of a refresh to the bytes of a record: a store file (relative to the store) no longer holds them.
-fn lost_error(store: &Store, name: &str, reason: &'static str, restorable: bool) -> IndexError {
-    IndexError::SnapshotLost { path: store.root().join(name), reason, restorable }
-}
-
 /// Publishes an index meta. Index files get the stamps by which later readers trust them; a file younger than
 /// [`RACY_NS`] gets none, because a later write could leave its times unchanged: it is checked whole once more, and
 /// stamped then.
@@ -432,7 +329,7 @@ fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
 
 /// What a build takes from the previous index.
 #[derive(Default)]
-struct PreviousIndex {
+pub(crate) struct PreviousIndex {
     /// Its global index; `None` when there is none that can be read.
     global: Option<GlobalIndex>,
     /// First-seen times of its rows.
@@ -443,7 +340,7 @@ struct PreviousIndex {
 
 /// Scans the ranges of `changes`, joins new and kept segments, and builds the global index. Returns index meta,
 /// first-seen times of rows, and segments, not yet published.
-fn build(
+pub(crate) fn build(
     dir: &IndexDir,
     changes: StoreDiff,
     previous: PreviousIndex,
