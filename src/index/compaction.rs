@@ -3,14 +3,14 @@
 //!
 //! Segments are joined by size, as log-structured stores do. Tier 0 are those of less than [`TINY_BYTES`] of the store;
 //! each tier above is [`FAN`] times as large. A run of adjacent segments of a tier and lower ones that has [`FAN`] of the
-//! tier becomes one segment, which mostly is of the next tier; of tier 0 a run of two does. So after n equal appends a file has fewer than
-//! `FAN` segments of each tier, about `FAN * log_FAN(bytes / TINY_BYTES)` in all, and each byte was scanned again once
+//! tier becomes one segment, which mostly is of the next tier; of tier 0 a run of two does. So after n equal appends a file
+//! has fewer than `FAN` segments of each tier, about `FAN * log_FAN(bytes / TINY_BYTES)` in all, and each byte was scanned again once
 //! for each tier that it passed; beside these, a refresh scans at most `TINY_BYTES` and one append of tier 0 again. Tier 0
 //! is joined at once because a segment has some 2 kB beside its rows: of tiny ones they would be most of the index.
 //! Segments of half the full size and more stay as they are.
 //!
-//! Segments are joined when the index changes for another reason. Only bytes that were just proven to be those indexed are joined. The rows are the same rows afterwards, each with its
-//! first-seen time: no row becomes late, and none is gone.
+//! Segments are joined when the index changes for another reason. Only bytes that were just proven to be those indexed are
+//! joined. The rows are the same rows afterwards, each with its first-seen time: no row becomes late, and none is gone.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::index::diff::{DroppedSegment, JoinedSegments, StoreDiff, byte_at, is_untouched};
 use crate::index::global::append::SegmentOrigin;
 use crate::index::meta::{FileEntry, IndexMeta, SegmentMeta};
-use crate::index::row_times::{RowTimes, TimeRun, joined_runs};
+use crate::index::row_times::{JoinedPart, RowTimes, TimeRun, joined_runs};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 use crate::index::segment::scan::WrittenSegment;
@@ -276,7 +276,7 @@ pub(crate) fn joined_facts(
     let owners = same_records(&parts, segment).ok()??;
     let times = || parts.iter().map(|(part, _)| part.first_seen);
     let first_seen = times().collect::<Option<Vec<i64>>>().and_then(|times| times.into_iter().max());
-    let counted: Vec<((usize, usize), &[TimeRun], Option<i64>)> = parts
+    let counted: Vec<JoinedPart<'_>> = parts
         .iter()
         .map(|(part, segment)| ((segment.rows(), segment.tombstones()), &part.runs[..], part.first_seen))
         .collect();
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn thousands_of_segments_become_few() {
         let sizes = vec![SegmentSize { bytes: 200, elements: 1 }; 8000];
-        assert_eq!(joins(&sizes), [0..8000]);
+        assert_eq!(joins(&sizes).as_slice(), std::slice::from_ref(&(0..8000)));
         let sizes = vec![SegmentSize { bytes: 9 << 20, elements: 1 }; 8];
         assert_eq!(joins(&sizes), [0..3, 3..6, 6..8]);
         assert!(joins(&[SegmentSize { bytes: 20 << 20, elements: 1 }; 8]).is_empty(), "they are near the full size");

@@ -2,8 +2,9 @@
 //! and those that were joined from several.
 //!
 //! A segment has one first-seen time in the index meta, the latest of its rows. Where some of its rows were in the store
-//! before, runs of rows say since when. DELETE entries count behind the last row. They lie in one small file beside the index meta, written twice: what they say
-//! cannot be made again from the store. A row without a run has the time of its segment.
+//! before, runs of rows say since when; DELETE entries count behind the last row. They lie in one small file beside the
+//! index meta, written twice: what they say cannot be made again from the store. A row without a run has the time of its
+//! segment.
 
 use crate::casts::to_u32;
 use crate::hash::xxh3_64;
@@ -117,9 +118,11 @@ pub(crate) fn time_of_entry(runs: &[TimeRun], rows: usize, entry: usize, segment
     time_of_row(&runs[of_rows..], rows + entry, segment_time)
 }
 
-/// The runs of joined segments: `parts` has the numbers of rows and DELETE entries, runs and first-seen time of each, in
-/// order; `own` is the time of the joined segment.
-pub(crate) fn joined_runs(parts: &[((usize, usize), &[TimeRun], Option<i64>)], own: Option<i64>) -> Vec<TimeRun> {
+/// A part of a joined segment: numbers of its rows and DELETE entries, its runs, and its first-seen time.
+pub(crate) type JoinedPart<'a> = ((usize, usize), &'a [TimeRun], Option<i64>);
+
+/// The runs of joined segments; `parts` are in order, `own` is the time of the joined segment.
+pub(crate) fn joined_runs(parts: &[JoinedPart<'_>], own: Option<i64>) -> Vec<TimeRun> {
     let known = |time: Option<i64>| if time == own { None } else { time };
     // 1. Runs of rows.
     let mut runs: Vec<TimeRun> = Vec::new();

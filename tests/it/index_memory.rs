@@ -73,7 +73,8 @@ const COPIES: [&str; 2] = ["generation", "generation-b"];
 #[test]
 fn one_copy_remembers_what_the_other_has_lost() {
     let late = LateStore::new();
-    let damage: [(&str, &dyn Fn(&Path)); 3] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damage: [Damage<'_>; 3] = [
         ("flipped", &|path| {
             let mut bytes = std::fs::read(path).unwrap();
             bytes[100] ^= 1;
