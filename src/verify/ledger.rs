@@ -23,7 +23,7 @@ use crate::verify::members::ListedMembers;
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::recount::recount;
 use crate::verify::request::RecordedRequest;
-use crate::verify::told::told_resources;
+use crate::verify::told_deletions::told_resources;
 use crate::verify::version_history::VersionHistory;
 use crate::write::journal::{JOB, MANIFEST};
 

@@ -27,7 +27,7 @@ pub(crate) mod request;
 pub(crate) mod segment;
 pub(crate) mod segment_lines;
 pub(crate) mod target;
-pub(crate) mod told;
+pub(crate) mod told_deletions;
 pub(crate) mod version_history;
 
 use std::io;
