@@ -51,7 +51,7 @@ pub(crate) fn remember_vanished(
         .map(|(_, gone)| gone)
         .collect();
     let whole: Vec<bool> = (0..contents.meta.files.len()).map(|file| is_whole(file, contents)).collect();
-    for gone in &matches.missing {
+    for gone in matches.missing.iter().filter(|gone| gone.was_seen) {
         let (updated, owners) = match gone.newest {
             Some((i, row)) => last_version(&dropped[i], row, gone.resource_type)?,
             None => (NO_INSTANT, Vec::new()),
@@ -79,7 +79,8 @@ pub(crate) fn check_presence(
     dropped: &[DroppedSegment],
     allowed: f64,
 ) -> Result<Option<GoneResources>, IndexError> {
-    let gone = || matches.missing.iter().filter(|gone| !gone.older_stands);
+    // What came and went between two snapshots is missed by nobody.
+    let gone = || matches.missing.iter().filter(|gone| !gone.older_stands && gone.was_seen);
     let mut by_file: BTreeMap<(&str, bool), u64> = BTreeMap::new();
     for resource in gone() {
         if let Some(file) = resource.held_by.last().map(|i| &dropped[*i]) {
@@ -88,8 +89,8 @@ pub(crate) fn check_presence(
     }
     let here = gone().count() as u64;
     meta.gone += here;
-    let older = matches.missing.len() as u64 - here;
-    if matches.missing.is_empty() {
+    let older = matches.missing.iter().filter(|gone| gone.older_stands && gone.was_seen).count() as u64;
+    if here + older == 0 {
         return Ok(None);
     }
     let mut files: Vec<((&str, bool), u64)> = by_file.into_iter().collect();
@@ -104,7 +105,7 @@ pub(crate) fn check_presence(
         files: named.collect(),
         more_files: files.len().saturating_sub(GONE_FILES_NAMED_MAX) as u64,
     };
-    match meta.present > 0 && meta.gone as f64 * 100.0 > allowed * meta.present as f64 {
+    match meta.present > 0 && allowed < 100.0 && meta.gone as f64 * 100.0 > allowed * meta.present as f64 {
         true => Err(IndexError::ResourcesMissing {
             gone: meta.gone,
             present: meta.present,

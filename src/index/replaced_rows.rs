@@ -19,7 +19,7 @@ use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::diff::DroppedSegment;
 use crate::index::global::build::{hash_range, slice_of};
-use crate::index::row_times::{TimeRun, time_of_row};
+use crate::index::row_times::{TimeRun, time_of_entry, time_of_row};
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::VersionKey;
 use crate::index::segment::layout::{Column, kind};
@@ -69,6 +69,8 @@ pub(crate) struct MissingResource {
     pub held_by: Vec<usize>,
     /// Whether an older version of it still stands in another place, and so is the newest now.
     pub older_stands: bool,
+    /// Whether a snapshot held any of its dropped records; else no reader can miss it.
+    pub was_seen: bool,
 }
 
 /// A row or a DELETE entry: segment among all that are compared, and reference in it (see [`kind`]).
@@ -114,6 +116,7 @@ struct Candidate {
     newest_row: Option<RecordRef>,
     held_by: Vec<usize>,
     older_stands: bool,
+    was_seen: bool,
 }
 
 /// Compares dropped with new segments (each with the index of its file among the store's files); `kept` are all other
@@ -182,6 +185,7 @@ pub(crate) fn match_rows(
             newest: one.newest_row.map(|row| (readable[row.segment].0, row.number())),
             held_by: one.held_by.iter().map(|segment| readable[*segment].0).collect(),
             older_stands: one.older_stands,
+            was_seen: one.was_seen,
         })
         .collect();
     matches.missing.sort_by_key(|one| (one.resource_type, one.id));
@@ -243,6 +247,16 @@ impl Join<'_> {
     /// Hash of the line of a row.
     fn line(&self, row: RecordRef) -> u64 {
         self.columns[row.segment].line_hash[row.number()]
+    }
+
+    /// Whether a snapshot held a record of a dropped segment.
+    fn was_seen(&self, record: RecordRef) -> bool {
+        let from = &self.dropped[self.readable[record.segment].0];
+        let rows = self.columns[record.segment].rows();
+        match record.is_row() {
+            true => time_of_row(&from.runs, record.number(), from.first_seen).is_some(),
+            false => time_of_entry(&from.runs, rows, record.number(), from.first_seen).is_some(),
+        }
     }
 
     /// The rows of a resource, ascending, that have date and version of another line of it, so that their order in the
@@ -311,7 +325,8 @@ impl Join<'_> {
         held_by.dedup();
         let newest_row = newest(true, true).map(|(_, record)| record);
         let older_stands = newest(false, true).is_some();
-        Some(Candidate { hash, entity, newest: old, newest_row, held_by, older_stands })
+        let was_seen = records.iter().filter(is_old).any(|record| self.was_seen(*record));
+        Some(Candidate { hash, entity, newest: old, newest_row, held_by, older_stands, was_seen })
     }
 }
 
