@@ -3,11 +3,13 @@
 //!
 //! Speed of light: an exponent of 1.
 
+mod appends;
 mod costs;
 mod harness;
 mod provenance;
 
 fn main() {
-    let tables: Vec<harness::GrowthTable> = provenance::TABLES.into_iter().chain(costs::TABLES).collect();
+    let tables: Vec<harness::GrowthTable> =
+        provenance::TABLES.into_iter().chain(costs::TABLES).chain(appends::TABLES).collect();
     harness::run(&tables);
 }

@@ -62,6 +62,7 @@ impl VanishedRecord {
             first_missed: Some(self.first_missed),
             updated: self.updated,
             owners: self.owners.iter().map(owner).collect::<Option<_>>()?,
+            returned: false,
         })
     }
 

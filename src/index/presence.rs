@@ -32,26 +32,32 @@ pub(crate) struct StoreContents<'a> {
     pub packed: &'a HashSet<usize>,
 }
 
-/// The vanished resources to remember: `before` without those that have come back, and the new ones.
+/// The vanished resources to remember: those of `before`, and the new ones. One that has come back is forgotten once a
+/// snapshot held it again; `first` is the T of the first snapshot since the refresh before, in ticks. What no snapshot
+/// ever held is missed by nobody.
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn remember_vanished(
-    before: Vec<VanishedResource>,
+    mut before: Vec<VanishedResource>,
+    first: Option<i64>,
     matches: &RowMatches,
     dropped: &[DroppedSegment],
     contents: &StoreContents<'_>,
 ) -> Result<Vec<VanishedResource>, CorruptIndex> {
-    let returned = returned_resources(&before, contents)?;
-    let again: HashSet<_> = matches.missing.iter().map(|gone| (gone.resource_type, gone.id)).collect();
-    let mut list: Vec<VanishedResource> = before
-        .into_iter()
-        .enumerate()
-        .filter(|(i, gone)| !returned.contains(i) && !again.contains(&(gone.resource_type, gone.id)))
-        .map(|(_, gone)| gone)
-        .collect();
+    before.retain(|gone| !gone.returned || first.is_none());
+    before.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(first));
+    returned_resources(&before, contents)?.into_iter().for_each(|i| before[i].returned = true);
+    let known: HashSet<_> = before.iter().map(|gone| (gone.resource_type, gone.id)).collect();
+    let new = || {
+        let missing = matches.missing.iter();
+        missing.filter(|gone| gone.was_seen || known.contains(&(gone.resource_type, gone.id)))
+    };
+    let again: HashSet<_> = new().map(|gone| (gone.resource_type, gone.id)).collect();
+    let mut list: Vec<VanishedResource> =
+        before.iter().filter(|gone| !again.contains(&(gone.resource_type, gone.id))).cloned().collect();
     let whole: Vec<bool> = (0..contents.meta.files.len()).map(|file| is_whole(file, contents)).collect();
-    for gone in matches.missing.iter().filter(|gone| gone.was_seen) {
+    for gone in new() {
         let (updated, owners) = match gone.newest {
             Some((i, row)) => last_version(&dropped[i], row, gone.resource_type)?,
             None => (NO_INSTANT, Vec::new()),
@@ -63,6 +69,7 @@ pub(crate) fn remember_vanished(
             first_missed: None,
             updated,
             owners,
+            returned: false,
         });
     }
     Ok(list)

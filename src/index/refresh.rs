@@ -438,10 +438,8 @@ pub(crate) fn build(
     let allowed = store.options().allow_missing;
     stats.gone = check_presence(&mut meta, &matches, &dropped, allowed)?;
     let scanned: Vec<usize> = (0..origins.len()).filter(|number| origins[*number].is_new()).collect();
-    let mut vanished = previous.vanished;
-    vanished.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(first));
     let contents = StoreContents { meta: &meta, segments: &segments, scanned: &scanned, packed: &packed };
-    let vanished = remember_vanished(vanished, &matches, &dropped, &contents)?;
+    let vanished = remember_vanished(previous.vanished, first, &matches, &dropped, &contents)?;
     write_vanished(dir, &mut meta, &vanished)?;
     let mut times = RowTimes::default();
     runs.into_iter().enumerate().for_each(|(number, runs)| times.push(number, runs));

@@ -64,6 +64,9 @@ pub(crate) struct VanishedResource {
     pub updated: i64,
     /// Owners of its last version: reference base and id of each patient.
     pub owners: Vec<(String, Id)>,
+    /// Whether it has come back and no snapshot has held it since: then readers get it as late, unless it goes again
+    /// before.
+    pub returned: bool,
 }
 
 /// Bytes of the file.
@@ -76,6 +79,7 @@ pub(crate) fn to_bytes(list: &[VanishedResource]) -> Vec<u8> {
         body.number(gone.cause as u64);
         body.optional(gone.first_missed);
         body.number(gone.updated as u64);
+        body.number(u64::from(gone.returned));
         body.number(gone.owners.len() as u64);
         for (base, id) in &gone.owners {
             body.text(base);
@@ -101,9 +105,9 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Vec<VanishedResource>> {
         let resource_type = ResourceType::parse(&body.text()?)?;
         let id_of_row = id(body)?;
         let cause = *VanishCause::ALL.get(usize::try_from(body.number()?).ok()?)?;
-        let (first_missed, updated) = (body.optional()?, body.number()? as i64);
+        let (first_missed, updated, returned) = (body.optional()?, body.number()? as i64, body.flag()?);
         let owners = body.list(|body| Some((body.text()?, id(body)?)))?;
-        Some(VanishedResource { resource_type, id: id_of_row, cause, first_missed, updated, owners })
+        Some(VanishedResource { resource_type, id: id_of_row, cause, first_missed, updated, owners, returned })
     })?;
     body.0.is_empty().then_some(list)
 }
@@ -131,7 +135,7 @@ impl VanishedFile {
         VanishedFile { copies: Some(copies), first: meta.first, list: OnceLock::new() }
     }
 
-    /// The resources. Those that no snapshot before the index meta has missed were first missed by its first one.
+    /// The resources that have not come back. Those that no snapshot before the index meta has missed were first missed by its first one.
     ///
     /// # Errors
     /// [`CorruptIndex`] if the file is lost or damaged.
@@ -141,6 +145,7 @@ impl VanishedFile {
                 Some(copies) => copies.iter().find_map(|bytes| from_bytes(bytes))?,
                 None => Vec::new(),
             };
+            list.retain(|gone| !gone.returned);
             list.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(self.first));
             Some(list)
         };
@@ -165,11 +170,13 @@ mod tests {
             first_missed,
             updated: NO_INSTANT,
             owners: vec![(String::new(), id("p")), ("https://a.example/fhir".to_string(), id("q"))],
+            returned: false,
         };
         let list = vec![
             gone("a", VanishCause::ReplacedFile, None),
             gone("b", VanishCause::OlderVersion, Some(-4)),
             VanishedResource { owners: Vec::new(), updated: 9, ..gone("c", VanishCause::MissingFile, Some(5)) },
+            VanishedResource { returned: true, ..gone("d", VanishCause::MissingFile, Some(6)) },
         ];
         let bytes = to_bytes(&list);
         assert_eq!(from_bytes(&bytes), Some(list.clone()));
