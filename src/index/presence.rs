@@ -20,6 +20,9 @@ use crate::index::segment::reader::Segment;
 use crate::index::vanished::{VanishCause, VanishedResource};
 use crate::limits::GONE_FILES_NAMED_MAX;
 
+/// Gone resources below which those that came in their place are set off against them.
+const FEW_GONE: u64 = 10;
+
 /// What the store holds now, for the decision on what is gone.
 pub(crate) struct StoreContents<'a> {
     /// The index meta with all files and segments of the store as it is now.
@@ -76,7 +79,8 @@ pub(crate) fn remember_vanished(
 }
 
 /// Counts what is gone without a deletion, and refuses a refresh that loses more than `allowed` percent of the
-/// resources of the last snapshot. Sets `gone` of the index meta.
+/// resources of the last snapshot. Fewer than [`FEW_GONE`] count only as far as nothing came in their place: a file of a
+/// row or two that is replaced by one of other rows is no store that vanished. Sets `gone` of the index meta.
 ///
 /// # Errors
 /// [`IndexError::ResourcesMissing`].
@@ -112,7 +116,8 @@ pub(crate) fn check_presence(
         files: named.collect(),
         more_files: files.len().saturating_sub(GONE_FILES_NAMED_MAX) as u64,
     };
-    match meta.present > 0 && allowed < 100.0 && meta.gone as f64 * 100.0 > allowed * meta.present as f64 {
+    let lost = if meta.gone < FEW_GONE { meta.gone.saturating_sub(matches.arrived) } else { meta.gone };
+    match meta.present > 0 && allowed < 100.0 && lost as f64 * 100.0 > allowed * meta.present as f64 {
         true => Err(IndexError::ResourcesMissing {
             gone: meta.gone,
             present: meta.present,

@@ -8,7 +8,7 @@
 //! the hash space, in parallel. Kept segments are read only for resources whose newest record is gone or whose rows moved.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
@@ -52,6 +52,8 @@ pub(crate) struct RowMatches {
     pub runs: Vec<Vec<TimeRun>>,
     /// Resources whose newest record is in no segment any more.
     pub missing: Vec<MissingResource>,
+    /// Resources of new segments of which no dropped segment has a record, at most.
+    pub arrived: u64,
     /// Dropped segments that cannot be read: all rows in their place are new, and none is known to be gone.
     pub unreadable: usize,
 }
@@ -159,16 +161,18 @@ pub(crate) fn match_rows(
         columns[olds..].iter().map(|columns| (0..columns.rows()).map(|_| AtomicU32::new(0)).collect()).collect();
     let records: usize = columns.iter().map(|columns| columns.sorted_hash.len()).sum();
     let bits = records.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
-    let join = Join { columns: &columns, files, olds, dropped, readable: &readable, times: &times, codes: &codes };
+    let (readable, times, codes) = (&readable[..], &times[..], &codes[..]);
+    let join = Join { columns: &columns, files, olds, dropped, readable, times, codes, arrived: AtomicU64::new(0) };
     let (candidates, moved): (Vec<Vec<Candidate>>, Vec<Vec<MovedRow>>) =
         (0..1u64 << bits).into_par_iter().map(|part| join.partition(hash_range(part, bits))).unzip();
+    matches.arrived = join.arrived.load(Relaxed);
     // 3. Records of kept segments: of the candidates, and of resources whose rows moved between files.
     let mut candidates: Vec<Candidate> = candidates.into_iter().flatten().collect();
     resolve_candidates(&mut candidates, &columns, kept)?;
     for row in rows_beside_others(moved.into_iter().flatten().collect(), kept)? {
         codes[row.segment][row.row].store(0, Relaxed);
     }
-    for (runs, codes) in matches.runs.iter_mut().zip(&codes) {
+    for (runs, codes) in matches.runs.iter_mut().zip(codes) {
         let time = |code: u32| (code as usize).checked_sub(1).map(|i| times[i]);
         let rows = codes.iter().enumerate();
         runs.extend(rows.map(|(row, code)| TimeRun { row: to_u32(row), first_seen: time(code.load(Relaxed)) }));
@@ -214,6 +218,8 @@ struct Join<'a> {
     times: &'a [i64],
     /// For each new segment the code of each row.
     codes: &'a [Vec<AtomicU32>],
+    /// Resources that only new segments have, so far.
+    arrived: AtomicU64,
 }
 
 impl Join<'_> {
@@ -230,6 +236,8 @@ impl Join<'_> {
         let (mut candidates, mut moved) = (Vec::new(), Vec::new());
         for group in entries.chunk_by(|a, b| a.0 == b.0) {
             if group.iter().all(|(_, segment, _)| *segment as usize >= self.olds) {
+                let is_row = |entry: &(u64, u32, u32)| entry.2 & kind::MASK == kind::ROW;
+                self.arrived.fetch_add(u64::from(group.iter().any(is_row)), Relaxed);
                 continue;
             }
             let record = |entry: &(u64, u32, u32)| RecordRef { segment: entry.1 as usize, reference: entry.2 };
