@@ -1,6 +1,6 @@
 //! The data files of a store as one walk found them, each opened when bytes of it are first read.
 //!
-//! A walk takes size and times of every file; most queries need no more. Between walk and opening a file may change;
+//! A walk takes the stamp of every file; most queries need no more. Between walk and opening a file may change;
 //! the caller compares [`StoreFiles::stamp`] with the index meta.
 
 use std::path::PathBuf;

@@ -38,8 +38,12 @@ impl StoreListing {
     /// Whether an index meta covers every byte of the listing.
     pub fn is_indexed(&self, meta: &IndexMeta) -> bool {
         self.files.iter().all(|(name, stamp)| {
-            // The index may cover later bytes, too, but must not be of an earlier state.
-            let later = |known: FileStamp| known.len >= stamp.len && known.mtime_ns >= stamp.mtime_ns;
+            // The index may cover later bytes of the same file, too, but must not be of an earlier state or of another file.
+            let is_same_file = |known: &FileStamp| (known.inode, known.device) == (stamp.inode, stamp.device);
+            let is_later = |known: &FileStamp| {
+                known.len >= stamp.len && known.mtime_ns >= stamp.mtime_ns && known.ctime_ns >= stamp.ctime_ns
+            };
+            let later = |known: FileStamp| is_same_file(&known) && is_later(&known);
             known(meta, name).is_some_and(later)
         })
     }
