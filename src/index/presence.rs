@@ -14,6 +14,7 @@ use crate::index::diff::DroppedSegment;
 use crate::index::meta::{FileEntry, IndexMeta};
 use crate::index::replaced_rows::{MissingResource, RowMatches, intersection};
 use crate::index::report::GoneResources;
+use crate::index::row_times::{RowTimes, time_of_row};
 use crate::index::segment::id_encoding::entity_hash;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::segment::reader::Segment;
@@ -31,12 +32,14 @@ pub(crate) struct StoreContents<'a> {
     pub segments: &'a [Segment],
     /// Numbers of the segments that the refresh scanned.
     pub scanned: &'a [usize],
+    /// First-seen times of rows.
+    pub times: &'a RowTimes,
     /// Files (indices among the store's) that are packed: a seek table shows that they are whole.
     pub packed: &'a HashSet<usize>,
 }
 
-/// The vanished resources to remember: those of `before`, and the new ones. One that has come back is forgotten once a
-/// snapshot held it again; `first` is the T of the first snapshot since the refresh before, in ticks. What no snapshot
+/// The vanished resources to remember: those of `before`, and the new ones. One of which a new row has come is forgotten
+/// once a snapshot held it; `first` is the T of the first snapshot since the refresh before, in ticks. What no snapshot
 /// ever held is missed by nobody.
 ///
 /// # Errors
@@ -179,7 +182,7 @@ fn last_version(
     Ok((segment.columns().last_updated[row], owners))
 }
 
-/// Places in the list of the resources of which a scanned segment has a row.
+/// Places in the list of the resources of which a scanned segment has a row that was not in the store before.
 fn returned_resources(list: &[VanishedResource], contents: &StoreContents<'_>) -> Result<HashSet<usize>, CorruptIndex> {
     let mut known: Vec<(u64, usize)> =
         list.iter().enumerate().map(|(i, gone)| (entity_hash(gone.resource_type, gone.id.as_bytes()), i)).collect();
@@ -187,12 +190,17 @@ fn returned_resources(list: &[VanishedResource], contents: &StoreContents<'_>) -
     let mut hashes: Vec<u64> = known.iter().map(|(hash, _)| *hash).collect();
     hashes.dedup();
     let mut returned = HashSet::new();
-    for segment in contents.scanned.iter().map(|number| &contents.segments[*number]) {
+    for number in contents.scanned {
+        let segment = &contents.segments[*number];
+        let (runs, time) = (contents.times.runs(*number), contents.meta.segments[*number].first_seen);
         let own = segment.verify_columns(&[Column::SortedHash])?;
         for hash in intersection(&hashes, own.sorted_hash) {
             let some = known.partition_point(|one| one.0 < hash)..known.partition_point(|one| one.0 <= hash);
             for reference in segment.references_of_hash(hash)?.iter().filter(|one| *one & kind::MASK == kind::ROW) {
                 let row = (reference & !kind::MASK) as usize;
+                if time_of_row(runs, row, time).is_some() {
+                    continue;
+                }
                 let entity = (segment.type_of(row)?, segment.row_id(row)?);
                 let same = |(_, i): &&(u64, usize)| (list[*i].resource_type, list[*i].id) == entity;
                 returned.extend(known[some.clone()].iter().filter(same).map(|(_, i)| *i));

@@ -438,11 +438,12 @@ pub(crate) fn build(
     let allowed = store.options().allow_missing;
     stats.gone = check_presence(&mut meta, &matches, &dropped, allowed)?;
     let scanned: Vec<usize> = (0..origins.len()).filter(|number| origins[*number].is_new()).collect();
-    let contents = StoreContents { meta: &meta, segments: &segments, scanned: &scanned, packed: &packed };
-    let vanished = remember_vanished(previous.vanished, first, &matches, &dropped, &contents)?;
-    write_vanished(dir, &mut meta, &vanished)?;
     let mut times = RowTimes::default();
     runs.into_iter().enumerate().for_each(|(number, runs)| times.push(number, runs));
+    let contents =
+        StoreContents { meta: &meta, segments: &segments, scanned: &scanned, times: &times, packed: &packed };
+    let vanished = remember_vanished(previous.vanished, first, &matches, &dropped, &contents)?;
+    write_vanished(dir, &mut meta, &vanished)?;
     write_times(dir, &mut meta, &times)?;
     // 3. Bound the number of containers and of rows.
     compact_segment_files(dir, &mut meta, &mut segments)?;

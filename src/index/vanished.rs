@@ -64,8 +64,7 @@ pub(crate) struct VanishedResource {
     pub updated: i64,
     /// Owners of its last version: reference base and id of each patient.
     pub owners: Vec<(String, Id)>,
-    /// Whether it has come back and no snapshot has held it since: then readers get it as late, unless it goes again
-    /// before.
+    /// Whether a row of it has come since: it is forgotten after the next snapshot, unless it goes again before.
     pub returned: bool,
 }
 
@@ -135,7 +134,7 @@ impl VanishedFile {
         VanishedFile { copies: Some(copies), first: meta.first, list: OnceLock::new() }
     }
 
-    /// The resources that have not come back. Those that no snapshot before the index meta has missed were first missed by its first one.
+    /// The resources. Those that no snapshot before the index meta has missed were first missed by its first one.
     ///
     /// # Errors
     /// [`CorruptIndex`] if the file is lost or damaged.
@@ -145,7 +144,6 @@ impl VanishedFile {
                 Some(copies) => copies.iter().find_map(|bytes| from_bytes(bytes))?,
                 None => Vec::new(),
             };
-            list.retain(|gone| !gone.returned);
             list.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(self.first));
             Some(list)
         };
@@ -194,7 +192,7 @@ mod tests {
         dir.write_twice(&meta.vanished, &bytes, false).unwrap();
         let opened = VanishedFile::open(&dir, &meta);
         let times: Vec<Option<i64>> = opened.list().unwrap().iter().map(|gone| gone.first_missed).collect();
-        assert_eq!(times, [Some(7), Some(-4), Some(5)]);
+        assert_eq!(times, [Some(7), Some(-4), Some(5), Some(6)]);
         dir.write_twice(&meta.vanished, &bytes[1..], false).unwrap();
         assert!(VanishedFile::open(&dir, &meta).list().is_err());
     }

@@ -12,7 +12,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::group_rows_of;
-use crate::index::snapshot::{Index, Snapshot};
+use crate::index::snapshot::{Index, RowState, Snapshot};
 use crate::index::snapshot_time::ticks_rounded_up;
 use crate::index::vanished::{VanishCause, VanishedResource};
 use crate::request::{Audience, ExportRequest, Population, Vanished};
@@ -111,8 +111,8 @@ impl VanishedSelection {
                 && request.since.is_some()
                 && request.vanished == Vanished::Delete
                 && gone.cause == VanishCause::ReplacedFile;
-            // A resource that has a row is never listed as deleted (DELETED-03), whatever the list says.
-            if told && !group_rows_of(snapshot, gone.resource_type, &gone.id)?.is_empty() {
+            // A resource that is current again is exported as late, and never listed as deleted (DELETED-03).
+            if gone.cause != VanishCause::OlderVersion && is_current(snapshot, cohort, gone)? {
                 continue;
             }
             selection.resources.push(CountedVanish { resource: gone.clone(), told });
@@ -132,6 +132,17 @@ impl VanishedSelection {
         let told = self.resources.iter().filter(|gone| gone.told);
         told.map(|gone| (gone.resource.resource_type, gone.resource.id))
     }
+}
+
+/// Whether a vanished resource has a current row at T.
+fn is_current(snapshot: &Snapshot, cohort: &Cohort, gone: &VanishedResource) -> Result<bool, CorruptIndex> {
+    for (segment, row) in group_rows_of(snapshot, gone.resource_type, &gone.id)? {
+        let state = snapshot.state(segment, row, snapshot.as_of().as_ref(), &cohort.ours, &|_| true)?;
+        if state == RowState::Current {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Decides whose vanished resources were.

@@ -51,6 +51,10 @@ fn an_empty_store() {
     let store = scratch.path().join("store");
     std::fs::create_dir(&store).unwrap();
     let out = scratch.path().join("out");
+    // Without a data file the path may be wrong, or not mounted.
+    export(&store, &out, &["--system"]).refused(2, &["no data file"]);
+    assert!(!out.join("manifest.json").exists());
+    std::fs::write(store.join("Patient.ndjson"), "").unwrap();
     let run = export(&store, &out, &["--system"]);
     assert_eq!(run.code, 0, "{run:#?}");
     let export = Export::read(&out, Bounds::DEFAULT);

@@ -280,7 +280,7 @@ fn a_pack_that_cannot_be_written_leaves_nothing() {
     command.args(["pack", "--store", store.to_str().unwrap(), "--to", directory.join("packed").to_str().unwrap()]);
     command.args(["--index-dir", index.to_str().unwrap(), "--progress", "never"]);
     crate::disk::limit_files(&mut command, 200_000);
-    run::finish(&mut command).refused(3, &["packed", "make room"]);
+    run::finish(&mut command).refused(3, &["packed", "RLIMIT_FSIZE", "200000 bytes"]);
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "nothing is left");
 }
 
