@@ -100,7 +100,7 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
     }
     if deletions.unknown > 0 && sees_all {
         let text = format!(
-            "{} deletions of resources that the store never held are not listed: whose they were is not known",
+            "{} deletions of resources that the store does not hold are not listed here: whose they were is not known from it",
             deletions.unknown
         );
         push("deleted-unknown", note(Severity::Warning, text));

@@ -275,10 +275,13 @@ impl StoreDiff {
         let untouched = is_untouched(files, file, entry);
         let mut raw = untouched.then_some(entry.raw);
         // 2. Which segments does the file still have the bytes of? An untouched file is not opened.
-        let (has_bytes, appended) = match (untouched, compression) {
-            (true, _) => (vec![true; numbers.len()], false),
+        let (has_bytes, is_whole, appended) = match (untouched, compression) {
+            (true, _) => (vec![true; numbers.len()], true, false),
             (false, Compression::None) => {
-                plain_segments_in(files.source(file)?, entry, &old.known.segments[numbers.clone()])?
+                let (has_bytes, grown) =
+                    plain_segments_in(files.source(file)?, entry, &old.known.segments[numbers.clone()])?;
+                let is_whole = has_bytes.iter().all(|has| *has);
+                (has_bytes, is_whole, grown)
             }
             (false, _) => {
                 let source = files.source(file)?;
@@ -286,10 +289,10 @@ impl StoreDiff {
                 let (front, whole) = source.content_hashes(entry.stamp.len)?;
                 raw = Some(whole);
                 let same = front == Some(entry.raw) && (entry.appendable || !grown);
-                (vec![same; numbers.len()], grown)
+                // A file without a line has no segment, but bytes all the same.
+                (vec![same; numbers.len()], same, grown)
             }
         };
-        let is_whole = has_bytes.iter().all(|has| *has);
         let new_entry = file_entry(files, file, raw)?;
         let appendable = !is_whole || entry.appendable;
         self.restamped |= new_entry.stamp != entry.stamp || new_entry.settled != entry.settled;

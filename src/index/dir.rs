@@ -369,6 +369,13 @@ impl IndexDir {
         }
     }
 
+    /// Whether a directory on disk has a global index: a refresh was finished in it once.
+    pub fn has_segments(&self) -> bool {
+        let (IndexDir::Directory(path) | IndexDir::ReadOnly(path, _)) = self else { return false };
+        let mut names = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.any(|name| name.to_str().is_some_and(|name| name.starts_with(MERGED)))
+    }
+
     /// Removes every file but the lock, those named and their second copies. Readers that have them open keep them.
     pub fn remove_all_but(&self, names: &[&str]) {
         match self {

@@ -98,6 +98,8 @@ pub(crate) fn load(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
 /// As [`load`]; the files may be of two generations.
 fn load_once(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
     let (parsed, copy_lost) = match dir.read_either(meta::FILE, ParsedMeta::from_bytes).map_err(failed(meta::FILE))? {
+        // Its other files show that there was one.
+        TwinFile::Absent if dir.has_segments() => return Ok(IndexMemory::Lost(MemoryLoss::Damaged)),
         TwinFile::Absent => return Ok(IndexMemory::Absent),
         TwinFile::Damaged => return Ok(IndexMemory::Lost(MemoryLoss::Damaged)),
         TwinFile::Intact { contents, copy_lost } => (contents, copy_lost),

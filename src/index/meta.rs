@@ -125,8 +125,6 @@ pub struct IndexMeta {
     pub root: String,
     /// Current resources at the last snapshot before these segments were published.
     pub present: u64,
-    /// Resources gone without a deletion between that snapshot and the publication.
-    pub gone: u64,
     /// File of first-seen times of rows ([`RowTimes`](crate::index::row_times::RowTimes)); empty when there is none.
     pub times: String,
     /// File of vanished resources; empty when there is none.
@@ -171,7 +169,6 @@ impl IndexMeta {
             first: None,
             root: String::new(),
             present: 0,
-            gone: 0,
             times: String::new(),
             vanished: String::new(),
             files: Vec::new(),
@@ -263,7 +260,6 @@ impl IndexMeta {
         body.optional(self.first);
         body.text(&self.root);
         body.number(self.present);
-        body.number(self.gone);
         body.text(&self.times);
         body.text(&self.vanished);
         body.number(self.files.len() as u64);
@@ -340,7 +336,7 @@ impl IndexMeta {
             number => Some(*MemoryLoss::ALL.get(usize::try_from(number).ok()? - 1)?),
         };
         let first = body.optional()?;
-        let (root, present, gone) = (body.text()?, body.number()?, body.number()?);
+        let (root, present) = (body.text()?, body.number()?);
         let (times, vanished) = (body.text()?, body.text()?);
         let file = |body: &mut MetaReader<'_>| {
             let (name, stamp) = (body.text()?, body.stamp()?);
@@ -376,7 +372,6 @@ impl IndexMeta {
             first,
             root,
             present,
-            gone,
             times,
             vanished,
             files,
@@ -493,7 +488,6 @@ mod tests {
             lost: Some(MemoryLoss::OtherVersion),
             root: "/stores/a".into(),
             present: 10,
-            gone: 2,
             times: "times-4".into(),
             vanished: "vanished-3".into(),
             files: vec![FileEntry { name: "ä/b.ndjson".into(), stamp, settled: true, raw: 9, appendable: true }],

@@ -8,20 +8,21 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{CorruptIndex, IndexError};
+use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::diff::DroppedSegment;
 use crate::index::meta::{FileEntry, IndexMeta};
-use crate::index::replaced_rows::{MissingResource, RowMatches, intersection};
+use crate::index::replaced_rows::{MissingResource, RowMatches, intersection, row_owners};
 use crate::index::report::GoneResources;
 use crate::index::row_times::{RowTimes, time_of_row};
 use crate::index::segment::id_encoding::entity_hash;
-use crate::index::segment::layout::{BASE_BITS, Column, kind};
+use crate::index::segment::layout::{Column, kind};
 use crate::index::segment::reader::Segment;
 use crate::index::vanished::{VanishCause, VanishedResource};
 use crate::limits::GONE_FILES_NAMED_MAX;
 
-/// Gone resources below which those that came in their place are set off against them.
+/// Gone resources below which only the number of current resources decides.
 const FEW_GONE: u64 = 10;
 
 /// What the store holds now, for the decision on what is gone.
@@ -39,8 +40,8 @@ pub(crate) struct StoreContents<'a> {
 }
 
 /// The vanished resources to remember: those of `before`, and the new ones. One of which a new row has come is forgotten
-/// once a snapshot held it; `first` is the T of the first snapshot since the refresh before, in ticks. What no snapshot
-/// ever held is missed by nobody.
+/// once a snapshot held it; `first` is the T of the first snapshot since the refresh before, in ticks.
+/// What came and went between two snapshots is among them, too: it may have followed what a snapshot held.
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page that is read fails its checksum.
@@ -54,19 +55,19 @@ pub(crate) fn remember_vanished(
     before.retain(|gone| !gone.returned || first.is_none());
     before.iter_mut().for_each(|gone| gone.first_missed = gone.first_missed.or(first));
     returned_resources(&before, contents)?.into_iter().for_each(|i| before[i].returned = true);
-    let known: HashSet<_> = before.iter().map(|gone| (gone.resource_type, gone.id)).collect();
-    let new = || {
-        let missing = matches.missing.iter();
-        missing.filter(|gone| gone.was_seen || known.contains(&(gone.resource_type, gone.id)))
-    };
-    let again: HashSet<_> = new().map(|gone| (gone.resource_type, gone.id)).collect();
+    let again: HashSet<_> = matches.missing.iter().map(|gone| (gone.resource_type, gone.id)).collect();
     let mut list: Vec<VanishedResource> =
         before.iter().filter(|gone| !again.contains(&(gone.resource_type, gone.id))).cloned().collect();
     let whole: Vec<bool> = (0..contents.meta.files.len()).map(|file| is_whole(file, contents)).collect();
-    for gone in new() {
+    for gone in &matches.missing {
         let (updated, owners) = match gone.newest {
             Some((i, row)) => last_version(&dropped[i], row, gone.resource_type)?,
             None => (NO_INSTANT, Vec::new()),
+        };
+        // Of two versions each owner is concerned: one lost the newest, the other has an older one for current.
+        let owners: Vec<(String, Id)> = match gone.resource_type == ResourceType::GROUP {
+            true => owners,
+            false => owners.into_iter().chain(gone.standing_owners.iter().cloned()).collect(),
         };
         list.push(VanishedResource {
             resource_type: gone.resource_type,
@@ -82,19 +83,19 @@ pub(crate) fn remember_vanished(
 }
 
 /// Counts what is gone without a deletion, and refuses a refresh that loses more than `allowed` percent of the
-/// resources of the last snapshot. Fewer than [`FEW_GONE`] count only as far as nothing came in their place: a file of a
-/// row or two that is replaced by one of other rows is no store that vanished. Sets `gone` of the index meta.
+/// resources of the last snapshot. Fewer than [`FEW_GONE`] are left to [`check_current`]: a file of a row or two that is
+/// replaced by one of other rows is no store that vanished.
 ///
 /// # Errors
 /// [`IndexError::ResourcesMissing`].
 pub(crate) fn check_presence(
-    meta: &mut IndexMeta,
+    meta: &IndexMeta,
     matches: &RowMatches,
     dropped: &[DroppedSegment],
     allowed: f64,
 ) -> Result<Option<GoneResources>, IndexError> {
     // What came and went between two snapshots is missed by nobody.
-    let gone = || matches.missing.iter().filter(|gone| !gone.older_stands && gone.was_seen);
+    let gone = || matches.missing.iter().filter(|gone| !gone.older_stands && !gone.is_deleted && gone.was_seen);
     let mut by_file: BTreeMap<(&str, bool), u64> = BTreeMap::new();
     for resource in gone() {
         if let Some(file) = resource.held_by.last().map(|i| &dropped[*i]) {
@@ -102,7 +103,6 @@ pub(crate) fn check_presence(
         }
     }
     let here = gone().count() as u64;
-    meta.gone += here;
     let older = matches.missing.iter().filter(|gone| gone.older_stands && gone.was_seen).count() as u64;
     if here + older == 0 {
         return Ok(None);
@@ -119,16 +119,47 @@ pub(crate) fn check_presence(
         files: named.collect(),
         more_files: files.len().saturating_sub(GONE_FILES_NAMED_MAX) as u64,
     };
-    let lost = if meta.gone < FEW_GONE { meta.gone.saturating_sub(matches.arrived) } else { meta.gone };
-    match meta.present > 0 && allowed < 100.0 && lost as f64 * 100.0 > allowed * meta.present as f64 {
-        true => Err(IndexError::ResourcesMissing {
-            gone: meta.gone,
-            present: meta.present,
-            allowed,
-            files: report.files_text(),
-        }),
+    match here >= FEW_GONE && is_too_much(here, meta.present, allowed) {
+        true => Err(missing_error(here, meta.present, allowed, report.files_text())),
         false => Ok(Some(report)),
     }
+}
+
+/// Refuses an index that lost more than `allowed` percent of the resources of the last snapshot, whatever refreshes came
+/// between: by the number of `current` resources, and by those of `vanished` that no snapshot has missed yet, the lesser of
+/// both. So neither what came back, nor what others came for, nor what DELETE entries ended counts.
+///
+/// # Errors
+/// [`IndexError::ResourcesMissing`].
+pub(crate) fn check_current(
+    present: u64,
+    current: u64,
+    vanished: &[VanishedResource],
+    allowed: f64,
+    report: Option<&GoneResources>,
+) -> Result<(), IndexError> {
+    let is_gone = |gone: &&VanishedResource| {
+        let causes = [VanishCause::ReplacedFile, VanishCause::UncertainFile, VanishCause::MissingFile];
+        gone.first_missed.is_none() && !gone.returned && causes.contains(&gone.cause)
+    };
+    let lost = present.saturating_sub(current).min(vanished.iter().filter(is_gone).count() as u64);
+    match is_too_much(lost, present, allowed) {
+        true => {
+            let files = report.map_or_else(|| "before this refresh".to_string(), GoneResources::files_text);
+            Err(missing_error(lost, present, allowed, files))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Whether so many of the resources of the last snapshot are more than `allowed` percent.
+fn is_too_much(lost: u64, present: u64, allowed: f64) -> bool {
+    present > 0 && allowed < 100.0 && lost as f64 * 100.0 > allowed * present as f64
+}
+
+/// The error of a store that lost too much.
+fn missing_error(gone: u64, present: u64, allowed: f64, files: String) -> IndexError {
+    IndexError::ResourcesMissing { gone, present, allowed, files }
 }
 
 /// Whether a file has no fault and no cut end, so that a row that is not in it was left out on purpose.
@@ -146,6 +177,9 @@ fn is_whole(file: usize, contents: &StoreContents<'_>) -> bool {
 
 /// How a resource came to be gone.
 fn cause_of(gone: &MissingResource, dropped: &[DroppedSegment], files: &[FileEntry], whole: &[bool]) -> VanishCause {
+    if gone.is_deleted {
+        return VanishCause::Deleted;
+    }
     if gone.older_stands {
         return VanishCause::OlderVersion;
     }
@@ -166,19 +200,11 @@ fn last_version(
     old: &DroppedSegment,
     row: usize,
     resource_type: ResourceType,
-) -> Result<(i64, Vec<(String, crate::fhir::id::Id)>), CorruptIndex> {
+) -> Result<(i64, Vec<(String, Id)>), CorruptIndex> {
     let Some(segment) = &old.segment else { return Ok((NO_INSTANT, Vec::new())) };
     segment.row(row)?;
-    let mut owners = Vec::new();
     // A Group is not exported for its members.
-    if resource_type != ResourceType::GROUP {
-        for owner in segment.row_owners(row)? {
-            let id = segment.owner_id(*owner as usize)?;
-            let columns = segment.verify_columns(&[Column::Base, Column::Heap])?;
-            let base = columns.base_text((columns.owner_base[*owner as usize] & BASE_BITS) as usize);
-            owners.push((base.to_string(), id));
-        }
-    }
+    let owners = if resource_type == ResourceType::GROUP { Vec::new() } else { row_owners(segment, row)? };
     Ok((segment.columns().last_updated[row], owners))
 }
 

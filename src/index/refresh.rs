@@ -19,7 +19,7 @@ use crate::index::legacy_files::hash_compressed_files;
 use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, read_slots};
 use crate::index::meta::{self, IndexFile, IndexMeta};
 use crate::index::open::{Verification, open_index};
-use crate::index::presence::{StoreContents, check_presence, remember_vanished};
+use crate::index::presence::{StoreContents, check_current, check_presence, remember_vanished};
 use crate::index::replaced_rows::{RowMatches, match_rows};
 use crate::index::report::RefreshStats;
 use crate::index::row_times::{RowTimes, TimeRun};
@@ -89,8 +89,10 @@ pub(crate) fn refresh(
         if let Some(known) = &known {
             check_root(store, &files, &known.current)?;
         }
-        let held_nothing = |known: &LoadedMeta| known.current.present == 0 && known.current.first.is_none();
-        if files.count() == 0 && known.as_ref().is_none_or(held_nothing) {
+        // What was indexed before is missed, unless all of it may be.
+        let is_missed = |known: &LoadedMeta| known.current.first.is_some() && !known.current.segments.is_empty();
+        let misses = store.options().allow_missing < 100.0 && known.as_ref().is_some_and(is_missed);
+        if files.count() == 0 && !misses {
             return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
         }
         if let Some(known) = known
@@ -361,7 +363,7 @@ pub(crate) fn build(
     meta.sequence += 1;
     let first = meta.first.take();
     if let (Some(_), Some(global)) = (first, &previous.global) {
-        (meta.present, meta.gone) = (global.totals()?.current(), 0);
+        meta.present = global.totals()?.current();
     }
     let packed: HashSet<usize> =
         spans.iter().filter(|span| matches!(span.part, RangeKind::Packed { .. })).map(|span| span.file).collect();
@@ -436,7 +438,7 @@ pub(crate) fn build(
         matches = match_rows(&dropped, &[], &segments)?;
     }
     let allowed = store.options().allow_missing;
-    stats.gone = check_presence(&mut meta, &matches, &dropped, allowed)?;
+    stats.gone = check_presence(&meta, &matches, &dropped, allowed)?;
     let scanned: Vec<usize> = (0..origins.len()).filter(|number| origins[*number].is_new()).collect();
     let mut times = RowTimes::default();
     runs.into_iter().enumerate().for_each(|(number, runs)| times.push(number, runs));
@@ -462,7 +464,15 @@ pub(crate) fn build(
     };
     progress.merging.store(false, Relaxed);
     match global {
-        Ok(()) => Ok((meta, times, segments)),
+        Ok(()) => {
+            if meta.present > 0 && !vanished.is_empty() {
+                let read_back = |reason| IndexError::ReadBack { name: meta.global.name.clone(), reason };
+                let bytes = dir.open(&meta.global.name).map_err(|_| read_back("it cannot be opened"))?;
+                let current = GlobalIndex::open(bytes, &meta.segments).map_err(read_back)?.totals()?.current();
+                check_current(meta.present, current, &vanished, allowed, stats.gone.as_ref())?;
+            }
+            Ok((meta, times, segments))
+        }
         Err(BuildError::Damaged(damaged)) => Err(damaged.into()),
         Err(BuildError::Write(source)) => Err(IndexError::Write { name: meta.global.name, source }),
     }

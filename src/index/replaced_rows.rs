@@ -8,7 +8,7 @@
 //! the hash space, in parallel. Kept segments are read only for resources whose newest record is gone or whose rows moved.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
@@ -22,7 +22,7 @@ use crate::index::global::build::{hash_range, slice_of};
 use crate::index::row_times::{TimeRun, time_of_entry, time_of_row};
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::VersionKey;
-use crate::index::segment::layout::{Column, kind};
+use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::index::segment::reader::Segment;
 
@@ -52,8 +52,6 @@ pub(crate) struct RowMatches {
     pub runs: Vec<Vec<TimeRun>>,
     /// Resources whose newest record is in no segment any more.
     pub missing: Vec<MissingResource>,
-    /// Resources of new segments of which no dropped segment has a record, at most.
-    pub arrived: u64,
     /// Dropped segments that cannot be read: all rows in their place are new, and none is known to be gone.
     pub unreadable: usize,
 }
@@ -71,8 +69,12 @@ pub(crate) struct MissingResource {
     pub held_by: Vec<usize>,
     /// Whether an older version of it still stands in another place, and so is the newest now.
     pub older_stands: bool,
-    /// Whether a snapshot held any of its dropped records; else no reader can miss it.
+    /// Whether a snapshot held any of its dropped records.
     pub was_seen: bool,
+    /// Whether a DELETE entry in the store ends it.
+    pub is_deleted: bool,
+    /// Patients who own an older version that stands: reference base and id.
+    pub standing_owners: Vec<(String, Id)>,
 }
 
 /// A row or a DELETE entry: segment among all that are compared, and reference in it (see [`kind`]).
@@ -116,9 +118,13 @@ struct Candidate {
     entity: (ResourceType, Id),
     newest: RecordRef,
     newest_row: Option<RecordRef>,
+    /// The newest row of it in a new segment.
+    standing_row: Option<RecordRef>,
     held_by: Vec<usize>,
     older_stands: bool,
     was_seen: bool,
+    is_deleted: bool,
+    standing_owners: Vec<(String, Id)>,
 }
 
 /// Compares dropped with new segments (each with the index of its file among the store's files); `kept` are all other
@@ -162,12 +168,14 @@ pub(crate) fn match_rows(
     let records: usize = columns.iter().map(|columns| columns.sorted_hash.len()).sum();
     let bits = records.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
     let (readable, times, codes) = (&readable[..], &times[..], &codes[..]);
-    let join = Join { columns: &columns, files, olds, dropped, readable, times, codes, arrived: AtomicU64::new(0) };
+    let join = Join { columns: &columns, files, olds, dropped, readable, times, codes };
     let (candidates, moved): (Vec<Vec<Candidate>>, Vec<Vec<MovedRow>>) =
         (0..1u64 << bits).into_par_iter().map(|part| join.partition(hash_range(part, bits))).unzip();
-    matches.arrived = join.arrived.load(Relaxed);
     // 3. Records of kept segments: of the candidates, and of resources whose rows moved between files.
     let mut candidates: Vec<Candidate> = candidates.into_iter().flatten().collect();
+    for (candidate, row) in candidates.iter_mut().filter_map(|one| one.standing_row.map(|row| (one, row))) {
+        candidate.standing_owners = row_owners(&new[row.segment - olds].1, row.number())?;
+    }
     resolve_candidates(&mut candidates, &columns, kept)?;
     for row in rows_beside_others(moved.into_iter().flatten().collect(), kept)? {
         codes[row.segment][row.row].store(0, Relaxed);
@@ -190,6 +198,8 @@ pub(crate) fn match_rows(
             held_by: one.held_by.iter().map(|segment| readable[*segment].0).collect(),
             older_stands: one.older_stands,
             was_seen: one.was_seen,
+            is_deleted: one.is_deleted,
+            standing_owners: one.standing_owners,
         })
         .collect();
     matches.missing.sort_by_key(|one| (one.resource_type, one.id));
@@ -218,8 +228,6 @@ struct Join<'a> {
     times: &'a [i64],
     /// For each new segment the code of each row.
     codes: &'a [Vec<AtomicU32>],
-    /// Resources that only new segments have, so far.
-    arrived: AtomicU64,
 }
 
 impl Join<'_> {
@@ -236,8 +244,6 @@ impl Join<'_> {
         let (mut candidates, mut moved) = (Vec::new(), Vec::new());
         for group in entries.chunk_by(|a, b| a.0 == b.0) {
             if group.iter().all(|(_, segment, _)| *segment as usize >= self.olds) {
-                let is_row = |entry: &(u64, u32, u32)| entry.2 & kind::MASK == kind::ROW;
-                self.arrived.fetch_add(u64::from(group.iter().any(is_row)), Relaxed);
                 continue;
             }
             let record = |entry: &(u64, u32, u32)| RecordRef { segment: entry.1 as usize, reference: entry.2 };
@@ -325,16 +331,32 @@ impl Join<'_> {
                 .max_by(|a, b| a.0.cmp(&b.0))
         };
         let (old_key, old) = newest(true, false)?;
-        if newest(false, false).is_some_and(|(new_key, _)| new_key >= old_key) {
+        let newer = newest(false, false).filter(|(new_key, _)| *new_key >= old_key);
+        if newer.as_ref().is_some_and(|(_, record)| record.is_row()) {
             return None;
         }
+        let is_deleted = newer.is_some();
         let mut held_by: Vec<usize> = records.iter().filter(is_old).map(|record| record.segment).collect();
         held_by.sort_unstable();
         held_by.dedup();
         let newest_row = newest(true, true).map(|(_, record)| record);
-        let older_stands = newest(false, true).is_some();
+        let standing_row = newest(false, true).map(|(_, record)| record);
+        let older_stands = standing_row.is_some();
         let was_seen = records.iter().filter(is_old).any(|record| self.was_seen(*record));
-        Some(Candidate { hash, entity, newest: old, newest_row, held_by, older_stands, was_seen })
+        let standing_owners = Vec::new();
+        let candidate = Candidate {
+            hash,
+            entity,
+            newest: old,
+            newest_row,
+            standing_row,
+            held_by,
+            older_stands,
+            was_seen,
+            is_deleted,
+            standing_owners,
+        };
+        Some(candidate)
     }
 }
 
@@ -377,6 +399,32 @@ pub(crate) fn intersection(a: &[u64], b: &[u64]) -> Vec<u64> {
     common
 }
 
+/// A record of a kept segment whose resource is a candidate.
+struct KeptRecord {
+    /// Place among the candidates.
+    candidate: usize,
+    /// Whether it is newer than every dropped record of the resource, or the same line as the newest.
+    is_newer: bool,
+    is_row: bool,
+    /// Owners of an older row.
+    owners: Vec<(String, Id)>,
+}
+
+/// Reference base and id of the owners of a row.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page that is read fails its checksum.
+pub(crate) fn row_owners(segment: &Segment, row: usize) -> Result<Vec<(String, Id)>, CorruptIndex> {
+    let mut owners = Vec::new();
+    for owner in segment.row_owners(row)? {
+        let id = segment.owner_id(*owner as usize)?;
+        let columns = segment.verify_columns(&[Column::Base, Column::Heap])?;
+        let base = columns.base_text((columns.owner_base[*owner as usize] & BASE_BITS) as usize);
+        owners.push((base.to_string(), id));
+    }
+    Ok(owners)
+}
+
 /// Removes the candidates of which a kept segment has a newer record, and finds those of which it has an older row.
 fn resolve_candidates(
     candidates: &mut Vec<Candidate>,
@@ -389,11 +437,11 @@ fn resolve_candidates(
     candidates.sort_by_key(|one| one.hash);
     let mut hashes: Vec<u64> = candidates.iter().map(|one| one.hash).collect();
     hashes.dedup();
-    // Records of kept segments with the hash of a candidate: (candidate, whether newer, whether a row).
+    // Records of kept segments with the hash of a candidate.
     let found = kept
         .par_iter()
         .map(|segment| {
-            let mut found: Vec<(usize, bool, bool)> = Vec::new();
+            let mut found: Vec<KeptRecord> = Vec::new();
             let own = segment.verify_columns(&[Column::SortedHash])?;
             for hash in intersection(&hashes, own.sorted_hash) {
                 let some = candidates.partition_point(|one| one.hash < hash)
@@ -414,7 +462,12 @@ fn resolve_candidates(
                             record.is_row()
                                 && own.line_hash[record.number()] == columns[old.segment].line_hash[old.number()]
                         };
-                        found.push((i, order.is_gt() || order.is_eq() && is_same(), record.is_row()));
+                        let is_newer = order.is_gt() || order.is_eq() && is_same();
+                        let owners = match record.is_row() && !is_newer {
+                            true => row_owners(segment, record.number())?,
+                            false => Vec::new(),
+                        };
+                        found.push(KeptRecord { candidate: i, is_newer, is_row: record.is_row(), owners });
                     }
                 }
             }
@@ -422,9 +475,16 @@ fn resolve_candidates(
         })
         .collect::<Result<Vec<_>, CorruptIndex>>()?;
     let mut covered = vec![false; candidates.len()];
-    for (i, newer, is_row) in found.into_iter().flatten() {
-        covered[i] |= newer;
-        candidates[i].older_stands |= is_row;
+    for record in found.into_iter().flatten() {
+        let candidate = &mut candidates[record.candidate];
+        covered[record.candidate] |= record.is_newer && record.is_row;
+        candidate.is_deleted |= record.is_newer && !record.is_row;
+        candidate.older_stands |= record.is_row;
+        candidate.standing_owners.extend(record.owners);
+    }
+    // What a DELETE entry ends is told by it, as long as a version stands that says whose it was.
+    for (covered, candidate) in covered.iter_mut().zip(candidates.iter()) {
+        *covered |= candidate.is_deleted && candidate.older_stands;
     }
     let mut covered = covered.into_iter();
     candidates.retain(|_| !covered.next().unwrap_or_default());

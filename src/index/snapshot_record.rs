@@ -65,4 +65,12 @@ impl SegmentRef {
         let after = self.row_times.partition_point(|(first, _)| *first as usize <= row);
         after.checked_sub(1).and_then(|i| self.row_times[i].1).or(self.first_seen)
     }
+
+    /// T of the first snapshot that held a DELETE entry of the segment, which has so many rows, in ticks; `None` before
+    /// the first. Runs of rows say nothing of entries.
+    pub(crate) fn first_seen_of_entry(&self, rows: usize, entry: usize) -> Option<i64> {
+        let of_entries = &self.row_times[self.row_times.partition_point(|(first, _)| (*first as usize) < rows)..];
+        let after = of_entries.partition_point(|(first, _)| *first as usize <= rows + entry);
+        after.checked_sub(1).and_then(|i| of_entries[i].1).or(self.first_seen)
+    }
 }

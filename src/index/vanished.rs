@@ -29,12 +29,19 @@ pub(crate) enum VanishCause {
     MissingFile,
     /// Its newest version is gone, and an older one still stands: it is not gone, but no longer what readers hold.
     OlderVersion,
+    /// Its rows are gone, and a DELETE entry says that it is deleted.
+    Deleted,
 }
 
 impl VanishCause {
     /// All causes, in the order of their numbers on disk.
-    pub(crate) const ALL: [VanishCause; 4] =
-        [VanishCause::ReplacedFile, VanishCause::UncertainFile, VanishCause::MissingFile, VanishCause::OlderVersion];
+    pub(crate) const ALL: [VanishCause; 5] = [
+        VanishCause::ReplacedFile,
+        VanishCause::UncertainFile,
+        VanishCause::MissingFile,
+        VanishCause::OlderVersion,
+        VanishCause::Deleted,
+    ];
 
     /// Its word, which plans of exports hold.
     pub(crate) const fn name(self) -> &'static str {
@@ -43,6 +50,7 @@ impl VanishCause {
             VanishCause::UncertainFile => "uncertainFile",
             VanishCause::MissingFile => "missingFile",
             VanishCause::OlderVersion => "olderVersion",
+            VanishCause::Deleted => "deleted",
         }
     }
 }

@@ -44,11 +44,13 @@ impl VanishedCounts {
     /// Counts a resource.
     pub(crate) fn count(&mut self, cause: VanishCause, told: bool) {
         *match cause {
-            VanishCause::ReplacedFile if told => &mut self.told,
+            VanishCause::ReplacedFile | VanishCause::Deleted if told => &mut self.told,
             VanishCause::ReplacedFile => &mut self.replaced_files,
             VanishCause::UncertainFile => &mut self.uncertain_files,
             VanishCause::MissingFile => &mut self.missing_files,
             VanishCause::OlderVersion => &mut self.older_versions,
+            // What a DELETE entry ends is only ever told.
+            VanishCause::Deleted => return,
         } += 1;
     }
 }
@@ -109,8 +111,15 @@ impl VanishedSelection {
             }
             let told = is_owned
                 && request.since.is_some()
-                && request.vanished == Vanished::Delete
-                && gone.cause == VanishCause::ReplacedFile;
+                && match gone.cause {
+                    // A DELETE entry says so: no policy is asked.
+                    VanishCause::Deleted => true,
+                    VanishCause::ReplacedFile => request.vanished == Vanished::Delete,
+                    _ => false,
+                };
+            if gone.cause == VanishCause::Deleted && !told {
+                continue;
+            }
             // A resource that is current again is exported as late, and never listed as deleted (DELETED-03).
             if gone.cause != VanishCause::OlderVersion && is_current(snapshot, cohort, gone)? {
                 continue;

@@ -44,5 +44,10 @@ fn may_be_told(gone: &VanishedResource, job: &PlanRecord, recorded: &RecordedReq
     let owned = recorded.population == VerifiedPopulation::System
         || gone.owners.iter().any(|(base, id)| is_member(base, id.as_str()))
         || gone.resource_type == ResourceType::PATIENT && is_member("", gone.id.as_str());
-    recorded.vanished && gone.cause == VanishCause::ReplacedFile && in_window && of_type && owned
+    let by_policy = match gone.cause {
+        VanishCause::Deleted => true,
+        VanishCause::ReplacedFile => recorded.vanished,
+        _ => false,
+    };
+    by_policy && in_window && of_type && owned
 }

@@ -166,6 +166,10 @@ impl VersionHistory {
                     .map(|segment| SegmentLines { start: segment.start, end: segment.end })
                     .collect();
                 let mut rows = vec![0; recorded_segments.len()];
+                // DELETE entries of each segment so far, those that the history has no deletion for included.
+                let mut entries = vec![0; recorded_segments.len()];
+                // The segment of each deletion of the history, and its number in it.
+                let mut deletions: Vec<(usize, usize)> = Vec::new();
                 let (source, compression) = &files[segments[task.start].0];
                 let mut part = VersionHistory::default();
                 let table = match compression {
@@ -176,14 +180,23 @@ impl VersionHistory {
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
                     let time = recorded_segments[number].first_seen_of(rows[number]);
                     let late = is_late(time, record.birth, recorded);
-                    let segment_late = is_late(recorded_segments[number].first_seen, record.birth, recorded);
                     let birth = (recorded, record.birth);
-                    let is_row =
-                        part.push_line(cut, task.start + number, (late, segment_late), birth, &mut prior_owners);
+                    let mut entry = |is_kept: bool| {
+                        if is_kept {
+                            deletions.push((number, entries[number]));
+                        }
+                        entries[number] += 1;
+                    };
+                    let is_row = part.push_line(cut, task.start + number, late, birth, &mut prior_owners, &mut entry);
                     rows[number] += usize::from(is_row);
                 };
                 let by = (*compression, record.unproven);
                 let hashes = segment_lines::read(source, by, &ranges, progress, &mut on_line)?;
+                // Their first-seen times count behind the last row of the segment.
+                for (deletion, (number, entry)) in part.deletions.iter_mut().zip(deletions) {
+                    let time = recorded_segments[number].first_seen_of_entry(rows[number], entry);
+                    deletion.late = is_late(time, record.birth, recorded);
+                }
                 match recorded_segments.iter().map(|segment| segment.content).eq(hashes) {
                     true => Ok(part),
                     false => Err(changed_error(root, &recorded_segments[0].file)),
@@ -210,15 +223,16 @@ impl VersionHistory {
         Ok(history)
     }
 
-    /// Adds a line of segment number `segment` to the history; whether it is a row. It is late if `late` is set: first
-    /// for a row, then for deletions, which are as late as their segment.
+    /// Adds a line of segment number `segment` to the history; whether it is a row, which is late if `late` is set. Calls
+    /// `entry` for each DELETE entry, with whether the history has a deletion for it; the caller knows which are late.
     fn push_line(
         &mut self,
         cut: CutLine<'_>,
         segment: usize,
-        (late, segment_late): (bool, bool),
+        late: bool,
         (recorded, birth): (&RecordedRequest, Option<i64>),
         prior_owners: &mut PriorOwners<'_>,
+        entry: &mut dyn FnMut(bool),
     ) -> bool {
         self.lines += 1;
         let (line, length, hash, held) = match cut.body {
@@ -240,7 +254,9 @@ impl VersionHistory {
                 for target in urls.iter().filter_map(|url| Reference::parse(url)) {
                     let records = prior_owners.next(cut.offset);
                     // A deletion without an instant ends nothing (reading 9).
-                    let Some(updated) = updated.clone().filter(|_| recorded.is_ours(target.base)) else { continue };
+                    let kept = updated.clone().filter(|_| recorded.is_ours(target.base));
+                    entry(kept.is_some());
+                    let Some(updated) = kept else { continue };
                     let entity = entity(target.resource_type.name(), target.id.as_str());
                     let departed = departed_version(entity, records, prior_owners, recorded, birth);
                     let end = match &departed {
@@ -252,7 +268,7 @@ impl VersionHistory {
                         entity,
                         resource_type: target.resource_type,
                         updated,
-                        late: segment_late,
+                        late: false,
                         recorded: end,
                     });
                     self.departed.extend(departed);
