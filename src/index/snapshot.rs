@@ -4,11 +4,12 @@
 //! and whether it is late are fixed, whatever is appended to the store later. Opening and refreshing are in `open` and
 //! `refresh`.
 
-use crate::casts::to_u32;
+use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
+use crate::ids::{OwnerId, RecordId, TargetId};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -20,6 +21,7 @@ use crate::index::vanished::{VanishedFile, VanishedResource};
 use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// One consistent, opened index of a store. Index pages and store files are read on first use.
@@ -214,33 +216,90 @@ impl Index {
         self.base_numbers[self.starts.base[segment] + base as usize]
     }
 
-    /// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
-    pub fn starts(&self) -> &SegmentOffsets {
-        &self.starts
+    /// The record that a row of a segment is.
+    pub fn record_of_row(&self, segment: usize, row: usize) -> RecordId {
+        RecordId::of(self.starts.row[segment] + row)
     }
 
-    /// The segment that holds a row (counted over the store), and the number of the row in it.
-    pub fn locate(&self, row: usize) -> (usize, usize) {
-        let segment = self.starts.row.partition_point(|start| *start <= row) - 1;
-        (segment, row - self.starts.row[segment])
+    /// The record that a DELETE entry of a segment is.
+    pub fn record_of_entry(&self, segment: usize, entry: usize) -> RecordId {
+        RecordId::of(self.starts.rows + self.starts.tombstone[segment] + entry)
     }
 
-    /// The segment that holds a DELETE entry (counted over the store), and its number in it.
-    pub fn locate_tombstone(&self, entry: usize) -> (usize, usize) {
+    /// Whether a record is a row; else it is a DELETE entry.
+    pub fn is_row(&self, record: RecordId) -> bool {
+        record.index() < self.starts.rows
+    }
+
+    /// The segment that holds a record that is a row, and the number of the row in it.
+    pub fn locate(&self, row: RecordId) -> (usize, usize) {
+        let segment = self.starts.row.partition_point(|start| *start <= row.index()) - 1;
+        (segment, row.index() - self.starts.row[segment])
+    }
+
+    /// The segment that holds a record that is a DELETE entry, and the number of the entry in it.
+    pub fn locate_tombstone(&self, record: RecordId) -> (usize, usize) {
+        let entry = record.index() - self.starts.rows;
         let segment = self.starts.tombstone.partition_point(|start| *start <= entry) - 1;
         (segment, entry - self.starts.tombstone[segment])
     }
 
-    /// The segment that holds an owner (counted over the store), and its number in it.
-    pub fn locate_owner(&self, owner: usize) -> (usize, usize) {
-        let segment = self.starts.owner.partition_point(|start| *start <= owner) - 1;
-        (segment, owner - self.starts.owner[segment])
+    /// The rows among `rows` of a segment that have a successor, ascending, each with the record that follows it.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub fn successions(
+        &self,
+        segment: usize,
+        rows: Range<usize>,
+    ) -> Result<impl ExactSizeIterator<Item = (usize, RecordId)> + '_, CorruptIndex> {
+        let first = self.starts.row[segment];
+        let edges = self.global.edges(Section::Succession, first + rows.start..first + rows.end)?;
+        Ok(edges.iter().map(move |edge| (edge.from().index() - first, edge.to_record())))
     }
 
-    /// The segment that holds a target (counted over the store), and its number in it.
-    pub fn locate_target(&self, target: usize) -> (usize, usize) {
-        let segment = self.starts.target.partition_point(|start| *start <= target) - 1;
-        (segment, target - self.starts.target[segment])
+    /// Whether any DELETE entry of the store has a successor.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub fn follows_entries(&self) -> Result<bool, CorruptIndex> {
+        let (rows, entries) = (self.starts.rows, self.global.count(Section::Ends));
+        Ok(!self.global.edges(Section::Succession, rows..rows + entries)?.is_empty())
+    }
+
+    /// The version before a DELETE entry of a segment; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub fn version_before(&self, segment: usize, entry: usize) -> Result<Option<RecordId>, CorruptIndex> {
+        let ended = self.global.word(Section::Ends, self.starts.tombstone[segment] + entry)?;
+        Ok(ended.checked_sub(1).map(RecordId))
+    }
+
+    /// The first record of the resource that a target of a segment names; `None` if the store has no record of it.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub fn first_record_of_target(&self, segment: usize, target: usize) -> Result<Option<RecordId>, CorruptIndex> {
+        let first = self.global.word(Section::TargetHead, self.starts.target[segment] + target)?;
+        Ok(first.checked_sub(1).map(RecordId))
+    }
+
+    /// The owner of this number in a segment.
+    pub fn owner_of_segment(&self, segment: usize, owner: usize) -> OwnerId {
+        OwnerId::of(self.starts.owner[segment] + owner)
+    }
+
+    /// The segment that holds an owner, and the number of the owner in it.
+    pub fn locate_owner(&self, owner: OwnerId) -> (usize, usize) {
+        let segment = self.starts.owner.partition_point(|start| *start <= owner.index()) - 1;
+        (segment, owner.index() - self.starts.owner[segment])
+    }
+
+    /// The segment that holds a target, and the number of the target in it.
+    pub fn locate_target(&self, target: TargetId) -> (usize, usize) {
+        let segment = self.starts.target.partition_point(|start| *start <= target.index()) - 1;
+        (segment, target.index() - self.starts.target[segment])
     }
 
     /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if
@@ -267,14 +326,15 @@ impl Index {
         self.global.count(Section::PatientHash)
     }
 
-    /// Owners (counted over the store) that are this patient of the dictionary, one for each segment that names it.
+    /// Owners that are this patient of the dictionary, one for each segment that names it.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
+    pub fn owners_of_patient(&self, patient: u32) -> Result<impl ExactSizeIterator<Item = OwnerId> + '_, CorruptIndex> {
         let offset = patient as usize;
         let span = self.global.verified_words(Section::PatientStart, offset..offset + 2)?;
-        self.global.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
+        let owners = self.global.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)?;
+        Ok(owners.iter().copied().map(OwnerId))
     }
 
     /// The patient of the dictionary that an owner of a segment is.
@@ -290,9 +350,18 @@ impl Index {
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
-        let first = self.owners_of_patient(patient)?.first().ok_or(CorruptIndex("a patient has no name"))?;
-        let (segment, owner) = self.locate_owner(*first as usize);
+        let first = self.owners_of_patient(patient)?.next().ok_or(CorruptIndex("a patient has no name"))?;
+        let (segment, owner) = self.locate_owner(first);
         self.segments[segment].owner_id(owner)
+    }
+
+    /// The patients of the dictionary that the owners of a segment are, in their order.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub fn patients_of_segment(&self, segment: usize) -> Result<&[u32], CorruptIndex> {
+        let (first, owners) = (self.starts.owner[segment], to_usize(self.segments[segment].head().owners));
+        self.global.verified_words(Section::OwnerPatient, first..first + owners)
     }
 
     /// Paths in the store, relative to it, that the walk ignored because they are no data files.
@@ -499,10 +568,10 @@ impl Snapshot {
         {
             return Ok(RowState::Future);
         }
-        let mut next = index.global.next(index.starts.row[segment_id] + row)?;
+        let mut next = index.global.next(index.record_of_row(segment_id, row))?;
         let mut deleted = false;
         while let Some(number) = next {
-            if number < index.starts.rows {
+            if index.is_row(number) {
                 let (segment_id, row) = index.locate(number);
                 if index.segments[segment_id].updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
@@ -511,7 +580,7 @@ impl Snapshot {
                     return Ok(RowState::Superseded);
                 }
             } else {
-                let (segment_id, entry) = index.locate_tombstone(number - index.starts.rows);
+                let (segment_id, entry) = index.locate_tombstone(number);
                 let columns = index.segments[segment_id].tombstone(entry)?;
                 if columns.tombstone_updated(entry).is_none_or(|updated| updated > instant) {
                     break;

@@ -5,7 +5,6 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
 use crate::index::segment::layout::BASE_BITS;
 use crate::pack::retention::Retention;
 use crate::pack::writer::PriorOwnerEntry;
@@ -24,15 +23,14 @@ pub(crate) fn prior_owner_entries(
 ) -> Result<Vec<PriorOwnerEntry>, CorruptIndex> {
     let index = retention.snapshot.index();
     let columns = index.segments()[segment].columns();
-    let number = index.starts().tombstone[segment] + tombstone;
     let sentinel_entry = |updated, sentinel| vec![PriorOwnerEntry { entry, updated, owner: Err(sentinel) }];
     if columns.tomb_updated[tombstone] == NO_INSTANT {
         return Ok(Vec::new()); // a deletion without an instant ends nothing
     }
-    if retention.is_followed(index.rows() + number)? {
+    if retention.is_followed(index.record_of_entry(segment, tombstone))? {
         return Ok(sentinel_entry(NO_INSTANT, FOLLOWED));
     }
-    let ended = index.global().word(Section::Ends, number)?.checked_sub(1).map(|row| index.locate(row as usize));
+    let ended = index.version_before(segment, tombstone)?.map(|row| index.locate(row));
     let ended_ticks = ended.map(|(segment, row)| index.segments()[segment].columns().last_updated[row]);
     let known = columns.prior_owner_of(tombstone);
     let (of, owners, updated, first_seen) = match (ended, known) {

@@ -6,6 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::RecordId;
 use crate::index::snapshot::{RowState, Snapshot};
 
 /// Rows that go to the same files. `Some(ticks)`: rows that the index first saw at this T although they are dated
@@ -94,8 +95,8 @@ impl<'a> Retention<'a> {
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn disposition(&self, segment: usize, row: usize) -> Result<Disposition, CorruptIndex> {
-        let first = self.snapshot.index().starts().row[segment];
-        self.disposition_of(segment, row, self.snapshot.index().global().next(first + row)?.is_some())
+        let index = self.snapshot.index();
+        self.disposition_of(segment, row, index.global().next(index.record_of_row(segment, row))?.is_some())
     }
 
     /// As [`Retention::disposition`], for a caller that knows whether the row has a successor.
@@ -126,17 +127,16 @@ impl<'a> Retention<'a> {
         })
     }
 
-    /// Whether a version follows a record no later than T. Records are numbered over the store: rows first, then DELETE
-    /// entries.
+    /// Whether a version follows a record no later than T.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn is_followed(&self, record: RecordId) -> Result<bool, CorruptIndex> {
         let index = self.snapshot.index();
         let instant: InstantRef<'_> = self.snapshot.as_of().as_ref();
         let mut next = index.global().next(record)?;
         while let Some(number) = next {
-            if number < index.rows() {
+            if index.is_row(number) {
                 let (segment, row) = index.locate(number);
                 if index.segments()[segment].columns().updated_of(row).is_some_and(|updated| updated > instant) {
                     return Ok(false);

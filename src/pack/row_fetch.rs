@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
+use crate::ids::RecordId;
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
@@ -94,9 +95,9 @@ impl<'a> RowFetcher<'a> {
         self.decoded.get(&file).map_or_else(|| self.index().source(file), Ok)
     }
 
-    /// lastUpdated in ticks and length in bytes of a row (number in the store), from the index.
-    pub(crate) fn ticks_and_length(&self, number: usize) -> (i64, u32) {
-        let (segment, row) = self.index().locate(number);
+    /// lastUpdated in ticks and length in bytes of a row, from the index.
+    pub(crate) fn ticks_and_length(&self, record: RecordId) -> (i64, u32) {
+        let (segment, row) = self.index().locate(record);
         let columns = self.index().segments()[segment].columns();
         (columns.last_updated[row], columns.length(row))
     }
@@ -105,9 +106,14 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// As [`RowFetcher::pieces`].
-    pub(crate) fn take_bytes(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
+    pub(crate) fn take_bytes(
+        &self,
+        record: RecordId,
+        buffer: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<u32, PackError> {
         let start = out.len();
-        self.pieces(number, buffer, &mut |piece| {
+        self.pieces(record, buffer, &mut |piece| {
             out.extend_from_slice(piece);
             Ok(())
         })?;
@@ -122,12 +128,12 @@ impl<'a> RowFetcher<'a> {
     /// of `feed`.
     pub(crate) fn pieces(
         &self,
-        number: usize,
+        record: RecordId,
         buffer: &mut Vec<u8>,
         feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
     ) -> Result<(), PackError> {
         let index = self.index();
-        let (segment, row) = index.locate(number);
+        let (segment, row) = index.locate(record);
         let range = row_range(index, segment, row);
         let source = self.source(index.entry(segment).file)?;
         let spaced = index.segments()[segment].columns().flags[row] & flag::LEADING_SPACE != 0;

@@ -4,10 +4,8 @@
 //! The access path for cohorts that are a large part of the store. A segment of which no row but superseded and deleted
 //! ones can be excluded is selected as a whole, without a look at its columns.
 
-use crate::casts::{low_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
 use crate::index::segment::layout::{Column, flag};
 use crate::index::snapshot::RowState;
 use crate::request::Population;
@@ -35,11 +33,9 @@ pub(crate) fn select_whole(
     }
     let mut part = SegmentSelection::of_header(segment.head());
     let mut rows = Bitmap::full(segment.rows());
-    let first = index.starts().row[segment_id];
     let mut excluded = 0;
-    for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
-        let row = (pair >> 32) as usize - first;
-        let class = match visibility.state(classifier, segment_id, row, low_u32(*pair) as usize)? {
+    for (row, next) in index.successions(segment_id, 0..segment.rows())? {
+        let class = match visibility.state(classifier, segment_id, row, next)? {
             RowState::Current => continue,
             RowState::Future => RowClass::Future,
             RowState::Superseded => RowClass::Superseded,
@@ -62,8 +58,7 @@ pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: usize) -> R
     let Some(patients) = &classifier.cohort.patients else { return Ok(true) };
     let index = classifier.snapshot.index();
     let header = index.segments()[segment].head();
-    let owners = index.starts().owner[segment]..index.starts().owner[segment] + to_usize(header.owners);
-    let mut owners = index.global().verified_words(Section::OwnerPatient, owners)?.iter();
+    let mut owners = index.patients_of_segment(segment)?.iter();
     Ok(header.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
 }
 
@@ -87,11 +82,8 @@ pub(crate) fn scan_columns(
     // Counted row by row below; the header's count would count them twice.
     part.illegal_updated = 0;
     let mut rows = Bitmap::new(columns.rows());
-    let global = index.global();
-    let first = index.starts().row[segment_id];
-    let mut successions = global.pairs(Section::Succession, first..first + columns.rows())?.iter().peekable();
-    let owners = index.starts().owner[segment_id]..index.starts().owner[segment_id] + columns.owner_hash.len();
-    let owner_patient = global.verified_words(Section::OwnerPatient, owners)?;
+    let mut successions = index.successions(segment_id, 0..columns.rows())?.peekable();
+    let owner_patient = index.patients_of_segment(segment_id)?;
     // Membership of the segment's owners, once each, so that the loop below reads a small array.
     let members: Vec<bool> = match &classifier.cohort.patients {
         Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
@@ -99,15 +91,15 @@ pub(crate) fn scan_columns(
     };
     let instant = classifier.as_of();
     for row in 0..columns.rows() {
-        let next = successions.next_if(|pair| (**pair >> 32) as usize == first + row);
+        let next = successions.next_if(|(followed, _)| *followed == row);
         let updated = if is_timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
         if updated.is_some_and(|updated| updated > instant) {
             part.count_row(RowClass::Future);
             continue;
         }
-        if let Some(pair) = next {
-            match visibility.state(classifier, segment_id, row, low_u32(*pair) as usize)? {
+        if let Some((_, next)) = next {
+            match visibility.state(classifier, segment_id, row, next)? {
                 RowState::Current => {}
                 RowState::Future => unreachable!("asked above"),
                 RowState::Superseded => {

@@ -11,7 +11,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
+use crate::ids::RecordId;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -60,7 +60,7 @@ impl Deletions {
         let index = snapshot.index();
         let instant = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
-        let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
+        let mut found: Vec<((ResourceType, RecordId), Id)> = Vec::new();
         // The slow twin remembers nothing.
         let few = if request.access_path == AccessPath::Rows { usize::MAX } else { FEW };
         let mut known = KnownHistories { few, ..KnownHistories::default() };
@@ -92,7 +92,7 @@ impl Deletions {
                 if !classifier.selects_type(resource_type) || !in_window {
                     continue;
                 }
-                let number = index.starts().tombstone[segment_id] + entry;
+                let record = index.record_of_entry(segment_id, entry);
                 let prior = match header.left {
                     0 => None,
                     _ => columns.prior_owner_of(entry),
@@ -106,14 +106,10 @@ impl Deletions {
                     },
                 };
                 let outlived = prior.is_some_and(|prior| InstantRef { ticks: prior.updated, rest: &[] } >= updated);
-                if outlived
-                    || prior.is_some_and(|prior| prior.followed)
-                    || !known.ends_version(snapshot, index.rows() + number)?
-                {
+                if outlived || prior.is_some_and(|prior| prior.followed) || !known.ends_version(snapshot, record)? {
                     continue;
                 }
-                let recorded = index.global().word(Section::Ends, number)?;
-                let version = known.last_version(snapshot, recorded as usize)?;
+                let version = known.last_version(snapshot, index.version_before(segment_id, entry)?)?;
                 // The younger of the purged version and the last row decides the owners.
                 let ticks = match version {
                     Some((segment_id, row)) => Some(index.segments()[segment_id].row(row)?.last_updated[row]),
@@ -130,7 +126,7 @@ impl Deletions {
                     (None, Some(version)) => known.in_cohort(&classifier, version)?,
                 };
                 if is_in_cohort {
-                    found.push(((resource_type, number), id));
+                    found.push(((resource_type, record), id));
                 }
             }
         }
@@ -146,7 +142,7 @@ impl Deletions {
 }
 
 /// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then segment and row.
-type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, usize), (usize, usize));
+type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, RecordId), (usize, usize));
 
 /// What was found out about resources with many records, for the further DELETE entries of the same ids.
 #[derive(Default)]
@@ -156,7 +152,7 @@ struct KnownHistories<'a> {
     /// See [`KnownHistories::purged_by_pack`].
     purged: HashMap<(ResourceType, Id), Option<(usize, PriorOwner<'a>)>>,
     /// For DELETE entries, by their record numbers, whether no version follows.
-    ends: HashMap<usize, bool>,
+    ends: HashMap<RecordId, bool>,
     /// Visible versions of resources whose recorded last version is not in the snapshot, in their order.
     visible: HashMap<(ResourceType, Id), Vec<OrderedVersion<'a>>>,
     /// Rows of many owners and Provenances, and whether they are in the cohort.
@@ -224,16 +220,16 @@ impl<'a> KnownHistories<'a> {
         Ok(found)
     }
 
-    /// Whether no visible version at or before T follows a record (rows first, then DELETE entries), so that the
+    /// Whether no visible version at or before T follows a record, so that the
     /// resource has no current version at T.
-    fn ends_version(&mut self, snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
+    fn ends_version(&mut self, snapshot: &Snapshot, record: RecordId) -> Result<bool, CorruptIndex> {
         let index = snapshot.index();
         let instant = snapshot.as_of().as_ref();
         let mut passed = Vec::new();
         let mut next = Some(record);
         let ends = loop {
             let Some(number) = next else { break true };
-            if number < index.rows() {
+            if index.is_row(number) {
                 let (segment, row) = index.locate(number);
                 if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
                     break true;
@@ -256,15 +252,15 @@ impl<'a> KnownHistories<'a> {
     }
 
     /// The last visible version (segment, row) before a DELETE entry; `None` if there is none. Usually the row that the
-    /// global index records (`recorded`, from 1; 0 for none); if its segment is not in the snapshot, the youngest older
+    /// global index records (`recorded`); if its segment is not in the snapshot, the youngest older
     /// one.
     fn last_version(
         &mut self,
         snapshot: &'a Snapshot,
-        recorded: usize,
+        recorded: Option<RecordId>,
     ) -> Result<Option<(usize, usize)>, CorruptIndex> {
         let index = snapshot.index();
-        let Some(recorded) = recorded.checked_sub(1) else { return Ok(None) };
+        let Some(recorded) = recorded else { return Ok(None) };
         let (segment, row) = index.locate(recorded);
         if snapshot.sees_segment(segment) {
             return Ok(Some((segment, row)));
@@ -277,8 +273,8 @@ impl<'a> KnownHistories<'a> {
                 let mut versions = Vec::new();
                 for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
                     let columns = index.segments()[segment].verify_columns(&[Column::VersionId, Column::Heap])?;
-                    let number = index.starts().row[segment] + row;
-                    versions.push(((columns.updated_of(row), columns.version_of(row), number), (segment, row)));
+                    let record = index.record_of_row(segment, row);
+                    versions.push(((columns.updated_of(row), columns.version_of(row), record), (segment, row)));
                 }
                 versions.sort_unstable();
                 new.insert(versions)

@@ -6,9 +6,10 @@
 
 use rayon::prelude::*;
 
-use crate::casts::{low_u32, to_u32};
+use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::RecordId;
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::RowState;
@@ -74,23 +75,20 @@ fn collect(
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = classifier.snapshot.index();
     let is_uniform = classifier.is_uniform(segment);
-    let first = index.starts().row[segment];
-    let number = |(_, row): &PostingRow| first + *row as usize;
-    let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
-    let mut followed =
-        index.global().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
+    let span = candidates[0].1 as usize..candidates[candidates.len() - 1].1 as usize + 1;
+    let mut followed = index.successions(segment, span)?.map(|(row, _)| row).peekable();
     let (mut exported_rows, mut outside_window) = (Vec::with_capacity(candidates.len()), 0);
     for candidate in candidates {
-        let (number, row) = (number(candidate), candidate.1);
-        while followed.next_if(|followed| *followed < number).is_some() {}
-        let class = match is_uniform && followed.peek() != Some(&number) {
+        let row = candidate.1 as usize;
+        while followed.next_if(|followed| *followed < row).is_some() {}
+        let class = match is_uniform && followed.peek() != Some(&row) {
             // Only owners and successors could exclude the row, and neither does.
             true => RowClass::Exported,
-            false => classifier.classify_candidate(segment, row as usize, CandidateSource::MemberPostings, part)?,
+            false => classifier.classify_candidate(segment, row, CandidateSource::MemberPostings, part)?,
         };
         match class {
             RowClass::SinceOrUntil => outside_window += 1,
-            RowClass::Exported => exported_rows.push(row),
+            RowClass::Exported => exported_rows.push(candidate.1),
             _ => {}
         }
     }
@@ -104,7 +102,7 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
     let mut lists: Vec<(usize, &[u32])> = Vec::new();
     for patient in classifier.cohort.patients.iter().flat_map(|patients| patients.iter()) {
         for owner in index.owners_of_patient(to_u32(patient))? {
-            let (segment, owner) = index.locate_owner(*owner as usize);
+            let (segment, owner) = index.locate_owner(owner);
             lists.push((segment, index.segments()[segment].posting(owner)?));
         }
     }
@@ -124,18 +122,17 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
         let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
         // The targets of a resource are asked for at most twice, however many of its versions lead to it: by its first
         // record, and by the first of the later ones.
-        let mut asked: std::collections::HashSet<usize> = std::collections::HashSet::new();
+        let mut asked: std::collections::HashSet<RecordId> = std::collections::HashSet::new();
         // Versions purged from a packed store have no postings: the deletions that ended them lead to their resources.
         let purged = classifier.membership.deletions_of_purged()?;
-        let deletions = purged.iter().map(|(segment, entry)| index.rows() + index.starts().tombstone[*segment] + entry);
-        let mut deletions = deletions.rev();
+        let mut deletions = purged.iter().map(|(segment, entry)| index.record_of_entry(*segment, *entry)).rev();
         let mut next = 0;
         loop {
             let record = match (deletions.next(), rows.get(next)) {
                 (Some(deletion), _) => deletion,
                 (None, Some((segment, row))) => {
                     next += 1;
-                    index.starts().row[*segment as usize] + *row as usize
+                    index.record_of_row(*segment as usize, *row as usize)
                 }
                 (None, None) => break,
             };
@@ -144,8 +141,8 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
             if is_asked {
                 continue;
             }
-            for pair in targets {
-                let (segment, target) = index.locate_target(low_u32(*pair) as usize);
+            for edge in targets.iter() {
+                let (segment, target) = index.locate_target(edge.to_target());
                 let row = (to_u32(segment), index.segments()[segment].target(target)?.target_row[target]);
                 if known.insert(row) {
                     rows.push(row);
@@ -203,9 +200,7 @@ fn totals_of(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u
             sums[columns.resource_type[row] as usize][1] += u64::from(future);
         }
     }
-    let first = index.starts().row[segment_id];
-    for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
-        let row = (pair >> 32) as usize - first;
+    for (row, _) in index.successions(segment_id, 0..segment.rows())? {
         let class = match snapshot.state(segment_id, row, instant, &classifier.cohort.ours, &|_| true)? {
             RowState::Superseded => 2,
             RowState::Deleted => 3,

@@ -12,6 +12,7 @@ use crate::casts::{to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::RecordId;
 use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -48,17 +49,17 @@ enum TargetVerdict {
     InCohort,
     /// Nothing.
     Outside,
-    /// They are if this Provenance row (counted over the store) is.
-    AsProvenance(u32),
+    /// They are if this Provenance row is.
+    AsProvenance(RecordId),
 }
 
 /// What has been found out as of one horizon.
 #[derive(Default)]
 struct KnownMembership {
     /// Resources of more than [`FEW`] versions or owners, by their first records.
-    verdicts: Mutex<HashMap<u32, TargetVerdict>>,
+    verdicts: Mutex<HashMap<RecordId, TargetVerdict>>,
     /// Provenance rows that are about Provenances, or that such are about: whether they are in the cohort.
-    provenances: Mutex<HashMap<u32, bool>>,
+    provenances: Mutex<HashMap<RecordId, bool>>,
 }
 
 /// Decides which rows are in the compartment of a member of the cohort.
@@ -160,21 +161,20 @@ impl<'a> CohortMembership<'a> {
         };
         Ok(match (is_in_cohort, resource_type) {
             (true, _) => TargetVerdict::InCohort,
-            (false, ResourceType::PROVENANCE) => TargetVerdict::AsProvenance(to_u32(index.starts().row[segment] + row)),
+            (false, ResourceType::PROVENANCE) => TargetVerdict::AsProvenance(index.record_of_row(segment, row)),
             _ => TargetVerdict::Outside,
         })
     }
 
     /// First records of the resources that a Provenance row is about, under a base of ours and in the store.
-    fn targets(&self, segment: usize, row: usize) -> Result<Vec<usize>, CorruptIndex> {
+    fn targets(&self, segment: usize, row: usize) -> Result<Vec<RecordId>, CorruptIndex> {
         let index = self.snapshot.index();
         let (targets, columns) = index.segments()[segment].row_targets(row)?;
         let mut firsts = Vec::with_capacity(targets.len());
         for target in targets {
             let base = index.base_number(segment, columns.target_base[target] & BASE_BITS);
             if self.cohort.ours[base as usize] {
-                let first = index.global().word(Section::TargetHead, index.starts().target[segment] + target)?;
-                firsts.extend((first as usize).checked_sub(1));
+                firsts.extend(index.first_record_of_target(segment, target)?);
             }
         }
         Ok(firsts)
@@ -187,7 +187,7 @@ impl<'a> CohortMembership<'a> {
         segment: usize,
         row: usize,
         horizon: Horizon,
-    ) -> Result<Option<Vec<u32>>, CorruptIndex> {
+    ) -> Result<Option<Vec<RecordId>>, CorruptIndex> {
         let mut found = Vec::new();
         for first in self.targets(segment, row)? {
             match self.target_verdict(first, horizon)? {
@@ -200,9 +200,9 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// What the last version of a resource, given by its first record, says. Remembered if finding it out is long.
-    fn target_verdict(&self, first: usize, horizon: Horizon) -> Result<TargetVerdict, CorruptIndex> {
+    fn target_verdict(&self, first: RecordId, horizon: Horizon) -> Result<TargetVerdict, CorruptIndex> {
         let verdicts = &self.known[horizon as usize].verdicts;
-        let remembered = || verdicts.lock().expect("no panic under it").get(&to_u32(first)).copied();
+        let remembered = || verdicts.lock().expect("no panic under it").get(&first).copied();
         let (mut known, mut is_long) = (None, false);
         let last = self.last_version(first, horizon, &mut || {
             (known, is_long) = (remembered(), true);
@@ -223,7 +223,7 @@ impl<'a> CohortMembership<'a> {
             },
         };
         if is_long {
-            verdicts.lock().expect("no panic under it").insert(to_u32(first), verdict);
+            verdicts.lock().expect("no panic under it").insert(first, verdict);
         }
         Ok(verdict)
     }
@@ -249,7 +249,7 @@ impl<'a> CohortMembership<'a> {
     /// if there are more than [`FEW`] records; if it says true, the walk ends with nothing.
     fn last_version(
         &self,
-        first: usize,
+        first: RecordId,
         horizon: Horizon,
         is_known: &mut dyn FnMut() -> bool,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
@@ -264,7 +264,7 @@ impl<'a> CohortMembership<'a> {
             if walked == FEW + 1 && is_known() {
                 return Ok(None);
             }
-            if number < index.rows() {
+            if index.is_row(number) {
                 let (segment, row) = index.locate(number);
                 if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
@@ -274,7 +274,7 @@ impl<'a> CohortMembership<'a> {
                 }
             } else {
                 // A version purged from a packed store is known by the deletion that ended it.
-                let (segment, entry) = index.locate_tombstone(number - index.rows());
+                let (segment, entry) = index.locate_tombstone(number);
                 last = self.purged_version((segment, entry), horizon, last)?.or(last);
             }
             record = index.global().next(number)?;
@@ -307,7 +307,7 @@ impl<'a> CohortMembership<'a> {
 
     /// Whether a Provenance row that `others` decide is in the cohort. Rows that were not decided before are collected
     /// along the targets, each once; then membership is passed back from those that have it, and all are decided.
-    fn search(&self, start: u32, others: Vec<u32>, horizon: Horizon) -> Result<bool, CorruptIndex> {
+    fn search(&self, start: RecordId, others: Vec<RecordId>, horizon: Horizon) -> Result<bool, CorruptIndex> {
         let mut known = self.known[horizon as usize].provenances.lock().expect("no panic under it");
         if let Some(is_in_cohort) = known.get(&start) {
             return Ok(*is_in_cohort);
@@ -320,7 +320,7 @@ impl<'a> CohortMembership<'a> {
             let decisive = match others.take() {
                 Some(others) => Some(others),
                 None => {
-                    let (segment, row) = self.snapshot.index().locate(row as usize);
+                    let (segment, row) = self.snapshot.index().locate(row);
                     self.decisive_provenances(segment, row, horizon)?
                 }
             };
@@ -400,10 +400,10 @@ impl<'a> CohortMembership<'a> {
 /// Provenance rows that wait for one another, numbered as they are found.
 #[derive(Default)]
 struct ProvenanceGraph {
-    /// The rows, counted over the store.
-    rows: Vec<u32>,
+    /// The rows.
+    rows: Vec<RecordId>,
     /// Number of each row.
-    numbers: HashMap<u32, usize>,
+    numbers: HashMap<RecordId, usize>,
     /// For each row the last of the links to it, as an index into `links`, plus one; 0 for none.
     last_link: Vec<usize>,
     /// Number of a row that is about another, and the link to the same one before it, as in `last_link`.
@@ -414,7 +414,7 @@ struct ProvenanceGraph {
 
 impl ProvenanceGraph {
     /// Number of a row, added if it is new.
-    fn place(&mut self, row: u32) -> usize {
+    fn place(&mut self, row: RecordId) -> usize {
         let next = self.rows.len();
         let number = *self.numbers.entry(row).or_insert(next);
         if number == next {
@@ -425,7 +425,7 @@ impl ProvenanceGraph {
     }
 
     /// Records that row number `about` is about `row`.
-    fn link(&mut self, row: u32, about: usize) {
+    fn link(&mut self, row: RecordId, about: usize) {
         let number = self.place(row);
         self.links.push((about, self.last_link[number]));
         self.last_link[number] = self.links.len();

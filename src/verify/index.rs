@@ -211,10 +211,10 @@ fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), V
         let columns = index.segments()[i].columns();
         for owner in 0..columns.owner_hash.len() {
             let patient = index.patient_of_owner(i, owner as u32)?;
-            let number = (index.starts().owner[i] + owner) as u32;
+            let number = index.owner_of_segment(i, owner);
             let base = index.base_number(i, columns.owner_base[owner] & BASE_BITS);
             let id = columns.owner_id_of(owner);
-            let listed = index.owners_of_patient(patient)?.contains(&number);
+            let listed = index.owners_of_patient(patient)?.any(|listed| listed == number);
             if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
                 let what = format!("owner {owner} of extent {i} is another patient in the dictionary");
                 differences.push(Mismatch::of_file("dictionary", index.file_name(index.entry(i).file), what));

@@ -1,0 +1,36 @@
+//! Numbers of things as types, so that a number of one thing is not taken for one of another: a row of the store is not
+//! a row of its segment. Each is a bare 32-bit integer; only the modules that number things do arithmetic with them.
+
+use crate::casts::to_u32;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(transparent)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The number of this index; the caller's bound is below 2^32.
+            #[inline(always)]
+            pub const fn of(index: usize) -> $name {
+                $name(to_u32(index))
+            }
+
+            /// The number as an index of a slice.
+            #[inline(always)]
+            pub const fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A record, numbered over the store: rows first, in store order, then DELETE entries in store order.
+    RecordId;
+    /// An owner: a patient that a segment names, numbered over the segments of the store.
+    OwnerId;
+    /// A target of a Provenance, numbered over the store.
+    TargetId;
+}
