@@ -4,8 +4,8 @@
 use crate::casts::to_u32;
 
 macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident;)*) => {$(
-        $(#[$doc])*
+    ($($(#[$attribute:meta])* $name:ident;)*) => {$(
+        $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(transparent)]
         pub struct $name(pub u32);
@@ -27,10 +27,21 @@ macro_rules! ids {
 }
 
 ids! {
+    /// A segment, by its place in the store order of an index.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(transparent)]
+    SegmentId;
     /// A record, numbered over the store: rows first, in store order, then DELETE entries in store order.
     RecordId;
     /// An owner: a patient that a segment names, numbered over the segments of the store.
     OwnerId;
     /// A target of a Provenance, numbered over the store.
     TargetId;
+}
+
+impl SegmentId {
+    /// The segments from this one to `last`, both included.
+    pub fn through(self, last: SegmentId) -> impl Iterator<Item = SegmentId> {
+        (self.0..=last.0).map(SegmentId)
+    }
 }

@@ -10,6 +10,7 @@ use crate::casts::to_u32;
 use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::SegmentId;
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::request::{ExportRequest, FileBounds};
@@ -32,7 +33,7 @@ const DENSE_SHARE: usize = 128;
 pub struct RowAddress {
     /// Number of the segment in the index.
     #[serde(rename = "extent")]
-    pub segment: usize,
+    pub segment: SegmentId,
     /// Number of the row in the segment.
     pub row: usize,
 }
@@ -110,7 +111,7 @@ pub(crate) fn cut_shards(
                 && bounds.file_resources.is_none_or(|most| open.rows + rows <= most)
     };
     for segment_id in snapshot.segments() {
-        let (segment, chosen) = (&snapshot.index().segments()[segment_id], &selection.rows[segment_id]);
+        let (segment, chosen) = (snapshot.index().segment(segment_id), &selection.rows[segment_id.index()]);
         let (header, count) = (segment.head(), chosen.count());
         let address = |row| RowAddress { segment: segment_id, row };
         // 1. A segment of one type that is exported whole and fits into the open file is added by its header's sums.

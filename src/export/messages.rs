@@ -186,12 +186,12 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
         if entry.file != file {
             (file, lines_before) = (entry.file, 0);
         }
-        let lines = index.segments()[segment].head().lines;
-        if index.segments()[segment].head().faulty == 0 {
+        let lines = index.segment(segment).head().lines;
+        if index.segment(segment).head().faulty == 0 {
             lines_before += lines;
             continue;
         }
-        for fault in index.segments()[segment].verify_columns(&[Column::Fault])?.faults() {
+        for fault in index.segment(segment).verify_columns(&[Column::Fault])?.faults() {
             report[fault.kind as usize] += 1;
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);

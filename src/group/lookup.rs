@@ -9,6 +9,7 @@ use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader, Modifier};
+use crate::ids::SegmentId;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{Column, kind};
@@ -19,7 +20,7 @@ use crate::simd::Kernel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FoundGroup {
     /// Segment and row of its current version.
-    Current(usize, usize),
+    Current(SegmentId, usize),
     /// Every version is later than the transactionTime.
     Future,
     /// It was deleted before the transactionTime.
@@ -119,7 +120,7 @@ pub(crate) fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool>
 /// If the row (segment, row) cannot be read from the store.
 pub(crate) fn read_group(
     snapshot: &Snapshot,
-    (segment, row): (usize, usize),
+    (segment, row): (SegmentId, usize),
     on_member: &mut dyn FnMut(&GroupMember<'_>),
 ) -> Result<Result<GroupHead, Fault>, ExportError> {
     let index = snapshot.index();
@@ -138,11 +139,11 @@ pub(crate) fn group_rows_of(
     snapshot: &Snapshot,
     resource_type: ResourceType,
     id: &Id,
-) -> Result<Vec<(usize, usize)>, CorruptIndex> {
+) -> Result<Vec<(SegmentId, usize)>, CorruptIndex> {
     let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
     for segment_id in snapshot.segments() {
-        let segment = &snapshot.index().segments()[segment_id];
+        let segment = snapshot.index().segment(segment_id);
         if !segment.head().has_type(resource_type.index()) {
             continue;
         }
@@ -166,7 +167,7 @@ pub(crate) fn group_rows_of(
 pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for segment_id in snapshot.segments() {
-        let segment = &snapshot.index().segments()[segment_id];
+        let segment = snapshot.index().segment(segment_id);
         if !segment.head().has_type(ResourceType::GROUP.index()) {
             continue;
         }

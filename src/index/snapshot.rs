@@ -4,12 +4,10 @@
 //! and whether it is late are fixed, whatever is appended to the store later. Opening and refreshing are in `open` and
 //! `refresh`.
 
-use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
-use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
-use crate::ids::{OwnerId, RecordId, TargetId};
+use crate::ids::{OwnerId, RecordId, SegmentId, TargetId};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -21,7 +19,6 @@ use crate::index::vanished::{VanishedFile, VanishedResource};
 use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// One consistent, opened index of a store. Index pages and store files are read on first use.
@@ -115,30 +112,40 @@ impl Index {
         self.segments.len()
     }
 
+    /// The segments of the index, in store order.
+    pub fn segment_ids(&self) -> impl ExactSizeIterator<Item = SegmentId> + Clone + use<> {
+        (0..self.segments.len()).map(SegmentId::of)
+    }
+
+    /// An opened segment.
+    pub fn segment(&self, segment: SegmentId) -> &Segment {
+        &self.segments[segment.index()]
+    }
+
     /// The opened segments, in store order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
     /// The entry of a segment in the index meta.
-    pub fn entry(&self, segment: usize) -> &SegmentMeta {
-        &self.meta.segments[segment]
+    pub fn entry(&self, segment: SegmentId) -> &SegmentMeta {
+        &self.meta.segments[segment.index()]
     }
 
     /// First-seen times of the rows of a segment that have other ones than the segment.
-    pub(crate) fn row_times(&self, segment: usize) -> &[TimeRun] {
-        self.times.runs(segment)
+    pub(crate) fn row_times(&self, segment: SegmentId) -> &[TimeRun] {
+        self.times.runs(segment.index())
     }
 
     /// T of the first snapshot that held a row, in ticks; `None` before the first.
-    pub fn first_seen(&self, segment: usize, row: usize) -> Option<i64> {
-        time_of_row(self.times.runs(segment), row, self.entry(segment).first_seen)
+    pub fn first_seen(&self, segment: SegmentId, row: usize) -> Option<i64> {
+        time_of_row(self.times.runs(segment.index()), row, self.entry(segment).first_seen)
     }
 
     /// T of the first snapshot that held a DELETE entry, in ticks; `None` before the first.
-    pub(crate) fn entry_first_seen(&self, segment: usize, entry: usize) -> Option<i64> {
-        let rows = self.segments[segment].rows();
-        time_of_entry(self.times.runs(segment), rows, entry, self.entry(segment).first_seen)
+    pub(crate) fn entry_first_seen(&self, segment: SegmentId, entry: usize) -> Option<i64> {
+        let rows = self.segment(segment).rows();
+        time_of_entry(self.times.runs(segment.index()), rows, entry, self.entry(segment).first_seen)
     }
 
     /// The index meta that this index was opened from.
@@ -153,10 +160,10 @@ impl Index {
 
     /// For each segment of a record its number in this index; `None` if the index has no segment of that file, range
     /// and content.
-    pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
+    pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<SegmentId>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
-        let entries = self.meta.segments.iter().enumerate();
-        let mut known: HashMap<_, usize> =
+        let entries = self.segment_ids().zip(&self.meta.segments);
+        let mut known: HashMap<_, SegmentId> =
             entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
         // Another policy makes other rows of the same bytes, if they are compressed.
         let same_policy = record.unproven == self.meta.unproven;
@@ -212,18 +219,23 @@ impl Index {
     }
 
     /// Number among [`Index::bases`] of base `base` of a segment.
-    pub fn base_number(&self, segment: usize, base: u32) -> u32 {
-        self.base_numbers[self.starts.base[segment] + base as usize]
+    pub fn base_number(&self, segment: SegmentId, base: u32) -> u32 {
+        self.base_numbers[self.starts.base[segment.index()] + base as usize]
+    }
+
+    /// First numbers of the records, owners and targets of each segment.
+    pub(in crate::index) fn starts(&self) -> &SegmentOffsets {
+        &self.starts
     }
 
     /// The record that a row of a segment is.
-    pub fn record_of_row(&self, segment: usize, row: usize) -> RecordId {
-        RecordId::of(self.starts.row[segment] + row)
+    pub fn record_of_row(&self, segment: SegmentId, row: usize) -> RecordId {
+        RecordId::of(self.starts.row[segment.index()] + row)
     }
 
     /// The record that a DELETE entry of a segment is.
-    pub fn record_of_entry(&self, segment: usize, entry: usize) -> RecordId {
-        RecordId::of(self.starts.rows + self.starts.tombstone[segment] + entry)
+    pub fn record_of_entry(&self, segment: SegmentId, entry: usize) -> RecordId {
+        RecordId::of(self.starts.rows + self.starts.tombstone[segment.index()] + entry)
     }
 
     /// Whether a record is a row; else it is a DELETE entry.
@@ -232,136 +244,33 @@ impl Index {
     }
 
     /// The segment that holds a record that is a row, and the number of the row in it.
-    pub fn locate(&self, row: RecordId) -> (usize, usize) {
-        let segment = self.starts.row.partition_point(|start| *start <= row.index()) - 1;
-        (segment, row.index() - self.starts.row[segment])
+    pub fn locate(&self, row: RecordId) -> (SegmentId, usize) {
+        let segment = SegmentId::of(self.starts.row.partition_point(|start| *start <= row.index()) - 1);
+        (segment, row.index() - self.starts.row[segment.index()])
     }
 
     /// The segment that holds a record that is a DELETE entry, and the number of the entry in it.
-    pub fn locate_tombstone(&self, record: RecordId) -> (usize, usize) {
+    pub fn locate_tombstone(&self, record: RecordId) -> (SegmentId, usize) {
         let entry = record.index() - self.starts.rows;
-        let segment = self.starts.tombstone.partition_point(|start| *start <= entry) - 1;
-        (segment, entry - self.starts.tombstone[segment])
-    }
-
-    /// The rows among `rows` of a segment that have a successor, ascending, each with the record that follows it.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn successions(
-        &self,
-        segment: usize,
-        rows: Range<usize>,
-    ) -> Result<impl ExactSizeIterator<Item = (usize, RecordId)> + '_, CorruptIndex> {
-        let first = self.starts.row[segment];
-        let edges = self.global.edges(Section::Succession, first + rows.start..first + rows.end)?;
-        Ok(edges.iter().map(move |edge| (edge.from().index() - first, edge.to_record())))
-    }
-
-    /// Whether any DELETE entry of the store has a successor.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn follows_entries(&self) -> Result<bool, CorruptIndex> {
-        let (rows, entries) = (self.starts.rows, self.global.count(Section::Ends));
-        Ok(!self.global.edges(Section::Succession, rows..rows + entries)?.is_empty())
-    }
-
-    /// The version before a DELETE entry of a segment; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn version_before(&self, segment: usize, entry: usize) -> Result<Option<RecordId>, CorruptIndex> {
-        let ended = self.global.word(Section::Ends, self.starts.tombstone[segment] + entry)?;
-        Ok(ended.checked_sub(1).map(RecordId))
-    }
-
-    /// The first record of the resource that a target of a segment names; `None` if the store has no record of it.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn first_record_of_target(&self, segment: usize, target: usize) -> Result<Option<RecordId>, CorruptIndex> {
-        let first = self.global.word(Section::TargetHead, self.starts.target[segment] + target)?;
-        Ok(first.checked_sub(1).map(RecordId))
+        let segment = SegmentId::of(self.starts.tombstone.partition_point(|start| *start <= entry) - 1);
+        (segment, entry - self.starts.tombstone[segment.index()])
     }
 
     /// The owner of this number in a segment.
-    pub fn owner_of_segment(&self, segment: usize, owner: usize) -> OwnerId {
-        OwnerId::of(self.starts.owner[segment] + owner)
+    pub fn owner_of_segment(&self, segment: SegmentId, owner: usize) -> OwnerId {
+        OwnerId::of(self.starts.owner[segment.index()] + owner)
     }
 
     /// The segment that holds an owner, and the number of the owner in it.
-    pub fn locate_owner(&self, owner: OwnerId) -> (usize, usize) {
-        let segment = self.starts.owner.partition_point(|start| *start <= owner.index()) - 1;
-        (segment, owner.index() - self.starts.owner[segment])
+    pub fn locate_owner(&self, owner: OwnerId) -> (SegmentId, usize) {
+        let segment = SegmentId::of(self.starts.owner.partition_point(|start| *start <= owner.index()) - 1);
+        (segment, owner.index() - self.starts.owner[segment.index()])
     }
 
     /// The segment that holds a target, and the number of the target in it.
-    pub fn locate_target(&self, target: TargetId) -> (usize, usize) {
-        let segment = self.starts.target.partition_point(|start| *start <= target.index()) - 1;
-        (segment, target.index() - self.starts.target[segment])
-    }
-
-    /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if
-    /// no row names it.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
-        let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
-        let first = self.global.lower_bound(Section::PatientHash, hash)?;
-        for i in first..self.patients() {
-            if self.global.verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
-                break;
-            }
-            if self.global.word(Section::PatientBase, i)? == base && self.patient_id(to_u32(i))? == *id {
-                return Ok(Some(to_u32(i)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Number of patients of the dictionary: every (base, id) that a reference or a Patient row names.
-    pub fn patients(&self) -> usize {
-        self.global.count(Section::PatientHash)
-    }
-
-    /// Owners that are this patient of the dictionary, one for each segment that names it.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn owners_of_patient(&self, patient: u32) -> Result<impl ExactSizeIterator<Item = OwnerId> + '_, CorruptIndex> {
-        let offset = patient as usize;
-        let span = self.global.verified_words(Section::PatientStart, offset..offset + 2)?;
-        let owners = self.global.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)?;
-        Ok(owners.iter().copied().map(OwnerId))
-    }
-
-    /// The patient of the dictionary that an owner of a segment is.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient_of_owner(&self, segment: usize, owner: u32) -> Result<u32, CorruptIndex> {
-        self.global.word(Section::OwnerPatient, self.starts.owner[segment] + owner as usize)
-    }
-
-    /// Logical id of a patient of the dictionary.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
-        let first = self.owners_of_patient(patient)?.next().ok_or(CorruptIndex("a patient has no name"))?;
-        let (segment, owner) = self.locate_owner(first);
-        self.segments[segment].owner_id(owner)
-    }
-
-    /// The patients of the dictionary that the owners of a segment are, in their order.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patients_of_segment(&self, segment: usize) -> Result<&[u32], CorruptIndex> {
-        let (first, owners) = (self.starts.owner[segment], to_usize(self.segments[segment].head().owners));
-        self.global.verified_words(Section::OwnerPatient, first..first + owners)
+    pub fn locate_target(&self, target: TargetId) -> (SegmentId, usize) {
+        let segment = SegmentId::of(self.starts.target.partition_point(|start| *start <= target.index()) - 1);
+        (segment, target.index() - self.starts.target[segment.index()])
     }
 
     /// Paths in the store, relative to it, that the walk ignored because they are no data files.
@@ -450,10 +359,10 @@ impl Snapshot {
         index.meta.birth = record.birth;
         let mut runs: Vec<(usize, Vec<TimeRun>)> = Vec::new();
         for (i, wanted) in found.into_iter().flatten().zip(&record.segments) {
-            visible[i] = true;
-            index.meta.segments[i].first_seen = wanted.first_seen;
+            visible[i.index()] = true;
+            index.meta.segments[i.index()].first_seen = wanted.first_seen;
             let run = |(row, first_seen): &(u32, Option<i64>)| TimeRun { row: *row, first_seen: *first_seen };
-            runs.push((i, wanted.row_times.iter().map(run).collect()));
+            runs.push((i.index(), wanted.row_times.iter().map(run).collect()));
         }
         // As the record has them: the index may have learned of other snapshots since.
         index.times = RowTimes::default();
@@ -479,7 +388,7 @@ impl Snapshot {
 
     /// The record from which this snapshot can be reopened.
     pub fn record(&self) -> SnapshotRecord {
-        let segments = (0..self.index.segment_count()).filter(|segment| self.visible[*segment]).map(|segment| {
+        let segments = self.index.segment_ids().filter(|segment| self.visible[segment.index()]).map(|segment| {
             let entry = self.index.entry(segment);
             SegmentRef {
                 file: self.index.file_name(entry.file).to_string(),
@@ -488,7 +397,7 @@ impl Snapshot {
                 content: entry.content,
                 tail: entry.tail,
                 first_seen: entry.first_seen,
-                row_times: self.index.times.runs(segment).iter().map(|run| (run.row, run.first_seen)).collect(),
+                row_times: self.index.row_times(segment).iter().map(|run| (run.row, run.first_seen)).collect(),
             }
         });
         SnapshotRecord {
@@ -516,27 +425,27 @@ impl Snapshot {
     }
 
     /// Whether a segment is visible in the snapshot.
-    pub fn sees_segment(&self, segment: usize) -> bool {
-        self.visible[segment]
+    pub fn sees_segment(&self, segment: SegmentId) -> bool {
+        self.visible[segment.index()]
     }
 
     /// The visible segments, in store order.
-    pub fn segments(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.index.segment_count()).filter(|segment| self.visible[*segment])
+    pub fn segments(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.index.segment_ids().filter(|segment| self.visible[segment.index()])
     }
 
     /// Whether rows or DELETE entries of a segment may be late for an export since `since`: its latest are.
-    pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
+    pub fn is_late(&self, segment: SegmentId, since: &Instant) -> bool {
         self.index.meta.is_late(self.index.entry(segment), since)
     }
 
     /// Whether a row is late for an export since `since`.
-    pub fn is_late_row(&self, segment: usize, row: usize, since: &Instant) -> bool {
+    pub fn is_late_row(&self, segment: SegmentId, row: usize, since: &Instant) -> bool {
         self.is_late(segment, since) && self.index.meta.came_late(self.index.first_seen(segment, row), since)
     }
 
     /// Whether a DELETE entry is late for an export since `since`.
-    pub(crate) fn is_late_entry(&self, segment: usize, entry: usize, since: &Instant) -> bool {
+    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: usize, since: &Instant) -> bool {
         self.is_late(segment, since) && self.index.meta.came_late(self.index.entry_first_seen(segment, entry), since)
     }
 
@@ -554,15 +463,15 @@ impl Snapshot {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn state(
         &self,
-        segment_id: usize,
+        segment_id: SegmentId,
         row: usize,
         instant: InstantRef<'_>,
         ours: &[bool],
-        known: &dyn Fn(usize) -> bool,
+        known: &dyn Fn(SegmentId) -> bool,
     ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
         // Most segments have no row after T, by their headers; then the lastUpdated of the row is not read.
-        let segment = &index.segments[segment_id];
+        let segment = index.segment(segment_id);
         if segment.head().updated_max() >= instant.ticks
             && segment.updated(row)?.is_some_and(|updated| updated > instant)
         {
@@ -573,20 +482,20 @@ impl Snapshot {
         while let Some(number) = next {
             if index.is_row(number) {
                 let (segment_id, row) = index.locate(number);
-                if index.segments[segment_id].updated(row)?.is_some_and(|updated| updated > instant) {
+                if index.segment(segment_id).updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
                 }
-                if self.visible[segment_id] && known(segment_id) {
+                if self.sees_segment(segment_id) && known(segment_id) {
                     return Ok(RowState::Superseded);
                 }
             } else {
                 let (segment_id, entry) = index.locate_tombstone(number);
-                let columns = index.segments[segment_id].tombstone(entry)?;
+                let columns = index.segment(segment_id).tombstone(entry)?;
                 if columns.tombstone_updated(entry).is_none_or(|updated| updated > instant) {
                     break;
                 }
                 let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
-                deleted |= self.visible[segment_id] && known(segment_id) && ours[base as usize];
+                deleted |= self.sees_segment(segment_id) && known(segment_id) && ours[base as usize];
             }
             next = index.global.next(number)?;
         }

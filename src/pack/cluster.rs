@@ -6,6 +6,7 @@
 //! [`FRAME_BYTES`], so that an export of recent changes reads little.
 
 use crate::error::{IndexError, PackError};
+use crate::ids::SegmentId;
 use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
 use crate::pack::report::PackReport;
 use crate::pack::retention::{Disposition, Retention, VersionSet};
@@ -32,7 +33,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// range includes the sentinels.
 pub(crate) fn passes(retention: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
     let index = retention.snapshot.index();
-    let count = |segment: usize| index.segments()[segment].columns().type_count[type_index];
+    let count = |segment: SegmentId| index.segment(segment).columns().type_count[type_index];
     let rows: u64 = retention.snapshot.segments().map(count).sum();
     let (parts, patients) = (rows.div_ceil(PASS_ROWS).max(1), index.patients() as u64);
     (0..parts).map(move |part| {
@@ -61,7 +62,7 @@ pub(crate) fn write_type(
     let index = retention.snapshot.index();
     let length = |key: &SortKey| {
         let (segment, row) = index.locate(key.row);
-        u64::from(index.segments()[segment].columns().length(row)) + 1
+        u64::from(index.segment(segment).columns().length(row)) + 1
     };
     let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
     let mut batch: Vec<Range<usize>> = Vec::new();
@@ -101,7 +102,7 @@ fn sort_keys(
     let index = retention.snapshot.index();
     let mut keys = Vec::new();
     for segment in retention.snapshot.segments() {
-        let columns = index.segments()[segment].columns();
+        let columns = index.segment(segment).columns();
         if columns.type_count[type_index] == 0 {
             continue;
         }

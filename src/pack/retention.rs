@@ -6,7 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::RecordId;
+use crate::ids::{RecordId, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 
 /// Rows that go to the same files. `Some(ticks)`: rows that the index first saw at this T although they are dated
@@ -76,12 +76,12 @@ impl<'a> Retention<'a> {
 
     /// The set of a row of a segment with this lastUpdated in ticks. Rows without an instant compare as oldest, so that a
     /// set records when they arrived.
-    pub(crate) fn version_set_of(&self, segment: usize, row: usize, ticks: i64) -> VersionSet {
+    pub(crate) fn version_set_of(&self, segment: SegmentId, row: usize, ticks: i64) -> VersionSet {
         self.set_of_time(self.snapshot.index().first_seen(segment, row), ticks)
     }
 
     /// The set of a DELETE entry of a segment with this instant in ticks.
-    pub(crate) fn version_set_of_entry(&self, segment: usize, entry: usize, ticks: i64) -> VersionSet {
+    pub(crate) fn version_set_of_entry(&self, segment: SegmentId, entry: usize, ticks: i64) -> VersionSet {
         self.set_of_time(self.snapshot.index().entry_first_seen(segment, entry), ticks)
     }
 
@@ -94,7 +94,7 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn disposition(&self, segment: usize, row: usize) -> Result<Disposition, CorruptIndex> {
+    pub(crate) fn disposition(&self, segment: SegmentId, row: usize) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
         self.disposition_of(segment, row, index.global().next(index.record_of_row(segment, row))?.is_some())
     }
@@ -105,12 +105,12 @@ impl<'a> Retention<'a> {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn disposition_of(
         &self,
-        segment: usize,
+        segment: SegmentId,
         row: usize,
         is_followed: bool,
     ) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
-        let columns = index.segments()[segment].columns();
+        let columns = index.segment(segment).columns();
         let instant = self.snapshot.as_of().as_ref();
         if columns.updated_of(row).is_some_and(|updated| updated > instant) {
             return Ok(Disposition::Future);
@@ -138,7 +138,7 @@ impl<'a> Retention<'a> {
         while let Some(number) = next {
             if index.is_row(number) {
                 let (segment, row) = index.locate(number);
-                if index.segments()[segment].columns().updated_of(row).is_some_and(|updated| updated > instant) {
+                if index.segment(segment).columns().updated_of(row).is_some_and(|updated| updated > instant) {
                     return Ok(false);
                 }
                 if self.snapshot.sees_segment(segment) {

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
-use crate::ids::RecordId;
+use crate::ids::{RecordId, SegmentId};
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
@@ -55,7 +55,7 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// [`PackError`] if a file cannot be read, a copy cannot be written, or the pack is cancelled.
-    pub(crate) fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, progress: &Progress) -> Result<(), PackError> {
+    pub(crate) fn decode(&mut self, wanted: &dyn Fn(SegmentId) -> bool, progress: &Progress) -> Result<(), PackError> {
         for segment in self.snapshot.segments().filter(|segment| wanted(*segment)) {
             let file = self.index().entry(segment).file;
             if self.index().compression(file) == Compression::None || self.decoded.contains_key(&file) {
@@ -72,7 +72,7 @@ impl<'a> RowFetcher<'a> {
     }
 
     /// Removes the decoded copies of files that have no segment that is still `wanted`.
-    pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(usize) -> bool) {
+    pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(SegmentId) -> bool) {
         let needed: Vec<usize> = self
             .snapshot
             .segments()
@@ -98,7 +98,7 @@ impl<'a> RowFetcher<'a> {
     /// lastUpdated in ticks and length in bytes of a row, from the index.
     pub(crate) fn ticks_and_length(&self, record: RecordId) -> (i64, u32) {
         let (segment, row) = self.index().locate(record);
-        let columns = self.index().segments()[segment].columns();
+        let columns = self.index().segment(segment).columns();
         (columns.last_updated[row], columns.length(row))
     }
 
@@ -136,7 +136,7 @@ impl<'a> RowFetcher<'a> {
         let (segment, row) = index.locate(record);
         let range = row_range(index, segment, row);
         let source = self.source(index.entry(segment).file)?;
-        let spaced = index.segments()[segment].columns().flags[row] & flag::LEADING_SPACE != 0;
+        let spaced = index.segment(segment).columns().flags[row] & flag::LEADING_SPACE != 0;
         let torn = || PackError::Torn { path: source.path().to_path_buf(), offset: range.start };
         // A line follows a line end, begins with `{` and ends before a line end.
         let before = range.start.min(1);

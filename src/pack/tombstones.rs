@@ -25,7 +25,7 @@ pub(crate) fn write(
     let index = retention.snapshot.index();
     let ticks = |line: &TombstoneLine| match line.count {
         0 => NO_INSTANT,
-        _ => index.segments()[line.segment].columns().tomb_updated[line.first],
+        _ => index.segment(line.segment).columns().tomb_updated[line.first],
     };
     for set in retention.version_sets() {
         writer.begin(PackHeader::new(retention.snapshot, set), packed)?;

@@ -6,6 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::SegmentId;
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -75,38 +76,38 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// Whether a row is a late arrival under the request's `_since`; false without `_since`.
-    pub(crate) fn is_late_row(&self, segment: usize, row: usize) -> bool {
+    pub(crate) fn is_late_row(&self, segment: SegmentId, row: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
     }
 
     /// Whether a DELETE entry is late for the request.
-    pub(crate) fn is_late_entry(&self, segment: usize, entry: usize) -> bool {
+    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_entry(segment, entry, since))
     }
 
     /// Whether rows of a segment may be late arrivals under the request's `_since`; false without `_since`.
-    pub(crate) fn is_late(&self, segment: usize) -> bool {
+    pub(crate) fn is_late(&self, segment: SegmentId) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(segment, since))
     }
 
     /// Whether the dates of a segment's rows decide nothing: there is no window, and every row is dated before T.
-    pub(crate) fn needs_no_time_filter(&self, segment: usize) -> bool {
-        let header = self.snapshot.index().segments()[segment].head();
+    pub(crate) fn needs_no_time_filter(&self, segment: SegmentId) -> bool {
+        let header = self.snapshot.index().segment(segment).head();
         let bounded = self.request.since.is_some() || self.request.until.is_some();
         !bounded && header.undated == 0 && header.updated_max() < self.as_of().ticks
     }
 
     /// Whether only owners and successors decide the rows of a segment: [`Self::uniform_type`] holds, and dates decide
     /// nothing.
-    pub(crate) fn is_uniform(&self, segment: usize) -> bool {
+    pub(crate) fn is_uniform(&self, segment: SegmentId) -> bool {
         self.uniform_type(segment).is_some() && self.needs_no_time_filter(segment)
     }
 
     /// The type of a segment's rows if they are all of one type, `_type` selects it, and ownership alone decides
     /// membership: not Patient, Group or Provenance.
-    pub(crate) fn uniform_type(&self, segment: usize) -> Option<ResourceType> {
+    pub(crate) fn uniform_type(&self, segment: SegmentId) -> Option<ResourceType> {
         let decided_by_row = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
-        let only = self.snapshot.index().segments()[segment].head().only_type();
+        let only = self.snapshot.index().segment(segment).head().only_type();
         only.filter(|only| self.selects_type(*only) && !decided_by_row.contains(only))
     }
 
@@ -116,7 +117,7 @@ impl<'a> RowClassifier<'a> {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn classify(
         &self,
-        segment: usize,
+        segment: SegmentId,
         row: usize,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
@@ -129,12 +130,12 @@ impl<'a> RowClassifier<'a> {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn classify_candidate(
         &self,
-        segment_id: usize,
+        segment_id: SegmentId,
         row: usize,
         found: CandidateSource,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
-        let segment = &self.snapshot.index().segments()[segment_id];
+        let segment = self.snapshot.index().segment(segment_id);
         match self.snapshot.state(segment_id, row, self.as_of(), &self.cohort.ours, &|_| true)? {
             RowState::Current => {}
             RowState::Future => return Ok(RowClass::Future),
@@ -177,7 +178,7 @@ impl<'a> RowClassifier<'a> {
     pub(crate) fn passes_window(
         &self,
         part: &mut SegmentSelection,
-        segment: usize,
+        segment: SegmentId,
         row: usize,
         resource_type: ResourceType,
         updated: Option<InstantRef<'_>>,

@@ -6,6 +6,7 @@
 
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::SegmentId;
 use crate::index::segment::layout::{Column, flag};
 use crate::index::snapshot::RowState;
 use crate::request::Population;
@@ -24,10 +25,10 @@ use crate::select::visibility::Visibility;
 pub(crate) fn select_whole(
     classifier: &RowClassifier<'_>,
     visibility: Visibility,
-    segment_id: usize,
+    segment_id: SegmentId,
 ) -> Result<Option<SegmentSelection>, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     if segment.rows() == 0 || !classifier.is_uniform(segment_id) || !all_in_cohort(classifier, segment_id)? {
         return Ok(None);
     }
@@ -54,10 +55,10 @@ pub(crate) fn select_whole(
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page that is read fails its checksum.
-pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: usize) -> Result<bool, CorruptIndex> {
+pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: SegmentId) -> Result<bool, CorruptIndex> {
     let Some(patients) = &classifier.cohort.patients else { return Ok(true) };
     let index = classifier.snapshot.index();
-    let header = index.segments()[segment].head();
+    let header = index.segment(segment).head();
     let mut owners = index.patients_of_segment(segment)?.iter();
     Ok(header.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
 }
@@ -69,16 +70,16 @@ pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: usize) -> R
 pub(crate) fn scan_columns(
     classifier: &RowClassifier<'_>,
     visibility: Visibility,
-    segment_id: usize,
+    segment_id: SegmentId,
 ) -> Result<SegmentSelection, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     let is_timeless = classifier.needs_no_time_filter(segment_id);
     let columns = segment.verify_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
     if !is_timeless {
         segment.verify_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
     }
-    let mut part = SegmentSelection::of_header(index.segments()[segment_id].head());
+    let mut part = SegmentSelection::of_header(index.segment(segment_id).head());
     // Counted row by row below; the header's count would count them twice.
     part.illegal_updated = 0;
     let mut rows = Bitmap::new(columns.rows());

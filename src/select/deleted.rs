@@ -11,7 +11,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::RecordId;
+use crate::ids::{RecordId, SegmentId};
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -64,10 +64,10 @@ impl Deletions {
         // The slow twin remembers nothing.
         let few = if request.access_path == AccessPath::Rows { usize::MAX } else { FEW };
         let mut known = KnownHistories { few, ..KnownHistories::default() };
-        let segments_with_priors: Vec<usize> =
-            snapshot.segments().filter(|segment_id| index.segments()[*segment_id].head().left > 0).collect();
+        let segments_with_priors: Vec<SegmentId> =
+            snapshot.segments().filter(|segment_id| index.segment(*segment_id).head().left > 0).collect();
         for segment_id in snapshot.segments() {
-            let segment = &index.segments()[segment_id];
+            let segment = index.segment(segment_id);
             let header = segment.head();
             deletions.entries += header.tombstones;
             deletions.undated += header.tombstones_undated;
@@ -112,7 +112,7 @@ impl Deletions {
                 let version = known.last_version(snapshot, index.version_before(segment_id, entry)?)?;
                 // The younger of the purged version and the last row decides the owners.
                 let ticks = match version {
-                    Some((segment_id, row)) => Some(index.segments()[segment_id].row(row)?.last_updated[row]),
+                    Some((segment_id, row)) => Some(index.segment(segment_id).row(row)?.last_updated[row]),
                     None => None,
                 };
                 let prior = prior.filter(|prior| ticks.is_none_or(|ticks| ticks < prior.updated));
@@ -142,7 +142,7 @@ impl Deletions {
 }
 
 /// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then segment and row.
-type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, RecordId), (usize, usize));
+type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, RecordId), (SegmentId, usize));
 
 /// What was found out about resources with many records, for the further DELETE entries of the same ids.
 #[derive(Default)]
@@ -150,21 +150,21 @@ struct KnownHistories<'a> {
     /// Records of one id up to which nothing is remembered.
     few: usize,
     /// See [`KnownHistories::purged_by_pack`].
-    purged: HashMap<(ResourceType, Id), Option<(usize, PriorOwner<'a>)>>,
+    purged: HashMap<(ResourceType, Id), Option<(SegmentId, PriorOwner<'a>)>>,
     /// For DELETE entries, by their record numbers, whether no version follows.
     ends: HashMap<RecordId, bool>,
     /// Visible versions of resources whose recorded last version is not in the snapshot, in their order.
     visible: HashMap<(ResourceType, Id), Vec<OrderedVersion<'a>>>,
     /// Rows of many owners and Provenances, and whether they are in the cohort.
-    in_cohort: HashMap<(usize, usize), bool>,
+    in_cohort: HashMap<(SegmentId, usize), bool>,
 }
 
 impl<'a> KnownHistories<'a> {
     /// Whether the version (segment, row) that a deletion ended is in the cohort at T.
-    fn in_cohort(&mut self, classifier: &RowClassifier<'a>, version: (usize, usize)) -> Result<bool, CorruptIndex> {
+    fn in_cohort(&mut self, classifier: &RowClassifier<'a>, version: (SegmentId, usize)) -> Result<bool, CorruptIndex> {
         let (segment, row) = version;
         let is_in_cohort = || classifier.membership.in_cohort(segment, row, Horizon::All);
-        let segment = &classifier.snapshot.index().segments()[segment];
+        let segment = classifier.snapshot.index().segment(segment);
         let is_cheap = segment.row_owners(row)?.len() <= self.few && segment.type_of(row)? != ResourceType::PROVENANCE;
         if is_cheap || self.few == usize::MAX {
             return is_in_cohort();
@@ -183,17 +183,17 @@ impl<'a> KnownHistories<'a> {
     fn purged_by_pack(
         &mut self,
         classifier: &RowClassifier<'a>,
-        segments_with_priors: &[usize],
+        segments_with_priors: &[SegmentId],
         (resource_type, id): (ResourceType, &Id),
-    ) -> Result<Option<(usize, PriorOwner<'a>)>, CorruptIndex> {
+    ) -> Result<Option<(SegmentId, PriorOwner<'a>)>, CorruptIndex> {
         if let Some(known) = self.purged.get(&(resource_type, *id)) {
             return Ok(*known);
         }
         let index = classifier.snapshot.index();
         let hash = entity_hash(resource_type, id.as_bytes());
-        let (mut found, mut asked): (Option<(usize, PriorOwner<'a>)>, usize) = (None, 0);
+        let (mut found, mut asked): (Option<(SegmentId, PriorOwner<'a>)>, usize) = (None, 0);
         for segment_id in segments_with_priors {
-            let segment = &index.segments()[*segment_id];
+            let segment = index.segment(*segment_id);
             let references = segment.references_of_hash(hash)?;
             asked += references.len();
             for reference in references.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
@@ -231,7 +231,7 @@ impl<'a> KnownHistories<'a> {
             let Some(number) = next else { break true };
             if index.is_row(number) {
                 let (segment, row) = index.locate(number);
-                if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
+                if index.segment(segment).updated(row)?.is_some_and(|updated| updated > instant) {
                     break true;
                 }
                 if snapshot.sees_segment(segment) {
@@ -258,21 +258,21 @@ impl<'a> KnownHistories<'a> {
         &mut self,
         snapshot: &'a Snapshot,
         recorded: Option<RecordId>,
-    ) -> Result<Option<(usize, usize)>, CorruptIndex> {
+    ) -> Result<Option<(SegmentId, usize)>, CorruptIndex> {
         let index = snapshot.index();
         let Some(recorded) = recorded else { return Ok(None) };
         let (segment, row) = index.locate(recorded);
         if snapshot.sees_segment(segment) {
             return Ok(Some((segment, row)));
         }
-        let columns = index.segments()[segment].row(row)?;
-        let (resource_type, id) = (columns.type_of(row), index.segments()[segment].row_id(row)?);
+        let columns = index.segment(segment).row(row)?;
+        let (resource_type, id) = (columns.type_of(row), index.segment(segment).row_id(row)?);
         let versions = match self.visible.entry((resource_type, id)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let mut versions = Vec::new();
                 for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
-                    let columns = index.segments()[segment].verify_columns(&[Column::VersionId, Column::Heap])?;
+                    let columns = index.segment(segment).verify_columns(&[Column::VersionId, Column::Heap])?;
                     let record = index.record_of_row(segment, row);
                     versions.push(((columns.updated_of(row), columns.version_of(row), record), (segment, row)));
                 }

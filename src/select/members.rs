@@ -15,6 +15,7 @@ use crate::group::lookup::{
 };
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
+use crate::ids::SegmentId;
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
@@ -243,7 +244,7 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`ExportError::Request`] if its text is faulty or it does not define a set of patients; index and store errors
     /// if the row cannot be read.
-    pub(crate) fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
+    pub(crate) fn add_group_of_store(&mut self, row: (SegmentId, usize), id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
         Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_group(id));
         let place = self.register_place(IssuePlace::Group(id.to_string()));
@@ -344,7 +345,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`ExportError::Request`] if there is none, with similar ids; index errors.
-    pub(crate) fn find_group(&self, id: &str) -> Result<(usize, usize), ExportError> {
+    pub(crate) fn find_group(&self, id: &str) -> Result<(SegmentId, usize), ExportError> {
         let Some(wanted) = Id::parse(id.as_bytes()) else {
             let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
             return Err(
@@ -450,10 +451,10 @@ impl<'a> MemberResolver<'a> {
         let index = self.snapshot.index();
         let as_of = self.snapshot.as_of().as_ref();
         for segment in self.snapshot.segments() {
-            if !index.segments()[segment].head().has_type(ResourceType::PATIENT.index()) {
+            if !index.segment(segment).head().has_type(ResourceType::PATIENT.index()) {
                 continue;
             }
-            let columns = index.segments()[segment].verify_all()?;
+            let columns = index.segment(segment).verify_all()?;
             for row in 0..columns.rows() {
                 if columns.type_of(row) != ResourceType::PATIENT
                     || self.snapshot.state(segment, row, as_of, self.ours, &|_| true)? != RowState::Current
@@ -528,7 +529,7 @@ fn absent_group(name: &str) -> Issue {
 ///
 /// # Errors
 /// If the segment's file cannot be opened.
-fn rewritten_error(snapshot: &Snapshot, segment: usize) -> Result<ExportError, ExportError> {
+fn rewritten_error(snapshot: &Snapshot, segment: SegmentId) -> Result<ExportError, ExportError> {
     let index = snapshot.index();
     let path = index.source(index.entry(segment).file)?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::RecordId;
+use crate::ids::{RecordId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::RowState;
@@ -18,7 +18,7 @@ use crate::select::ledger::{Ledger, RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
 
 /// Address of a candidate row: segment, and row in it.
-type PostingRow = (u32, u32);
+type PostingRow = (SegmentId, u32);
 
 /// Selects the rows of a cohort: the exported rows of each segment that has any, and one selection with the ledger and
 /// counts of the whole snapshot, without rows.
@@ -27,18 +27,18 @@ type PostingRow = (u32, u32);
 /// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn select_by_postings(
     classifier: &RowClassifier<'_>,
-) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
+) -> Result<(Vec<(SegmentId, RowSet)>, SegmentSelection), CorruptIndex> {
     let index = classifier.snapshot.index();
     // 1. Lines of the whole snapshot.
     let mut part = SegmentSelection::default();
     for segment in classifier.snapshot.segments() {
-        part.add_header(index.segments()[segment].head());
+        part.add_header(index.segment(segment).head());
     }
     // 2. Candidates, segment by segment.
-    let mut rows: Vec<(usize, RowSet)> = Vec::new();
+    let mut rows: Vec<(SegmentId, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
     for candidates in candidates(classifier)?.chunk_by(|a, b| a.0 == b.0) {
-        let segment = candidates[0].0 as usize;
+        let segment = candidates[0].0;
         let (exported_rows, outside_window) = collect(classifier, segment, candidates, &mut part)?;
         exported += exported_rows.len() as u64;
         in_cohort += exported_rows.len() as u64 + outside_window;
@@ -69,7 +69,7 @@ pub(crate) fn select_by_postings(
 /// that the window excludes.
 fn collect(
     classifier: &RowClassifier<'_>,
-    segment: usize,
+    segment: SegmentId,
     candidates: &[PostingRow],
     part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
@@ -99,11 +99,11 @@ fn collect(
 /// them, Provenances about those, and the requested Group.
 fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let mut lists: Vec<(usize, &[u32])> = Vec::new();
+    let mut lists: Vec<(SegmentId, &[u32])> = Vec::new();
     for patient in classifier.cohort.patients.iter().flat_map(|patients| patients.iter()) {
         for owner in index.owners_of_patient(to_u32(patient))? {
             let (segment, owner) = index.locate_owner(owner);
-            lists.push((segment, index.segments()[segment].posting(owner)?));
+            lists.push((segment, index.segment(segment).posting(owner)?));
         }
     }
     let group = classifier.cohort.group_row.map(|(segment, row)| (segment, [to_u32(row)]));
@@ -116,7 +116,7 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
         of_segment.iter().for_each(|(_, list)| found.extend_from_slice(list));
         found.sort_unstable();
         found.dedup();
-        rows.extend(found.iter().map(|row| (to_u32(of_segment[0].0), *row)));
+        rows.extend(found.iter().map(|row| (of_segment[0].0, *row)));
     }
     if index.global().count(Section::About) > 0 {
         let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
@@ -132,7 +132,7 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
                 (Some(deletion), _) => deletion,
                 (None, Some((segment, row))) => {
                     next += 1;
-                    index.record_of_row(*segment as usize, *row as usize)
+                    index.record_of_row(*segment, *row as usize)
                 }
                 (None, None) => break,
             };
@@ -143,7 +143,7 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
             }
             for edge in targets.iter() {
                 let (segment, target) = index.locate_target(edge.to_target());
-                let row = (to_u32(segment), index.segments()[segment].target(target)?.target_row[target]);
+                let row = (segment, index.segment(segment).target(target)?.target_row[target]);
                 if known.insert(row) {
                     rows.push(row);
                 }
@@ -151,7 +151,7 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
         }
         rows.sort_unstable();
     }
-    rows.retain(|(segment, _)| classifier.snapshot.sees_segment(*segment as usize));
+    rows.retain(|(segment, _)| classifier.snapshot.sees_segment(*segment));
     Ok(rows)
 }
 
@@ -175,7 +175,7 @@ fn totals(classifier: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex>
         }
         return Ok(sums);
     }
-    let segments: Vec<usize> = snapshot.segments().collect();
+    let segments: Vec<SegmentId> = snapshot.segments().collect();
     let parts: Vec<Vec<[u64; 4]>> =
         segments.into_par_iter().map(|segment| totals_of(classifier, segment)).collect::<Result<_, _>>()?;
     for part in parts {
@@ -186,9 +186,9 @@ fn totals(classifier: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex>
 
 /// The same numbers for one segment: rows by its type counts, future rows by their dates if any is after T, superseded
 /// and deleted rows by its successions.
-fn totals_of(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
+fn totals_of(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (classifier.snapshot, classifier.snapshot.index());
-    let (segment, instant) = (&index.segments()[segment_id], classifier.as_of());
+    let (segment, instant) = (index.segment(segment_id), classifier.as_of());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
     let counts = segment.verify_columns(&[Column::TypeCount])?.type_count;
     sums.iter_mut().zip(counts).for_each(|(sum, rows)| sum[0] = *rows);

@@ -12,7 +12,7 @@ use crate::casts::{to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::RecordId;
+use crate::ids::{RecordId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -36,10 +36,10 @@ pub(crate) enum Horizon {
 #[derive(Clone, Copy)]
 enum LastVersion {
     /// A row of the store: segment, and row in it.
-    Row(usize, usize),
+    Row(SegmentId, usize),
     /// A version purged from a packed store: its lastUpdated in ticks, and segment and number of the DELETE entry that
     /// ended it.
-    Purged { updated: i64, segment: usize, entry: usize },
+    Purged { updated: i64, segment: SegmentId, entry: usize },
 }
 
 /// What the last version of a resource says about the Provenances that name it.
@@ -78,7 +78,7 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// Whether a row arrived late under the request's `_since`; false without `_since`.
-    fn is_late(&self, segment: usize, row: usize) -> bool {
+    fn is_late(&self, segment: SegmentId, row: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
     }
 
@@ -101,10 +101,10 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn has_cohort_owner(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn has_cohort_owner(&self, segment: SegmentId, row: usize) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
-        for owner in index.segments()[segment].row_owners(row)? {
+        for owner in index.segment(segment).row_owners(row)? {
             if patients.contains(index.patient_of_owner(segment, *owner)? as usize) {
                 return Ok(true);
             }
@@ -117,7 +117,7 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn owned_prior_version(&self, segment: usize, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
+    pub(crate) fn owned_prior_version(&self, segment: SegmentId, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in prior.owners() {
             if patients.contains(self.snapshot.index().patient_of_owner(segment, to_u32(owner))? as usize) {
@@ -132,7 +132,7 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn in_cohort(&self, segment: usize, row: usize, horizon: Horizon) -> Result<bool, CorruptIndex> {
+    pub(crate) fn in_cohort(&self, segment: SegmentId, row: usize, horizon: Horizon) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
@@ -151,9 +151,9 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// What a row by itself says about its membership.
-    fn row_verdict(&self, segment: usize, row: usize) -> Result<TargetVerdict, CorruptIndex> {
+    fn row_verdict(&self, segment: SegmentId, row: usize) -> Result<TargetVerdict, CorruptIndex> {
         let index = self.snapshot.index();
-        let resource_type = index.segments()[segment].type_of(row)?;
+        let resource_type = index.segment(segment).type_of(row)?;
         let is_in_cohort = match resource_type {
             // Other Groups would disclose members of theirs (COMP-09): only the requested Group, if `_type` names Group.
             ResourceType::GROUP => self.cohort.group_row == Some((segment, row)) && !self.request.types.is_empty(),
@@ -167,9 +167,9 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// First records of the resources that a Provenance row is about, under a base of ours and in the store.
-    fn targets(&self, segment: usize, row: usize) -> Result<Vec<RecordId>, CorruptIndex> {
+    fn targets(&self, segment: SegmentId, row: usize) -> Result<Vec<RecordId>, CorruptIndex> {
         let index = self.snapshot.index();
-        let (targets, columns) = index.segments()[segment].row_targets(row)?;
+        let (targets, columns) = index.segment(segment).row_targets(row)?;
         let mut firsts = Vec::with_capacity(targets.len());
         for target in targets {
             let base = index.base_number(segment, columns.target_base[target] & BASE_BITS);
@@ -184,7 +184,7 @@ impl<'a> CohortMembership<'a> {
     /// `None` if a target of another kind puts it there.
     fn decisive_provenances(
         &self,
-        segment: usize,
+        segment: SegmentId,
         row: usize,
         horizon: Horizon,
     ) -> Result<Option<Vec<RecordId>>, CorruptIndex> {
@@ -232,7 +232,7 @@ impl<'a> CohortMembership<'a> {
     fn owner_count(&self, last: Option<LastVersion>) -> Result<usize, CorruptIndex> {
         Ok(match last {
             None => 0,
-            Some(LastVersion::Row(segment, row)) => self.snapshot.index().segments()[segment].row_owners(row)?.len(),
+            Some(LastVersion::Row(segment, row)) => self.snapshot.index().segment(segment).row_owners(row)?.len(),
             Some(LastVersion::Purged { segment, entry, .. }) => {
                 self.prior_owner(segment, entry)?.map_or(0, |prior| prior.owners().take(FEW + 1).count())
             }
@@ -240,8 +240,8 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// The purged version that a DELETE entry records.
-    fn prior_owner(&self, segment: usize, entry: usize) -> Result<Option<PriorOwner<'a>>, CorruptIndex> {
-        Ok(self.snapshot.index().segments()[segment].verify_columns(&[Column::TombLeft])?.prior_owner_of(entry))
+    fn prior_owner(&self, segment: SegmentId, entry: usize) -> Result<Option<PriorOwner<'a>>, CorruptIndex> {
+        Ok(self.snapshot.index().segment(segment).verify_columns(&[Column::TombLeft])?.prior_owner_of(entry))
     }
 
     /// The last version of a resource as of a horizon, walking its records from the first. It decides, deleted or not:
@@ -266,7 +266,7 @@ impl<'a> CohortMembership<'a> {
             }
             if index.is_row(number) {
                 let (segment, row) = index.locate(number);
-                if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
+                if index.segment(segment).updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
                 }
                 if self.snapshot.sees_segment(segment) && (horizon == Horizon::All || !self.is_late(segment, row)) {
@@ -285,17 +285,17 @@ impl<'a> CohortMembership<'a> {
     /// The purged version that a DELETE entry records, if it existed as of a horizon and is younger than `last`.
     fn purged_version(
         &self,
-        (segment, entry): (usize, usize),
+        (segment, entry): (SegmentId, usize),
         horizon: Horizon,
         last: Option<LastVersion>,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
         let index = self.snapshot.index();
-        if index.segments()[segment].head().left == 0 || !self.snapshot.sees_segment(segment) {
+        if index.segment(segment).head().left == 0 || !self.snapshot.sees_segment(segment) {
             return Ok(None);
         }
         let Some(prior) = self.prior_owner(segment, entry)? else { return Ok(None) };
         let before = match last {
-            Some(LastVersion::Row(segment, row)) => Some(index.segments()[segment].row(row)?.last_updated[row]),
+            Some(LastVersion::Row(segment, row)) => Some(index.segment(segment).row(row)?.last_updated[row]),
             Some(LastVersion::Purged { updated, .. }) => Some(updated),
             None => None,
         };
@@ -340,7 +340,7 @@ impl<'a> CohortMembership<'a> {
 
     /// The slow twin of [`CohortMembership::in_cohort`] for a Provenance: breadth first from one row, each row once,
     /// since Provenances about Provenances form a graph with exponentially many paths. Nothing is remembered.
-    fn walk_in_cohort(&self, start: (usize, usize), horizon: Horizon) -> Result<bool, CorruptIndex> {
+    fn walk_in_cohort(&self, start: (SegmentId, usize), horizon: Horizon) -> Result<bool, CorruptIndex> {
         let mut seen = HashSet::from([start]);
         let mut waiting = vec![start];
         while let Some((segment, row)) = waiting.pop() {
@@ -372,7 +372,7 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn newly_in_cohort(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn newly_in_cohort(&self, segment: SegmentId, row: usize) -> Result<bool, CorruptIndex> {
         let is_asked = self.request.since.is_some() && self.cohort.patients.is_some();
         Ok(is_asked && !self.in_cohort(segment, row, Horizon::AtSince)?)
     }
@@ -381,10 +381,10 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn deletions_of_purged(&self) -> Result<Vec<(usize, usize)>, CorruptIndex> {
+    pub(crate) fn deletions_of_purged(&self) -> Result<Vec<(SegmentId, usize)>, CorruptIndex> {
         let mut found = Vec::new();
         for segment in self.snapshot.segments() {
-            let header = self.snapshot.index().segments()[segment].head();
+            let header = self.snapshot.index().segment(segment).head();
             for entry in 0..if header.left > 0 { to_usize(header.tombstones) } else { 0 } {
                 if let Some(prior) = self.prior_owner(segment, entry)?
                     && self.owned_prior_version(segment, &prior)?

@@ -5,7 +5,7 @@
 //! ([`Snapshot::state`](crate::index::snapshot::Snapshot::state)).
 
 use crate::error::CorruptIndex;
-use crate::ids::RecordId;
+use crate::ids::{RecordId, SegmentId};
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
 
@@ -51,7 +51,7 @@ impl Visibility {
     pub(crate) fn state(
         self,
         classifier: &RowClassifier<'_>,
-        segment: usize,
+        segment: SegmentId,
         row: usize,
         next: RecordId,
     ) -> Result<RowState, CorruptIndex> {

@@ -10,6 +10,7 @@ use crate::casts::{to_u8, to_u32};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::SegmentId;
 use crate::index::segment::layout::{Column, ZONE_ROWS};
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
@@ -22,8 +23,8 @@ const CLASSIFIED_SHARE: usize = 16;
 
 /// Whether a segment can be scanned by its zone map: there is a `_since`, every row is dated before T, none is late,
 /// and `_type` selects all types of the segment or none. A segment of only Provenances or Groups has nothing to skip.
-pub(crate) fn applies(classifier: &RowClassifier<'_>, segment: usize) -> bool {
-    let header = classifier.snapshot.index().segments()[segment].head();
+pub(crate) fn applies(classifier: &RowClassifier<'_>, segment: SegmentId) -> bool {
+    let header = classifier.snapshot.index().segment(segment).head();
     let wanted = ResourceType::all().filter(|t| header.has_type(t.index()) && classifier.selects_type(*t)).count();
     let unsorted = [ResourceType::PROVENANCE, ResourceType::GROUP];
     classifier.request.since.is_some()
@@ -40,10 +41,10 @@ pub(crate) fn applies(classifier: &RowClassifier<'_>, segment: usize) -> bool {
 pub(crate) fn scan_zones(
     classifier: &RowClassifier<'_>,
     visibility: Visibility,
-    segment_id: usize,
+    segment_id: SegmentId,
 ) -> Result<SegmentSelection, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     let mut part = SegmentSelection::of_header(segment.head());
     if segment.rows() == 0 {
         return Ok(part);
@@ -118,10 +119,10 @@ pub(crate) fn scan_zones(
 /// Adds the rows whose owners do not decide membership: Provenances and Groups.
 fn rows_of_unsorted(
     classifier: &RowClassifier<'_>,
-    segment_id: usize,
+    segment_id: SegmentId,
     listed: &mut Vec<u32>,
 ) -> Result<(), CorruptIndex> {
-    let segment = &classifier.snapshot.index().segments()[segment_id];
+    let segment = classifier.snapshot.index().segment(segment_id);
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
     if segment.head().has_type(a) || segment.head().has_type(b) {
         let types = segment.verify_columns(&[Column::Type])?.resource_type;
@@ -134,11 +135,11 @@ fn rows_of_unsorted(
 /// classifier decides.
 fn rows_newer_than(
     classifier: &RowClassifier<'_>,
-    segment_id: usize,
+    segment_id: SegmentId,
     since: i64,
     listed: &mut Vec<u32>,
 ) -> Result<(), CorruptIndex> {
-    let segment = &classifier.snapshot.index().segments()[segment_id];
+    let segment = classifier.snapshot.index().segment(segment_id);
     let columns = segment.verify_columns(&[Column::UpdatedMax])?;
     for (zone, max) in columns.updated_max.iter().enumerate() {
         if *max < since {
@@ -163,9 +164,9 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
 
 /// Number of rows of a segment with an owner in the cohort, so that what `_since` excludes needs no look: lengths of
 /// the members' postings, a row of several members counted once.
-fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<u64, CorruptIndex> {
+fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Result<u64, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     let Some(patients) = &classifier.cohort.patients else { return Ok(segment.rows() as u64) };
     let columns = segment.verify_columns(&[Column::PostingStart, Column::Several])?;
     let owner_patient = index.patients_of_segment(segment_id)?;
@@ -185,12 +186,12 @@ fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: usize) -> Result
 /// so they are current.
 fn add_skipped_patients(
     classifier: &RowClassifier<'_>,
-    segment_id: usize,
+    segment_id: SegmentId,
     listed: &[u32],
     part: &mut SegmentSelection,
 ) -> Result<(), CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     if !segment.head().has_type(ResourceType::PATIENT.index()) {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 
 use crate::codec::compression::Compression;
 use crate::extract::Validate;
+use crate::ids::SegmentId;
 use crate::index::dir::IndexDir;
 use crate::index::load::{IndexMemory, load};
 use crate::index::meta::MemoryLoss;
@@ -114,12 +115,12 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
         work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
     }
     let segments: Vec<(usize, Compression)> =
-        (0..index.segment_count()).map(|i| (index.entry(i).file, index.compression(index.entry(i).file))).collect();
+        index.segment_ids().map(|i| (index.entry(i).file, index.compression(index.entry(i).file))).collect();
     // 2. Lines of each file before each segment, for line numbers in mismatches.
     let mut lines_before = vec![0; segments.len()];
     for i in 1..segments.len() {
         if segments[i].0 == segments[i - 1].0 {
-            lines_before[i] = lines_before[i - 1] + index.segments()[i - 1].head().lines;
+            lines_before[i] = lines_before[i - 1] + index.segment(SegmentId::of(i - 1)).head().lines;
         }
     }
     // 3. Compare all segments in parallel.
@@ -129,10 +130,11 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
     let parts: Vec<Vec<SegmentCheck<'_>>> = segment_lines::tasks(&segments)
         .into_par_iter()
         .map(|task| {
+            let entries = || task.clone().map(|k| index.entry(SegmentId::of(k)));
             let ranges: Vec<SegmentLines> =
-                task.clone().map(|k| SegmentLines { start: index.entry(k).start, end: index.entry(k).end }).collect();
+                entries().map(|entry| SegmentLines { start: entry.start, end: entry.end }).collect();
             let mut checks: Vec<SegmentCheck<'_>> =
-                task.clone().map(|k| SegmentCheck::new(&index, k, lines_before[k])).collect();
+                task.clone().map(|k| SegmentCheck::new(&index, SegmentId::of(k), lines_before[k])).collect();
             let (file, compression) = segments[task.start];
             let mut prior_owners = PriorOwners::new(index.packed(file));
             let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut prior_owners);
@@ -155,8 +157,8 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
         index: work,
         differences: Mismatches::default(),
     };
-    for (i, check) in parts.into_iter().flatten().enumerate() {
-        report.bytes += index.entry(i).end - index.entry(i).start;
+    for (segment, check) in index.segment_ids().zip(parts.into_iter().flatten()) {
+        report.bytes += index.entry(segment).end - index.entry(segment).start;
         report.counts.add(&check.counts);
         for (name, rows) in &check.types {
             *report.types.entry(name).or_default() += rows;
@@ -207,8 +209,8 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
 
 /// Checks that each owner of each segment is the patient of the dictionary that it names.
 fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
-    for i in 0..index.segment_count() {
-        let columns = index.segments()[i].columns();
+    for i in index.segment_ids() {
+        let columns = index.segment(i).columns();
         for owner in 0..columns.owner_hash.len() {
             let patient = index.patient_of_owner(i, owner as u32)?;
             let number = index.owner_of_segment(i, owner);
@@ -216,7 +218,7 @@ fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), V
             let id = columns.owner_id_of(owner);
             let listed = index.owners_of_patient(patient)?.any(|listed| listed == number);
             if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
-                let what = format!("owner {owner} of extent {i} is another patient in the dictionary");
+                let what = format!("owner {owner} of extent {} is another patient in the dictionary", i.0);
                 differences.push(Mismatch::of_file("dictionary", index.file_name(index.entry(i).file), what));
             }
         }

@@ -101,11 +101,12 @@ fn index_mismatch(index: &Index, file: usize, stated: Option<ResourceType>, fram
     let (mut rows, mut least, mut greatest) = (0u32, i64::MAX, NO_INSTANT);
     let end = frame.uncompressed + frame.uncompressed_len;
     let mut deletions = false;
-    for (i, entry) in index.generation().segments.iter().enumerate() {
+    for i in index.segment_ids() {
+        let entry = index.entry(i);
         if entry.file != file || entry.end <= frame.uncompressed || entry.start >= end {
             continue;
         }
-        let segment = &index.segments()[i];
+        let segment = index.segment(i);
         let columns = segment.columns();
         deletions |= segment.head().tombstone_lines > 0;
         let place = |[offset, _]: &[u32; 2]| entry.start + u64::from(*offset);

@@ -168,7 +168,7 @@ impl<'a> RunReader<'a> {
         let before = output.encoder.bytes_in();
         let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
-        let segment = &self.index.segments()[request.segment];
+        let segment = self.index.segment(request.segment);
         let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
         let mut long = |encoder: &mut Encoder<S>, row: usize| {
             let range = row_range(self.index, request.segment, row);

@@ -13,6 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{group_rows_of, our_bases};
 use crate::group::registry::search_facts::SearchFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
+use crate::ids::SegmentId;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -24,7 +25,7 @@ pub(crate) struct StoreGroup {
     /// The snapshot that the row is part of.
     pub snapshot: Snapshot,
     /// Number of its segment.
-    pub segment: usize,
+    pub segment: SegmentId,
     /// Number of the row in its segment.
     pub row: usize,
     facts: Arc<SearchFacts>,
@@ -68,7 +69,7 @@ impl StoreGroup {
 /// State at T of a Group's id in the store.
 pub(crate) enum StoreLocation {
     /// The row of the current version, and its lastUpdated, if it has one.
-    Current { segment: usize, row: usize, updated: Option<Instant> },
+    Current { segment: SegmentId, row: usize, updated: Option<Instant> },
     /// There is no current version; the instant of the last deletion.
     Deleted(Instant),
     /// Neither a current version nor a dated deletion.
@@ -90,13 +91,13 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     /// State of a row at T.
-    fn group_state(&self, segment: usize, row: usize) -> Result<RowState, CorruptIndex> {
+    fn group_state(&self, segment: SegmentId, row: usize) -> Result<RowState, CorruptIndex> {
         self.snapshot.state(segment, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
     /// The location of a current row.
-    fn current(&self, segment: usize, row: usize) -> Result<StoreLocation, CorruptIndex> {
-        let updated = self.snapshot.index().segments()[segment].updated(row)?.map(|instant| instant.to_owned());
+    fn current(&self, segment: SegmentId, row: usize) -> Result<StoreLocation, CorruptIndex> {
+        let updated = self.snapshot.index().segment(segment).updated(row)?.map(|instant| instant.to_owned());
         Ok(StoreLocation::Current { segment, row, updated })
     }
 
@@ -120,7 +121,7 @@ impl<'a> SnapshotLocation<'a> {
         let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
         let mut last: Option<Instant> = None;
         for segment_id in self.snapshot.segments() {
-            let segment = &index.segments()[segment_id];
+            let segment = index.segment(segment_id);
             if segment.tombstones() == 0 {
                 continue;
             }
@@ -150,7 +151,7 @@ impl<'a> SnapshotLocation<'a> {
     pub(crate) fn each_group(&self, visit: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for segment_id in self.snapshot.segments() {
-            let segment = &index.segments()[segment_id];
+            let segment = index.segment(segment_id);
             if !segment.head().has_type(ResourceType::GROUP.index()) {
                 continue;
             }
@@ -171,12 +172,12 @@ impl<'a> SnapshotLocation<'a> {
     pub(crate) fn read_group(
         &self,
         registry: &GroupRegistry,
-        segment: usize,
+        segment: SegmentId,
         row: usize,
     ) -> Result<StoreGroup, GroupsError> {
         let index = self.snapshot.index();
         // Verifies offset and length of the row, which the reads below rely on.
-        index.segments()[segment].row(row)?;
+        index.segment(segment).row(row)?;
         let key = (index.entry(segment).content, row);
         let cached = registry.store_facts.lock().expect("no panic under it").get(key);
         let facts = match cached {

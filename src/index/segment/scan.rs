@@ -411,9 +411,9 @@ mod tests {
     /// Kind, offset in the file, length and `at` of each fault of an index of one file.
     fn faults(index: &Index) -> Vec<(FaultKind, u64, u64, u32)> {
         let mut found = Vec::new();
-        for (i, segment) in index.segments().iter().enumerate() {
-            let start = index.entry(i).start;
-            for fault in segment.columns().faults() {
+        for segment in index.segment_ids() {
+            let start = index.entry(segment).start;
+            for fault in index.segment(segment).columns().faults() {
                 found.push((fault.kind, start + u64::from(fault.offset), fault.length.into(), fault.at));
             }
         }
