@@ -28,11 +28,11 @@ macro_rules! ids {
 
 ids! {
     /// A segment, by its place in the store order of an index.
-    #[derive(serde::Serialize, serde::Deserialize)]
-    #[serde(transparent)]
     SegmentId;
     /// A record, numbered over the store: rows first, in store order, then DELETE entries in store order.
     RecordId;
+    /// A row of a segment, by its place in it.
+    RowId;
     /// An owner: a patient that a segment names, numbered over the segments of the store.
     OwnerId;
     /// A target of a Provenance, numbered over the store.
@@ -43,5 +43,28 @@ impl SegmentId {
     /// The segments from this one to `last`, both included.
     pub fn through(self, last: SegmentId) -> impl Iterator<Item = SegmentId> {
         (self.0..=last.0).map(SegmentId)
+    }
+}
+
+/// Address of a row: its segment, and its number there. Addresses order as the rows of the store do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowAddress {
+    /// The segment in the index.
+    pub segment: SegmentId,
+    /// The row in the segment.
+    pub row: RowId,
+}
+
+impl RowAddress {
+    /// The address of the row of this index in a segment; the caller's bound is below 2^32.
+    #[inline(always)]
+    pub const fn of(segment: SegmentId, row: usize) -> RowAddress {
+        RowAddress { segment, row: RowId::of(row) }
+    }
+
+    /// The segment, and the row as an index of its columns.
+    #[inline(always)]
+    pub const fn parts(self) -> (SegmentId, usize) {
+        (self.segment, self.row.index())
     }
 }

@@ -9,7 +9,7 @@ use crate::casts::to_usize;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
-use crate::ids::SegmentId;
+use crate::ids::RowAddress;
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
@@ -18,7 +18,8 @@ use crate::sys::store_file::StoreFileError;
 /// ([`Segment::row`]).
 ///
 /// [`Segment::row`]: crate::index::segment::reader::Segment::row
-pub(crate) fn row_range(index: &Index, segment: SegmentId, row: usize) -> Range<u64> {
+pub(crate) fn row_range(index: &Index, address: RowAddress) -> Range<u64> {
+    let (segment, row) = address.parts();
     let columns = index.segment(segment).columns();
     let start = index.entry(segment).start + u64::from(columns.offset(row));
     start..start + u64::from(columns.length(row))

@@ -7,7 +7,7 @@
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::{Instant, InstantRef};
-use crate::ids::{OwnerId, RecordId, SegmentId, TargetId};
+use crate::ids::{OwnerId, RecordId, RowAddress, SegmentId, TargetId};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -138,7 +138,8 @@ impl Index {
     }
 
     /// T of the first snapshot that held a row, in ticks; `None` before the first.
-    pub fn first_seen(&self, segment: SegmentId, row: usize) -> Option<i64> {
+    pub fn first_seen(&self, address: RowAddress) -> Option<i64> {
+        let (segment, row) = address.parts();
         time_of_row(self.times.runs(segment.index()), row, self.entry(segment).first_seen)
     }
 
@@ -228,9 +229,9 @@ impl Index {
         &self.starts
     }
 
-    /// The record that a row of a segment is.
-    pub fn record_of_row(&self, segment: SegmentId, row: usize) -> RecordId {
-        RecordId::of(self.starts.row[segment.index()] + row)
+    /// The record that a row is.
+    pub fn record_of_row(&self, address: RowAddress) -> RecordId {
+        RecordId::of(self.starts.row[address.segment.index()] + address.row.index())
     }
 
     /// The record that a DELETE entry of a segment is.
@@ -243,10 +244,10 @@ impl Index {
         record.index() < self.starts.rows
     }
 
-    /// The segment that holds a record that is a row, and the number of the row in it.
-    pub fn locate(&self, row: RecordId) -> (SegmentId, usize) {
+    /// The address of a record that is a row.
+    pub fn locate(&self, row: RecordId) -> RowAddress {
         let segment = SegmentId::of(self.starts.row.partition_point(|start| *start <= row.index()) - 1);
-        (segment, row.index() - self.starts.row[segment.index()])
+        RowAddress::of(segment, row.index() - self.starts.row[segment.index()])
     }
 
     /// The segment that holds a record that is a DELETE entry, and the number of the entry in it.
@@ -440,8 +441,8 @@ impl Snapshot {
     }
 
     /// Whether a row is late for an export since `since`.
-    pub fn is_late_row(&self, segment: SegmentId, row: usize, since: &Instant) -> bool {
-        self.is_late(segment, since) && self.index.meta.came_late(self.index.first_seen(segment, row), since)
+    pub fn is_late_row(&self, address: RowAddress, since: &Instant) -> bool {
+        self.is_late(address.segment, since) && self.index.meta.came_late(self.index.first_seen(address), since)
     }
 
     /// Whether a DELETE entry is late for an export since `since`.
@@ -463,25 +464,25 @@ impl Snapshot {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn state(
         &self,
-        segment_id: SegmentId,
-        row: usize,
+        address: RowAddress,
         instant: InstantRef<'_>,
         ours: &[bool],
         known: &dyn Fn(SegmentId) -> bool,
     ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
         // Most segments have no row after T, by their headers; then the lastUpdated of the row is not read.
+        let (segment_id, row) = address.parts();
         let segment = index.segment(segment_id);
         if segment.head().updated_max() >= instant.ticks
             && segment.updated(row)?.is_some_and(|updated| updated > instant)
         {
             return Ok(RowState::Future);
         }
-        let mut next = index.global.next(index.record_of_row(segment_id, row))?;
+        let mut next = index.global.next(index.record_of_row(address))?;
         let mut deleted = false;
         while let Some(number) = next {
             if index.is_row(number) {
-                let (segment_id, row) = index.locate(number);
+                let (segment_id, row) = index.locate(number).parts();
                 if index.segment(segment_id).updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
                 }

@@ -6,7 +6,7 @@
 //! [`FRAME_BYTES`], so that an export of recent changes reads little.
 
 use crate::error::{IndexError, PackError};
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
 use crate::pack::report::PackReport;
 use crate::pack::retention::{Disposition, Retention, VersionSet};
@@ -61,7 +61,7 @@ pub(crate) fn write_type(
     keys.par_sort_unstable();
     let index = retention.snapshot.index();
     let length = |key: &SortKey| {
-        let (segment, row) = index.locate(key.row);
+        let (segment, row) = index.locate(key.row).parts();
         u64::from(index.segment(segment).columns().length(row)) + 1
     };
     let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
@@ -109,17 +109,18 @@ fn sort_keys(
         let owner_patient = index.patients_of_segment(segment)?;
         let mut followed = index.successions(segment, 0..columns.rows())?.map(|(row, _)| row).peekable();
         for row in (0..columns.rows()).filter(|row| columns.resource_type[*row] as usize == type_index) {
+            let address = RowAddress::of(segment, row);
             let first = columns.owners_of(row).first();
             let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
             let ticks = columns.last_updated[row];
-            if !pass.contains(&u64::from(patient)) || retention.version_set_of(segment, row, ticks) != set {
+            if !pass.contains(&u64::from(patient)) || retention.version_set_of(address, ticks) != set {
                 continue;
             }
             // Both ascend: what follows earlier rows is skipped for good.
             while followed.next_if(|followed| *followed < row).is_some() {}
             let is_followed = followed.peek() == Some(&row);
-            let number = index.record_of_row(segment, row);
-            match retention.disposition_of(segment, row, is_followed)? {
+            let number = index.record_of_row(address);
+            match retention.disposition_of(address, is_followed)? {
                 Disposition::Stays => keys.push(SortKey::new(patient, ticks, number)),
                 Disposition::Future => keys.push(SortKey::new(FUTURE, i64::MAX, number)),
                 Disposition::Superseded => packed.superseded += 1,

@@ -17,7 +17,7 @@ use crate::extract::extractor::Extractor;
 use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
 use crate::fhir::reference::Reference;
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::row_reader::row_range;
 use crate::index::snapshot::Snapshot;
 use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
@@ -140,7 +140,8 @@ fn report_damage(snapshot: &Snapshot, segment: SegmentId, packed: &mut PackRepor
 fn non_row_lines(snapshot: &Snapshot, segment: SegmentId, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(segment), index.segment(segment).columns());
-    let mut covered: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, segment, row)).collect();
+    let mut covered: Vec<Range<u64>> =
+        (0..columns.rows()).map(|row| row_range(index, RowAddress::of(segment, row))).collect();
     let damaged_frames = columns.faults().filter(|fault| fault.kind == FaultKind::DamagedFrame);
     let damaged_frames: Vec<Range<u64>> = damaged_frames
         .map(|fault| {

@@ -32,7 +32,7 @@ pub(crate) fn prior_owner_entries(
         return Ok(sentinel_entry(NO_INSTANT, FOLLOWED));
     }
     let ended = index.version_before(segment, tombstone)?.map(|row| index.locate(row));
-    let ended_ticks = ended.map(|(segment, row)| index.segment(segment).columns().last_updated[row]);
+    let ended_ticks = ended.map(|row| index.segment(row.segment).columns().last_updated[row.row.index()]);
     let known = columns.prior_owner_of(tombstone);
     let (of, owners, updated, first_seen) = match (ended, known) {
         // An earlier pack dropped a version younger than the one that is still in the store: its entries are kept.
@@ -42,13 +42,14 @@ pub(crate) fn prior_owner_entries(
             }
             (segment, prior.owners().collect::<Vec<_>>(), prior.updated, prior.first_seen)
         }
-        (Some((of, row)), _) if retention.disposition(of, row)?.is_purged() => {
+        (Some(address), _) if retention.disposition(address)?.is_purged() => {
+            let (of, row) = address.parts();
             let columns = index.segment(of).columns();
             let owners = match columns.type_of(row) {
                 ResourceType::GROUP => Vec::new(), // a Group is not exported for its members
                 _ => columns.owners_of(row).iter().map(|owner| *owner as usize).collect(),
             };
-            (of, owners, columns.last_updated[row], retention.version_set_of(of, row, columns.last_updated[row]))
+            (of, owners, columns.last_updated[row], retention.version_set_of(address, columns.last_updated[row]))
         }
         _ => return Ok(Vec::new()),
     };

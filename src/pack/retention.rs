@@ -6,7 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, SegmentId};
+use crate::ids::{RecordId, RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 
 /// Rows that go to the same files. `Some(ticks)`: rows that the index first saw at this T although they are dated
@@ -76,8 +76,8 @@ impl<'a> Retention<'a> {
 
     /// The set of a row of a segment with this lastUpdated in ticks. Rows without an instant compare as oldest, so that a
     /// set records when they arrived.
-    pub(crate) fn version_set_of(&self, segment: SegmentId, row: usize, ticks: i64) -> VersionSet {
-        self.set_of_time(self.snapshot.index().first_seen(segment, row), ticks)
+    pub(crate) fn version_set_of(&self, row: RowAddress, ticks: i64) -> VersionSet {
+        self.set_of_time(self.snapshot.index().first_seen(row), ticks)
     }
 
     /// The set of a DELETE entry of a segment with this instant in ticks.
@@ -94,22 +94,18 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn disposition(&self, segment: SegmentId, row: usize) -> Result<Disposition, CorruptIndex> {
+    pub(crate) fn disposition(&self, row: RowAddress) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
-        self.disposition_of(segment, row, index.global().next(index.record_of_row(segment, row))?.is_some())
+        self.disposition_of(row, index.global().next(index.record_of_row(row))?.is_some())
     }
 
     /// As [`Retention::disposition`], for a caller that knows whether the row has a successor.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn disposition_of(
-        &self,
-        segment: SegmentId,
-        row: usize,
-        is_followed: bool,
-    ) -> Result<Disposition, CorruptIndex> {
+    pub(crate) fn disposition_of(&self, address: RowAddress, is_followed: bool) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
+        let (segment, row) = address.parts();
         let columns = index.segment(segment).columns();
         let instant = self.snapshot.as_of().as_ref();
         if columns.updated_of(row).is_some_and(|updated| updated > instant) {
@@ -118,7 +114,7 @@ impl<'a> Retention<'a> {
         if !is_followed {
             return Ok(Disposition::Stays);
         }
-        Ok(match self.snapshot.state(segment, row, instant, &self.ours, &|_| true)? {
+        Ok(match self.snapshot.state(address, instant, &self.ours, &|_| true)? {
             RowState::Current => Disposition::Stays,
             RowState::Future => Disposition::Future,
             RowState::Superseded => Disposition::Superseded,
@@ -137,7 +133,7 @@ impl<'a> Retention<'a> {
         let mut next = index.global().next(record)?;
         while let Some(number) = next {
             if index.is_row(number) {
-                let (segment, row) = index.locate(number);
+                let (segment, row) = index.locate(number).parts();
                 if index.segment(segment).columns().updated_of(row).is_some_and(|updated| updated > instant) {
                     return Ok(false);
                 }

@@ -97,7 +97,7 @@ impl<'a> RowFetcher<'a> {
 
     /// lastUpdated in ticks and length in bytes of a row, from the index.
     pub(crate) fn ticks_and_length(&self, record: RecordId) -> (i64, u32) {
-        let (segment, row) = self.index().locate(record);
+        let (segment, row) = self.index().locate(record).parts();
         let columns = self.index().segment(segment).columns();
         (columns.last_updated[row], columns.length(row))
     }
@@ -133,8 +133,9 @@ impl<'a> RowFetcher<'a> {
         feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
     ) -> Result<(), PackError> {
         let index = self.index();
-        let (segment, row) = index.locate(record);
-        let range = row_range(index, segment, row);
+        let address = index.locate(record);
+        let (segment, row) = address.parts();
+        let range = row_range(index, address);
         let source = self.source(index.entry(segment).file)?;
         let spaced = index.segment(segment).columns().flags[row] & flag::LEADING_SPACE != 0;
         let torn = || PackError::Torn { path: source.path().to_path_buf(), offset: range.start };

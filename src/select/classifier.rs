@@ -6,7 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -76,8 +76,8 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// Whether a row is a late arrival under the request's `_since`; false without `_since`.
-    pub(crate) fn is_late_row(&self, segment: SegmentId, row: usize) -> bool {
-        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
+    pub(crate) fn is_late_row(&self, row: RowAddress) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(row, since))
     }
 
     /// Whether a DELETE entry is late for the request.
@@ -115,13 +115,8 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn classify(
-        &self,
-        segment: SegmentId,
-        row: usize,
-        part: &mut SegmentSelection,
-    ) -> Result<RowClass, CorruptIndex> {
-        self.classify_candidate(segment, row, CandidateSource::AnyRow, part)
+    pub(crate) fn classify(&self, row: RowAddress, part: &mut SegmentSelection) -> Result<RowClass, CorruptIndex> {
+        self.classify_candidate(row, CandidateSource::AnyRow, part)
     }
 
     /// The ledger class of a candidate row; counts for messages and current Patients are added to `part`.
@@ -130,13 +125,13 @@ impl<'a> RowClassifier<'a> {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn classify_candidate(
         &self,
-        segment_id: SegmentId,
-        row: usize,
+        address: RowAddress,
         found: CandidateSource,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
+        let (segment_id, row) = address.parts();
         let segment = self.snapshot.index().segment(segment_id);
-        match self.snapshot.state(segment_id, row, self.as_of(), &self.cohort.ours, &|_| true)? {
+        match self.snapshot.state(address, self.as_of(), &self.cohort.ours, &|_| true)? {
             RowState::Current => {}
             RowState::Future => return Ok(RowClass::Future),
             RowState::Superseded => return Ok(RowClass::Superseded),
@@ -156,7 +151,7 @@ impl<'a> RowClassifier<'a> {
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System
             && !by_owner
-            && !self.membership.in_cohort(segment_id, row, Horizon::All)?
+            && !self.membership.in_cohort(address, Horizon::All)?
         {
             return Ok(RowClass::Cohort);
         }
@@ -164,7 +159,7 @@ impl<'a> RowClassifier<'a> {
             return Ok(RowClass::Exported);
         }
         let updated = segment.updated(row)?;
-        match self.passes_window(part, segment_id, row, resource_type, updated)? {
+        match self.passes_window(part, address, resource_type, updated)? {
             true => Ok(RowClass::Exported),
             false => Ok(RowClass::SinceOrUntil),
         }
@@ -178,8 +173,7 @@ impl<'a> RowClassifier<'a> {
     pub(crate) fn passes_window(
         &self,
         part: &mut SegmentSelection,
-        segment: SegmentId,
-        row: usize,
+        row: RowAddress,
         resource_type: ResourceType,
         updated: Option<InstantRef<'_>>,
     ) -> Result<bool, CorruptIndex> {
@@ -193,10 +187,10 @@ impl<'a> RowClassifier<'a> {
         if !self.before_until(updated) {
             return Ok(false);
         }
-        if self.is_late_row(segment, row) {
+        if self.is_late_row(row) {
             part.late += 1;
             return Ok(self.request.late == LateArrivals::Include);
         }
-        Ok(resource_type == ResourceType::PROVENANCE && self.membership.newly_in_cohort(segment, row)?)
+        Ok(resource_type == ResourceType::PROVENANCE && self.membership.newly_in_cohort(row)?)
     }
 }

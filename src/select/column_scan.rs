@@ -6,7 +6,7 @@
 
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::segment::layout::{Column, flag};
 use crate::index::snapshot::RowState;
 use crate::request::Population;
@@ -36,7 +36,7 @@ pub(crate) fn select_whole(
     let mut rows = Bitmap::full(segment.rows());
     let mut excluded = 0;
     for (row, next) in index.successions(segment_id, 0..segment.rows())? {
-        let class = match visibility.state(classifier, segment_id, row, next)? {
+        let class = match visibility.state(classifier, RowAddress::of(segment_id, row), next)? {
             RowState::Current => continue,
             RowState::Future => RowClass::Future,
             RowState::Superseded => RowClass::Superseded,
@@ -100,7 +100,7 @@ pub(crate) fn scan_columns(
             continue;
         }
         if let Some((_, next)) = next {
-            match visibility.state(classifier, segment_id, row, next)? {
+            match visibility.state(classifier, RowAddress::of(segment_id, row), next)? {
                 RowState::Current => {}
                 RowState::Future => unreachable!("asked above"),
                 RowState::Superseded => {
@@ -125,7 +125,7 @@ pub(crate) fn scan_columns(
         let is_in_cohort = match (&classifier.request.population, resource_type) {
             (Population::System, _) => true,
             (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
-                classifier.membership.in_cohort(segment_id, row, Horizon::All)?
+                classifier.membership.in_cohort(RowAddress::of(segment_id, row), Horizon::All)?
             }
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
@@ -133,7 +133,9 @@ pub(crate) fn scan_columns(
             part.count_row(RowClass::Cohort);
             continue;
         }
-        if !is_timeless && !classifier.passes_window(&mut part, segment_id, row, resource_type, updated)? {
+        if !is_timeless
+            && !classifier.passes_window(&mut part, RowAddress::of(segment_id, row), resource_type, updated)?
+        {
             part.count_row(RowClass::SinceOrUntil);
             continue;
         }

@@ -11,7 +11,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, SegmentId};
+use crate::ids::{RecordId, RowAddress, SegmentId};
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -112,7 +112,10 @@ impl Deletions {
                 let version = known.last_version(snapshot, index.version_before(segment_id, entry)?)?;
                 // The younger of the purged version and the last row decides the owners.
                 let ticks = match version {
-                    Some((segment_id, row)) => Some(index.segment(segment_id).row(row)?.last_updated[row]),
+                    Some(version) => {
+                        let (segment_id, row) = version.parts();
+                        Some(index.segment(segment_id).row(row)?.last_updated[row])
+                    }
                     None => None,
                 };
                 let prior = prior.filter(|prior| ticks.is_none_or(|ticks| ticks < prior.updated));
@@ -141,8 +144,8 @@ impl Deletions {
     }
 }
 
-/// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then segment and row.
-type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, RecordId), (SegmentId, usize));
+/// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then its address.
+type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, RecordId), RowAddress);
 
 /// What was found out about resources with many records, for the further DELETE entries of the same ids.
 #[derive(Default)]
@@ -156,14 +159,14 @@ struct KnownHistories<'a> {
     /// Visible versions of resources whose recorded last version is not in the snapshot, in their order.
     visible: HashMap<(ResourceType, Id), Vec<OrderedVersion<'a>>>,
     /// Rows of many owners and Provenances, and whether they are in the cohort.
-    in_cohort: HashMap<(SegmentId, usize), bool>,
+    in_cohort: HashMap<RowAddress, bool>,
 }
 
 impl<'a> KnownHistories<'a> {
-    /// Whether the version (segment, row) that a deletion ended is in the cohort at T.
-    fn in_cohort(&mut self, classifier: &RowClassifier<'a>, version: (SegmentId, usize)) -> Result<bool, CorruptIndex> {
-        let (segment, row) = version;
-        let is_in_cohort = || classifier.membership.in_cohort(segment, row, Horizon::All);
+    /// Whether the version that a deletion ended is in the cohort at T.
+    fn in_cohort(&mut self, classifier: &RowClassifier<'a>, version: RowAddress) -> Result<bool, CorruptIndex> {
+        let (segment, row) = version.parts();
+        let is_in_cohort = || classifier.membership.in_cohort(version, Horizon::All);
         let segment = classifier.snapshot.index().segment(segment);
         let is_cheap = segment.row_owners(row)?.len() <= self.few && segment.type_of(row)? != ResourceType::PROVENANCE;
         if is_cheap || self.few == usize::MAX {
@@ -230,7 +233,7 @@ impl<'a> KnownHistories<'a> {
         let ends = loop {
             let Some(number) = next else { break true };
             if index.is_row(number) {
-                let (segment, row) = index.locate(number);
+                let (segment, row) = index.locate(number).parts();
                 if index.segment(segment).updated(row)?.is_some_and(|updated| updated > instant) {
                     break true;
                 }
@@ -251,19 +254,20 @@ impl<'a> KnownHistories<'a> {
         Ok(ends)
     }
 
-    /// The last visible version (segment, row) before a DELETE entry; `None` if there is none. Usually the row that the
+    /// The last visible version before a DELETE entry; `None` if there is none. Usually the row that the
     /// global index records (`recorded`); if its segment is not in the snapshot, the youngest older
     /// one.
     fn last_version(
         &mut self,
         snapshot: &'a Snapshot,
         recorded: Option<RecordId>,
-    ) -> Result<Option<(SegmentId, usize)>, CorruptIndex> {
+    ) -> Result<Option<RowAddress>, CorruptIndex> {
         let index = snapshot.index();
         let Some(recorded) = recorded else { return Ok(None) };
-        let (segment, row) = index.locate(recorded);
+        let address = index.locate(recorded);
+        let (segment, row) = address.parts();
         if snapshot.sees_segment(segment) {
-            return Ok(Some((segment, row)));
+            return Ok(Some(address));
         }
         let columns = index.segment(segment).row(row)?;
         let (resource_type, id) = (columns.type_of(row), index.segment(segment).row_id(row)?);
@@ -271,10 +275,11 @@ impl<'a> KnownHistories<'a> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let mut versions = Vec::new();
-                for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
+                for address in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
+                    let (segment, row) = address.parts();
                     let columns = index.segment(segment).verify_columns(&[Column::VersionId, Column::Heap])?;
-                    let record = index.record_of_row(segment, row);
-                    versions.push(((columns.updated_of(row), columns.version_of(row), record), (segment, row)));
+                    let record = index.record_of_row(address);
+                    versions.push(((columns.updated_of(row), columns.version_of(row), record), address));
                 }
                 versions.sort_unstable();
                 new.insert(versions)

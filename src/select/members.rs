@@ -15,7 +15,7 @@ use crate::group::lookup::{
 };
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
@@ -239,19 +239,19 @@ impl<'a> MemberResolver<'a> {
         self.places.len() - 1
     }
 
-    /// Adds the members of the requested Group, a row of the store (segment, row).
+    /// Adds the members of the requested Group, a row of the store.
     ///
     /// # Errors
     /// [`ExportError::Request`] if its text is faulty or it does not define a set of patients; index and store errors
     /// if the row cannot be read.
-    pub(crate) fn add_group_of_store(&mut self, row: (SegmentId, usize), id: &str) -> Result<(), ExportError> {
+    pub(crate) fn add_group_of_store(&mut self, row: RowAddress, id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
         Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_group(id));
         let place = self.register_place(IssuePlace::Group(id.to_string()));
         let snapshot = self.snapshot;
         let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
         let head = read.map_err(|fault| {
-            let (file, start) = (index.file_name(index.entry(row.0).file), row_range(index, row.0, row.1).start);
+            let (file, start) = (index.file_name(index.entry(row.segment).file), row_range(index, row).start);
             let text = format!("{file} at byte {start}: byte {} of the line: {}", fault.at, fault.kind);
             RequestError::one(RequestProblem::of(Parameter::Group, text))
         })?;
@@ -341,11 +341,11 @@ impl<'a> MemberResolver<'a> {
         }
     }
 
-    /// The row (segment, row) of the current version at T of the requested Group.
+    /// The row of the current version at T of the requested Group.
     ///
     /// # Errors
     /// [`ExportError::Request`] if there is none, with similar ids; index errors.
-    pub(crate) fn find_group(&self, id: &str) -> Result<(SegmentId, usize), ExportError> {
+    pub(crate) fn find_group(&self, id: &str) -> Result<RowAddress, ExportError> {
         let Some(wanted) = Id::parse(id.as_bytes()) else {
             let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
             return Err(
@@ -353,7 +353,7 @@ impl<'a> MemberResolver<'a> {
             );
         };
         let why = match find_group(self.snapshot, &wanted, self.ours)? {
-            FoundGroup::Current(segment, row) => return Ok((segment, row)),
+            FoundGroup::Current(row) => return Ok(row),
             FoundGroup::Future => "is not in the store yet at the transactionTime: its lastUpdated is later",
             FoundGroup::Deleted => "was deleted before the transactionTime",
             FoundGroup::Unknown => "is not in the store",
@@ -388,12 +388,12 @@ impl<'a> MemberResolver<'a> {
                 true => FoundGroup::Unknown,
                 false => find_group(self.snapshot, &id, self.ours)?,
             };
-            let FoundGroup::Current(segment, row) = found else {
+            let FoundGroup::Current(row) = found else {
                 self.warn_at("group-not-found", listed_by, absent_group(&name));
                 continue;
             };
             let snapshot = self.snapshot;
-            let head = match read_group(snapshot, (segment, row), &mut |_| {})? {
+            let head = match read_group(snapshot, row, &mut |_| {})? {
                 Ok(head) => head,
                 Err(fault) => {
                     let text = format!("lists {name}, which cannot be read: byte {}: {}", fault.at, fault.kind);
@@ -427,10 +427,9 @@ impl<'a> MemberResolver<'a> {
             let place = self.register_place(place);
             self.note_inactive(&head, place);
             // The same bytes were a valid Group a moment ago.
-            let second_read =
-                read_group(snapshot, (segment, row), &mut |member| self.add_member(member, depth, place))?;
+            let second_read = read_group(snapshot, row, &mut |member| self.add_member(member, depth, place))?;
             if second_read.is_err() {
-                return Err(rewritten_error(snapshot, segment)?);
+                return Err(rewritten_error(snapshot, row.segment)?);
             }
         }
         Ok(())
@@ -457,7 +456,8 @@ impl<'a> MemberResolver<'a> {
             let columns = index.segment(segment).verify_all()?;
             for row in 0..columns.rows() {
                 if columns.type_of(row) != ResourceType::PATIENT
-                    || self.snapshot.state(segment, row, as_of, self.ours, &|_| true)? != RowState::Current
+                    || self.snapshot.state(RowAddress::of(segment, row), as_of, self.ours, &|_| true)?
+                        != RowState::Current
                 {
                     continue;
                 }
@@ -466,7 +466,9 @@ impl<'a> MemberResolver<'a> {
                 let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
                 reader.begin();
                 let file = index.entry(segment).file;
-                stream_range(index, file, row_range(index, segment, row), &mut |piece| reader.feed(piece))?;
+                stream_range(index, file, row_range(index, RowAddress::of(segment, row)), &mut |piece| {
+                    reader.feed(piece)
+                })?;
                 // The row passed the scan when it was indexed; a fault now means that it was changed in place.
                 if reader.finish().is_err() {
                     return Err(rewritten_error(self.snapshot, segment)?);

@@ -9,16 +9,13 @@ use rayon::prelude::*;
 use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, SegmentId};
+use crate::ids::{RecordId, RowAddress, RowId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::RowState;
 use crate::select::classifier::{CandidateSource, RowClassifier};
 use crate::select::ledger::{Ledger, RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
-
-/// Address of a candidate row: segment, and row in it.
-type PostingRow = (SegmentId, u32);
 
 /// Selects the rows of a cohort: the exported rows of each segment that has any, and one selection with the ledger and
 /// counts of the whole snapshot, without rows.
@@ -37,8 +34,8 @@ pub(crate) fn select_by_postings(
     // 2. Candidates, segment by segment.
     let mut rows: Vec<(SegmentId, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
-    for candidates in candidates(classifier)?.chunk_by(|a, b| a.0 == b.0) {
-        let segment = candidates[0].0;
+    for candidates in candidates(classifier)?.chunk_by(|a, b| a.segment == b.segment) {
+        let segment = candidates[0].segment;
         let (exported_rows, outside_window) = collect(classifier, segment, candidates, &mut part)?;
         exported += exported_rows.len() as u64;
         in_cohort += exported_rows.len() as u64 + outside_window;
@@ -70,25 +67,25 @@ pub(crate) fn select_by_postings(
 fn collect(
     classifier: &RowClassifier<'_>,
     segment: SegmentId,
-    candidates: &[PostingRow],
+    candidates: &[RowAddress],
     part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = classifier.snapshot.index();
     let is_uniform = classifier.is_uniform(segment);
-    let span = candidates[0].1 as usize..candidates[candidates.len() - 1].1 as usize + 1;
+    let span = candidates[0].row.index()..candidates[candidates.len() - 1].row.index() + 1;
     let mut followed = index.successions(segment, span)?.map(|(row, _)| row).peekable();
     let (mut exported_rows, mut outside_window) = (Vec::with_capacity(candidates.len()), 0);
     for candidate in candidates {
-        let row = candidate.1 as usize;
+        let row = candidate.row.index();
         while followed.next_if(|followed| *followed < row).is_some() {}
         let class = match is_uniform && followed.peek() != Some(&row) {
             // Only owners and successors could exclude the row, and neither does.
             true => RowClass::Exported,
-            false => classifier.classify_candidate(segment, row, CandidateSource::MemberPostings, part)?,
+            false => classifier.classify_candidate(*candidate, CandidateSource::MemberPostings, part)?,
         };
         match class {
             RowClass::SinceOrUntil => outside_window += 1,
-            RowClass::Exported => exported_rows.push(candidate.1),
+            RowClass::Exported => exported_rows.push(candidate.row.0),
             _ => {}
         }
     }
@@ -97,7 +94,7 @@ fn collect(
 
 /// Every row that may be in the cohort, in store order, each once: all versions of the members' rows, Provenances about
 /// them, Provenances about those, and the requested Group.
-fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptIndex> {
+fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<RowAddress>, CorruptIndex> {
     let index = classifier.snapshot.index();
     let mut lists: Vec<(SegmentId, &[u32])> = Vec::new();
     for patient in classifier.cohort.patients.iter().flat_map(|patients| patients.iter()) {
@@ -106,20 +103,20 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
             lists.push((segment, index.segment(segment).posting(owner)?));
         }
     }
-    let group = classifier.cohort.group_row.map(|(segment, row)| (segment, [to_u32(row)]));
+    let group = classifier.cohort.group_row.map(|group| (group.segment, [group.row.0]));
     lists.extend(group.iter().map(|(segment, row)| (*segment, &row[..])));
     lists.sort_unstable_by_key(|(segment, _)| *segment);
-    let mut rows: Vec<PostingRow> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
+    let mut rows: Vec<RowAddress> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
     let mut found: Vec<u32> = Vec::new();
     for of_segment in lists.chunk_by(|a, b| a.0 == b.0) {
         found.clear();
         of_segment.iter().for_each(|(_, list)| found.extend_from_slice(list));
         found.sort_unstable();
         found.dedup();
-        rows.extend(found.iter().map(|row| (of_segment[0].0, *row)));
+        rows.extend(found.iter().map(|row| RowAddress { segment: of_segment[0].0, row: RowId(*row) }));
     }
     if index.global().count(Section::About) > 0 {
-        let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
+        let mut known: std::collections::HashSet<RowAddress> = rows.iter().copied().collect();
         // The targets of a resource are asked for at most twice, however many of its versions lead to it: by its first
         // record, and by the first of the later ones.
         let mut asked: std::collections::HashSet<RecordId> = std::collections::HashSet::new();
@@ -130,9 +127,9 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
         loop {
             let record = match (deletions.next(), rows.get(next)) {
                 (Some(deletion), _) => deletion,
-                (None, Some((segment, row))) => {
+                (None, Some(row)) => {
                     next += 1;
-                    index.record_of_row(*segment, *row as usize)
+                    index.record_of_row(*row)
                 }
                 (None, None) => break,
             };
@@ -143,7 +140,8 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
             }
             for edge in targets.iter() {
                 let (segment, target) = index.locate_target(edge.to_target());
-                let row = (segment, index.segment(segment).target(target)?.target_row[target]);
+                let row = index.segment(segment).target(target)?.target_row[target];
+                let row = RowAddress { segment, row: RowId(row) };
                 if known.insert(row) {
                     rows.push(row);
                 }
@@ -151,7 +149,7 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
         }
         rows.sort_unstable();
     }
-    rows.retain(|(segment, _)| classifier.snapshot.sees_segment(*segment));
+    rows.retain(|row| classifier.snapshot.sees_segment(row.segment));
     Ok(rows)
 }
 
@@ -201,11 +199,12 @@ fn totals_of(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Result<Ve
         }
     }
     for (row, _) in index.successions(segment_id, 0..segment.rows())? {
-        let class = match snapshot.state(segment_id, row, instant, &classifier.cohort.ours, &|_| true)? {
-            RowState::Superseded => 2,
-            RowState::Deleted => 3,
-            RowState::Current | RowState::Future => continue,
-        };
+        let class =
+            match snapshot.state(RowAddress::of(segment_id, row), instant, &classifier.cohort.ours, &|_| true)? {
+                RowState::Superseded => 2,
+                RowState::Deleted => 3,
+                RowState::Current | RowState::Future => continue,
+            };
         sums[segment.row(row)?.resource_type[row] as usize][class] += 1;
     }
     Ok(sums)

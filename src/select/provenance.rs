@@ -12,7 +12,7 @@ use crate::casts::{to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, SegmentId};
+use crate::ids::{RecordId, RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -35,8 +35,8 @@ pub(crate) enum Horizon {
 /// The last version of a Provenance's target found so far, walking its versions from the oldest.
 #[derive(Clone, Copy)]
 enum LastVersion {
-    /// A row of the store: segment, and row in it.
-    Row(SegmentId, usize),
+    /// A row of the store.
+    Row(RowAddress),
     /// A version purged from a packed store: its lastUpdated in ticks, and segment and number of the DELETE entry that
     /// ended it.
     Purged { updated: i64, segment: SegmentId, entry: usize },
@@ -78,8 +78,8 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// Whether a row arrived late under the request's `_since`; false without `_since`.
-    fn is_late(&self, segment: SegmentId, row: usize) -> bool {
-        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
+    fn is_late(&self, row: RowAddress) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(row, since))
     }
 
     /// Whether a purged version arrived late under `_since`; `first` is the T, in ticks, of the first snapshot that had
@@ -101,11 +101,11 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn has_cohort_owner(&self, segment: SegmentId, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn has_cohort_owner(&self, row: RowAddress) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
-        for owner in index.segment(segment).row_owners(row)? {
-            if patients.contains(index.patient_of_owner(segment, *owner)? as usize) {
+        for owner in index.segment(row.segment).row_owners(row.row.index())? {
+            if patients.contains(index.patient_of_owner(row.segment, *owner)? as usize) {
                 return Ok(true);
             }
         }
@@ -132,17 +132,17 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn in_cohort(&self, segment: SegmentId, row: usize, horizon: Horizon) -> Result<bool, CorruptIndex> {
+    pub(crate) fn in_cohort(&self, row: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
-        match self.row_verdict(segment, row)? {
+        match self.row_verdict(row)? {
             TargetVerdict::InCohort => Ok(true),
             TargetVerdict::Outside => Ok(false),
             TargetVerdict::AsProvenance(_) if self.request.access_path == AccessPath::Rows => {
-                self.walk_in_cohort((segment, row), horizon)
+                self.walk_in_cohort(row, horizon)
             }
-            TargetVerdict::AsProvenance(number) => match self.decisive_provenances(segment, row, horizon)? {
+            TargetVerdict::AsProvenance(number) => match self.decisive_provenances(row, horizon)? {
                 None => Ok(true),
                 Some(others) if others.is_empty() => Ok(false),
                 Some(others) => self.search(number, others, horizon),
@@ -151,23 +151,24 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// What a row by itself says about its membership.
-    fn row_verdict(&self, segment: SegmentId, row: usize) -> Result<TargetVerdict, CorruptIndex> {
+    fn row_verdict(&self, row: RowAddress) -> Result<TargetVerdict, CorruptIndex> {
         let index = self.snapshot.index();
-        let resource_type = index.segment(segment).type_of(row)?;
+        let resource_type = index.segment(row.segment).type_of(row.row.index())?;
         let is_in_cohort = match resource_type {
             // Other Groups would disclose members of theirs (COMP-09): only the requested Group, if `_type` names Group.
-            ResourceType::GROUP => self.cohort.group_row == Some((segment, row)) && !self.request.types.is_empty(),
-            _ => self.has_cohort_owner(segment, row)?,
+            ResourceType::GROUP => self.cohort.group_row == Some(row) && !self.request.types.is_empty(),
+            _ => self.has_cohort_owner(row)?,
         };
         Ok(match (is_in_cohort, resource_type) {
             (true, _) => TargetVerdict::InCohort,
-            (false, ResourceType::PROVENANCE) => TargetVerdict::AsProvenance(index.record_of_row(segment, row)),
+            (false, ResourceType::PROVENANCE) => TargetVerdict::AsProvenance(index.record_of_row(row)),
             _ => TargetVerdict::Outside,
         })
     }
 
     /// First records of the resources that a Provenance row is about, under a base of ours and in the store.
-    fn targets(&self, segment: SegmentId, row: usize) -> Result<Vec<RecordId>, CorruptIndex> {
+    fn targets(&self, row: RowAddress) -> Result<Vec<RecordId>, CorruptIndex> {
+        let (segment, row) = row.parts();
         let index = self.snapshot.index();
         let (targets, columns) = index.segment(segment).row_targets(row)?;
         let mut firsts = Vec::with_capacity(targets.len());
@@ -182,14 +183,9 @@ impl<'a> CohortMembership<'a> {
 
     /// The Provenance rows that decide whether a Provenance row outside the members' own records is in the cohort;
     /// `None` if a target of another kind puts it there.
-    fn decisive_provenances(
-        &self,
-        segment: SegmentId,
-        row: usize,
-        horizon: Horizon,
-    ) -> Result<Option<Vec<RecordId>>, CorruptIndex> {
+    fn decisive_provenances(&self, row: RowAddress, horizon: Horizon) -> Result<Option<Vec<RecordId>>, CorruptIndex> {
         let mut found = Vec::new();
-        for first in self.targets(segment, row)? {
+        for first in self.targets(row)? {
             match self.target_verdict(first, horizon)? {
                 TargetVerdict::InCohort => return Ok(None),
                 TargetVerdict::Outside => {}
@@ -216,7 +212,7 @@ impl<'a> CohortMembership<'a> {
         }
         let verdict = match last {
             None => TargetVerdict::Outside,
-            Some(LastVersion::Row(segment, row)) => self.row_verdict(segment, row)?,
+            Some(LastVersion::Row(row)) => self.row_verdict(row)?,
             Some(LastVersion::Purged { segment, entry, .. }) => match self.prior_owner(segment, entry)? {
                 Some(prior) if self.owned_prior_version(segment, &prior)? => TargetVerdict::InCohort,
                 _ => TargetVerdict::Outside,
@@ -232,7 +228,9 @@ impl<'a> CohortMembership<'a> {
     fn owner_count(&self, last: Option<LastVersion>) -> Result<usize, CorruptIndex> {
         Ok(match last {
             None => 0,
-            Some(LastVersion::Row(segment, row)) => self.snapshot.index().segment(segment).row_owners(row)?.len(),
+            Some(LastVersion::Row(row)) => {
+                self.snapshot.index().segment(row.segment).row_owners(row.row.index())?.len()
+            }
             Some(LastVersion::Purged { segment, entry, .. }) => {
                 self.prior_owner(segment, entry)?.map_or(0, |prior| prior.owners().take(FEW + 1).count())
             }
@@ -265,12 +263,12 @@ impl<'a> CohortMembership<'a> {
                 return Ok(None);
             }
             if index.is_row(number) {
-                let (segment, row) = index.locate(number);
-                if index.segment(segment).updated(row)?.is_some_and(|updated| updated > instant) {
+                let row = index.locate(number);
+                if index.segment(row.segment).updated(row.row.index())?.is_some_and(|updated| updated > instant) {
                     break;
                 }
-                if self.snapshot.sees_segment(segment) && (horizon == Horizon::All || !self.is_late(segment, row)) {
-                    last = Some(LastVersion::Row(segment, row));
+                if self.snapshot.sees_segment(row.segment) && (horizon == Horizon::All || !self.is_late(row)) {
+                    last = Some(LastVersion::Row(row));
                 }
             } else {
                 // A version purged from a packed store is known by the deletion that ended it.
@@ -295,7 +293,10 @@ impl<'a> CohortMembership<'a> {
         }
         let Some(prior) = self.prior_owner(segment, entry)? else { return Ok(None) };
         let before = match last {
-            Some(LastVersion::Row(segment, row)) => Some(index.segment(segment).row(row)?.last_updated[row]),
+            Some(LastVersion::Row(address)) => {
+                let (segment, row) = address.parts();
+                Some(index.segment(segment).row(row)?.last_updated[row])
+            }
             Some(LastVersion::Purged { updated, .. }) => Some(updated),
             None => None,
         };
@@ -320,8 +321,8 @@ impl<'a> CohortMembership<'a> {
             let decisive = match others.take() {
                 Some(others) => Some(others),
                 None => {
-                    let (segment, row) = self.snapshot.index().locate(row);
-                    self.decisive_provenances(segment, row, horizon)?
+                    let row = self.snapshot.index().locate(row);
+                    self.decisive_provenances(row, horizon)?
                 }
             };
             match decisive {
@@ -340,18 +341,18 @@ impl<'a> CohortMembership<'a> {
 
     /// The slow twin of [`CohortMembership::in_cohort`] for a Provenance: breadth first from one row, each row once,
     /// since Provenances about Provenances form a graph with exponentially many paths. Nothing is remembered.
-    fn walk_in_cohort(&self, start: (SegmentId, usize), horizon: Horizon) -> Result<bool, CorruptIndex> {
+    fn walk_in_cohort(&self, start: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
         let mut seen = HashSet::from([start]);
         let mut waiting = vec![start];
-        while let Some((segment, row)) = waiting.pop() {
-            match self.row_verdict(segment, row)? {
+        while let Some(row) = waiting.pop() {
+            match self.row_verdict(row)? {
                 TargetVerdict::InCohort => return Ok(true),
                 TargetVerdict::Outside => continue,
                 TargetVerdict::AsProvenance(_) => {}
             }
-            for first in self.targets(segment, row)? {
+            for first in self.targets(row)? {
                 match self.last_version(first, horizon, &mut || false)? {
-                    Some(LastVersion::Row(segment, row)) if seen.insert((segment, row)) => waiting.push((segment, row)),
+                    Some(LastVersion::Row(row)) if seen.insert(row) => waiting.push(row),
                     Some(LastVersion::Purged { segment, entry, .. }) => {
                         if let Some(prior) = self.prior_owner(segment, entry)?
                             && self.owned_prior_version(segment, &prior)?
@@ -372,9 +373,9 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn newly_in_cohort(&self, segment: SegmentId, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn newly_in_cohort(&self, row: RowAddress) -> Result<bool, CorruptIndex> {
         let is_asked = self.request.since.is_some() && self.cohort.patients.is_some();
-        Ok(is_asked && !self.in_cohort(segment, row, Horizon::AtSince)?)
+        Ok(is_asked && !self.in_cohort(row, Horizon::AtSince)?)
     }
 
     /// Segment and number of the DELETE entries that record a purged version of a member.

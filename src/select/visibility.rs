@@ -5,7 +5,7 @@
 //! ([`Snapshot::state`](crate::index::snapshot::Snapshot::state)).
 
 use crate::error::CorruptIndex;
-use crate::ids::{RecordId, SegmentId};
+use crate::ids::{RecordId, RowAddress};
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
 
@@ -51,13 +51,12 @@ impl Visibility {
     pub(crate) fn state(
         self,
         classifier: &RowClassifier<'_>,
-        segment: SegmentId,
-        row: usize,
+        row: RowAddress,
         next: RecordId,
     ) -> Result<RowState, CorruptIndex> {
         match self.by_successor(classifier, next) {
             Some(state) => Ok(state),
-            None => classifier.snapshot.state(segment, row, classifier.as_of(), &classifier.cohort.ours, &|_| true),
+            None => classifier.snapshot.state(row, classifier.as_of(), &classifier.cohort.ours, &|_| true),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::casts::{to_u8, to_u32};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::segment::layout::{Column, ZONE_ROWS};
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
@@ -83,23 +83,27 @@ pub(crate) fn scan_zones(
     // If every owner is in the cohort, only the window decides a row of one type without a successor.
     let uniform_type = classifier.uniform_type(segment_id).filter(|_| all_in_cohort);
     for row in listed.iter().map(|row| *row as usize) {
+        let address = RowAddress::of(segment_id, row);
         let class = match uniform_type.filter(|_| undecided.binary_search(&to_u32(row)).is_err()) {
-            Some(only) => match classifier.passes_window(&mut part, segment_id, row, only, segment.updated(row)?)? {
+            Some(only) => match classifier.passes_window(&mut part, address, only, segment.updated(row)?)? {
                 true => RowClass::Exported,
                 false => RowClass::SinceOrUntil,
             },
-            None => classifier.classify(segment_id, row, &mut part)?,
+            None => classifier.classify(address, &mut part)?,
         };
         part.count_row(class);
         if class == RowClass::Exported {
             part.rows.push(row);
         }
-        owned -= u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(segment_id, row)?));
+        owned -= u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(address)?));
     }
     for (row, class) in &ended {
         part.count_row(*class);
-        owned -=
-            u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(segment_id, *row as usize)?));
+        owned -= u64::from(
+            wanted
+                && (all_in_cohort
+                    || classifier.membership.has_cohort_owner(RowAddress::of(segment_id, *row as usize))?),
+        );
     }
     // 4. All other rows are older than `_since`, or of types that are not selected.
     let skipped = segment.rows() as u64 - listed.len() as u64 - ended.len() as u64;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
+use crate::ids::RowAddress;
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::Index;
@@ -171,7 +172,7 @@ impl<'a> RunReader<'a> {
         let segment = self.index.segment(request.segment);
         let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
         let mut long = |encoder: &mut Encoder<S>, row: usize| {
-            let range = row_range(self.index, request.segment, row);
+            let range = row_range(self.index, RowAddress::of(request.segment, row));
             let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
             let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
             self.copy_decoded(encoder, line, &failed).map(|_| ())

@@ -8,10 +8,10 @@
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::Snapshot;
-use crate::plan::{Plan, RowAddress};
+use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 use crate::write::copy_run::ShardOutput;
@@ -69,8 +69,8 @@ pub(crate) fn copy_shards<S: Sink>(
                     continue;
                 }
                 let ends = shard.last.segment == segment;
-                let first = if shard.first.segment == segment { shard.first.row } else { 0 };
-                let behind = if ends { shard.last.row + 1 } else { index.segment(segment).rows() };
+                let first = if shard.first.segment == segment { shard.first.row.index() } else { 0 };
+                let behind = if ends { shard.last.row.index() + 1 } else { index.segment(segment).rows() };
                 let selected = &plan.selection.rows[segment.index()];
                 let taken = FrameRequest { segment, rows: first..behind, selected, type_index: lane.type_index };
                 if let Some(output) = &mut lane.output {
@@ -107,7 +107,7 @@ pub(crate) fn copy_shards<S: Sink>(
             if progress.cancel.load(Relaxed) {
                 return Err(ExportError::Cancelled);
             }
-            let place = RowAddress { segment, row };
+            let place = RowAddress::of(segment, row);
             if place < plan.shards[lanes[i].shards[lanes[i].current]].first {
                 continue;
             }
@@ -253,8 +253,8 @@ fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: Segmen
         if first.segment > segment || last.segment < segment {
             continue;
         }
-        start = start.min(if first.segment == segment { first.row } else { 0 });
-        end = end.max(if last.segment == segment { last.row + 1 } else { rows });
+        start = start.min(if first.segment == segment { first.row.index() } else { 0 });
+        end = end.max(if last.segment == segment { last.row.index() + 1 } else { rows });
     }
     start..end.max(start)
 }

@@ -149,6 +149,6 @@ fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError
         let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
         let row = cohort.ok().and_then(|cohort| cohort.group_row);
         let file = |segment| snapshot.index().file_name(snapshot.index().entry(segment).file);
-        Ok(row.is_some_and(|(segment, _)| target.file_name().is_some_and(|name| *name == *file(segment))))
+        Ok(row.is_some_and(|row| target.file_name().is_some_and(|name| *name == *file(row.segment))))
     })
 }

@@ -10,11 +10,11 @@ use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::SegmentId;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::meta::{self, IndexMeta};
 use crate::index::snapshot::Snapshot;
 use crate::index::test_lines::{append, line};
-use crate::plan::{RowAddress, Shard, cut_shards};
+use crate::plan::{Shard, cut_shards};
 use crate::progress::Progress;
 use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -116,7 +116,7 @@ fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -
         let columns = snapshot.index().segment(segment).verify_all().unwrap();
         for row in rows.iter() {
             let (resource_type, bytes) = (columns.type_of(row), u64::from(columns.length(row)) + 1);
-            let (shards, place) = (&mut done[resource_type.index()], RowAddress { segment, row });
+            let (shards, place) = (&mut done[resource_type.index()], RowAddress::of(segment, row));
             let ordinal = shards.len() as u32 + 1;
             match shards.last_mut() {
                 Some(open)
