@@ -33,8 +33,14 @@ ids! {
     RecordId;
     /// A row of a segment, by its place in it.
     RowId;
+    /// An owner of a segment: a patient that it names, by its place among those of the segment.
+    OwnerOrd;
     /// An owner: a patient that a segment names, numbered over the segments of the store.
     OwnerId;
+    /// A patient of the dictionary of an index.
+    PatientId;
+    /// A reference base of an index, the empty one first.
+    BaseId;
     /// A target of a Provenance, numbered over the store.
     TargetId;
 }

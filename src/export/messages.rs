@@ -3,6 +3,7 @@
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
+use crate::ids::PatientId;
 use crate::index::meta::MemoryLoss;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
@@ -20,7 +21,7 @@ pub(crate) fn add_absent_members(
     messages: &mut IssueLog,
 ) -> Result<(), CorruptIndex> {
     for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
-        let id = snapshot.index().patient_id(patient as u32)?;
+        let id = snapshot.index().patient_id(PatientId::of(patient))?;
         let text = format!(
             "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
         );

@@ -3,13 +3,30 @@
 
 use std::ops::Range;
 
-use crate::casts::{to_u32, to_usize};
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
-use crate::ids::{OwnerId, RecordId, SegmentId};
+use crate::ids::{BaseId, OwnerId, OwnerOrd, PatientId, RecordId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::id_encoding::owner_hash;
 use crate::index::snapshot::Index;
+
+/// For each owner of a segment the patient of the dictionary that it is.
+#[derive(Clone, Copy)]
+pub(crate) struct OwnerPatients<'a>(&'a [u32]);
+
+impl<'a> OwnerPatients<'a> {
+    /// The patient that an owner of the segment is.
+    #[inline(always)]
+    pub(crate) fn patient_of(self, owner: OwnerOrd) -> PatientId {
+        PatientId(self.0[owner.index()])
+    }
+
+    /// The patients in the order of the owners.
+    pub(crate) fn iter(self) -> impl ExactSizeIterator<Item = PatientId> + 'a {
+        self.0.iter().copied().map(PatientId)
+    }
+}
 
 impl Index {
     /// The rows among `rows` of a segment that have a successor, ascending, each with the record that follows it.
@@ -53,20 +70,20 @@ impl Index {
         Ok(first.checked_sub(1).map(RecordId))
     }
 
-    /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if
-    /// no row names it.
+    /// The patient of the dictionary with this base and id; `None` if no row names it.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
-        let hash = owner_hash(self.bases()[base as usize].as_bytes(), id.as_bytes());
+    pub fn patient(&self, base: BaseId, id: &Id) -> Result<Option<PatientId>, CorruptIndex> {
+        let hash = owner_hash(self.bases()[base.index()].as_bytes(), id.as_bytes());
         let first = self.global().lower_bound(Section::PatientHash, hash)?;
         for i in first..self.patients() {
             if self.global().verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
                 break;
             }
-            if self.global().word(Section::PatientBase, i)? == base && self.patient_id(to_u32(i))? == *id {
-                return Ok(Some(to_u32(i)));
+            let patient = PatientId::of(i);
+            if self.global().word(Section::PatientBase, i)? == base.0 && self.patient_id(patient)? == *id {
+                return Ok(Some(patient));
             }
         }
         Ok(None)
@@ -81,8 +98,11 @@ impl Index {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn owners_of_patient(&self, patient: u32) -> Result<impl ExactSizeIterator<Item = OwnerId> + '_, CorruptIndex> {
-        let offset = patient as usize;
+    pub fn owners_of_patient(
+        &self,
+        patient: PatientId,
+    ) -> Result<impl ExactSizeIterator<Item = OwnerId> + '_, CorruptIndex> {
+        let offset = patient.index();
         let span = self.global().verified_words(Section::PatientStart, offset..offset + 2)?;
         let owners = self.global().verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)?;
         Ok(owners.iter().copied().map(OwnerId))
@@ -92,26 +112,27 @@ impl Index {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient_of_owner(&self, segment: SegmentId, owner: u32) -> Result<u32, CorruptIndex> {
-        self.global().word(Section::OwnerPatient, self.starts().owner[segment.index()] + owner as usize)
+    pub fn patient_of_owner(&self, segment: SegmentId, owner: OwnerOrd) -> Result<PatientId, CorruptIndex> {
+        let owner = self.owner_of_segment(segment, owner);
+        self.global().word(Section::OwnerPatient, owner.index()).map(PatientId)
     }
 
     /// The patients of the dictionary that the owners of a segment are, in their order.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patients_of_segment(&self, segment: SegmentId) -> Result<&[u32], CorruptIndex> {
+    pub(crate) fn patients_of_segment(&self, segment: SegmentId) -> Result<OwnerPatients<'_>, CorruptIndex> {
         let (first, owners) = (self.starts().owner[segment.index()], to_usize(self.segment(segment).head().owners));
-        self.global().verified_words(Section::OwnerPatient, first..first + owners)
+        Ok(OwnerPatients(self.global().verified_words(Section::OwnerPatient, first..first + owners)?))
     }
 
     /// Logical id of a patient of the dictionary.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
+    pub fn patient_id(&self, patient: PatientId) -> Result<Id, CorruptIndex> {
         let first = self.owners_of_patient(patient)?.next().ok_or(CorruptIndex("a patient has no name"))?;
         let (segment, owner) = self.locate_owner(first);
-        self.segment(segment).owner_id(owner)
+        self.segment(segment).owner_id(owner.index())
     }
 }

@@ -7,7 +7,7 @@
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::{Instant, InstantRef};
-use crate::ids::{OwnerId, RecordId, RowAddress, SegmentId, TargetId};
+use crate::ids::{BaseId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -219,9 +219,9 @@ impl Index {
         &self.bases
     }
 
-    /// Number among [`Index::bases`] of base `base` of a segment.
-    pub fn base_number(&self, segment: SegmentId, base: u32) -> u32 {
-        self.base_numbers[self.starts.base[segment.index()] + base as usize]
+    /// The base of the index that base `base` of a segment is.
+    pub fn base_of_segment(&self, segment: SegmentId, base: u32) -> BaseId {
+        BaseId(self.base_numbers[self.starts.base[segment.index()] + base as usize])
     }
 
     /// First numbers of the records, owners and targets of each segment.
@@ -257,15 +257,15 @@ impl Index {
         (segment, entry - self.starts.tombstone[segment.index()])
     }
 
-    /// The owner of this number in a segment.
-    pub fn owner_of_segment(&self, segment: SegmentId, owner: usize) -> OwnerId {
-        OwnerId::of(self.starts.owner[segment.index()] + owner)
+    /// The number over the store of an owner of a segment.
+    pub fn owner_of_segment(&self, segment: SegmentId, owner: OwnerOrd) -> OwnerId {
+        OwnerId::of(self.starts.owner[segment.index()] + owner.index())
     }
 
-    /// The segment that holds an owner, and the number of the owner in it.
-    pub fn locate_owner(&self, owner: OwnerId) -> (SegmentId, usize) {
+    /// The segment that holds an owner, and its place among those of the segment.
+    pub fn locate_owner(&self, owner: OwnerId) -> (SegmentId, OwnerOrd) {
         let segment = SegmentId::of(self.starts.owner.partition_point(|start| *start <= owner.index()) - 1);
-        (segment, owner.index() - self.starts.owner[segment.index()])
+        (segment, OwnerOrd::of(owner.index() - self.starts.owner[segment.index()]))
     }
 
     /// The segment that holds a target, and the number of the target in it.
@@ -495,8 +495,8 @@ impl Snapshot {
                 if columns.tombstone_updated(entry).is_none_or(|updated| updated > instant) {
                     break;
                 }
-                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
-                deleted |= self.sees_segment(segment_id) && known(segment_id) && ours[base as usize];
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                deleted |= self.sees_segment(segment_id) && known(segment_id) && ours[base.index()];
             }
             next = index.global.next(number)?;
         }

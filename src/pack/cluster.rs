@@ -6,7 +6,7 @@
 //! [`FRAME_BYTES`], so that an export of recent changes reads little.
 
 use crate::error::{IndexError, PackError};
-use crate::ids::{RowAddress, SegmentId};
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
 use crate::pack::report::PackReport;
 use crate::pack::retention::{Disposition, Retention, VersionSet};
@@ -111,7 +111,7 @@ fn sort_keys(
         for row in (0..columns.rows()).filter(|row| columns.resource_type[*row] as usize == type_index) {
             let address = RowAddress::of(segment, row);
             let first = columns.owners_of(row).first();
-            let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
+            let patient = first.map_or(NOBODY, |owner| owner_patient.patient_of(OwnerOrd(*owner)).0);
             let ticks = columns.last_updated[row];
             if !pass.contains(&u64::from(patient)) || retention.version_set_of(address, ticks) != set {
                 continue;

@@ -6,7 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RowAddress, SegmentId};
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -141,7 +141,7 @@ impl<'a> RowClassifier<'a> {
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
             let own = *segment.row_owners(row)?.first().ok_or(CorruptIndex("a Patient owns nobody"))?;
-            part.present.push(self.snapshot.index().patient_of_owner(segment_id, own)?);
+            part.present.push(self.snapshot.index().patient_of_owner(segment_id, OwnerOrd(own))?);
         }
         if !self.selects_type(resource_type) {
             return Ok(RowClass::Type);

@@ -6,7 +6,7 @@
 
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RowAddress, SegmentId};
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::index::segment::layout::{Column, flag};
 use crate::index::snapshot::RowState;
 use crate::request::Population;
@@ -60,7 +60,7 @@ pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: SegmentId) 
     let index = classifier.snapshot.index();
     let header = index.segment(segment).head();
     let mut owners = index.patients_of_segment(segment)?.iter();
-    Ok(header.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
+    Ok(header.unowned == 0 && owners.all(|patient| patients.contains(patient.index())))
 }
 
 /// Classifies every row of a segment from its columns.
@@ -87,7 +87,7 @@ pub(crate) fn scan_columns(
     let owner_patient = index.patients_of_segment(segment_id)?;
     // Membership of the segment's owners, once each, so that the loop below reads a small array.
     let members: Vec<bool> = match &classifier.cohort.patients {
-        Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
+        Some(patients) => owner_patient.iter().map(|patient| patients.contains(patient.index())).collect(),
         None => Vec::new(),
     };
     let instant = classifier.as_of();
@@ -116,7 +116,7 @@ pub(crate) fn scan_columns(
         let resource_type = columns.type_of(row);
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
-            part.present.push(owner_patient[columns.owners_of(row)[0] as usize]);
+            part.present.push(owner_patient.patient_of(OwnerOrd(columns.owners_of(row)[0])));
         }
         if !classifier.selects_type(resource_type) {
             part.count_row(RowClass::Type);

@@ -80,9 +80,9 @@ impl Deletions {
             segment.verify_columns(&needed)?;
             let columns = segment.verify_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
             for entry in 0..columns.tomb_type.len() {
-                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
                 let Some(updated) = columns.tombstone_updated(entry) else { continue };
-                if !cohort.ours[base as usize] || updated > instant {
+                if !cohort.ours[base.index()] || updated > instant {
                     continue;
                 }
                 let (resource_type, id) = columns.tombstone_of(entry);
@@ -202,8 +202,8 @@ impl<'a> KnownHistories<'a> {
             for reference in references.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
                 let entry = (reference & !kind::MASK) as usize;
                 let columns = segment.tombstone(entry)?;
-                let base = index.base_number(*segment_id, columns.tomb_base[entry] & BASE_BITS);
-                if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base as usize] {
+                let base = index.base_of_segment(*segment_id, columns.tomb_base[entry] & BASE_BITS);
+                if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base.index()] {
                     continue;
                 }
                 let prior = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|prior| {

@@ -3,7 +3,6 @@
 //! A member that does not resolve is a warning that names the Group or line that lists it. A Group is streamed; of its
 //! members only nested Groups and members named by identifier are held.
 
-use crate::casts::to_u32;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
@@ -15,7 +14,7 @@ use crate::group::lookup::{
 };
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
-use crate::ids::{RowAddress, SegmentId};
+use crate::ids::{BaseId, PatientId, RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
@@ -52,7 +51,7 @@ pub(crate) struct MemberResolver<'a> {
     /// Whether each reference base of the index is ours.
     ours: &'a [bool],
     /// Numbers of the bases that are ours, the relative one first.
-    our_bases: Vec<u32>,
+    our_bases: Vec<BaseId>,
     /// Patients that the Group's writer may list; all if `None`.
     eligible: Option<Bitmap>,
     patients: Bitmap,
@@ -84,7 +83,7 @@ impl<'a> MemberResolver<'a> {
             snapshot,
             request,
             ours,
-            our_bases: (0..to_u32(ours.len())).filter(|base| ours[*base as usize]).collect(),
+            our_bases: (0..ours.len()).filter(|base| ours[*base]).map(BaseId::of).collect(),
             eligible,
             patients: Bitmap::new(index.patients()),
             members: Bitmap::new(index.patients()),
@@ -138,7 +137,7 @@ impl<'a> MemberResolver<'a> {
         let mut found = Vec::new();
         for base in &self.our_bases {
             match index.patient(*base, id) {
-                Ok(patient) => found.extend(patient.map(|patient| patient as usize)),
+                Ok(patient) => found.extend(patient.map(PatientId::index)),
                 // Returned by `finish`: the callbacks in between cannot return errors.
                 Err(corrupt) => self.corrupt = Some(corrupt),
             }

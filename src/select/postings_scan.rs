@@ -6,10 +6,9 @@
 
 use rayon::prelude::*;
 
-use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, RowAddress, RowId, SegmentId};
+use crate::ids::{PatientId, RecordId, RowAddress, RowId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::RowState;
@@ -98,9 +97,9 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<RowAddress>, Corrupt
     let index = classifier.snapshot.index();
     let mut lists: Vec<(SegmentId, &[u32])> = Vec::new();
     for patient in classifier.cohort.patients.iter().flat_map(|patients| patients.iter()) {
-        for owner in index.owners_of_patient(to_u32(patient))? {
+        for owner in index.owners_of_patient(PatientId::of(patient))? {
             let (segment, owner) = index.locate_owner(owner);
-            lists.push((segment, index.segment(segment).posting(owner)?));
+            lists.push((segment, index.segment(segment).posting(owner.index())?));
         }
     }
     let group = classifier.cohort.group_row.map(|group| (group.segment, [group.row.0]));

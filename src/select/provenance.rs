@@ -8,11 +8,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-use crate::casts::{to_u32, to_usize};
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, RowAddress, SegmentId};
+use crate::ids::{OwnerOrd, RecordId, RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -105,7 +105,7 @@ impl<'a> CohortMembership<'a> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
         for owner in index.segment(row.segment).row_owners(row.row.index())? {
-            if patients.contains(index.patient_of_owner(row.segment, *owner)? as usize) {
+            if patients.contains(index.patient_of_owner(row.segment, OwnerOrd(*owner))?.index()) {
                 return Ok(true);
             }
         }
@@ -120,7 +120,7 @@ impl<'a> CohortMembership<'a> {
     pub(crate) fn owned_prior_version(&self, segment: SegmentId, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in prior.owners() {
-            if patients.contains(self.snapshot.index().patient_of_owner(segment, to_u32(owner))? as usize) {
+            if patients.contains(self.snapshot.index().patient_of_owner(segment, OwnerOrd::of(owner))?.index()) {
                 return Ok(true);
             }
         }
@@ -173,8 +173,8 @@ impl<'a> CohortMembership<'a> {
         let (targets, columns) = index.segment(segment).row_targets(row)?;
         let mut firsts = Vec::with_capacity(targets.len());
         for target in targets {
-            let base = index.base_number(segment, columns.target_base[target] & BASE_BITS);
-            if self.cohort.ours[base as usize] {
+            let base = index.base_of_segment(segment, columns.target_base[target] & BASE_BITS);
+            if self.cohort.ours[base.index()] {
                 firsts.extend(index.first_record_of_target(segment, target)?);
             }
         }

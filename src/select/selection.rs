@@ -8,7 +8,7 @@
 use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
-use crate::ids::SegmentId;
+use crate::ids::{OwnerOrd, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
@@ -100,7 +100,7 @@ impl Selection {
         self.stats.illegal_updated += part.illegal_updated;
         self.stats.late += part.late;
         part.present.iter().for_each(|patient| {
-            self.present.insert(*patient as usize);
+            self.present.insert(patient.index());
         });
         part.rows
     }
@@ -119,7 +119,7 @@ impl Selection {
                 let columns = index.segment(segment).verify_columns(&[Column::FaultCount, Column::BaseCount])?;
                 columns.fault_count.iter().zip(&mut self.stats.faults).for_each(|(count, sum)| *sum += count);
                 for (base, count) in columns.base_count.iter().enumerate() {
-                    foreign[index.base_number(segment, to_u32(base)) as usize] += count;
+                    foreign[index.base_of_segment(segment, to_u32(base)).index()] += count;
                 }
             }
         }
@@ -150,7 +150,7 @@ pub(crate) fn foreign_owners(
     for segment in snapshot.segments().filter(|segment| !selection.rows[segment.index()].is_empty()) {
         for row in selection.rows[segment.index()].iter() {
             for owner in index.segment(segment).row_owners(row)? {
-                let base = bases[index.patient_of_owner(segment, *owner)? as usize] as usize;
+                let base = bases[index.patient_of_owner(segment, OwnerOrd(*owner))?.index()] as usize;
                 counts[base] += u64::from(!cohort.ours[base]);
             }
         }

@@ -12,6 +12,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::group_rows_of;
+use crate::ids::BaseId;
 use crate::index::snapshot::{Index, Snapshot};
 use crate::index::snapshot_time::ticks_rounded_up;
 use crate::index::vanished::{VanishCause, VanishedResource};
@@ -174,10 +175,10 @@ impl<'a> OwnerCheck<'a> {
         }
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         // Under any base of ours it is the same patient.
-        for (number, own) in (0u32..).zip(self.index.bases()) {
+        for (base, own) in (0u32..).map(BaseId).zip(self.index.bases()) {
             if self.ours.contains(own)
-                && let Some(patient) = self.index.patient(number, id)?
-                && patients.contains(patient as usize)
+                && let Some(patient) = self.index.patient(base, id)?
+                && patients.contains(patient.index())
             {
                 return Ok(true);
             }

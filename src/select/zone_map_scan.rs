@@ -10,7 +10,7 @@ use crate::casts::{to_u8, to_u32};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RowAddress, SegmentId};
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::index::segment::layout::{Column, ZONE_ROWS};
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
@@ -174,7 +174,7 @@ fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Re
     let Some(patients) = &classifier.cohort.patients else { return Ok(segment.rows() as u64) };
     let columns = segment.verify_columns(&[Column::PostingStart, Column::Several])?;
     let owner_patient = index.patients_of_segment(segment_id)?;
-    let member = |owner: usize| patients.contains(owner_patient[owner] as usize);
+    let member = |owner: usize| patients.contains(owner_patient.patient_of(OwnerOrd::of(owner)).index());
     let postings = columns.posting_start.windows(2).enumerate();
     let mut owned: u64 =
         postings.map(|(owner, pair)| u64::from(pair[1].saturating_sub(pair[0])) * u64::from(member(owner))).sum();
@@ -203,7 +203,7 @@ fn add_skipped_patients(
     for row in memchr::memchr_iter(to_u8(ResourceType::PATIENT.index()), columns.resource_type) {
         if listed.binary_search(&to_u32(row)).is_err() {
             let own = *columns.owners_of(row).first().ok_or(CorruptIndex("a Patient owns nobody"))?;
-            part.present.push(index.patient_of_owner(segment_id, own)?);
+            part.present.push(index.patient_of_owner(segment_id, OwnerOrd(own))?);
         }
     }
     Ok(())

@@ -7,7 +7,7 @@
 
 use crate::codec::compression::Compression;
 use crate::extract::Validate;
-use crate::ids::SegmentId;
+use crate::ids::{OwnerOrd, SegmentId};
 use crate::index::dir::IndexDir;
 use crate::index::load::{IndexMemory, load};
 use crate::index::meta::MemoryLoss;
@@ -212,9 +212,10 @@ fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), V
     for i in index.segment_ids() {
         let columns = index.segment(i).columns();
         for owner in 0..columns.owner_hash.len() {
-            let patient = index.patient_of_owner(i, owner as u32)?;
-            let number = index.owner_of_segment(i, owner);
-            let base = index.base_number(i, columns.owner_base[owner] & BASE_BITS);
+            let ord = OwnerOrd::of(owner);
+            let patient = index.patient_of_owner(i, ord)?;
+            let number = index.owner_of_segment(i, ord);
+            let base = index.base_of_segment(i, columns.owner_base[owner] & BASE_BITS);
             let id = columns.owner_id_of(owner);
             let listed = index.owners_of_patient(patient)?.any(|listed| listed == number);
             if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {

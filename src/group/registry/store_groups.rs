@@ -129,10 +129,10 @@ impl<'a> SnapshotLocation<'a> {
             {
                 let entry = (reference & !kind::MASK) as usize;
                 let columns = segment.tombstone(entry)?;
-                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
                 let Some(instant) = columns.tombstone_updated(entry) else { continue };
                 if columns.tombstone_of(entry) == (ResourceType::GROUP, *id)
-                    && self.ours[base as usize]
+                    && self.ours[base.index()]
                     && instant <= self.snapshot.as_of().as_ref()
                     && last.as_ref().is_none_or(|last| last.as_ref() < instant)
                 {
