@@ -29,6 +29,9 @@ macro_rules! ids {
 ids! {
     /// A segment, by its place in the store order of an index.
     SegmentId;
+    /// A store file, by its place in the store order of an index.
+    #[derive(Default)]
+    FileId;
     /// A record, numbered over the store: rows first, in store order, then DELETE entries in store order.
     RecordId;
     /// A row of a segment, by its place in it.

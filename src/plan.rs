@@ -106,7 +106,7 @@ pub(crate) fn cut_shards(
         let address = |row| RowAddress::of(segment_id, row);
         // 1. A segment of one type that is exported whole and fits into the open file is added by its header's sums.
         let only_type = header.only_type().filter(|_| count == segment.rows() && count > 0);
-        let framed = snapshot.index().packed(snapshot.index().entry(segment_id).file).is_some();
+        let framed = snapshot.index().packed(snapshot.index().file_of(segment_id)).is_some();
         let joined = only_type.and_then(|only| {
             let shards = &mut done[only.index()];
             if shards.is_empty() {

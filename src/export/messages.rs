@@ -181,11 +181,11 @@ pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -
 fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
     let index = snapshot.index();
     let mut report = vec![0u64; FaultKind::ALL.len()];
-    let (mut file, mut lines_before) = (usize::MAX, 0);
+    let (mut file, mut lines_before) = (None, 0);
     for segment in snapshot.segments() {
-        let entry = index.entry(segment);
-        if entry.file != file {
-            (file, lines_before) = (entry.file, 0);
+        let (entry, own) = (index.entry(segment), index.file_of(segment));
+        if file != Some(own) {
+            (file, lines_before) = (Some(own), 0);
         }
         let lines = index.segment(segment).head().lines;
         if index.segment(segment).head().faulty == 0 {
@@ -196,17 +196,17 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
             report[fault.kind as usize] += 1;
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);
-            let name = index.file_name(file);
+            let name = index.file_name(own);
             let text = match fault.kind {
                 FaultKind::DamagedFrame => {
-                    let frame = index.restart_before(file, start).compressed;
+                    let frame = index.restart_before(own, start).compressed;
                     let (kind, rows) = (fault.kind, fault.at);
                     format!(
                         "{name}: line {line} at byte {start}, frame at byte {frame} of the file, {rows} rows: {kind}"
                     )
                 }
                 FaultKind::Unproven => {
-                    let member = index.restart_before(file, start + u64::from(fault.at)).compressed;
+                    let member = index.restart_before(own, start + u64::from(fault.at)).compressed;
                     let (kind, end) = (fault.kind, start + u64::from(fault.length));
                     format!(
                         "{name}: from line {line} on, bytes {start} to {end} uncompressed, from byte {member} of the file: {kind}"

@@ -3,6 +3,7 @@
 use crate::error::{ExportError, IndexError, RequestError, RequestProblem};
 use crate::export::messages::{add_absent_members, all_issues};
 use crate::export::options::FaultsAllowed;
+use crate::ids::FileId;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_time::SnapshotTime;
@@ -57,7 +58,7 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
 fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), StoreFileError> {
     let index = snapshot.index();
     let taken = index.segment_ids().filter(|segment| !selection.rows[segment.index()].is_empty());
-    let mut files: Vec<usize> = taken.map(|segment| index.entry(segment).file).collect();
+    let mut files: Vec<FileId> = taken.map(|segment| index.file_of(segment)).collect();
     files.dedup();
     files.into_iter().try_for_each(|file| index.source(file).map(drop))
 }

@@ -126,7 +126,7 @@ pub(crate) fn read_group(
     let index = snapshot.index();
     let mut reader = GroupReader::new(Kernel::detect(), on_member);
     reader.begin();
-    stream_range(index, index.entry(row.segment).file, row_range(index, row), &mut |piece| reader.feed(piece))?;
+    stream_range(index, index.file_of(row.segment), row_range(index, row), &mut |piece| reader.feed(piece))?;
     Ok(reader.finish())
 }
 

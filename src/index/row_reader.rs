@@ -9,7 +9,7 @@ use crate::casts::to_usize;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
-use crate::ids::RowAddress;
+use crate::ids::{FileId, RowAddress};
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
@@ -31,7 +31,7 @@ pub(crate) fn row_range(index: &Index, address: RowAddress) -> Range<u64> {
 /// When the file cannot be read or decoded that far.
 pub(crate) fn stream_range(
     index: &Index,
-    file: usize,
+    file: FileId,
     range: Range<u64>,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), ExportError> {

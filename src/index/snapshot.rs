@@ -7,7 +7,7 @@
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::{Instant, InstantRef};
-use crate::ids::{BaseId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
+use crate::ids::{BaseId, FileId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -132,6 +132,16 @@ impl Index {
         &self.meta.segments[segment.index()]
     }
 
+    /// The store files of the index, in store order.
+    pub fn file_ids(&self) -> impl ExactSizeIterator<Item = FileId> + use<> {
+        (0..self.meta.files.len()).map(FileId::of)
+    }
+
+    /// The store file that a segment is of.
+    pub fn file_of(&self, segment: SegmentId) -> FileId {
+        FileId::of(self.entry(segment).file)
+    }
+
     /// First-seen times of the rows of a segment that have other ones than the segment.
     pub(crate) fn row_times(&self, segment: SegmentId) -> &[TimeRun] {
         self.times.runs(segment.index())
@@ -165,7 +175,7 @@ impl Index {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
         let entries = self.segment_ids().zip(&self.meta.segments);
         let mut known: HashMap<_, SegmentId> =
-            entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
+            entries.map(|(i, e)| (key(&*self.meta.files[e.file].name, e.start, e.end, e.content, e.tail), i)).collect();
         // Another policy makes other rows of the same bytes, if they are compressed.
         let same_policy = record.unproven == self.meta.unproven;
         let may_have = |file: &str| same_policy || Compression::of_file_name(file) == Some(Compression::None);
@@ -177,8 +187,8 @@ impl Index {
     }
 
     /// Name of a store file, relative to the store.
-    pub fn file_name(&self, file: usize) -> &str {
-        &self.meta.files[file].name
+    pub fn file_name(&self, file: FileId) -> &str {
+        &self.meta.files[file.index()].name
     }
 
     /// A store file, opened on first use. [`Index::verify_unchanged`] finds out if it is no longer the one that was
@@ -186,29 +196,29 @@ impl Index {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
-        self.files.source(file)
+    pub fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
+        self.files.source(file.index())
     }
 
     /// Compression of a store file, by its name.
-    pub fn compression(&self, file: usize) -> Compression {
-        self.files.compression(file)
+    pub fn compression(&self, file: FileId) -> Compression {
+        self.files.compression(file.index())
     }
 
     /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file
     /// unreadable.
-    pub fn packed(&self, file: usize) -> Option<&SeekTable> {
+    pub fn packed(&self, file: FileId) -> Option<&SeekTable> {
         if self.compression(file) != Compression::Zstd {
             return None;
         }
         // An unreadable file fails when its rows are read.
         let open = || SeekTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
-        self.tables[file].get_or_init(open).as_deref()
+        self.tables[file.index()].get_or_init(open).as_deref()
     }
 
     /// The last seek point of a compressed file at or before an uncompressed offset.
-    pub fn restart_before(&self, file: usize, offset: u64) -> SeekPoint {
-        let list = &self.restarts[file];
+    pub fn restart_before(&self, file: FileId, offset: u64) -> SeekPoint {
+        let list = &self.restarts[file.index()];
         let after = list.partition_point(|restart| restart.uncompressed <= offset);
         // Several seek points may share an uncompressed offset (empty members); any of them will do.
         if after == 0 { SeekPoint { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
@@ -294,7 +304,7 @@ impl Index {
         for (file, source) in self.files.opened_files() {
             source.check()?;
             if source.changed()? || source.stamp() != self.meta.files[file].stamp {
-                self.verify_content(file)?;
+                self.verify_content(FileId::of(file))?;
             }
         }
         Ok(())
@@ -392,7 +402,7 @@ impl Snapshot {
         let segments = self.index.segment_ids().filter(|segment| self.visible[segment.index()]).map(|segment| {
             let entry = self.index.entry(segment);
             SegmentRef {
-                file: self.index.file_name(entry.file).to_string(),
+                file: self.index.file_name(self.index.file_of(segment)).to_string(),
                 start: entry.start,
                 end: entry.end,
                 content: entry.content,

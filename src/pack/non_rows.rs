@@ -82,7 +82,7 @@ pub(crate) fn write_non_rows(
         if progress.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled.into());
         }
-        let source = rows.source(index.entry(segment).file)?;
+        let source = rows.source(index.file_of(segment))?;
         let mut tombstone = 0;
         for gap in non_row_lines(snapshot, segment, source)? {
             each_non_row_line(source, gap, &mut |line| {
@@ -110,7 +110,7 @@ pub(crate) fn write_non_rows(
 /// there are lost, or may be: how many followed in a file that was cut off is unknown.
 fn report_damage(snapshot: &Snapshot, segment: SegmentId, packed: &mut PackReport) {
     let index = snapshot.index();
-    let (entry, columns) = (index.entry(segment), index.segment(segment).columns());
+    let (entry, columns, file) = (index.entry(segment), index.segment(segment).columns(), index.file_of(segment));
     let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable, FaultKind::Unproven];
     let count: u64 = kinds.iter().map(|kind| columns.fault_count[*kind as usize]).sum();
     packed.damaged += count;
@@ -118,15 +118,15 @@ fn report_damage(snapshot: &Snapshot, segment: SegmentId, packed: &mut PackRepor
         return;
     }
     let room = PACK_DAMAGE_TOLD_MAX.saturating_sub(packed.damage.len());
-    let name = index.file_name(entry.file);
+    let name = index.file_name(file);
     let reported = columns.faults().filter(|fault| kinds.contains(&fault.kind)).map(|fault| {
         let start = entry.start + u64::from(fault.offset);
         let frame = match fault.kind {
             FaultKind::DamagedFrame => {
-                format!(", frame at byte {} of the file", index.restart_before(entry.file, start).compressed)
+                format!(", frame at byte {} of the file", index.restart_before(file, start).compressed)
             }
             FaultKind::Unproven => {
-                let member = index.restart_before(entry.file, start + u64::from(fault.at)).compressed;
+                let member = index.restart_before(file, start + u64::from(fault.at)).compressed;
                 format!(" to {}, byte {member} of the file", start + u64::from(fault.length))
             }
             _ => String::new(),

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
-use crate::ids::{RecordId, SegmentId};
+use crate::ids::{FileId, RecordId, SegmentId};
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
@@ -29,7 +29,7 @@ pub(crate) struct RowFetcher<'a> {
     snapshot: &'a Snapshot,
     directory: PathBuf,
     /// Decoded copies of compressed files, by file number.
-    decoded: HashMap<usize, StoreFile>,
+    decoded: HashMap<FileId, StoreFile>,
     access: Access,
 }
 
@@ -47,8 +47,8 @@ impl<'a> RowFetcher<'a> {
     }
 
     /// Path of the decoded copy of a file.
-    fn decoded_path(&self, file: usize) -> PathBuf {
-        self.directory.join(format!(".decoded-{file}"))
+    fn decoded_path(&self, file: FileId) -> PathBuf {
+        self.directory.join(format!(".decoded-{}", file.0))
     }
 
     /// Decodes the compressed files that have a segment that is `wanted`, unless a copy exists.
@@ -57,7 +57,7 @@ impl<'a> RowFetcher<'a> {
     /// [`PackError`] if a file cannot be read, a copy cannot be written, or the pack is cancelled.
     pub(crate) fn decode(&mut self, wanted: &dyn Fn(SegmentId) -> bool, progress: &Progress) -> Result<(), PackError> {
         for segment in self.snapshot.segments().filter(|segment| wanted(*segment)) {
-            let file = self.index().entry(segment).file;
+            let file = self.index().file_of(segment);
             if self.index().compression(file) == Compression::None || self.decoded.contains_key(&file) {
                 continue;
             }
@@ -73,13 +73,13 @@ impl<'a> RowFetcher<'a> {
 
     /// Removes the decoded copies of files that have no segment that is still `wanted`.
     pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(SegmentId) -> bool) {
-        let needed: Vec<usize> = self
+        let needed: Vec<FileId> = self
             .snapshot
             .segments()
             .filter(|segment| wanted(*segment))
-            .map(|segment| self.index().entry(segment).file)
+            .map(|segment| self.index().file_of(segment))
             .collect();
-        let unneeded: Vec<usize> = self.decoded.keys().copied().filter(|file| !needed.contains(file)).collect();
+        let unneeded: Vec<FileId> = self.decoded.keys().copied().filter(|file| !needed.contains(file)).collect();
         for file in unneeded {
             self.decoded.remove(&file);
             // A copy that cannot be removed costs only space: hidden files are removed before the directory is published.
@@ -91,7 +91,7 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(crate) fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
+    pub(crate) fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
         self.decoded.get(&file).map_or_else(|| self.index().source(file), Ok)
     }
 
@@ -136,7 +136,7 @@ impl<'a> RowFetcher<'a> {
         let address = index.locate(record);
         let (segment, row) = address.parts();
         let range = row_range(index, address);
-        let source = self.source(index.entry(segment).file)?;
+        let source = self.source(index.file_of(segment))?;
         let spaced = index.segment(segment).columns().flags[row] & flag::LEADING_SPACE != 0;
         let torn = || PackError::Torn { path: source.path().to_path_buf(), offset: range.start };
         // A line follows a line end, begins with `{` and ends before a line end.
@@ -186,7 +186,7 @@ impl<'a> RowFetcher<'a> {
 /// is no error.
 fn decode_file(
     index: &Index,
-    file: usize,
+    file: FileId,
     out: &mut File,
     progress: &Progress,
     failed: &dyn Fn(std::io::Error) -> PackError,

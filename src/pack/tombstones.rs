@@ -39,7 +39,7 @@ pub(crate) fn write(
             {
                 std::mem::take(&mut frame).put(writer, packed)?;
             }
-            let source = rows.source(index.entry(line.segment).file)?;
+            let source = rows.source(index.file_of(line.segment))?;
             span_pieces(source, &(line.start..line.start + line.length), &mut |piece| {
                 frame.text.extend_from_slice(piece);
                 Ok(())

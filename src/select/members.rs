@@ -250,7 +250,7 @@ impl<'a> MemberResolver<'a> {
         let snapshot = self.snapshot;
         let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
         let head = read.map_err(|fault| {
-            let (file, start) = (index.file_name(index.entry(row.segment).file), row_range(index, row).start);
+            let (file, start) = (index.file_name(index.file_of(row.segment)), row_range(index, row).start);
             let text = format!("{file} at byte {start}: byte {} of the line: {}", fault.at, fault.kind);
             RequestError::one(RequestProblem::of(Parameter::Group, text))
         })?;
@@ -464,7 +464,7 @@ impl<'a> MemberResolver<'a> {
                 let mut on_identifier = |system: &str, value: &str| found.push((system.into(), value.into()));
                 let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
                 reader.begin();
-                let file = index.entry(segment).file;
+                let file = index.file_of(segment);
                 stream_range(index, file, row_range(index, RowAddress::of(segment, row)), &mut |piece| {
                     reader.feed(piece)
                 })?;
@@ -532,7 +532,7 @@ fn absent_group(name: &str) -> Issue {
 /// If the segment's file cannot be opened.
 fn rewritten_error(snapshot: &Snapshot, segment: SegmentId) -> Result<ExportError, ExportError> {
     let index = snapshot.index();
-    let path = index.source(index.entry(segment).file)?.path().to_path_buf();
+    let path = index.source(index.file_of(segment))?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())
 }
 

@@ -7,7 +7,7 @@
 
 use crate::codec::compression::Compression;
 use crate::extract::Validate;
-use crate::ids::{OwnerOrd, SegmentId};
+use crate::ids::{FileId, OwnerOrd, SegmentId};
 use crate::index::dir::IndexDir;
 use crate::index::load::{IndexMemory, load};
 use crate::index::meta::MemoryLoss;
@@ -114,8 +114,8 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
     if on_disk == IndexState::Damaged {
         work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
     }
-    let segments: Vec<(usize, Compression)> =
-        index.segment_ids().map(|i| (index.entry(i).file, index.compression(index.entry(i).file))).collect();
+    let segments: Vec<(FileId, Compression)> =
+        index.segment_ids().map(|i| (index.file_of(i), index.compression(index.file_of(i)))).collect();
     // 2. Lines of each file before each segment, for line numbers in mismatches.
     let mut lines_before = vec![0; segments.len()];
     for i in 1..segments.len() {
@@ -174,7 +174,7 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
 
 /// Checks that the segments of each file follow one another without a gap, to its end.
 fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
-    for file in 0..index.generation().files.len() {
+    for file in index.file_ids() {
         let source = index.source(file)?;
         let newline_at =
             |start_offset: u64| match start_offset < source.len() && index.compression(file) == Compression::None {
@@ -187,7 +187,7 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
             let what = format!("no extent covers its bytes {offset} to {to}");
             differences.push(Mismatch::of_file("extents", index.file_name(file), what));
         };
-        for entry in index.generation().segments.iter().filter(|entry| entry.file == file) {
+        for entry in index.generation().segments.iter().filter(|entry| entry.file == file.index()) {
             // A newline that was added later to complete a last line does not change the line's segment.
             if tail && entry.start == position + 1 && newline_at(position)? {
                 position += 1;
@@ -220,7 +220,7 @@ fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), V
             let listed = index.owners_of_patient(patient)?.any(|listed| listed == number);
             if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
                 let what = format!("owner {owner} of extent {} is another patient in the dictionary", i.0);
-                differences.push(Mismatch::of_file("dictionary", index.file_name(index.entry(i).file), what));
+                differences.push(Mismatch::of_file("dictionary", index.file_name(index.file_of(i)), what));
             }
         }
     }

@@ -58,7 +58,7 @@ impl<'a> SegmentCheck<'a> {
         let entry = index.entry(segment);
         let columns = index.segment(segment).columns();
         SegmentCheck {
-            file: index.file_name(entry.file),
+            file: index.file_name(index.file_of(segment)),
             header: *index.segment(segment).head(),
             columns,
             faults: columns.faults().collect(),

@@ -128,7 +128,7 @@ impl<'a> FrameCopier<'a> {
     ) -> Result<(), ExportError> {
         // 1. A segment whose rows are exactly those of its frames: no row is looked at.
         let entry = self.index.entry(request.segment);
-        let source = self.index.source(entry.file)?;
+        let source = self.index.source(self.index.file_of(request.segment))?;
         let segment = self.index.segment(request.segment);
         let one_type = segment.head().only_type().is_some_and(|only| only.index() == request.type_index);
         if let Some(frames) = whole_frames(table, segment, request, one_type, encoder.compression()) {

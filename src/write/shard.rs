@@ -58,7 +58,7 @@ pub(crate) fn copy_shards<S: Sink>(
         if progress.cancel.load(Relaxed) {
             return Err(ExportError::Cancelled);
         }
-        if let Some(table) = index.packed(index.entry(segment).file) {
+        if let Some(table) = index.packed(index.file_of(segment)) {
             let mut k = 0;
             while k < lanes.len() {
                 let lane = &mut lanes[k];
@@ -84,7 +84,7 @@ pub(crate) fn copy_shards<S: Sink>(
             }
             continue;
         }
-        let file = index.entry(segment).file;
+        let file = index.file_of(segment);
         // What several types are taken from is read once for all of them.
         let shared = lanes.len() > 1
             && index.compression(file) == Compression::None

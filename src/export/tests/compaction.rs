@@ -52,7 +52,7 @@ fn selected(snapshot: &Snapshot, request: &ExportRequest) -> SelectedRecords {
         let (entry, columns) = (index.entry(segment), index.segment(segment).columns());
         for row in selected.iter() {
             let [offset, length] = columns.place[row];
-            rows.insert((index.file_name(entry.file).to_string(), entry.start + u64::from(offset), length));
+            rows.insert((index.file_name(index.file_of(segment)).to_string(), entry.start + u64::from(offset), length));
         }
     }
     let deletions = Deletions::new(snapshot, &cohort, request).unwrap();

@@ -49,7 +49,7 @@ impl StoreGroup {
     /// Whether its file is compressed, so that a read first decodes bytes before the row.
     pub(crate) fn is_compressed(&self) -> bool {
         let index = self.snapshot.index();
-        index.compression(index.entry(self.row.segment).file) != Compression::None
+        index.compression(index.file_of(self.row.segment)) != Compression::None
     }
 
     /// Passes a byte range of the resource to `feed`, in pieces. Blocks.
@@ -60,7 +60,7 @@ impl StoreGroup {
         let index = self.snapshot.index();
         let row = self.range();
         let range = row.start + part.start..(row.start + part.end).min(row.end);
-        Ok(stream_range(index, index.entry(self.row.segment).file, range, feed)?)
+        Ok(stream_range(index, index.file_of(self.row.segment), range, feed)?)
     }
 }
 
@@ -179,7 +179,7 @@ impl<'a> SnapshotLocation<'a> {
         let facts = match cached {
             Some(facts) => facts,
             None => {
-                let file = index.entry(segment).file;
+                let file = index.file_of(segment);
                 let range = row_range(index, address);
                 let read = SearchFacts::read(|feed| stream_range(index, file, range, feed))?;
                 let facts = Arc::new(read.map_err(|_| {

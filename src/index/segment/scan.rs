@@ -383,6 +383,7 @@ mod tests {
     use super::*;
     use crate::codec::decoder::tests::{gzip, zstd};
     use crate::fhir::instant::Instant;
+    use crate::ids::FileId;
     use crate::index::snapshot::Index;
     use crate::limits::SEGMENT_ROWS_MAX;
     use crate::progress::Progress;
@@ -437,7 +438,7 @@ mod tests {
             assert_eq!(index.rows(), 10);
             let length = text.len() as u64 - line;
             assert_eq!(faults(&index), [(FaultKind::Unproven, line, length, 5)]);
-            let member = index.restart_before(0, line + 5);
+            let member = index.restart_before(FileId(0), line + 5);
             assert_eq!(member, SeekPoint { compressed: first.len() as u64, uncompressed: cut as u64 });
             assert!(!index.generation().files[0].appendable);
 
