@@ -20,6 +20,7 @@ mod extract;
 mod fhir;
 mod group;
 mod hash;
+mod ids;
 mod index;
 mod inspect;
 mod issue;

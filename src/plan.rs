@@ -10,6 +10,7 @@ use crate::casts::to_u32;
 use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::RowAddress;
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::request::{ExportRequest, FileBounds};
@@ -21,21 +22,11 @@ use crate::select::vanished::VanishedSelection;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// If at least one row in so many of a segment is exported, the columns that locate rows are verified as a whole: a
 /// page holds as many rows, and consecutive pages are verified faster than the same number of scattered ones.
 const DENSE_SHARE: usize = 128;
-
-/// Address of a row: its segment, and its number there. Addresses order as the rows of the store do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RowAddress {
-    /// Number of the segment in the index.
-    #[serde(rename = "extent")]
-    pub segment: usize,
-    /// Number of the row in the segment.
-    pub row: usize,
-}
 
 /// One output file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,12 +101,12 @@ pub(crate) fn cut_shards(
                 && bounds.file_resources.is_none_or(|most| open.rows + rows <= most)
     };
     for segment_id in snapshot.segments() {
-        let (segment, chosen) = (&snapshot.index().segments()[segment_id], &selection.rows[segment_id]);
+        let (segment, chosen) = (snapshot.index().segment(segment_id), &selection.rows[segment_id.index()]);
         let (header, count) = (segment.head(), chosen.count());
-        let address = |row| RowAddress { segment: segment_id, row };
+        let address = |row| RowAddress::of(segment_id, row);
         // 1. A segment of one type that is exported whole and fits into the open file is added by its header's sums.
         let only_type = header.only_type().filter(|_| count == segment.rows() && count > 0);
-        let framed = snapshot.index().packed(snapshot.index().entry(segment_id).file).is_some();
+        let framed = snapshot.index().packed(snapshot.index().file_of(segment_id)).is_some();
         let joined = only_type.and_then(|only| {
             let shards = &mut done[only.index()];
             if shards.is_empty() {

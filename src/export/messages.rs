@@ -3,6 +3,7 @@
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
+use crate::ids::PatientId;
 use crate::index::meta::MemoryLoss;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
@@ -20,7 +21,7 @@ pub(crate) fn add_absent_members(
     messages: &mut IssueLog,
 ) -> Result<(), CorruptIndex> {
     for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
-        let id = snapshot.index().patient_id(patient as u32)?;
+        let id = snapshot.index().patient_id(PatientId::of(patient))?;
         let text = format!(
             "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
         );
@@ -65,6 +66,15 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
              without _since has every resource"
         );
         push("memory-lost", Issue::warning(IssueCode::Incomplete, text));
+    }
+    let is_known = |since: &Instant| snapshot.index().generation().birth.is_some_and(|birth| birth <= since.ticks);
+    if let Some(since) = &request.since
+        && !snapshot.index().is_durable()
+        && !is_known(since)
+    {
+        let text = "The index is held in memory only: resources that came to the store after the export that _since names, \
+                    dated before it, cannot be told and are not listed here";
+        push("memory-only", Issue::warning(IssueCode::Incomplete, text.to_string()));
     }
     if stats.late > 0 {
         let (done, advice) = match request.late {
@@ -180,32 +190,32 @@ pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -
 fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
     let index = snapshot.index();
     let mut report = vec![0u64; FaultKind::ALL.len()];
-    let (mut file, mut lines_before) = (usize::MAX, 0);
+    let (mut file, mut lines_before) = (None, 0);
     for segment in snapshot.segments() {
-        let entry = index.entry(segment);
-        if entry.file != file {
-            (file, lines_before) = (entry.file, 0);
+        let (entry, own) = (index.entry(segment), index.file_of(segment));
+        if file != Some(own) {
+            (file, lines_before) = (Some(own), 0);
         }
-        let lines = index.segments()[segment].head().lines;
-        if index.segments()[segment].head().faulty == 0 {
+        let lines = index.segment(segment).head().lines;
+        if index.segment(segment).head().faulty == 0 {
             lines_before += lines;
             continue;
         }
-        for fault in index.segments()[segment].verify_columns(&[Column::Fault])?.faults() {
+        for fault in index.segment(segment).verify_columns(&[Column::Fault])?.faults() {
             report[fault.kind as usize] += 1;
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);
-            let name = index.file_name(file);
+            let name = index.file_name(own);
             let text = match fault.kind {
                 FaultKind::DamagedFrame => {
-                    let frame = index.restart_before(file, start).compressed;
+                    let frame = index.restart_before(own, start).compressed;
                     let (kind, rows) = (fault.kind, fault.at);
                     format!(
                         "{name}: line {line} at byte {start}, frame at byte {frame} of the file, {rows} rows: {kind}"
                     )
                 }
                 FaultKind::Unproven => {
-                    let member = index.restart_before(file, start + u64::from(fault.at)).compressed;
+                    let member = index.restart_before(own, start + u64::from(fault.at)).compressed;
                     let (kind, end) = (fault.kind, start + u64::from(fault.length));
                     format!(
                         "{name}: from line {line} on, bytes {start} to {end} uncompressed, from byte {member} of the file: {kind}"

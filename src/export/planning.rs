@@ -3,6 +3,7 @@
 use crate::error::{ExportError, IndexError, RequestError, RequestProblem};
 use crate::export::messages::{add_absent_members, all_issues};
 use crate::export::options::FaultsAllowed;
+use crate::ids::FileId;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_time::SnapshotTime;
@@ -56,8 +57,8 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
 /// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.
 fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), StoreFileError> {
     let index = snapshot.index();
-    let taken = (0..selection.rows.len()).filter(|segment| !selection.rows[*segment].is_empty());
-    let mut files: Vec<usize> = taken.map(|segment| index.entry(segment).file).collect();
+    let taken = index.segment_ids().filter(|segment| !selection.rows[segment.index()].is_empty());
+    let mut files: Vec<FileId> = taken.map(|segment| index.file_of(segment)).collect();
     files.dedup();
     files.into_iter().try_for_each(|file| index.source(file).map(drop))
 }

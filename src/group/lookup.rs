@@ -9,6 +9,7 @@ use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader, Modifier};
+use crate::ids::RowAddress;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{Column, kind};
@@ -18,8 +19,8 @@ use crate::simd::Kernel;
 /// State at T of the Group of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FoundGroup {
-    /// Segment and row of its current version.
-    Current(usize, usize),
+    /// Its current version.
+    Current(RowAddress),
     /// Every version is later than the transactionTime.
     Future,
     /// It was deleted before the transactionTime.
@@ -35,9 +36,9 @@ pub(crate) enum FoundGroup {
 /// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
     let mut found = FoundGroup::Unknown;
-    for (segment, row) in group_rows_of(snapshot, ResourceType::GROUP, id)? {
-        match snapshot.state(segment, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
-            RowState::Current => return Ok(FoundGroup::Current(segment, row)),
+    for row in group_rows_of(snapshot, ResourceType::GROUP, id)? {
+        match snapshot.state(row, snapshot.as_of().as_ref(), ours, &|_| true)? {
+            RowState::Current => return Ok(FoundGroup::Current(row)),
             RowState::Future => found = FoundGroup::Future,
             RowState::Deleted => found = FoundGroup::Deleted,
             RowState::Superseded => {}
@@ -116,20 +117,20 @@ pub(crate) fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool>
 /// fault in its text; the caller then drops the members it was passed.
 ///
 /// # Errors
-/// If the row (segment, row) cannot be read from the store.
+/// If the row cannot be read from the store.
 pub(crate) fn read_group(
     snapshot: &Snapshot,
-    (segment, row): (usize, usize),
+    row: RowAddress,
     on_member: &mut dyn FnMut(&GroupMember<'_>),
 ) -> Result<Result<GroupHead, Fault>, ExportError> {
     let index = snapshot.index();
     let mut reader = GroupReader::new(Kernel::detect(), on_member);
     reader.begin();
-    stream_range(index, index.entry(segment).file, row_range(index, segment, row), &mut |piece| reader.feed(piece))?;
+    stream_range(index, index.file_of(row.segment), row_range(index, row), &mut |piece| reader.feed(piece))?;
     Ok(reader.finish())
 }
 
-/// Every row (segment, row) of the snapshot that is a version of a resource, in no particular order. Types and ids of
+/// Every row of the snapshot that is a version of a resource, in no particular order. Types and ids of
 /// the rows are verified.
 ///
 /// # Errors
@@ -138,11 +139,11 @@ pub(crate) fn group_rows_of(
     snapshot: &Snapshot,
     resource_type: ResourceType,
     id: &Id,
-) -> Result<Vec<(usize, usize)>, CorruptIndex> {
+) -> Result<Vec<RowAddress>, CorruptIndex> {
     let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
     for segment_id in snapshot.segments() {
-        let segment = &snapshot.index().segments()[segment_id];
+        let segment = snapshot.index().segment(segment_id);
         if !segment.head().has_type(resource_type.index()) {
             continue;
         }
@@ -152,7 +153,7 @@ pub(crate) fn group_rows_of(
                 && segment.row(row)?.type_of(row) == resource_type
                 && segment.row_id(row)? == *id
             {
-                rows.push((segment_id, row));
+                rows.push(RowAddress::of(segment_id, row));
             }
         }
     }
@@ -166,7 +167,7 @@ pub(crate) fn group_rows_of(
 pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for segment_id in snapshot.segments() {
-        let segment = &snapshot.index().segments()[segment_id];
+        let segment = snapshot.index().segment(segment_id);
         if !segment.head().has_type(ResourceType::GROUP.index()) {
             continue;
         }

@@ -5,6 +5,7 @@ use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::Decoder;
 use crate::error::IndexError;
 use crate::hash::Hasher64;
+use crate::ids::FileId;
 use crate::index::meta::SegmentMeta;
 use crate::index::snapshot::Index;
 use crate::store::packed::frame_reader::FrameReader;
@@ -16,7 +17,7 @@ impl Index {
     ///
     /// # Errors
     /// As [`Index::verify_unchanged`].
-    pub fn verify_content(&self, file: usize) -> Result<(), IndexError> {
+    pub fn verify_content(&self, file: FileId) -> Result<(), IndexError> {
         let source = self.source(file)?;
         let changed = |what: &str| IndexError::Changed {
             path: source.path().to_path_buf(),
@@ -24,7 +25,7 @@ impl Index {
                 "was {what} in place while it was in use; replace store files by rename, then run the same command again"
             ),
         };
-        let entries: Vec<&SegmentMeta> = self.generation().segments.iter().filter(|e| e.file == file).collect();
+        let entries: Vec<&SegmentMeta> = self.generation().segments.iter().filter(|e| e.file == file.index()).collect();
         // 1. A plain file: each range by itself.
         if self.compression(file) == Compression::None {
             for entry in entries {

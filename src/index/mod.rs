@@ -23,6 +23,7 @@ pub(crate) mod open_store;
 pub(crate) mod page_checksums;
 pub(crate) mod presence;
 pub(crate) mod refresh;
+pub(crate) mod relations;
 pub(crate) mod reopen;
 pub(crate) mod replaced_rows;
 pub(crate) mod report;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
+use crate::ids::SegmentId;
 use crate::index::diff::{StoreDiff, file_entries};
 use crate::index::dir::IndexDir;
 use crate::index::global::GlobalIndex;
@@ -48,7 +49,7 @@ pub(crate) fn rebuild_from_record(
     let lost = record.segments.iter().zip(&known).filter(|(segment, known)| known.is_none() && is_coded(&segment.file));
     let lost: HashSet<&str> = lost.map(|(segment, _)| segment.file.as_str()).collect();
     let stays = |segment: &SegmentRef| same && !lost.contains(segment.file.as_str());
-    let kept: Vec<Option<usize>> =
+    let kept: Vec<Option<SegmentId>> =
         record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
     // 2. Collect the kept segments and the ranges to scan.
     let (entries, unproven) = (file_entries(&files)?, record.unproven);
@@ -62,7 +63,7 @@ pub(crate) fn rebuild_from_record(
         };
         if let Some(kept) = *kept {
             meta.segments.push(SegmentMeta { file, ..index.entry(kept).clone() });
-            segments.push(index.segments()[kept].clone());
+            segments.push(index.segment(kept).clone());
             continue;
         }
         match files.compression(file) {

@@ -9,6 +9,7 @@ use crate::casts::to_usize;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
+use crate::ids::{FileId, RowAddress};
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
@@ -17,8 +18,9 @@ use crate::sys::store_file::StoreFileError;
 /// ([`Segment::row`]).
 ///
 /// [`Segment::row`]: crate::index::segment::reader::Segment::row
-pub(crate) fn row_range(index: &Index, segment: usize, row: usize) -> Range<u64> {
-    let columns = index.segments()[segment].columns();
+pub(crate) fn row_range(index: &Index, address: RowAddress) -> Range<u64> {
+    let (segment, row) = address.parts();
+    let columns = index.segment(segment).columns();
     let start = index.entry(segment).start + u64::from(columns.offset(row));
     start..start + u64::from(columns.length(row))
 }
@@ -29,7 +31,7 @@ pub(crate) fn row_range(index: &Index, segment: usize, row: usize) -> Range<u64>
 /// When the file cannot be read or decoded that far.
 pub(crate) fn stream_range(
     index: &Index,
-    file: usize,
+    file: FileId,
     range: Range<u64>,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), ExportError> {

@@ -4,11 +4,10 @@
 //! and whether it is late are fixed, whatever is appended to the store later. Opening and refreshing are in `open` and
 //! `refresh`.
 
-use crate::casts::to_u32;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
-use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
+use crate::ids::{BaseId, FileId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -113,30 +112,51 @@ impl Index {
         self.segments.len()
     }
 
+    /// The segments of the index, in store order.
+    pub fn segment_ids(&self) -> impl ExactSizeIterator<Item = SegmentId> + Clone + use<> {
+        (0..self.segments.len()).map(SegmentId::of)
+    }
+
+    /// An opened segment.
+    pub fn segment(&self, segment: SegmentId) -> &Segment {
+        &self.segments[segment.index()]
+    }
+
     /// The opened segments, in store order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
     /// The entry of a segment in the index meta.
-    pub fn entry(&self, segment: usize) -> &SegmentMeta {
-        &self.meta.segments[segment]
+    pub fn entry(&self, segment: SegmentId) -> &SegmentMeta {
+        &self.meta.segments[segment.index()]
+    }
+
+    /// The store files of the index, in store order.
+    pub fn file_ids(&self) -> impl ExactSizeIterator<Item = FileId> + use<> {
+        (0..self.meta.files.len()).map(FileId::of)
+    }
+
+    /// The store file that a segment is of.
+    pub fn file_of(&self, segment: SegmentId) -> FileId {
+        FileId::of(self.entry(segment).file)
     }
 
     /// First-seen times of the rows of a segment that have other ones than the segment.
-    pub(crate) fn row_times(&self, segment: usize) -> &[TimeRun] {
-        self.times.runs(segment)
+    pub(crate) fn row_times(&self, segment: SegmentId) -> &[TimeRun] {
+        self.times.runs(segment.index())
     }
 
     /// T of the first snapshot that held a row, in ticks; `None` before the first.
-    pub fn first_seen(&self, segment: usize, row: usize) -> Option<i64> {
-        time_of_row(self.times.runs(segment), row, self.entry(segment).first_seen)
+    pub fn first_seen(&self, address: RowAddress) -> Option<i64> {
+        let (segment, row) = address.parts();
+        time_of_row(self.times.runs(segment.index()), row, self.entry(segment).first_seen)
     }
 
     /// T of the first snapshot that held a DELETE entry, in ticks; `None` before the first.
-    pub(crate) fn entry_first_seen(&self, segment: usize, entry: usize) -> Option<i64> {
-        let rows = self.segments[segment].rows();
-        time_of_entry(self.times.runs(segment), rows, entry, self.entry(segment).first_seen)
+    pub(crate) fn entry_first_seen(&self, segment: SegmentId, entry: usize) -> Option<i64> {
+        let rows = self.segment(segment).rows();
+        time_of_entry(self.times.runs(segment.index()), rows, entry, self.entry(segment).first_seen)
     }
 
     /// The index meta that this index was opened from.
@@ -151,11 +171,11 @@ impl Index {
 
     /// For each segment of a record its number in this index; `None` if the index has no segment of that file, range
     /// and content.
-    pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
+    pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<SegmentId>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
-        let entries = self.meta.segments.iter().enumerate();
-        let mut known: HashMap<_, usize> =
-            entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
+        let entries = self.segment_ids().zip(&self.meta.segments);
+        let mut known: HashMap<_, SegmentId> =
+            entries.map(|(i, e)| (key(&*self.meta.files[e.file].name, e.start, e.end, e.content, e.tail), i)).collect();
         // Another policy makes other rows of the same bytes, if they are compressed.
         let same_policy = record.unproven == self.meta.unproven;
         let may_have = |file: &str| same_policy || Compression::of_file_name(file) == Some(Compression::None);
@@ -167,8 +187,8 @@ impl Index {
     }
 
     /// Name of a store file, relative to the store.
-    pub fn file_name(&self, file: usize) -> &str {
-        &self.meta.files[file].name
+    pub fn file_name(&self, file: FileId) -> &str {
+        &self.meta.files[file.index()].name
     }
 
     /// A store file, opened on first use. [`Index::verify_unchanged`] finds out if it is no longer the one that was
@@ -176,29 +196,29 @@ impl Index {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
-        self.files.source(file)
+    pub fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
+        self.files.source(file.index())
     }
 
     /// Compression of a store file, by its name.
-    pub fn compression(&self, file: usize) -> Compression {
-        self.files.compression(file)
+    pub fn compression(&self, file: FileId) -> Compression {
+        self.files.compression(file.index())
     }
 
     /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file
     /// unreadable.
-    pub fn packed(&self, file: usize) -> Option<&SeekTable> {
+    pub fn packed(&self, file: FileId) -> Option<&SeekTable> {
         if self.compression(file) != Compression::Zstd {
             return None;
         }
         // An unreadable file fails when its rows are read.
         let open = || SeekTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
-        self.tables[file].get_or_init(open).as_deref()
+        self.tables[file.index()].get_or_init(open).as_deref()
     }
 
     /// The last seek point of a compressed file at or before an uncompressed offset.
-    pub fn restart_before(&self, file: usize, offset: u64) -> SeekPoint {
-        let list = &self.restarts[file];
+    pub fn restart_before(&self, file: FileId, offset: u64) -> SeekPoint {
+        let list = &self.restarts[file.index()];
         let after = list.partition_point(|restart| restart.uncompressed <= offset);
         // Several seek points may share an uncompressed offset (empty members); any of them will do.
         if after == 0 { SeekPoint { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
@@ -209,90 +229,59 @@ impl Index {
         &self.bases
     }
 
-    /// Number among [`Index::bases`] of base `base` of a segment.
-    pub fn base_number(&self, segment: usize, base: u32) -> u32 {
-        self.base_numbers[self.starts.base[segment] + base as usize]
+    /// The base of the index that base `base` of a segment is.
+    pub fn base_of_segment(&self, segment: SegmentId, base: u32) -> BaseId {
+        BaseId(self.base_numbers[self.starts.base[segment.index()] + base as usize])
     }
 
-    /// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
-    pub fn starts(&self) -> &SegmentOffsets {
+    /// First numbers of the records, owners and targets of each segment.
+    pub(in crate::index) fn starts(&self) -> &SegmentOffsets {
         &self.starts
     }
 
-    /// The segment that holds a row (counted over the store), and the number of the row in it.
-    pub fn locate(&self, row: usize) -> (usize, usize) {
-        let segment = self.starts.row.partition_point(|start| *start <= row) - 1;
-        (segment, row - self.starts.row[segment])
+    /// The record that a row is.
+    pub fn record_of_row(&self, address: RowAddress) -> RecordId {
+        RecordId::of(self.starts.row[address.segment.index()] + address.row.index())
     }
 
-    /// The segment that holds a DELETE entry (counted over the store), and its number in it.
-    pub fn locate_tombstone(&self, entry: usize) -> (usize, usize) {
-        let segment = self.starts.tombstone.partition_point(|start| *start <= entry) - 1;
-        (segment, entry - self.starts.tombstone[segment])
+    /// The record that a DELETE entry of a segment is.
+    pub fn record_of_entry(&self, segment: SegmentId, entry: usize) -> RecordId {
+        RecordId::of(self.starts.rows + self.starts.tombstone[segment.index()] + entry)
     }
 
-    /// The segment that holds an owner (counted over the store), and its number in it.
-    pub fn locate_owner(&self, owner: usize) -> (usize, usize) {
-        let segment = self.starts.owner.partition_point(|start| *start <= owner) - 1;
-        (segment, owner - self.starts.owner[segment])
+    /// Whether a record is a row; else it is a DELETE entry.
+    pub fn is_row(&self, record: RecordId) -> bool {
+        record.index() < self.starts.rows
     }
 
-    /// The segment that holds a target (counted over the store), and its number in it.
-    pub fn locate_target(&self, target: usize) -> (usize, usize) {
-        let segment = self.starts.target.partition_point(|start| *start <= target) - 1;
-        (segment, target - self.starts.target[segment])
+    /// The address of a record that is a row.
+    pub fn locate(&self, row: RecordId) -> RowAddress {
+        let segment = SegmentId::of(self.starts.row.partition_point(|start| *start <= row.index()) - 1);
+        RowAddress::of(segment, row.index() - self.starts.row[segment.index()])
     }
 
-    /// The number in the dictionary of the patient with this base (a number among [`Index::bases`]) and id; `None` if
-    /// no row names it.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
-        let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
-        let first = self.global.lower_bound(Section::PatientHash, hash)?;
-        for i in first..self.patients() {
-            if self.global.verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
-                break;
-            }
-            if self.global.word(Section::PatientBase, i)? == base && self.patient_id(to_u32(i))? == *id {
-                return Ok(Some(to_u32(i)));
-            }
-        }
-        Ok(None)
+    /// The segment that holds a record that is a DELETE entry, and the number of the entry in it.
+    pub fn locate_tombstone(&self, record: RecordId) -> (SegmentId, usize) {
+        let entry = record.index() - self.starts.rows;
+        let segment = SegmentId::of(self.starts.tombstone.partition_point(|start| *start <= entry) - 1);
+        (segment, entry - self.starts.tombstone[segment.index()])
     }
 
-    /// Number of patients of the dictionary: every (base, id) that a reference or a Patient row names.
-    pub fn patients(&self) -> usize {
-        self.global.count(Section::PatientHash)
+    /// The number over the store of an owner of a segment.
+    pub fn owner_of_segment(&self, segment: SegmentId, owner: OwnerOrd) -> OwnerId {
+        OwnerId::of(self.starts.owner[segment.index()] + owner.index())
     }
 
-    /// Owners (counted over the store) that are this patient of the dictionary, one for each segment that names it.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
-        let offset = patient as usize;
-        let span = self.global.verified_words(Section::PatientStart, offset..offset + 2)?;
-        self.global.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
+    /// The segment that holds an owner, and its place among those of the segment.
+    pub fn locate_owner(&self, owner: OwnerId) -> (SegmentId, OwnerOrd) {
+        let segment = SegmentId::of(self.starts.owner.partition_point(|start| *start <= owner.index()) - 1);
+        (segment, OwnerOrd::of(owner.index() - self.starts.owner[segment.index()]))
     }
 
-    /// The patient of the dictionary that an owner of a segment is.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient_of_owner(&self, segment: usize, owner: u32) -> Result<u32, CorruptIndex> {
-        self.global.word(Section::OwnerPatient, self.starts.owner[segment] + owner as usize)
-    }
-
-    /// Logical id of a patient of the dictionary.
-    ///
-    /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
-        let first = self.owners_of_patient(patient)?.first().ok_or(CorruptIndex("a patient has no name"))?;
-        let (segment, owner) = self.locate_owner(*first as usize);
-        self.segments[segment].owner_id(owner)
+    /// The segment that holds a target, and the number of the target in it.
+    pub fn locate_target(&self, target: TargetId) -> (SegmentId, usize) {
+        let segment = SegmentId::of(self.starts.target.partition_point(|start| *start <= target.index()) - 1);
+        (segment, target.index() - self.starts.target[segment.index()])
     }
 
     /// Paths in the store, relative to it, that the walk ignored because they are no data files.
@@ -315,7 +304,7 @@ impl Index {
         for (file, source) in self.files.opened_files() {
             source.check()?;
             if source.changed()? || source.stamp() != self.meta.files[file].stamp {
-                self.verify_content(file)?;
+                self.verify_content(FileId::of(file))?;
             }
         }
         Ok(())
@@ -381,10 +370,10 @@ impl Snapshot {
         index.meta.birth = record.birth;
         let mut runs: Vec<(usize, Vec<TimeRun>)> = Vec::new();
         for (i, wanted) in found.into_iter().flatten().zip(&record.segments) {
-            visible[i] = true;
-            index.meta.segments[i].first_seen = wanted.first_seen;
+            visible[i.index()] = true;
+            index.meta.segments[i.index()].first_seen = wanted.first_seen;
             let run = |(row, first_seen): &(u32, Option<i64>)| TimeRun { row: *row, first_seen: *first_seen };
-            runs.push((i, wanted.row_times.iter().map(run).collect()));
+            runs.push((i.index(), wanted.row_times.iter().map(run).collect()));
         }
         // As the record has them: the index may have learned of other snapshots since.
         index.times = RowTimes::default();
@@ -410,16 +399,16 @@ impl Snapshot {
 
     /// The record from which this snapshot can be reopened.
     pub fn record(&self) -> SnapshotRecord {
-        let segments = (0..self.index.segment_count()).filter(|segment| self.visible[*segment]).map(|segment| {
+        let segments = self.index.segment_ids().filter(|segment| self.visible[segment.index()]).map(|segment| {
             let entry = self.index.entry(segment);
             SegmentRef {
-                file: self.index.file_name(entry.file).to_string(),
+                file: self.index.file_name(self.index.file_of(segment)).to_string(),
                 start: entry.start,
                 end: entry.end,
                 content: entry.content,
                 tail: entry.tail,
                 first_seen: entry.first_seen,
-                row_times: self.index.times.runs(segment).iter().map(|run| (run.row, run.first_seen)).collect(),
+                row_times: self.index.row_times(segment).iter().map(|run| (run.row, run.first_seen)).collect(),
             }
         });
         SnapshotRecord {
@@ -447,27 +436,27 @@ impl Snapshot {
     }
 
     /// Whether a segment is visible in the snapshot.
-    pub fn sees_segment(&self, segment: usize) -> bool {
-        self.visible[segment]
+    pub fn sees_segment(&self, segment: SegmentId) -> bool {
+        self.visible[segment.index()]
     }
 
     /// The visible segments, in store order.
-    pub fn segments(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.index.segment_count()).filter(|segment| self.visible[*segment])
+    pub fn segments(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.index.segment_ids().filter(|segment| self.visible[segment.index()])
     }
 
     /// Whether rows or DELETE entries of a segment may be late for an export since `since`: its latest are.
-    pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
+    pub fn is_late(&self, segment: SegmentId, since: &Instant) -> bool {
         self.index.meta.is_late(self.index.entry(segment), since)
     }
 
     /// Whether a row is late for an export since `since`.
-    pub fn is_late_row(&self, segment: usize, row: usize, since: &Instant) -> bool {
-        self.is_late(segment, since) && self.index.meta.came_late(self.index.first_seen(segment, row), since)
+    pub fn is_late_row(&self, address: RowAddress, since: &Instant) -> bool {
+        self.is_late(address.segment, since) && self.index.meta.came_late(self.index.first_seen(address), since)
     }
 
     /// Whether a DELETE entry is late for an export since `since`.
-    pub(crate) fn is_late_entry(&self, segment: usize, entry: usize, since: &Instant) -> bool {
+    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: usize, since: &Instant) -> bool {
         self.is_late(segment, since) && self.index.meta.came_late(self.index.entry_first_seen(segment, entry), since)
     }
 
@@ -485,39 +474,39 @@ impl Snapshot {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn state(
         &self,
-        segment_id: usize,
-        row: usize,
+        address: RowAddress,
         instant: InstantRef<'_>,
         ours: &[bool],
-        known: &dyn Fn(usize) -> bool,
+        known: &dyn Fn(SegmentId) -> bool,
     ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
         // Most segments have no row after T, by their headers; then the lastUpdated of the row is not read.
-        let segment = &index.segments[segment_id];
+        let (segment_id, row) = address.parts();
+        let segment = index.segment(segment_id);
         if segment.head().updated_max() >= instant.ticks
             && segment.updated(row)?.is_some_and(|updated| updated > instant)
         {
             return Ok(RowState::Future);
         }
-        let mut next = index.global.next(index.starts.row[segment_id] + row)?;
+        let mut next = index.global.next(index.record_of_row(address))?;
         let mut deleted = false;
         while let Some(number) = next {
-            if number < index.starts.rows {
-                let (segment_id, row) = index.locate(number);
-                if index.segments[segment_id].updated(row)?.is_some_and(|updated| updated > instant) {
+            if index.is_row(number) {
+                let (segment_id, row) = index.locate(number).parts();
+                if index.segment(segment_id).updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
                 }
-                if self.visible[segment_id] && known(segment_id) {
+                if self.sees_segment(segment_id) && known(segment_id) {
                     return Ok(RowState::Superseded);
                 }
             } else {
-                let (segment_id, entry) = index.locate_tombstone(number - index.starts.rows);
-                let columns = index.segments[segment_id].tombstone(entry)?;
+                let (segment_id, entry) = index.locate_tombstone(number);
+                let columns = index.segment(segment_id).tombstone(entry)?;
                 if columns.tombstone_updated(entry).is_none_or(|updated| updated > instant) {
                     break;
                 }
-                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
-                deleted |= self.visible[segment_id] && known(segment_id) && ours[base as usize];
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                deleted |= self.sees_segment(segment_id) && known(segment_id) && ours[base.index()];
             }
             next = index.global.next(number)?;
         }

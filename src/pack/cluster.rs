@@ -6,7 +6,7 @@
 //! [`FRAME_BYTES`], so that an export of recent changes reads little.
 
 use crate::error::{IndexError, PackError};
-use crate::index::global::Section;
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
 use crate::pack::report::PackReport;
 use crate::pack::retention::{Disposition, Retention, VersionSet};
@@ -33,7 +33,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// range includes the sentinels.
 pub(crate) fn passes(retention: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
     let index = retention.snapshot.index();
-    let count = |segment: usize| index.segments()[segment].columns().type_count[type_index];
+    let count = |segment: SegmentId| index.segment(segment).columns().type_count[type_index];
     let rows: u64 = retention.snapshot.segments().map(count).sum();
     let (parts, patients) = (rows.div_ceil(PASS_ROWS).max(1), index.patients() as u64);
     (0..parts).map(move |part| {
@@ -61,8 +61,8 @@ pub(crate) fn write_type(
     keys.par_sort_unstable();
     let index = retention.snapshot.index();
     let length = |key: &SortKey| {
-        let (segment, row) = index.locate(key.row as usize);
-        u64::from(index.segments()[segment].columns().length(row)) + 1
+        let (segment, row) = index.locate(key.row).parts();
+        u64::from(index.segment(segment).columns().length(row)) + 1
     };
     let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
     let mut batch: Vec<Range<usize>> = Vec::new();
@@ -100,31 +100,27 @@ fn sort_keys(
     packed: &mut PackReport,
 ) -> Result<Vec<SortKey>, IndexError> {
     let index = retention.snapshot.index();
-    let global = index.global();
     let mut keys = Vec::new();
     for segment in retention.snapshot.segments() {
-        let columns = index.segments()[segment].columns();
+        let columns = index.segment(segment).columns();
         if columns.type_count[type_index] == 0 {
             continue;
         }
-        let owners = index.starts().owner[segment]..index.starts().owner[segment] + columns.owner_hash.len();
-        let owner_patient = global.verified_words(Section::OwnerPatient, owners)?;
-        let first_row = index.starts().row[segment];
-        let mut successions = global.pairs(Section::Succession, first_row..first_row + columns.rows())?;
+        let owner_patient = index.patients_of_segment(segment)?;
+        let mut followed = index.successions(segment, 0..columns.rows())?.map(|(row, _)| row).peekable();
         for row in (0..columns.rows()).filter(|row| columns.resource_type[*row] as usize == type_index) {
+            let address = RowAddress::of(segment, row);
             let first = columns.owners_of(row).first();
-            let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
+            let patient = first.map_or(NOBODY, |owner| owner_patient.patient_of(OwnerOrd(*owner)).0);
             let ticks = columns.last_updated[row];
-            if !pass.contains(&u64::from(patient)) || retention.version_set_of(segment, row, ticks) != set {
+            if !pass.contains(&u64::from(patient)) || retention.version_set_of(address, ticks) != set {
                 continue;
             }
-            let number = first_row + row;
-            // Pairs and rows both ascend: the pairs of earlier rows are skipped for good.
-            let before = successions.partition_point(|pair| ((pair >> 32) as usize) < number);
-            successions = &successions[before..];
-            let is_followed = successions.first().is_some_and(|pair| (pair >> 32) as usize == number);
-            let number = number as u32;
-            match retention.disposition_of(segment, row, is_followed)? {
+            // Both ascend: what follows earlier rows is skipped for good.
+            while followed.next_if(|followed| *followed < row).is_some() {}
+            let is_followed = followed.peek() == Some(&row);
+            let number = index.record_of_row(address);
+            match retention.disposition_of(address, is_followed)? {
                 Disposition::Stays => keys.push(SortKey::new(patient, ticks, number)),
                 Disposition::Future => keys.push(SortKey::new(FUTURE, i64::MAX, number)),
                 Disposition::Superseded => packed.superseded += 1,
@@ -211,6 +207,7 @@ const FRAME_SHARED_BYTES: u64 = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::RecordId;
 
     /// Frames cover the keys in order, small patients share, large ones do not, and none is far above the aim.
     #[test]
@@ -220,12 +217,12 @@ mod tests {
         let mut of_row = Vec::new();
         for (patient, bytes) in lengths.iter().enumerate() {
             for part in 0..1 + bytes / 2000 {
-                keys.push(SortKey::new(patient as u32, part as i64 - 3, of_row.len() as u32));
+                keys.push(SortKey::new(patient as u32, part as i64 - 3, RecordId::of(of_row.len())));
                 of_row.push(if patient == 7 && part == 5 { 2_000_000 } else { bytes / (1 + bytes / 2000) });
             }
         }
         assert!(keys.is_sorted());
-        let length = |key: &SortKey| of_row[key.row as usize];
+        let length = |key: &SortKey| of_row[key.row.index()];
         let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
         let mut i = 0;
         while let Some((range, bytes)) = frames.next_frame() {
@@ -242,6 +239,8 @@ mod tests {
     #[test]
     fn keys_order_as_ticks_do() {
         let ticks = [i64::MIN, -5, 0, 1, 1 << 40, i64::MAX];
-        assert!(ticks.windows(2).all(|pair| SortKey::new(1, pair[0], 9) < SortKey::new(1, pair[1], 0)));
+        assert!(
+            ticks.windows(2).all(|pair| SortKey::new(1, pair[0], RecordId(9)) < SortKey::new(1, pair[1], RecordId(0)))
+        );
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod writer;
 
 use crate::error::{IndexError, PackError};
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::SegmentId;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_time::SnapshotTime;
@@ -110,7 +111,7 @@ fn write_store(
 ) -> Result<(), PackError> {
     let index = snapshot.index();
     let retention = Retention::new(snapshot);
-    let bytes = |segment: usize| index.entry(segment).end - index.entry(segment).start;
+    let bytes = |segment: SegmentId| index.entry(segment).end - index.entry(segment).start;
     progress.write_total.store(snapshot.segments().map(bytes).sum(), Relaxed);
     let mut rows = RowFetcher::new(snapshot, directory.path(), store.access);
     let tombstone_lines = non_rows::write_non_rows(
@@ -138,14 +139,14 @@ fn write_store(
         }
         // Lines of DELETE entries are Bundles and go behind the rows of that type.
         if resource_type == ResourceType::BUNDLE {
-            rows.decode(&|segment| index.segments()[segment].head().tombstone_lines > 0, progress)?;
+            rows.decode(&|segment| index.segment(segment).head().tombstone_lines > 0, progress)?;
             tombstones::write(&retention, &tombstone_lines, &rows, &mut writer, packed)?;
         }
         writer.finish(packed)?;
         // Decoded files take disk space: keep only those that a later type still needs.
         let bundles_to_come = i < ResourceType::BUNDLE.index();
         rows.forget_decoded(&|segment| {
-            let lines = index.segments()[segment].head().tombstone_lines;
+            let lines = index.segment(segment).head().tombstone_lines;
             types_of(snapshot, segment).any(|of| of > i) || bundles_to_come && lines > 0
         });
         if progress.cancel.load(Relaxed) {
@@ -162,8 +163,8 @@ fn write_store(
 }
 
 /// Indexes of the resource types that a segment has rows of.
-fn types_of(snapshot: &Snapshot, segment: usize) -> impl Iterator<Item = usize> + '_ {
-    let counts = snapshot.index().segments()[segment].columns().type_count;
+fn types_of(snapshot: &Snapshot, segment: SegmentId) -> impl Iterator<Item = usize> + '_ {
+    let counts = snapshot.index().segment(segment).columns().type_count;
     counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| i)
 }
 

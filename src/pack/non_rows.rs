@@ -17,6 +17,7 @@ use crate::extract::extractor::Extractor;
 use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
 use crate::fhir::reference::Reference;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::row_reader::row_range;
 use crate::index::snapshot::Snapshot;
 use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
@@ -37,7 +38,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TombstoneLine {
     /// Number of the segment that holds it.
-    pub segment: usize,
+    pub segment: SegmentId,
     /// Start in the uncompressed file.
     pub start: u64,
     /// Bytes of the line without its line end.
@@ -62,8 +63,8 @@ pub(crate) fn write_non_rows(
     packed: &mut PackReport,
 ) -> Result<Vec<TombstoneLine>, PackError> {
     let index = snapshot.index();
-    let has_non_rows = |segment: usize| {
-        let head = index.segments()[segment].head();
+    let has_non_rows = |segment: SegmentId| {
+        let head = index.segment(segment).head();
         head.faulty + head.tombstone_lines > 0
     };
     rows.decode(&has_non_rows, progress)?;
@@ -71,7 +72,7 @@ pub(crate) fn write_non_rows(
     let mut rejected = RejectedLines { path: directory.join(REJECTED), file: None };
     let mut tombstone_lines = Vec::new();
     for segment in snapshot.segments() {
-        let head = index.segments()[segment].head();
+        let head = index.segment(segment).head();
         packed.lines += head.lines;
         packed.blank += head.blank;
         report_damage(snapshot, segment, packed);
@@ -81,7 +82,7 @@ pub(crate) fn write_non_rows(
         if progress.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled.into());
         }
-        let source = rows.source(index.entry(segment).file)?;
+        let source = rows.source(index.file_of(segment))?;
         let mut tombstone = 0;
         for gap in non_row_lines(snapshot, segment, source)? {
             each_non_row_line(source, gap, &mut |line| {
@@ -107,9 +108,9 @@ pub(crate) fn write_non_rows(
 
 /// Counts the places where a segment's compressed file is damaged, and describes the first of them in `packed`. Lines
 /// there are lost, or may be: how many followed in a file that was cut off is unknown.
-fn report_damage(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
+fn report_damage(snapshot: &Snapshot, segment: SegmentId, packed: &mut PackReport) {
     let index = snapshot.index();
-    let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
+    let (entry, columns, file) = (index.entry(segment), index.segment(segment).columns(), index.file_of(segment));
     let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable, FaultKind::Unproven];
     let count: u64 = kinds.iter().map(|kind| columns.fault_count[*kind as usize]).sum();
     packed.damaged += count;
@@ -117,15 +118,15 @@ fn report_damage(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
         return;
     }
     let room = PACK_DAMAGE_TOLD_MAX.saturating_sub(packed.damage.len());
-    let name = index.file_name(entry.file);
+    let name = index.file_name(file);
     let reported = columns.faults().filter(|fault| kinds.contains(&fault.kind)).map(|fault| {
         let start = entry.start + u64::from(fault.offset);
         let frame = match fault.kind {
             FaultKind::DamagedFrame => {
-                format!(", frame at byte {} of the file", index.restart_before(entry.file, start).compressed)
+                format!(", frame at byte {} of the file", index.restart_before(file, start).compressed)
             }
             FaultKind::Unproven => {
-                let member = index.restart_before(entry.file, start + u64::from(fault.at)).compressed;
+                let member = index.restart_before(file, start + u64::from(fault.at)).compressed;
                 format!(" to {}, byte {member} of the file", start + u64::from(fault.length))
             }
             _ => String::new(),
@@ -136,10 +137,11 @@ fn report_damage(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
 }
 
 /// Spans of a segment outside its rows, their line ends, the damaged frames and what is not proven.
-fn non_row_lines(snapshot: &Snapshot, segment: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
+fn non_row_lines(snapshot: &Snapshot, segment: SegmentId, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
-    let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
-    let mut covered: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, segment, row)).collect();
+    let (entry, columns) = (index.entry(segment), index.segment(segment).columns());
+    let mut covered: Vec<Range<u64>> =
+        (0..columns.rows()).map(|row| row_range(index, RowAddress::of(segment, row))).collect();
     let damaged_frames = columns.faults().filter(|fault| fault.kind == FaultKind::DamagedFrame);
     let damaged_frames: Vec<Range<u64>> = damaged_frames
         .map(|fault| {

@@ -5,7 +5,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
+use crate::ids::SegmentId;
 use crate::index::segment::layout::BASE_BITS;
 use crate::pack::retention::Retention;
 use crate::pack::writer::PriorOwnerEntry;
@@ -18,22 +18,21 @@ use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 /// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn prior_owner_entries(
     retention: &Retention<'_>,
-    segment: usize,
+    segment: SegmentId,
     tombstone: usize,
     entry: u32,
 ) -> Result<Vec<PriorOwnerEntry>, CorruptIndex> {
     let index = retention.snapshot.index();
-    let columns = index.segments()[segment].columns();
-    let number = index.starts().tombstone[segment] + tombstone;
+    let columns = index.segment(segment).columns();
     let sentinel_entry = |updated, sentinel| vec![PriorOwnerEntry { entry, updated, owner: Err(sentinel) }];
     if columns.tomb_updated[tombstone] == NO_INSTANT {
         return Ok(Vec::new()); // a deletion without an instant ends nothing
     }
-    if retention.is_followed(index.rows() + number)? {
+    if retention.is_followed(index.record_of_entry(segment, tombstone))? {
         return Ok(sentinel_entry(NO_INSTANT, FOLLOWED));
     }
-    let ended = index.global().word(Section::Ends, number)?.checked_sub(1).map(|row| index.locate(row as usize));
-    let ended_ticks = ended.map(|(segment, row)| index.segments()[segment].columns().last_updated[row]);
+    let ended = index.version_before(segment, tombstone)?.map(|row| index.locate(row));
+    let ended_ticks = ended.map(|row| index.segment(row.segment).columns().last_updated[row.row.index()]);
     let known = columns.prior_owner_of(tombstone);
     let (of, owners, updated, first_seen) = match (ended, known) {
         // An earlier pack dropped a version younger than the one that is still in the store: its entries are kept.
@@ -43,13 +42,14 @@ pub(crate) fn prior_owner_entries(
             }
             (segment, prior.owners().collect::<Vec<_>>(), prior.updated, prior.first_seen)
         }
-        (Some((of, row)), _) if retention.disposition(of, row)?.is_purged() => {
-            let columns = index.segments()[of].columns();
+        (Some(address), _) if retention.disposition(address)?.is_purged() => {
+            let (of, row) = address.parts();
+            let columns = index.segment(of).columns();
             let owners = match columns.type_of(row) {
                 ResourceType::GROUP => Vec::new(), // a Group is not exported for its members
                 _ => columns.owners_of(row).iter().map(|owner| *owner as usize).collect(),
             };
-            (of, owners, columns.last_updated[row], retention.version_set_of(of, row, columns.last_updated[row]))
+            (of, owners, columns.last_updated[row], retention.version_set_of(address, columns.last_updated[row]))
         }
         _ => return Ok(Vec::new()),
     };
@@ -58,7 +58,7 @@ pub(crate) fn prior_owner_entries(
     if owners.is_empty() {
         return Ok(sentinel_entry(updated, NOBODY).into_iter().chain(late).collect());
     }
-    let columns = index.segments()[of].columns();
+    let columns = index.segment(of).columns();
     let name = |owner: usize| {
         let base = columns.base_text((columns.owner_base[owner] & BASE_BITS) as usize);
         PriorOwnerEntry { entry, updated, owner: Ok((base.to_string(), columns.owner_id_of(owner))) }

@@ -6,6 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::{RecordId, RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 
 /// Rows that go to the same files. `Some(ticks)`: rows that the index first saw at this T although they are dated
@@ -75,12 +76,12 @@ impl<'a> Retention<'a> {
 
     /// The set of a row of a segment with this lastUpdated in ticks. Rows without an instant compare as oldest, so that a
     /// set records when they arrived.
-    pub(crate) fn version_set_of(&self, segment: usize, row: usize, ticks: i64) -> VersionSet {
-        self.set_of_time(self.snapshot.index().first_seen(segment, row), ticks)
+    pub(crate) fn version_set_of(&self, row: RowAddress, ticks: i64) -> VersionSet {
+        self.set_of_time(self.snapshot.index().first_seen(row), ticks)
     }
 
     /// The set of a DELETE entry of a segment with this instant in ticks.
-    pub(crate) fn version_set_of_entry(&self, segment: usize, entry: usize, ticks: i64) -> VersionSet {
+    pub(crate) fn version_set_of_entry(&self, segment: SegmentId, entry: usize, ticks: i64) -> VersionSet {
         self.set_of_time(self.snapshot.index().entry_first_seen(segment, entry), ticks)
     }
 
@@ -93,23 +94,19 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn disposition(&self, segment: usize, row: usize) -> Result<Disposition, CorruptIndex> {
-        let first = self.snapshot.index().starts().row[segment];
-        self.disposition_of(segment, row, self.snapshot.index().global().next(first + row)?.is_some())
+    pub(crate) fn disposition(&self, row: RowAddress) -> Result<Disposition, CorruptIndex> {
+        let index = self.snapshot.index();
+        self.disposition_of(row, index.global().next(index.record_of_row(row))?.is_some())
     }
 
     /// As [`Retention::disposition`], for a caller that knows whether the row has a successor.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn disposition_of(
-        &self,
-        segment: usize,
-        row: usize,
-        is_followed: bool,
-    ) -> Result<Disposition, CorruptIndex> {
+    pub(crate) fn disposition_of(&self, address: RowAddress, is_followed: bool) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
-        let columns = index.segments()[segment].columns();
+        let (segment, row) = address.parts();
+        let columns = index.segment(segment).columns();
         let instant = self.snapshot.as_of().as_ref();
         if columns.updated_of(row).is_some_and(|updated| updated > instant) {
             return Ok(Disposition::Future);
@@ -117,7 +114,7 @@ impl<'a> Retention<'a> {
         if !is_followed {
             return Ok(Disposition::Stays);
         }
-        Ok(match self.snapshot.state(segment, row, instant, &self.ours, &|_| true)? {
+        Ok(match self.snapshot.state(address, instant, &self.ours, &|_| true)? {
             RowState::Current => Disposition::Stays,
             RowState::Future => Disposition::Future,
             RowState::Superseded => Disposition::Superseded,
@@ -126,19 +123,18 @@ impl<'a> Retention<'a> {
         })
     }
 
-    /// Whether a version follows a record no later than T. Records are numbered over the store: rows first, then DELETE
-    /// entries.
+    /// Whether a version follows a record no later than T.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn is_followed(&self, record: RecordId) -> Result<bool, CorruptIndex> {
         let index = self.snapshot.index();
         let instant: InstantRef<'_> = self.snapshot.as_of().as_ref();
         let mut next = index.global().next(record)?;
         while let Some(number) = next {
-            if number < index.rows() {
-                let (segment, row) = index.locate(number);
-                if index.segments()[segment].columns().updated_of(row).is_some_and(|updated| updated > instant) {
+            if index.is_row(number) {
+                let (segment, row) = index.locate(number).parts();
+                if index.segment(segment).columns().updated_of(row).is_some_and(|updated| updated > instant) {
                     return Ok(false);
                 }
                 if self.snapshot.sees_segment(segment) {

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
+use crate::ids::{FileId, RecordId, SegmentId};
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
@@ -28,7 +29,7 @@ pub(crate) struct RowFetcher<'a> {
     snapshot: &'a Snapshot,
     directory: PathBuf,
     /// Decoded copies of compressed files, by file number.
-    decoded: HashMap<usize, StoreFile>,
+    decoded: HashMap<FileId, StoreFile>,
     access: Access,
 }
 
@@ -46,17 +47,17 @@ impl<'a> RowFetcher<'a> {
     }
 
     /// Path of the decoded copy of a file.
-    fn decoded_path(&self, file: usize) -> PathBuf {
-        self.directory.join(format!(".decoded-{file}"))
+    fn decoded_path(&self, file: FileId) -> PathBuf {
+        self.directory.join(format!(".decoded-{}", file.0))
     }
 
     /// Decodes the compressed files that have a segment that is `wanted`, unless a copy exists.
     ///
     /// # Errors
     /// [`PackError`] if a file cannot be read, a copy cannot be written, or the pack is cancelled.
-    pub(crate) fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, progress: &Progress) -> Result<(), PackError> {
+    pub(crate) fn decode(&mut self, wanted: &dyn Fn(SegmentId) -> bool, progress: &Progress) -> Result<(), PackError> {
         for segment in self.snapshot.segments().filter(|segment| wanted(*segment)) {
-            let file = self.index().entry(segment).file;
+            let file = self.index().file_of(segment);
             if self.index().compression(file) == Compression::None || self.decoded.contains_key(&file) {
                 continue;
             }
@@ -71,14 +72,14 @@ impl<'a> RowFetcher<'a> {
     }
 
     /// Removes the decoded copies of files that have no segment that is still `wanted`.
-    pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(usize) -> bool) {
-        let needed: Vec<usize> = self
+    pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(SegmentId) -> bool) {
+        let needed: Vec<FileId> = self
             .snapshot
             .segments()
             .filter(|segment| wanted(*segment))
-            .map(|segment| self.index().entry(segment).file)
+            .map(|segment| self.index().file_of(segment))
             .collect();
-        let unneeded: Vec<usize> = self.decoded.keys().copied().filter(|file| !needed.contains(file)).collect();
+        let unneeded: Vec<FileId> = self.decoded.keys().copied().filter(|file| !needed.contains(file)).collect();
         for file in unneeded {
             self.decoded.remove(&file);
             // A copy that cannot be removed costs only space: hidden files are removed before the directory is published.
@@ -90,14 +91,14 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(crate) fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
+    pub(crate) fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
         self.decoded.get(&file).map_or_else(|| self.index().source(file), Ok)
     }
 
-    /// lastUpdated in ticks and length in bytes of a row (number in the store), from the index.
-    pub(crate) fn ticks_and_length(&self, number: usize) -> (i64, u32) {
-        let (segment, row) = self.index().locate(number);
-        let columns = self.index().segments()[segment].columns();
+    /// lastUpdated in ticks and length in bytes of a row, from the index.
+    pub(crate) fn ticks_and_length(&self, record: RecordId) -> (i64, u32) {
+        let (segment, row) = self.index().locate(record).parts();
+        let columns = self.index().segment(segment).columns();
         (columns.last_updated[row], columns.length(row))
     }
 
@@ -105,9 +106,14 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// As [`RowFetcher::pieces`].
-    pub(crate) fn take_bytes(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
+    pub(crate) fn take_bytes(
+        &self,
+        record: RecordId,
+        buffer: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<u32, PackError> {
         let start = out.len();
-        self.pieces(number, buffer, &mut |piece| {
+        self.pieces(record, buffer, &mut |piece| {
             out.extend_from_slice(piece);
             Ok(())
         })?;
@@ -122,15 +128,16 @@ impl<'a> RowFetcher<'a> {
     /// of `feed`.
     pub(crate) fn pieces(
         &self,
-        number: usize,
+        record: RecordId,
         buffer: &mut Vec<u8>,
         feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
     ) -> Result<(), PackError> {
         let index = self.index();
-        let (segment, row) = index.locate(number);
-        let range = row_range(index, segment, row);
-        let source = self.source(index.entry(segment).file)?;
-        let spaced = index.segments()[segment].columns().flags[row] & flag::LEADING_SPACE != 0;
+        let address = index.locate(record);
+        let (segment, row) = address.parts();
+        let range = row_range(index, address);
+        let source = self.source(index.file_of(segment))?;
+        let spaced = index.segment(segment).columns().flags[row] & flag::LEADING_SPACE != 0;
         let torn = || PackError::Torn { path: source.path().to_path_buf(), offset: range.start };
         // A line follows a line end, begins with `{` and ends before a line end.
         let before = range.start.min(1);
@@ -179,7 +186,7 @@ impl<'a> RowFetcher<'a> {
 /// is no error.
 fn decode_file(
     index: &Index,
-    file: usize,
+    file: FileId,
     out: &mut File,
     progress: &Progress,
     failed: &dyn Fn(std::io::Error) -> PackError,

@@ -25,7 +25,7 @@ pub(crate) fn write(
     let index = retention.snapshot.index();
     let ticks = |line: &TombstoneLine| match line.count {
         0 => NO_INSTANT,
-        _ => index.segments()[line.segment].columns().tomb_updated[line.first],
+        _ => index.segment(line.segment).columns().tomb_updated[line.first],
     };
     for set in retention.version_sets() {
         writer.begin(PackHeader::new(retention.snapshot, set), packed)?;
@@ -39,7 +39,7 @@ pub(crate) fn write(
             {
                 std::mem::take(&mut frame).put(writer, packed)?;
             }
-            let source = rows.source(index.entry(line.segment).file)?;
+            let source = rows.source(index.file_of(line.segment))?;
             span_pieces(source, &(line.start..line.start + line.length), &mut |piece| {
                 frame.text.extend_from_slice(piece);
                 Ok(())

@@ -16,6 +16,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher64, xxh3_64};
+use crate::ids::RecordId;
 use crate::index::snapshot::Snapshot;
 use crate::limits::{FRAME_HELD_MAX, PACKED_FILE_BYTES, PACKED_ROWS_MAX};
 use crate::pack::report::PackReport;
@@ -135,15 +136,15 @@ impl PackWriter {
             .map_init(
                 || FrameEncoder::new(level),
                 |encoder, frame| {
-                    let numbers: Vec<usize> = keys[frame.clone()].iter().map(|key| key.row as usize).collect();
-                    encoder.as_mut().map_err(|error| PackError::code(error))?.rows(&numbers, rows)
+                    let records: Vec<RecordId> = keys[frame.clone()].iter().map(|key| key.row).collect();
+                    encoder.as_mut().map_err(|error| PackError::code(error))?.rows(&records, rows)
                 },
             )
             .collect::<Result<_, PackError>>()?;
         for (frame, encoded) in frames.iter().zip(encoded) {
             match encoded {
                 Some(encoded) => self.put(&encoded, Vec::new(), packed)?,
-                None => self.long_row(keys[frame.start].row as usize, rows, packed)?,
+                None => self.long_row(keys[frame.start].row, rows, packed)?,
             }
             packed.rows += frame.len() as u64;
         }
@@ -239,8 +240,8 @@ impl PackWriter {
     }
 
     /// Writes a row that is too long to be held as a frame of its own, compressed on the way to the file.
-    fn long_row(&mut self, number: usize, rows: &RowFetcher<'_>, packed: &mut PackReport) -> Result<(), PackError> {
-        let (ticks, length) = rows.ticks_and_length(number);
+    fn long_row(&mut self, record: RecordId, rows: &RowFetcher<'_>, packed: &mut PackReport) -> Result<(), PackError> {
+        let (ticks, length) = rows.ticks_and_length(record);
         let level = self.level;
         let open = self.file_for(u64::from(length) + 1, 1, packed)?;
         let path = open.path.clone();
@@ -249,7 +250,7 @@ impl PackWriter {
         let mut encoder = zstd::stream::write::Encoder::new(&mut sink, level).map_err(write)?;
         encoder.include_checksum(true).map_err(write)?;
         let mut uncompressed = 0;
-        rows.pieces(number, &mut Vec::new(), &mut |piece| {
+        rows.pieces(record, &mut Vec::new(), &mut |piece| {
             uncompressed += piece.len() as u64;
             encoder.write_all(piece).map_err(write)
         })?;
@@ -326,16 +327,16 @@ impl FrameEncoder {
         Ok(FrameEncoder { compressor, text: Vec::new(), buffer: Vec::new() })
     }
 
-    /// Frame of these rows (numbers in the store); `None` if they are too long to be held.
-    fn rows(&mut self, numbers: &[usize], rows: &RowFetcher<'_>) -> Result<Option<EncodedFrame>, PackError> {
-        let ticks_and_lengths: Vec<(i64, u32)> = numbers.iter().map(|number| rows.ticks_and_length(*number)).collect();
+    /// Frame of these rows; `None` if they are too long to be held.
+    fn rows(&mut self, records: &[RecordId], rows: &RowFetcher<'_>) -> Result<Option<EncodedFrame>, PackError> {
+        let ticks_and_lengths: Vec<(i64, u32)> = records.iter().map(|record| rows.ticks_and_length(*record)).collect();
         if ticks_and_lengths.iter().map(|(_, length)| u64::from(*length) + 1).sum::<u64>() > FRAME_HELD_MAX / 2 {
             return Ok(None);
         }
         self.text.clear();
-        let mut lengths = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            lengths.push(rows.take_bytes(*number, &mut self.buffer, &mut self.text)?);
+        let mut lengths = Vec::with_capacity(records.len());
+        for record in records {
+            lengths.push(rows.take_bytes(*record, &mut self.buffer, &mut self.text)?);
         }
         let bytes = self.compressor.compress(&self.text).map_err(|error| PackError::code(&error))?;
         let ticks: Vec<i64> = ticks_and_lengths.iter().map(|(ticks, _)| *ticks).collect();

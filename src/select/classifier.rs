@@ -6,6 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -75,38 +76,38 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// Whether a row is a late arrival under the request's `_since`; false without `_since`.
-    pub(crate) fn is_late_row(&self, segment: usize, row: usize) -> bool {
-        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
+    pub(crate) fn is_late_row(&self, row: RowAddress) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(row, since))
     }
 
     /// Whether a DELETE entry is late for the request.
-    pub(crate) fn is_late_entry(&self, segment: usize, entry: usize) -> bool {
+    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_entry(segment, entry, since))
     }
 
     /// Whether rows of a segment may be late arrivals under the request's `_since`; false without `_since`.
-    pub(crate) fn is_late(&self, segment: usize) -> bool {
+    pub(crate) fn is_late(&self, segment: SegmentId) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(segment, since))
     }
 
     /// Whether the dates of a segment's rows decide nothing: there is no window, and every row is dated before T.
-    pub(crate) fn needs_no_time_filter(&self, segment: usize) -> bool {
-        let header = self.snapshot.index().segments()[segment].head();
+    pub(crate) fn needs_no_time_filter(&self, segment: SegmentId) -> bool {
+        let header = self.snapshot.index().segment(segment).head();
         let bounded = self.request.since.is_some() || self.request.until.is_some();
         !bounded && header.undated == 0 && header.updated_max() < self.as_of().ticks
     }
 
     /// Whether only owners and successors decide the rows of a segment: [`Self::uniform_type`] holds, and dates decide
     /// nothing.
-    pub(crate) fn is_uniform(&self, segment: usize) -> bool {
+    pub(crate) fn is_uniform(&self, segment: SegmentId) -> bool {
         self.uniform_type(segment).is_some() && self.needs_no_time_filter(segment)
     }
 
     /// The type of a segment's rows if they are all of one type, `_type` selects it, and ownership alone decides
     /// membership: not Patient, Group or Provenance.
-    pub(crate) fn uniform_type(&self, segment: usize) -> Option<ResourceType> {
+    pub(crate) fn uniform_type(&self, segment: SegmentId) -> Option<ResourceType> {
         let decided_by_row = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
-        let only = self.snapshot.index().segments()[segment].head().only_type();
+        let only = self.snapshot.index().segment(segment).head().only_type();
         only.filter(|only| self.selects_type(*only) && !decided_by_row.contains(only))
     }
 
@@ -114,13 +115,8 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn classify(
-        &self,
-        segment: usize,
-        row: usize,
-        part: &mut SegmentSelection,
-    ) -> Result<RowClass, CorruptIndex> {
-        self.classify_candidate(segment, row, CandidateSource::AnyRow, part)
+    pub(crate) fn classify(&self, row: RowAddress, part: &mut SegmentSelection) -> Result<RowClass, CorruptIndex> {
+        self.classify_candidate(row, CandidateSource::AnyRow, part)
     }
 
     /// The ledger class of a candidate row; counts for messages and current Patients are added to `part`.
@@ -129,13 +125,13 @@ impl<'a> RowClassifier<'a> {
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn classify_candidate(
         &self,
-        segment_id: usize,
-        row: usize,
+        address: RowAddress,
         found: CandidateSource,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
-        let segment = &self.snapshot.index().segments()[segment_id];
-        match self.snapshot.state(segment_id, row, self.as_of(), &self.cohort.ours, &|_| true)? {
+        let (segment_id, row) = address.parts();
+        let segment = self.snapshot.index().segment(segment_id);
+        match self.snapshot.state(address, self.as_of(), &self.cohort.ours, &|_| true)? {
             RowState::Current => {}
             RowState::Future => return Ok(RowClass::Future),
             RowState::Superseded => return Ok(RowClass::Superseded),
@@ -145,7 +141,7 @@ impl<'a> RowClassifier<'a> {
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
             let own = *segment.row_owners(row)?.first().ok_or(CorruptIndex("a Patient owns nobody"))?;
-            part.present.push(self.snapshot.index().patient_of_owner(segment_id, own)?);
+            part.present.push(self.snapshot.index().patient_of_owner(segment_id, OwnerOrd(own))?);
         }
         if !self.selects_type(resource_type) {
             return Ok(RowClass::Type);
@@ -155,7 +151,7 @@ impl<'a> RowClassifier<'a> {
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System
             && !by_owner
-            && !self.membership.in_cohort(segment_id, row, Horizon::All)?
+            && !self.membership.in_cohort(address, Horizon::All)?
         {
             return Ok(RowClass::Cohort);
         }
@@ -163,7 +159,7 @@ impl<'a> RowClassifier<'a> {
             return Ok(RowClass::Exported);
         }
         let updated = segment.updated(row)?;
-        match self.passes_window(part, segment_id, row, resource_type, updated)? {
+        match self.passes_window(part, address, resource_type, updated)? {
             true => Ok(RowClass::Exported),
             false => Ok(RowClass::SinceOrUntil),
         }
@@ -177,8 +173,7 @@ impl<'a> RowClassifier<'a> {
     pub(crate) fn passes_window(
         &self,
         part: &mut SegmentSelection,
-        segment: usize,
-        row: usize,
+        row: RowAddress,
         resource_type: ResourceType,
         updated: Option<InstantRef<'_>>,
     ) -> Result<bool, CorruptIndex> {
@@ -192,10 +187,10 @@ impl<'a> RowClassifier<'a> {
         if !self.before_until(updated) {
             return Ok(false);
         }
-        if self.is_late_row(segment, row) {
+        if self.is_late_row(row) {
             part.late += 1;
             return Ok(self.request.late == LateArrivals::Include);
         }
-        Ok(resource_type == ResourceType::PROVENANCE && self.membership.newly_in_cohort(segment, row)?)
+        Ok(resource_type == ResourceType::PROVENANCE && self.membership.newly_in_cohort(row)?)
     }
 }

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use crate::error::ExportError;
 use crate::fhir::id::Id;
 use crate::group::lookup::our_bases;
+use crate::ids::RowAddress;
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::request::{ExportRequest, Population, WriterScope};
@@ -26,7 +27,7 @@ pub struct Cohort {
     /// Whether each reference base of the index is ours, by its number.
     pub ours: Vec<bool>,
     /// Segment and row of the requested Group, if it is in the store: the only Group row that may be exported.
-    pub group_row: Option<(usize, usize)>,
+    pub group_row: Option<RowAddress>,
     /// The id of the requested Group; `None` for other populations and for a file whose Group has no id.
     pub group_id: Option<String>,
     /// Number of members listed (entries of Groups or lines of the list), duplicates included.

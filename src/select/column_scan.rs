@@ -4,10 +4,9 @@
 //! The access path for cohorts that are a large part of the store. A segment of which no row but superseded and deleted
 //! ones can be excluded is selected as a whole, without a look at its columns.
 
-use crate::casts::{low_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::index::segment::layout::{Column, flag};
 use crate::index::snapshot::RowState;
 use crate::request::Population;
@@ -26,20 +25,18 @@ use crate::select::visibility::Visibility;
 pub(crate) fn select_whole(
     classifier: &RowClassifier<'_>,
     visibility: Visibility,
-    segment_id: usize,
+    segment_id: SegmentId,
 ) -> Result<Option<SegmentSelection>, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     if segment.rows() == 0 || !classifier.is_uniform(segment_id) || !all_in_cohort(classifier, segment_id)? {
         return Ok(None);
     }
     let mut part = SegmentSelection::of_header(segment.head());
     let mut rows = Bitmap::full(segment.rows());
-    let first = index.starts().row[segment_id];
     let mut excluded = 0;
-    for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
-        let row = (pair >> 32) as usize - first;
-        let class = match visibility.state(classifier, segment_id, row, low_u32(*pair) as usize)? {
+    for (row, next) in index.successions(segment_id, 0..segment.rows())? {
+        let class = match visibility.state(classifier, RowAddress::of(segment_id, row), next)? {
             RowState::Current => continue,
             RowState::Future => RowClass::Future,
             RowState::Superseded => RowClass::Superseded,
@@ -58,13 +55,12 @@ pub(crate) fn select_whole(
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page that is read fails its checksum.
-pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: usize) -> Result<bool, CorruptIndex> {
+pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: SegmentId) -> Result<bool, CorruptIndex> {
     let Some(patients) = &classifier.cohort.patients else { return Ok(true) };
     let index = classifier.snapshot.index();
-    let header = index.segments()[segment].head();
-    let owners = index.starts().owner[segment]..index.starts().owner[segment] + to_usize(header.owners);
-    let mut owners = index.global().verified_words(Section::OwnerPatient, owners)?.iter();
-    Ok(header.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
+    let header = index.segment(segment).head();
+    let mut owners = index.patients_of_segment(segment)?.iter();
+    Ok(header.unowned == 0 && owners.all(|patient| patients.contains(patient.index())))
 }
 
 /// Classifies every row of a segment from its columns.
@@ -74,40 +70,37 @@ pub(crate) fn all_in_cohort(classifier: &RowClassifier<'_>, segment: usize) -> R
 pub(crate) fn scan_columns(
     classifier: &RowClassifier<'_>,
     visibility: Visibility,
-    segment_id: usize,
+    segment_id: SegmentId,
 ) -> Result<SegmentSelection, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     let is_timeless = classifier.needs_no_time_filter(segment_id);
     let columns = segment.verify_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
     if !is_timeless {
         segment.verify_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
     }
-    let mut part = SegmentSelection::of_header(index.segments()[segment_id].head());
+    let mut part = SegmentSelection::of_header(index.segment(segment_id).head());
     // Counted row by row below; the header's count would count them twice.
     part.illegal_updated = 0;
     let mut rows = Bitmap::new(columns.rows());
-    let global = index.global();
-    let first = index.starts().row[segment_id];
-    let mut successions = global.pairs(Section::Succession, first..first + columns.rows())?.iter().peekable();
-    let owners = index.starts().owner[segment_id]..index.starts().owner[segment_id] + columns.owner_hash.len();
-    let owner_patient = global.verified_words(Section::OwnerPatient, owners)?;
+    let mut successions = index.successions(segment_id, 0..columns.rows())?.peekable();
+    let owner_patient = index.patients_of_segment(segment_id)?;
     // Membership of the segment's owners, once each, so that the loop below reads a small array.
     let members: Vec<bool> = match &classifier.cohort.patients {
-        Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
+        Some(patients) => owner_patient.iter().map(|patient| patients.contains(patient.index())).collect(),
         None => Vec::new(),
     };
     let instant = classifier.as_of();
     for row in 0..columns.rows() {
-        let next = successions.next_if(|pair| (**pair >> 32) as usize == first + row);
+        let next = successions.next_if(|(followed, _)| *followed == row);
         let updated = if is_timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
         if updated.is_some_and(|updated| updated > instant) {
             part.count_row(RowClass::Future);
             continue;
         }
-        if let Some(pair) = next {
-            match visibility.state(classifier, segment_id, row, low_u32(*pair) as usize)? {
+        if let Some((_, next)) = next {
+            match visibility.state(classifier, RowAddress::of(segment_id, row), next)? {
                 RowState::Current => {}
                 RowState::Future => unreachable!("asked above"),
                 RowState::Superseded => {
@@ -123,7 +116,7 @@ pub(crate) fn scan_columns(
         let resource_type = columns.type_of(row);
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
-            part.present.push(owner_patient[columns.owners_of(row)[0] as usize]);
+            part.present.push(owner_patient.patient_of(OwnerOrd(columns.owners_of(row)[0])));
         }
         if !classifier.selects_type(resource_type) {
             part.count_row(RowClass::Type);
@@ -132,7 +125,7 @@ pub(crate) fn scan_columns(
         let is_in_cohort = match (&classifier.request.population, resource_type) {
             (Population::System, _) => true,
             (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
-                classifier.membership.in_cohort(segment_id, row, Horizon::All)?
+                classifier.membership.in_cohort(RowAddress::of(segment_id, row), Horizon::All)?
             }
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
@@ -140,7 +133,9 @@ pub(crate) fn scan_columns(
             part.count_row(RowClass::Cohort);
             continue;
         }
-        if !is_timeless && !classifier.passes_window(&mut part, segment_id, row, resource_type, updated)? {
+        if !is_timeless
+            && !classifier.passes_window(&mut part, RowAddress::of(segment_id, row), resource_type, updated)?
+        {
             part.count_row(RowClass::SinceOrUntil);
             continue;
         }

@@ -11,7 +11,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
+use crate::ids::{RecordId, RowAddress, SegmentId};
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -60,14 +60,14 @@ impl Deletions {
         let index = snapshot.index();
         let instant = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
-        let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
+        let mut found: Vec<((ResourceType, RecordId), Id)> = Vec::new();
         // The slow twin remembers nothing.
         let few = if request.access_path == AccessPath::Rows { usize::MAX } else { FEW };
         let mut known = KnownHistories { few, ..KnownHistories::default() };
-        let segments_with_priors: Vec<usize> =
-            snapshot.segments().filter(|segment_id| index.segments()[*segment_id].head().left > 0).collect();
+        let segments_with_priors: Vec<SegmentId> =
+            snapshot.segments().filter(|segment_id| index.segment(*segment_id).head().left > 0).collect();
         for segment_id in snapshot.segments() {
-            let segment = &index.segments()[segment_id];
+            let segment = index.segment(segment_id);
             let header = segment.head();
             deletions.entries += header.tombstones;
             deletions.undated += header.tombstones_undated;
@@ -80,9 +80,9 @@ impl Deletions {
             segment.verify_columns(&needed)?;
             let columns = segment.verify_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
             for entry in 0..columns.tomb_type.len() {
-                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
                 let Some(updated) = columns.tombstone_updated(entry) else { continue };
-                if !cohort.ours[base as usize] || updated > instant {
+                if !cohort.ours[base.index()] || updated > instant {
                     continue;
                 }
                 let (resource_type, id) = columns.tombstone_of(entry);
@@ -92,7 +92,7 @@ impl Deletions {
                 if !classifier.selects_type(resource_type) || !in_window {
                     continue;
                 }
-                let number = index.starts().tombstone[segment_id] + entry;
+                let record = index.record_of_entry(segment_id, entry);
                 let prior = match header.left {
                     0 => None,
                     _ => columns.prior_owner_of(entry),
@@ -106,17 +106,16 @@ impl Deletions {
                     },
                 };
                 let outlived = prior.is_some_and(|prior| InstantRef { ticks: prior.updated, rest: &[] } >= updated);
-                if outlived
-                    || prior.is_some_and(|prior| prior.followed)
-                    || !known.ends_version(snapshot, index.rows() + number)?
-                {
+                if outlived || prior.is_some_and(|prior| prior.followed) || !known.ends_version(snapshot, record)? {
                     continue;
                 }
-                let recorded = index.global().word(Section::Ends, number)?;
-                let version = known.last_version(snapshot, recorded as usize)?;
+                let version = known.last_version(snapshot, index.version_before(segment_id, entry)?)?;
                 // The younger of the purged version and the last row decides the owners.
                 let ticks = match version {
-                    Some((segment_id, row)) => Some(index.segments()[segment_id].row(row)?.last_updated[row]),
+                    Some(version) => {
+                        let (segment_id, row) = version.parts();
+                        Some(index.segment(segment_id).row(row)?.last_updated[row])
+                    }
                     None => None,
                 };
                 let prior = prior.filter(|prior| ticks.is_none_or(|ticks| ticks < prior.updated));
@@ -130,7 +129,7 @@ impl Deletions {
                     (None, Some(version)) => known.in_cohort(&classifier, version)?,
                 };
                 if is_in_cohort {
-                    found.push(((resource_type, number), id));
+                    found.push(((resource_type, record), id));
                 }
             }
         }
@@ -145,8 +144,8 @@ impl Deletions {
     }
 }
 
-/// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then segment and row.
-type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, usize), (usize, usize));
+/// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then its address.
+type OrderedVersion<'a> = ((Option<InstantRef<'a>>, VersionKey<'a>, RecordId), RowAddress);
 
 /// What was found out about resources with many records, for the further DELETE entries of the same ids.
 #[derive(Default)]
@@ -154,21 +153,21 @@ struct KnownHistories<'a> {
     /// Records of one id up to which nothing is remembered.
     few: usize,
     /// See [`KnownHistories::purged_by_pack`].
-    purged: HashMap<(ResourceType, Id), Option<(usize, PriorOwner<'a>)>>,
+    purged: HashMap<(ResourceType, Id), Option<(SegmentId, PriorOwner<'a>)>>,
     /// For DELETE entries, by their record numbers, whether no version follows.
-    ends: HashMap<usize, bool>,
+    ends: HashMap<RecordId, bool>,
     /// Visible versions of resources whose recorded last version is not in the snapshot, in their order.
     visible: HashMap<(ResourceType, Id), Vec<OrderedVersion<'a>>>,
     /// Rows of many owners and Provenances, and whether they are in the cohort.
-    in_cohort: HashMap<(usize, usize), bool>,
+    in_cohort: HashMap<RowAddress, bool>,
 }
 
 impl<'a> KnownHistories<'a> {
-    /// Whether the version (segment, row) that a deletion ended is in the cohort at T.
-    fn in_cohort(&mut self, classifier: &RowClassifier<'a>, version: (usize, usize)) -> Result<bool, CorruptIndex> {
-        let (segment, row) = version;
-        let is_in_cohort = || classifier.membership.in_cohort(segment, row, Horizon::All);
-        let segment = &classifier.snapshot.index().segments()[segment];
+    /// Whether the version that a deletion ended is in the cohort at T.
+    fn in_cohort(&mut self, classifier: &RowClassifier<'a>, version: RowAddress) -> Result<bool, CorruptIndex> {
+        let (segment, row) = version.parts();
+        let is_in_cohort = || classifier.membership.in_cohort(version, Horizon::All);
+        let segment = classifier.snapshot.index().segment(segment);
         let is_cheap = segment.row_owners(row)?.len() <= self.few && segment.type_of(row)? != ResourceType::PROVENANCE;
         if is_cheap || self.few == usize::MAX {
             return is_in_cohort();
@@ -187,24 +186,24 @@ impl<'a> KnownHistories<'a> {
     fn purged_by_pack(
         &mut self,
         classifier: &RowClassifier<'a>,
-        segments_with_priors: &[usize],
+        segments_with_priors: &[SegmentId],
         (resource_type, id): (ResourceType, &Id),
-    ) -> Result<Option<(usize, PriorOwner<'a>)>, CorruptIndex> {
+    ) -> Result<Option<(SegmentId, PriorOwner<'a>)>, CorruptIndex> {
         if let Some(known) = self.purged.get(&(resource_type, *id)) {
             return Ok(*known);
         }
         let index = classifier.snapshot.index();
         let hash = entity_hash(resource_type, id.as_bytes());
-        let (mut found, mut asked): (Option<(usize, PriorOwner<'a>)>, usize) = (None, 0);
+        let (mut found, mut asked): (Option<(SegmentId, PriorOwner<'a>)>, usize) = (None, 0);
         for segment_id in segments_with_priors {
-            let segment = &index.segments()[*segment_id];
+            let segment = index.segment(*segment_id);
             let references = segment.references_of_hash(hash)?;
             asked += references.len();
             for reference in references.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
                 let entry = (reference & !kind::MASK) as usize;
                 let columns = segment.tombstone(entry)?;
-                let base = index.base_number(*segment_id, columns.tomb_base[entry] & BASE_BITS);
-                if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base as usize] {
+                let base = index.base_of_segment(*segment_id, columns.tomb_base[entry] & BASE_BITS);
+                if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base.index()] {
                     continue;
                 }
                 let prior = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|prior| {
@@ -224,18 +223,18 @@ impl<'a> KnownHistories<'a> {
         Ok(found)
     }
 
-    /// Whether no visible version at or before T follows a record (rows first, then DELETE entries), so that the
+    /// Whether no visible version at or before T follows a record, so that the
     /// resource has no current version at T.
-    fn ends_version(&mut self, snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
+    fn ends_version(&mut self, snapshot: &Snapshot, record: RecordId) -> Result<bool, CorruptIndex> {
         let index = snapshot.index();
         let instant = snapshot.as_of().as_ref();
         let mut passed = Vec::new();
         let mut next = Some(record);
         let ends = loop {
             let Some(number) = next else { break true };
-            if number < index.rows() {
-                let (segment, row) = index.locate(number);
-                if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
+            if index.is_row(number) {
+                let (segment, row) = index.locate(number).parts();
+                if index.segment(segment).updated(row)?.is_some_and(|updated| updated > instant) {
                     break true;
                 }
                 if snapshot.sees_segment(segment) {
@@ -255,30 +254,32 @@ impl<'a> KnownHistories<'a> {
         Ok(ends)
     }
 
-    /// The last visible version (segment, row) before a DELETE entry; `None` if there is none. Usually the row that the
-    /// global index records (`recorded`, from 1; 0 for none); if its segment is not in the snapshot, the youngest older
+    /// The last visible version before a DELETE entry; `None` if there is none. Usually the row that the
+    /// global index records (`recorded`); if its segment is not in the snapshot, the youngest older
     /// one.
     fn last_version(
         &mut self,
         snapshot: &'a Snapshot,
-        recorded: usize,
-    ) -> Result<Option<(usize, usize)>, CorruptIndex> {
+        recorded: Option<RecordId>,
+    ) -> Result<Option<RowAddress>, CorruptIndex> {
         let index = snapshot.index();
-        let Some(recorded) = recorded.checked_sub(1) else { return Ok(None) };
-        let (segment, row) = index.locate(recorded);
+        let Some(recorded) = recorded else { return Ok(None) };
+        let address = index.locate(recorded);
+        let (segment, row) = address.parts();
         if snapshot.sees_segment(segment) {
-            return Ok(Some((segment, row)));
+            return Ok(Some(address));
         }
-        let columns = index.segments()[segment].row(row)?;
-        let (resource_type, id) = (columns.type_of(row), index.segments()[segment].row_id(row)?);
+        let columns = index.segment(segment).row(row)?;
+        let (resource_type, id) = (columns.type_of(row), index.segment(segment).row_id(row)?);
         let versions = match self.visible.entry((resource_type, id)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let mut versions = Vec::new();
-                for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
-                    let columns = index.segments()[segment].verify_columns(&[Column::VersionId, Column::Heap])?;
-                    let number = index.starts().row[segment] + row;
-                    versions.push(((columns.updated_of(row), columns.version_of(row), number), (segment, row)));
+                for address in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
+                    let (segment, row) = address.parts();
+                    let columns = index.segment(segment).verify_columns(&[Column::VersionId, Column::Heap])?;
+                    let record = index.record_of_row(address);
+                    versions.push(((columns.updated_of(row), columns.version_of(row), record), address));
                 }
                 versions.sort_unstable();
                 new.insert(versions)

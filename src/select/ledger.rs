@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::ids::PatientId;
 use crate::index::segment::layout::SegmentHeader;
 use crate::select::row_set::RowSet;
 
@@ -79,7 +80,7 @@ pub(crate) struct SegmentSelection {
     /// Exported rows of the segment; empty when postings are scanned, which return rows apart.
     pub rows: RowSet,
     /// Patients (numbers in the dictionary) that have a current Patient row here.
-    pub present: Vec<u32>,
+    pub present: Vec<PatientId>,
     /// Classes of the lines of the segment.
     pub ledger: Ledger,
     /// As [`SelectionStats::undated`](crate::select::selection::SelectionStats::undated).

@@ -3,7 +3,6 @@
 //! A member that does not resolve is a warning that names the Group or line that lists it. A Group is streamed; of its
 //! members only nested Groups and members named by identifier are held.
 
-use crate::casts::to_u32;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
@@ -15,6 +14,7 @@ use crate::group::lookup::{
 };
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
+use crate::ids::{BaseId, PatientId, RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
@@ -51,7 +51,7 @@ pub(crate) struct MemberResolver<'a> {
     /// Whether each reference base of the index is ours.
     ours: &'a [bool],
     /// Numbers of the bases that are ours, the relative one first.
-    our_bases: Vec<u32>,
+    our_bases: Vec<BaseId>,
     /// Patients that the Group's writer may list; all if `None`.
     eligible: Option<Bitmap>,
     patients: Bitmap,
@@ -83,7 +83,7 @@ impl<'a> MemberResolver<'a> {
             snapshot,
             request,
             ours,
-            our_bases: (0..to_u32(ours.len())).filter(|base| ours[*base as usize]).collect(),
+            our_bases: (0..ours.len()).filter(|base| ours[*base]).map(BaseId::of).collect(),
             eligible,
             patients: Bitmap::new(index.patients()),
             members: Bitmap::new(index.patients()),
@@ -137,7 +137,7 @@ impl<'a> MemberResolver<'a> {
         let mut found = Vec::new();
         for base in &self.our_bases {
             match index.patient(*base, id) {
-                Ok(patient) => found.extend(patient.map(|patient| patient as usize)),
+                Ok(patient) => found.extend(patient.map(PatientId::index)),
                 // Returned by `finish`: the callbacks in between cannot return errors.
                 Err(corrupt) => self.corrupt = Some(corrupt),
             }
@@ -238,19 +238,19 @@ impl<'a> MemberResolver<'a> {
         self.places.len() - 1
     }
 
-    /// Adds the members of the requested Group, a row of the store (segment, row).
+    /// Adds the members of the requested Group, a row of the store.
     ///
     /// # Errors
     /// [`ExportError::Request`] if its text is faulty or it does not define a set of patients; index and store errors
     /// if the row cannot be read.
-    pub(crate) fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
+    pub(crate) fn add_group_of_store(&mut self, row: RowAddress, id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
         Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_group(id));
         let place = self.register_place(IssuePlace::Group(id.to_string()));
         let snapshot = self.snapshot;
         let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
         let head = read.map_err(|fault| {
-            let (file, start) = (index.file_name(index.entry(row.0).file), row_range(index, row.0, row.1).start);
+            let (file, start) = (index.file_name(index.file_of(row.segment)), row_range(index, row).start);
             let text = format!("{file} at byte {start}: byte {} of the line: {}", fault.at, fault.kind);
             RequestError::one(RequestProblem::of(Parameter::Group, text))
         })?;
@@ -340,11 +340,11 @@ impl<'a> MemberResolver<'a> {
         }
     }
 
-    /// The row (segment, row) of the current version at T of the requested Group.
+    /// The row of the current version at T of the requested Group.
     ///
     /// # Errors
     /// [`ExportError::Request`] if there is none, with similar ids; index errors.
-    pub(crate) fn find_group(&self, id: &str) -> Result<(usize, usize), ExportError> {
+    pub(crate) fn find_group(&self, id: &str) -> Result<RowAddress, ExportError> {
         let Some(wanted) = Id::parse(id.as_bytes()) else {
             let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
             return Err(
@@ -352,7 +352,7 @@ impl<'a> MemberResolver<'a> {
             );
         };
         let why = match find_group(self.snapshot, &wanted, self.ours)? {
-            FoundGroup::Current(segment, row) => return Ok((segment, row)),
+            FoundGroup::Current(row) => return Ok(row),
             FoundGroup::Future => "is not in the store yet at the transactionTime: its lastUpdated is later",
             FoundGroup::Deleted => "was deleted before the transactionTime",
             FoundGroup::Unknown => "is not in the store",
@@ -387,12 +387,12 @@ impl<'a> MemberResolver<'a> {
                 true => FoundGroup::Unknown,
                 false => find_group(self.snapshot, &id, self.ours)?,
             };
-            let FoundGroup::Current(segment, row) = found else {
+            let FoundGroup::Current(row) = found else {
                 self.warn_at("group-not-found", listed_by, absent_group(&name));
                 continue;
             };
             let snapshot = self.snapshot;
-            let head = match read_group(snapshot, (segment, row), &mut |_| {})? {
+            let head = match read_group(snapshot, row, &mut |_| {})? {
                 Ok(head) => head,
                 Err(fault) => {
                     let text = format!("lists {name}, which cannot be read: byte {}: {}", fault.at, fault.kind);
@@ -426,10 +426,9 @@ impl<'a> MemberResolver<'a> {
             let place = self.register_place(place);
             self.note_inactive(&head, place);
             // The same bytes were a valid Group a moment ago.
-            let second_read =
-                read_group(snapshot, (segment, row), &mut |member| self.add_member(member, depth, place))?;
+            let second_read = read_group(snapshot, row, &mut |member| self.add_member(member, depth, place))?;
             if second_read.is_err() {
-                return Err(rewritten_error(snapshot, segment)?);
+                return Err(rewritten_error(snapshot, row.segment)?);
             }
         }
         Ok(())
@@ -450,13 +449,14 @@ impl<'a> MemberResolver<'a> {
         let index = self.snapshot.index();
         let as_of = self.snapshot.as_of().as_ref();
         for segment in self.snapshot.segments() {
-            if !index.segments()[segment].head().has_type(ResourceType::PATIENT.index()) {
+            if !index.segment(segment).head().has_type(ResourceType::PATIENT.index()) {
                 continue;
             }
-            let columns = index.segments()[segment].verify_all()?;
+            let columns = index.segment(segment).verify_all()?;
             for row in 0..columns.rows() {
                 if columns.type_of(row) != ResourceType::PATIENT
-                    || self.snapshot.state(segment, row, as_of, self.ours, &|_| true)? != RowState::Current
+                    || self.snapshot.state(RowAddress::of(segment, row), as_of, self.ours, &|_| true)?
+                        != RowState::Current
                 {
                     continue;
                 }
@@ -464,8 +464,10 @@ impl<'a> MemberResolver<'a> {
                 let mut on_identifier = |system: &str, value: &str| found.push((system.into(), value.into()));
                 let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
                 reader.begin();
-                let file = index.entry(segment).file;
-                stream_range(index, file, row_range(index, segment, row), &mut |piece| reader.feed(piece))?;
+                let file = index.file_of(segment);
+                stream_range(index, file, row_range(index, RowAddress::of(segment, row)), &mut |piece| {
+                    reader.feed(piece)
+                })?;
                 // The row passed the scan when it was indexed; a fault now means that it was changed in place.
                 if reader.finish().is_err() {
                     return Err(rewritten_error(self.snapshot, segment)?);
@@ -528,9 +530,9 @@ fn absent_group(name: &str) -> Issue {
 ///
 /// # Errors
 /// If the segment's file cannot be opened.
-fn rewritten_error(snapshot: &Snapshot, segment: usize) -> Result<ExportError, ExportError> {
+fn rewritten_error(snapshot: &Snapshot, segment: SegmentId) -> Result<ExportError, ExportError> {
     let index = snapshot.index();
-    let path = index.source(index.entry(segment).file)?.path().to_path_buf();
+    let path = index.source(index.file_of(segment))?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())
 }
 

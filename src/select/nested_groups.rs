@@ -94,10 +94,10 @@ pub(crate) fn find_modifier(
         if depth > GROUP_DEPTH_MAX || following.absent.contains(id.as_str()) {
             continue;
         }
-        let FoundGroup::Current(segment, row) = find_group(snapshot, &id, &ours)? else { continue };
+        let FoundGroup::Current(row) = find_group(snapshot, &id, &ours)? else { continue };
         let mut listed = Vec::new();
         let mut on_member = |member: &GroupMember<'_>| listed.extend(following.group_of(member));
-        let Ok(head) = read_group(snapshot, (segment, row), &mut on_member)? else { continue };
+        let Ok(head) = read_group(snapshot, row, &mut on_member)? else { continue };
         let problems = check_usable(&head, following.members);
         if let Some(modifier) = head.modifiers.into_iter().next() {
             return Ok(Some((id, modifier)));

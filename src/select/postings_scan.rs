@@ -6,18 +6,15 @@
 
 use rayon::prelude::*;
 
-use crate::casts::{low_u32, to_u32};
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::{PatientId, RecordId, RowAddress, RowId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::RowState;
 use crate::select::classifier::{CandidateSource, RowClassifier};
 use crate::select::ledger::{Ledger, RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
-
-/// Address of a candidate row: segment, and row in it.
-type PostingRow = (u32, u32);
 
 /// Selects the rows of a cohort: the exported rows of each segment that has any, and one selection with the ledger and
 /// counts of the whole snapshot, without rows.
@@ -26,18 +23,18 @@ type PostingRow = (u32, u32);
 /// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn select_by_postings(
     classifier: &RowClassifier<'_>,
-) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
+) -> Result<(Vec<(SegmentId, RowSet)>, SegmentSelection), CorruptIndex> {
     let index = classifier.snapshot.index();
     // 1. Lines of the whole snapshot.
     let mut part = SegmentSelection::default();
     for segment in classifier.snapshot.segments() {
-        part.add_header(index.segments()[segment].head());
+        part.add_header(index.segment(segment).head());
     }
     // 2. Candidates, segment by segment.
-    let mut rows: Vec<(usize, RowSet)> = Vec::new();
+    let mut rows: Vec<(SegmentId, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
-    for candidates in candidates(classifier)?.chunk_by(|a, b| a.0 == b.0) {
-        let segment = candidates[0].0 as usize;
+    for candidates in candidates(classifier)?.chunk_by(|a, b| a.segment == b.segment) {
+        let segment = candidates[0].segment;
         let (exported_rows, outside_window) = collect(classifier, segment, candidates, &mut part)?;
         exported += exported_rows.len() as u64;
         in_cohort += exported_rows.len() as u64 + outside_window;
@@ -68,29 +65,26 @@ pub(crate) fn select_by_postings(
 /// that the window excludes.
 fn collect(
     classifier: &RowClassifier<'_>,
-    segment: usize,
-    candidates: &[PostingRow],
+    segment: SegmentId,
+    candidates: &[RowAddress],
     part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = classifier.snapshot.index();
     let is_uniform = classifier.is_uniform(segment);
-    let first = index.starts().row[segment];
-    let number = |(_, row): &PostingRow| first + *row as usize;
-    let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
-    let mut followed =
-        index.global().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
+    let span = candidates[0].row.index()..candidates[candidates.len() - 1].row.index() + 1;
+    let mut followed = index.successions(segment, span)?.map(|(row, _)| row).peekable();
     let (mut exported_rows, mut outside_window) = (Vec::with_capacity(candidates.len()), 0);
     for candidate in candidates {
-        let (number, row) = (number(candidate), candidate.1);
-        while followed.next_if(|followed| *followed < number).is_some() {}
-        let class = match is_uniform && followed.peek() != Some(&number) {
+        let row = candidate.row.index();
+        while followed.next_if(|followed| *followed < row).is_some() {}
+        let class = match is_uniform && followed.peek() != Some(&row) {
             // Only owners and successors could exclude the row, and neither does.
             true => RowClass::Exported,
-            false => classifier.classify_candidate(segment, row as usize, CandidateSource::MemberPostings, part)?,
+            false => classifier.classify_candidate(*candidate, CandidateSource::MemberPostings, part)?,
         };
         match class {
             RowClass::SinceOrUntil => outside_window += 1,
-            RowClass::Exported => exported_rows.push(row),
+            RowClass::Exported => exported_rows.push(candidate.row.0),
             _ => {}
         }
     }
@@ -99,43 +93,42 @@ fn collect(
 
 /// Every row that may be in the cohort, in store order, each once: all versions of the members' rows, Provenances about
 /// them, Provenances about those, and the requested Group.
-fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptIndex> {
+fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<RowAddress>, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let mut lists: Vec<(usize, &[u32])> = Vec::new();
+    let mut lists: Vec<(SegmentId, &[u32])> = Vec::new();
     for patient in classifier.cohort.patients.iter().flat_map(|patients| patients.iter()) {
-        for owner in index.owners_of_patient(to_u32(patient))? {
-            let (segment, owner) = index.locate_owner(*owner as usize);
-            lists.push((segment, index.segments()[segment].posting(owner)?));
+        for owner in index.owners_of_patient(PatientId::of(patient))? {
+            let (segment, owner) = index.locate_owner(owner);
+            lists.push((segment, index.segment(segment).posting(owner.index())?));
         }
     }
-    let group = classifier.cohort.group_row.map(|(segment, row)| (segment, [to_u32(row)]));
+    let group = classifier.cohort.group_row.map(|group| (group.segment, [group.row.0]));
     lists.extend(group.iter().map(|(segment, row)| (*segment, &row[..])));
     lists.sort_unstable_by_key(|(segment, _)| *segment);
-    let mut rows: Vec<PostingRow> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
+    let mut rows: Vec<RowAddress> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
     let mut found: Vec<u32> = Vec::new();
     for of_segment in lists.chunk_by(|a, b| a.0 == b.0) {
         found.clear();
         of_segment.iter().for_each(|(_, list)| found.extend_from_slice(list));
         found.sort_unstable();
         found.dedup();
-        rows.extend(found.iter().map(|row| (to_u32(of_segment[0].0), *row)));
+        rows.extend(found.iter().map(|row| RowAddress { segment: of_segment[0].0, row: RowId(*row) }));
     }
     if index.global().count(Section::About) > 0 {
-        let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
+        let mut known: std::collections::HashSet<RowAddress> = rows.iter().copied().collect();
         // The targets of a resource are asked for at most twice, however many of its versions lead to it: by its first
         // record, and by the first of the later ones.
-        let mut asked: std::collections::HashSet<usize> = std::collections::HashSet::new();
+        let mut asked: std::collections::HashSet<RecordId> = std::collections::HashSet::new();
         // Versions purged from a packed store have no postings: the deletions that ended them lead to their resources.
         let purged = classifier.membership.deletions_of_purged()?;
-        let deletions = purged.iter().map(|(segment, entry)| index.rows() + index.starts().tombstone[*segment] + entry);
-        let mut deletions = deletions.rev();
+        let mut deletions = purged.iter().map(|(segment, entry)| index.record_of_entry(*segment, *entry)).rev();
         let mut next = 0;
         loop {
             let record = match (deletions.next(), rows.get(next)) {
                 (Some(deletion), _) => deletion,
-                (None, Some((segment, row))) => {
+                (None, Some(row)) => {
                     next += 1;
-                    index.starts().row[*segment as usize] + *row as usize
+                    index.record_of_row(*row)
                 }
                 (None, None) => break,
             };
@@ -144,9 +137,10 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
             if is_asked {
                 continue;
             }
-            for pair in targets {
-                let (segment, target) = index.locate_target(low_u32(*pair) as usize);
-                let row = (to_u32(segment), index.segments()[segment].target(target)?.target_row[target]);
+            for edge in targets.iter() {
+                let (segment, target) = index.locate_target(edge.to_target());
+                let row = index.segment(segment).target(target)?.target_row[target];
+                let row = RowAddress { segment, row: RowId(row) };
                 if known.insert(row) {
                     rows.push(row);
                 }
@@ -154,7 +148,7 @@ fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, Corrupt
         }
         rows.sort_unstable();
     }
-    rows.retain(|(segment, _)| classifier.snapshot.sees_segment(*segment as usize));
+    rows.retain(|row| classifier.snapshot.sees_segment(row.segment));
     Ok(rows)
 }
 
@@ -178,7 +172,7 @@ fn totals(classifier: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex>
         }
         return Ok(sums);
     }
-    let segments: Vec<usize> = snapshot.segments().collect();
+    let segments: Vec<SegmentId> = snapshot.segments().collect();
     let parts: Vec<Vec<[u64; 4]>> =
         segments.into_par_iter().map(|segment| totals_of(classifier, segment)).collect::<Result<_, _>>()?;
     for part in parts {
@@ -189,9 +183,9 @@ fn totals(classifier: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex>
 
 /// The same numbers for one segment: rows by its type counts, future rows by their dates if any is after T, superseded
 /// and deleted rows by its successions.
-fn totals_of(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
+fn totals_of(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (classifier.snapshot, classifier.snapshot.index());
-    let (segment, instant) = (&index.segments()[segment_id], classifier.as_of());
+    let (segment, instant) = (index.segment(segment_id), classifier.as_of());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
     let counts = segment.verify_columns(&[Column::TypeCount])?.type_count;
     sums.iter_mut().zip(counts).for_each(|(sum, rows)| sum[0] = *rows);
@@ -203,14 +197,13 @@ fn totals_of(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u
             sums[columns.resource_type[row] as usize][1] += u64::from(future);
         }
     }
-    let first = index.starts().row[segment_id];
-    for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
-        let row = (pair >> 32) as usize - first;
-        let class = match snapshot.state(segment_id, row, instant, &classifier.cohort.ours, &|_| true)? {
-            RowState::Superseded => 2,
-            RowState::Deleted => 3,
-            RowState::Current | RowState::Future => continue,
-        };
+    for (row, _) in index.successions(segment_id, 0..segment.rows())? {
+        let class =
+            match snapshot.state(RowAddress::of(segment_id, row), instant, &classifier.cohort.ours, &|_| true)? {
+                RowState::Superseded => 2,
+                RowState::Deleted => 3,
+                RowState::Current | RowState::Future => continue,
+            };
         sums[segment.row(row)?.resource_type[row] as usize][class] += 1;
     }
     Ok(sums)

@@ -8,10 +8,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-use crate::casts::{to_u32, to_usize};
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::{OwnerOrd, RecordId, RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -34,11 +35,11 @@ pub(crate) enum Horizon {
 /// The last version of a Provenance's target found so far, walking its versions from the oldest.
 #[derive(Clone, Copy)]
 enum LastVersion {
-    /// A row of the store: segment, and row in it.
-    Row(usize, usize),
+    /// A row of the store.
+    Row(RowAddress),
     /// A version purged from a packed store: its lastUpdated in ticks, and segment and number of the DELETE entry that
     /// ended it.
-    Purged { updated: i64, segment: usize, entry: usize },
+    Purged { updated: i64, segment: SegmentId, entry: usize },
 }
 
 /// What the last version of a resource says about the Provenances that name it.
@@ -48,17 +49,17 @@ enum TargetVerdict {
     InCohort,
     /// Nothing.
     Outside,
-    /// They are if this Provenance row (counted over the store) is.
-    AsProvenance(u32),
+    /// They are if this Provenance row is.
+    AsProvenance(RecordId),
 }
 
 /// What has been found out as of one horizon.
 #[derive(Default)]
 struct KnownMembership {
     /// Resources of more than [`FEW`] versions or owners, by their first records.
-    verdicts: Mutex<HashMap<u32, TargetVerdict>>,
+    verdicts: Mutex<HashMap<RecordId, TargetVerdict>>,
     /// Provenance rows that are about Provenances, or that such are about: whether they are in the cohort.
-    provenances: Mutex<HashMap<u32, bool>>,
+    provenances: Mutex<HashMap<RecordId, bool>>,
 }
 
 /// Decides which rows are in the compartment of a member of the cohort.
@@ -77,8 +78,8 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// Whether a row arrived late under the request's `_since`; false without `_since`.
-    fn is_late(&self, segment: usize, row: usize) -> bool {
-        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(segment, row, since))
+    fn is_late(&self, row: RowAddress) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_row(row, since))
     }
 
     /// Whether a purged version arrived late under `_since`; `first` is the T, in ticks, of the first snapshot that had
@@ -100,11 +101,11 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn has_cohort_owner(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn has_cohort_owner(&self, row: RowAddress) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
-        for owner in index.segments()[segment].row_owners(row)? {
-            if patients.contains(index.patient_of_owner(segment, *owner)? as usize) {
+        for owner in index.segment(row.segment).row_owners(row.row.index())? {
+            if patients.contains(index.patient_of_owner(row.segment, OwnerOrd(*owner))?.index()) {
                 return Ok(true);
             }
         }
@@ -116,10 +117,10 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn owned_prior_version(&self, segment: usize, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
+    pub(crate) fn owned_prior_version(&self, segment: SegmentId, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in prior.owners() {
-            if patients.contains(self.snapshot.index().patient_of_owner(segment, to_u32(owner))? as usize) {
+            if patients.contains(self.snapshot.index().patient_of_owner(segment, OwnerOrd::of(owner))?.index()) {
                 return Ok(true);
             }
         }
@@ -131,17 +132,17 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn in_cohort(&self, segment: usize, row: usize, horizon: Horizon) -> Result<bool, CorruptIndex> {
+    pub(crate) fn in_cohort(&self, row: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
-        match self.row_verdict(segment, row)? {
+        match self.row_verdict(row)? {
             TargetVerdict::InCohort => Ok(true),
             TargetVerdict::Outside => Ok(false),
             TargetVerdict::AsProvenance(_) if self.request.access_path == AccessPath::Rows => {
-                self.walk_in_cohort((segment, row), horizon)
+                self.walk_in_cohort(row, horizon)
             }
-            TargetVerdict::AsProvenance(number) => match self.decisive_provenances(segment, row, horizon)? {
+            TargetVerdict::AsProvenance(number) => match self.decisive_provenances(row, horizon)? {
                 None => Ok(true),
                 Some(others) if others.is_empty() => Ok(false),
                 Some(others) => self.search(number, others, horizon),
@@ -150,31 +151,31 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// What a row by itself says about its membership.
-    fn row_verdict(&self, segment: usize, row: usize) -> Result<TargetVerdict, CorruptIndex> {
+    fn row_verdict(&self, row: RowAddress) -> Result<TargetVerdict, CorruptIndex> {
         let index = self.snapshot.index();
-        let resource_type = index.segments()[segment].type_of(row)?;
+        let resource_type = index.segment(row.segment).type_of(row.row.index())?;
         let is_in_cohort = match resource_type {
             // Other Groups would disclose members of theirs (COMP-09): only the requested Group, if `_type` names Group.
-            ResourceType::GROUP => self.cohort.group_row == Some((segment, row)) && !self.request.types.is_empty(),
-            _ => self.has_cohort_owner(segment, row)?,
+            ResourceType::GROUP => self.cohort.group_row == Some(row) && !self.request.types.is_empty(),
+            _ => self.has_cohort_owner(row)?,
         };
         Ok(match (is_in_cohort, resource_type) {
             (true, _) => TargetVerdict::InCohort,
-            (false, ResourceType::PROVENANCE) => TargetVerdict::AsProvenance(to_u32(index.starts().row[segment] + row)),
+            (false, ResourceType::PROVENANCE) => TargetVerdict::AsProvenance(index.record_of_row(row)),
             _ => TargetVerdict::Outside,
         })
     }
 
     /// First records of the resources that a Provenance row is about, under a base of ours and in the store.
-    fn targets(&self, segment: usize, row: usize) -> Result<Vec<usize>, CorruptIndex> {
+    fn targets(&self, row: RowAddress) -> Result<Vec<RecordId>, CorruptIndex> {
+        let (segment, row) = row.parts();
         let index = self.snapshot.index();
-        let (targets, columns) = index.segments()[segment].row_targets(row)?;
+        let (targets, columns) = index.segment(segment).row_targets(row)?;
         let mut firsts = Vec::with_capacity(targets.len());
         for target in targets {
-            let base = index.base_number(segment, columns.target_base[target] & BASE_BITS);
-            if self.cohort.ours[base as usize] {
-                let first = index.global().word(Section::TargetHead, index.starts().target[segment] + target)?;
-                firsts.extend((first as usize).checked_sub(1));
+            let base = index.base_of_segment(segment, columns.target_base[target] & BASE_BITS);
+            if self.cohort.ours[base.index()] {
+                firsts.extend(index.first_record_of_target(segment, target)?);
             }
         }
         Ok(firsts)
@@ -182,14 +183,9 @@ impl<'a> CohortMembership<'a> {
 
     /// The Provenance rows that decide whether a Provenance row outside the members' own records is in the cohort;
     /// `None` if a target of another kind puts it there.
-    fn decisive_provenances(
-        &self,
-        segment: usize,
-        row: usize,
-        horizon: Horizon,
-    ) -> Result<Option<Vec<u32>>, CorruptIndex> {
+    fn decisive_provenances(&self, row: RowAddress, horizon: Horizon) -> Result<Option<Vec<RecordId>>, CorruptIndex> {
         let mut found = Vec::new();
-        for first in self.targets(segment, row)? {
+        for first in self.targets(row)? {
             match self.target_verdict(first, horizon)? {
                 TargetVerdict::InCohort => return Ok(None),
                 TargetVerdict::Outside => {}
@@ -200,9 +196,9 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// What the last version of a resource, given by its first record, says. Remembered if finding it out is long.
-    fn target_verdict(&self, first: usize, horizon: Horizon) -> Result<TargetVerdict, CorruptIndex> {
+    fn target_verdict(&self, first: RecordId, horizon: Horizon) -> Result<TargetVerdict, CorruptIndex> {
         let verdicts = &self.known[horizon as usize].verdicts;
-        let remembered = || verdicts.lock().expect("no panic under it").get(&to_u32(first)).copied();
+        let remembered = || verdicts.lock().expect("no panic under it").get(&first).copied();
         let (mut known, mut is_long) = (None, false);
         let last = self.last_version(first, horizon, &mut || {
             (known, is_long) = (remembered(), true);
@@ -216,14 +212,14 @@ impl<'a> CohortMembership<'a> {
         }
         let verdict = match last {
             None => TargetVerdict::Outside,
-            Some(LastVersion::Row(segment, row)) => self.row_verdict(segment, row)?,
+            Some(LastVersion::Row(row)) => self.row_verdict(row)?,
             Some(LastVersion::Purged { segment, entry, .. }) => match self.prior_owner(segment, entry)? {
                 Some(prior) if self.owned_prior_version(segment, &prior)? => TargetVerdict::InCohort,
                 _ => TargetVerdict::Outside,
             },
         };
         if is_long {
-            verdicts.lock().expect("no panic under it").insert(to_u32(first), verdict);
+            verdicts.lock().expect("no panic under it").insert(first, verdict);
         }
         Ok(verdict)
     }
@@ -232,7 +228,9 @@ impl<'a> CohortMembership<'a> {
     fn owner_count(&self, last: Option<LastVersion>) -> Result<usize, CorruptIndex> {
         Ok(match last {
             None => 0,
-            Some(LastVersion::Row(segment, row)) => self.snapshot.index().segments()[segment].row_owners(row)?.len(),
+            Some(LastVersion::Row(row)) => {
+                self.snapshot.index().segment(row.segment).row_owners(row.row.index())?.len()
+            }
             Some(LastVersion::Purged { segment, entry, .. }) => {
                 self.prior_owner(segment, entry)?.map_or(0, |prior| prior.owners().take(FEW + 1).count())
             }
@@ -240,8 +238,8 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// The purged version that a DELETE entry records.
-    fn prior_owner(&self, segment: usize, entry: usize) -> Result<Option<PriorOwner<'a>>, CorruptIndex> {
-        Ok(self.snapshot.index().segments()[segment].verify_columns(&[Column::TombLeft])?.prior_owner_of(entry))
+    fn prior_owner(&self, segment: SegmentId, entry: usize) -> Result<Option<PriorOwner<'a>>, CorruptIndex> {
+        Ok(self.snapshot.index().segment(segment).verify_columns(&[Column::TombLeft])?.prior_owner_of(entry))
     }
 
     /// The last version of a resource as of a horizon, walking its records from the first. It decides, deleted or not:
@@ -249,7 +247,7 @@ impl<'a> CohortMembership<'a> {
     /// if there are more than [`FEW`] records; if it says true, the walk ends with nothing.
     fn last_version(
         &self,
-        first: usize,
+        first: RecordId,
         horizon: Horizon,
         is_known: &mut dyn FnMut() -> bool,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
@@ -264,17 +262,17 @@ impl<'a> CohortMembership<'a> {
             if walked == FEW + 1 && is_known() {
                 return Ok(None);
             }
-            if number < index.rows() {
-                let (segment, row) = index.locate(number);
-                if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
+            if index.is_row(number) {
+                let row = index.locate(number);
+                if index.segment(row.segment).updated(row.row.index())?.is_some_and(|updated| updated > instant) {
                     break;
                 }
-                if self.snapshot.sees_segment(segment) && (horizon == Horizon::All || !self.is_late(segment, row)) {
-                    last = Some(LastVersion::Row(segment, row));
+                if self.snapshot.sees_segment(row.segment) && (horizon == Horizon::All || !self.is_late(row)) {
+                    last = Some(LastVersion::Row(row));
                 }
             } else {
                 // A version purged from a packed store is known by the deletion that ended it.
-                let (segment, entry) = index.locate_tombstone(number - index.rows());
+                let (segment, entry) = index.locate_tombstone(number);
                 last = self.purged_version((segment, entry), horizon, last)?.or(last);
             }
             record = index.global().next(number)?;
@@ -285,17 +283,20 @@ impl<'a> CohortMembership<'a> {
     /// The purged version that a DELETE entry records, if it existed as of a horizon and is younger than `last`.
     fn purged_version(
         &self,
-        (segment, entry): (usize, usize),
+        (segment, entry): (SegmentId, usize),
         horizon: Horizon,
         last: Option<LastVersion>,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
         let index = self.snapshot.index();
-        if index.segments()[segment].head().left == 0 || !self.snapshot.sees_segment(segment) {
+        if index.segment(segment).head().left == 0 || !self.snapshot.sees_segment(segment) {
             return Ok(None);
         }
         let Some(prior) = self.prior_owner(segment, entry)? else { return Ok(None) };
         let before = match last {
-            Some(LastVersion::Row(segment, row)) => Some(index.segments()[segment].row(row)?.last_updated[row]),
+            Some(LastVersion::Row(address)) => {
+                let (segment, row) = address.parts();
+                Some(index.segment(segment).row(row)?.last_updated[row])
+            }
             Some(LastVersion::Purged { updated, .. }) => Some(updated),
             None => None,
         };
@@ -307,7 +308,7 @@ impl<'a> CohortMembership<'a> {
 
     /// Whether a Provenance row that `others` decide is in the cohort. Rows that were not decided before are collected
     /// along the targets, each once; then membership is passed back from those that have it, and all are decided.
-    fn search(&self, start: u32, others: Vec<u32>, horizon: Horizon) -> Result<bool, CorruptIndex> {
+    fn search(&self, start: RecordId, others: Vec<RecordId>, horizon: Horizon) -> Result<bool, CorruptIndex> {
         let mut known = self.known[horizon as usize].provenances.lock().expect("no panic under it");
         if let Some(is_in_cohort) = known.get(&start) {
             return Ok(*is_in_cohort);
@@ -320,8 +321,8 @@ impl<'a> CohortMembership<'a> {
             let decisive = match others.take() {
                 Some(others) => Some(others),
                 None => {
-                    let (segment, row) = self.snapshot.index().locate(row as usize);
-                    self.decisive_provenances(segment, row, horizon)?
+                    let row = self.snapshot.index().locate(row);
+                    self.decisive_provenances(row, horizon)?
                 }
             };
             match decisive {
@@ -340,18 +341,18 @@ impl<'a> CohortMembership<'a> {
 
     /// The slow twin of [`CohortMembership::in_cohort`] for a Provenance: breadth first from one row, each row once,
     /// since Provenances about Provenances form a graph with exponentially many paths. Nothing is remembered.
-    fn walk_in_cohort(&self, start: (usize, usize), horizon: Horizon) -> Result<bool, CorruptIndex> {
+    fn walk_in_cohort(&self, start: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
         let mut seen = HashSet::from([start]);
         let mut waiting = vec![start];
-        while let Some((segment, row)) = waiting.pop() {
-            match self.row_verdict(segment, row)? {
+        while let Some(row) = waiting.pop() {
+            match self.row_verdict(row)? {
                 TargetVerdict::InCohort => return Ok(true),
                 TargetVerdict::Outside => continue,
                 TargetVerdict::AsProvenance(_) => {}
             }
-            for first in self.targets(segment, row)? {
+            for first in self.targets(row)? {
                 match self.last_version(first, horizon, &mut || false)? {
-                    Some(LastVersion::Row(segment, row)) if seen.insert((segment, row)) => waiting.push((segment, row)),
+                    Some(LastVersion::Row(row)) if seen.insert(row) => waiting.push(row),
                     Some(LastVersion::Purged { segment, entry, .. }) => {
                         if let Some(prior) = self.prior_owner(segment, entry)?
                             && self.owned_prior_version(segment, &prior)?
@@ -372,19 +373,19 @@ impl<'a> CohortMembership<'a> {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn newly_in_cohort(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn newly_in_cohort(&self, row: RowAddress) -> Result<bool, CorruptIndex> {
         let is_asked = self.request.since.is_some() && self.cohort.patients.is_some();
-        Ok(is_asked && !self.in_cohort(segment, row, Horizon::AtSince)?)
+        Ok(is_asked && !self.in_cohort(row, Horizon::AtSince)?)
     }
 
     /// Segment and number of the DELETE entries that record a purged version of a member.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn deletions_of_purged(&self) -> Result<Vec<(usize, usize)>, CorruptIndex> {
+    pub(crate) fn deletions_of_purged(&self) -> Result<Vec<(SegmentId, usize)>, CorruptIndex> {
         let mut found = Vec::new();
         for segment in self.snapshot.segments() {
-            let header = self.snapshot.index().segments()[segment].head();
+            let header = self.snapshot.index().segment(segment).head();
             for entry in 0..if header.left > 0 { to_usize(header.tombstones) } else { 0 } {
                 if let Some(prior) = self.prior_owner(segment, entry)?
                     && self.owned_prior_version(segment, &prior)?
@@ -400,10 +401,10 @@ impl<'a> CohortMembership<'a> {
 /// Provenance rows that wait for one another, numbered as they are found.
 #[derive(Default)]
 struct ProvenanceGraph {
-    /// The rows, counted over the store.
-    rows: Vec<u32>,
+    /// The rows.
+    rows: Vec<RecordId>,
     /// Number of each row.
-    numbers: HashMap<u32, usize>,
+    numbers: HashMap<RecordId, usize>,
     /// For each row the last of the links to it, as an index into `links`, plus one; 0 for none.
     last_link: Vec<usize>,
     /// Number of a row that is about another, and the link to the same one before it, as in `last_link`.
@@ -414,7 +415,7 @@ struct ProvenanceGraph {
 
 impl ProvenanceGraph {
     /// Number of a row, added if it is new.
-    fn place(&mut self, row: u32) -> usize {
+    fn place(&mut self, row: RecordId) -> usize {
         let next = self.rows.len();
         let number = *self.numbers.entry(row).or_insert(next);
         if number == next {
@@ -425,7 +426,7 @@ impl ProvenanceGraph {
     }
 
     /// Records that row number `about` is about `row`.
-    fn link(&mut self, row: u32, about: usize) {
+    fn link(&mut self, row: RecordId, about: usize) {
         let number = self.place(row);
         self.links.push((about, self.last_link[number]));
         self.last_link[number] = self.links.len();

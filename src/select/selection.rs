@@ -8,6 +8,7 @@
 use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
+use crate::ids::{OwnerOrd, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
@@ -67,7 +68,7 @@ impl Selection {
         if prefers_postings(snapshot, cohort, request) {
             let (rows, part) = postings_scan::select_by_postings(&classifier)?;
             selection.add(part);
-            rows.into_iter().for_each(|(segment, rows)| selection.rows[segment] = rows);
+            rows.into_iter().for_each(|(segment, rows)| selection.rows[segment.index()] = rows);
         } else {
             let visibility = Visibility::of(&classifier)?;
             let scan = |segment| match request.access_path {
@@ -81,11 +82,11 @@ impl Selection {
                     None => column_scan::scan_columns(&classifier, visibility, segment),
                 },
             };
-            let segments: Vec<usize> = snapshot.segments().collect();
+            let segments: Vec<SegmentId> = snapshot.segments().collect();
             let parts: Vec<SegmentSelection> =
                 segments.par_iter().map(|segment| scan(*segment)).collect::<Result<_, _>>()?;
             for (segment, part) in segments.into_iter().zip(parts) {
-                selection.rows[segment] = selection.add(part);
+                selection.rows[segment.index()] = selection.add(part);
             }
         }
         selection.collect_stats(snapshot, cohort)?;
@@ -99,7 +100,7 @@ impl Selection {
         self.stats.illegal_updated += part.illegal_updated;
         self.stats.late += part.late;
         part.present.iter().for_each(|patient| {
-            self.present.insert(*patient as usize);
+            self.present.insert(patient.index());
         });
         part.rows
     }
@@ -115,10 +116,10 @@ impl Selection {
             foreign = index.global().verified_longs(Section::BaseCount, 0..foreign.len())?.to_vec();
         } else {
             for segment in snapshot.segments() {
-                let columns = index.segments()[segment].verify_columns(&[Column::FaultCount, Column::BaseCount])?;
+                let columns = index.segment(segment).verify_columns(&[Column::FaultCount, Column::BaseCount])?;
                 columns.fault_count.iter().zip(&mut self.stats.faults).for_each(|(count, sum)| *sum += count);
                 for (base, count) in columns.base_count.iter().enumerate() {
-                    foreign[index.base_number(segment, to_u32(base)) as usize] += count;
+                    foreign[index.base_of_segment(segment, to_u32(base)).index()] += count;
                 }
             }
         }
@@ -146,10 +147,10 @@ pub(crate) fn foreign_owners(
         return Ok(Vec::new());
     }
     let bases = index.global().verified_words(Section::PatientBase, 0..index.patients())?;
-    for segment in snapshot.segments().filter(|segment| !selection.rows[*segment].is_empty()) {
-        for row in selection.rows[segment].iter() {
-            for owner in index.segments()[segment].row_owners(row)? {
-                let base = bases[index.patient_of_owner(segment, *owner)? as usize] as usize;
+    for segment in snapshot.segments().filter(|segment| !selection.rows[segment.index()].is_empty()) {
+        for row in selection.rows[segment.index()].iter() {
+            for owner in index.segment(segment).row_owners(row)? {
+                let base = bases[index.patient_of_owner(segment, OwnerOrd(*owner))?.index()] as usize;
                 counts[base] += u64::from(!cohort.ours[base]);
             }
         }

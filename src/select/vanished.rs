@@ -12,6 +12,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::group_rows_of;
+use crate::ids::BaseId;
 use crate::index::snapshot::{Index, RowState, Snapshot};
 use crate::index::snapshot_time::ticks_rounded_up;
 use crate::index::vanished::{VanishCause, VanishedResource};
@@ -145,8 +146,8 @@ impl VanishedSelection {
 
 /// Whether a vanished resource has a current row at T.
 fn is_current(snapshot: &Snapshot, cohort: &Cohort, gone: &VanishedResource) -> Result<bool, CorruptIndex> {
-    for (segment, row) in group_rows_of(snapshot, gone.resource_type, &gone.id)? {
-        let state = snapshot.state(segment, row, snapshot.as_of().as_ref(), &cohort.ours, &|_| true)?;
+    for address in group_rows_of(snapshot, gone.resource_type, &gone.id)? {
+        let state = snapshot.state(address, snapshot.as_of().as_ref(), &cohort.ours, &|_| true)?;
         if state == RowState::Current {
             return Ok(true);
         }
@@ -194,10 +195,10 @@ impl<'a> OwnerCheck<'a> {
         }
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         // Under any base of ours it is the same patient.
-        for (number, own) in (0u32..).zip(self.index.bases()) {
+        for (base, own) in (0u32..).map(BaseId).zip(self.index.bases()) {
             if self.ours.contains(own)
-                && let Some(patient) = self.index.patient(number, id)?
-                && patients.contains(patient as usize)
+                && let Some(patient) = self.index.patient(base, id)?
+                && patients.contains(patient.index())
             {
                 return Ok(true);
             }

@@ -4,9 +4,8 @@
 //! supersedes, a tombstone deletes, and neither record is read. Otherwise the successor chain is walked
 //! ([`Snapshot::state`](crate::index::snapshot::Snapshot::state)).
 
-use crate::casts::to_usize;
 use crate::error::CorruptIndex;
-use crate::index::global::Section;
+use crate::ids::{RecordId, RowAddress};
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
 
@@ -31,18 +30,15 @@ impl Visibility {
         if !snapshot.sees_whole_index() || headers().any(|header| header.updated_max() >= instant.ticks) {
             return Ok(Visibility::default());
         }
-        let deletions: usize = headers().map(|header| to_usize(header.tombstones)).sum();
-        let followed = index.global().pairs(Section::Succession, index.rows()..index.rows() + deletions)?;
-        let by_deletions = followed.is_empty()
+        let by_deletions = !index.follows_entries()?
             && index.global().totals()?.foreign_deletions() == 0
             && headers().all(|header| header.tombstone_updated_max() < instant.ticks);
         Ok(Visibility { by_rows: true, by_deletions })
     }
 
-    /// State of a row whose successor is record `next` (rows first, then tombstones, counted over the store); `None` if
-    /// the kind of the successor does not decide it.
-    pub(crate) fn by_successor(self, classifier: &RowClassifier<'_>, next: usize) -> Option<RowState> {
-        match next < classifier.snapshot.index().rows() {
+    /// State of a row whose successor is record `next`; `None` if the kind of the successor does not decide it.
+    pub(crate) fn by_successor(self, classifier: &RowClassifier<'_>, next: RecordId) -> Option<RowState> {
+        match classifier.snapshot.index().is_row(next) {
             true => self.by_rows.then_some(RowState::Superseded),
             false => self.by_deletions.then_some(RowState::Deleted),
         }
@@ -55,13 +51,12 @@ impl Visibility {
     pub(crate) fn state(
         self,
         classifier: &RowClassifier<'_>,
-        segment: usize,
-        row: usize,
-        next: usize,
+        row: RowAddress,
+        next: RecordId,
     ) -> Result<RowState, CorruptIndex> {
         match self.by_successor(classifier, next) {
             Some(state) => Ok(state),
-            None => classifier.snapshot.state(segment, row, classifier.as_of(), &classifier.cohort.ours, &|_| true),
+            None => classifier.snapshot.state(row, classifier.as_of(), &classifier.cohort.ours, &|_| true),
         }
     }
 }

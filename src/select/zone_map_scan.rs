@@ -6,11 +6,11 @@
 //! Groups) are classified one by one and subtracted from those counts. Speed of light for 10 million rows, of which one
 //! in a thousand is new: 1.3 MB of zones, and about 10,000 cache lines of lastUpdated.
 
-use crate::casts::{low_u32, to_u8, to_u32, to_usize};
+use crate::casts::{to_u8, to_u32};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::global::Section;
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::index::segment::layout::{Column, ZONE_ROWS};
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
@@ -23,8 +23,8 @@ const CLASSIFIED_SHARE: usize = 16;
 
 /// Whether a segment can be scanned by its zone map: there is a `_since`, every row is dated before T, none is late,
 /// and `_type` selects all types of the segment or none. A segment of only Provenances or Groups has nothing to skip.
-pub(crate) fn applies(classifier: &RowClassifier<'_>, segment: usize) -> bool {
-    let header = classifier.snapshot.index().segments()[segment].head();
+pub(crate) fn applies(classifier: &RowClassifier<'_>, segment: SegmentId) -> bool {
+    let header = classifier.snapshot.index().segment(segment).head();
     let wanted = ResourceType::all().filter(|t| header.has_type(t.index()) && classifier.selects_type(*t)).count();
     let unsorted = [ResourceType::PROVENANCE, ResourceType::GROUP];
     classifier.request.since.is_some()
@@ -41,26 +41,23 @@ pub(crate) fn applies(classifier: &RowClassifier<'_>, segment: usize) -> bool {
 pub(crate) fn scan_zones(
     classifier: &RowClassifier<'_>,
     visibility: Visibility,
-    segment_id: usize,
+    segment_id: SegmentId,
 ) -> Result<SegmentSelection, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     let mut part = SegmentSelection::of_header(segment.head());
     if segment.rows() == 0 {
         return Ok(part);
     }
     let wanted = ResourceType::all().any(|t| segment.head().has_type(t.index()) && classifier.selects_type(t));
-    let first = index.starts().row[segment_id];
-    let successions = index.global().pairs(Section::Succession, first..first + segment.rows())?;
     // 1. Rows with a successor: mostly its kind decides the class (`ended`); the others are classified below
     // (`listed`).
     let (mut listed, mut ended): (Vec<u32>, Vec<(u32, RowClass)>) = (Vec::new(), Vec::new());
-    for pair in successions {
-        let row = to_u32((pair >> 32) as usize - first);
-        match visibility.by_successor(classifier, low_u32(*pair) as usize) {
-            Some(RowState::Superseded) => ended.push((row, RowClass::Superseded)),
-            Some(RowState::Deleted) => ended.push((row, RowClass::Deleted)),
-            _ => listed.push(row),
+    for (row, next) in index.successions(segment_id, 0..segment.rows())? {
+        match visibility.by_successor(classifier, next) {
+            Some(RowState::Superseded) => ended.push((to_u32(row), RowClass::Superseded)),
+            Some(RowState::Deleted) => ended.push((to_u32(row), RowClass::Deleted)),
+            _ => listed.push(to_u32(row)),
         }
     }
     // 2. Rows whose owners do not decide; and, if the types are selected, rows that `_since` may let through.
@@ -86,23 +83,27 @@ pub(crate) fn scan_zones(
     // If every owner is in the cohort, only the window decides a row of one type without a successor.
     let uniform_type = classifier.uniform_type(segment_id).filter(|_| all_in_cohort);
     for row in listed.iter().map(|row| *row as usize) {
+        let address = RowAddress::of(segment_id, row);
         let class = match uniform_type.filter(|_| undecided.binary_search(&to_u32(row)).is_err()) {
-            Some(only) => match classifier.passes_window(&mut part, segment_id, row, only, segment.updated(row)?)? {
+            Some(only) => match classifier.passes_window(&mut part, address, only, segment.updated(row)?)? {
                 true => RowClass::Exported,
                 false => RowClass::SinceOrUntil,
             },
-            None => classifier.classify(segment_id, row, &mut part)?,
+            None => classifier.classify(address, &mut part)?,
         };
         part.count_row(class);
         if class == RowClass::Exported {
             part.rows.push(row);
         }
-        owned -= u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(segment_id, row)?));
+        owned -= u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(address)?));
     }
     for (row, class) in &ended {
         part.count_row(*class);
-        owned -=
-            u64::from(wanted && (all_in_cohort || classifier.membership.has_cohort_owner(segment_id, *row as usize)?));
+        owned -= u64::from(
+            wanted
+                && (all_in_cohort
+                    || classifier.membership.has_cohort_owner(RowAddress::of(segment_id, *row as usize))?),
+        );
     }
     // 4. All other rows are older than `_since`, or of types that are not selected.
     let skipped = segment.rows() as u64 - listed.len() as u64 - ended.len() as u64;
@@ -122,10 +123,10 @@ pub(crate) fn scan_zones(
 /// Adds the rows whose owners do not decide membership: Provenances and Groups.
 fn rows_of_unsorted(
     classifier: &RowClassifier<'_>,
-    segment_id: usize,
+    segment_id: SegmentId,
     listed: &mut Vec<u32>,
 ) -> Result<(), CorruptIndex> {
-    let segment = &classifier.snapshot.index().segments()[segment_id];
+    let segment = classifier.snapshot.index().segment(segment_id);
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
     if segment.head().has_type(a) || segment.head().has_type(b) {
         let types = segment.verify_columns(&[Column::Type])?.resource_type;
@@ -138,11 +139,11 @@ fn rows_of_unsorted(
 /// classifier decides.
 fn rows_newer_than(
     classifier: &RowClassifier<'_>,
-    segment_id: usize,
+    segment_id: SegmentId,
     since: i64,
     listed: &mut Vec<u32>,
 ) -> Result<(), CorruptIndex> {
-    let segment = &classifier.snapshot.index().segments()[segment_id];
+    let segment = classifier.snapshot.index().segment(segment_id);
     let columns = segment.verify_columns(&[Column::UpdatedMax])?;
     for (zone, max) in columns.updated_max.iter().enumerate() {
         if *max < since {
@@ -167,14 +168,13 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
 
 /// Number of rows of a segment with an owner in the cohort, so that what `_since` excludes needs no look: lengths of
 /// the members' postings, a row of several members counted once.
-fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<u64, CorruptIndex> {
+fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Result<u64, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     let Some(patients) = &classifier.cohort.patients else { return Ok(segment.rows() as u64) };
     let columns = segment.verify_columns(&[Column::PostingStart, Column::Several])?;
-    let owners = index.starts().owner[segment_id]..index.starts().owner[segment_id] + to_usize(segment.head().owners);
-    let owner_patient = index.global().verified_words(Section::OwnerPatient, owners)?;
-    let member = |owner: usize| patients.contains(owner_patient[owner] as usize);
+    let owner_patient = index.patients_of_segment(segment_id)?;
+    let member = |owner: usize| patients.contains(owner_patient.patient_of(OwnerOrd::of(owner)).index());
     let postings = columns.posting_start.windows(2).enumerate();
     let mut owned: u64 =
         postings.map(|(owner, pair)| u64::from(pair[1].saturating_sub(pair[0])) * u64::from(member(owner))).sum();
@@ -190,12 +190,12 @@ fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: usize) -> Result
 /// so they are current.
 fn add_skipped_patients(
     classifier: &RowClassifier<'_>,
-    segment_id: usize,
+    segment_id: SegmentId,
     listed: &[u32],
     part: &mut SegmentSelection,
 ) -> Result<(), CorruptIndex> {
     let index = classifier.snapshot.index();
-    let segment = &index.segments()[segment_id];
+    let segment = index.segment(segment_id);
     if !segment.head().has_type(ResourceType::PATIENT.index()) {
         return Ok(());
     }
@@ -203,7 +203,7 @@ fn add_skipped_patients(
     for row in memchr::memchr_iter(to_u8(ResourceType::PATIENT.index()), columns.resource_type) {
         if listed.binary_search(&to_u32(row)).is_err() {
             let own = *columns.owners_of(row).first().ok_or(CorruptIndex("a Patient owns nobody"))?;
-            part.present.push(index.patient_of_owner(segment_id, own)?);
+            part.present.push(index.patient_of_owner(segment_id, OwnerOrd(own))?);
         }
     }
     Ok(())

@@ -7,6 +7,7 @@
 
 use crate::codec::compression::Compression;
 use crate::extract::Validate;
+use crate::ids::{FileId, OwnerOrd, SegmentId};
 use crate::index::dir::IndexDir;
 use crate::index::load::{IndexMemory, load};
 use crate::index::meta::MemoryLoss;
@@ -113,13 +114,13 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
     if on_disk == IndexState::Damaged {
         work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
     }
-    let segments: Vec<(usize, Compression)> =
-        (0..index.segment_count()).map(|i| (index.entry(i).file, index.compression(index.entry(i).file))).collect();
+    let segments: Vec<(FileId, Compression)> =
+        index.segment_ids().map(|i| (index.file_of(i), index.compression(index.file_of(i)))).collect();
     // 2. Lines of each file before each segment, for line numbers in mismatches.
     let mut lines_before = vec![0; segments.len()];
     for i in 1..segments.len() {
         if segments[i].0 == segments[i - 1].0 {
-            lines_before[i] = lines_before[i - 1] + index.segments()[i - 1].head().lines;
+            lines_before[i] = lines_before[i - 1] + index.segment(SegmentId::of(i - 1)).head().lines;
         }
     }
     // 3. Compare all segments in parallel.
@@ -129,10 +130,11 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
     let parts: Vec<Vec<SegmentCheck<'_>>> = segment_lines::tasks(&segments)
         .into_par_iter()
         .map(|task| {
+            let entries = || task.clone().map(|k| index.entry(SegmentId::of(k)));
             let ranges: Vec<SegmentLines> =
-                task.clone().map(|k| SegmentLines { start: index.entry(k).start, end: index.entry(k).end }).collect();
+                entries().map(|entry| SegmentLines { start: entry.start, end: entry.end }).collect();
             let mut checks: Vec<SegmentCheck<'_>> =
-                task.clone().map(|k| SegmentCheck::new(&index, k, lines_before[k])).collect();
+                task.clone().map(|k| SegmentCheck::new(&index, SegmentId::of(k), lines_before[k])).collect();
             let (file, compression) = segments[task.start];
             let mut prior_owners = PriorOwners::new(index.packed(file));
             let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut prior_owners);
@@ -155,8 +157,8 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
         index: work,
         differences: Mismatches::default(),
     };
-    for (i, check) in parts.into_iter().flatten().enumerate() {
-        report.bytes += index.entry(i).end - index.entry(i).start;
+    for (segment, check) in index.segment_ids().zip(parts.into_iter().flatten()) {
+        report.bytes += index.entry(segment).end - index.entry(segment).start;
         report.counts.add(&check.counts);
         for (name, rows) in &check.types {
             *report.types.entry(name).or_default() += rows;
@@ -172,7 +174,7 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
 
 /// Checks that the segments of each file follow one another without a gap, to its end.
 fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
-    for file in 0..index.generation().files.len() {
+    for file in index.file_ids() {
         let source = index.source(file)?;
         let newline_at =
             |start_offset: u64| match start_offset < source.len() && index.compression(file) == Compression::None {
@@ -185,7 +187,7 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
             let what = format!("no extent covers its bytes {offset} to {to}");
             differences.push(Mismatch::of_file("extents", index.file_name(file), what));
         };
-        for entry in index.generation().segments.iter().filter(|entry| entry.file == file) {
+        for entry in index.generation().segments.iter().filter(|entry| entry.file == file.index()) {
             // A newline that was added later to complete a last line does not change the line's segment.
             if tail && entry.start == position + 1 && newline_at(position)? {
                 position += 1;
@@ -207,17 +209,18 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
 
 /// Checks that each owner of each segment is the patient of the dictionary that it names.
 fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
-    for i in 0..index.segment_count() {
-        let columns = index.segments()[i].columns();
+    for i in index.segment_ids() {
+        let columns = index.segment(i).columns();
         for owner in 0..columns.owner_hash.len() {
-            let patient = index.patient_of_owner(i, owner as u32)?;
-            let number = (index.starts().owner[i] + owner) as u32;
-            let base = index.base_number(i, columns.owner_base[owner] & BASE_BITS);
+            let ord = OwnerOrd::of(owner);
+            let patient = index.patient_of_owner(i, ord)?;
+            let number = index.owner_of_segment(i, ord);
+            let base = index.base_of_segment(i, columns.owner_base[owner] & BASE_BITS);
             let id = columns.owner_id_of(owner);
-            let listed = index.owners_of_patient(patient)?.contains(&number);
+            let listed = index.owners_of_patient(patient)?.any(|listed| listed == number);
             if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
-                let what = format!("owner {owner} of extent {i} is another patient in the dictionary");
-                differences.push(Mismatch::of_file("dictionary", index.file_name(index.entry(i).file), what));
+                let what = format!("owner {owner} of extent {} is another patient in the dictionary", i.0);
+                differences.push(Mismatch::of_file("dictionary", index.file_name(index.file_of(i)), what));
             }
         }
     }

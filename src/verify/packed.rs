@@ -7,6 +7,7 @@
 use crate::codec::compression::Compression;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::FileId;
 use crate::index::snapshot::Index;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::{FrameInfo, SeekTable, TableError, is_packed};
@@ -18,7 +19,7 @@ use crate::verify::mismatch::{Mismatch, Mismatches};
 /// # Errors
 /// [`VerifyError`] if a file cannot be read.
 pub(crate) fn check_packed_files(index: &Index, mismatches: &mut Mismatches) -> Result<(), VerifyError> {
-    for file in 0..index.generation().files.len() {
+    for file in index.file_ids() {
         if index.compression(file) != Compression::Zstd {
             continue;
         }
@@ -42,7 +43,7 @@ pub(crate) fn check_packed_files(index: &Index, mismatches: &mut Mismatches) -> 
 /// Checks every frame of one packed file. `lengths` are the line lengths of the table.
 fn check_frames(
     index: &Index,
-    file: usize,
+    file: FileId,
     table: &SeekTable,
     lengths: &[u32],
     mismatches: &mut Mismatches,
@@ -97,15 +98,16 @@ impl Lengths {
 
 /// Compares number, type and instants of a frame's rows in the index with the table; the first mismatch in words, else
 /// `None`. A frame of deletions has no rows.
-fn index_mismatch(index: &Index, file: usize, stated: Option<ResourceType>, frame: &FrameInfo) -> Option<String> {
+fn index_mismatch(index: &Index, file: FileId, stated: Option<ResourceType>, frame: &FrameInfo) -> Option<String> {
     let (mut rows, mut least, mut greatest) = (0u32, i64::MAX, NO_INSTANT);
     let end = frame.uncompressed + frame.uncompressed_len;
     let mut deletions = false;
-    for (i, entry) in index.generation().segments.iter().enumerate() {
-        if entry.file != file || entry.end <= frame.uncompressed || entry.start >= end {
+    for i in index.segment_ids() {
+        let entry = index.entry(i);
+        if index.file_of(i) != file || entry.end <= frame.uncompressed || entry.start >= end {
             continue;
         }
-        let segment = &index.segments()[i];
+        let segment = index.segment(i);
         let columns = segment.columns();
         deletions |= segment.head().tombstone_lines > 0;
         let place = |[offset, _]: &[u32; 2]| entry.start + u64::from(*offset);

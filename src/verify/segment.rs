@@ -9,6 +9,7 @@ use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64;
+use crate::ids::SegmentId;
 use crate::index::segment::builder::postings;
 use crate::index::segment::columns::{Columns, FaultRow};
 use crate::index::segment::id_encoding::{VersionKey, entity_hash, owner_hash};
@@ -53,12 +54,12 @@ pub(crate) struct SegmentCheck<'a> {
 
 impl<'a> SegmentCheck<'a> {
     /// Comparison of a segment that `lines_before` lines of its file precede.
-    pub(crate) fn new(index: &'a Index, segment: usize, lines_before: u64) -> SegmentCheck<'a> {
+    pub(crate) fn new(index: &'a Index, segment: SegmentId, lines_before: u64) -> SegmentCheck<'a> {
         let entry = index.entry(segment);
-        let columns = index.segments()[segment].columns();
+        let columns = index.segment(segment).columns();
         SegmentCheck {
-            file: index.file_name(entry.file),
-            header: *index.segments()[segment].head(),
+            file: index.file_name(index.file_of(segment)),
+            header: *index.segment(segment).head(),
             columns,
             faults: columns.faults().collect(),
             start: entry.start,

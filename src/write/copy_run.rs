@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
+use crate::ids::{FileId, RowAddress};
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::Index;
@@ -39,7 +40,7 @@ pub(crate) const DENSE_SHARE: usize = 4;
 /// says that white space precedes the `{`.
 #[derive(Clone, Copy)]
 pub(crate) struct RowSpan {
-    pub(crate) file: usize,
+    pub(crate) file: FileId,
     pub(crate) start: u64,
     pub(crate) length: u64,
     pub(crate) spaced: bool,
@@ -48,12 +49,12 @@ pub(crate) struct RowSpan {
 /// Rows of one plain file, ascending, with gaps of at most [`GAP_BYTES`]; empty when nothing is pending.
 #[derive(Default)]
 pub(crate) struct CopyRun {
-    file: usize,
+    file: FileId,
     lines: Vec<RowSpan>,
     /// Bytes of its rows in the output, newlines included.
     bytes: u64,
     /// Numbers of the store files that the current output took rows from, in the order of the store.
-    used_files: Vec<usize>,
+    used_files: Vec<FileId>,
 }
 
 impl CopyRun {
@@ -66,7 +67,7 @@ impl CopyRun {
         self.lines.first().map_or(0, |line| line.start)
     }
     /// Notes that the output takes rows from a file. Rows come in the order of the store, so that a file comes once.
-    fn note_file(&mut self, file: usize) {
+    fn note_file(&mut self, file: FileId) {
         if self.used_files.last() != Some(&file) {
             self.used_files.push(file);
         }
@@ -80,12 +81,12 @@ pub(crate) struct RunReader<'a> {
     /// The compressed file that is being decoded, and its current piece.
     decoding: Option<Decoding<'a>>,
     /// Window on a plain file that several outputs take rows from: file, offset, bytes.
-    window: Option<(usize, u64, Vec<u8>)>,
+    window: Option<(FileId, u64, Vec<u8>)>,
 }
 
 /// Decoder of a compressed store file, and the piece that it gave last.
 struct Decoding<'a> {
-    file: usize,
+    file: FileId,
     decoder: Decoder<'a>,
     piece: Vec<u8>,
     /// Offset of the piece in the uncompressed file.
@@ -163,15 +164,15 @@ impl<'a> RunReader<'a> {
     ) -> Result<(), ExportError> {
         let done = self.flush(output, run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
-        let file = self.index.entry(request.segment).file;
+        let file = self.index.file_of(request.segment);
         run.note_file(file);
         let before = output.encoder.bytes_in();
         let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
-        let segment = &self.index.segments()[request.segment];
+        let segment = self.index.segment(request.segment);
         let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
         let mut long = |encoder: &mut Encoder<S>, row: usize| {
-            let range = row_range(self.index, request.segment, row);
+            let range = row_range(self.index, RowAddress::of(request.segment, row));
             let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
             let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
             self.copy_decoded(encoder, line, &failed).map(|_| ())

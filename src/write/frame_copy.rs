@@ -18,6 +18,7 @@ use zstd::zstd_safe::{CParameter, ParamSwitch, compress_bound};
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::hash::xxh3_64;
+use crate::ids::SegmentId;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::layout::Column;
 use crate::index::segment::reader::Segment;
@@ -74,7 +75,7 @@ impl Recompressors {
 /// The rows of one segment that a shard takes.
 pub(crate) struct FrameRequest<'a> {
     /// Number of the segment in the index.
-    pub segment: usize,
+    pub segment: SegmentId,
     /// Rows of the segment within the shard's bounds.
     pub rows: Range<usize>,
     /// Rows of the segment that the request selects.
@@ -127,8 +128,8 @@ impl<'a> FrameCopier<'a> {
     ) -> Result<(), ExportError> {
         // 1. A segment whose rows are exactly those of its frames: no row is looked at.
         let entry = self.index.entry(request.segment);
-        let source = self.index.source(entry.file)?;
-        let segment = &self.index.segments()[request.segment];
+        let source = self.index.source(self.index.file_of(request.segment))?;
+        let segment = self.index.segment(request.segment);
         let one_type = segment.head().only_type().is_some_and(|only| only.index() == request.type_index);
         if let Some(frames) = whole_frames(table, segment, request, one_type, encoder.compression()) {
             let mut steps = CopySteps::default();

@@ -8,9 +8,10 @@
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::Snapshot;
-use crate::plan::{Plan, RowAddress};
+use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 use crate::write::copy_run::ShardOutput;
@@ -40,37 +41,37 @@ pub(crate) fn copy_shards<S: Sink>(
 ) -> Result<(), ExportError> {
     let index = snapshot.index();
     let mut lanes = shard_writers(plan, shards, open)?;
-    let first = shards.iter().map(|shard| plan.shards[*shard].first.segment).min().unwrap_or(0);
-    let last = shards.iter().map(|shard| plan.shards[*shard].last.segment).max().unwrap_or(0);
+    let first = shards.iter().map(|shard| plan.shards[*shard].first.segment).min().unwrap_or(SegmentId(0));
+    let last = shards.iter().map(|shard| plan.shards[*shard].last.segment).max().unwrap_or(SegmentId(0));
     let mut reader = RunReader::new(index);
     let mut copier = FrameCopier::new(index, recoders);
-    for segment in (first..=last).filter(|segment| !plan.selection.rows[*segment].is_empty()) {
-        let (columns, head) = (index.segments()[segment].columns(), index.segments()[segment].head());
+    for segment in first.through(last).filter(|segment| !plan.selection.rows[segment.index()].is_empty()) {
+        let (columns, head) = (index.segment(segment).columns(), index.segment(segment).head());
         let (only_type, any_space) = (head.only_type(), head.flags & u64::from(flag::LEADING_SPACE) != 0);
         let base = index.entry(segment).start;
         if !lanes
             .iter()
-            .any(|lane| index.segments()[segment].head().has_type(lane.type_index) && lane.covers_segment(segment))
+            .any(|lane| index.segment(segment).head().has_type(lane.type_index) && lane.covers_segment(segment))
         {
             continue;
         }
         if progress.cancel.load(Relaxed) {
             return Err(ExportError::Cancelled);
         }
-        if let Some(table) = index.packed(index.entry(segment).file) {
+        if let Some(table) = index.packed(index.file_of(segment)) {
             let mut k = 0;
             while k < lanes.len() {
                 let lane = &mut lanes[k];
                 let shard = &plan.shards[lane.shards[lane.current]];
-                let has = index.segments()[segment].head().has_type(lane.type_index);
+                let has = index.segment(segment).head().has_type(lane.type_index);
                 if !has || shard.first.segment > segment {
                     k += 1;
                     continue;
                 }
                 let ends = shard.last.segment == segment;
-                let first = if shard.first.segment == segment { shard.first.row } else { 0 };
-                let behind = if ends { shard.last.row + 1 } else { index.segments()[segment].rows() };
-                let selected = &plan.selection.rows[segment];
+                let first = if shard.first.segment == segment { shard.first.row.index() } else { 0 };
+                let behind = if ends { shard.last.row.index() + 1 } else { index.segment(segment).rows() };
+                let selected = &plan.selection.rows[segment.index()];
                 let taken = FrameRequest { segment, rows: first..behind, selected, type_index: lane.type_index };
                 if let Some(output) = &mut lane.output {
                     reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, progress, failed_write)?;
@@ -83,12 +84,12 @@ pub(crate) fn copy_shards<S: Sink>(
             }
             continue;
         }
-        let file = index.entry(segment).file;
+        let file = index.file_of(segment);
         // What several types are taken from is read once for all of them.
         let shared = lanes.len() > 1
             && index.compression(file) == Compression::None
-            && plan.selection.rows[segment].count() * DENSE_SHARE >= columns.rows();
-        let mut rows = plan.selection.rows[segment].range(rows_of_lanes(plan, &lanes, segment, columns.rows()));
+            && plan.selection.rows[segment.index()].count() * DENSE_SHARE >= columns.rows();
+        let mut rows = plan.selection.rows[segment.index()].range(rows_of_lanes(plan, &lanes, segment, columns.rows()));
         let mut ahead: Vec<(usize, [u32; 2])> = Vec::with_capacity(ROWS_AHEAD);
         let mut at_ahead = 0;
         loop {
@@ -106,7 +107,7 @@ pub(crate) fn copy_shards<S: Sink>(
             if progress.cancel.load(Relaxed) {
                 return Err(ExportError::Cancelled);
             }
-            let place = RowAddress { segment, row };
+            let place = RowAddress::of(segment, row);
             if place < plan.shards[lanes[i].shards[lanes[i].current]].first {
                 continue;
             }
@@ -229,22 +230,22 @@ struct ShardWriter<S: Sink> {
     type_index: usize,
     shards: Vec<usize>,
     current: usize,
-    first_segment: usize,
-    last_segment: usize,
+    first_segment: SegmentId,
+    last_segment: SegmentId,
     output: Option<ShardOutput<S>>,
     run: CopyRun,
 }
 
 impl<S: Sink> ShardWriter<S> {
     /// Whether the writer's current shard takes rows of the segment.
-    fn covers_segment(&self, segment: usize) -> bool {
+    fn covers_segment(&self, segment: SegmentId) -> bool {
         (self.first_segment..=self.last_segment).contains(&segment)
     }
 }
 
 /// The rows of a segment among which the shards of some lanes find theirs: from the first row of the first shard to the last
 /// row of the last one. Without this bound a segment that is cut into many files would be walked once for each of them.
-fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: usize, rows: usize) -> Range<usize> {
+fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: SegmentId, rows: usize) -> Range<usize> {
     let (mut start, mut end) = (rows, 0);
     for lane in lanes {
         let first = plan.shards[lane.shards[lane.current]].first;
@@ -252,8 +253,8 @@ fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: usize,
         if first.segment > segment || last.segment < segment {
             continue;
         }
-        start = start.min(if first.segment == segment { first.row } else { 0 });
-        end = end.max(if last.segment == segment { last.row + 1 } else { rows });
+        start = start.min(if first.segment == segment { first.row.index() } else { 0 });
+        end = end.max(if last.segment == segment { last.row.index() + 1 } else { rows });
     }
     start..end.max(start)
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::codec::compression::Compression;
+use crate::ids::{FileId, SegmentId};
 use crate::index::snapshot::Snapshot;
 use crate::plan::Plan;
 
@@ -21,25 +22,27 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> 
         }
         i
     }
-    let reads_segment = |number: usize, segment: usize| {
+    let reads_segment = |number: usize, segment: SegmentId| {
         let of_type = plan.shards[number].resource_type.index();
-        snapshot.sees_segment(segment) && index.segments()[segment].head().has_type(of_type)
+        snapshot.sees_segment(segment) && index.segment(segment).head().has_type(of_type)
     };
     // 2. The one type of the rows that shards take from each file; `None` for files of several types.
-    let mut type_of_file: HashMap<usize, Option<usize>> = HashMap::new();
+    let mut type_of_file: HashMap<FileId, Option<usize>> = HashMap::new();
     for (number, shard) in plan.shards.iter().enumerate() {
         let own = Some(shard.resource_type.index());
-        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| reads_segment(number, *segment)) {
-            let known = type_of_file.entry(index.entry(segment).file).or_insert(own);
+        for segment in shard.first.segment.through(shard.last.segment).filter(|segment| reads_segment(number, *segment))
+        {
+            let known = type_of_file.entry(index.file_of(segment)).or_insert(own);
             *known = known.filter(|_| *known == own);
         }
     }
     // 3. Join the shards that share a file which has to be read front to back.
-    let mut first_of_file: HashMap<usize, usize> = HashMap::new();
+    let mut first_of_file: HashMap<FileId, usize> = HashMap::new();
     let mut decodes = vec![false; plan.shards.len()];
     for (number, shard) in plan.shards.iter().enumerate() {
-        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| reads_segment(number, *segment)) {
-            let file = index.entry(segment).file;
+        for segment in shard.first.segment.through(shard.last.segment).filter(|segment| reads_segment(number, *segment))
+        {
+            let file = index.file_of(segment);
             let is_plain = index.compression(file) == Compression::None;
             let is_mixed = is_plain && type_of_file[&file].is_none();
             if is_mixed || !is_plain && index.packed(file).is_none() {

@@ -148,7 +148,7 @@ fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError
         let snapshot = Snapshot::of_latest(index, StoreClock::of(Some(store)).transaction_time());
         let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
         let row = cohort.ok().and_then(|cohort| cohort.group_row);
-        let file = |segment| snapshot.index().file_name(snapshot.index().entry(segment).file);
-        Ok(row.is_some_and(|(segment, _)| target.file_name().is_some_and(|name| *name == *file(segment))))
+        let file = |segment| snapshot.index().file_name(snapshot.index().file_of(segment));
+        Ok(row.is_some_and(|row| target.file_name().is_some_and(|name| *name == *file(row.segment))))
     })
 }

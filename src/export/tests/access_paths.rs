@@ -10,10 +10,11 @@ use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::{RowAddress, SegmentId};
 use crate::index::meta::{self, IndexMeta};
 use crate::index::snapshot::Snapshot;
 use crate::index::test_lines::{append, line};
-use crate::plan::{RowAddress, Shard, cut_shards};
+use crate::plan::{Shard, cut_shards};
 use crate::progress::Progress;
 use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -111,11 +112,11 @@ proptest! {
 /// What [`cut_shards`] does, row by row.
 fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Vec<Shard> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
-    for (segment, rows) in selection.rows.iter().enumerate() {
-        let columns = snapshot.index().segments()[segment].verify_all().unwrap();
+    for (segment, rows) in snapshot.index().segment_ids().zip(&selection.rows) {
+        let columns = snapshot.index().segment(segment).verify_all().unwrap();
         for row in rows.iter() {
             let (resource_type, bytes) = (columns.type_of(row), u64::from(columns.length(row)) + 1);
-            let (shards, place) = (&mut done[resource_type.index()], RowAddress { segment, row });
+            let (shards, place) = (&mut done[resource_type.index()], RowAddress::of(segment, row));
             let ordinal = shards.len() as u32 + 1;
             match shards.last_mut() {
                 Some(open)
@@ -316,7 +317,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     let bytes = std::fs::read(index.join(&known().containers[0].name)).unwrap();
     let offsets: Vec<u8> = {
         let snapshot = store.snapshot(as_of.clone()).unwrap();
-        let segment = &snapshot.index().segments()[0];
+        let segment = snapshot.index().segment(SegmentId(0));
         segment.columns().place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
     };
     let first = bytes.windows(offsets.len()).position(|window| window == offsets).unwrap();
@@ -355,7 +356,7 @@ fn an_export_repairs_what_it_finds_damaged() {
     let as_of = at("2021-01-01T00:00:00Z");
     let lengths: Vec<u8> = {
         let snapshot = store.snapshot(as_of.clone()).unwrap();
-        let columns = snapshot.index().segments()[0].columns();
+        let columns = snapshot.index().segment(SegmentId(0)).columns();
         columns.place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
     };
     let index = store.index_dir();

@@ -48,11 +48,11 @@ fn selected(snapshot: &Snapshot, request: &ExportRequest) -> SelectedRecords {
     let selection = Selection::new(snapshot, &cohort, request).unwrap();
     let index = snapshot.index();
     let mut rows = BTreeSet::new();
-    for (segment, selected) in selection.rows.iter().enumerate() {
-        let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
+    for (segment, selected) in index.segment_ids().zip(&selection.rows) {
+        let (entry, columns) = (index.entry(segment), index.segment(segment).columns());
         for row in selected.iter() {
             let [offset, length] = columns.place[row];
-            rows.insert((index.file_name(entry.file).to_string(), entry.start + u64::from(offset), length));
+            rows.insert((index.file_name(index.file_of(segment)).to_string(), entry.start + u64::from(offset), length));
         }
     }
     let deletions = Deletions::new(snapshot, &cohort, request).unwrap();
@@ -167,7 +167,7 @@ fn a_record_of_joined_segments_is_reopened() {
         };
         let (joined, apart) = (reopen(0), reopen(1));
         assert_eq!(
-            joined.segments().map(|segment| joined.index().segments()[segment].rows()).sum::<usize>(),
+            joined.segments().map(|segment| joined.index().segment(segment).rows()).sum::<usize>(),
             2 * number + 2
         );
         assert_same(&joined, &apart, number + 1, true);

@@ -6,6 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use crate::export::tests::access_paths::{at, selected};
+use crate::ids::SegmentId;
 use crate::index::test_lines::append;
 use crate::pack::{PackOptions, pack};
 use crate::progress::Progress;
@@ -33,7 +34,7 @@ fn a_row_has_one_target_for_each_resource_and_base() {
     };
     append(&dir.path().join("a.ndjson"), &[provenance("all", &named), provenance("last", &named[named.len() - 1..])]);
     let (index, _) = Store::open(dir.path()).unwrap().index(&Progress::default()).unwrap();
-    let columns = index.segments()[0].verify_all().unwrap();
+    let columns = index.segment(SegmentId(0)).verify_all().unwrap();
     let targets = |row: usize| {
         columns.targets_of(row).fold(String::new(), |mut list, target| {
             let (resource_type, id) = columns.target_of(target);

@@ -152,8 +152,8 @@ impl GroupView<'_> {
             return self.confirm_hit(id, found, query);
         }
         match (in_store, &self.store) {
-            (Some(StoreLocation::Current { segment, row, .. }), Some(store)) => {
-                let group = store.read_group(self.registry, segment, row)?;
+            (Some(StoreLocation::Current { row, .. }), Some(store)) => {
+                let group = store.read_group(self.registry, row)?;
                 self.confirm_hit(id, GroupLookup::Store(group), query)
             }
             _ => Ok(None),

@@ -13,6 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{group_rows_of, our_bases};
 use crate::group::registry::search_facts::SearchFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
+use crate::ids::RowAddress;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -23,10 +24,8 @@ use crate::index::snapshot::{RowState, Snapshot};
 pub(crate) struct StoreGroup {
     /// The snapshot that the row is part of.
     pub snapshot: Snapshot,
-    /// Number of its segment.
-    pub segment: usize,
-    /// Number of the row in its segment.
-    pub row: usize,
+    /// The row.
+    pub row: RowAddress,
     facts: Arc<SearchFacts>,
 }
 
@@ -38,7 +37,7 @@ impl StoreGroup {
 
     /// Byte range of the row in its file.
     fn range(&self) -> Range<u64> {
-        row_range(self.snapshot.index(), self.segment, self.row)
+        row_range(self.snapshot.index(), self.row)
     }
 
     /// Bytes of the resource, without a newline.
@@ -50,7 +49,7 @@ impl StoreGroup {
     /// Whether its file is compressed, so that a read first decodes bytes before the row.
     pub(crate) fn is_compressed(&self) -> bool {
         let index = self.snapshot.index();
-        index.compression(index.entry(self.segment).file) != Compression::None
+        index.compression(index.file_of(self.row.segment)) != Compression::None
     }
 
     /// Passes a byte range of the resource to `feed`, in pieces. Blocks.
@@ -61,14 +60,14 @@ impl StoreGroup {
         let index = self.snapshot.index();
         let row = self.range();
         let range = row.start + part.start..(row.start + part.end).min(row.end);
-        Ok(stream_range(index, index.entry(self.segment).file, range, feed)?)
+        Ok(stream_range(index, index.file_of(self.row.segment), range, feed)?)
     }
 }
 
 /// State at T of a Group's id in the store.
 pub(crate) enum StoreLocation {
     /// The row of the current version, and its lastUpdated, if it has one.
-    Current { segment: usize, row: usize, updated: Option<Instant> },
+    Current { row: RowAddress, updated: Option<Instant> },
     /// There is no current version; the instant of the last deletion.
     Deleted(Instant),
     /// Neither a current version nor a dated deletion.
@@ -90,14 +89,15 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     /// State of a row at T.
-    fn group_state(&self, segment: usize, row: usize) -> Result<RowState, CorruptIndex> {
-        self.snapshot.state(segment, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
+    fn group_state(&self, row: RowAddress) -> Result<RowState, CorruptIndex> {
+        self.snapshot.state(row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
     /// The location of a current row.
-    fn current(&self, segment: usize, row: usize) -> Result<StoreLocation, CorruptIndex> {
-        let updated = self.snapshot.index().segments()[segment].updated(row)?.map(|instant| instant.to_owned());
-        Ok(StoreLocation::Current { segment, row, updated })
+    fn current(&self, address: RowAddress) -> Result<StoreLocation, CorruptIndex> {
+        let (segment, row) = address.parts();
+        let updated = self.snapshot.index().segment(segment).updated(row)?.map(|instant| instant.to_owned());
+        Ok(StoreLocation::Current { row: address, updated })
     }
 
     /// State at T of the Group of an id.
@@ -105,9 +105,9 @@ impl<'a> SnapshotLocation<'a> {
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
-        for (segment, row) in group_rows_of(self.snapshot, ResourceType::GROUP, id)? {
-            if self.group_state(segment, row)? == RowState::Current {
-                return self.current(segment, row);
+        for row in group_rows_of(self.snapshot, ResourceType::GROUP, id)? {
+            if self.group_state(row)? == RowState::Current {
+                return self.current(row);
             }
         }
         // No version is current, so the last deletion decides, if there is one.
@@ -120,7 +120,7 @@ impl<'a> SnapshotLocation<'a> {
         let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
         let mut last: Option<Instant> = None;
         for segment_id in self.snapshot.segments() {
-            let segment = &index.segments()[segment_id];
+            let segment = index.segment(segment_id);
             if segment.tombstones() == 0 {
                 continue;
             }
@@ -129,10 +129,10 @@ impl<'a> SnapshotLocation<'a> {
             {
                 let entry = (reference & !kind::MASK) as usize;
                 let columns = segment.tombstone(entry)?;
-                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
                 let Some(instant) = columns.tombstone_updated(entry) else { continue };
                 if columns.tombstone_of(entry) == (ResourceType::GROUP, *id)
-                    && self.ours[base as usize]
+                    && self.ours[base.index()]
                     && instant <= self.snapshot.as_of().as_ref()
                     && last.as_ref().is_none_or(|last| last.as_ref() < instant)
                 {
@@ -150,14 +150,15 @@ impl<'a> SnapshotLocation<'a> {
     pub(crate) fn each_group(&self, visit: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for segment_id in self.snapshot.segments() {
-            let segment = &index.segments()[segment_id];
+            let segment = index.segment(segment_id);
             if !segment.head().has_type(ResourceType::GROUP.index()) {
                 continue;
             }
             let columns = segment.verify_columns(&[Column::Type])?;
             for row in memchr::memchr_iter(ResourceType::GROUP.index() as u8, columns.resource_type) {
-                if self.group_state(segment_id, row)? == RowState::Current {
-                    visit(segment.row_id(row)?, self.current(segment_id, row)?);
+                let address = RowAddress::of(segment_id, row);
+                if self.group_state(address)? == RowState::Current {
+                    visit(segment.row_id(row)?, self.current(address)?);
                 }
             }
         }
@@ -168,22 +169,18 @@ impl<'a> SnapshotLocation<'a> {
     ///
     /// # Errors
     /// If the index is corrupt, or the row cannot be read or changed since it was indexed.
-    pub(crate) fn read_group(
-        &self,
-        registry: &GroupRegistry,
-        segment: usize,
-        row: usize,
-    ) -> Result<StoreGroup, GroupsError> {
+    pub(crate) fn read_group(&self, registry: &GroupRegistry, address: RowAddress) -> Result<StoreGroup, GroupsError> {
         let index = self.snapshot.index();
+        let (segment, row) = address.parts();
         // Verifies offset and length of the row, which the reads below rely on.
-        index.segments()[segment].row(row)?;
+        index.segment(segment).row(row)?;
         let key = (index.entry(segment).content, row);
         let cached = registry.store_facts.lock().expect("no panic under it").get(key);
         let facts = match cached {
             Some(facts) => facts,
             None => {
-                let file = index.entry(segment).file;
-                let range = row_range(index, segment, row);
+                let file = index.file_of(segment);
+                let range = row_range(index, address);
                 let read = SearchFacts::read(|feed| stream_range(index, file, range, feed))?;
                 let facts = Arc::new(read.map_err(|_| {
                     // The row passed the scan when it was indexed; a fault now means that it was changed in place.
@@ -197,6 +194,6 @@ impl<'a> SnapshotLocation<'a> {
                 facts
             }
         };
-        Ok(StoreGroup { snapshot: self.snapshot.clone(), segment, row, facts })
+        Ok(StoreGroup { snapshot: self.snapshot.clone(), row: address, facts })
     }
 }

@@ -200,8 +200,8 @@ impl<'a> GroupView<'a> {
             });
         }
         match (in_store, &self.store) {
-            (StoreLocation::Current { segment, row, .. }, Some(store)) => {
-                Ok(GroupLookup::Store(store.read_group(self.registry, segment, row)?))
+            (StoreLocation::Current { row, .. }, Some(store)) => {
+                Ok(GroupLookup::Store(store.read_group(self.registry, row)?))
             }
             (StoreLocation::Deleted(instant), _) => {
                 Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at: instant })

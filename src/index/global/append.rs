@@ -8,14 +8,16 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::casts::{low_u32, to_u32, to_usize};
+use crate::casts::{to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
+use crate::ids::{RecordId, TargetId};
 use crate::index::dir::IndexDir;
 use crate::index::global::build::{
     BuildError, GlobalIndexWriter, OwnerEntry, OwnerRef, SegmentSet, TypeTotals, VersionChains, counts, each_entity,
-    pair_of, sort_owners,
+    sort_owners,
 };
+use crate::index::global::edges::Edge;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
@@ -97,12 +99,12 @@ impl OrdinalMap<'_> {
     }
 
     /// New number of a record.
-    fn map_record(&self, record: u32) -> u32 {
-        let position = record as usize;
-        match position < self.old_rows {
-            true => to_u32(self.is_within(position, &self.old.row, |start| start.row)),
-            false => to_u32(self.new.rows + self.map_tombstone(position - self.old_rows)),
-        }
+    fn map_record(&self, record: RecordId) -> RecordId {
+        let position = record.index();
+        RecordId::of(match position < self.old_rows {
+            true => self.is_within(position, &self.old.row, |start| start.row),
+            false => self.new.rows + self.map_tombstone(position - self.old_rows),
+        })
     }
 
     /// New number of a DELETE entry.
@@ -111,8 +113,8 @@ impl OrdinalMap<'_> {
     }
 
     /// New number of a target.
-    fn map_target(&self, target: u32) -> u32 {
-        to_u32(self.is_within(target as usize, &self.old.target, |start| start.target))
+    fn map_target(&self, target: TargetId) -> TargetId {
+        TargetId::of(self.is_within(target.index(), &self.old.target, |start| start.target))
     }
 
     /// New number of an element; `old` holds the first number of each old segment, `new` gives its new one.
@@ -230,7 +232,7 @@ fn chains(
     let before = map.before;
     let mut rebuilt = VersionChains::default();
     let mut totals = TypeTotals::none();
-    let (mut rebuilt_records, mut rebuilt_targets): (Vec<u32>, Vec<u32>) = Default::default();
+    let (mut rebuilt_records, mut rebuilt_targets): (Vec<RecordId>, Vec<TargetId>) = Default::default();
     each_entity(set, entries, &mut |resource_type, records, targets| {
         rebuilt.add(records, targets, set.starts.rows);
         totals.add(resource_type, records, 1);
@@ -249,38 +251,42 @@ fn chains(
 
     // 2. Old chains of the other resources, renumbered.
     let all = |section| before.verified_longs(section, 0..before.count(section));
-    let kept = |known: &[u32], number: u32| known.binary_search(&number).is_err();
+    let record_kept = |record: RecordId| rebuilt_records.binary_search(&record).is_err();
+    let target_kept = |target: TargetId| rebuilt_targets.binary_search(&target).is_err();
+    // As the sections `ends` and `target_head` hold records: plus one, 0 for none.
+    let map_optional = |record: u32| record.checked_sub(1).map_or(0, |record| map.map_record(RecordId(record)).0 + 1);
     // Old values come first, so that new ones for the same target or DELETE entry overwrite them.
     let mut chains = VersionChains::default();
     for (position, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate()
     {
-        let k = to_u32(map.map_tombstone(position));
-        if kept(&rebuilt_records, to_u32(set.starts.rows) + k) {
-            chains.ends.push((k, version.checked_sub(1).map_or(0, |version| map.map_record(version) + 1)));
+        let k = map.map_tombstone(position);
+        if record_kept(RecordId::of(set.starts.rows + k)) {
+            chains.ends.push((to_u32(k), map_optional(*version)));
         }
     }
     let heads = before.verified_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
     for (index, head) in heads.iter().enumerate() {
-        let i = map.map_target(to_u32(index));
-        if kept(&rebuilt_targets, i) {
-            chains.target_head.push((i, head.checked_sub(1).map_or(0, |head| map.map_record(head) + 1)));
+        let target = map.map_target(TargetId::of(index));
+        if target_kept(target) {
+            chains.target_head.push((target, map_optional(*head)));
         }
     }
     chains.ends.append(&mut rebuilt.ends);
     chains.target_head.append(&mut rebuilt.target_head);
-    let move_on = |section, second: &(dyn Fn(u32) -> u32 + Sync), keep: &(dyn Fn(u32, u32) -> bool + Sync)| {
-        let one = |long: &u64| {
-            let (first, second) = (map.map_record((long >> 32) as u32), second(low_u32(*long)));
-            keep(first, second).then(|| pair_of(first, second))
-        };
-        Ok::<Vec<u64>, CorruptIndex>(all(section)?.par_iter().filter_map(one).collect())
+    let move_on = |section, moved: &(dyn Fn(Edge) -> Option<Edge> + Sync)| {
+        let moved = all(section)?.par_iter().filter_map(|word| moved(Edge::of_word(*word))).collect();
+        Ok::<Vec<Edge>, CorruptIndex>(moved)
     };
-    let mut succession =
-        move_on(Section::Succession, &|next| map.map_record(next), &|record, _| kept(&rebuilt_records, record))?;
-    let mut about =
-        move_on(Section::About, &|target| map.map_target(target), &|_, target| kept(&rebuilt_targets, target))?;
-    let mut first_record =
-        move_on(Section::FirstRecord, &|first| map.map_record(first), &|record, _| kept(&rebuilt_records, record))?;
+    let between_records = |edge: Edge| {
+        let from = map.map_record(edge.from());
+        record_kept(from).then(|| Edge::to_record_of(from, map.map_record(edge.to_record())))
+    };
+    let mut succession = move_on(Section::Succession, &between_records)?;
+    let mut about = move_on(Section::About, &|edge| {
+        let target = map.map_target(edge.to_target());
+        target_kept(target).then(|| Edge::to_target_of(map.map_record(edge.from()), target))
+    })?;
+    let mut first_record = move_on(Section::FirstRecord, &between_records)?;
     succession.append(&mut rebuilt.succession);
     about.append(&mut rebuilt.about);
     first_record.append(&mut rebuilt.first_record);

@@ -17,7 +17,9 @@ use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::{RecordId, TargetId};
 use crate::index::dir::IndexDir;
+use crate::index::global::edges::Edge;
 use crate::index::global::{
     ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, ranges,
 };
@@ -89,16 +91,16 @@ impl SegmentSet<'_> {
 /// Relations between records of the store, unsorted; a record is a row or a DELETE entry.
 #[derive(Default)]
 pub(crate) struct VersionChains {
-    /// Record and next record of the same resource, the first in the upper half.
-    pub succession: Vec<u64>,
-    /// First record of a resource and a Provenance target that names it, the first in the upper half.
-    pub about: Vec<u64>,
-    /// Later record of such a resource, and its first record, the first in the upper half.
-    pub first_record: Vec<u64>,
+    /// From a record to the next of the same resource.
+    pub succession: Vec<Edge>,
+    /// From the first record of a resource to a Provenance target that names it.
+    pub about: Vec<Edge>,
+    /// From a later record of such a resource to its first record.
+    pub first_record: Vec<Edge>,
     /// DELETE entry and the version before it plus one, 0 for none.
     pub ends: Vec<(u32, u32)>,
     /// Target and the first record of its resource plus one, 0 for none.
-    pub target_head: Vec<(u32, u32)>,
+    pub target_head: Vec<(TargetId, u32)>,
 }
 
 impl VersionChains {
@@ -113,31 +115,25 @@ impl VersionChains {
 
     /// Adds the records of one resource, in order, and the targets that name it; `rows` is the number of rows of the
     /// store.
-    pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[u32], rows: usize) {
+    pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[TargetId], rows: usize) {
         let mut version = 0;
         for (i, record) in records.iter().enumerate() {
             if let Some(next) = records.get(i + 1) {
-                self.succession.push(pair_of(record.number, next.number));
+                self.succession.push(Edge::to_record_of(record.number, next.number));
             }
             match record.is_version {
-                true => version = record.number + 1,
-                false => self.ends.push((record.number - to_u32(rows), version)),
+                true => version = record.number.0 + 1,
+                false => self.ends.push((record.number.0 - to_u32(rows), version)),
             }
         }
         // A resource is named by its first record, so that a version costs nothing for each Provenance, nor the other way.
         if let Some((first, later)) = records.split_first().filter(|_| !targets.is_empty()) {
-            self.about.extend(targets.iter().map(|target| pair_of(first.number, *target)));
-            self.first_record.extend(later.iter().map(|record| pair_of(record.number, first.number)));
+            self.about.extend(targets.iter().map(|target| Edge::to_target_of(first.number, *target)));
+            self.first_record.extend(later.iter().map(|record| Edge::to_record_of(record.number, first.number)));
         }
-        let head = records.first().map_or(0, |record| record.number + 1);
+        let head = records.first().map_or(0, |record| record.number.0 + 1);
         self.target_head.extend(targets.iter().map(|target| (*target, head)));
     }
-}
-
-/// Packs a pair of numbers of the global index (records, targets), the first in the upper half, so that pairs
-/// sort by it.
-pub(crate) fn pair_of(first: u32, second: u32) -> u64 {
-    u64::from(first) << 32 | u64::from(second)
 }
 
 /// The totals of the store, signed so that an append can subtract: rows, superseded and deleted rows of each type,
@@ -271,11 +267,10 @@ impl GlobalIndexWriter {
             (Section::About, &chains.about),
             (Section::FirstRecord, &chains.first_record),
         ] {
-            list.par_iter().enumerate().for_each(|(index, long)| sections.put_long(section, index, *long));
+            list.par_iter().enumerate().for_each(|(index, edge)| sections.put_long(section, index, edge.word()));
         }
-        for (section, list) in [(Section::Ends, &chains.ends), (Section::TargetHead, &chains.target_head)] {
-            list.par_iter().for_each(|(i, word)| sections.put(section, *i as usize, *word));
-        }
+        chains.ends.par_iter().for_each(|(i, version)| sections.put(Section::Ends, *i as usize, *version));
+        chains.target_head.par_iter().for_each(|(i, head)| sections.put(Section::TargetHead, i.index(), *head));
     }
 }
 
@@ -506,7 +501,7 @@ pub(crate) struct EntityRecord<'a> {
     is_version: bool,
     version: VersionKey<'a>,
     /// Number of the record over the store.
-    pub number: u32,
+    pub number: RecordId,
     /// Segment that holds the record.
     pub segment: u32,
     /// Whether it is a DELETE entry under a base other than the empty one.
@@ -514,7 +509,7 @@ pub(crate) struct EntityRecord<'a> {
 }
 
 /// Receives the type of a resource, its records in order, and the numbers of the targets that name it.
-type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[u32]);
+type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[TargetId]);
 
 /// Calls `visit` for every resource whose hash two or more `entries` have, with its records in order and the numbers of
 /// the targets that name it. DELETE entries without an instant end no version and are omitted.
@@ -555,18 +550,18 @@ fn place_entities<'a>(
     set: &SegmentSet<'a>,
     (_, segment, reference): OwnerEntry,
     records: &mut Vec<EntityRecord<'a>>,
-    targets: &mut Vec<u32>,
+    targets: &mut Vec<TargetId>,
 ) {
     let number = (reference & !kind::MASK) as usize;
     let (c, starts) = (&set.columns[segment as usize], &set.starts);
     let i = segment as usize;
     match reference & kind::MASK {
-        kind::TARGET => targets.push(to_u32(starts.target[i] + number)),
+        kind::TARGET => targets.push(TargetId::of(starts.target[i] + number)),
         kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| EntityRecord {
             at: Some(updated),
             is_version: false,
             version: VersionKey::None,
-            number: to_u32(starts.rows + starts.tombstone[i] + number),
+            number: RecordId::of(starts.rows + starts.tombstone[i] + number),
             segment,
             foreign: set.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
         })),
@@ -574,7 +569,7 @@ fn place_entities<'a>(
             at: c.updated_of(number),
             is_version: true,
             version: c.version_of(number),
-            number: to_u32(starts.row[i] + number),
+            number: RecordId::of(starts.row[i] + number),
             segment,
             foreign: false,
         }),

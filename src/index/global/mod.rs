@@ -8,14 +8,17 @@
 
 pub(crate) mod append;
 pub mod build;
+pub(crate) mod edges;
 
 use std::ops::Range;
 
-use crate::casts::{low_u32, to_usize};
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::RecordId;
 use crate::index::dir::IndexBytes;
+use crate::index::global::edges::{Edge, Edges};
 use crate::index::meta::SegmentMeta;
 use crate::index::page_checksums::{PageChecksums, checksum, checksum_count};
 use crate::index::segment::layout::{HEAD_WORDS, SegmentHeader};
@@ -125,7 +128,7 @@ pub struct GlobalIndex {
 }
 
 /// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
-pub struct SegmentOffsets {
+pub(crate) struct SegmentOffsets {
     /// First row of each segment.
     pub row: Vec<usize>,
     /// First DELETE entry of each segment, counted from the first of the store.
@@ -142,7 +145,7 @@ pub struct SegmentOffsets {
 
 impl SegmentOffsets {
     /// Sums the counts of the segment headers, in store order.
-    pub fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader> + Clone) -> SegmentOffsets {
+    pub(crate) fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader> + Clone) -> SegmentOffsets {
         let starts = |count: &dyn Fn(&SegmentHeader) -> u64| {
             let mut sum = 0;
             let one = |head: &SegmentHeader| {
@@ -218,10 +221,10 @@ impl GlobalIndex {
         let all_below = |section, bound: usize| self.words(section).iter().all(|number| (*number as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
         let records = to_usize(rows) + self.count(Section::Ends);
-        let pairs = |section, second: usize| {
-            let pairs = self.longs(section);
-            let inside = |pair: &u64| to_usize(pair >> 32) < records && (low_u32(*pair) as usize) < second;
-            pairs.iter().all(inside) && pairs.is_sorted()
+        let edges = |section, bound: usize| {
+            let edges = Edges::of_words(self.longs(section)).iter();
+            edges.clone().all(|edge| edge.from().index() < records && edge.to_record().index() < bound)
+                && edges.is_sorted()
         };
         let starts = self.words(Section::PatientStart);
         let sound = self.longs(Section::PatientHash).is_sorted()
@@ -235,9 +238,9 @@ impl GlobalIndex {
             && all_below(Section::SegmentBase, self.count(Section::BaseLength))
             && all_below(Section::Ends, to_usize(rows) + 1)
             && all_below(Section::TargetHead, records + 1)
-            && pairs(Section::Succession, records)
-            && pairs(Section::About, self.count(Section::TargetHead))
-            && pairs(Section::FirstRecord, records);
+            && edges(Section::Succession, records)
+            && edges(Section::About, self.count(Section::TargetHead))
+            && edges(Section::FirstRecord, records);
         if sound { Ok(()) } else { Err("a number points nowhere") }
     }
 
@@ -327,17 +330,17 @@ impl GlobalIndex {
         Ok(low)
     }
 
-    /// The packed pairs of `section` whose first number (the upper half) lies in `records`, verified.
+    /// The edges of `section` from records with these indices, verified.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
-    pub fn pairs(&self, section: Section, records: Range<usize>) -> Result<&[u64], CorruptIndex> {
+    pub(crate) fn edges(&self, section: Section, records: Range<usize>) -> Result<Edges<'_>, CorruptIndex> {
         if self.count(section) == 0 {
-            return Ok(&[]);
+            return Ok(Edges::of_words(&[]));
         }
-        let first = self.lower_bound(section, (records.start as u64) << 32)?;
+        let first = self.lower_bound(section, Edge::first_word(records.start))?;
         // The end is near for few records: search it in steps that double.
-        let (key, count) = ((records.end as u64) << 32, self.count(section));
+        let (key, count) = (Edge::first_word(records.end), self.count(section));
         let (mut all_below, mut step) = (first, 1);
         while all_below + step <= count
             && self.verified_longs(section, all_below + step - 1..all_below + step)?[0] < key
@@ -346,27 +349,32 @@ impl GlobalIndex {
             step *= 2;
         }
         let end = self.lower_bound_in(section, key, all_below..count.min(all_below + step))?;
-        self.verified_longs(section, first..end.max(first))
+        Ok(Edges::of_words(self.verified_longs(section, first..end.max(first))?))
+    }
+
+    /// The edges of `section` from one record, verified.
+    fn edges_from(&self, section: Section, record: RecordId) -> Result<Edges<'_>, CorruptIndex> {
+        self.edges(section, record.index()..record.index() + 1)
     }
 
     /// The next record of the same resource, by lastUpdated and version; `None` for the last.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
-    pub fn next(&self, record: usize) -> Result<Option<usize>, CorruptIndex> {
-        Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| low_u32(*pair) as usize))
+    pub fn next(&self, record: RecordId) -> Result<Option<RecordId>, CorruptIndex> {
+        Ok(self.edges_from(Section::Succession, record)?.first().map(Edge::to_record))
     }
 
-    /// The targets of Provenances that name the resource of a record, by the numbers of its first record (which stands
-    /// for the resource) and of the targets; `None` if no target names it.
+    /// The targets of Provenances that name the resource of a record, by its first record (which stands for the
+    /// resource) and the edges to the targets; `None` if no target names it.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
-    pub fn targets_of_resource(&self, record: usize) -> Result<Option<(usize, &[u64])>, CorruptIndex> {
-        let later = self.pairs(Section::FirstRecord, record..record + 1)?;
-        let first = later.first().map_or(record, |pair| low_u32(*pair) as usize);
-        let pairs = self.pairs(Section::About, first..first + 1)?;
-        Ok((!pairs.is_empty()).then_some((first, pairs)))
+    pub(crate) fn targets_of_resource(&self, record: RecordId) -> Result<Option<(RecordId, Edges<'_>)>, CorruptIndex> {
+        let later = self.edges_from(Section::FirstRecord, record)?;
+        let first = later.first().map_or(record, Edge::to_record);
+        let edges = self.edges_from(Section::About, first)?;
+        Ok((!edges.is_empty()).then_some((first, edges)))
     }
 
     /// The counts of the whole store, verified.

@@ -383,6 +383,7 @@ mod tests {
     use super::*;
     use crate::codec::decoder::tests::{gzip, zstd};
     use crate::fhir::instant::Instant;
+    use crate::ids::FileId;
     use crate::index::snapshot::Index;
     use crate::limits::SEGMENT_ROWS_MAX;
     use crate::progress::Progress;
@@ -411,9 +412,9 @@ mod tests {
     /// Kind, offset in the file, length and `at` of each fault of an index of one file.
     fn faults(index: &Index) -> Vec<(FaultKind, u64, u64, u32)> {
         let mut found = Vec::new();
-        for (i, segment) in index.segments().iter().enumerate() {
-            let start = index.entry(i).start;
-            for fault in segment.columns().faults() {
+        for segment in index.segment_ids() {
+            let start = index.entry(segment).start;
+            for fault in index.segment(segment).columns().faults() {
                 found.push((fault.kind, start + u64::from(fault.offset), fault.length.into(), fault.at));
             }
         }
@@ -437,7 +438,7 @@ mod tests {
             assert_eq!(index.rows(), 10);
             let length = text.len() as u64 - line;
             assert_eq!(faults(&index), [(FaultKind::Unproven, line, length, 5)]);
-            let member = index.restart_before(0, line + 5);
+            let member = index.restart_before(FileId(0), line + 5);
             assert_eq!(member, SeekPoint { compressed: first.len() as u64, uncompressed: cut as u64 });
             assert!(!index.generation().files[0].appendable);
 

@@ -262,7 +262,7 @@ fn check_group(
 /// A text for the log if it cannot be read or is no Group.
 fn read_group_header(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> Result<GroupHead, String> {
     let read = match found {
-        GroupLookup::Store(group) => read_group(&group.snapshot, (group.segment, group.row), on_member),
+        GroupLookup::Store(group) => read_group(&group.snapshot, group.row, on_member),
         GroupLookup::Registered(group) => {
             let mut reader = GroupReader::new(Kernel::detect(), on_member);
             reader.begin();
