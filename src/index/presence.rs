@@ -65,10 +65,12 @@ pub(crate) fn remember_vanished(
             None => (NO_INSTANT, Vec::new()),
         };
         // Of two versions each owner is concerned: one lost the newest, the other has an older one for current.
-        let owners: Vec<(String, Id)> = match gone.resource_type == ResourceType::GROUP {
+        let mut owners: Vec<(String, Id)> = match gone.resource_type == ResourceType::GROUP {
             true => owners,
             false => owners.into_iter().chain(gone.standing_owners.iter().cloned()).collect(),
         };
+        owners.sort_unstable();
+        owners.dedup();
         list.push(VanishedResource {
             resource_type: gone.resource_type,
             id: gone.id,
