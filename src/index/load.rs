@@ -97,11 +97,19 @@ pub(crate) fn load(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
 
 /// As [`load`]; the files may be of two generations.
 fn load_once(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
-    let (parsed, copy_lost) = match dir.read_either(meta::FILE, ParsedMeta::from_bytes).map_err(failed(meta::FILE))? {
+    // A copy of a version that is not known may be a damaged one: the other copy is looked at first.
+    let of_known_version =
+        |bytes: &[u8]| ParsedMeta::from_bytes(bytes).filter(|parsed| !matches!(parsed, ParsedMeta::OtherVersion));
+    let (parsed, copy_lost) = match dir.read_either(meta::FILE, of_known_version).map_err(failed(meta::FILE))? {
         // Its other files show that there was one.
         TwinFile::Absent if dir.has_segments() => return Ok(IndexMemory::Lost(MemoryLoss::Damaged)),
         TwinFile::Absent => return Ok(IndexMemory::Absent),
-        TwinFile::Damaged => return Ok(IndexMemory::Lost(MemoryLoss::Damaged)),
+        TwinFile::Damaged => {
+            let any = dir.read_either(meta::FILE, ParsedMeta::from_bytes).map_err(failed(meta::FILE))?;
+            let is_of_other_version = matches!(any, TwinFile::Intact { .. });
+            let loss = if is_of_other_version { MemoryLoss::OtherVersion } else { MemoryLoss::Damaged };
+            return Ok(IndexMemory::Lost(loss));
+        }
         TwinFile::Intact { contents, copy_lost } => (contents, copy_lost),
     };
     let log = match dir.read(meta::NOTE) {

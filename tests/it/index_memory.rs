@@ -74,7 +74,13 @@ const COPIES: [&str; 2] = ["generation", "generation-b"];
 fn one_copy_remembers_what_the_other_has_lost() {
     let late = LateStore::new();
     type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
-    let damage: [Damage<'_>; 3] = [
+    let damage: [Damage<'_>; 4] = [
+        ("of another version by a flipped bit", &|path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            assert!(bytes.starts_with(b"outpour-index "));
+            bytes[b"outpour-index ".len()] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }),
         ("flipped", &|path| {
             let mut bytes = std::fs::read(path).unwrap();
             bytes[100] ^= 1;
