@@ -75,8 +75,13 @@ impl FileStamp {
 /// The time now in nanoseconds since the Unix epoch, by the clock that local file systems stamp files with. Only to be
 /// compared with the times of files: no answer depends on it, only which files are read again.
 pub(crate) fn file_clock_ns() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to memory of this function, and the clock is one that every Linux has.
+    match unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut now) } {
+        0 => now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec),
+        // Before every time: no stamp is settled.
+        _ => i64::MIN,
+    }
 }
 
 /// Why a store file was not opened or read; each message names a remedy.
