@@ -125,7 +125,7 @@ pub struct IndexMeta {
     pub root: String,
     /// Current resources at the last snapshot before these segments were published.
     pub present: u64,
-    /// File of first-seen times of rows ([`RowTimes`](crate::index::row_times::RowTimes)); empty when there is none.
+    /// File of first-seen times of rows; empty when there is none.
     pub times: String,
     /// File of vanished resources; empty when there is none.
     pub vanished: String,
