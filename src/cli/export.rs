@@ -245,8 +245,8 @@ pub(crate) fn index_line(work: &RefreshStats) -> String {
             MemoryLoss::OtherVersion => "was of another version of outpour",
         };
         out += &format!(
-            "  index      made anew, because the earlier one {reason}: under a --since before that, rows that came late \
-             cannot be told; export once without --since\n"
+            "  index      built again from the store, because the earlier one {reason}: an export with a --since before this \
+             lacks rows that arrived late; export once without --since\n"
         );
     }
     if let Some(gone) = &work.gone {

@@ -297,7 +297,7 @@ impl StoreDiff {
         let appendable = !is_whole || entry.appendable;
         self.restamped |= new_entry.stamp != entry.stamp || new_entry.settled != entry.settled;
         self.meta.files.push(FileEntry { appendable, ..new_entry });
-        // 3. What becomes of each segment. Another policy decides anew on a file in which something is not proven.
+        // 3. What becomes of each segment. A compressed file with an unproven member is scanned again if the policy changed.
         let unproven: Vec<bool> = match compression {
             Compression::None => Vec::new(),
             _ => numbers.clone().map(|number| old.has_other_policy && old.is_unproven(number)).collect(),

@@ -437,6 +437,13 @@ pub(crate) fn build(
     if spans.is_empty() && !dropped.is_empty() {
         matches = match_rows(&dropped, &[], &segments)?;
     }
+    if matches.unreadable > 0 {
+        stats.repaired.push(format!(
+            "{} damaged extents belong to parts of files that were replaced: rows there count as new, and resources gone \
+             from there are not known",
+            matches.unreadable
+        ));
+    }
     let allowed = store.options().allow_missing;
     stats.gone = check_presence(&meta, &matches, &dropped, allowed)?;
     let scanned: Vec<usize> = (0..origins.len()).filter(|number| origins[*number].is_new()).collect();

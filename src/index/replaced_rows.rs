@@ -52,7 +52,7 @@ pub(crate) struct RowMatches {
     pub runs: Vec<Vec<TimeRun>>,
     /// Resources whose newest record is in no segment any more.
     pub missing: Vec<MissingResource>,
-    /// Dropped segments that cannot be read: all rows in their place are new, and none is known to be gone.
+    /// Number of dropped segments that cannot be read: all rows in their place count as new, and none is known to be gone.
     pub unreadable: usize,
 }
 

@@ -2,7 +2,7 @@
 //! tick of the file system's clock, stores that vanished.
 
 use crate::run::{self, scratch};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A row of an Observation of a patient; all rows have the same length.
 fn observation(number: usize, patient: &str, day: &str, value: &str) -> String {
@@ -30,21 +30,24 @@ fn export(store: &Path, scratch: &Path, name: &str, patient: &str, more: &[&str]
     std::fs::read_to_string(out.join("Observation.00001.ndjson")).unwrap_or_default()
 }
 
+/// A store of one file of Observations in a scratch directory, exported once as of February: its directory, file and rows.
+fn exported_store(scratch: &Path) -> (PathBuf, PathBuf, Vec<String>) {
+    let (store, rows) = (scratch.join("store"), observations());
+    std::fs::create_dir(&store).unwrap();
+    let file = store.join("Observation.ndjson");
+    write(&file, &rows);
+    let exported = export(&store, scratch, "one", "aaa", &["--as-of", "2024-02-01T00:00:00Z"]);
+    assert_eq!(exported.lines().count(), 10_000);
+    (store, file, rows)
+}
+
 /// A correction that keeps the length of the file is seen wherever it lies, by rename and in place; also if the times of
 /// the file are set back to what they were.
 #[test]
 fn a_correction_of_the_same_length_is_seen() {
     for (by_rename, times_kept) in [(true, false), (false, false), (true, true), (false, true)] {
         let dir = scratch();
-        let store = dir.path().join("store");
-        std::fs::create_dir(&store).unwrap();
-        let file = store.join("Observation.ndjson");
-        let mut rows = observations();
-        write(&file, &rows);
-        assert_eq!(
-            export(&store, dir.path(), "one", "aaa", &["--as-of", "2024-02-01T00:00:00Z"]).lines().count(),
-            10_000
-        );
+        let (store, file, mut rows) = exported_store(dir.path());
         let modified = std::fs::metadata(&file).unwrap().modified().unwrap();
         rows[10_001] = observation(10_001, "bbb", "02-15", "positive");
         let target = if by_rename { store.join(".new") } else { file.clone() };
@@ -67,12 +70,7 @@ fn a_correction_of_the_same_length_is_seen() {
 #[test]
 fn a_row_inserted_makes_no_other_row_late() {
     let dir = scratch();
-    let store = dir.path().join("store");
-    std::fs::create_dir(&store).unwrap();
-    let file = store.join("Observation.ndjson");
-    let mut rows = observations();
-    write(&file, &rows);
-    export(&store, dir.path(), "one", "aaa", &["--as-of", "2024-02-01T00:00:00Z"]);
+    let (store, file, mut rows) = exported_store(dir.path());
     rows.insert(0, observation(999_999, "aaa", "01-01", "negative"));
     write(&store.join(".new"), &rows);
     std::fs::rename(store.join(".new"), &file).unwrap();

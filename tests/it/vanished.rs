@@ -319,6 +319,28 @@ fn a_resumed_export_tells_what_it_began_with() {
     world.run(2, &[&words[..], &["--resume"]].concat()).refused(3, &["--allow-missing"]);
 }
 
+/// Where the index of a replaced file is damaged, nobody knows what is gone from it: its rows are exported as new, and it
+/// is said that losses are not known.
+#[test]
+fn a_replaced_file_with_a_damaged_index_is_said() {
+    let world = World::new();
+    world.export(1, &[]);
+    for (path, mut bytes) in files(&world.scratch.path().join("index")) {
+        if path.to_str().unwrap().contains("extents-") {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    world.replace("a.ndjson", &World::rows("o3"));
+    let done = world.run(2, &["--since", &time(1), "--vanished", "delete"]);
+    assert_eq!(done.code, 0, "{done:#?}");
+    assert!(done.stderr.contains("resources gone from there are not known"), "{}", done.stderr);
+    let export = Export::read(&world.out(2), Bounds::DEFAULT);
+    let rows: usize = export.lines().values().map(Vec::len).sum();
+    assert_eq!((rows, export.deletions()), (21, vec![]), "two members and nineteen Observations");
+}
+
 /// A list of vanished resources that is damaged is dropped, which is said; the rest of the index is kept.
 #[test]
 fn a_damaged_list_is_dropped_and_said() {

@@ -117,8 +117,8 @@ fn web_line() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Membership that is remembered is what walking from each row anew finds: cycles, versions, deletions, late rows,
-    /// bases, purged versions.
+    /// The cached membership of Provenances equals that of a walk from each row: over cycles, versions, deletions, late
+    /// rows, reference bases and versions that a pack purged.
     #[test]
     fn what_is_remembered_of_a_web_is_what_a_walk_finds(
         rounds in proptest::collection::vec((0..3usize, proptest::collection::vec(web_line(), 0..60)), 1..5),
