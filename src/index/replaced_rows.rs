@@ -247,6 +247,11 @@ impl Join<'_> {
                 continue;
             }
             let record = |entry: &(u64, u32, u32)| RecordRef { segment: entry.1 as usize, reference: entry.2 };
+            if let [a, b] = group
+                && self.is_unchanged_pair(record(a), record(b), a.0, &mut moved)
+            {
+                continue;
+            }
             let mut keyed: Vec<((ResourceType, Id), RecordRef)> =
                 group.iter().map(record).map(|one| (one.entity(&self.columns[one.segment]), one)).collect();
             keyed.sort_by_key(|(entity, _)| *entity);
@@ -287,6 +292,36 @@ impl Join<'_> {
         tied
     }
 
+    /// The usual case of [`Join::entity`], without its tables: a resource of one dropped and one new row with the same
+    /// line. False, and nothing done, for any other pair.
+    fn is_unchanged_pair(&self, a: RecordRef, b: RecordRef, hash: u64, moved: &mut Vec<MovedRow>) -> bool {
+        let (old, new) = if a.segment < b.segment { (a, b) } else { (b, a) };
+        let is_pair = old.segment < self.olds && new.segment >= self.olds && old.is_row() && new.is_row();
+        if !is_pair || self.line(old) != self.line(new) {
+            return false;
+        }
+        let (old_columns, new_columns) = (&self.columns[old.segment], &self.columns[new.segment]);
+        let same_type = old_columns.resource_type[old.number()] == new_columns.resource_type[new.number()];
+        if !same_type || old_columns.id_of(old.number()) != new_columns.id_of(new.number()) {
+            return false;
+        }
+        let from = &self.dropped[self.readable[old.segment].0];
+        if let Some(time) = time_of_row(&from.runs, old.number(), from.first_seen) {
+            self.keep_time(new, time, hash, self.files[old.segment] == self.files[new.segment], moved);
+        }
+        true
+    }
+
+    /// Gives a new row the first-seen time that its line had; a row of another file than before is noted as moved.
+    fn keep_time(&self, row: RecordRef, time: i64, hash: u64, in_file: bool, moved: &mut Vec<MovedRow>) {
+        let Ok(i) = self.times.binary_search(&time) else { return };
+        let segment = row.segment - self.olds;
+        self.codes[segment][row.number()].store(to_u32(i) + 1, Relaxed);
+        if !in_file {
+            moved.push(MovedRow { hash, segment, row: row.number() });
+        }
+    }
+
     /// Joins the records of one resource.
     fn entity(
         &self,
@@ -316,13 +351,7 @@ impl Join<'_> {
             if tied.binary_search(row).is_ok() {
                 continue;
             }
-            if let Ok(i) = self.times.binary_search(&time) {
-                let segment = row.segment - self.olds;
-                self.codes[segment][row.number()].store(to_u32(i) + 1, Relaxed);
-                if here.is_none() {
-                    moved.push(MovedRow { hash, segment, row: row.number() });
-                }
-            }
+            self.keep_time(*row, time, hash, here.is_some(), moved);
         }
         // 2. Is the newest record a dropped one?
         let newest = |old: bool, rows: bool| {
@@ -489,4 +518,88 @@ fn resolve_candidates(
     let mut covered = covered.into_iter();
     candidates.retain(|_| !covered.next().unwrap_or_default());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::diff::DroppedSegment;
+    use crate::progress::Progress;
+    use crate::store::{Store, StoreOptions};
+    use crate::sys::store_file::FileStamp;
+    use proptest::prelude::*;
+
+    /// A row: id, date, version and a note that makes another line of it.
+    type Row = (u8, u8, u8, u8);
+
+    fn line((id, date, version, note): Row) -> String {
+        let meta = format!(r#""meta":{{"lastUpdated":"2020-01-0{}T00:00:00Z","versionId":"{version}"}}"#, date + 1);
+        format!(r#"{{"resourceType":"Patient","id":"p{id}",{meta},"gender":"{note}"}}"#)
+    }
+
+    /// The segments of a store of two files, one each, in their order.
+    fn segments(files: &[Vec<Row>; 2]) -> Vec<Segment> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, rows) in ["a.ndjson", "b.ndjson"].iter().zip(files) {
+            let text: String = rows.iter().map(|row| line(*row) + "\n").collect();
+            // A blank line keeps an empty file a segment.
+            std::fs::write(dir.path().join(name), text + "\n").unwrap();
+        }
+        let index = tempfile::tempdir().unwrap();
+        let store = Store::open_with(dir.path(), StoreOptions::default().index_dir(index.path())).unwrap();
+        store.index(&Progress::default()).unwrap().0.segments().to_vec()
+    }
+
+    fn rows() -> impl Strategy<Value = [Vec<Row>; 2]> {
+        let file = || proptest::collection::vec((0..6u8, 0..2u8, 0..2u8, 0..2u8), 0..8);
+        [file(), file()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// A row keeps its time if its line was there before, in its own file if possible, unless another line of the
+        /// resource has its date and version: as an obvious search finds it.
+        #[test]
+        fn unchanged_rows_are_those_of_an_obvious_search(old in rows(), new in rows()) {
+            let times = [7, 9];
+            let dropped: Vec<DroppedSegment> = segments(&old)
+                .into_iter()
+                .enumerate()
+                .map(|(file, segment)| DroppedSegment {
+                    file: Some(file),
+                    old_name: String::new(),
+                    old_stamp: FileStamp::default(),
+                    segment: Some(segment),
+                    first_seen: Some(times[file]),
+                    runs: Vec::new(),
+                })
+                .collect();
+            let scanned: Vec<(usize, Segment)> = segments(&new).into_iter().enumerate().collect();
+            let matches = match_rows(&dropped, &scanned, &[]).unwrap();
+            for (file, rows) in new.iter().enumerate() {
+                for (i, row) in rows.iter().enumerate() {
+                    let all = || old.iter().chain(&new).flatten();
+                    let is_tied = all().any(|other| other != row && (other.0, other.1, other.2) == (row.0, row.1, row.2));
+                    let anywhere = [1, 0].into_iter().find(|place| old[*place].contains(row));
+                    let place = if old[file].contains(row) { Some(file) } else { anywhere };
+                    let expected = place.filter(|_| !is_tied).map(|place| times[place]);
+                    prop_assert_eq!(time_of_row(&matches.runs[file], i, None), expected, "row {} of file {}", i, file);
+                }
+            }
+        }
+    }
+
+    /// Common numbers of ascending lists, whatever their lengths.
+    #[test]
+    fn intersections_are_common_numbers() {
+        let lists: [&[u64]; 5] = [&[], &[5], &[1, 1, 2, 5, 5, 9], &[0, 2, 4, 5, 6, 7, 8, 10], &[9, 11, 12]];
+        for a in lists {
+            for b in lists {
+                let mut expected: Vec<u64> = a.iter().filter(|number| b.contains(number)).copied().collect();
+                expected.dedup();
+                assert_eq!(intersection(a, b), expected, "{a:?} {b:?}");
+            }
+        }
+    }
 }
