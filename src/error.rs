@@ -243,6 +243,7 @@ pub(crate) fn limit_of(error: &(dyn std::error::Error + 'static)) -> Option<Stri
 /// ```
 /// use outpour::{ExportError, ExportRequest, Instant, Parameter, Store, plan};
 /// # let dir = tempfile::tempdir()?;
+/// # std::fs::write(dir.path().join("Patient.ndjson"), "")?;
 /// let snapshot = Store::open(dir.path())?.snapshot("2026-01-01T00:00:00Z".parse::<Instant>()?)?;
 /// let error = plan(&snapshot, &ExportRequest::group("ten")).unwrap_err();
 /// assert!(error.is_missing_group());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 /// ```
 /// # use outpour::{Progress, Store};
 /// # let dir = tempfile::tempdir()?;
+/// # std::fs::write(dir.path().join("Patient.ndjson"), "")?;
 /// let (store, progress) = (Store::open(dir.path())?, Progress::default());
 /// std::thread::scope(|threads| {
 ///     let work = threads.spawn(|| store.index(&progress));
