@@ -417,7 +417,7 @@ pub(crate) fn build(
         // The file was changed after it was compared: what was to be joined is not there any more.
         dropped.extend(joined.iter_mut().flat_map(|joined| joined.parts.drain(..)));
         stats.scanned_segments += new_written.len();
-        matches = match_rows(&dropped, &new_segments, &kept)?;
+        matches = match_rows(&dropped, &new_segments, &kept, meta.latest)?;
         for (i, (new, (_, segment))) in new_written.into_iter().zip(new_segments).enumerate() {
             let (first_seen, mut own_runs) = inherited_times(&rescanned, &new, &segment)?;
             let first_seen = first_seen.or_else(|| packed_facts.first_seen(new.file));
@@ -435,7 +435,7 @@ pub(crate) fn build(
         }
     }
     if spans.is_empty() && !dropped.is_empty() {
-        matches = match_rows(&dropped, &[], &segments)?;
+        matches = match_rows(&dropped, &[], &segments, meta.latest)?;
     }
     if matches.unreadable > 0 {
         stats.repaired.push(format!(

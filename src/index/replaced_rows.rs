@@ -65,11 +65,11 @@ pub(crate) struct MissingResource {
     pub id: Id,
     /// Its newest row in a dropped segment: index of the segment among the dropped ones, and row.
     pub newest: Option<(usize, usize)>,
-    /// The dropped segments that held records of it, ascending.
+    /// The dropped segments that held rows of it, ascending.
     pub held_by: Vec<usize>,
     /// Whether an older version of it still stands in another place, and so is the newest now.
     pub older_stands: bool,
-    /// Whether a snapshot held any of its dropped records.
+    /// Whether a snapshot held any of its dropped rows.
     pub was_seen: bool,
     /// Whether a DELETE entry in the store ends it.
     pub is_deleted: bool,
@@ -128,7 +128,7 @@ struct Candidate {
 }
 
 /// Compares dropped with new segments (each with the index of its file among the store's files); `kept` are all other
-/// segments of the new index.
+/// segments of the new index, and `latest` is the T of the last snapshot, in ticks.
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page of a new or kept segment fails its checksum.
@@ -136,6 +136,7 @@ pub(crate) fn match_rows(
     dropped: &[DroppedSegment],
     new: &[(usize, Segment)],
     kept: &[Segment],
+    latest: Option<i64>,
 ) -> Result<RowMatches, CorruptIndex> {
     let mut matches = RowMatches { runs: vec![Vec::new(); new.len()], ..RowMatches::default() };
     // 1. The columns of both sides, verified. A dropped segment that is damaged is as one that nobody knows.
@@ -168,7 +169,7 @@ pub(crate) fn match_rows(
     let records: usize = columns.iter().map(|columns| columns.sorted_hash.len()).sum();
     let bits = records.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
     let (readable, times, codes) = (&readable[..], &times[..], &codes[..]);
-    let join = Join { columns: &columns, files, olds, dropped, readable, times, codes };
+    let join = Join { columns: &columns, files, olds, dropped, readable, times, codes, latest };
     let (candidates, moved): (Vec<Vec<Candidate>>, Vec<Vec<MovedRow>>) =
         (0..1u64 << bits).into_par_iter().map(|part| join.partition(hash_range(part, bits))).unzip();
     // 3. Records of kept segments: of the candidates, and of resources whose rows moved between files.
@@ -228,6 +229,8 @@ struct Join<'a> {
     times: &'a [i64],
     /// For each new segment the code of each row.
     codes: &'a [Vec<AtomicU32>],
+    /// T of the last snapshot, in ticks.
+    latest: Option<i64>,
 }
 
 impl Join<'_> {
@@ -268,14 +271,18 @@ impl Join<'_> {
         self.columns[row.segment].line_hash[row.number()]
     }
 
-    /// Whether a snapshot held a record of a dropped segment.
-    fn was_seen(&self, record: RecordRef) -> bool {
-        let from = &self.dropped[self.readable[record.segment].0];
-        let rows = self.columns[record.segment].rows();
-        match record.is_row() {
-            true => time_of_row(&from.runs, record.number(), from.first_seen).is_some(),
-            false => time_of_entry(&from.runs, rows, record.number(), from.first_seen).is_some(),
-        }
+    /// Whether a snapshot held a row of a dropped segment.
+    fn was_seen(&self, row: RecordRef) -> bool {
+        let from = &self.dropped[self.readable[row.segment].0];
+        time_of_row(&from.runs, row.number(), from.first_seen).is_some()
+    }
+
+    /// Whether readers know a DELETE entry of a dropped segment: a snapshot held it, at its date or later.
+    fn is_told(&self, entry: RecordRef) -> bool {
+        let (from, columns) = (&self.dropped[self.readable[entry.segment].0], &self.columns[entry.segment]);
+        let was_seen = time_of_entry(&from.runs, columns.rows(), entry.number(), from.first_seen).is_some();
+        let updated = columns.tombstone_updated(entry.number()).map(|updated| updated.ticks);
+        was_seen && updated.zip(self.latest).is_some_and(|(updated, latest)| updated <= latest)
     }
 
     /// The rows of a resource, ascending, that have date and version of another line of it, so that their order in the
@@ -353,9 +360,10 @@ impl Join<'_> {
             }
             self.keep_time(*row, time, hash, here.is_some(), moved);
         }
-        // 2. Is the newest record a dropped one?
+        // 2. Is the newest record a dropped one? A DELETE entry that came and went unseen ended nothing for any reader.
         let newest = |old: bool, rows: bool| {
-            let some = records.iter().filter(|record| is_old(record) == old && (!rows || record.is_row()));
+            let some = records.iter().filter(|record| is_old(record) == old);
+            let some = some.filter(|record| record.is_row() || !rows && (!old || self.is_told(**record)));
             some.filter_map(|record| Some((record.key(&self.columns[record.segment])?, *record)))
                 .max_by(|a, b| a.0.cmp(&b.0))
         };
@@ -365,13 +373,13 @@ impl Join<'_> {
             return None;
         }
         let is_deleted = newer.is_some();
-        let mut held_by: Vec<usize> = records.iter().filter(is_old).map(|record| record.segment).collect();
+        let mut held_by: Vec<usize> = rows().filter(is_old).map(|row| row.segment).collect();
         held_by.sort_unstable();
         held_by.dedup();
         let newest_row = newest(true, true).map(|(_, record)| record);
         let standing_row = newest(false, true).map(|(_, record)| record);
         let older_stands = standing_row.is_some();
-        let was_seen = records.iter().filter(is_old).any(|record| self.was_seen(*record));
+        let was_seen = rows().filter(is_old).any(|row| self.was_seen(*row));
         let standing_owners = Vec::new();
         let candidate = Candidate {
             hash,
@@ -576,7 +584,7 @@ mod tests {
                 })
                 .collect();
             let scanned: Vec<(usize, Segment)> = segments(&new).into_iter().enumerate().collect();
-            let matches = match_rows(&dropped, &scanned, &[]).unwrap();
+            let matches = match_rows(&dropped, &scanned, &[], None).unwrap();
             for (file, rows) in new.iter().enumerate() {
                 for (i, row) in rows.iter().enumerate() {
                     let all = || old.iter().chain(&new).flatten();

@@ -167,6 +167,33 @@ fn other_causes_are_counted_and_not_told() {
     assert_eq!((done.code, stated(&Export::read(&world.out(3), Bounds::DEFAULT))), (1, Value::Null));
 }
 
+/// A row that is gone together with a DELETE entry that no snapshot held, or held before its date, is gone: the entry
+/// was told to nobody. A file that held only the entry has no part in the cause.
+#[test]
+fn a_row_that_goes_with_an_untold_deletion() {
+    for (date, is_seen) in [("2030-01-01", true), ("2019-06-01", false)] {
+        let world = World::new();
+        let with_entry = [
+            patient("p1"),
+            format!(
+                r#"{{"resourceType":"Bundle","type":"batch","meta":{{"lastUpdated":"{date}T00:00:00Z"}},"entry":[{{"request":{{"method":"DELETE","url":"Observation/o3"}}}}]}}"#
+            ),
+        ];
+        world.replace("b.ndjson", if is_seen { &with_entry } else { &with_entry[..1] });
+        world.export(1, &[]);
+        if !is_seen {
+            world.replace("b.ndjson", &with_entry);
+            let (store, index) = (world.store(), world.scratch.path().join("index"));
+            let words = ["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()];
+            assert_eq!(run::run(&words).code, 0);
+        }
+        world.replace("a.ndjson", &World::rows("o3"));
+        std::fs::write(world.store().join("b.ndjson"), patient("p1") + "\n").unwrap();
+        let told = world.increment(2, 1, "delete");
+        assert_eq!((told.deletions(), stated(&told)), (vec!["Observation/o3".to_string()], numbers(1, 0, 0, 0, 0)));
+    }
+}
+
 /// A vanished resource is told to the cohort of its last owners, also when nothing names the patient any more; to others
 /// nothing is said of it.
 #[test]
