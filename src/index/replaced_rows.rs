@@ -440,7 +440,7 @@ pub(crate) fn intersection(a: &[u64], b: &[u64]) -> Vec<u64> {
 struct KeptRecord {
     /// Place among the candidates.
     candidate: usize,
-    /// Whether it is newer than every dropped record of the resource, or the same line as the newest.
+    /// Whether it is newer than every dropped record of the resource, or the same as the newest.
     is_newer: bool,
     is_row: bool,
     /// Owners of an older row.
@@ -495,9 +495,10 @@ fn resolve_candidates(
                     for i in some.clone().filter(|i| candidates[*i].entity == record.entity(&own)) {
                         let old = candidates[i].newest;
                         let order = record.key(&own).cmp(&old.key(&columns[old.segment]));
+                        // Rows of equal age may differ; DELETE entries of equal age say the same.
                         let is_same = || {
-                            record.is_row()
-                                && own.line_hash[record.number()] == columns[old.segment].line_hash[old.number()]
+                            !record.is_row()
+                                || own.line_hash[record.number()] == columns[old.segment].line_hash[old.number()]
                         };
                         let is_newer = order.is_gt() || order.is_eq() && is_same();
                         let owners = match record.is_row() && !is_newer {

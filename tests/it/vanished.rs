@@ -194,6 +194,19 @@ fn a_row_that_goes_with_an_untold_deletion() {
     }
 }
 
+/// A DELETE entry that stands twice and goes once still ends its resource: nothing is gone.
+#[test]
+fn a_deletion_that_is_written_twice() {
+    let world = World::new();
+    let entry = r#"{"resourceType":"Bundle","type":"batch","meta":{"lastUpdated":"2019-06-01T00:00:00Z"},"entry":[{"request":{"method":"DELETE","url":"Observation/o3"}}]}"#;
+    world.replace("b.ndjson", &[patient("p1"), entry.to_string()]);
+    world.replace("c.ndjson", &[entry.to_string()]);
+    world.export(1, &[]);
+    world.replace("b.ndjson", &[patient("p1")]);
+    let export = world.increment(2, 1, "delete");
+    assert_eq!((export.deletions(), stated(&export)), (vec![], Value::Null));
+}
+
 /// A vanished resource is told to the cohort of its last owners, also when nothing names the patient any more; to others
 /// nothing is said of it.
 #[test]
