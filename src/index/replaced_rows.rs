@@ -1,13 +1,14 @@
 //! Compares the rows of dropped segments with those of new ones: which rows were in the store before, and which resources
 //! are gone.
 //!
-//! A row is unchanged if type, id and the hash of its line are; it then keeps its first-seen time. Two exceptions, because
+//! A row is unchanged if type, id and the hash of its line are, and a DELETE entry if type, id, base and date are; it then
+//! keeps its first-seen time. Two exceptions for rows, because
 //! of two versions with equal dates the later one in store order is current, and a reader must be given it: rows of a
 //! resource with such versions are new, and so is a row that moved to another file while a kept segment has a record of
 //! its resource. Hashes of (type, id) are sorted in every segment, so dropped and new segments are joined in partitions of
 //! the hash space, in parallel. Kept segments are read only for resources whose newest record is gone or whose rows moved.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rayon::prelude::*;
@@ -30,7 +31,8 @@ use crate::index::segment::reader::Segment;
 const PARTITION_RECORDS: usize = 1 << 17;
 
 /// Columns that the comparison reads.
-const READ: [Column; 12] = [
+const READ: [Column; 13] = [
+    Column::Base,
     Column::LastUpdated,
     Column::VersionId,
     Column::Id,
@@ -48,7 +50,7 @@ const READ: [Column; 12] = [
 /// What became of the rows of dropped segments.
 #[derive(Default)]
 pub(crate) struct RowMatches {
-    /// For each new segment the runs of its rows that were in the store before.
+    /// For each new segment the runs of its rows and DELETE entries that were in the store before.
     pub runs: Vec<Vec<TimeRun>>,
     /// Resources whose newest record is in no segment any more.
     pub missing: Vec<MissingResource>,
@@ -164,8 +166,9 @@ pub(crate) fn match_rows(
     let mut times: Vec<i64> = readable.iter().flat_map(times_of).collect();
     times.sort_unstable();
     times.dedup();
+    let records_of = |columns: &Columns<'_>| columns.rows() + columns.tomb_type.len();
     let codes: Vec<Vec<AtomicU32>> =
-        columns[olds..].iter().map(|columns| (0..columns.rows()).map(|_| AtomicU32::new(0)).collect()).collect();
+        columns[olds..].iter().map(|columns| (0..records_of(columns)).map(|_| AtomicU32::new(0)).collect()).collect();
     let records: usize = columns.iter().map(|columns| columns.sorted_hash.len()).sum();
     let bits = records.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
     let (readable, times, codes) = (&readable[..], &times[..], &codes[..]);
@@ -181,16 +184,19 @@ pub(crate) fn match_rows(
     for row in rows_beside_others(moved.into_iter().flatten().collect(), kept)? {
         codes[row.segment][row.row].store(0, Relaxed);
     }
-    for (runs, codes) in matches.runs.iter_mut().zip(codes) {
+    for ((runs, codes), columns) in matches.runs.iter_mut().zip(codes).zip(&columns[olds..]) {
         let time = |code: u32| (code as usize).checked_sub(1).map(|i| times[i]);
-        let rows = codes.iter().enumerate();
-        runs.extend(rows.map(|(row, code)| TimeRun { row: to_u32(row), first_seen: time(code.load(Relaxed)) }));
-        runs.dedup_by_key(|run| run.first_seen);
+        let records = codes.iter().enumerate();
+        runs.extend(records.map(|(i, code)| TimeRun { row: to_u32(i), first_seen: time(code.load(Relaxed)) }));
+        // A run of rows says nothing of entries.
+        runs.dedup_by_key(|run| (run.row as usize >= columns.rows(), run.first_seen));
         if runs.iter().all(|run| run.first_seen.is_none()) {
             runs.clear();
         }
     }
-    let missing = candidates.into_iter().filter(|one| one.older_stands || one.newest.is_row());
+    let is_missing =
+        |one: &Candidate| one.older_stands || one.newest.is_row() || one.is_deleted && one.newest_row.is_some();
+    let missing = candidates.into_iter().filter(is_missing);
     matches.missing = missing
         .map(|one| MissingResource {
             resource_type: one.entity.0,
@@ -227,7 +233,7 @@ struct Join<'a> {
     dropped: &'a [DroppedSegment],
     readable: &'a [(usize, Columns<'a>)],
     times: &'a [i64],
-    /// For each new segment the code of each row.
+    /// For each new segment the code of each row, and then of each DELETE entry.
     codes: &'a [Vec<AtomicU32>],
     /// T of the last snapshot, in ticks.
     latest: Option<i64>,
@@ -277,12 +283,42 @@ impl Join<'_> {
         time_of_row(&from.runs, row.number(), from.first_seen).is_some()
     }
 
+    /// First-seen time of a DELETE entry of a dropped segment.
+    fn entry_time(&self, entry: RecordRef) -> Option<i64> {
+        let from = &self.dropped[self.readable[entry.segment].0];
+        time_of_entry(&from.runs, self.columns[entry.segment].rows(), entry.number(), from.first_seen)
+    }
+
     /// Whether readers know a DELETE entry of a dropped segment: a snapshot held it, at its date or later.
     fn is_told(&self, entry: RecordRef) -> bool {
-        let (from, columns) = (&self.dropped[self.readable[entry.segment].0], &self.columns[entry.segment]);
-        let was_seen = time_of_entry(&from.runs, columns.rows(), entry.number(), from.first_seen).is_some();
-        let updated = columns.tombstone_updated(entry.number()).map(|updated| updated.ticks);
-        was_seen && updated.zip(self.latest).is_some_and(|(updated, latest)| updated <= latest)
+        let updated = self.columns[entry.segment].tombstone_updated(entry.number()).map(|updated| updated.ticks);
+        let is_past = updated.zip(self.latest).is_some_and(|(updated, latest)| updated <= latest);
+        is_past && self.entry_time(entry).is_some()
+    }
+
+    /// Gives new DELETE entries of a resource the first-seen time of a dropped one of the same base and date; of several
+    /// the latest.
+    fn keep_entry_times(&self, entries: impl Iterator<Item = RecordRef> + Clone) {
+        let key = |entry: &RecordRef| {
+            let columns = &self.columns[entry.segment];
+            let base = columns.base_text((columns.tomb_base[entry.number()] & BASE_BITS) as usize);
+            Some((columns.tombstone_updated(entry.number())?, base))
+        };
+        let mut before = BTreeMap::new();
+        for (key, old) in entries.clone().filter_map(|entry| Some((key(&entry)?, entry))) {
+            if old.segment < self.olds {
+                let time = self.entry_time(old);
+                let latest = before.entry(key).or_insert(time);
+                *latest = latest.zip(time).map(|(a, b)| a.max(b));
+            }
+        }
+        for entry in entries.filter(|entry| entry.segment >= self.olds && !before.is_empty()) {
+            let time = key(&entry).and_then(|key| *before.get(&key)?);
+            if let Some(i) = time.and_then(|time| self.times.binary_search(&time).ok()) {
+                let place = self.columns[entry.segment].rows() + entry.number();
+                self.codes[entry.segment - self.olds][place].store(to_u32(i) + 1, Relaxed);
+            }
+        }
     }
 
     /// The rows of a resource, ascending, that have date and version of another line of it, so that their order in the
@@ -350,6 +386,7 @@ impl Join<'_> {
                 *latest = latest.zip(time).map(|(a, b)| a.max(b));
             }
         }
+        self.keep_entry_times(records.iter().filter(|record| !record.is_row()).copied());
         let tied = self.tied_rows(rows().copied().collect());
         for row in rows().filter(|record| !is_old(record)) {
             let here = before.get(&(self.line(*row), Some(self.files[row.segment]))).copied();
@@ -538,11 +575,17 @@ mod tests {
     use crate::sys::store_file::FileStamp;
     use proptest::prelude::*;
 
-    /// A row: id, date, version and a note that makes another line of it.
+    /// A row: id, date, version and a note that makes another line of it; of version [`ENTRY`] a DELETE entry.
     type Row = (u8, u8, u8, u8);
+
+    const ENTRY: u8 = 2;
 
     fn line((id, date, version, note): Row) -> String {
         let meta = format!(r#""meta":{{"lastUpdated":"2020-01-0{}T00:00:00Z","versionId":"{version}"}}"#, date + 1);
+        if version == ENTRY {
+            let entry = format!(r#"{{"request":{{"method":"DELETE","url":"Patient/p{id}"}}}}"#);
+            return format!(r#"{{"resourceType":"Bundle","type":"batch",{meta},"entry":[{entry}],"id":"{note}"}}"#);
+        }
         format!(r#"{{"resourceType":"Patient","id":"p{id}",{meta},"gender":"{note}"}}"#)
     }
 
@@ -560,7 +603,7 @@ mod tests {
     }
 
     fn rows() -> impl Strategy<Value = [Vec<Row>; 2]> {
-        let file = || proptest::collection::vec((0..6u8, 0..2u8, 0..2u8, 0..2u8), 0..8);
+        let file = || proptest::collection::vec((0..6u8, 0..2u8, 0..=ENTRY, 0..2u8), 0..8);
         [file(), file()]
     }
 
@@ -568,7 +611,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
         /// A row keeps its time if its line was there before, in its own file if possible, unless another line of the
-        /// resource has its date and version: as an obvious search finds it.
+        /// resource has its date and version, and a DELETE entry if one of its date was: as an obvious search finds it.
         #[test]
         fn unchanged_rows_are_those_of_an_obvious_search(old in rows(), new in rows()) {
             let times = [7, 9];
@@ -586,14 +629,24 @@ mod tests {
                 .collect();
             let scanned: Vec<(usize, Segment)> = segments(&new).into_iter().enumerate().collect();
             let matches = match_rows(&dropped, &scanned, &[], None).unwrap();
-            for (file, rows) in new.iter().enumerate() {
-                for (i, row) in rows.iter().enumerate() {
-                    let all = || old.iter().chain(&new).flatten();
-                    let is_tied = all().any(|other| other != row && (other.0, other.1, other.2) == (row.0, row.1, row.2));
-                    let anywhere = [1, 0].into_iter().find(|place| old[*place].contains(row));
-                    let place = if old[file].contains(row) { Some(file) } else { anywhere };
-                    let expected = place.filter(|_| !is_tied).map(|place| times[place]);
+            let all = || old.iter().chain(&new).flatten();
+            let is_tied = |row: &Row| {
+                row.2 != ENTRY && all().any(|other| other != row && (other.0, other.1, other.2) == (row.0, row.1, row.2))
+            };
+            let same = |a: &Row, b: &Row| a == b || a.2 == ENTRY && (a.0, a.1, a.2) == (b.0, b.1, b.2);
+            let is_in = |file: usize, row: &Row| old[file].iter().any(|other| same(row, other));
+            for (file, lines) in new.iter().enumerate() {
+                let rows = lines.iter().filter(|line| line.2 != ENTRY);
+                let count = rows.clone().count();
+                for (i, row) in rows.enumerate() {
+                    let place = if is_in(file, row) { Some(file) } else { [1, 0].into_iter().find(|place| is_in(*place, row)) };
+                    let expected = place.filter(|_| !is_tied(row)).map(|place| times[place]);
                     prop_assert_eq!(time_of_row(&matches.runs[file], i, None), expected, "row {} of file {}", i, file);
+                }
+                for (i, entry) in lines.iter().filter(|line| line.2 == ENTRY).enumerate() {
+                    let expected = [1, 0].into_iter().find(|place| is_in(*place, entry)).map(|place| times[place]);
+                    let time = time_of_entry(&matches.runs[file], count, i, None);
+                    prop_assert_eq!(time, expected, "entry {} of file {}", i, file);
                 }
             }
         }

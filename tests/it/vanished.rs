@@ -207,6 +207,22 @@ fn a_deletion_that_is_written_twice() {
     assert_eq!((export.deletions(), stated(&export)), (vec![], Value::Null));
 }
 
+/// A DELETE entry of a file that is written anew is not told again; when it goes later, the older version that it ended is
+/// counted.
+#[test]
+fn a_deletion_of_a_replaced_file() {
+    let world = World::new();
+    let entry = r#"{"resourceType":"Bundle","type":"batch","meta":{"lastUpdated":"2019-06-01T00:00:00Z"},"entry":[{"request":{"method":"DELETE","url":"Observation/o3"}}]}"#.to_string();
+    world.replace("b.ndjson", std::slice::from_ref(&entry));
+    world.export(1, &[]);
+    world.replace("b.ndjson", &[patient("other"), entry]);
+    let export = world.increment(2, 1, "delete");
+    assert_eq!((export.deletions(), stated(&export)), (vec![], Value::Null));
+    world.replace("b.ndjson", &[patient("other")]);
+    let export = world.increment(3, 2, "delete");
+    assert_eq!((export.deletions(), stated(&export)), (vec![], numbers(0, 0, 0, 0, 1)));
+}
+
 /// A vanished resource is told to the cohort of its last owners, also when nothing names the patient any more; to others
 /// nothing is said of it.
 #[test]
