@@ -7,6 +7,7 @@
 //! resources as the increments' manifests counted as gone in another way; and no increment holds a row of anybody outside
 //! the cohort. Tested over `OUTPOUR_TEST_CHAINS` random histories.
 
+use crate::naive::vanished::{Vanished as Expected, Watch};
 use crate::naive::{self, Request, Who, line::Line};
 use crate::random::{Random, each_case, knob};
 use crate::run::{self, scratch};
@@ -31,6 +32,8 @@ struct Edited<'a> {
     copies: Vec<(String, Vec<u8>)>,
     random: &'a mut Random,
     numbers: usize,
+    /// The oracle, which looks at the store whenever it is indexed.
+    watch: Watch,
 }
 
 impl Edited<'_> {
@@ -44,13 +47,21 @@ impl Edited<'_> {
             self.random.below(10)
         );
         let note = format!(r#""note":"{:03}""#, self.random.below(1000));
-        match number {
+        if self.random.one_in(12) {
+            let name = if number < 3 { format!("Patient/p{number}") } else { format!("Observation/o{number}") };
+            return format!(
+                r#"{{"resourceType":"Bundle","type":"batch",{meta},"entry":[{{"request":{{"method":"DELETE","url":"{name}"}}}}],{note}}}"#
+            );
+        }
+        let row = match number {
             0..3 => format!(r#"{{"resourceType":"Patient","id":"p{number}",{meta},{note}}}"#),
             _ => format!(
                 r#"{{"resourceType":"Observation","id":"o{number}",{meta},"subject":{{"reference":"Patient/p{}"}},{note}}}"#,
                 number % 3
             ),
-        }
+        };
+        // Some lines are faulty, until they are corrected.
+        if self.random.one_in(20) { row + "," } else { row }
     }
 
     /// Names of the store's files.
@@ -150,23 +161,28 @@ impl Edited<'_> {
     }
 
     /// Indexes the store between two exports.
-    fn index(&self) {
+    fn index(&mut self) {
         open(&self.store).index(&Progress::default()).unwrap();
+        self.watch.look(&self.store, &naive::read(&self.store, &[]));
     }
 
-    /// Damages one of two copies of what cannot be made again.
+    /// Damages one of two copies of what cannot be made again, where both are intact: an untouched store looks only at the
+    /// first one.
     fn damage(&mut self) {
-        let twin = |name: &str| ["generation", "times-", "vanished-"].iter().any(|stem| name.starts_with(stem));
-        let copy = if self.random.one_in(2) { "-b" } else { "" };
-        for entry in std::fs::read_dir(self.store.join(".outpour")).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_string();
-            if twin(&name) && name != "generation.note" && name.ends_with("-b") == (copy == "-b") {
-                let mut bytes = std::fs::read(&path).unwrap();
-                let at = self.random.below(bytes.len());
-                bytes[at] ^= 1;
-                std::fs::write(path, bytes).unwrap();
+        let is_second = self.random.one_in(2);
+        let files = std::fs::read_dir(self.store.join(".outpour")).unwrap().map(|entry| entry.unwrap().path());
+        for path in files.filter(|path| path.extension().is_none()) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let kept_twice = ["generation", "times-", "vanished-"].iter().any(|stem| name.starts_with(stem));
+            let copy = path.with_file_name(format!("{name}-b"));
+            if !kept_twice || name.ends_with("-b") || std::fs::read(&path).unwrap() != std::fs::read(&copy).unwrap() {
+                continue;
             }
+            let damaged = if is_second { copy } else { path };
+            let mut bytes = std::fs::read(&damaged).unwrap();
+            let at = self.random.below(bytes.len());
+            bytes[at] ^= 1;
+            std::fs::write(damaged, bytes).unwrap();
         }
     }
 }
@@ -192,17 +208,67 @@ fn current_rows(store: &Path, round: usize) -> BTreeMap<String, Vec<u8>> {
     answer.lines.into_values().flatten().map(|line| (key(&line), line)).collect()
 }
 
+/// Exports a store as of a round.
+fn export(store: &Path, out: &Path, request: &ExportRequest, round: usize) -> run::Export {
+    let as_of: Instant = clock(round).parse().unwrap();
+    let options = ExportOptions::new(out).sync(FileSync::No);
+    let time = SnapshotTime::at(as_of.clone(), as_of);
+    outpour::export(&open(store), request, time, &options, &Progress::default()).unwrap();
+    run::Export::read(out, run::Bounds::DEFAULT)
+}
+
+/// The increment of a round, and one at system level under a random policy, state of vanished resources what the oracle
+/// found.
+fn check_vanished(edited: &mut Edited<'_>, increment: &run::Export, round: usize, scratch: &Path) {
+    let store = naive::read(&edited.store, &[]);
+    let as_of = naive::instant::parse(&clock(round)).unwrap();
+    edited.watch.look(&edited.store, &store);
+    let check = |export: &run::Export, expected: &Expected, words: &str| {
+        let vanished = &export.manifest["extension"]["urn:outpour:export:1"]["vanished"];
+        let names = ["told", "replacedFiles", "uncertainFiles", "missingFiles", "olderVersions"];
+        let stated = names.map(|name| vanished[name].as_u64().unwrap_or(0));
+        let [replaced, uncertain, missing, older] = expected.counted;
+        let found = [expected.told.len() as u64, replaced, uncertain, missing, older];
+        let more: Vec<i64> = stated.iter().zip(found).map(|(stated, found)| *stated as i64 - found as i64).collect();
+        let is_as_found = more.iter().all(|more| *more >= 0) && more.iter().sum::<i64>() <= expected.unjudged as i64;
+        assert!(is_as_found, "round {round}, {words}: {stated:?} of {names:?} stated, but found {expected:?}");
+        let deleted = BTreeSet::from_iter(export.deletions());
+        assert!(expected.told.is_subset(&deleted), "round {round}, {words}: {expected:?}, but {deleted:?} deleted");
+        // Any other is ended by a DELETE entry.
+        let others = deleted.difference(&expected.told).filter(|name| !naive::is_ended(&store, name, &as_of));
+        let others: Vec<&String> = others.collect();
+        assert!(others.len() as u64 <= expected.unjudged, "round {round}, {words}: {others:?} deleted");
+    };
+    if round > 1 {
+        check(increment, &edited.watch.answer(&store, Some(&COHORT), &as_of, true, true), "the cohort");
+        let (is_increment, delete) = (!edited.random.one_in(3), edited.random.one_in(2));
+        let policy = if delete { Vanished::Delete } else { Vanished::Report };
+        let mut request = ExportRequest::system().vanished(policy);
+        if is_increment {
+            request = request.since(&clock(round - 1));
+        }
+        let all = export(&edited.store, &scratch.join(format!("all-{round}")), &request, round);
+        let words = format!("all, increment: {is_increment}, delete: {delete}");
+        check(&all, &edited.watch.answer(&store, None, &as_of, is_increment, delete), &words);
+    }
+    edited.watch.snapshot(&as_of);
+}
+
 #[test]
 fn increments_over_edited_files_add_up() {
     each_case("edits", knob("OUTPOUR_TEST_CHAINS", 1000) / 2, |_, random| {
         let scratch = scratch();
         let (store, aside) = (scratch.path().join("store"), scratch.path().join("aside"));
         [&store, &aside].into_iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
-        let mut edited = Edited { store: store.clone(), aside, copies: Vec::new(), random, numbers: 0 };
+        let mut edited =
+            Edited { store: store.clone(), aside, copies: Vec::new(), random, numbers: 0, watch: Watch::default() };
         let (mut reader, mut counted) = (BTreeMap::new(), 0);
         for round in 1..=3 + edited.random.below(4) {
             for _ in 0..1 + edited.random.below(3) {
                 edited.edit(round);
+                if edited.random.one_in(6) {
+                    edited.index();
+                }
             }
             if round > 1 && edited.random.one_in(4) {
                 edited.damage();
@@ -212,11 +278,8 @@ fn increments_over_edited_files_add_up() {
             if round > 1 {
                 request = request.since(&clock(round - 1));
             }
-            let as_of: Instant = clock(round).parse().unwrap();
-            let options = ExportOptions::new(&out).sync(FileSync::No);
-            let time = SnapshotTime::at(as_of.clone(), as_of);
-            outpour::export(&open(&store), &request, time, &options, &Progress::default()).unwrap();
-            let export = run::Export::read(&out, run::Bounds::DEFAULT);
+            let export = export(&store, &out, &request, round);
+            check_vanished(&mut edited, &export, round, scratch.path());
             let current = current_rows(&store, round);
             let deleted: BTreeSet<String> = export.deletions().into_iter().collect();
             for line in export.lines().into_values().flatten() {

@@ -8,6 +8,7 @@ pub(crate) mod cohort;
 pub(crate) mod instant;
 pub(crate) mod line;
 pub(crate) mod store;
+pub(crate) mod vanished;
 pub(crate) mod view;
 
 use cohort::Cohort;
@@ -276,6 +277,13 @@ fn known_at(store: &Store, request: &Request, name: &str, id: &str, since: &Inst
     let old = |index: &usize| store.row(*index).last_updated.as_ref().is_none_or(|when| when <= since);
     let unsure = request.replaced && entity.versions.iter().any(|index| late(*index) && old(index));
     if unsure { None } else { view::last_version(store, entity, since, &|index| !late(index)) }
+}
+
+/// Whether a DELETE entry ends the `Type/id` at an instant.
+pub(crate) fn is_ended(store: &Store, name: &str, instant: &Instant) -> bool {
+    let (name, id) = name.split_once('/').unwrap();
+    let entity = store.entities.get(&(name.to_string(), id.to_string()));
+    entity.is_some_and(|entity| view::last_tombstones(store, entity, instant, &|_| true).next().is_some())
 }
 
 fn wanted(request: &Request, resource_type: &str) -> bool {
