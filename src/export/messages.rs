@@ -62,10 +62,21 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         let birth = Instant { ticks: birth.unwrap_or(snapshot.as_of().ticks), rest: Box::default() };
         let text = format!(
             "What the index remembered of earlier exports is lost ({reason}). Resources and deletions that came to the \
-             store between _since and {birth}, dated before _since, cannot be told and are not listed here; an export \
-             without _since has every resource"
+             store between _since and {birth}, dated before _since, cannot be told and are not listed here, nor what is gone from it without a deletion; an \
+             export without _since has every resource"
         );
         push("memory-lost", Issue::warning(IssueCode::Incomplete, text));
+    }
+    if let Some(since) = &request.since
+        && let Some(until) = snapshot.index().generation().vanished_unknown_since(since, snapshot.as_of())
+    {
+        let until = Instant { ticks: until, rest: Box::default() };
+        let text = format!(
+            "What the index remembered of resources that are gone from the store without a deletion was damaged. Those that \
+             went between _since and {until} are neither listed as deleted nor counted here; an export without _since has \
+             what the store holds"
+        );
+        push("vanished-unknown", Issue::warning(IssueCode::Incomplete, text));
     }
     let is_known = |since: &Instant| snapshot.index().generation().birth.is_some_and(|birth| birth <= since.ticks);
     if let Some(since) = &request.since

@@ -11,7 +11,7 @@ use crate::fhir::instant::Instant;
 use crate::hash::xxh3_64;
 use crate::index::segment::layout;
 use crate::index::snapshot_log::SnapshotLog;
-use crate::index::snapshot_time::SnapshotTime;
+use crate::index::snapshot_time::{SnapshotTime, ticks_rounded_up};
 use crate::named_enum::by_name;
 use crate::store::walk::is_store_name;
 use crate::sys::store_file::FileStamp;
@@ -129,6 +129,8 @@ pub struct IndexMeta {
     pub times: String,
     /// File of vanished resources; empty when there is none.
     pub vanished: String,
+    /// Whether that file lacks what vanished before some snapshot.
+    pub vanished_gap: Option<VanishedGap>,
     /// Store files in store order.
     pub files: Vec<FileEntry>,
     /// Container files, which hold segments.
@@ -137,6 +139,15 @@ pub struct IndexMeta {
     pub segments: Vec<SegmentMeta>,
     /// File of the global index over all segments; its name is empty when there is none.
     pub global: IndexFile,
+}
+
+/// What vanished before a snapshot may not be known: the file of vanished resources, or the index of a replaced file, was
+/// damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VanishedGap {
+    /// T of the first snapshot after the damage, in ticks; `None` until the next refresh, when it is the `first` one of the
+    /// index meta.
+    pub until: Option<i64>,
 }
 
 /// A container or a global index file.
@@ -171,6 +182,7 @@ impl IndexMeta {
             present: 0,
             times: String::new(),
             vanished: String::new(),
+            vanished_gap: None,
             files: Vec::new(),
             containers: Vec::new(),
             segments: Vec::new(),
@@ -235,6 +247,14 @@ impl IndexMeta {
         self.birth.is_none_or(|birth| since.ticks < birth).then_some((self.birth, loss))
     }
 
+    /// Whether resources that vanished between `since` and a snapshot at `as_of` may not be known; then the T before which
+    /// they vanished, in ticks.
+    pub fn vanished_unknown_since(&self, since: &Instant, as_of: &Instant) -> Option<i64> {
+        let until = self.vanished_gap?.until.or(self.first).unwrap_or_else(|| ticks_rounded_up(as_of));
+        // A snapshot before the damage, of an export that is resumed, has its own list.
+        (since.ticks < until && until <= ticks_rounded_up(as_of)).then_some(until)
+    }
+
     /// Applies the snapshot log; false, and no change, if the log belongs to another index meta.
     pub fn apply(&mut self, log: &SnapshotLog) -> bool {
         if log.sequence != self.sequence {
@@ -284,6 +304,9 @@ impl IndexMeta {
             body.number(segment.content);
             body.number(u64::from(segment.tail));
             body.optional(segment.first_seen);
+        }
+        if let Some(gap) = self.vanished_gap {
+            body.optional(gap.until);
         }
         let mut bytes = format!("outpour-index {} {:016x}\n", layout::VERSION, xxh3_64(&body.0)).into_bytes();
         bytes.extend_from_slice(&body.0);
@@ -362,6 +385,10 @@ impl IndexMeta {
             })
         };
         let segments = body.list(segment)?;
+        let vanished_gap = match body.0.is_empty() {
+            true => None,
+            false => Some(VanishedGap { until: body.optional()? }),
+        };
         body.0.is_empty().then_some(IndexMeta {
             sequence,
             validate,
@@ -374,6 +401,7 @@ impl IndexMeta {
             present,
             times,
             vanished,
+            vanished_gap,
             files,
             containers,
             segments,
@@ -502,6 +530,10 @@ mod tests {
     /// What is written is read back; what is cut short or changed anywhere is refused.
     #[test]
     fn a_generation_reads_back_or_not_at_all() {
+        for until in [None, Some(6)] {
+            let with_gap = IndexMeta { vanished_gap: Some(VanishedGap { until }), ..meta() };
+            assert_eq!(IndexMeta::from_bytes(&with_gap.to_bytes()), Some(with_gap));
+        }
         let meta = meta();
         let bytes = meta.to_bytes();
         assert_eq!(IndexMeta::from_bytes(&bytes), Some(meta));
@@ -541,6 +573,20 @@ mod tests {
         assert!(reads(&|meta| {
             (meta.global.name, meta.times, meta.vanished) = (String::new(), String::new(), String::new())
         }));
+    }
+
+    /// What vanished before the first snapshot after a damage is not known to exports since an earlier time, but for those
+    /// of snapshots before it, which are resumed.
+    #[test]
+    fn a_gap_ends_with_the_first_snapshot_after_it() {
+        let at = |ticks: i64| Instant { ticks, rest: Box::default() };
+        assert_eq!(meta().vanished_unknown_since(&at(1), &at(50)), None);
+        for (until, first, ends) in [(None, None, 50), (None, Some(30), 30), (Some(20), Some(30), 20)] {
+            let gap = IndexMeta { vanished_gap: Some(VanishedGap { until }), first, ..meta() };
+            assert_eq!(gap.vanished_unknown_since(&at(ends - 1), &at(50)), Some(ends));
+            assert_eq!(gap.vanished_unknown_since(&at(ends), &at(50)), None);
+            assert_eq!(gap.vanished_unknown_since(&at(1), &at(10)), (ends == 50).then_some(10));
+        }
     }
 
     /// A snapshot log gives back what `note_snapshot` changed, for its own index meta only.

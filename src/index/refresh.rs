@@ -17,7 +17,7 @@ use crate::index::global::build::{self, BuildError};
 use crate::index::inherited_times::inherited_times;
 use crate::index::legacy_files::hash_compressed_files;
 use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, read_slots};
-use crate::index::meta::{self, IndexFile, IndexMeta};
+use crate::index::meta::{self, IndexFile, IndexMeta, VanishedGap};
 use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_current, check_presence, remember_vanished};
 use crate::index::replaced_rows::{RowMatches, match_rows};
@@ -135,6 +135,7 @@ pub(crate) fn refresh(
                 Some(list) => list,
                 None => {
                     known.vanished.clear();
+                    known.vanished_gap = Some(VanishedGap::default());
                     stats.repaired.retain(|reason| reason != VANISHED_LOST);
                     stats.repaired.push(VANISHED_LOST.to_string());
                     Vec::new()
@@ -362,6 +363,9 @@ pub(crate) fn build(
     let mut origins: Vec<SegmentOrigin> = origins.into_iter().map(SegmentOrigin::kept).collect();
     meta.sequence += 1;
     let first = meta.first.take();
+    if let Some(gap) = &mut meta.vanished_gap {
+        gap.until = gap.until.or(first);
+    }
     if let (Some(_), Some(global)) = (first, &previous.global) {
         meta.present = global.totals()?.current();
     }
@@ -443,6 +447,7 @@ pub(crate) fn build(
              from there are not known",
             matches.unreadable
         ));
+        meta.vanished_gap = Some(VanishedGap::default());
     }
     let allowed = store.options().allow_missing;
     stats.gone = check_presence(&meta, &matches, &dropped, allowed)?;

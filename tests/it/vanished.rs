@@ -395,6 +395,7 @@ fn a_replaced_file_with_a_damaged_index_is_said() {
     let export = Export::read(&world.out(2), Bounds::DEFAULT);
     let rows: usize = export.lines().values().map(Vec::len).sum();
     assert_eq!((rows, export.deletions()), (21, vec![]), "two members and nineteen Observations");
+    assert!(export.messages().iter().any(|message| message.text.contains("without a deletion was damaged")));
 }
 
 /// A list of vanished resources that is damaged is dropped, which is said; the rest of the index is kept.
@@ -424,6 +425,14 @@ fn a_damaged_list_is_dropped_and_said() {
     let export = Export::read(&world.out(5), Bounds::DEFAULT);
     assert_eq!((export.deletions(), stated(&export)), (vec![], Value::Null));
     assert!(!world.run(6, &[]).stderr.contains("lost or damaged"));
+    // Every export that would need the list says so, also when the store has changed since; others do not.
+    let says = |export: &Export| {
+        export.messages().iter().any(|message| message.text.contains("without a deletion was damaged"))
+    };
+    assert!(says(&export));
+    world.replace("b.ndjson", &[observation("new", "p0", 0)]);
+    let [before, after] = [(7, 1), (8, 2)].map(|(round, since)| says(&world.increment(round, since, "delete")));
+    assert!(before && !after);
 }
 
 /// Random dumps, each replaced whole by rename, whose rows are changed, taken out, put back and moved between files: under
