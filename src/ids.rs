@@ -29,7 +29,7 @@ macro_rules! ids {
 ids! {
     /// A segment, by its place in the store order of an index.
     SegmentId;
-    /// A store file, by its place in the store order of an index.
+    /// A store file, by its place in the store order of an index, or among the files of the store that one is made of.
     #[derive(Default)]
     FileId;
     /// A record, numbered over the store: rows first, in store order, then DELETE entries in store order.

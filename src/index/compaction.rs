@@ -112,7 +112,7 @@ pub(crate) fn join_segments(
         first = numbers.end;
         // Most files have one segment.
         if entries.len() > 1 {
-            let entry = &known.files[known.segments[changes.origins[numbers.start]].file];
+            let entry = &known.files[known.segments[changes.origins[numbers.start]].file.index()];
             joined.extend(file_joins(changes, numbers, entry, files)?);
         }
     }
@@ -127,7 +127,7 @@ pub(crate) fn join_segments(
             changes.origins.push(origin);
             continue;
         };
-        let file = &known.files[known.segments[origin].file];
+        let file = &known.files[known.segments[origin].file.index()];
         let part = DroppedSegment {
             file: Some(entry.file),
             old_name: file.name.clone(),

@@ -25,7 +25,7 @@ impl Index {
                 "was {what} in place while it was in use; replace store files by rename, then run the same command again"
             ),
         };
-        let entries: Vec<&SegmentMeta> = self.generation().segments.iter().filter(|e| e.file == file.index()).collect();
+        let entries: Vec<&SegmentMeta> = self.generation().segments.iter().filter(|e| e.file == file).collect();
         // 1. A plain file: each range by itself.
         if self.compression(file) == Compression::None {
             for entry in entries {

@@ -11,6 +11,7 @@ use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
+use crate::ids::FileId;
 use crate::index::meta::{FileEntry, IndexMeta, SCAN_AGAIN, SegmentMeta};
 use crate::index::open::OpenedIndex;
 use crate::index::row_times::{RowTimes, TimeRun};
@@ -46,8 +47,8 @@ pub(crate) struct StoreDiff {
 
 /// A segment that is made again of the bytes that it was made of, so that its rows keep their first-seen times.
 pub(crate) struct RescannedSegment {
-    /// Index of the file among the store's files.
-    pub file: usize,
+    /// The file, among those of the store now.
+    pub file: FileId,
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in the (uncompressed) file.
@@ -60,8 +61,8 @@ pub(crate) struct RescannedSegment {
 
 /// A segment whose bytes are no longer in their place: its file is gone, or has other bytes there.
 pub(crate) struct DroppedSegment {
-    /// Index of its file among the store's files now; `None` when the file is gone.
-    pub file: Option<usize>,
+    /// Its file, among those of the store now; `None` when the file is gone.
+    pub file: Option<FileId>,
     /// Name of its file.
     pub old_name: String,
     /// Stamp of its file when it was indexed.
@@ -76,8 +77,8 @@ pub(crate) struct DroppedSegment {
 
 /// Adjacent segments that are scanned again as one.
 pub(crate) struct JoinedSegments {
-    /// Index of the file among the store's files.
-    pub file: usize,
+    /// The file, among those of the store now.
+    pub file: FileId,
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in the (uncompressed) file.
@@ -112,11 +113,14 @@ pub(crate) fn is_unchanged(
         && unproven.is_none_or(|policy| policy == known.unproven)
         && known.files.len() == files.count()
         && known.segments.iter().all(|segment| segment.at != SCAN_AGAIN)
-        && (0..files.count()).all(|i| is_untouched(files, i, &known.files[i]) && known.files[i].name == files.name(i))
+        && files
+            .ids()
+            .zip(&known.files)
+            .all(|(file, entry)| is_untouched(files, file, entry) && entry.name == files.name(file))
 }
 
 /// Whether a file has the settled stamp that it was indexed with.
-pub(crate) fn is_untouched(files: &StoreFiles, file: usize, entry: &FileEntry) -> bool {
+pub(crate) fn is_untouched(files: &StoreFiles, file: FileId, entry: &FileEntry) -> bool {
     entry.settled && entry.stamp == files.stamp(file)
 }
 
@@ -125,11 +129,11 @@ pub(crate) fn is_untouched(files: &StoreFiles, file: usize, entry: &FileEntry) -
 /// # Errors
 /// When a file cannot be read.
 pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexError> {
-    (0..files.count()).map(|file| file_entry(files, file, None)).collect()
+    files.ids().map(|file| file_entry(files, file, None)).collect()
 }
 
 /// The entry of a file as it is now; `raw` is the hash of its bytes on disk if the caller knows it.
-fn file_entry(files: &StoreFiles, file: usize, raw: Option<u64>) -> Result<FileEntry, IndexError> {
+fn file_entry(files: &StoreFiles, file: FileId, raw: Option<u64>) -> Result<FileEntry, IndexError> {
     let raw = match (files.compression(file), raw) {
         (Compression::None, _) => 0,
         (_, Some(raw)) => raw,
@@ -180,11 +184,11 @@ pub(crate) fn diff(
         (known.unproven, diff.meta.unproven) = (policy, policy);
     }
     let old = OldSegments { known: &known, opened, times, weaker, has_other_policy: other_policy.is_some() };
-    for file in 0..files.count() {
+    for file in files.ids() {
         let entry = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(files.name(file).as_bytes())).ok();
-        diff.add_file(files, file, entry, &old)?;
+        diff.add_file(files, file, entry.map(FileId::of), &old)?;
     }
-    for (old_file, entry) in known.files.iter().enumerate() {
+    for (old_file, entry) in known.file_ids().zip(&known.files) {
         if files.position(&entry.name).is_none() {
             diff.changed = true;
             old.of_file(old_file).for_each(|number| diff.dropped.push(old.dropped(number, None)));
@@ -211,7 +215,7 @@ struct OldSegments<'a> {
 
 impl OldSegments<'_> {
     /// Numbers of the segments of a file.
-    fn of_file(&self, old_file: usize) -> std::ops::Range<usize> {
+    fn of_file(&self, old_file: FileId) -> std::ops::Range<usize> {
         let segments = &self.known.segments;
         segments.partition_point(|segment| segment.file < old_file)
             ..segments.partition_point(|segment| segment.file <= old_file)
@@ -238,14 +242,14 @@ impl OldSegments<'_> {
     }
 
     /// A segment that is dropped, of a file that is now `file`.
-    fn dropped(&self, number: usize, file: Option<usize>) -> DroppedSegment {
+    fn dropped(&self, number: usize, file: Option<FileId>) -> DroppedSegment {
         let entry = &self.known.segments[number];
         // Its rows are compared with new ones, whatever checks they were made with.
         let segment = self.opened.and_then(|opened| opened.segments[number].clone().ok());
         DroppedSegment {
             file,
-            old_name: self.known.files[entry.file].name.clone(),
-            old_stamp: self.known.files[entry.file].stamp,
+            old_name: self.known.files[entry.file.index()].name.clone(),
+            old_stamp: self.known.files[entry.file.index()].stamp,
             segment: segment.filter(|_| entry.at != SCAN_AGAIN),
             first_seen: entry.first_seen,
             runs: self.times.runs(number).to_vec(),
@@ -254,12 +258,12 @@ impl OldSegments<'_> {
 }
 
 impl StoreDiff {
-    /// Adds a file of the store; `old_file` is its index in the previous index meta.
+    /// Adds a file of the store; `old_file` is the same file in the previous index meta.
     fn add_file(
         &mut self,
         files: &StoreFiles,
-        file: usize,
-        old_file: Option<usize>,
+        file: FileId,
+        old_file: Option<FileId>,
         old: &OldSegments<'_>,
     ) -> Result<(), IndexError> {
         let compression = files.compression(file);
@@ -270,7 +274,7 @@ impl StoreDiff {
             self.spans.extend(whole_file(file, compression, files.source(file)?)?);
             return Ok(());
         };
-        let entry = &old.known.files[old_file];
+        let entry = &old.known.files[old_file.index()];
         let numbers = old.of_file(old_file);
         let untouched = is_untouched(files, file, entry);
         let mut raw = untouched.then_some(entry.raw);
@@ -377,7 +381,7 @@ impl StoreDiff {
     /// `source` is `None` for an untouched file, of which every byte is covered.
     fn add_plain_spans<'a>(
         &mut self,
-        file: usize,
+        file: FileId,
         source: Option<&StoreFile>,
         segments: impl Iterator<Item = (&'a SegmentMeta, &'a SegmentFate)>,
     ) -> Result<(), IndexError> {
@@ -458,7 +462,7 @@ pub(crate) fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, Ind
 }
 
 /// The ranges to scan of a file of which no segment is kept.
-fn whole_file(file: usize, compression: Compression, source: &StoreFile) -> Result<Vec<ScanRange>, IndexError> {
+fn whole_file(file: FileId, compression: Compression, source: &StoreFile) -> Result<Vec<ScanRange>, IndexError> {
     match compression {
         Compression::None => Ok(plain_spans(file, source, 0..source.len())?),
         compression => Ok(compressed_spans(file, compression, source)?),

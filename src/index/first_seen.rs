@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 
+use crate::ids::FileId;
 use crate::index::meta::IndexMeta;
 use crate::index::segment::span::{RangeKind, ScanRange};
 
 /// Snapshot times from the tables of the packed files to scan, in ticks.
 #[derive(Default)]
 pub(crate) struct FirstSeen {
-    first_seen: HashMap<usize, Option<i64>>,
+    first_seen: HashMap<FileId, Option<i64>>,
     birth: Option<i64>,
     latest: Option<i64>,
 }
@@ -41,7 +42,7 @@ impl FirstSeen {
     }
 
     /// T of the first snapshot that held the rows of a file, in ticks; `None` if its table has none.
-    pub(crate) fn first_seen(&self, file: usize) -> Option<i64> {
+    pub(crate) fn first_seen(&self, file: FileId) -> Option<i64> {
         self.first_seen.get(&file).copied().flatten()
     }
 }

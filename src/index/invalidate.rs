@@ -31,7 +31,7 @@ pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) ->
         return Ok(());
     }
     for segment in &mut known.segments {
-        if known.files[segment.file].name == name {
+        if known.files[segment.file.index()].name == name {
             segment.at = SCAN_AGAIN;
         }
     }

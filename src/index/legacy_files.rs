@@ -6,6 +6,7 @@ use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
 use crate::hash::Hasher64;
+use crate::ids::FileId;
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::store_files::StoreFiles;
 use crate::sys::store_file::{StoreFile, StoreFileError};
@@ -23,7 +24,8 @@ pub(crate) fn hash_compressed_files(known: &mut IndexMeta, files: &StoreFiles) -
             continue;
         }
         let source = files.source(file)?;
-        let segments: Vec<&SegmentMeta> = known.segments.iter().filter(|segment| segment.file == number).collect();
+        let known_file = FileId::of(number);
+        let segments: Vec<&SegmentMeta> = known.segments.iter().filter(|segment| segment.file == known_file).collect();
         let raw = source.content_hash(0..entry.stamp.len.min(source.len()))?;
         let is_same = entry.stamp.len <= source.len() && holds_segments(source, compression, &segments)?;
         entry.raw = if is_same { raw } else { !raw };

@@ -5,6 +5,7 @@
 
 use crate::extract::Validate;
 use crate::hash::xxh3_64;
+use crate::ids::FileId;
 use crate::store::walk::is_store_name;
 
 /// What begins the index meta of format 3.
@@ -41,8 +42,8 @@ pub(crate) struct LegacyFile {
 /// A segment as format 3 has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LegacySegment {
-    /// Index of the store file in [`LegacyMeta::files`].
-    pub(crate) file: usize,
+    /// The store file, by its place in [`LegacyMeta::files`].
+    pub(crate) file: FileId,
     /// Start in the (uncompressed) file.
     pub(crate) start: u64,
     /// End in the (uncompressed) file.
@@ -65,10 +66,11 @@ impl LegacyMeta {
             return None;
         }
         let meta = LegacyMeta::read(&mut WordReader(body))?;
-        let sound = meta.segments.iter().all(|segment| segment.file < meta.files.len() && segment.start <= segment.end)
-            && meta.segments.is_sorted_by_key(|segment| (segment.file, segment.start))
-            && meta.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes())
-            && meta.files.iter().all(|file| is_store_name(&file.name));
+        let sound =
+            meta.segments.iter().all(|segment| segment.file.index() < meta.files.len() && segment.start <= segment.end)
+                && meta.segments.is_sorted_by_key(|segment| (segment.file, segment.start))
+                && meta.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes())
+                && meta.files.iter().all(|file| is_store_name(&file.name));
         sound.then_some(meta)
     }
 
@@ -89,7 +91,7 @@ impl LegacyMeta {
             let [file, container, _at, start, end, content] = body.numbers()?;
             usize::try_from(container).ok().filter(|container| *container < containers)?;
             let (tail, first_seen) = (body.flag()?, body.optional()?);
-            Some(LegacySegment { file: usize::try_from(file).ok()?, start, end, content, tail, first_seen })
+            Some(LegacySegment { file: FileId(u32::try_from(file).ok()?), start, end, content, tail, first_seen })
         })?;
         body.0.is_empty().then_some(LegacyMeta { sequence, validate, birth, latest, files, segments })
     }
@@ -184,7 +186,7 @@ mod tests {
         let (first, second) = (at("2024-02-01T00:00:00Z"), at("2024-03-01T00:00:00Z"));
         assert_eq!((meta.birth, meta.latest, meta.validate), (first, first, Validate::Full));
         let seen = |meta: &LegacyMeta| {
-            meta.segments.iter().map(|s| (meta.files[s.file].name.clone(), s.first_seen)).collect::<Vec<_>>()
+            meta.segments.iter().map(|s| (meta.files[s.file.index()].name.clone(), s.first_seen)).collect::<Vec<_>>()
         };
         assert_eq!(seen(&meta).iter().filter(|(_, first_seen)| first_seen.is_none()).count(), 4);
         meta.apply_log(&kept("generation.note"));

@@ -9,6 +9,7 @@ use crate::codec::compression::UnprovenPolicy;
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
 use crate::hash::xxh3_64;
+use crate::ids::FileId;
 use crate::index::segment::layout;
 use crate::index::snapshot_log::SnapshotLog;
 use crate::index::snapshot_time::{SnapshotTime, ticks_rounded_up};
@@ -61,8 +62,8 @@ pub struct FileEntry {
 /// A segment: its place in the index, its range of a store file, and the first snapshot that held it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SegmentMeta {
-    /// Index of the store file in [`IndexMeta::files`].
-    pub file: usize,
+    /// The store file, by its place in [`IndexMeta::files`].
+    pub file: FileId,
     /// Index of the container in [`IndexMeta::containers`].
     pub container: usize,
     /// Offset in the container.
@@ -190,6 +191,11 @@ impl IndexMeta {
         }
     }
 
+    /// The store files, in store order.
+    pub fn file_ids(&self) -> impl ExactSizeIterator<Item = FileId> + use<> {
+        (0..self.files.len()).map(FileId::of)
+    }
+
     /// Records that a snapshot at `time` holds every segment; its T, and whether that changed any time.
     ///
     /// A new segment gets a `first_seen` after the last T: a snapshot of a past T, taken today, must not make a file
@@ -298,7 +304,8 @@ impl IndexMeta {
         }
         body.number(self.segments.len() as u64);
         for segment in &self.segments {
-            for number in [segment.file as u64, segment.container as u64, segment.at, segment.start, segment.end] {
+            for number in [u64::from(segment.file.0), segment.container as u64, segment.at, segment.start, segment.end]
+            {
                 body.number(number);
             }
             body.number(segment.content);
@@ -323,7 +330,8 @@ impl IndexMeta {
         }
         let meta = IndexMeta::read(&mut MetaReader(body))?;
         let (files, containers) = (meta.files.len(), meta.containers.len());
-        let sound = meta.segments.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
+        let sound =
+            meta.segments.iter().all(|e| e.file.index() < files && e.container < containers && e.start <= e.end);
         let ordered = meta.segments.is_sorted_by_key(|e| (e.file, e.start))
             && meta.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
         // Its names are opened later: they must lie in the store, or be index files beside it.
@@ -374,7 +382,7 @@ impl IndexMeta {
         let global = index_file(body)?;
         let segment = |body: &mut MetaReader<'_>| {
             Some(SegmentMeta {
-                file: usize::try_from(body.number()?).ok()?,
+                file: FileId(u32::try_from(body.number()?).ok()?),
                 container: usize::try_from(body.number()?).ok()?,
                 at: body.number()?,
                 start: body.number()?,
@@ -500,7 +508,7 @@ mod tests {
     fn meta() -> IndexMeta {
         let stamp = FileStamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX, inode: 8, device: 9 };
         let segment = |start, first_seen| SegmentMeta {
-            file: 0,
+            file: FileId(0),
             container: 0,
             at: u64::MAX,
             start,

@@ -11,6 +11,7 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::FileId;
 use crate::index::diff::DroppedSegment;
 use crate::index::meta::{FileEntry, IndexMeta};
 use crate::index::replaced_rows::{MissingResource, RowMatches, intersection, row_owners};
@@ -35,8 +36,8 @@ pub(crate) struct StoreContents<'a> {
     pub scanned: &'a [usize],
     /// First-seen times of rows.
     pub times: &'a RowTimes,
-    /// Files (indices among the store's) that are packed: a seek table shows that they are whole.
-    pub packed: &'a HashSet<usize>,
+    /// Files that are packed: a seek table shows that they are whole.
+    pub packed: &'a HashSet<FileId>,
 }
 
 /// The vanished resources to remember: those of `before`, and the new ones. One of which a new row has come is forgotten
@@ -58,7 +59,7 @@ pub(crate) fn remember_vanished(
     let again: HashSet<_> = matches.missing.iter().map(|gone| (gone.resource_type, gone.id)).collect();
     let mut list: Vec<VanishedResource> =
         before.iter().filter(|gone| !again.contains(&(gone.resource_type, gone.id))).cloned().collect();
-    let whole: Vec<bool> = (0..contents.meta.files.len()).map(|file| is_whole(file, contents)).collect();
+    let whole: Vec<bool> = contents.meta.file_ids().map(|file| is_whole(file, contents)).collect();
     for gone in &matches.missing {
         let (updated, owners) = match gone.newest {
             Some((i, row)) => last_version(&dropped[i], row, gone.resource_type)?,
@@ -165,9 +166,9 @@ fn missing_error(gone: u64, present: u64, allowed: f64, files: String) -> IndexE
 }
 
 /// Whether a file has no fault and no cut end, so that a row that is not in it was left out on purpose.
-fn is_whole(file: usize, contents: &StoreContents<'_>) -> bool {
+fn is_whole(file: FileId, contents: &StoreContents<'_>) -> bool {
     let own = contents.meta.segments.iter().zip(contents.segments).filter(|(entry, _)| entry.file == file);
-    let mut ends_whole = contents.meta.files[file].appendable || contents.packed.contains(&file);
+    let mut ends_whole = contents.meta.files[file.index()].appendable || contents.packed.contains(&file);
     for (entry, segment) in own {
         if segment.head().faulty > 0 {
             return false;
@@ -188,9 +189,9 @@ fn cause_of(gone: &MissingResource, dropped: &[DroppedSegment], files: &[FileEnt
     let mut cause = VanishCause::ReplacedFile;
     for old in gone.held_by.iter().map(|i| &dropped[*i]) {
         let Some(file) = old.file else { return VanishCause::MissingFile };
-        let now = &files[file].stamp;
+        let now = &files[file.index()].stamp;
         let was_replaced = (now.inode, now.device) != (old.old_stamp.inode, old.old_stamp.device);
-        if !was_replaced || !whole[file] {
+        if !was_replaced || !whole[file.index()] {
             cause = VanishCause::UncertainFile;
         }
     }

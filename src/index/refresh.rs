@@ -7,6 +7,7 @@
 
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
+use crate::ids::FileId;
 use crate::index::compaction::{join_segments, joined_facts};
 use crate::index::diff::{StoreDiff, diff, is_unchanged};
 use crate::index::dir::{IndexDir, IndexLock, TwinFile};
@@ -369,7 +370,7 @@ pub(crate) fn build(
     if let (Some(_), Some(global)) = (first, &previous.global) {
         meta.present = global.totals()?.current();
     }
-    let packed: HashSet<usize> =
+    let packed: HashSet<FileId> =
         spans.iter().filter(|span| matches!(span.part, RangeKind::Packed { .. })).map(|span| span.file).collect();
     let mut matches = RowMatches::default();
     // 1. Scan into a new container.
@@ -390,7 +391,7 @@ pub(crate) fn build(
         let scanned = scan(files, &spans, dir, &name, &options)?;
         stats.scanned_bytes += progress.scan_done.load(Relaxed);
         for file in scanned.open_ended {
-            meta.files[file].appendable = false;
+            meta.files[file.index()].appendable = false;
         }
         let packed_facts = FirstSeen::of(&spans, &meta);
         packed_facts.note_table(&mut meta);

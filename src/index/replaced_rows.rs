@@ -18,6 +18,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::FileId;
 use crate::index::diff::DroppedSegment;
 use crate::index::global::build::{hash_range, slice_of};
 use crate::index::row_times::{TimeRun, time_of_entry, time_of_row};
@@ -129,14 +130,14 @@ struct Candidate {
     standing_owners: Vec<(String, Id)>,
 }
 
-/// Compares dropped with new segments (each with the index of its file among the store's files); `kept` are all other
+/// Compares dropped with new segments (each with its file, among those of the store now); `kept` are all other
 /// segments of the new index, and `latest` is the T of the last snapshot, in ticks.
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page of a new or kept segment fails its checksum.
 pub(crate) fn match_rows(
     dropped: &[DroppedSegment],
-    new: &[(usize, Segment)],
+    new: &[(FileId, Segment)],
     kept: &[Segment],
     latest: Option<i64>,
 ) -> Result<RowMatches, CorruptIndex> {
@@ -227,7 +228,7 @@ struct Join<'a> {
     /// Columns of the dropped segments that can be read, then of the new ones.
     columns: &'a [Columns<'a>],
     /// The file of each of these segments, among the store's files now.
-    files: Vec<Option<usize>>,
+    files: Vec<Option<FileId>>,
     /// How many of them are dropped.
     olds: usize,
     dropped: &'a [DroppedSegment],
@@ -377,7 +378,7 @@ impl Join<'_> {
         // 1. New rows whose line was there before, in the same file if possible. Of equal lines the latest time: it errs
         // towards exporting a row twice, never towards losing it.
         let rows = || records.iter().filter(|record| record.is_row());
-        let mut before: HashMap<(u64, Option<Option<usize>>), Option<i64>> = HashMap::new();
+        let mut before: HashMap<(u64, Option<Option<FileId>>), Option<i64>> = HashMap::new();
         for old in rows().filter(is_old) {
             let from = &self.dropped[self.readable[old.segment].0];
             let time = time_of_row(&from.runs, old.number(), from.first_seen);
@@ -619,7 +620,7 @@ mod tests {
                 .into_iter()
                 .enumerate()
                 .map(|(file, segment)| DroppedSegment {
-                    file: Some(file),
+                    file: Some(FileId::of(file)),
                     old_name: String::new(),
                     old_stamp: FileStamp::default(),
                     segment: Some(segment),
@@ -627,7 +628,7 @@ mod tests {
                     runs: Vec::new(),
                 })
                 .collect();
-            let scanned: Vec<(usize, Segment)> = segments(&new).into_iter().enumerate().collect();
+            let scanned: Vec<(FileId, Segment)> = (0..).map(FileId).zip(segments(&new)).collect();
             let matches = match_rows(&dropped, &scanned, &[], None).unwrap();
             let all = || old.iter().chain(&new).flatten();
             let is_tied = |row: &Row| {

@@ -60,7 +60,7 @@ impl Index {
                 continue;
             }
             let (pairs, _) = segment.verify_columns(&[Column::Restart])?.restart.as_chunks::<2>();
-            restarts[entry.file].extend(
+            restarts[entry.file.index()].extend(
                 pairs.iter().map(|[uncompressed, compressed]| SeekPoint {
                     compressed: *compressed,
                     uncompressed: *uncompressed,
@@ -134,12 +134,12 @@ impl Index {
 
     /// The store files of the index, in store order.
     pub fn file_ids(&self) -> impl ExactSizeIterator<Item = FileId> + use<> {
-        (0..self.meta.files.len()).map(FileId::of)
+        self.meta.file_ids()
     }
 
     /// The store file that a segment is of.
     pub fn file_of(&self, segment: SegmentId) -> FileId {
-        FileId::of(self.entry(segment).file)
+        self.entry(segment).file
     }
 
     /// First-seen times of the rows of a segment that have other ones than the segment.
@@ -174,8 +174,9 @@ impl Index {
     pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<SegmentId>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
         let entries = self.segment_ids().zip(&self.meta.segments);
-        let mut known: HashMap<_, SegmentId> =
-            entries.map(|(i, e)| (key(&*self.meta.files[e.file].name, e.start, e.end, e.content, e.tail), i)).collect();
+        let mut known: HashMap<_, SegmentId> = entries
+            .map(|(i, e)| (key(&*self.meta.files[e.file.index()].name, e.start, e.end, e.content, e.tail), i))
+            .collect();
         // Another policy makes other rows of the same bytes, if they are compressed.
         let same_policy = record.unproven == self.meta.unproven;
         let may_have = |file: &str| same_policy || Compression::of_file_name(file) == Some(Compression::None);
@@ -197,12 +198,12 @@ impl Index {
     /// # Errors
     /// When it cannot be opened.
     pub fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
-        self.files.source(file.index())
+        self.files.source(file)
     }
 
     /// Compression of a store file, by its name.
     pub fn compression(&self, file: FileId) -> Compression {
-        self.files.compression(file.index())
+        self.files.compression(file)
     }
 
     /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file
@@ -303,8 +304,8 @@ impl Index {
     pub fn verify_unchanged(&self) -> Result<(), IndexError> {
         for (file, source) in self.files.opened_files() {
             source.check()?;
-            if source.changed()? || source.stamp() != self.meta.files[file].stamp {
-                self.verify_content(FileId::of(file))?;
+            if source.changed()? || source.stamp() != self.meta.files[file.index()].stamp {
+                self.verify_content(file)?;
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
+use crate::ids::FileId;
 use crate::index::meta::{FileEntry, IndexMeta};
 use crate::index::store_listing::StoreListing;
 use crate::store::Store;
@@ -15,7 +16,7 @@ use crate::store::walk::{Walk, WalkedFile, walk_store};
 use crate::sys::access::Access;
 use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
 
-/// The data files of a store, in store order; a file is named by its index among them.
+/// The data files of a store, in store order.
 pub(crate) struct StoreFiles {
     root: PathBuf,
     access: Access,
@@ -70,29 +71,35 @@ impl StoreFiles {
         self.open.len()
     }
 
+    /// The data files, in store order.
+    pub(crate) fn ids(&self) -> impl ExactSizeIterator<Item = FileId> + use<> {
+        (0..self.count()).map(FileId::of)
+    }
+
     /// Path of a file, relative to the store.
-    pub(crate) fn name(&self, file: usize) -> &str {
-        &self.walked.files[file].name
+    pub(crate) fn name(&self, file: FileId) -> &str {
+        &self.walked.files[file.index()].name
     }
 
     /// Compression of a file, by its name.
-    pub(crate) fn compression(&self, file: usize) -> Compression {
-        self.walked.files[file].compression
+    pub(crate) fn compression(&self, file: FileId) -> Compression {
+        self.walked.files[file.index()].compression
     }
 
-    /// Index of the file of this name (relative to the store); `None` when there is none.
-    pub(crate) fn position(&self, name: &str) -> Option<usize> {
-        self.walked.files.binary_search_by(|found| found.name.as_bytes().cmp(name.as_bytes())).ok()
+    /// The file of this name (relative to the store); `None` when there is none.
+    pub(crate) fn position(&self, name: &str) -> Option<FileId> {
+        let found = self.walked.files.binary_search_by(|found| found.name.as_bytes().cmp(name.as_bytes()));
+        found.ok().map(FileId::of)
     }
 
     /// Size and times of a file: as opened if it was opened, else as the walk found them.
-    pub(crate) fn stamp(&self, file: usize) -> FileStamp {
-        self.open[file].get().map_or(self.walked.files[file].stamp, StoreFile::stamp)
+    pub(crate) fn stamp(&self, file: FileId) -> FileStamp {
+        self.open[file.index()].get().map_or(self.walked.files[file.index()].stamp, StoreFile::stamp)
     }
 
     /// Whether the stamp of a file was settled when the walk began, so that the file still having it has not been
     /// written since.
-    pub(crate) fn is_settled(&self, file: usize) -> bool {
+    pub(crate) fn is_settled(&self, file: FileId) -> bool {
         self.stamp(file).is_settled(self.walked.begun_ns)
     }
 
@@ -100,23 +107,23 @@ impl StoreFiles {
     ///
     /// # Errors
     /// As [`StoreFile::open`].
-    pub(crate) fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
-        if let Some(source) = self.open[file].get() {
+    pub(crate) fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
+        if let Some(source) = self.open[file.index()].get() {
             return Ok(source);
         }
         let source = StoreFile::open(self.root.join(self.name(file)), self.access)?;
         let source = match self.compression(file) {
             // Bytes appended since the walk are not part of it.
-            Compression::None if self.truncated => source.up_to(self.walked.files[file].stamp.len),
+            Compression::None if self.truncated => source.up_to(self.walked.files[file.index()].stamp.len),
             _ => source,
         };
         // If another thread has opened it meanwhile, its handle is used.
-        Ok(self.open[file].get_or_init(|| source))
+        Ok(self.open[file.index()].get_or_init(|| source))
     }
 
-    /// Index and handle of the files that have been opened.
-    pub(crate) fn opened_files(&self) -> impl Iterator<Item = (usize, &StoreFile)> {
-        self.open.iter().enumerate().filter_map(|(file, open)| open.get().map(|source| (file, source)))
+    /// The files that have been opened, with their handles.
+    pub(crate) fn opened_files(&self) -> impl Iterator<Item = (FileId, &StoreFile)> {
+        self.ids().zip(&self.open).filter_map(|(file, open)| open.get().map(|source| (file, source)))
     }
 
     /// Relative paths that the walk ignored.

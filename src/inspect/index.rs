@@ -197,8 +197,8 @@ pub(crate) fn index_meta(path: &Path, report: &mut InspectReport) -> Option<Inde
         section.fact("merged", &found.global.name);
         let trusted = found.containers.iter().chain([&found.global]).all(|file| file.stamp.is_some());
         section.fact("index files stamped", trusted);
-        for (number, file) in found.files.iter().enumerate() {
-            let own = || found.segments.iter().filter(|segment| segment.file == number);
+        for (id, file) in found.file_ids().zip(&found.files) {
+            let own = || found.segments.iter().filter(|segment| segment.file == id);
             let tail = if own().any(|segment| segment.tail) { "no newline" } else { "whole" };
             let cells =
                 [grouped(file.stamp.len), grouped(own().count() as u64), tail.into(), file.appendable.to_string()];

@@ -187,7 +187,7 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
             let what = format!("no extent covers its bytes {offset} to {to}");
             differences.push(Mismatch::of_file("extents", index.file_name(file), what));
         };
-        for entry in index.generation().segments.iter().filter(|entry| entry.file == file.index()) {
+        for entry in index.generation().segments.iter().filter(|entry| entry.file == file) {
             // A newline that was added later to complete a last line does not change the line's segment.
             if tail && entry.start == position + 1 && newline_at(position)? {
                 position += 1;

@@ -11,6 +11,7 @@ use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
+use crate::ids::FileId;
 use crate::index::dir::IndexDir;
 use crate::index::meta::SegmentMeta;
 use crate::index::segment::line_splitter::{EncodedSegment, LineSplitter, ScanWorker};
@@ -35,8 +36,8 @@ const SEGMENT_SPAN_MAX: u64 = 1 << 31;
 /// A new segment, written to the container.
 #[derive(Clone, Debug)]
 pub(crate) struct WrittenSegment {
-    /// Index of the file among the store's files.
-    pub file: usize,
+    /// The file, among those of the store.
+    pub file: FileId,
     /// Offset in the container file.
     pub at: u64,
     /// Start in the (uncompressed) file.
@@ -62,8 +63,8 @@ impl WrittenSegment {
 pub(crate) struct ScanResult {
     /// The new segments, in no order.
     pub segments: Vec<WrittenSegment>,
-    /// Compressed files (indices among the store's files) that did not end with a whole member and a whole line.
-    pub open_ended: Vec<usize>,
+    /// Compressed files that did not end with a whole member and a whole line.
+    pub open_ended: Vec<FileId>,
 }
 
 /// Options and counters of a scan.
@@ -83,10 +84,10 @@ pub(crate) struct ScanOptions<'a> {
 /// What the writer of a container is told by the scanning threads.
 enum ContainerOrder {
     /// Append a segment of this file; the flag marks the last line of a plain file, without its newline.
-    Append(usize, bool, EncodedSegment),
+    Append(FileId, bool, EncodedSegment),
     /// Forget the segments of this file that were appended and begin at this offset or behind it: they held rows that are
     /// not proven. Their bytes stay in the container, and nothing names them.
-    Forget(usize, u64),
+    Forget(FileId, u64),
 }
 
 /// Scans `spans` on the current rayon pool and appends the segments to the container `name`.
@@ -165,7 +166,7 @@ pub(crate) fn scan(
                 },
             )
             .filter_map(Result::transpose)
-            .collect::<Result<Vec<usize>, IndexError>>();
+            .collect::<Result<Vec<FileId>, IndexError>>();
         drop(sender);
         // A failed write closes the channel, and workers then fail with `Stopped`: the cause is returned first.
         let segments = writer.join().expect("the writer does not panic")?;
@@ -383,7 +384,6 @@ mod tests {
     use super::*;
     use crate::codec::decoder::tests::{gzip, zstd};
     use crate::fhir::instant::Instant;
-    use crate::ids::FileId;
     use crate::index::snapshot::Index;
     use crate::limits::SEGMENT_ROWS_MAX;
     use crate::progress::Progress;

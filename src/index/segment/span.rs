@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
+use crate::ids::FileId;
 use crate::limits::{READ_BYTES, SEGMENT_BYTES};
 use crate::store::packed::seek_table::{SeekTable, TableError};
 use crate::sys::store_file::{StoreFile, StoreFileError};
@@ -14,8 +15,8 @@ use crate::sys::store_file::{StoreFile, StoreFileError};
 /// A range of a store file to scan into segments.
 #[derive(Clone, Debug)]
 pub(crate) struct ScanRange {
-    /// Index of the file among the store's files.
-    pub file: usize,
+    /// The file, among those of the store.
+    pub file: FileId,
     /// The range of the file, by its compression.
     pub part: RangeKind,
 }
@@ -67,7 +68,7 @@ impl RangeKind {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn plain_spans(
-    file: usize,
+    file: FileId,
     source: &StoreFile,
     range: Range<u64>,
 ) -> Result<Vec<ScanRange>, StoreFileError> {
@@ -97,7 +98,7 @@ pub(crate) fn plain_spans(
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn compressed_spans(
-    file: usize,
+    file: FileId,
     compression: Compression,
     source: &StoreFile,
 ) -> Result<Vec<ScanRange>, StoreFileError> {
