@@ -36,6 +36,8 @@ ids! {
     RecordId;
     /// A row of a segment, by its place in it.
     RowId;
+    /// A DELETE entry of a segment, by its place in it.
+    EntryId;
     /// An owner of a segment: a patient that it names, by its place among those of the segment.
     OwnerOrd;
     /// An owner: a patient that a segment names, numbered over the segments of the store.

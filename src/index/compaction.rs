@@ -17,6 +17,7 @@ use std::ops::Range;
 use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
+use crate::ids::EntryId;
 use crate::index::diff::{DroppedSegment, JoinedSegments, StoreDiff, byte_at, is_untouched};
 use crate::index::global::append::SegmentOrigin;
 use crate::index::meta::{FileEntry, IndexMeta, SegmentMeta};
@@ -310,13 +311,13 @@ fn same_records(parts: &[(&DroppedSegment, &Segment)], new: &Segment) -> Result<
         if rows != Some(own.line_hash) || entries.end > new.tombstones() {
             return Ok(None);
         }
-        let is_same = |(i, k): (usize, usize)| {
+        let is_same = |(i, k): (EntryId, EntryId)| {
             let base = |base: u32| (base & BASE_BITS) as usize;
             own.tombstone_of(i) == whole.tombstone_of(k)
-                && own.tomb_updated[i] == whole.tomb_updated[k]
-                && own.base_text(base(own.tomb_base[i])) == whole.base_text(base(whole.tomb_base[k]))
+                && own.tomb_updated[i.index()] == whole.tomb_updated[k.index()]
+                && own.base_text(base(own.tomb_base[i.index()])) == whole.base_text(base(whole.tomb_base[k.index()]))
         };
-        if !(0..part.tombstones()).zip(entries.clone()).all(is_same) {
+        if !part.entry_ids().zip(entries.clone().map(EntryId::of)).all(is_same) {
             return Ok(None);
         }
         let number = |owner: usize| {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
-use crate::ids::{BaseId, OwnerId, OwnerOrd, PatientId, RecordId, SegmentId};
+use crate::ids::{BaseId, EntryId, OwnerId, OwnerOrd, PatientId, RecordId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::id_encoding::owner_hash;
 use crate::index::snapshot::Index;
@@ -56,8 +56,8 @@ impl Index {
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn version_before(&self, segment: SegmentId, entry: usize) -> Result<Option<RecordId>, CorruptIndex> {
-        let ended = self.global().word(Section::Ends, self.starts().tombstone[segment.index()] + entry)?;
+    pub fn version_before(&self, segment: SegmentId, entry: EntryId) -> Result<Option<RecordId>, CorruptIndex> {
+        let ended = self.global().word(Section::Ends, self.starts().tombstone[segment.index()] + entry.index())?;
         Ok(ended.checked_sub(1).map(RecordId))
     }
 

@@ -18,7 +18,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::FileId;
+use crate::ids::{EntryId, FileId};
 use crate::index::diff::DroppedSegment;
 use crate::index::global::build::{hash_range, slice_of};
 use crate::index::row_times::{TimeRun, time_of_entry, time_of_row};
@@ -88,9 +88,14 @@ struct RecordRef {
 }
 
 impl RecordRef {
-    /// Number of the row or DELETE entry in its segment.
-    fn number(self) -> usize {
+    /// The row of its segment that it is, if it is one.
+    fn row(self) -> usize {
         (self.reference & !kind::MASK) as usize
+    }
+
+    /// The DELETE entry of its segment that it is, if it is no row.
+    fn entry_id(self) -> EntryId {
+        EntryId(self.reference & !kind::MASK)
     }
 
     /// Whether it is a row.
@@ -101,16 +106,16 @@ impl RecordRef {
     /// Type and id of its resource.
     fn entity(self, columns: &Columns<'_>) -> (ResourceType, Id) {
         match self.is_row() {
-            true => (columns.type_of(self.number()), columns.id_of(self.number())),
-            false => columns.tombstone_of(self.number()),
+            true => (columns.type_of(self.row()), columns.id_of(self.row())),
+            false => columns.tombstone_of(self.entry_id()),
         }
     }
 
     /// The keys that order the records of a resource, as in version chains; `None` for a DELETE entry that ends nothing.
     fn key<'a>(self, columns: &Columns<'a>) -> Option<(Option<InstantRef<'a>>, bool, VersionKey<'a>)> {
         match self.is_row() {
-            true => Some((columns.updated_of(self.number()), true, columns.version_of(self.number()))),
-            false => columns.tombstone_updated(self.number()).map(|at| (Some(at), false, VersionKey::None)),
+            true => Some((columns.updated_of(self.row()), true, columns.version_of(self.row()))),
+            false => columns.tombstone_updated(self.entry_id()).map(|at| (Some(at), false, VersionKey::None)),
         }
     }
 }
@@ -179,7 +184,7 @@ pub(crate) fn match_rows(
     // 3. Records of kept segments: of the candidates, and of resources whose rows moved between files.
     let mut candidates: Vec<Candidate> = candidates.into_iter().flatten().collect();
     for (candidate, row) in candidates.iter_mut().filter_map(|one| one.standing_row.map(|row| (one, row))) {
-        candidate.standing_owners = row_owners(&new[row.segment - olds].1, row.number())?;
+        candidate.standing_owners = row_owners(&new[row.segment - olds].1, row.row())?;
     }
     resolve_candidates(&mut candidates, &columns, kept)?;
     for row in rows_beside_others(moved.into_iter().flatten().collect(), kept)? {
@@ -202,7 +207,7 @@ pub(crate) fn match_rows(
         .map(|one| MissingResource {
             resource_type: one.entity.0,
             id: one.entity.1,
-            newest: one.newest_row.map(|row| (readable[row.segment].0, row.number())),
+            newest: one.newest_row.map(|row| (readable[row.segment].0, row.row())),
             held_by: one.held_by.iter().map(|segment| readable[*segment].0).collect(),
             older_stands: one.older_stands,
             was_seen: one.was_seen,
@@ -275,24 +280,24 @@ impl Join<'_> {
 
     /// Hash of the line of a row.
     fn line(&self, row: RecordRef) -> u64 {
-        self.columns[row.segment].line_hash[row.number()]
+        self.columns[row.segment].line_hash[row.row()]
     }
 
     /// Whether a snapshot held a row of a dropped segment.
     fn was_seen(&self, row: RecordRef) -> bool {
         let from = &self.dropped[self.readable[row.segment].0];
-        time_of_row(&from.runs, row.number(), from.first_seen).is_some()
+        time_of_row(&from.runs, row.row(), from.first_seen).is_some()
     }
 
     /// First-seen time of a DELETE entry of a dropped segment.
     fn entry_time(&self, entry: RecordRef) -> Option<i64> {
         let from = &self.dropped[self.readable[entry.segment].0];
-        time_of_entry(&from.runs, self.columns[entry.segment].rows(), entry.number(), from.first_seen)
+        time_of_entry(&from.runs, self.columns[entry.segment].rows(), entry.entry_id(), from.first_seen)
     }
 
     /// Whether readers know a DELETE entry of a dropped segment: a snapshot held it, at its date or later.
     fn is_told(&self, entry: RecordRef) -> bool {
-        let updated = self.columns[entry.segment].tombstone_updated(entry.number()).map(|updated| updated.ticks);
+        let updated = self.columns[entry.segment].tombstone_updated(entry.entry_id()).map(|updated| updated.ticks);
         let is_past = updated.zip(self.latest).is_some_and(|(updated, latest)| updated <= latest);
         is_past && self.entry_time(entry).is_some()
     }
@@ -302,8 +307,8 @@ impl Join<'_> {
     fn keep_entry_times(&self, entries: impl Iterator<Item = RecordRef> + Clone) {
         let key = |entry: &RecordRef| {
             let columns = &self.columns[entry.segment];
-            let base = columns.base_text((columns.tomb_base[entry.number()] & BASE_BITS) as usize);
-            Some((columns.tombstone_updated(entry.number())?, base))
+            let base = columns.base_text((columns.tomb_base[entry.entry_id().index()] & BASE_BITS) as usize);
+            Some((columns.tombstone_updated(entry.entry_id())?, base))
         };
         let mut before = BTreeMap::new();
         for (key, old) in entries.clone().filter_map(|entry| Some((key(&entry)?, entry))) {
@@ -316,7 +321,7 @@ impl Join<'_> {
         for entry in entries.filter(|entry| entry.segment >= self.olds && !before.is_empty()) {
             let time = key(&entry).and_then(|key| *before.get(&key)?);
             if let Some(i) = time.and_then(|time| self.times.binary_search(&time).ok()) {
-                let place = self.columns[entry.segment].rows() + entry.number();
+                let place = self.columns[entry.segment].rows() + entry.entry_id().index();
                 self.codes[entry.segment - self.olds][place].store(to_u32(i) + 1, Relaxed);
             }
         }
@@ -345,12 +350,12 @@ impl Join<'_> {
             return false;
         }
         let (old_columns, new_columns) = (&self.columns[old.segment], &self.columns[new.segment]);
-        let same_type = old_columns.resource_type[old.number()] == new_columns.resource_type[new.number()];
-        if !same_type || old_columns.id_of(old.number()) != new_columns.id_of(new.number()) {
+        let same_type = old_columns.resource_type[old.row()] == new_columns.resource_type[new.row()];
+        if !same_type || old_columns.id_of(old.row()) != new_columns.id_of(new.row()) {
             return false;
         }
         let from = &self.dropped[self.readable[old.segment].0];
-        if let Some(time) = time_of_row(&from.runs, old.number(), from.first_seen) {
+        if let Some(time) = time_of_row(&from.runs, old.row(), from.first_seen) {
             self.keep_time(new, time, hash, self.files[old.segment] == self.files[new.segment], moved);
         }
         true
@@ -360,9 +365,9 @@ impl Join<'_> {
     fn keep_time(&self, row: RecordRef, time: i64, hash: u64, in_file: bool, moved: &mut Vec<MovedRow>) {
         let Ok(i) = self.times.binary_search(&time) else { return };
         let segment = row.segment - self.olds;
-        self.codes[segment][row.number()].store(to_u32(i) + 1, Relaxed);
+        self.codes[segment][row.row()].store(to_u32(i) + 1, Relaxed);
         if !in_file {
-            moved.push(MovedRow { hash, segment, row: row.number() });
+            moved.push(MovedRow { hash, segment, row: row.row() });
         }
     }
 
@@ -381,7 +386,7 @@ impl Join<'_> {
         let mut before: HashMap<(u64, Option<Option<FileId>>), Option<i64>> = HashMap::new();
         for old in rows().filter(is_old) {
             let from = &self.dropped[self.readable[old.segment].0];
-            let time = time_of_row(&from.runs, old.number(), from.first_seen);
+            let time = time_of_row(&from.runs, old.row(), from.first_seen);
             for place in [None, Some(self.files[old.segment])] {
                 let latest = before.entry((self.line(*old), place)).or_insert(time);
                 *latest = latest.zip(time).map(|(a, b)| a.max(b));
@@ -535,12 +540,11 @@ fn resolve_candidates(
                         let order = record.key(&own).cmp(&old.key(&columns[old.segment]));
                         // Rows of equal age may differ; DELETE entries of equal age say the same.
                         let is_same = || {
-                            !record.is_row()
-                                || own.line_hash[record.number()] == columns[old.segment].line_hash[old.number()]
+                            !record.is_row() || own.line_hash[record.row()] == columns[old.segment].line_hash[old.row()]
                         };
                         let is_newer = order.is_gt() || order.is_eq() && is_same();
                         let owners = match record.is_row() && !is_newer {
-                            true => row_owners(segment, record.number())?,
+                            true => row_owners(segment, record.row())?,
                             false => Vec::new(),
                         };
                         found.push(KeptRecord { candidate: i, is_newer, is_row: record.is_row(), owners });
@@ -646,7 +650,7 @@ mod tests {
                 }
                 for (i, entry) in lines.iter().filter(|line| line.2 == ENTRY).enumerate() {
                     let expected = [1, 0].into_iter().find(|place| is_in(*place, entry)).map(|place| times[place]);
-                    let time = time_of_entry(&matches.runs[file], count, i, None);
+                    let time = time_of_entry(&matches.runs[file], count, EntryId::of(i), None);
                     prop_assert_eq!(time, expected, "entry {} of file {}", i, file);
                 }
             }

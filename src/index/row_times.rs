@@ -8,6 +8,7 @@
 
 use crate::casts::to_u32;
 use crate::hash::xxh3_64;
+use crate::ids::EntryId;
 use crate::sys::little_endian::{bytes_of, view};
 
 /// Magic bytes at the start of the file, as a word.
@@ -113,9 +114,9 @@ pub(crate) fn time_of_row(runs: &[TimeRun], row: usize, segment_time: Option<i64
 
 /// First-seen time of a DELETE entry, in ticks, given the runs, rows and time of its segment. Runs of rows say nothing of
 /// entries.
-pub(crate) fn time_of_entry(runs: &[TimeRun], rows: usize, entry: usize, segment_time: Option<i64>) -> Option<i64> {
+pub(crate) fn time_of_entry(runs: &[TimeRun], rows: usize, entry: EntryId, segment_time: Option<i64>) -> Option<i64> {
     let of_rows = runs.partition_point(|run| (run.row as usize) < rows);
-    time_of_row(&runs[of_rows..], rows + entry, segment_time)
+    time_of_row(&runs[of_rows..], rows + entry.index(), segment_time)
 }
 
 /// A part of a joined segment: numbers of its rows and DELETE entries, its runs, and its first-seen time.
@@ -219,8 +220,9 @@ mod tests {
                     prop_assert_eq!(time_of_row(&joined, row, own), time_of_row(runs, i, *time));
                     row += 1;
                 }
-                for i in 0..*entries {
-                    prop_assert_eq!(time_of_entry(&joined, counts.0, entry, own), time_of_entry(runs, *rows, i, *time));
+                for i in (0..*entries).map(EntryId::of) {
+                    let of_joined = time_of_entry(&joined, counts.0, EntryId::of(entry), own);
+                    prop_assert_eq!(of_joined, time_of_entry(runs, *rows, i, *time));
                     entry += 1;
                 }
             }

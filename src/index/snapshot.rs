@@ -7,7 +7,7 @@
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::{Instant, InstantRef};
-use crate::ids::{BaseId, FileId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
+use crate::ids::{BaseId, EntryId, FileId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -154,7 +154,7 @@ impl Index {
     }
 
     /// T of the first snapshot that held a DELETE entry, in ticks; `None` before the first.
-    pub(crate) fn entry_first_seen(&self, segment: SegmentId, entry: usize) -> Option<i64> {
+    pub(crate) fn entry_first_seen(&self, segment: SegmentId, entry: EntryId) -> Option<i64> {
         let rows = self.segment(segment).rows();
         time_of_entry(self.times.runs(segment.index()), rows, entry, self.entry(segment).first_seen)
     }
@@ -246,8 +246,8 @@ impl Index {
     }
 
     /// The record that a DELETE entry of a segment is.
-    pub fn record_of_entry(&self, segment: SegmentId, entry: usize) -> RecordId {
-        RecordId::of(self.starts.rows + self.starts.tombstone[segment.index()] + entry)
+    pub fn record_of_entry(&self, segment: SegmentId, entry: EntryId) -> RecordId {
+        RecordId::of(self.starts.rows + self.starts.tombstone[segment.index()] + entry.index())
     }
 
     /// Whether a record is a row; else it is a DELETE entry.
@@ -261,11 +261,11 @@ impl Index {
         RowAddress::of(segment, row.index() - self.starts.row[segment.index()])
     }
 
-    /// The segment that holds a record that is a DELETE entry, and the number of the entry in it.
-    pub fn locate_tombstone(&self, record: RecordId) -> (SegmentId, usize) {
-        let entry = record.index() - self.starts.rows;
-        let segment = SegmentId::of(self.starts.tombstone.partition_point(|start| *start <= entry) - 1);
-        (segment, entry - self.starts.tombstone[segment.index()])
+    /// The segment that holds a record that is a DELETE entry, and the entry in it.
+    pub fn locate_tombstone(&self, record: RecordId) -> (SegmentId, EntryId) {
+        let position = record.index() - self.starts.rows;
+        let segment = SegmentId::of(self.starts.tombstone.partition_point(|start| *start <= position) - 1);
+        (segment, EntryId::of(position - self.starts.tombstone[segment.index()]))
     }
 
     /// The number over the store of an owner of a segment.
@@ -457,7 +457,7 @@ impl Snapshot {
     }
 
     /// Whether a DELETE entry is late for an export since `since`.
-    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: usize, since: &Instant) -> bool {
+    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: EntryId, since: &Instant) -> bool {
         self.is_late(segment, since) && self.index.meta.came_late(self.index.entry_first_seen(segment, entry), since)
     }
 
@@ -506,7 +506,7 @@ impl Snapshot {
                 if columns.tombstone_updated(entry).is_none_or(|updated| updated > instant) {
                     break;
                 }
-                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry.index()] & BASE_BITS);
                 deleted |= self.sees_segment(segment_id) && known(segment_id) && ours[base.index()];
             }
             next = index.global.next(number)?;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::UnprovenPolicy;
 use crate::extract::Validate;
+use crate::ids::EntryId;
 
 /// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,9 +69,9 @@ impl SegmentRef {
 
     /// T of the first snapshot that held a DELETE entry of the segment, which has so many rows, in ticks; `None` before
     /// the first. Runs of rows say nothing of entries.
-    pub(crate) fn first_seen_of_entry(&self, rows: usize, entry: usize) -> Option<i64> {
+    pub(crate) fn first_seen_of_entry(&self, rows: usize, entry: EntryId) -> Option<i64> {
         let of_entries = &self.row_times[self.row_times.partition_point(|(first, _)| (*first as usize) < rows)..];
-        let after = of_entries.partition_point(|(first, _)| *first as usize <= rows + entry);
+        let after = of_entries.partition_point(|(first, _)| *first as usize <= rows + entry.index());
         after.checked_sub(1).and_then(|i| of_entries[i].1).or(self.first_seen)
     }
 }

@@ -17,7 +17,7 @@ use crate::extract::extractor::Extractor;
 use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
 use crate::fhir::reference::Reference;
-use crate::ids::{RowAddress, SegmentId};
+use crate::ids::{EntryId, RowAddress, SegmentId};
 use crate::index::row_reader::row_range;
 use crate::index::snapshot::Snapshot;
 use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
@@ -43,8 +43,8 @@ pub(crate) struct TombstoneLine {
     pub start: u64,
     /// Bytes of the line without its line end.
     pub length: u64,
-    /// Number of its first DELETE entry in the segment.
-    pub first: usize,
+    /// Its first DELETE entry; if it has none, the next one of the segment.
+    pub first: EntryId,
     /// Number of its DELETE entries.
     pub count: usize,
 }
@@ -83,7 +83,7 @@ pub(crate) fn write_non_rows(
             return Err(IndexError::Cancelled.into());
         }
         let source = rows.source(index.file_of(segment))?;
-        let mut tombstone = 0;
+        let mut tombstones = 0;
         for gap in non_row_lines(snapshot, segment, source)? {
             each_non_row_line(source, gap, &mut |line| {
                 match classify_line(source, &line, &mut extractor)? {
@@ -94,8 +94,9 @@ pub(crate) fn write_non_rows(
                     }
                     NonRowKind::Tombstones(count) => {
                         let (start, length) = (line.start, line.end - line.start);
-                        tombstone_lines.push(TombstoneLine { segment, start, length, first: tombstone, count });
-                        tombstone += count;
+                        let first = EntryId::of(tombstones);
+                        tombstone_lines.push(TombstoneLine { segment, start, length, first, count });
+                        tombstones += count;
                     }
                 }
                 Ok(())

@@ -5,13 +5,13 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::SegmentId;
+use crate::ids::{EntryId, SegmentId};
 use crate::index::segment::layout::BASE_BITS;
 use crate::pack::retention::Retention;
 use crate::pack::writer::PriorOwnerEntry;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
-/// Table entries for DELETE entry `tombstone` of a segment, which becomes number `entry` of its frame. Empty if the
+/// Table entries for a DELETE entry of a segment, which becomes number `entry` of its frame. Empty if the
 /// deletion ends nothing, or ends a version that is kept.
 ///
 /// # Errors
@@ -19,13 +19,13 @@ use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 pub(crate) fn prior_owner_entries(
     retention: &Retention<'_>,
     segment: SegmentId,
-    tombstone: usize,
+    tombstone: EntryId,
     entry: u32,
 ) -> Result<Vec<PriorOwnerEntry>, CorruptIndex> {
     let index = retention.snapshot.index();
     let columns = index.segment(segment).columns();
     let sentinel_entry = |updated, sentinel| vec![PriorOwnerEntry { entry, updated, owner: Err(sentinel) }];
-    if columns.tomb_updated[tombstone] == NO_INSTANT {
+    if columns.tomb_updated[tombstone.index()] == NO_INSTANT {
         return Ok(Vec::new()); // a deletion without an instant ends nothing
     }
     if retention.is_followed(index.record_of_entry(segment, tombstone))? {

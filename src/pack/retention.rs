@@ -6,7 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, RowAddress, SegmentId};
+use crate::ids::{EntryId, RecordId, RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 
 /// Rows that go to the same files. `Some(ticks)`: rows that the index first saw at this T although they are dated
@@ -81,7 +81,7 @@ impl<'a> Retention<'a> {
     }
 
     /// The set of a DELETE entry of a segment with this instant in ticks.
-    pub(crate) fn version_set_of_entry(&self, segment: SegmentId, entry: usize, ticks: i64) -> VersionSet {
+    pub(crate) fn version_set_of_entry(&self, segment: SegmentId, entry: EntryId, ticks: i64) -> VersionSet {
         self.set_of_time(self.snapshot.index().entry_first_seen(segment, entry), ticks)
     }
 

@@ -3,6 +3,7 @@
 
 use crate::error::PackError;
 use crate::fhir::instant::NO_INSTANT;
+use crate::ids::EntryId;
 use crate::limits::{FRAME_BYTES, PACKED_ROWS_MAX};
 use crate::pack::non_rows::{TombstoneLine, span_pieces};
 use crate::pack::prior_owners;
@@ -25,7 +26,7 @@ pub(crate) fn write(
     let index = retention.snapshot.index();
     let ticks = |line: &TombstoneLine| match line.count {
         0 => NO_INSTANT,
-        _ => index.segment(line.segment).columns().tomb_updated[line.first],
+        _ => index.segment(line.segment).columns().tomb_updated[line.first.index()],
     };
     for set in retention.version_sets() {
         writer.begin(PackHeader::new(retention.snapshot, set), packed)?;
@@ -47,7 +48,8 @@ pub(crate) fn write(
             frame.text.push(b'\n');
             frame.lengths.push(line.length as u32);
             frame.ticks.push(ticks(line));
-            for tombstone in line.first..line.first + line.count {
+            let first = line.first.index();
+            for tombstone in (first..first + line.count).map(EntryId::of) {
                 frame.prior_owners.extend(prior_owners::prior_owner_entries(
                     retention,
                     line.segment,

@@ -6,7 +6,7 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{OwnerOrd, RowAddress, SegmentId};
+use crate::ids::{EntryId, OwnerOrd, RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -81,7 +81,7 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// Whether a DELETE entry is late for the request.
-    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: usize) -> bool {
+    pub(crate) fn is_late_entry(&self, segment: SegmentId, entry: EntryId) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late_entry(segment, entry, since))
     }
 

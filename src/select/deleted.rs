@@ -11,7 +11,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, RowAddress, SegmentId};
+use crate::ids::{EntryId, RecordId, RowAddress, SegmentId};
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -79,8 +79,8 @@ impl Deletions {
             let needed = [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated];
             segment.verify_columns(&needed)?;
             let columns = segment.verify_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
-            for entry in 0..columns.tomb_type.len() {
-                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
+            for entry in segment.entry_ids() {
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry.index()] & BASE_BITS);
                 let Some(updated) = columns.tombstone_updated(entry) else { continue };
                 if !cohort.ours[base.index()] || updated > instant {
                     continue;
@@ -200,9 +200,9 @@ impl<'a> KnownHistories<'a> {
             let references = segment.references_of_hash(hash)?;
             asked += references.len();
             for reference in references.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
-                let entry = (reference & !kind::MASK) as usize;
+                let entry = EntryId(reference & !kind::MASK);
                 let columns = segment.tombstone(entry)?;
-                let base = index.base_of_segment(*segment_id, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_of_segment(*segment_id, columns.tomb_base[entry.index()] & BASE_BITS);
                 if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base.index()] {
                     continue;
                 }

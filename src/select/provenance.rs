@@ -8,11 +8,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{OwnerOrd, RecordId, RowAddress, SegmentId};
+use crate::ids::{EntryId, OwnerOrd, RecordId, RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -37,9 +36,8 @@ pub(crate) enum Horizon {
 enum LastVersion {
     /// A row of the store.
     Row(RowAddress),
-    /// A version purged from a packed store: its lastUpdated in ticks, and segment and number of the DELETE entry that
-    /// ended it.
-    Purged { updated: i64, segment: SegmentId, entry: usize },
+    /// A version purged from a packed store: its lastUpdated in ticks, and the DELETE entry of a segment that ended it.
+    Purged { updated: i64, segment: SegmentId, entry: EntryId },
 }
 
 /// What the last version of a resource says about the Provenances that name it.
@@ -238,7 +236,7 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// The purged version that a DELETE entry records.
-    fn prior_owner(&self, segment: SegmentId, entry: usize) -> Result<Option<PriorOwner<'a>>, CorruptIndex> {
+    fn prior_owner(&self, segment: SegmentId, entry: EntryId) -> Result<Option<PriorOwner<'a>>, CorruptIndex> {
         Ok(self.snapshot.index().segment(segment).verify_columns(&[Column::TombLeft])?.prior_owner_of(entry))
     }
 
@@ -283,7 +281,7 @@ impl<'a> CohortMembership<'a> {
     /// The purged version that a DELETE entry records, if it existed as of a horizon and is younger than `last`.
     fn purged_version(
         &self,
-        (segment, entry): (SegmentId, usize),
+        (segment, entry): (SegmentId, EntryId),
         horizon: Horizon,
         last: Option<LastVersion>,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
@@ -378,19 +376,22 @@ impl<'a> CohortMembership<'a> {
         Ok(is_asked && !self.in_cohort(row, Horizon::AtSince)?)
     }
 
-    /// Segment and number of the DELETE entries that record a purged version of a member.
+    /// The DELETE entries, each with its segment, that record a purged version of a member.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub(crate) fn deletions_of_purged(&self) -> Result<Vec<(SegmentId, usize)>, CorruptIndex> {
+    pub(crate) fn deletions_of_purged(&self) -> Result<Vec<(SegmentId, EntryId)>, CorruptIndex> {
         let mut found = Vec::new();
-        for segment in self.snapshot.segments() {
-            let header = self.snapshot.index().segment(segment).head();
-            for entry in 0..if header.left > 0 { to_usize(header.tombstones) } else { 0 } {
-                if let Some(prior) = self.prior_owner(segment, entry)?
-                    && self.owned_prior_version(segment, &prior)?
+        for segment_id in self.snapshot.segments() {
+            let segment = self.snapshot.index().segment(segment_id);
+            if segment.head().left == 0 {
+                continue;
+            }
+            for entry in segment.entry_ids() {
+                if let Some(prior) = self.prior_owner(segment_id, entry)?
+                    && self.owned_prior_version(segment_id, &prior)?
                 {
-                    found.push((segment, entry));
+                    found.push((segment_id, entry));
                 }
             }
         }

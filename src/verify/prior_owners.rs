@@ -6,6 +6,7 @@
 //! as the reference implementation reads them.
 
 use crate::fhir::id::Id;
+use crate::ids::EntryId;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::layout::BASE_BITS;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY, PriorOwnerRecord, SeekTable};
@@ -45,9 +46,9 @@ impl<'a> PriorOwners<'a> {
         Some((base, *id))
     }
 
-    /// Whether a segment has for its DELETE entry `entry` what the table has for the next one, whose line is at
+    /// Whether a segment has for a DELETE entry of it what the table has for the next one, whose line is at
     /// `offset`.
-    pub(crate) fn same_owners(&mut self, offset: u64, columns: &Columns<'_>, entry: usize) -> bool {
+    pub(crate) fn same_owners(&mut self, offset: u64, columns: &Columns<'_>, entry: EntryId) -> bool {
         let stated = self.next(offset).iter().map(|left| (left.updated, self.name(left).ok_or(left.owner)));
         stated.eq(columns.prior_owner_entries(entry).iter().map(|[word, ticks]| {
             let owner = (*word >> 32) as u32;

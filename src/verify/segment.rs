@@ -9,7 +9,7 @@ use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64;
-use crate::ids::SegmentId;
+use crate::ids::{EntryId, SegmentId};
 use crate::index::segment::builder::postings;
 use crate::index::segment::columns::{Columns, FaultRow};
 use crate::index::segment::id_encoding::{VersionKey, entity_hash, owner_hash};
@@ -250,14 +250,14 @@ impl<'a> SegmentCheck<'a> {
     ) {
         self.counts.tombstone += 1;
         for reference in urls.iter().filter_map(|url| Reference::parse(url)) {
-            let entry = self.tombstone;
+            let entry = EntryId::of(self.tombstone);
             let hash = entity_hash(reference.resource_type, reference.id.as_bytes());
-            self.sorted.iter_mut().for_each(|sorted| sorted.push((hash, entry as u32 | kind::TOMBSTONE)));
-            if entry >= self.columns.tomb_type.len() {
+            self.sorted.iter_mut().for_each(|sorted| sorted.push((hash, entry.0 | kind::TOMBSTONE)));
+            if entry.index() >= self.columns.tomb_type.len() {
                 return self.report_line(offset, "the index has fewer deletions than the line");
             }
             self.tombstone += 1;
-            let base = self.columns.base_text((self.columns.tomb_base[entry] & BASE_BITS) as usize);
+            let base = self.columns.base_text((self.columns.tomb_base[entry.index()] & BASE_BITS) as usize);
             let are_equal = self.columns.tombstone_of(entry) == (reference.resource_type, reference.id)
                 && base == reference.base
                 && self.columns.tombstone_updated(entry) == updated.as_ref().map(Instant::as_ref);

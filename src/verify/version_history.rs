@@ -9,6 +9,7 @@ use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher128, xxh3_64};
+use crate::ids::EntryId;
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::progress::Progress;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
@@ -168,8 +169,8 @@ impl VersionHistory {
                 let mut rows = vec![0; recorded_segments.len()];
                 // DELETE entries of each segment so far, those that the history has no deletion for included.
                 let mut entries = vec![0; recorded_segments.len()];
-                // The segment of each deletion of the history, and its number in it.
-                let mut deletions: Vec<(usize, usize)> = Vec::new();
+                // The segment of each deletion of the history, and its DELETE entry there.
+                let mut deletions: Vec<(usize, EntryId)> = Vec::new();
                 let (source, compression) = &files[segments[task.start].0];
                 let mut part = VersionHistory::default();
                 let table = match compression {
@@ -183,7 +184,7 @@ impl VersionHistory {
                     let birth = (recorded, record.birth);
                     let mut entry = |is_kept: bool| {
                         if is_kept {
-                            deletions.push((number, entries[number]));
+                            deletions.push((number, EntryId::of(entries[number])));
                         }
                         entries[number] += 1;
                     };

@@ -13,7 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{group_rows_of, our_bases};
 use crate::group::registry::search_facts::SearchFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
-use crate::ids::RowAddress;
+use crate::ids::{EntryId, RowAddress};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -127,9 +127,9 @@ impl<'a> SnapshotLocation<'a> {
             for reference in
                 segment.references_of_hash(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
             {
-                let entry = (reference & !kind::MASK) as usize;
+                let entry = EntryId(reference & !kind::MASK);
                 let columns = segment.tombstone(entry)?;
-                let base = index.base_of_segment(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_of_segment(segment_id, columns.tomb_base[entry.index()] & BASE_BITS);
                 let Some(instant) = columns.tombstone_updated(entry) else { continue };
                 if columns.tombstone_of(entry) == (ResourceType::GROUP, *id)
                     && self.ours[base.index()]

@@ -17,7 +17,7 @@ use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, TargetId};
+use crate::ids::{EntryId, RecordId, TargetId};
 use crate::index::dir::IndexDir;
 use crate::index::global::edges::Edge;
 use crate::index::global::{
@@ -524,7 +524,7 @@ pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, vi
             let c = &set.columns[*segment as usize];
             let number = (reference & !kind::MASK) as usize;
             match reference & kind::MASK {
-                kind::TOMBSTONE => c.tombstone_of(number),
+                kind::TOMBSTONE => c.tombstone_of(EntryId::of(number)),
                 kind::TARGET => c.target_of(number),
                 _ => (c.type_of(number), c.id_of(number)),
             }
@@ -557,7 +557,7 @@ fn place_entities<'a>(
     let i = segment as usize;
     match reference & kind::MASK {
         kind::TARGET => targets.push(TargetId::of(starts.target[i] + number)),
-        kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| EntityRecord {
+        kind::TOMBSTONE => records.extend(c.tombstone_updated(EntryId::of(number)).map(|updated| EntityRecord {
             at: Some(updated),
             is_version: false,
             version: VersionKey::None,

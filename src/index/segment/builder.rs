@@ -13,6 +13,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::EntryId;
 use crate::index::segment::id_encoding::{self, IdClass};
 use crate::index::segment::layout::{self, COLUMN_COUNT, Column, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
@@ -387,11 +388,11 @@ impl SegmentBuilder {
         self.tomb_type.len()
     }
 
-    /// Adds an owner, or a sentinel, of the dropped version that DELETE entry `tombstone` ended; `updated` is its
-    /// lastUpdated in ticks. Called in the order of DELETE entries.
-    pub(crate) fn push_prior_owners(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
+    /// Adds an owner, or a sentinel, of the dropped version that a DELETE entry ended; `updated` is its lastUpdated in
+    /// ticks. Called in the order of DELETE entries.
+    pub(crate) fn push_prior_owners(&mut self, entry: EntryId, updated: i64, owner: Result<(&str, Id), u32>) {
         let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
-        self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
+        self.tomb_left.push([u64::from(entry.0) | u64::from(owner) << 32, updated as u64]);
     }
 
     /// Encodes the segment, in the memory of `out`. `end` is its end in the (uncompressed) file, `content` the xxh3 of

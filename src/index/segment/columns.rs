@@ -8,6 +8,7 @@ use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::EntryId;
 use crate::index::segment::id_encoding::{self, IdClass, VersionKey};
 use crate::index::segment::layout::flag;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
@@ -140,7 +141,8 @@ impl<'a> Columns<'a> {
     }
 
     /// Resource type and id that a DELETE entry names.
-    pub fn tombstone_of(&self, i: usize) -> (ResourceType, Id) {
+    pub fn tombstone_of(&self, entry: EntryId) -> (ResourceType, Id) {
+        let i = entry.index();
         let resource_type = ResourceType::from_index(self.tomb_type[i] as usize).expect("checked at open");
         (resource_type, self.based_id(&self.tomb_id[i], self.tomb_base[i]))
     }
@@ -180,15 +182,15 @@ impl<'a> Columns<'a> {
     }
 
     /// Instant of a DELETE entry with every digit; `None` when it has none.
-    pub fn tombstone_updated(&self, i: usize) -> Option<InstantRef<'a>> {
-        let ticks = self.tomb_updated[i];
-        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(to_u32(i) | 1 << 31) };
+    pub fn tombstone_updated(&self, entry: EntryId) -> Option<InstantRef<'a>> {
+        let ticks = self.tomb_updated[entry.index()];
+        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(entry.0 | 1 << 31) };
         (ticks != NO_INSTANT).then_some(InstantRef { ticks, rest })
     }
 
     /// The dropped version that a DELETE entry ended, as a packed file records it; `None` when it records none.
-    pub fn prior_owner_of(&self, tombstone: usize) -> Option<PriorOwner<'a>> {
-        let entries = self.prior_owner_entries(tombstone);
+    pub fn prior_owner_of(&self, entry: EntryId) -> Option<PriorOwner<'a>> {
+        let entries = self.prior_owner_entries(entry);
         entries.first().map(|[pair, ticks]| PriorOwner {
             updated: *ticks as i64,
             followed: (*pair >> 32) as u32 == FOLLOWED,
@@ -199,10 +201,10 @@ impl<'a> Columns<'a> {
 
     /// The raw entries of [`Columns::prior_owner_of`]: DELETE entry in the lower, owner or sentinel in the upper half;
     /// ticks.
-    pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
+    pub fn prior_owner_entries(&self, entry: EntryId) -> &'a [[u64; 2]] {
         let (entries, _) = self.tomb_left.as_chunks::<2>();
-        let first = entries.partition_point(|[pair, _]| (low_u32(*pair) as usize) < tombstone);
-        let last = entries.partition_point(|[pair, _]| (low_u32(*pair) as usize) <= tombstone);
+        let first = entries.partition_point(|[pair, _]| low_u32(*pair) < entry.0);
+        let last = entries.partition_point(|[pair, _]| low_u32(*pair) <= entry.0);
         &entries[first..last]
     }
 

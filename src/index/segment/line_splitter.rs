@@ -13,6 +13,7 @@ use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::hash::{Hasher64, xxh3_64};
+use crate::ids::EntryId;
 use crate::index::segment::builder::SegmentBuilder;
 use crate::limits::ROW_BYTES_MAX;
 use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
@@ -345,7 +346,7 @@ fn index_line(
     let LinePlace { start, length, leading_space, hash } = *line;
     match outcome {
         Ok(facts) if facts.content == Content::Tombstones => {
-            let first = builder.tombstone_count();
+            let first = EntryId::of(builder.tombstone_count());
             builder.push_tombstone_line(facts);
             if let Some(left) = left {
                 left.push_prior_owners_of(builder, first);
@@ -358,14 +359,14 @@ fn index_line(
 
 impl FramePriorOwners<'_> {
     /// Adds the recorded owners of the DELETE entries from `first` on, which were added to the builder last.
-    fn push_prior_owners_of(&mut self, builder: &mut SegmentBuilder, first: usize) {
-        for tombstone in first..builder.tombstone_count() {
+    fn push_prior_owners_of(&mut self, builder: &mut SegmentBuilder, first: EntryId) {
+        for entry in (first.index()..builder.tombstone_count()).map(EntryId::of) {
             let own = self.entries.partition_point(|left| left.entry < self.entries_seen)
                 ..self.entries.partition_point(|left| left.entry <= self.entries_seen);
             for left in &self.entries[own] {
                 let owner = self.table.names.get(left.owner as usize);
                 builder.push_prior_owners(
-                    tombstone,
+                    entry,
                     left.updated,
                     owner.map(|(base, id)| (base.as_str(), *id)).ok_or(left.owner),
                 );

@@ -13,6 +13,7 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
+use crate::ids::EntryId;
 use crate::index::dir::IndexBytes;
 use crate::index::page_checksums::PageChecksums;
 use crate::index::segment::columns::Columns;
@@ -115,6 +116,11 @@ impl Segment {
     /// Number of DELETE entries, from the header.
     pub fn tombstones(&self) -> usize {
         to_usize(self.0.head.tombstones)
+    }
+
+    /// The DELETE entries.
+    pub fn entry_ids(&self) -> impl ExactSizeIterator<Item = EntryId> + use<> {
+        (0..self.tombstones()).map(EntryId::of)
     }
 
     /// Number of elements and of bytes of a column; zeros when the header is damaged.
@@ -289,7 +295,7 @@ impl Segment {
         let reference = self.word(Column::SortedRef, offset)?;
         let number = (reference & !kind::MASK) as usize;
         match reference & kind::MASK {
-            kind::TOMBSTONE => self.tombstone(number).map(drop),
+            kind::TOMBSTONE => self.tombstone(EntryId::of(number)).map(drop),
             kind::TARGET => [Column::TargetType, Column::TargetId, Column::TargetBase]
                 .into_iter()
                 .try_for_each(|column| self.verify(column, number..number + 1)),
@@ -304,7 +310,8 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Segment::verify`].
-    pub fn tombstone(&self, i: usize) -> Result<Columns<'_>, CorruptIndex> {
+    pub fn tombstone(&self, entry: EntryId) -> Result<Columns<'_>, CorruptIndex> {
+        let i = entry.index();
         for column in [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated] {
             self.verify(column, i..i + 1)?;
         }

@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
         columns.owners_of(row).iter().for_each(|owner| drop(columns.owner_id_of(*owner as usize)));
         columns.targets_of(row).for_each(|target| drop(columns.target_of(target)));
     }
-    (0..segment.tombstones()).for_each(|i| drop((columns.tombstone_of(i), columns.tombstone_updated(i))));
+    segment.entry_ids().for_each(|entry| drop((columns.tombstone_of(entry), columns.tombstone_updated(entry))));
     columns.faults().for_each(drop);
     build::build(&[segment], &index_dir, "merged").ok();
 });
