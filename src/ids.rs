@@ -4,22 +4,22 @@
 use crate::casts::to_u32;
 
 macro_rules! ids {
-    ($($(#[$attribute:meta])* $name:ident;)*) => {$(
+    ($($(#[$attribute:meta])* $visibility:vis $name:ident;)*) => {$(
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(transparent)]
-        pub struct $name(pub u32);
+        $visibility struct $name($visibility u32);
 
         impl $name {
             /// The number of this index; the caller's bound is below 2^32.
             #[inline(always)]
-            pub const fn of(index: usize) -> $name {
+            $visibility const fn of(index: usize) -> $name {
                 $name(to_u32(index))
             }
 
             /// The number as an index of a slice.
             #[inline(always)]
-            pub const fn index(self) -> usize {
+            $visibility const fn index(self) -> usize {
                 self.0 as usize
             }
         }
@@ -28,26 +28,29 @@ macro_rules! ids {
 
 ids! {
     /// A segment, by its place in the store order of an index.
-    SegmentId;
+    pub SegmentId;
     /// A store file, by its place in the store order of an index, or among the files of the store that one is made of.
     #[derive(Default)]
-    FileId;
+    pub FileId;
     /// A record, numbered over the store: rows first, in store order, then DELETE entries in store order.
-    RecordId;
+    pub RecordId;
     /// A row of a segment, by its place in it.
-    RowId;
+    pub RowId;
     /// A DELETE entry of a segment, by its place in it.
-    EntryId;
+    pub EntryId;
     /// An owner of a segment: a patient that it names, by its place among those of the segment.
-    OwnerOrd;
+    pub OwnerOrd;
     /// An owner: a patient that a segment names, numbered over the segments of the store.
-    OwnerId;
+    pub OwnerId;
     /// A patient of the dictionary of an index.
-    PatientId;
+    pub PatientId;
     /// A reference base of an index, the empty one first.
-    BaseId;
+    pub BaseId;
     /// A target of a Provenance, numbered over the store.
-    TargetId;
+    pub TargetId;
+    /// A shard: an output file of rows, by its place among those of its plan, which stand by type and then by ordinal. It
+    /// is no ordinal, which counts the files of one type from 1.
+    pub(crate) ShardId;
 }
 
 impl SegmentId {

@@ -10,7 +10,7 @@ use crate::casts::to_u32;
 use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::RowAddress;
+use crate::ids::{RowAddress, ShardId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::request::{ExportRequest, FileBounds};
@@ -187,6 +187,16 @@ impl Plan {
     /// The ledger: the lines of the snapshot by class.
     pub fn ledger(&self) -> &Ledger {
         &self.selection.ledger
+    }
+
+    /// The output files, in their order.
+    pub(crate) fn shard_ids(&self) -> impl ExactSizeIterator<Item = ShardId> + use<> {
+        (0..self.shards.len()).map(ShardId::of)
+    }
+
+    /// An output file.
+    pub(crate) fn shard(&self, shard: ShardId) -> &Shard {
+        &self.shards[shard.index()]
     }
 
     /// Name of the output file of a shard, given by its index in `shards`.

@@ -9,6 +9,7 @@ use crate::export::plan_record::{PlanRecord, check_same_request, plan_record};
 use crate::export::planning::{check_faults, plan_snapshot};
 use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
+use crate::ids::ShardId;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Issue, IssueLog};
@@ -43,12 +44,12 @@ pub(crate) struct ExportRun {
     sync: FileSync,
     /// Name of the plan.
     plan_id: String,
-    /// Shards that are written together, by number.
-    tasks: Vec<Vec<usize>>,
+    /// Shards that are written together.
+    tasks: Vec<Vec<ShardId>>,
     /// Files that a former run finished, by name.
     finished: BTreeMap<String, Receipt>,
     recoders: Recompressors,
-    /// Receipts of the shards that are written, by number.
+    /// For each shard its receipt, once it is written.
     receipts: Mutex<Vec<Option<Receipt>>>,
     status: Mutex<StatusFile>,
     deleted: Vec<String>,
@@ -183,26 +184,26 @@ impl ExportRun {
     pub(crate) fn write(&self, task: usize, clock: Clock<'_>, progress: &Progress) -> Result<(), ExportError> {
         let plan = &self.plan;
         let shards = &self.tasks[task];
-        let left: Vec<usize> = shards
+        let left: Vec<ShardId> = shards
             .iter()
             .copied()
             .filter(|shard| {
                 let mut receipts = self.receipts.lock().expect("no panic under it");
-                if receipts[*shard].is_some() {
+                if receipts[shard.index()].is_some() {
                     return false;
                 }
                 // What a former run finished.
-                let Some(receipt) = self.finished.get(&plan.file_name(*shard)) else { return true };
-                progress.write_done.fetch_add(plan.shards[*shard].bytes, Relaxed);
+                let Some(receipt) = self.finished.get(&plan.file_name(shard.index())) else { return true };
+                progress.write_done.fetch_add(plan.shard(*shard).bytes, Relaxed);
                 progress.files_done.fetch_add(1, Relaxed);
-                receipts[*shard] = Some(receipt.clone());
+                receipts[shard.index()] = Some(receipt.clone());
                 false
             })
             .collect();
         self.publish_status(clock, progress);
         let threads = rayon::current_num_threads();
-        let mut open = |shard: usize| {
-            let name = plan.file_name(shard);
+        let mut open = |shard: ShardId| {
+            let name = plan.file_name(shard.index());
             let sink =
                 DirSink::within(self.directory.files().map_err(|error| self.write_error(&name, error))?, self.sync);
             // All files together hold about a block for each thread.
@@ -210,9 +211,9 @@ impl ExportRun {
             let encoder = Encoder::begin(sink, &name, plan.request.compression, plan.request.digest, blocks);
             encoder.map(Some).map_err(|error| self.write_error(&name, error))
         };
-        let mut close = |shard: usize, receipt: Receipt| {
+        let mut close = |shard: ShardId, receipt: Receipt| {
             self.directory.append_receipt(&receipt).map_err(|error| self.write_error(&receipt.file, error))?;
-            self.receipts.lock().expect("no panic under it")[shard] = Some(receipt);
+            self.receipts.lock().expect("no panic under it")[shard.index()] = Some(receipt);
             progress.files_done.fetch_add(1, Relaxed);
             self.publish_status(clock, progress);
             Ok(())

@@ -8,7 +8,7 @@
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RowAddress, SegmentId};
+use crate::ids::{RowAddress, SegmentId, ShardId};
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::Snapshot;
 use crate::plan::Plan;
@@ -32,17 +32,17 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(crate) fn copy_shards<S: Sink>(
     plan: &Plan,
     snapshot: &Snapshot,
-    shards: &[usize],
+    shards: &[ShardId],
     recoders: &Recompressors,
     progress: &Progress,
-    open: &mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>,
-    close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
+    open: &mut dyn FnMut(ShardId) -> Result<Option<Encoder<S>>, ExportError>,
+    close: &mut dyn FnMut(ShardId, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
 ) -> Result<(), ExportError> {
     let index = snapshot.index();
     let mut lanes = shard_writers(plan, shards, open)?;
-    let first = shards.iter().map(|shard| plan.shards[*shard].first.segment).min().unwrap_or(SegmentId(0));
-    let last = shards.iter().map(|shard| plan.shards[*shard].last.segment).max().unwrap_or(SegmentId(0));
+    let first = shards.iter().map(|shard| plan.shard(*shard).first.segment).min().unwrap_or(SegmentId(0));
+    let last = shards.iter().map(|shard| plan.shard(*shard).last.segment).max().unwrap_or(SegmentId(0));
     let mut reader = RunReader::new(index);
     let mut copier = FrameCopier::new(index, recoders);
     for segment in first.through(last).filter(|segment| !plan.selection.rows[segment.index()].is_empty()) {
@@ -62,7 +62,7 @@ pub(crate) fn copy_shards<S: Sink>(
             let mut k = 0;
             while k < lanes.len() {
                 let lane = &mut lanes[k];
-                let shard = &plan.shards[lane.shards[lane.current]];
+                let shard = plan.shard(lane.shards[lane.current]);
                 let has = index.segment(segment).head().has_type(lane.type_index);
                 if !has || shard.first.segment > segment {
                     k += 1;
@@ -108,7 +108,7 @@ pub(crate) fn copy_shards<S: Sink>(
                 return Err(ExportError::Cancelled);
             }
             let place = RowAddress::of(segment, row);
-            if place < plan.shards[lanes[i].shards[lanes[i].current]].first {
+            if place < plan.shard(lanes[i].shards[lanes[i].current]).first {
                 continue;
             }
             let spaced = any_space && columns.flags[row] & flag::LEADING_SPACE != 0;
@@ -128,7 +128,7 @@ pub(crate) fn copy_shards<S: Sink>(
                 let done = reader.take_row(output, &mut lane.run, line, failed_write)?;
                 progress.write_done.fetch_add(done, Relaxed);
             }
-            if place == plan.shards[lane.shards[lane.current]].last {
+            if place == plan.shard(lane.shards[lane.current]).last {
                 end_shard(plan, &mut lanes, i, &mut reader, progress, open, close, failed_write)?;
             }
         }
@@ -146,22 +146,22 @@ fn end_shard<S: Sink>(
     reader: &mut RunReader<'_>,
     progress: &Progress,
     open: OpenShard<'_, S>,
-    close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
+    close: &mut dyn FnMut(ShardId, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
 ) -> Result<(), ExportError> {
     let lane = &mut lanes[i];
-    let number = lane.shards[lane.current];
+    let shard = lane.shards[lane.current];
     if let Some(mut output) = lane.output.take() {
         let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
         reader.check(&mut lane.run)?;
         let ShardOutput { encoder, name, resource_type } = output;
         // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
-        if encoder.bytes_in() != plan.shards[number].bytes {
+        if encoder.bytes_in() != plan.shard(shard).bytes {
             return Err(CorruptIndex("its rows do not come to what was planned").into());
         }
         let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
-        close(number, Receipt::new(name, resource_type, plan.shards[number].rows, sums))?;
+        close(shard, Receipt::new(name, resource_type, plan.shard(shard).rows, sums))?;
     }
     lane.current += 1;
     match lane.shards.get(lane.current) {
@@ -213,7 +213,7 @@ impl Plan {
         copy_shards(
             self,
             snapshot,
-            &[shard],
+            &[ShardId::of(shard)],
             &Recompressors::default(),
             progress,
             &mut |_| Ok(encoder.take()),
@@ -228,7 +228,7 @@ impl Plan {
 /// The shards of one type, one after another.
 struct ShardWriter<S: Sink> {
     type_index: usize,
-    shards: Vec<usize>,
+    shards: Vec<ShardId>,
     current: usize,
     first_segment: SegmentId,
     last_segment: SegmentId,
@@ -248,8 +248,8 @@ impl<S: Sink> ShardWriter<S> {
 fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: SegmentId, rows: usize) -> Range<usize> {
     let (mut start, mut end) = (rows, 0);
     for lane in lanes {
-        let first = plan.shards[lane.shards[lane.current]].first;
-        let last = plan.shards[*lane.shards.last().expect("a lane has a shard")].last;
+        let first = plan.shard(lane.shards[lane.current]).first;
+        let last = plan.shard(*lane.shards.last().expect("a lane has a shard")).last;
         if first.segment > segment || last.segment < segment {
             continue;
         }
@@ -259,27 +259,27 @@ fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: Segmen
     start..end.max(start)
 }
 
-type OpenShard<'a, S> = &'a mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>;
+type OpenShard<'a, S> = &'a mut dyn FnMut(ShardId) -> Result<Option<Encoder<S>>, ExportError>;
 
 /// Opens the output file of a shard and begins its encoder.
 fn start_shard<S: Sink>(
     plan: &Plan,
-    shard: usize,
+    shard: ShardId,
     open: OpenShard<'_, S>,
 ) -> Result<Option<ShardOutput<S>>, ExportError> {
-    let resource_type = plan.shards[shard].resource_type.name();
-    Ok(open(shard)?.map(|encoder| ShardOutput { encoder, name: plan.file_name(shard), resource_type }))
+    let resource_type = plan.shard(shard).resource_type.name();
+    Ok(open(shard)?.map(|encoder| ShardOutput { encoder, name: plan.file_name(shard.index()), resource_type }))
 }
 
 /// A writer for each type among the shards that are written together.
 fn shard_writers<S: Sink>(
     plan: &Plan,
-    shards: &[usize],
+    shards: &[ShardId],
     open: OpenShard<'_, S>,
 ) -> Result<Vec<ShardWriter<S>>, ExportError> {
     let mut lanes: Vec<ShardWriter<S>> = Vec::new();
     for shard in shards {
-        let this = &plan.shards[*shard];
+        let this = plan.shard(*shard);
         match lanes.iter_mut().find(|lane| lane.type_index == this.resource_type.index()) {
             Some(lane) => {
                 lane.shards.push(*shard);
