@@ -2,8 +2,11 @@
 
 /// Longest line that can be a row, in bytes (row lengths are stored as `u32`). Longer lines are faults.
 pub(crate) const ROW_BYTES_MAX: u64 = u32::MAX as u64;
-/// Longest FHIR id, in bytes (R4 `id`: `[A-Za-z0-9\-\.]{1,64}`).
-pub(crate) const ID_BYTES_MAX: usize = 64;
+/// Longest logical id, in bytes.
+pub(crate) const ID_BYTES_MAX: usize = 255;
+/// Longest logical id that R4 allows, in bytes (`id`: `[A-Za-z0-9\-\.]{1,64}`), and longest versionId that orders as a
+/// number.
+pub(crate) const R4_ID_BYTES_MAX: usize = 64;
 /// Longest text of a reference that is compared, in bytes of JSON text; a longer one refers to no resource.
 pub(crate) const REFERENCE_BYTES_MAX: usize = 4096;
 /// Most DELETE entries in one Bundle line; a Bundle with more is a fault.

@@ -1,12 +1,72 @@
-//! Literal references, exactly as R4 writes them.
+//! Literal references, exactly as R4 writes them, and Patient references of other forms.
 //!
-//! Nothing is normalised or resolved: a reference is split into its parts or refused. This runs for every reference of
-//! a store, so nothing is allocated, and the text is read from its end, which has the deciding parts.
+//! A reference is split into its parts or refused. This runs for every reference of a store, so nothing is allocated, and
+//! the text is read from its end, which has the deciding parts.
 
 use std::sync::LazyLock;
 
-use crate::fhir::id::Id;
+use crate::fhir::id::{Id, IdRule};
 use crate::fhir::resource_type::ResourceType;
+use crate::named_enum::by_name;
+
+/// Which Patient references of a store are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PatientReferences {
+    /// Literal references as R4 writes them.
+    #[default]
+    Strict,
+    /// Also those with one slash before or behind them, white space around them, or another case of the type's name.
+    Lenient,
+}
+
+impl PatientReferences {
+    /// Every value, in the order of the enum.
+    pub const ALL: [PatientReferences; 2] = [PatientReferences::Strict, PatientReferences::Lenient];
+
+    /// Name in records and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PatientReferences::Strict => "strict",
+            PatientReferences::Lenient => "lenient",
+        }
+    }
+}
+
+by_name!(PatientReferences);
+
+/// A form of a reference to a patient, or to one perhaps, that is no literal reference: whose it is, is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum OddReference {
+    /// A URN, as `urn:uuid:`, which names an entry of a Bundle.
+    Urn,
+    /// A search, as `Patient?identifier=`.
+    Conditional,
+    /// A slash before or behind it.
+    Slash,
+    /// Another case of the name `Patient`.
+    TypeCase,
+    /// White space around it.
+    WhiteSpace,
+    /// An identifier, and no reference.
+    IdentifierOnly,
+    /// An id that no Patient of the store can have.
+    ImpossibleId,
+}
+
+impl OddReference {
+    /// Every form, in the order of their numbers on disk.
+    pub(crate) const ALL: [OddReference; 7] = [
+        OddReference::Urn,
+        OddReference::Conditional,
+        OddReference::Slash,
+        OddReference::TypeCase,
+        OddReference::WhiteSpace,
+        OddReference::IdentifierOnly,
+        OddReference::ImpossibleId,
+    ];
+}
 
 /// A literal reference to a resource: `[base/]Type/id[/_history/version]`
 /// (<https://hl7.org/fhir/R4/references.html#literal>). Any other form (`urn:uuid:`, `#contained`, queries, fragments,
@@ -17,8 +77,8 @@ pub(crate) struct Reference<'a> {
     pub base: &'a str,
     /// Type of the resource referred to.
     pub resource_type: ResourceType,
-    /// Logical id of the resource.
-    pub id: Id,
+    /// Logical id of the resource, one that [`Id::parse`] takes.
+    pub id: &'a str,
     /// Version named by `_history`; `None` when there is none.
     pub version: Option<&'a str>,
 }
@@ -30,21 +90,91 @@ impl<'a> Reference<'a> {
     /// servers have in their paths (`_`, `~`), so only characters that no base can hold are refused: white space,
     /// control characters, `?` and `#`.
     pub(crate) fn parse(text: &'a str) -> Option<Reference<'a>> {
+        Reference::split(text, |name| TYPES.find(name))
+    }
+
+    /// Reads a reference of a store whose ids follow a rule.
+    ///
+    /// # Errors
+    /// The form of a text that is none and yet means a patient, or may; `None` for any other text.
+    #[inline]
+    pub(crate) fn read(
+        text: &'a str,
+        ids: IdRule,
+        patients: PatientReferences,
+    ) -> Result<Reference<'a>, Option<OddReference>> {
+        match Reference::parse(text) {
+            Some(reference) if ids.allows(reference.id.as_bytes()) => Ok(reference),
+            _ => Reference::read_odd(text, ids, patients),
+        }
+    }
+
+    /// As [`Reference::read`], of a text that is no literal reference with a legal id.
+    #[cold]
+    fn read_odd(
+        text: &'a str,
+        ids: IdRule,
+        patients: PatientReferences,
+    ) -> Result<Reference<'a>, Option<OddReference>> {
+        if text.starts_with("urn:") {
+            return Err(Some(OddReference::Urn));
+        }
+        let of_patients = |name: &str| name.eq_ignore_ascii_case("Patient").then_some(ResourceType::PATIENT);
+        let trimmed = text.trim();
+        let bare = trimmed.strip_prefix('/').unwrap_or(trimmed);
+        let bare = bare.strip_suffix('/').unwrap_or(bare);
+        let form = match trimmed.len() {
+            length if length < text.len() => OddReference::WhiteSpace,
+            length if bare.len() < length => OddReference::Slash,
+            _ => OddReference::TypeCase,
+        };
+        match Reference::split(bare, of_patients) {
+            Some(reference) if ids.allows(reference.id.as_bytes()) => match patients {
+                PatientReferences::Lenient => Ok(reference),
+                PatientReferences::Strict => Err(Some(form)),
+            },
+            Some(_) => Err(Some(OddReference::ImpossibleId)),
+            None => Err(Reference::unread_form(bare)),
+        }
+    }
+
+    /// The form of a text that names a patient, but not by an id.
+    fn unread_form(text: &str) -> Option<OddReference> {
+        let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+        let names_patients = |path: &str| {
+            let (base, name) = split_last(path).unwrap_or(("", path));
+            name.eq_ignore_ascii_case("Patient") && (base.is_empty() || is_absolute_url(base))
+        };
+        match query {
+            Some(_) => names_patients(path).then_some(OddReference::Conditional),
+            None => split_last(text).filter(|(before, _)| names_patients(before)).map(|_| OddReference::ImpossibleId),
+        }
+    }
+
+    /// Splits a text; `type_of` knows the names of types.
+    #[inline]
+    fn split(text: &'a str, type_of: impl Fn(&str) -> Option<ResourceType>) -> Option<Reference<'a>> {
         let (mut before, mut id) = split_last(text)?;
         let mut version = None;
         if let Some(resource) = before.strip_suffix("/_history") {
-            Id::parse(id.as_bytes())?; // R4 gives a version id the form of an id
+            // R4 gives a version id the form of an id.
+            Id::is_r4(id.as_bytes()).then_some(())?;
             version = Some(id);
             (before, id) = split_last(resource)?;
         }
-        let id = Id::parse(id.as_bytes())?;
+        Id::is_legal(id.as_bytes()).then_some(())?;
         let (base, name) = match split_last(before) {
             Some((base, name)) if is_absolute_url(base) => (base, name),
             Some(_) => return None,
             None => ("", before),
         };
-        let resource_type = TYPES.find(name)?;
+        let resource_type = type_of(name)?;
         Some(Reference { base, resource_type, id, version })
+    }
+
+    /// The id of the resource.
+    pub(crate) fn id(&self) -> Id {
+        Id::parse(self.id.as_bytes()).expect("the id of a reference is legal")
     }
 }
 
@@ -176,7 +306,9 @@ mod tests {
         ] {
             assert_eq!(parts(text), Some((base, name, id.to_string(), version)), "{text}");
         }
-        assert_eq!(parts(&format!("Patient/{ID_64}")), Some(("", "Patient", ID_64.to_string(), None)));
+        for id in [ID_64.to_string(), "a_b~".to_string(), "a".repeat(255)] {
+            assert_eq!(parts(&format!("Patient/{id}")), Some(("", "Patient", id.clone(), None)));
+        }
         let long = format!("https://x.example.org/{}/Patient/a", "p".repeat(3000));
         assert_eq!(parts(&long).map(|it| it.0.len()), Some(22 + 3000));
     }
@@ -234,7 +366,50 @@ mod tests {
         ] {
             assert_eq!(parts(text), None, "{text:?}");
         }
-        assert_eq!(parts(&format!("Patient/{ID_64}0")), None);
+        assert_eq!(parts(&format!("Patient/{}", "a".repeat(256))), None);
+    }
+
+    /// Forms of Patient references that are none, and what is taken of them where that is asked for.
+    #[test]
+    fn odd_references_have_a_form() {
+        use OddReference::*;
+        use PatientReferences::{Lenient, Strict};
+        let long = format!("Patient/{}", "a".repeat(65));
+        for (text, r4, form, lenient) in [
+            ("urn:uuid:0b7d7a9e-6d6f-4c53-9d50-3a0c6a2f1e11", false, Some(Urn), None),
+            ("urn:oid:1.2.3", false, Some(Urn), None),
+            ("Patient?identifier=http://example.org/mrn|1", false, Some(Conditional), None),
+            ("https://h/fhir/Patient?_id=a", false, Some(Conditional), None),
+            ("Practitioner?identifier=1", false, None, None),
+            ("/Patient/a", false, Some(Slash), Some("a")),
+            ("Patient/a/", false, Some(Slash), Some("a")),
+            ("/Patient/a/", false, Some(Slash), Some("a")),
+            ("//Patient/a", false, None, None),
+            ("https://h/fhir/Patient/a/", false, Some(Slash), Some("a")),
+            ("patient/a", false, Some(TypeCase), Some("a")),
+            ("PATIENT/A", false, Some(TypeCase), Some("A")),
+            (" Patient/a", false, Some(WhiteSpace), Some("a")),
+            ("Patient/a\n", false, Some(WhiteSpace), Some("a")),
+            (" /patient/a/ ", false, Some(WhiteSpace), Some("a")),
+            ("Patient /a", false, None, None),
+            ("Patient/a b", false, Some(ImpossibleId), None),
+            ("Patient/.", false, Some(ImpossibleId), None),
+            ("Patient/", false, None, None),
+            ("Patient/%61", false, Some(ImpossibleId), None),
+            (&long, true, Some(ImpossibleId), None),
+            ("Patient/a_b", true, Some(ImpossibleId), None),
+            ("Device/a_b", true, None, None),
+            ("device/a", false, None, None),
+            ("#a", false, None, None),
+            ("", false, None, None),
+        ] {
+            let ids = if r4 { IdRule::R4 } else { IdRule::Any };
+            assert_eq!(Reference::read(text, ids, Strict).err(), Some(form), "{text:?}");
+            let taken = Reference::read(text, ids, Lenient).ok().map(|reference| reference.id);
+            assert_eq!(taken, lenient, "{text:?}");
+        }
+        assert!(Reference::read("Patient/.", IdRule::R4, Strict).is_ok());
+        assert!(Reference::read(&long, IdRule::Any, Strict).is_ok());
     }
 
     #[test]

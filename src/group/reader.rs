@@ -249,7 +249,7 @@ impl Visitor for GroupReaderState<'_> {
         };
         match role {
             GroupElement::ResourceType => self.head.resource_type = ResourceType::parse(text),
-            GroupElement::Id => self.head.id = Id::parse(text.as_bytes()),
+            GroupElement::Id => self.head.id = Id::parse_r4(text.as_bytes()),
             GroupElement::Type => self.head.group_type = Some(text.to_string()),
             GroupElement::Name => self.head.name = Some(text.to_string()),
             GroupElement::Reference => store(&mut self.reference),

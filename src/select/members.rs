@@ -187,8 +187,8 @@ impl<'a> MemberResolver<'a> {
             return self.warn_at("member-foreign", place, message);
         }
         match reference.resource_type {
-            ResourceType::PATIENT => self.add_patient(&reference.id, place),
-            ResourceType::GROUP => self.add_nested(reference.id, depth + 1, place),
+            ResourceType::PATIENT => self.add_patient(&reference.id(), place),
+            ResourceType::GROUP => self.add_nested(reference.id(), depth + 1, place),
             other => {
                 let text = format!("lists {other}/{}, which is no Patient", reference.id);
                 self.warn_at("member-type", place, Issue::warning(IssueCode::NotSupported, text));
@@ -345,7 +345,7 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`ExportError::Request`] if there is none, with similar ids; index errors.
     pub(crate) fn find_group(&self, id: &str) -> Result<RowAddress, ExportError> {
-        let Some(wanted) = Id::parse(id.as_bytes()) else {
+        let Some(wanted) = Id::parse_r4(id.as_bytes()) else {
             let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
             return Err(
                 RequestError::one(RequestProblem::of(Parameter::Group, text).advise(Advice::GroupIdOrFile)).into()

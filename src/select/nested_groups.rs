@@ -74,7 +74,7 @@ impl GroupFollow<'_> {
         let reference = Reference::parse(member.reference?)?;
         let counts = self.members == MembershipRule::Listed || is_active(member, self.at);
         let ours = BaseUrls::new(self.fhir_bases).contains(reference.base);
-        (counts && ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
+        (counts && ours && reference.resource_type == ResourceType::GROUP).then(|| reference.id())
     }
 }
 

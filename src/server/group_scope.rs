@@ -67,7 +67,7 @@ fn patient_groups(
     ids.dedup();
     let (mut found, mut copies) = (Vec::new(), Vec::new());
     for id in ids {
-        let Some(parsed) = Id::parse(id.as_bytes()) else { continue };
+        let Some(parsed) = Id::parse_r4(id.as_bytes()) else { continue };
         match groups.find(&parsed)? {
             // A Group that is unknown now may be indexed by the time the export begins.
             GroupLookup::Store(_) | GroupLookup::Unknown => found.push(ScopeGroup::Store(id)),
@@ -98,7 +98,7 @@ enum SourcePresence {
 /// If the Group registry or the store cannot be read.
 fn presence_of(groups: &GroupView<'_>, ids: &[String]) -> Result<SourcePresence, GroupsError> {
     let mut best = SourcePresence::Never;
-    for id in ids.iter().filter_map(|id| Id::parse(id.as_bytes())) {
+    for id in ids.iter().filter_map(|id| Id::parse_r4(id.as_bytes())) {
         let by_writer = |writer: Option<&GroupWriter>| match writer {
             Some(writer) if !writer.bound_to_groups => SourcePresence::Current,
             Some(writer) if !writer.follows_unbound => SourcePresence::Never,

@@ -173,8 +173,9 @@ async fn answer_operation(
     // 2. Authentication, before any id is looked up.
     let (mount_auth_rules, peer) = (app.mount_auth(&app.mounts[mount_index]), parts.extensions.get::<Peer>());
     let principal = app.authenticator.authenticate(mount_auth_rules, &parts.headers, peer).await?;
-    let is_illegal =
-        |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse(name.as_bytes()).is_none());
+    let is_illegal = |name: &Option<String>| {
+        name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse_r4(name.as_bytes()).is_none())
+    };
     // Files are looked up by their whole name, which is not a legal id on every mount.
     if is_illegal(&id) && operation != Operation::File || is_illegal(&version) {
         return Err(ApiError::not_found("this URL"));
@@ -251,7 +252,7 @@ fn job_id(mount: &Mount, request: &HandlerRequest) -> Result<String, ApiError> {
             }
         }
     };
-    crate::fhir::id::Id::parse(name.as_bytes()).ok_or_else(unknown)?;
+    crate::fhir::id::Id::parse_r4(name.as_bytes()).ok_or_else(unknown)?;
     (mount.dialect.job_named)(&name).ok_or_else(unknown)
 }
 

@@ -113,9 +113,9 @@ impl ObviousResolver<'_> {
             return;
         };
         match reference.resource_type {
-            ResourceType::PATIENT => drop(self.patients.insert(entity("Patient", reference.id.as_str()))),
+            ResourceType::PATIENT => drop(self.patients.insert(entity("Patient", reference.id))),
             ResourceType::GROUP => {
-                let group = entity("Group", reference.id.as_str());
+                let group = entity("Group", reference.id);
                 if self.seen.insert(group) {
                     self.groups.push_back((group, depth + 1));
                 }

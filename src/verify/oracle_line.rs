@@ -44,7 +44,7 @@ impl OracleRow {
     /// Patients whose compartment the resource is in by itself, as (base URL, id), ascending and without duplicates.
     pub(crate) fn owners(&self) -> Vec<(&str, Id)> {
         let named = self.parsed().filter(|reference| reference.resource_type == ResourceType::PATIENT);
-        let mut owners: Vec<(&str, Id)> = named.map(|reference| (reference.base, reference.id)).collect();
+        let mut owners: Vec<(&str, Id)> = named.map(|reference| (reference.base, reference.id())).collect();
         if self.resource_type == ResourceType::PATIENT {
             owners.push(("", self.id));
         }
@@ -58,7 +58,7 @@ impl OracleRow {
     pub(crate) fn targets(&self) -> Vec<(&str, ResourceType, Id)> {
         let is_target = self.resource_type == ResourceType::PROVENANCE;
         let all = self.parsed().filter(|_| is_target);
-        let mut targets: Vec<_> = all.map(|target| (target.base, target.resource_type, target.id)).collect();
+        let mut targets: Vec<_> = all.map(|target| (target.base, target.resource_type, target.id())).collect();
         targets.sort_unstable();
         targets.dedup();
         targets
@@ -120,7 +120,7 @@ impl OracleLine {
 
 /// Version id of an oracle line as digits without leading zeros; `None` for a text that does not order as a number.
 fn digits(text: &str) -> Option<String> {
-    let number = (1..=crate::limits::ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let number = (1..=crate::limits::R4_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     number.then(|| text.trim_start_matches('0').to_string())
 }
 

@@ -345,7 +345,7 @@ fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
             request["url"].as_str().filter(|_| request["method"] == "DELETE" && entry.get("resource").is_none());
         match target.and_then(Reference::parse) {
             Some(target) if target.base.is_empty() && target.version.is_none() => {
-                Ok(entity(target.resource_type.name(), target.id.as_str()))
+                Ok(entity(target.resource_type.name(), target.id))
             }
             _ => Err(format!("its entry {} is no DELETE of Type/id", i + 1)),
         }

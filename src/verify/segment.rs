@@ -258,7 +258,7 @@ impl<'a> SegmentCheck<'a> {
             }
             self.tombstone += 1;
             let base = self.columns.base_text((self.columns.tomb_base[entry.index()] & BASE_BITS) as usize);
-            let are_equal = self.columns.tombstone_of(entry) == (reference.resource_type, reference.id)
+            let are_equal = self.columns.tombstone_of(entry) == (reference.resource_type, reference.id())
                 && base == reference.base
                 && self.columns.tombstone_updated(entry) == updated.as_ref().map(Instant::as_ref);
             if !are_equal {

@@ -258,7 +258,7 @@ impl VersionHistory {
                     let kept = updated.clone().filter(|_| recorded.is_ours(target.base));
                     entry(kept.is_some());
                     let Some(updated) = kept else { continue };
-                    let entity = entity(target.resource_type.name(), target.id.as_str());
+                    let entity = entity(target.resource_type.name(), target.id);
                     let departed = departed_version(entity, records, prior_owners, recorded, birth);
                     let end = match &departed {
                         _ if records.is_empty() => RecordedEnd::Nothing,

@@ -187,7 +187,7 @@ impl GroupRegistry {
             let name = found.map_err(io_at(directory))?.file_name();
             let Some(name) = name.to_str() else { continue };
             let path = directory.join(name);
-            if let Some(id) = name.strip_suffix(SUFFIX).and_then(|id| Id::parse(id.as_bytes())) {
+            if let Some(id) = name.strip_suffix(SUFFIX).and_then(|id| Id::parse_r4(id.as_bytes())) {
                 entries.insert(id, Arc::new(load(&path, &id)?));
             } else if is_leftover(name) {
                 std::fs::remove_file(&path).map_err(io_at(&path))?;
@@ -325,7 +325,7 @@ fn io_at(path: &Path) -> impl Fn(io::Error) -> GroupsError + use<> {
 /// Whether a file name is that of a Group's temporary file, `.{id}.ndjson.part`.
 fn is_leftover(name: &str) -> bool {
     let stem = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")?.strip_suffix(SUFFIX));
-    stem.is_some_and(|id| Id::parse(id.as_bytes()).is_some())
+    stem.is_some_and(|id| Id::parse_r4(id.as_bytes()).is_some())
 }
 
 /// Reads and checks the file of an id: the Group and its writer's line, or the deletion.

@@ -89,9 +89,9 @@ impl ReferenceCriterion {
     fn parse(text: &str, only: Option<ResourceType>, bases: BaseUrls<'_>) -> ReferenceCriterion {
         match (Reference::parse(text), Id::parse(text.as_bytes())) {
             (Some(found), _) if bases.contains(found.base) => {
-                ReferenceCriterion::Ours(Some(found.resource_type), found.id)
+                ReferenceCriterion::Ours(Some(found.resource_type), found.id())
             }
-            (Some(found), _) => ReferenceCriterion::Foreign(found.base.to_string(), found.resource_type, found.id),
+            (Some(found), _) => ReferenceCriterion::Foreign(found.base.to_string(), found.resource_type, found.id()),
             (None, Some(id)) => ReferenceCriterion::Ours(only, id),
             (None, None) => ReferenceCriterion::Text(text.to_string()),
         }
@@ -101,10 +101,12 @@ impl ReferenceCriterion {
     pub(crate) fn matches(&self, reference: &str, bases: BaseUrls<'_>) -> bool {
         match (self, Reference::parse(reference)) {
             (ReferenceCriterion::Ours(only, id), Some(found)) => {
-                found.id == *id && only.is_none_or(|only| only == found.resource_type) && bases.contains(found.base)
+                found.id == id.as_str()
+                    && only.is_none_or(|only| only == found.resource_type)
+                    && bases.contains(found.base)
             }
             (ReferenceCriterion::Foreign(base, only, id), Some(found)) => {
-                found.base == base && found.resource_type == *only && found.id == *id
+                found.base == base && found.resource_type == *only && found.id == id.as_str()
             }
             (ReferenceCriterion::Text(text), None) => text == reference,
             _ => false,
@@ -142,7 +144,7 @@ impl GroupQuery {
             Criterion::Id(ids) => Some(ids),
             _ => None,
         })?;
-        Some(ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect())
+        Some(ids.iter().filter_map(|id| Id::parse_r4(id.as_bytes())).collect())
     }
 
     /// The values of each `member` parameter.

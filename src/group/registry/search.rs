@@ -97,7 +97,7 @@ impl GroupView<'_> {
     fn candidates(&self, query: &GroupQuery) -> Result<BTreeMap<Id, SearchCandidate>, GroupsError> {
         let mut candidates: BTreeMap<Id, SearchCandidate> = BTreeMap::new();
         // A client that may see certain Groups only: they are looked up by id, so other Groups cost no time.
-        let visible = || self.visible.map(|ids| ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect());
+        let visible = || self.visible.map(|ids| ids.iter().filter_map(|id| Id::parse_r4(id.as_bytes())).collect());
         match (query.ids().or_else(visible), &self.store) {
             (Some(ids), store) => {
                 for id in ids.into_iter().filter(|id| self.is_seen(id)) {

@@ -58,7 +58,7 @@ impl SearchFacts {
         let mut hash = Hasher64::new();
         let mut on_fact = |fact: GroupFact<'_>| match fact {
             GroupFact::ResourceType(text) => facts.is_group = text == "Group",
-            GroupFact::Id(text) => facts.id = Id::parse(text.as_bytes()),
+            GroupFact::Id(text) => facts.id = Id::parse_r4(text.as_bytes()),
             GroupFact::Version(text) => facts.version = text.to_string(),
             GroupFact::Updated(text) => facts.last_updated = Instant::parse(text),
             GroupFact::Name(text) => facts.name = Some(text.to_string()),
@@ -79,7 +79,7 @@ impl SearchFacts {
         };
         facts.members = MemberFilter::from_keys(&keys);
         // A version id is sent in an HTTP header, so an illegal one is replaced.
-        if Id::parse(facts.version.as_bytes()).is_none() {
+        if Id::parse_r4(facts.version.as_bytes()).is_none() {
             facts.version = format!("x{:016x}", hash.digest());
         }
         Ok(outcome.map(|()| facts))

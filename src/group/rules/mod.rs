@@ -534,7 +534,7 @@ impl<'a> CheckState<'a> {
                 let text = format!("Group.id is missing; an update must have the id of the URL, {wanted}");
                 problems.push_last(IssueCode::Required, "Group.id", text);
             }
-            (WantedId::Own, Some(own)) if Id::parse(own.as_bytes()).is_some() => {}
+            (WantedId::Own, Some(own)) if Id::parse_r4(own.as_bytes()).is_some() => {}
             (WantedId::Own, Some(_)) => {
                 let text = "Group.id is no legal id; it is 1 to 64 letters, digits, '-' and '.'";
                 problems.push_last(IssueCode::Value, "Group.id", text);

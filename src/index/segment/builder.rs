@@ -3,8 +3,7 @@
 //! Each worker owns one builder. Its memory is bounded by [`SEGMENT_ROWS_MAX`] and [`SEGMENT_FAULTS_MAX`]. Lines are
 //! found by `line_splitter`; the bytes are laid out by `layout`.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::collections::HashMap;
 
 use crate::casts::{to_u8, to_u32, u64_to_u32};
 use crate::extract::facts::{Facts, LastUpdated, ResourceFacts};
@@ -15,62 +14,24 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::EntryId;
 use crate::index::segment::id_encoding::{self, IdClass};
+use crate::index::segment::key_table::KeyTable;
 use crate::index::segment::layout::{self, COLUMN_COUNT, Column, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::limits::{SEGMENT_FAULTS_MAX, SEGMENT_ROWS_MAX};
 use crate::sys::little_endian::bytes_of;
 
-/// Key of the owner dictionary: reference base and id of a patient, with their hash, computed once.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct OwnerKey {
+/// An owner of the dictionary: reference base and id of a patient, with their hash.
+#[derive(Clone, Copy)]
+struct OwnerEntry {
     hash: u64,
     base: u32,
-    id: Id,
+    /// Place and length of the id in the builder's `owner_ids`.
+    id: (u32, u32),
 }
 
-impl Hash for OwnerKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-/// A target of one Provenance row: type, reference base and id, with the hash of type and id, computed once.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct TargetKey {
-    hash: u64,
-    resource_type: ResourceType,
-    base: u32,
-    id: Id,
-}
-
-impl Hash for TargetKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-/// Targets of one row for which the set keeps its memory: a set that one row made large is not emptied, slot by slot,
+/// Targets of one row for which the table keeps its memory: a table that one row made large is not emptied, slot by slot,
 /// for every row behind it.
 const ROW_TARGETS_KEPT: usize = 4096;
-
-/// Hasher for keys that carry their hash: returns it.
-#[derive(Default)]
-struct PrecomputedHasher(u64);
-
-impl Hasher for PrecomputedHasher {
-    /// The hash of an owner that the segment builder looks up.
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    /// Never called: a key of the segment builder's owner dictionary writes its whole hash.
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only whole hashes are written")
-    }
-    /// Takes the hash that a key of the segment builder's owner dictionary carries.
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
 
 /// A segment under construction.
 #[derive(Default)]
@@ -87,8 +48,11 @@ pub(crate) struct SegmentBuilder {
     owner: Vec<u32>,
     sorted: Vec<(u64, u32)>,
     sorted_spare: Vec<(u64, u32)>,
-    owners: HashMap<OwnerKey, u32, BuildHasherDefault<PrecomputedHasher>>,
-    owner_list: Vec<OwnerKey>,
+    /// Places in `owner_list`, by the hash of base and id.
+    owners: KeyTable,
+    owner_list: Vec<OwnerEntry>,
+    /// Ids of the owners, one behind another.
+    owner_ids: Vec<u8>,
     /// For each owner the last row that has it, plus 1; 0 for none. A row may name as many patients as fit into a line.
     owner_last_row: Vec<u32>,
     /// The owner met last: neighbouring rows mostly share it.
@@ -106,8 +70,10 @@ pub(crate) struct SegmentBuilder {
     target_type: Vec<u8>,
     target_id: Vec<[u8; 16]>,
     target_base: Vec<u32>,
-    /// Targets of the Provenance row met last.
-    row_targets: HashSet<TargetKey, BuildHasherDefault<PrecomputedHasher>>,
+    /// Targets of the Provenance row met last, by the hash of type and id: numbers from its first one on.
+    row_targets: KeyTable,
+    /// The first target of that row.
+    first_target: usize,
     fault: Vec<u32>,
     fault_count: Vec<u64>,
     type_count: Vec<u64>,
@@ -145,8 +111,9 @@ impl SegmentBuilder {
         self.place.clear();
         clear(&mut [&mut self.tomb_base, &mut self.target_row, &mut self.target_base]);
         self.sorted.clear();
-        self.owners.clear();
+        self.owners.clear(usize::MAX);
         self.owner_list.clear();
+        self.owner_ids.clear();
         self.owner_last_row.clear();
         self.last_owner = None;
         self.bases.clear();
@@ -261,8 +228,7 @@ impl SegmentBuilder {
         let resource_type = facts.resource_type();
         if resource_type == ResourceType::PATIENT {
             // A Patient is in its own compartment (COMP-02).
-            let id = Id::parse(facts.id()).expect("a resource without a legal id is a fault");
-            let own = self.owner_number("", id);
+            let own = self.owner_number("", facts.id());
             self.add_owner(row, own);
         }
         for text in facts.reference_bytes() {
@@ -282,7 +248,7 @@ impl SegmentBuilder {
                     if reference.resource_type != ResourceType::PATIENT {
                         continue;
                     }
-                    let number = self.owner_number(reference.base, reference.id);
+                    let number = self.owner_number(reference.base, reference.id.as_bytes());
                     let base = self.owner_list[number as usize].base;
                     self.base_count[base as usize] += 1;
                     let mut last = self.last_owner.take().map(|(text, _)| text).unwrap_or_default();
@@ -305,13 +271,19 @@ impl SegmentBuilder {
     }
 
     /// Number of a patient in the owner dictionary, added if it is new.
-    fn owner_number(&mut self, base: &str, id: Id) -> u32 {
-        let hash = id_encoding::owner_hash(base.as_bytes(), id.as_bytes());
-        let key = OwnerKey { hash, base: self.base_number(base), id };
-        let next = to_u32(self.owner_list.len());
-        let number = *self.owners.entry(key).or_insert(next);
-        if number == next {
-            self.owner_list.push(key);
+    fn owner_number(&mut self, base: &str, id: &[u8]) -> u32 {
+        let hash = id_encoding::owner_hash(base.as_bytes(), id);
+        let base = self.base_number(base);
+        let (list, ids) = (&self.owner_list, &self.owner_ids);
+        let is_same = |number: u32| {
+            let known = &list[number as usize];
+            known.base == base && id_of(ids, known) == id
+        };
+        let (number, was_known) = self.owners.number(hash, is_same);
+        if !was_known {
+            let place = to_u32(self.owner_ids.len());
+            self.owner_ids.extend_from_slice(id);
+            self.owner_list.push(OwnerEntry { hash, base, id: (place, to_u32(id.len())) });
             self.owner_last_row.push(0);
         }
         number
@@ -334,22 +306,33 @@ impl SegmentBuilder {
 
     /// Adds a target of a Provenance row, once however often the row names it: versions of one resource are one target.
     fn push_target(&mut self, row: u32, reference: &Reference<'_>) {
-        let (resource_type, id) = (reference.resource_type, reference.id);
-        let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
+        let (resource_type, id) = (reference.resource_type, reference.id.as_bytes());
+        let hash = id_encoding::entity_hash(resource_type, id);
         let base = self.base_number(reference.base);
         if self.target_row.last() != Some(&row) {
-            match self.row_targets.capacity() > ROW_TARGETS_KEPT {
-                true => self.row_targets = HashSet::default(),
-                false => self.row_targets.clear(),
-            }
+            self.row_targets.clear(ROW_TARGETS_KEPT);
+            self.first_target = self.target_row.len();
         }
-        if !self.row_targets.insert(TargetKey { hash, resource_type, base, id }) {
-            return;
+        // Equal ids of a target are packed alike, but for their place in the heap.
+        let heap_length = self.heap.len();
+        let (class, packed) = id_encoding::pack_id(id, &mut self.heap);
+        let (types, bases, ids) = (&self.target_type, &self.target_base, &self.target_id);
+        let (heap, first) = (&self.heap, self.first_target);
+        let of_type = to_u8(resource_type.index());
+        let is_same = |number: u32| {
+            let number = first + number as usize;
+            let is_same_id = || match class {
+                IdClass::Heap => &heap[id_encoding::heap_range(&ids[number])] == id,
+                IdClass::Inline | IdClass::Uuid => ids[number] == packed,
+            };
+            types[number] == of_type && bases[number] == base | (class as u32) << 30 && is_same_id()
+        };
+        if self.row_targets.number(hash, is_same).1 {
+            return self.heap.truncate(heap_length);
         }
         let number = to_u32(self.target_row.len());
-        let (class, packed) = id_encoding::pack_id(id.as_bytes(), &mut self.heap);
         self.target_row.push(row);
-        self.target_type.push(to_u8(resource_type.index()));
+        self.target_type.push(of_type);
         self.target_id.push(packed);
         self.target_base.push(base | (class as u32) << 30);
         self.sorted.push((hash, number | kind::TARGET));
@@ -391,7 +374,7 @@ impl SegmentBuilder {
     /// Adds an owner, or a sentinel, of the dropped version that a DELETE entry ended; `updated` is its lastUpdated in
     /// ticks. Called in the order of DELETE entries.
     pub(crate) fn push_prior_owners(&mut self, entry: EntryId, updated: i64, owner: Result<(&str, Id), u32>) {
-        let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
+        let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id.as_bytes()));
         self.tomb_left.push([u64::from(entry.0) | u64::from(owner) << 32, updated as u64]);
     }
 
@@ -405,7 +388,8 @@ impl SegmentBuilder {
         let mut order: Vec<u32> = (0..to_u32(self.owner_list.len())).collect();
         order.sort_unstable_by(|a, b| {
             let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);
-            a.hash.cmp(&b.hash).then_with(|| (a.base, &a.id).cmp(&(b.base, &b.id)))
+            let id = |owner: &OwnerEntry| id_of(&self.owner_ids, owner);
+            a.hash.cmp(&b.hash).then_with(|| (a.base, id(a)).cmp(&(b.base, id(b))))
         });
         let mut rank = vec![0u32; order.len()];
         for (new, old) in order.iter().enumerate() {
@@ -437,7 +421,7 @@ impl SegmentBuilder {
         let mut owner_base = Vec::with_capacity(order.len());
         for old in order {
             let key = self.owner_list[old as usize];
-            let (class, packed): (IdClass, _) = id_encoding::pack_id(key.id.as_bytes(), &mut self.heap);
+            let (class, packed): (IdClass, _) = id_encoding::pack_id(id_of(&self.owner_ids, &key), &mut self.heap);
             owner_hash.push(key.hash);
             owner_id.push(packed);
             owner_base.push(key.base | (class as u32) << 30);
@@ -505,6 +489,12 @@ impl SegmentBuilder {
         self.head.owners = self.owner_list.len() as u64;
         self.head.bases = self.bases.len() as u64;
     }
+}
+
+/// The id of an owner, which lies in `ids`.
+fn id_of<'a>(ids: &'a [u8], owner: &OwnerEntry) -> &'a [u8] {
+    let (place, length) = (owner.id.0 as usize, owner.id.1 as usize);
+    &ids[place..place + length]
 }
 
 /// Inverts owners of rows: for each owner the start of its rows, and the rows of all owners, ascending for each.

@@ -123,7 +123,7 @@ pub(crate) fn owner_hash(base: &[u8], id: &[u8]) -> u64 {
 /// Packs a `meta.versionId`: 0 for none or no number, the number plus one up to 18 digits, else (top bit) length and
 /// offset in the heap.
 pub(crate) fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
-    if text.is_empty() || text.len() > crate::limits::ID_BYTES_MAX || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() || text.len() > crate::limits::R4_ID_BYTES_MAX || !text.iter().all(u8::is_ascii_digit) {
         return 0;
     }
     let zeros = text.iter().take_while(|b| **b == b'0').count();

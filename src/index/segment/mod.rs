@@ -7,6 +7,7 @@
 pub(crate) mod builder;
 pub(crate) mod columns;
 pub(crate) mod id_encoding;
+pub(crate) mod key_table;
 pub(crate) mod layout;
 pub(crate) mod line_splitter;
 pub(crate) mod radix_sort;

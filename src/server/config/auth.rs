@@ -216,7 +216,7 @@ fn client_problems(client: &ClientConfig, report_problem: &mut dyn FnMut(String)
     if client.levels.is_empty() {
         report_problem("levels is empty, so that it may export nothing; leave it out for all".into());
     }
-    for id in client.groups.iter().filter(|id| Id::parse(id.as_bytes()).is_none()) {
+    for id in client.groups.iter().filter(|id| Id::parse_r4(id.as_bytes()).is_none()) {
         report_problem(format!("groups holds {id:?}, which is no id"));
     }
     if !client.groups.is_empty() && client.levels.iter().any(|level| *level != LevelName::Group) {

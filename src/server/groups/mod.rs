@@ -93,7 +93,7 @@ impl GroupHandlers<'_> {
             GroupDocument::check(body, WantedId::Ignored, &self.rules).map_err(|problems| self.refuse(problems))?;
         for _ in 0..IDS_TRIED_MAX {
             let id: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
-            let id = Id::parse(id.as_bytes()).expect("32 hexadecimal digits are a legal id");
+            let id = Id::parse_r4(id.as_bytes()).expect("32 hexadecimal digits are a legal id");
             if let Ok(written) = self.groups().create(&id, &document, &self.now).map_err(failed)? {
                 return Ok(self.written(headers, written));
             }
@@ -310,7 +310,7 @@ fn is_modified(headers: &HeaderMap, instant: &Instant) -> bool {
 
 /// The id of a Group from the path; 404 for an illegal one, as for any other unknown Group (CORE-07).
 fn parse_id(id: &str) -> Result<Id, ApiError> {
-    Id::parse(id.as_bytes()).ok_or_else(unknown_group)
+    Id::parse_r4(id.as_bytes()).ok_or_else(unknown_group)
 }
 
 /// 404 for a Group that is missing or invisible.

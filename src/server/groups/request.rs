@@ -196,7 +196,7 @@ fn from_token(token: &str) -> Option<Id> {
     let (pairs, []) = token.as_bytes().as_chunks::<2>() else { return None };
     let digit = |byte: u8| (byte as char).to_digit(16);
     let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? * 16 + digit(*low)?) as u8));
-    Id::parse(&bytes.collect::<Option<Vec<u8>>>()?)
+    Id::parse_r4(&bytes.collect::<Option<Vec<u8>>>()?)
 }
 
 #[cfg(test)]

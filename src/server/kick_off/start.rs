@@ -130,7 +130,7 @@ fn find_group(
     visible: bool,
     view: &crate::index::store_listing::StoreListing,
 ) -> Result<GroupLookup, ApiError> {
-    let Some(id) = Id::parse(id.as_bytes()) else { return Err(unknown_group()) };
+    let Some(id) = Id::parse_r4(id.as_bytes()) else { return Err(unknown_group()) };
     let look_up = || -> Result<(GroupLookup, bool), ApiError> {
         let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
@@ -220,7 +220,7 @@ fn check_group(
     let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
     let following = GroupFollow { fhir_bases, members, at: &now, absent: &population.absent };
     let mut listed = GroupQueue::default();
-    Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude_group(id));
+    Id::parse_r4(id.as_bytes()).into_iter().for_each(|id| listed.exclude_group(id));
     // Groups outside the writer's scope are skipped: an error about one would disclose that it exists.
     let may_list = |nested: &Id| {
         let groups = population.scope.as_ref().and_then(|scope| scope.groups.as_ref());
