@@ -107,6 +107,13 @@ pub enum IndexError {
         /// The directory.
         path: PathBuf,
     },
+    /// The index was made with other choices than are given. It is as it was; one that is to be made again needs a word
+    /// ([`StoreOptions::remake`](crate::store::StoreOptions::remake)).
+    #[error("the index of this store was made with other choices: {}", other_choices(different))]
+    OtherChoices {
+        /// Option, value given, and value that stands, of each choice that differs.
+        different: Vec<(&'static str, &'static str, &'static str)>,
+    },
     /// More of the resources of the last snapshot are gone without a deletion than is allowed
     /// ([`StoreOptions::allow_missing`](crate::store::StoreOptions::allow_missing)). The index is as it was.
     #[error(
@@ -229,6 +236,12 @@ impl RequestError {
     pub(crate) fn say(&self, words: &ParameterNames) -> Vec<String> {
         self.problems.iter().map(|problem| problem.say(words)).collect()
     }
+}
+
+/// The choices that differ from an index's, in words.
+fn other_choices(different: &[(&str, &str, &str)]) -> String {
+    let one = |(option, given, stands): &(&str, &str, &str)| format!("{option} {stands}, and {given} is given");
+    different.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// The limit of the process that an error, or one of its causes, says was reached: its name and number, and how it is

@@ -2,15 +2,18 @@
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
 use crate::cli::args::{
-    AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
-    SelectionArg, StoreArgs, UnprovenArg, VanishedArg, WriteArgs,
+    AccessArg, ChoiceArgs, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, IdsArg, LateArg, LoneSurrogatesArg,
+    MembersArg, MissingArg, PatientReferencesArg, RulesArg, SelectionArg, StoreArgs, UnprovenArg, VanishedArg,
+    WriteArgs,
 };
 use crate::cli::clock::StoreClock;
 use crate::cli::message_text::index_text;
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
-use crate::extract::Validate;
+use crate::extract::rules::LoneSurrogates;
+use crate::fhir::id::IdRule;
+use crate::fhir::reference::PatientReferences;
 use crate::group::lookup::MembershipRule;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
@@ -19,6 +22,7 @@ use crate::issue::Parameter;
 use crate::limits::THREADS_MAX;
 use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Vanished};
 use crate::simd::Kernel;
+use crate::store::choices::RowChoices;
 use crate::store::paths::check_outside_store;
 use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
@@ -59,7 +63,12 @@ fn parse_faults(text: &str) -> Option<FaultsAllowed> {
 ///
 /// # Errors
 /// If the store cannot be opened, or the machine lacks the kernel named by `--kernel`.
-pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> Result<Store, RequestError> {
+pub(crate) fn open_store(
+    args: &StoreArgs,
+    choices: RowChoices,
+    remake: bool,
+    sync: bool,
+) -> Result<Store, RequestError> {
     let access = match args.access {
         AccessArg::Called => Access::pread(),
         // Without the handler files are read by calls instead: slower, and as safe.
@@ -73,15 +82,34 @@ pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: boo
         })?,
     };
     let index_dir = args.index_dir.clone();
-    let unproven = args.unproven.map(|how| match how {
-        UnprovenArg::Export => UnprovenPolicy::Export,
-        UnprovenArg::Fault => UnprovenPolicy::Fault,
-    });
     let allow_missing = args.missing.allow_missing;
     let options =
-        StoreOptions { index_dir, access, kernel, validate, unproven, sync, allow_missing, ..StoreOptions::default() };
+        StoreOptions { index_dir, access, kernel, choices, remake, sync, allow_missing, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
         .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
+}
+
+/// The choices of how rows are read.
+pub(crate) fn row_choices(args: &ChoiceArgs) -> RowChoices {
+    RowChoices {
+        validate: None,
+        unproven: args.unproven.map(|how| match how {
+            UnprovenArg::Export => UnprovenPolicy::Export,
+            UnprovenArg::Fault => UnprovenPolicy::Fault,
+        }),
+        ids: args.ids.map(|rule| match rule {
+            IdsArg::Any => IdRule::Any,
+            IdsArg::R4 => IdRule::R4,
+        }),
+        lone_surrogates: args.lone_surrogates.map(|how| match how {
+            LoneSurrogatesArg::Fault => LoneSurrogates::Fault,
+            LoneSurrogatesArg::Pass => LoneSurrogates::Pass,
+        }),
+        patient_references: args.patient_references.map(|how| match how {
+            PatientReferencesArg::Strict => PatientReferences::Strict,
+            PatientReferencesArg::Lenient => PatientReferences::Lenient,
+        }),
+    }
 }
 
 /// Whether output is synced to disk, by `--no-sync`.
@@ -236,7 +264,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
             request = request.problem(format!("--out: {} is no directory", out.display()));
         }
     }
-    let store = match open_store(&args.store, None, !args.write.no_sync) {
+    let store = match open_store(&args.store, row_choices(&args.store.choices), false, !args.write.no_sync) {
         Ok(store) => Some(store),
         Err(wrong) => {
             request = wrong.problems.into_iter().fold(request, ExportRequest::problem);

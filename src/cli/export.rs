@@ -53,7 +53,10 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
         ExportError::Record(JournalError::Unsynced { .. }) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
         ExportError::Index(
-            IndexError::NoStore { .. } | IndexError::ForeignIndex { .. } | IndexError::NoDataFiles { .. },
+            IndexError::NoStore { .. }
+            | IndexError::ForeignIndex { .. }
+            | IndexError::NoDataFiles { .. }
+            | IndexError::OtherChoices { .. },
         ) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
         _ => Exit::Failed,

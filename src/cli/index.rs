@@ -5,7 +5,7 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use crate::cli::args::{IndexArgs, ValidateArg};
-use crate::cli::config::{open_store, pool};
+use crate::cli::config::{open_store, pool, row_choices};
 use crate::cli::export::{exit_of, index_line};
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
@@ -19,6 +19,7 @@ use crate::index::segment::layout::SegmentHeader;
 use crate::index::snapshot::Index;
 use crate::progress::Progress;
 use crate::store::Store;
+use crate::store::choices::RowChoices;
 use crate::text_table::{TextTable, grouped as count};
 
 /// Runs `outpour index` and returns its exit code.
@@ -32,7 +33,9 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
         ValidateArg::Full => Validate::Full,
         ValidateArg::Structure => Validate::Structure,
     });
-    let ready = open_store(&args.store, validate, true).and_then(|store| Ok((store, pool(args.run.threads)?)));
+    let choices = RowChoices { validate, ..row_choices(&args.store.choices) };
+    let ready =
+        open_store(&args.store, choices, args.remake, true).and_then(|store| Ok((store, pool(args.run.threads)?)));
     let (store, pool) = match ready {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),

@@ -112,6 +112,10 @@ pub(crate) fn index_text(error: &IndexError) -> String {
         }
         IndexError::NoDataFiles { .. } => "; give the directory that holds the .ndjson files with --store",
         IndexError::ResourcesMissing { .. } => ", or, if they are to be gone, allow it with --allow-missing",
+        IndexError::OtherChoices { .. } => {
+            "; leave the option out to go on as the index was made, or make it again with `outpour index --remake` and the \
+             options that it is to have, which keeps what it remembers of exports"
+        }
         IndexError::SnapshotLost { restorable: true, .. } => "; put it back, or begin anew with --force",
         IndexError::SnapshotLost { .. } => "; begin anew with --force",
         _ => "",

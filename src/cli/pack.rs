@@ -4,7 +4,7 @@ use std::time::Instant as Clock;
 
 use crate::cli::args::PackArgs;
 use crate::cli::clock::StoreClock;
-use crate::cli::config::{open_store, pool, sync};
+use crate::cli::config::{open_store, pool, row_choices, sync};
 use crate::cli::export::{index_line, is_full};
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
@@ -17,12 +17,13 @@ use crate::text_table::grouped as count;
 /// Runs `outpour pack` and returns its exit code.
 pub(crate) fn run(args: PackArgs) -> Exit {
     let begun = Clock::now();
-    let ready = open_store(&args.store, None, !args.write.no_sync).and_then(|store| {
-        let clock = StoreClock::of(Some(&store));
-        let time = clock.snapshot_time(args.as_of.as_deref(), args.allow_future).map_err(RequestError::one)?;
-        clock.warning().iter().for_each(|text| say(text));
-        Ok((time, store, pool(args.write.run.threads)?))
-    });
+    let ready =
+        open_store(&args.store, row_choices(&args.store.choices), false, !args.write.no_sync).and_then(|store| {
+            let clock = StoreClock::of(Some(&store));
+            let time = clock.snapshot_time(args.as_of.as_deref(), args.allow_future).map_err(RequestError::one)?;
+            clock.warning().iter().for_each(|text| say(text));
+            Ok((time, store, pool(args.write.run.threads)?))
+        });
     let (time, store, pool) = match ready {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
@@ -53,7 +54,10 @@ fn exit_of(error: &PackError) -> Exit {
         PackError::Target { .. }
         | PackError::Inside { .. }
         | PackError::Index(
-            IndexError::NoStore { .. } | IndexError::ForeignIndex { .. } | IndexError::NoDataFiles { .. },
+            IndexError::NoStore { .. }
+            | IndexError::ForeignIndex { .. }
+            | IndexError::NoDataFiles { .. }
+            | IndexError::OtherChoices { .. },
         ) => Exit::BadRequest,
         PackError::Index(IndexError::Cancelled) => Exit::Interrupted,
         PackError::Write { source, .. } if !is_full(source) && denied(source) => Exit::BadRequest,

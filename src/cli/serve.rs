@@ -8,14 +8,14 @@ use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::args::run::AllowMissingArgs;
-use crate::cli::args::{AccessArg, ServeArgs, StoreArgs, UnprovenArg};
+use crate::cli::args::{AccessArg, ChoiceArgs, ServeArgs, StoreArgs};
 use crate::cli::config::open_store;
 use crate::cli::{Exit, say};
-use crate::codec::compression::UnprovenPolicy;
 use crate::error::RequestError;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::config::{Config, LogFormat};
 use crate::server::serve::{ServeInfo, serve};
+use crate::store::choices::RowChoices;
 use crate::sys::interrupt::interrupts;
 use crate::sys::regular_file::read_argument;
 
@@ -40,15 +40,19 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
         let store = StoreArgs {
             store: tenant.store.path,
             index_dir: Some(tenant.store.index_dir).filter(|path| !path.as_os_str().is_empty()),
-            unproven: tenant.store.unproven.map(|policy| match policy {
-                UnprovenPolicy::Export => UnprovenArg::Export,
-                UnprovenPolicy::Fault => UnprovenArg::Fault,
-            }),
+            choices: ChoiceArgs::default(),
             missing: AllowMissingArgs { allow_missing: tenant.store.allow_missing },
             access: AccessArg::Mapped,
             kernel: None,
         };
-        match open_store(&store, None, tenant.data.sync) {
+        let choices = RowChoices {
+            validate: None,
+            unproven: tenant.store.unproven,
+            ids: tenant.store.ids,
+            lone_surrogates: tenant.store.lone_surrogates,
+            patient_references: tenant.store.patient_references,
+        };
+        match open_store(&store, choices, false, tenant.data.sync) {
             Ok(store) => stores.push(store),
             Err(error) => {
                 say(&format!("error: {error}"));

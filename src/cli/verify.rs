@@ -4,12 +4,13 @@
 use serde_json::json;
 
 use crate::cli::args::read_only::VerifyArgs;
-use crate::cli::args::{AccessArg, StoreArgs};
+use crate::cli::args::{AccessArg, ChoiceArgs, StoreArgs};
 use crate::cli::config::{open_store, pool};
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::progress::Progress;
+use crate::store::choices::RowChoices;
 use crate::sys::access::Access;
 use crate::sys::sigbus;
 use crate::verify::ledger::LedgerOptions;
@@ -92,12 +93,12 @@ fn verify_store(args: &VerifyArgs) -> Exit {
     let store_args = StoreArgs {
         store: args.directory.clone(),
         index_dir: args.index_dir.clone(),
-        unproven: None,
+        choices: ChoiceArgs::default(),
         missing: args.missing,
         access: AccessArg::Mapped,
         kernel: None,
     };
-    let store = match open_store(&store_args, None, true) {
+    let store = match open_store(&store_args, RowChoices::default(), false, true) {
         Ok(store) => store,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };

@@ -1,17 +1,28 @@
 //! The messages of an export: policies that applied, faulty lines, members that were not found; for each audience.
 
 use crate::error::{CorruptIndex, IndexError};
+use crate::extract::extractor::Extractor;
+use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
+use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::instant::Instant;
+use crate::fhir::reference::OddReference;
+use crate::ids::FileId;
 use crate::ids::PatientId;
 use crate::index::meta::MemoryLoss;
+use crate::index::row_reader::stream_range;
 use crate::index::segment::layout::Column;
+use crate::index::segment::row_note::RowNote;
+use crate::index::snapshot::Index;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
+use crate::limits::MESSAGES_PER_CAUSE_MAX;
 use crate::plan::Plan;
 use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population, Vanished};
 use crate::select::cohort::Cohort;
 use crate::select::selection::{Selection, foreign_owners};
+use crate::simd::Kernel;
+use std::ops::Range;
 
 /// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
 pub(crate) fn add_absent_members(
@@ -194,7 +205,90 @@ pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -
         }
         _ => fault_issues(snapshot, plan, &mut messages)?,
     }
+    if audience != Audience::BoundClient {
+        note_issues(snapshot, &mut messages)?;
+    }
+    if audience == Audience::Operator && !snapshot.index().generation().chosen {
+        let text = "The index was made by a version that did not know --ids, --lone-surrogates and --patient-references; \
+                    it goes on as that version did (r4, pass, strict). `outpour index --remake` with the options of the \
+                    store takes the defaults of this version, and keeps what the index remembers of exports"
+            .to_string();
+        messages.push("earlier-rules", Issue::new(Severity::Information, IssueCode::Informational, text));
+    }
     Ok(messages)
+}
+
+/// Adds the warnings about rows that are no faults: one for each kind of note, with the place of the first row.
+fn note_issues(snapshot: &Snapshot, messages: &mut IssueLog) -> Result<(), CorruptIndex> {
+    let index = snapshot.index();
+    let mut counts = [0u64; RowNote::ALL.len()];
+    let mut places: [Option<String>; RowNote::ALL.len()] = Default::default();
+    let (mut file, mut lines_before) = (None, 0);
+    for segment in snapshot.segments() {
+        let (entry, own, header) = (index.entry(segment), index.file_of(segment), index.segment(segment).head());
+        if file != Some(own) {
+            (file, lines_before) = (Some(own), 0);
+        }
+        if header.notes > 0 {
+            let columns = index.segment(segment).verify_columns(&[Column::NoteCount, Column::NotePlace])?;
+            for (kind, count) in columns.note_count.iter().enumerate().filter(|(_, count)| **count > 0) {
+                counts[kind] += count;
+                places[kind].get_or_insert_with(|| {
+                    let [offset, line] = columns.note_place[kind];
+                    let (line, byte) = (lines_before + u64::from(line) + 1, entry.start + u64::from(offset));
+                    format!("{}: line {line} at byte {byte}", index.file_name(own))
+                });
+            }
+        }
+        lines_before += header.lines;
+    }
+    for ((note, count), place) in RowNote::ALL.iter().zip(counts).zip(places) {
+        if let Some(place) = place {
+            let (cause, text) = note_text(*note);
+            let issue =
+                Issue::new(Severity::Warning, IssueCode::Informational, format!("{text}: {count}; the first: {place}"));
+            messages.push(cause, issue);
+        }
+    }
+    Ok(())
+}
+
+/// The cause and the words of a kind of note.
+fn note_text(note: RowNote) -> (&'static str, &'static str) {
+    match note {
+        RowNote::WideId => (
+            "wide-id",
+            "Resources whose id R4 does not allow (above 64 characters, or with '_' or '~'), exported as they are",
+        ),
+        RowNote::Reference(OddReference::Urn) => {
+            ("reference-urn", "References by URN (urn:uuid:), perhaps to patients, which name no Patient of a store")
+        }
+        RowNote::Reference(OddReference::Conditional) => {
+            ("reference-conditional", "Patient references by search (Patient?...), which are not resolved")
+        }
+        RowNote::Reference(OddReference::Slash) => (
+            "reference-slash",
+            "Patient references with a slash before or behind them, which are not followed (--patient-references lenient \
+             follows them)",
+        ),
+        RowNote::Reference(OddReference::TypeCase) => (
+            "reference-case",
+            "Patient references with another case of the type's name, which are not followed (--patient-references lenient \
+             follows them)",
+        ),
+        RowNote::Reference(OddReference::WhiteSpace) => (
+            "reference-space",
+            "Patient references with white space around them, which are not followed (--patient-references lenient \
+             follows them)",
+        ),
+        RowNote::Reference(OddReference::IdentifierOnly) => (
+            "reference-identifier",
+            "Resources of no patient that name somebody, perhaps a patient, by an identifier only",
+        ),
+        RowNote::Reference(OddReference::ImpossibleId) => {
+            ("reference-id", "Patient references to ids that no Patient can have")
+        }
+    }
 }
 
 /// Adds the issues about faulty lines of the export, those of each kind bounded in number.
@@ -232,6 +326,14 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
                         "{name}: from line {line} on, bytes {start} to {end} uncompressed, from byte {member} of the file: {kind}"
                     )
                 }
+                FaultKind::LoneSurrogate => {
+                    // Those behind the first ones are only counted.
+                    let is_told = report[fault.kind as usize] <= MESSAGES_PER_CAUSE_MAX as u64;
+                    let range = start..start + u64::from(fault.length);
+                    let resource = is_told.then(|| resource_of_line(index, own, range)).flatten().unwrap_or_default();
+                    let (kind, at) = (fault.kind, fault.at);
+                    format!("{name}: line {line} at byte {start}{resource}: {kind} (byte {at} of the line)")
+                }
                 kind => format!("{name}: line {line} at byte {start}: {kind} (byte {} of the line)", fault.at),
             };
             messages.push(fault.kind.name(), Issue::new(Severity::Error, fault_code(fault.kind), text));
@@ -248,6 +350,18 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
         );
     }
     Ok(())
+}
+
+/// Type and id of the resource on a faulty line, for a message, as if the line had no halves of surrogate pairs; `None` if it
+/// cannot be read again.
+fn resource_of_line(index: &Index, file: FileId, range: Range<u64>) -> Option<String> {
+    let rules = LineRules { lone_surrogates: LoneSurrogates::Pass, ..index.generation().rules };
+    let mut extractor = Extractor::new(Kernel::detect(), rules);
+    extractor.begin();
+    stream_range(index, file, range, &mut |piece| extractor.feed(piece)).ok()?;
+    let facts = extractor.finish().ok()?;
+    let id = facts.id.filter(|_| facts.content == Content::Resource)?;
+    Some(format!(", {}/{id}", facts.resource_type.name()))
 }
 
 /// The FHIR issue code of a kind of faulty line.

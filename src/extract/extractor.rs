@@ -8,10 +8,11 @@ use crate::extract::block::shape_cache::ShapeCache;
 use crate::extract::facts::{Content, Facts, LastUpdatedText};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::extract::paths::{ALWAYS, BUNDLE, ElementRole, NAMES};
+use crate::extract::rules::LineRules;
 use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
-use crate::fhir::id::Id;
+use crate::fhir::id::{Id, IdRule};
 use crate::fhir::instant::InstantRef;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -30,6 +31,8 @@ struct Collector {
     id: Option<Option<Id>>,
     /// Whether a versionId was met.
     has_version: bool,
+    /// Which ids are legal.
+    ids: IdRule,
     /// Whether resourceType occurred twice: a fault, whatever types they name.
     duplicate_type: bool,
     /// Paths on which a key occurred twice, one bit each; the first such offset is in `duplicate_offset`.
@@ -69,6 +72,7 @@ impl Collector {
         facts.version_id.clear();
         facts.texts.clear();
         facts.ends.clear();
+        facts.identifier_paths = 0;
         self.wanted = u64::MAX;
         self.resource_type = None;
         self.id = None;
@@ -157,7 +161,10 @@ impl Visitor for Collector {
                     self.wanted = compartment::paths_of(known) | ALWAYS | bundle;
                 }
             }
-            ElementRole::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
+            ElementRole::Id => {
+                let legal = text.filter(|text| self.ids.allows(text.as_bytes()));
+                self.id = Some(legal.and_then(|text| Id::parse(text.as_bytes())));
+            }
             ElementRole::LastUpdated => {
                 self.record_last_updated();
                 self.facts.updated = match text.and_then(|text| InstantRef::parse(text.as_bytes())) {
@@ -195,7 +202,7 @@ impl Visitor for Collector {
                 }
             }
             ElementRole::Resource => self.bundle.resource = true,
-            ElementRole::Entry | ElementRole::None => {}
+            ElementRole::Entry | ElementRole::Identifier | ElementRole::None => {}
         }
     }
 
@@ -212,6 +219,9 @@ impl Visitor for Collector {
     }
 
     fn container(&mut self, node: Node) {
+        if self.roles[node as usize] == ElementRole::Identifier {
+            self.facts.identifier_paths |= self.paths.paths(node);
+        }
         self.scalar(node, b'{');
     }
 
@@ -235,7 +245,9 @@ impl Visitor for Collector {
         let url = self.bundle.url.take().flatten();
         match url {
             Some(url) if self.bundle.method == Some(true) && !self.bundle.resource => match Reference::parse(&url) {
-                Some(reference) if reference.version.is_none() => self.push(&url, BUNDLE),
+                Some(reference) if reference.version.is_none() && self.ids.allows(reference.id.as_bytes()) => {
+                    self.push(&url, BUNDLE)
+                }
                 _ => self.bundle.fault = Some(FaultKind::BundleUrl),
             },
             _ => self.bundle.fault = Some(FaultKind::Bundle),
@@ -243,6 +255,9 @@ impl Visitor for Collector {
     }
 
     fn duplicate_key(&mut self, node: Node, offset: u64) {
+        if self.roles[node as usize] == ElementRole::Identifier {
+            return;
+        }
         if self.duplicate_paths == 0 {
             self.duplicate_offset = offset;
         }
@@ -261,8 +276,9 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// An extractor that classifies text with `kernel` and validates lines as `validate` says.
-    pub fn new(kernel: Kernel, validate: Validate) -> Extractor {
+    /// An extractor that classifies text with `kernel` and reads lines by these rules.
+    pub fn new(kernel: Kernel, rules: impl Into<LineRules>) -> Extractor {
+        let rules = rules.into();
         let facts = Facts {
             content: Content::Resource,
             resource_type: ResourceType::PATIENT,
@@ -272,6 +288,7 @@ impl Extractor {
             version_id: Vec::new(),
             texts: String::new(),
             ends: Vec::new(),
+            identifier_paths: 0,
         };
         let collector = Collector {
             facts,
@@ -279,6 +296,7 @@ impl Extractor {
             resource_type: None,
             id: None,
             has_version: false,
+            ids: rules.ids,
             duplicate_type: false,
             duplicate_paths: 0,
             duplicate_offset: 0,
@@ -286,7 +304,8 @@ impl Extractor {
             roles: &NAMES.roles,
             paths: &NAMES.trie,
         };
-        Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0, shapes: ShapeCache::new() }
+        let scanner = Scanner::new(kernel, rules.validate, rules.lone_surrogates);
+        Extractor { scanner, collector, length: 0, shapes: ShapeCache::new() }
     }
 
     /// Reads the lines of `text` from `from`, the start of one, until `row` returns `false`; `row` gets the range of
@@ -301,7 +320,8 @@ impl Extractor {
     ) -> usize {
         debug_assert!(text.ends_with(b"\n"));
         let full = self.scanner.validate() == Validate::Full;
-        let pass = Pass { text, from, full, names: &NAMES, shapes: &mut self.shapes, row };
+        let ids = self.collector.ids;
+        let pass = Pass { text, from, full, ids, names: &NAMES, shapes: &mut self.shapes, row };
         self.scanner.kernel().run(pass)
     }
 

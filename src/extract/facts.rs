@@ -47,6 +47,8 @@ pub trait ResourceFacts {
     fn last_updated(&self) -> LastUpdated<'_>;
     /// `meta.versionId`, empty when it is absent.
     fn version_id(&self) -> &[u8];
+    /// Whether an identifier stands on a path of references, beside one or in its place.
+    fn has_identifier(&self) -> bool;
     /// As `Facts::references`, as bytes of UTF-8.
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]>;
     /// References on the type's compartment paths, as `Facts::references`.
@@ -67,6 +69,9 @@ impl ResourceFacts for Facts {
     }
     fn version_id(&self) -> &[u8] {
         Facts::version_id(self)
+    }
+    fn has_identifier(&self) -> bool {
+        self.content == Content::Resource && self.identifier_paths & owner_paths(self.resource_type) != 0
     }
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
         Facts::references(self).map(str::as_bytes)
@@ -92,6 +97,8 @@ pub struct Facts {
     pub(crate) texts: String,
     /// End of each text in `texts`, and the paths it was found on, one bit each.
     pub(crate) ends: Vec<(u32, u64)>,
+    /// Paths of references on which an identifier stands, one bit each.
+    pub(crate) identifier_paths: u64,
 }
 
 impl Facts {

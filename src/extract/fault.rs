@@ -51,7 +51,7 @@ kinds! {
     NoType "no-type" "the object has no resourceType that is a string";
     UnknownType "unknown-type" "the resourceType is none of FHIR R4";
     NoId "no-id" "the resource has no id that is a string";
-    IllegalId "illegal-id" "the id is not legal: 1 to 64 letters, digits, '-' and '.'";
+    IllegalId "illegal-id" "the id is not legal: 1 to 255 letters, digits, '-', '.', '_' and '~' (with --ids r4 1 to 64 letters, digits, '-' and '.')";
     Bundle "bundle" "a Bundle that is no list of deletions cannot be exported; take it apart, one resource a line";
     BundleUrl "bundle-url" "a deletion does not name one resource as Type/id";
     BundleTooLong "bundle-too-long" "a Bundle has more DELETE entries than one line may have; split it";
@@ -60,4 +60,5 @@ kinds! {
     DamagedFrame "damaged-frame" "a frame of the packed file is damaged, and its rows are lost; put the file back from a copy, or pack again";
     DamagedTable "damaged-table" "the table at the end of the packed file is damaged or missing: its rows are read all the same, but not whose its deletions were, nor what came late; put the file back from a copy, or pack again";
     Unproven "unproven" "a gzip member or zstd frame fails its checksum or is cut off, so none of its lines is exported, nor what stands behind it; restore the file, and append whole members only";
+    LoneSurrogate "lone-surrogate" "an escape is half of a surrogate pair, which many JSON readers refuse together with its file (RFC 8259, 8.2); write the character whole";
 }

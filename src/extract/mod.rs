@@ -3,7 +3,7 @@
 //! `extractor` is the entry. `scanner` walks the token starts that a kernel found, checks the grammar and follows the
 //! few `paths` of a `trie`; `block` does the same for many ordinary lines at a time, several times as fast, and leaves
 //! the others to `scanner`; `facts` is the result and `fault` the reason of a refusal. `naive` is the slow reference
-//! implementation. `scalar`, `skip`, `stack` and `unescape` are the scanner's automata. No tree of a document is
+//! implementation, `rules` what a caller may choose. `scalar`, `skip`, `stack` and `unescape` are the scanner's automata. No tree of a document is
 //! built, and no file is read.
 
 pub(crate) mod block;
@@ -12,6 +12,7 @@ pub(crate) mod facts;
 pub(crate) mod fault;
 pub mod naive;
 pub(crate) mod paths;
+pub(crate) mod rules;
 pub(crate) mod scalar;
 pub(crate) mod scanner;
 pub(crate) mod skip;

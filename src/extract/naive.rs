@@ -5,10 +5,12 @@
 //! facts are looked up in it, path by path. No kernels, no pieces, no pruning, no recursion. For tests and `verify`,
 //! never for an export.
 
+use crate::extract::Validate;
 use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
+use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::compartment;
-use crate::fhir::id::Id;
+use crate::fhir::id::{Id, IdRule};
 use crate::fhir::instant::Instant;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -29,6 +31,8 @@ pub struct PlainFacts {
     pub version_id: String,
     /// As `Facts::references`.
     pub references: Vec<String>,
+    /// Whether an identifier, an object or array, stands on a path of references.
+    pub has_identifier: bool,
     /// As `Facts::tombstones`.
     pub tombstones: Vec<String>,
 }
@@ -53,13 +57,18 @@ pub fn is_syntax(kind: FaultKind) -> bool {
 ///
 /// # Errors
 /// [`FaultFound`] when the line is refused.
-pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
+pub fn extract(line: &[u8], rules: impl Into<LineRules>) -> Result<PlainFacts, FaultFound> {
+    let rules = rules.into();
     // 1. The line is a JSON object in UTF-8.
     let text = str::from_utf8(line).map_err(|_| FaultFound::Syntax)?;
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| FaultFound::Syntax)?;
     let document = ParsedLine::read(text);
     let JsonValue::Map(_) = document.values[0] else { return Err(FaultFound::Syntax) };
     let fault = |kind| Err(FaultFound::Kind(kind));
+    let checks_surrogates = rules.validate == Validate::Full && rules.lone_surrogates == LoneSurrogates::Fault;
+    if checks_surrogates && has_lone_surrogate(text) {
+        return fault(FaultKind::LoneSurrogate);
+    }
 
     // 2. Its type. A duplicate resourceType is refused whatever the types are: that key decides for every type.
     let types = document.values_at(&[0], &["resourceType"]);
@@ -102,7 +111,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
         last_updated_value.map(|value| value.text_of().filter(|text| is_looked_at(text)).and_then(Instant::parse));
     let version = once(&["meta", "versionId"])?.and_then(JsonValue::text_of).filter(|text| is_looked_at(text));
     let id_text = document.values_at(&[0], &["id"]).first().and_then(|index| document.values[*index].text_of());
-    let id = id_text.and_then(|text| Id::parse(text.as_bytes()));
+    let id = id_text.filter(|text| rules.ids.allows(text.as_bytes())).and_then(|text| Id::parse(text.as_bytes()));
     let mut facts = PlainFacts {
         content: Content::Resource,
         resource_type,
@@ -110,12 +119,13 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
         last_updated,
         version_id: version.unwrap_or_default().to_string(),
         references: Vec::new(),
+        has_identifier: false,
         tombstones: Vec::new(),
     };
     // 5. A Bundle must be a list of deletions; any other resource has a legal id.
     if resource_type == ResourceType::BUNDLE {
         facts.content = Content::Tombstones;
-        facts.tombstones = document.deletions().map_err(FaultFound::Kind)?;
+        facts.tombstones = document.deletions(rules.ids).map_err(FaultFound::Kind)?;
         return Ok(facts);
     }
     match (id_text, id) {
@@ -129,6 +139,10 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
             let mut names: Vec<&str> = path.split('.').collect();
             names.push("reference");
             found.extend(document.values_at(&[0], &names));
+            *names.last_mut().expect("the name just pushed") = "identifier";
+            let identifiers = document.values_at(&[0], &names);
+            let is_container = |i: &usize| matches!(document.values[*i], JsonValue::Map(_) | JsonValue::List(_));
+            facts.has_identifier |= identifiers.iter().any(is_container);
         }
         found.sort(); // values are numbered in the order of the text
         let texts = found.into_iter().filter_map(|i| document.values[i].text_of());
@@ -252,7 +266,7 @@ impl ParsedLine {
     }
 
     /// The urls of a Bundle of DELETE entries (reading 9), or why it is none.
-    fn deletions(&self) -> Result<Vec<String>, FaultKind> {
+    fn deletions(&self, ids: IdRule) -> Result<Vec<String>, FaultKind> {
         let mut urls = Vec::new();
         let entries = self.values_at(&[0], &["entry"]);
         let mut has_duplicate = false;
@@ -272,7 +286,9 @@ impl ParsedLine {
                 _ if index >= TOMBSTONES_PER_LINE_MAX => Err(FaultKind::BundleTooLong),
                 Some(url) if methods.first() == Some(&"DELETE") && part("resource").is_empty() => {
                     match Reference::parse(url) {
-                        Some(reference) if reference.version.is_none() => Ok(url.to_string()),
+                        Some(reference) if reference.version.is_none() && ids.allows(reference.id.as_bytes()) => {
+                            Ok(url.to_string())
+                        }
                         _ => Err(FaultKind::BundleUrl),
                     }
                 }
@@ -317,4 +333,27 @@ fn decode(raw: &str) -> String {
         units.extend_from_slice(plain.encode_utf16(&mut [0; 2]));
     }
     String::from_utf16_lossy(&units)
+}
+
+/// Whether an escape of a text that is known to be JSON is half of a surrogate pair.
+fn has_lone_surrogate(text: &str) -> bool {
+    // Backslashes occur in strings only.
+    let bytes = text.as_bytes();
+    let unit_at = |i: usize| match bytes.get(i..i + 6) {
+        Some([b'\\', b'u', digits @ ..]) => {
+            str::from_utf8(digits).ok().and_then(|digits| u16::from_str_radix(digits, 16).ok())
+        }
+        _ => None,
+    };
+    let mut i = 0;
+    while i < bytes.len() {
+        i += match (bytes[i], unit_at(i), unit_at(i + 6)) {
+            (b'\\', Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (b'\\', Some(0xd800..=0xdfff), _) => return true,
+            (b'\\', Some(_), _) => 6,
+            (b'\\', None, _) => 2,
+            _ => 1,
+        };
+    }
+    false
 }

@@ -32,6 +32,8 @@ pub(crate) enum ElementRole {
     LastUpdated,
     VersionId,
     Reference,
+    /// An identifier beside a reference, or in its place.
+    Identifier,
     BundleType,
     Entry,
     Method,
@@ -59,6 +61,7 @@ pub(crate) static NAMES: LazyLock<ElementPaths> = LazyLock::new(|| {
     for (i, path) in compartment::PATHS.iter().enumerate() {
         let node = trie.add(path, 1 << i);
         role(trie.add_below(node, "reference", 1 << i), ElementRole::Reference);
+        role(trie.add_below(node, "identifier", 1 << i), ElementRole::Identifier);
     }
     trie.freeze();
     let nodes = trie.len();

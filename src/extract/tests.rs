@@ -24,6 +24,7 @@ fn plain(facts: &Facts) -> PlainFacts {
         },
         version_id: String::from_utf8(facts.version_id().to_vec()).unwrap(),
         references: facts.references().map(String::from).collect(),
+        has_identifier: facts.has_identifier(),
         tombstones: facts.tombstones().map(String::from).collect(),
     }
 }
@@ -40,6 +41,7 @@ fn plain_row(row: &Row<'_>) -> PlainFacts {
         },
         version_id: String::from_utf8(row.version_id().to_vec()).unwrap(),
         references: row.references().map(String::from).collect(),
+        has_identifier: row.has_identifier(),
         tombstones: Vec::new(),
     }
 }
@@ -52,7 +54,7 @@ fn outcome(found: Result<&Facts, Fault>) -> Result<PlainFacts, FaultFound> {
 
 /// Compares every way to read the line with the reference implementation; `cuts` are lengths of pieces, in a cycle.
 fn check(line: &[u8], cuts: &[usize]) {
-    let expected = naive::extract(line);
+    let expected = naive::extract(line, Validate::Full);
     let shown = || String::from_utf8_lossy(&line[..line.len().min(2000)]).into_owned();
     for kernel in Kernel::available() {
         let mut extractor = Extractor::new(kernel, Validate::Full);

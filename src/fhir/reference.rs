@@ -142,8 +142,8 @@ impl<'a> Reference<'a> {
     fn unread_form(text: &str) -> Option<OddReference> {
         let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
         let names_patients = |path: &str| {
-            let (base, name) = split_last(path).unwrap_or(("", path));
-            name.eq_ignore_ascii_case("Patient") && (base.is_empty() || is_absolute_url(base))
+            let is_name = |name: &str| name.eq_ignore_ascii_case("Patient");
+            split_last(path).map_or(is_name(path), |(base, name)| is_name(name) && is_absolute_url(base))
         };
         match query {
             Some(_) => names_patients(path).then_some(OddReference::Conditional),

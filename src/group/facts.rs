@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use crate::extract::Validate;
 use crate::extract::fault::Fault;
+use crate::extract::rules::LoneSurrogates;
 use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::simd::Kernel;
@@ -103,7 +104,7 @@ struct FactReaderState<'a> {
 impl<'a> GroupFactReader<'a> {
     /// A reader that passes each fact to `on_fact`, in the order of the document.
     pub(crate) fn new(kernel: Kernel, on_fact: &'a mut dyn FnMut(GroupFact<'_>)) -> GroupFactReader<'a> {
-        let mut scanner = Scanner::new(kernel, Validate::Structure);
+        let mut scanner = Scanner::new(kernel, Validate::Structure, LoneSurrogates::Pass);
         scanner.begin();
         GroupFactReader { scanner, state: FactReaderState { on_fact, system: None, value: None } }
     }

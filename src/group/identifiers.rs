@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use crate::extract::Validate;
 use crate::extract::fault::Fault;
+use crate::extract::rules::LoneSurrogates;
 use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::simd::Kernel;
@@ -36,7 +37,7 @@ impl<'a> IdentifierReader<'a> {
     /// a value are skipped.
     pub fn new(kernel: Kernel, on_identifier: &'a mut dyn FnMut(&str, &str)) -> IdentifierReader<'a> {
         let state = IdentifierState { on_identifier, system: None, value: None };
-        IdentifierReader { scanner: Scanner::new(kernel, Validate::Full), state }
+        IdentifierReader { scanner: Scanner::new(kernel, Validate::Full, LoneSurrogates::Pass), state }
     }
 
     /// Begins a resource, before its first piece.

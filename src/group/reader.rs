@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use crate::extract::Validate;
 use crate::extract::fault::Fault;
+use crate::extract::rules::LoneSurrogates;
 use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::id::Id;
@@ -180,7 +181,7 @@ impl<'a> GroupReader<'a> {
             url: None,
             duplicate_key_at: None,
         };
-        GroupReader { scanner: Scanner::new(kernel, Validate::Full), state }
+        GroupReader { scanner: Scanner::new(kernel, Validate::Full, LoneSurrogates::Pass), state }
     }
 
     /// Begins a document: drops the elements of the last one.

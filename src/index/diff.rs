@@ -9,7 +9,6 @@ use rayon::prelude::*;
 
 use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::error::IndexError;
-use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::ids::FileId;
 use crate::index::meta::{FileEntry, IndexMeta, SCAN_AGAIN, SegmentMeta};
@@ -19,6 +18,7 @@ use crate::index::segment::layout::Column;
 use crate::index::segment::reader::Segment;
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans, plain_spans};
 use crate::index::store_files::StoreFiles;
+use crate::store::choices::RowRules;
 use crate::sys::store_file::{FileStamp, StoreFile};
 
 /// Kept segments and ranges to scan, for the files as they are now.
@@ -102,15 +102,8 @@ enum SegmentFate {
 
 /// Whether names and stamps of the files equal those of the index meta, all stamps were settled, and no segment is
 /// marked to be scanned again.
-pub(crate) fn is_unchanged(
-    files: &StoreFiles,
-    known: &IndexMeta,
-    wanted: Option<Validate>,
-    unproven: Option<UnprovenPolicy>,
-) -> bool {
-    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
-    !weaker
-        && unproven.is_none_or(|policy| policy == known.unproven)
+pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, rules: RowRules) -> bool {
+    rules == (known.rules, known.unproven)
         && known.files.len() == files.count()
         && known.segments.iter().all(|segment| segment.at != SCAN_AGAIN)
         && files
@@ -144,8 +137,7 @@ fn file_entry(files: &StoreFiles, file: FileId, raw: Option<u64>) -> Result<File
 }
 
 /// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `times` the
-/// first-seen times of rows, `wanted` the validation that the index is to have at least, and
-/// `unproven` the policy that it is to have, if another.
+/// first-seen times of rows, and `rules` how rows are to be read.
 ///
 /// # Errors
 /// When a touched file cannot be opened or read.
@@ -154,10 +146,9 @@ pub(crate) fn diff(
     known: Option<&IndexMeta>,
     opened: Option<&OpenedIndex>,
     times: &RowTimes,
-    wanted: Option<Validate>,
-    unproven: Option<UnprovenPolicy>,
+    (rules, unproven): RowRules,
 ) -> Result<StoreDiff, IndexError> {
-    let mut known = known.cloned().unwrap_or_else(|| IndexMeta::empty(wanted.unwrap_or(Validate::Full)));
+    let mut known = known.cloned().unwrap_or_else(|| IndexMeta { unproven, ..IndexMeta::empty(rules) });
     let mut diff = StoreDiff {
         meta: IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() },
         segments: Vec::new(),
@@ -170,20 +161,11 @@ pub(crate) fn diff(
         restamped: false,
         repaired: Vec::new(),
     };
-    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
-    if weaker {
-        // Segments made with weaker checks are scanned again; the times of snapshots are kept.
-        diff.repaired.push("the index was made with --validate structure".to_string());
-        diff.changed = true;
-        known.validate = Validate::Full;
-        diff.meta.validate = Validate::Full;
-    }
-    let other_policy = unproven.filter(|policy| *policy != known.unproven);
-    if let Some(policy) = other_policy {
-        diff.changed = true;
-        (known.unproven, diff.meta.unproven) = (policy, policy);
-    }
-    let old = OldSegments { known: &known, opened, times, weaker, has_other_policy: other_policy.is_some() };
+    let (has_other_rules, has_other_policy) = (known.rules != rules, known.unproven != unproven);
+    diff.changed |= has_other_rules || has_other_policy;
+    (known.unproven, diff.meta.unproven) = (unproven, unproven);
+    diff.meta.rules = rules;
+    let old = OldSegments { known: &known, opened, times, has_other_rules, has_other_policy };
     for file in files.ids() {
         let entry = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(files.name(file).as_bytes())).ok();
         diff.add_file(files, file, entry.map(FileId::of), &old)?;
@@ -207,8 +189,8 @@ struct OldSegments<'a> {
     known: &'a IndexMeta,
     opened: Option<&'a OpenedIndex>,
     times: &'a RowTimes,
-    /// Whether all of them were made with weaker checks than wanted.
-    weaker: bool,
+    /// Whether lines were read by other rules: rows of the same bytes may have come or gone.
+    has_other_rules: bool,
     /// Whether the policy for what is not proven is another than theirs.
     has_other_policy: bool,
 }
@@ -224,7 +206,7 @@ impl OldSegments<'_> {
     /// A segment, opened, or why it is to be scanned again.
     fn open(&self, number: usize) -> Result<Segment, &'static str> {
         match self.opened {
-            _ if self.weaker || self.known.segments[number].at == SCAN_AGAIN => Err("it is to be scanned again"),
+            _ if self.known.segments[number].at == SCAN_AGAIN => Err("it is to be scanned again"),
             Some(opened) => opened.segments[number].clone(),
             None => Err("it cannot be opened"),
         }
@@ -276,6 +258,14 @@ impl StoreDiff {
         };
         let entry = &old.known.files[old_file.index()];
         let numbers = old.of_file(old_file);
+        if old.has_other_rules {
+            // Its rows are compared one by one with those that the same lines were before.
+            self.changed = true;
+            numbers.for_each(|number| self.dropped.push(old.dropped(number, Some(file))));
+            self.meta.files.push(file_entry(files, file, None)?);
+            self.spans.extend(whole_file(file, compression, files.source(file)?)?);
+            return Ok(());
+        }
         let untouched = is_untouched(files, file, entry);
         let mut raw = untouched.then_some(entry.raw);
         // 2. Which segments does the file still have the bytes of? An untouched file is not opened.
@@ -320,7 +310,7 @@ impl StoreDiff {
                 }
             });
         }
-        if let Some(reason) = damaged.filter(|_| !old.weaker) {
+        if let Some(reason) = damaged {
             self.repaired.push(format!("{}: an extent of the index is damaged: {reason}", files.name(file)));
         }
         if compression != Compression::None && fates.contains(&SegmentFate::Rescanned) {

@@ -5,6 +5,7 @@
 use std::io;
 
 use crate::error::IndexError;
+use crate::extract::rules::LineRules;
 use crate::index::dir::{IndexDir, TwinFile, is_absence, is_no_file_of_ours};
 use crate::index::legacy_meta::{LegacyFile, LegacyMeta, LegacySegment};
 use crate::index::meta::{self, FileEntry, IndexMeta, MemoryLoss, SCAN_AGAIN, SegmentMeta};
@@ -44,7 +45,7 @@ pub(crate) enum IndexMemory {
 /// An index meta as its bytes say, or why they say nothing.
 enum ParsedMeta {
     /// Of this format.
-    Current(IndexMeta),
+    Current(Box<IndexMeta>),
     /// Of format 3.
     Legacy(LegacyMeta),
     /// Of a format that this version does not know.
@@ -55,7 +56,7 @@ impl ParsedMeta {
     /// Reads the bytes of an index meta; `None` when they are damaged.
     fn from_bytes(bytes: &[u8]) -> Option<ParsedMeta> {
         IndexMeta::from_bytes(bytes)
-            .map(ParsedMeta::Current)
+            .map(|meta| ParsedMeta::Current(Box::new(meta)))
             .or_else(|| LegacyMeta::from_bytes(bytes).map(ParsedMeta::Legacy))
             .or_else(|| IndexMeta::is_of_other_version(bytes).then_some(ParsedMeta::OtherVersion))
     }
@@ -120,7 +121,7 @@ fn load_once(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
     };
     let (published, is_legacy) = match parsed {
         ParsedMeta::OtherVersion => return Ok(IndexMemory::Lost(MemoryLoss::OtherVersion)),
-        ParsedMeta::Current(published) => (published, false),
+        ParsedMeta::Current(published) => (*published, false),
         ParsedMeta::Legacy(mut legacy) => {
             log.iter().for_each(|bytes| legacy.apply_log(bytes));
             (carried_over(legacy), true)
@@ -189,12 +190,13 @@ fn carried_over(legacy: LegacyMeta) -> IndexMeta {
     };
     IndexMeta {
         sequence: legacy.sequence,
+        chosen: false,
         birth: legacy.birth,
         latest: legacy.latest,
         first: legacy.latest,
         files: legacy.files.into_iter().map(file).collect(),
         segments: legacy.segments.into_iter().map(segment).collect(),
-        ..IndexMeta::empty(legacy.validate)
+        ..IndexMeta::empty(LineRules::without_choices(legacy.validate))
     }
 }
 

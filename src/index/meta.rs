@@ -7,7 +7,10 @@
 
 use crate::codec::compression::UnprovenPolicy;
 use crate::extract::Validate;
+use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::id::IdRule;
 use crate::fhir::instant::Instant;
+use crate::fhir::reference::PatientReferences;
 use crate::hash::xxh3_64;
 use crate::ids::FileId;
 use crate::index::segment::layout;
@@ -104,13 +107,18 @@ impl MemoryLoss {
 
 by_name!(MemoryLoss);
 
+/// Version of the format whose index meta knows no choice of rules but `validate`.
+const BEFORE_CHOICES: u32 = 4;
+
 /// The index meta: files and segments of one consistent index of a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexMeta {
     /// Number of the index meta; grows with every change of segments.
     pub sequence: u64,
-    /// How strictly the scan checked resources.
-    pub validate: Validate,
+    /// How lines were read.
+    pub rules: LineRules,
+    /// Whether the rules were chosen, or are the defaults of a version with a choice; else an earlier version made the index.
+    pub chosen: bool,
     /// What became of rows of compressed files that are not proven.
     pub unproven: UnprovenPolicy,
     /// T of the first snapshot ever taken, in ticks rounded up; `None` before it.
@@ -170,10 +178,11 @@ impl IndexFile {
 
 impl IndexMeta {
     /// The index meta of no files, before the first refresh.
-    pub fn empty(validate: Validate) -> IndexMeta {
+    pub fn empty(rules: impl Into<LineRules>) -> IndexMeta {
         IndexMeta {
             sequence: 0,
-            validate,
+            rules: rules.into(),
+            chosen: true,
             unproven: UnprovenPolicy::default(),
             birth: None,
             latest: None,
@@ -278,8 +287,12 @@ impl IndexMeta {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut body = MetaWriter(Vec::with_capacity(256 + self.files.len() * 96 + self.segments.len() * 64));
         body.number(self.sequence);
-        body.number(u64::from(self.validate == Validate::Full));
+        body.number(u64::from(self.rules.validate == Validate::Full));
         body.number(u64::from(self.unproven == UnprovenPolicy::Export));
+        body.number(u64::from(self.rules.ids == IdRule::Any));
+        body.number(u64::from(self.rules.lone_surrogates == LoneSurrogates::Fault));
+        body.number(u64::from(self.rules.patient_references == PatientReferences::Lenient));
+        body.number(u64::from(self.chosen));
         body.optional(self.birth);
         body.optional(self.latest);
         body.number(self.lost.map_or(0, |loss| 1 + loss as u64));
@@ -325,10 +338,10 @@ impl IndexMeta {
     pub fn from_bytes(bytes: &[u8]) -> Option<IndexMeta> {
         let newline = memchr::memchr(b'\n', bytes)?;
         let (head, body) = (str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
-        if head != format!("outpour-index {} {:016x}", layout::VERSION, xxh3_64(body)) {
-            return None;
-        }
-        let meta = IndexMeta::read(&mut MetaReader(body))?;
+        let versions = [layout::VERSION, BEFORE_CHOICES];
+        let sum = xxh3_64(body);
+        let version = versions.into_iter().find(|version| head == format!("outpour-index {version} {sum:016x}"))?;
+        let mut meta = IndexMeta::read(&mut MetaReader(body), version)?;
         let (files, containers) = (meta.files.len(), meta.containers.len());
         let sound =
             meta.segments.iter().all(|e| e.file.index() < files && e.container < containers && e.start <= e.end);
@@ -340,6 +353,10 @@ impl IndexMeta {
             && [(&meta.global.name, MERGED), (&meta.times, TIMES), (&meta.vanished, VANISHED)]
                 .iter()
                 .all(|(name, stem)| name.is_empty() || is_index_name(name, stem));
+        if version != layout::VERSION {
+            // Its segments lack columns.
+            meta.segments.iter_mut().for_each(|segment| segment.at = SCAN_AGAIN);
+        }
         (sound && ordered && in_store && in_index).then_some(meta)
     }
 
@@ -348,19 +365,29 @@ impl IndexMeta {
         let version = bytes.strip_prefix(b"outpour-index ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
         let version =
             version.and_then(|digits| str::from_utf8(digits).ok()).and_then(|digits| digits.parse::<u32>().ok());
-        version.is_some_and(|version| version != layout::VERSION)
+        version.is_some_and(|version| version != layout::VERSION && version != BEFORE_CHOICES)
     }
 
     /// Reads the bytes behind the first line without a check of their checksum; `None` when they are no index meta.
     pub fn read_body(body: &[u8]) -> Option<IndexMeta> {
-        IndexMeta::read(&mut MetaReader(body))
+        IndexMeta::read(&mut MetaReader(body), layout::VERSION)
     }
 
     /// Reads the numbers and names of an index meta; `None` unless the body ends with them.
-    fn read(body: &mut MetaReader<'_>) -> Option<IndexMeta> {
+    fn read(body: &mut MetaReader<'_>, version: u32) -> Option<IndexMeta> {
         let sequence = body.number()?;
         let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
         let unproven = if body.flag()? { UnprovenPolicy::Export } else { UnprovenPolicy::Fault };
+        let (mut rules, mut chosen) = (LineRules::without_choices(validate), false);
+        if version > BEFORE_CHOICES {
+            rules = LineRules {
+                validate,
+                ids: if body.flag()? { IdRule::Any } else { IdRule::R4 },
+                lone_surrogates: if body.flag()? { LoneSurrogates::Fault } else { LoneSurrogates::Pass },
+                patient_references: if body.flag()? { PatientReferences::Lenient } else { PatientReferences::Strict },
+            };
+            chosen = body.flag()?;
+        }
         let (birth, latest) = (body.optional()?, body.optional()?);
         let lost = match body.number()? {
             0 => None,
@@ -399,7 +426,8 @@ impl IndexMeta {
         };
         body.0.is_empty().then_some(IndexMeta {
             sequence,
-            validate,
+            rules,
+            chosen,
             unproven,
             birth,
             latest,

@@ -18,7 +18,7 @@ use crate::index::global::build::{self, BuildError};
 use crate::index::inherited_times::inherited_times;
 use crate::index::legacy_files::hash_compressed_files;
 use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, read_slots};
-use crate::index::meta::{self, IndexFile, IndexMeta, VanishedGap};
+use crate::index::meta::{self, IndexFile, IndexMeta, SCAN_AGAIN, VanishedGap};
 use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_current, check_presence, remember_vanished};
 use crate::index::replaced_rows::{RowMatches, match_rows};
@@ -35,6 +35,8 @@ use crate::index::store_listing::StoreListing;
 use crate::index::vanished::{self, VanishedFile, VanishedResource};
 use crate::limits::STORE_ROWS_MAX;
 use crate::progress::Progress;
+use crate::store::StoreOptions;
+use crate::store::choices::RowRules;
 use crate::store::{IndexAccess, Store};
 use crate::sys::store_file::FileStamp;
 use std::collections::HashSet;
@@ -96,8 +98,10 @@ pub(crate) fn refresh(
         if files.count() == 0 && !misses {
             return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
         }
+        let rules = chosen_rules(store, known.as_ref().map(|known| &known.current))?;
         if let Some(known) = known
-            && is_unchanged(&files, &known.current, store.options().validate, store.options().unproven)
+            && is_unchanged(&files, &known.current, rules)
+            && (known.current.chosen || !store.options().remake)
             && (verification == Verification::Stamps || read_vanished(&dir, &known.current)?.is_some())
             && let Ok((segments, global)) = open_index(&dir, &known.current, verification)?.into_whole()
         {
@@ -145,8 +149,15 @@ pub(crate) fn refresh(
             None => Vec::new(),
         };
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification)).transpose()?;
-        let (validate, unproven) = (store.options().validate, store.options().unproven);
-        let mut changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, validate, unproven)?;
+        let mut rules = chosen_rules(store, known.as_ref())?;
+        // Rows are compared one by one, for which segments of an earlier format lack a column: they are made again by the
+        // rules that stand, and then by others.
+        let stand = known.as_ref().filter(|known| known.segments.iter().any(|segment| segment.at == SCAN_AGAIN));
+        let in_two_steps = stand.is_some_and(|known| (known.rules, known.unproven) != rules);
+        if let Some(known) = stand {
+            rules = (known.rules, known.unproven);
+        }
+        let mut changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, rules)?;
         if is_legacy {
             // What lacks columns is not damaged.
             changes.repaired.clear();
@@ -175,6 +186,7 @@ pub(crate) fn refresh(
             Ok(built) => built,
         };
         meta.root = real_path(store);
+        meta.chosen |= store.options().remake && !in_two_steps;
         if loss.is_some() {
             meta.lost = loss;
             stats.tells_memory_loss = true;
@@ -193,6 +205,9 @@ pub(crate) fn refresh(
         };
         let vanished = VanishedFile::open(&dir, &meta);
         drop(lock);
+        if in_two_steps {
+            continue;
+        }
         let index = global.and_then(|global| {
             Index::new(meta, times, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
         });
@@ -202,6 +217,20 @@ pub(crate) fn refresh(
         }
     }
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
+}
+
+/// The rules by which rows of the store are to be read: those that `known` was made with, or that its caller chose.
+///
+/// # Errors
+/// [`IndexError::OtherChoices`] if they differ and the index is not to be made again.
+fn chosen_rules(store: &Store, known: Option<&IndexMeta>) -> Result<RowRules, IndexError> {
+    let StoreOptions { choices, remake, .. } = store.options();
+    let Some(known) = known.filter(|_| !remake) else { return Ok(choices.of_new_index()) };
+    let stands = (known.rules, known.unproven);
+    match choices.differences(stands) {
+        different if different.is_empty() => Ok(stands),
+        different => Err(IndexError::OtherChoices { different }),
+    }
 }
 
 /// Path of the store without links, as the index meta keeps it.
@@ -382,7 +411,7 @@ pub(crate) fn build(
         progress.scan_total.fetch_add(total, Relaxed);
         let options = ScanOptions {
             kernel: store.options().kernel,
-            validate: meta.validate,
+            rules: meta.rules,
             unproven: meta.unproven,
             progress: &progress.scan_done,
             cancel: &progress.cancel,

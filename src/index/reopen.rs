@@ -42,7 +42,7 @@ pub(crate) fn rebuild_from_record(
     let files = StoreFiles::find(store)?;
     let dir = IndexDir::memory();
     let known = index.find_segments(record);
-    let same = index.generation().validate == record.validate;
+    let same = index.generation().rules == record.rules.rules();
     // A compressed file is decoded from its start, so all of its segments are scanned again.
     let is_coded =
         |name: &str| Compression::of_file_name(name).is_some_and(|compression| compression != Compression::None);
@@ -53,7 +53,7 @@ pub(crate) fn rebuild_from_record(
         record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
     // 2. Collect the kept segments and the ranges to scan.
     let (entries, unproven) = (file_entries(&files)?, record.unproven);
-    let mut meta = IndexMeta { files: entries, unproven, ..IndexMeta::empty(record.validate) };
+    let mut meta = IndexMeta { files: entries, unproven, ..IndexMeta::empty(record.rules.rules()) };
     meta.containers = index.generation().containers.clone();
     meta.lost = index.generation().lost;
     let (mut segments, mut spans) = (Vec::new(), Vec::new());

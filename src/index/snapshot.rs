@@ -13,7 +13,7 @@ use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
-use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
+use crate::index::snapshot_record::{RecordedRules, SegmentRef, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
 use crate::index::vanished::{VanishedFile, VanishedResource};
 use crate::store::packed::seek_table::SeekTable;
@@ -177,9 +177,11 @@ impl Index {
         let mut known: HashMap<_, SegmentId> = entries
             .map(|(i, e)| (key(&*self.meta.files[e.file.index()].name, e.start, e.end, e.content, e.tail), i))
             .collect();
-        // Another policy makes other rows of the same bytes, if they are compressed.
+        // Other rules make other rows of the same bytes, and so does another policy if they are compressed.
         let same_policy = record.unproven == self.meta.unproven;
-        let may_have = |file: &str| same_policy || Compression::of_file_name(file) == Some(Compression::None);
+        let same_rules = record.rules.rules() == self.meta.rules;
+        let may_have =
+            |file: &str| same_rules && (same_policy || Compression::of_file_name(file) == Some(Compression::None));
         let wanted = record.segments.iter();
         // A segment occurs once in a snapshot.
         wanted
@@ -414,7 +416,7 @@ impl Snapshot {
         });
         SnapshotRecord {
             as_of: self.as_of.to_string(),
-            validate: self.index.meta.validate,
+            rules: RecordedRules::of(self.index.meta.rules),
             unproven: self.index.meta.unproven,
             birth: self.index.meta.birth,
             segments: segments.collect(),

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::UnprovenPolicy;
 use crate::extract::Validate;
+use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::id::IdRule;
+use crate::fhir::reference::PatientReferences;
 use crate::ids::EntryId;
 
 /// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08).
@@ -12,8 +15,9 @@ use crate::ids::EntryId;
 pub struct SnapshotRecord {
     /// The transactionTime T, a FHIR instant.
     pub as_of: String,
-    /// How strictly the index checked resources.
-    pub validate: Validate,
+    /// How lines were read.
+    #[serde(flatten)]
+    pub rules: RecordedRules,
     /// What became of rows of compressed files that are not proven. Left out when they are faults, as by default.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unproven: UnprovenPolicy,
@@ -22,6 +26,48 @@ pub struct SnapshotRecord {
     /// The visible segments, in store order.
     #[serde(rename = "extents")]
     pub segments: Vec<SegmentRef>,
+}
+
+/// The rules of an index in a record. What is as in versions without a choice is left out, so that their snapshots keep
+/// their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedRules {
+    /// How strictly the index checked resources.
+    pub validate: Validate,
+    /// Which ids are legal, unless R4's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdRule>,
+    /// What became of halves of surrogate pairs, unless they passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lone_surrogates: Option<LoneSurrogates>,
+    /// Which Patient references were followed, unless literal ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient_references: Option<PatientReferences>,
+}
+
+impl RecordedRules {
+    /// The record of rules.
+    pub(crate) fn of(rules: LineRules) -> RecordedRules {
+        let before = LineRules::without_choices(rules.validate);
+        RecordedRules {
+            validate: rules.validate,
+            ids: Some(rules.ids).filter(|ids| *ids != before.ids),
+            lone_surrogates: Some(rules.lone_surrogates).filter(|what| *what != before.lone_surrogates),
+            patient_references: Some(rules.patient_references).filter(|which| *which != before.patient_references),
+        }
+    }
+
+    /// The rules that are recorded.
+    pub(crate) fn rules(&self) -> LineRules {
+        let before = LineRules::without_choices(self.validate);
+        LineRules {
+            validate: self.validate,
+            ids: self.ids.unwrap_or(before.ids),
+            lone_surrogates: self.lone_surrogates.unwrap_or(before.lone_surrogates),
+            patient_references: self.patient_references.unwrap_or(before.patient_references),
+        }
+    }
 }
 
 /// Whether a policy is the one that a record leaves out.

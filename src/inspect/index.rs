@@ -186,7 +186,10 @@ pub(crate) fn index_meta(path: &Path, report: &mut InspectReport) -> Option<Inde
     });
     if let Some(found) = &found {
         section.fact("sequence", found.sequence);
-        section.fact("validate", found.validate.name());
+        section.fact("validate", found.rules.validate.name());
+        section.fact("ids", found.rules.ids.name());
+        section.fact("lone surrogates", found.rules.lone_surrogates.name());
+        section.fact("patient references", found.rules.patient_references.name());
         section.fact("unproven", found.unproven.name());
         section.fact("first snapshot", instant_text(found.birth));
         section.fact("latest snapshot", instant_text(found.latest));

@@ -10,6 +10,8 @@ use crate::error::IndexError;
 pub(crate) enum StoreRefusal {
     /// It holds no data file.
     NoDataFiles,
+    /// Its index was made with other choices than the configuration has.
+    OtherChoices,
     /// So many of the resources of the last snapshot are gone without a deletion.
     ResourcesMissing {
         /// Resources gone.
@@ -24,6 +26,7 @@ impl StoreRefusal {
     pub(crate) fn of(error: &IndexError) -> Option<StoreRefusal> {
         match error {
             IndexError::NoDataFiles { .. } => Some(StoreRefusal::NoDataFiles),
+            IndexError::OtherChoices { .. } => Some(StoreRefusal::OtherChoices),
             IndexError::ResourcesMissing { gone, present, .. } => {
                 Some(StoreRefusal::ResourcesMissing { gone: *gone, present: *present })
             }
@@ -49,6 +52,11 @@ impl StoreState {
         match (*known, refusal) {
             (None, Some(StoreRefusal::NoDataFiles)) => {
                 tracing::error!("the store holds no data file: nothing is exported until it does");
+            }
+            (None, Some(StoreRefusal::OtherChoices)) => {
+                tracing::error!(
+                    "the index was made with other choices than [store] has: nothing is exported until they agree"
+                );
             }
             (None, Some(StoreRefusal::ResourcesMissing { gone, present })) => {
                 tracing::error!(

@@ -68,7 +68,7 @@ pub(crate) fn write_non_rows(
         head.faulty + head.tombstone_lines > 0
     };
     rows.decode(&has_non_rows, progress)?;
-    let mut extractor = Extractor::new(kernel, index.generation().validate);
+    let mut extractor = Extractor::new(kernel, index.generation().rules);
     let mut rejected = RejectedLines { path: directory.join(REJECTED), file: None };
     let mut tombstone_lines = Vec::new();
     for segment in snapshot.segments() {

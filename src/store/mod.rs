@@ -3,6 +3,7 @@
 //! `walk` finds the files, `packed` reads packed ones, `paths` checks output directories. Methods that use the index
 //! are in [`index::open_store`](crate::index::open_store). Nothing here knows requests or output files.
 
+pub(crate) mod choices;
 pub(crate) mod packed;
 pub(crate) mod paths;
 pub(crate) mod walk;
@@ -10,7 +11,11 @@ pub(crate) mod walk;
 use crate::codec::compression::UnprovenPolicy;
 use crate::error::IndexError;
 use crate::extract::Validate;
+use crate::extract::rules::LoneSurrogates;
+use crate::fhir::id::IdRule;
+use crate::fhir::reference::PatientReferences;
 use crate::simd::Kernel;
+use crate::store::choices::RowChoices;
 use crate::sys::access::Access;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
 use crate::sys::durability::FileSync;
@@ -45,11 +50,10 @@ pub struct StoreOptions {
     pub(crate) access: Access,
     /// Scanner kernel to extract lines with.
     pub(crate) kernel: Kernel,
-    /// How strictly a scan checks resources; `None` for that of the existing index, [`Validate::Full`] for a new one.
-    pub(crate) validate: Option<Validate>,
-    /// What becomes of rows of compressed files that are not proven; `None` for what the existing index has,
-    /// [`UnprovenPolicy::Fault`] for a new one.
-    pub(crate) unproven: Option<UnprovenPolicy>,
+    /// How rows are read.
+    pub(crate) choices: RowChoices,
+    /// Whether an index that was made with other choices is made again.
+    pub(crate) remake: bool,
     /// Whether the times of a snapshot are synced to disk before the snapshot is returned. Without, a loss of power may
     /// lose those of the last snapshots, and an export since an earlier one then takes some rows again.
     pub(crate) sync: bool,
@@ -70,8 +74,8 @@ impl Default for StoreOptions {
             index_dir: None,
             access: Access::pread(),
             kernel: Kernel::detect(),
-            validate: None,
-            unproven: None,
+            choices: RowChoices::default(),
+            remake: false,
             sync: true,
             index_access: IndexAccess::ReadWrite,
             allow_missing: ALLOW_MISSING_DEFAULT,
@@ -86,15 +90,45 @@ impl StoreOptions {
         StoreOptions { index_dir: Some(directory.into()), ..self }
     }
 
-    /// What a scan checks; what the index was made with unless given, [`Validate::Full`] for a new one.
-    pub fn validate(self, validate: Validate) -> StoreOptions {
-        StoreOptions { validate: Some(validate), ..self }
+    /// What a scan checks; what the index was made with unless given, [`Validate::Full`] for a new one. A choice that
+    /// differs from an index is an error ([`IndexError::OtherChoices`]), here and below, unless it is made again
+    /// ([`StoreOptions::remake`]).
+    pub fn validate(mut self, validate: Validate) -> StoreOptions {
+        self.choices.validate = Some(validate);
+        self
     }
 
     /// What becomes of rows of compressed files that are not proven; what the index was made with unless given,
     /// [`UnprovenPolicy::Fault`] for a new one.
-    pub fn unproven(self, unproven: UnprovenPolicy) -> StoreOptions {
-        StoreOptions { unproven: Some(unproven), ..self }
+    pub fn unproven(mut self, unproven: UnprovenPolicy) -> StoreOptions {
+        self.choices.unproven = Some(unproven);
+        self
+    }
+
+    /// Which ids are legal; what the index was made with unless given, [`IdRule::Any`] for a new one.
+    pub fn ids(mut self, ids: IdRule) -> StoreOptions {
+        self.choices.ids = Some(ids);
+        self
+    }
+
+    /// What becomes of lines with halves of surrogate pairs; what the index was made with unless given,
+    /// [`LoneSurrogates::Fault`] for a new one.
+    pub fn lone_surrogates(mut self, lone_surrogates: LoneSurrogates) -> StoreOptions {
+        self.choices.lone_surrogates = Some(lone_surrogates);
+        self
+    }
+
+    /// Which Patient references are followed; what the index was made with unless given, [`PatientReferences::Strict`]
+    /// for a new one.
+    pub fn patient_references(mut self, patient_references: PatientReferences) -> StoreOptions {
+        self.choices.patient_references = Some(patient_references);
+        self
+    }
+
+    /// Whether an index that was made with other choices, or by a version without them, is made again, by those that are
+    /// given and the defaults. What it remembers of snapshots is kept. Not so unless given.
+    pub fn remake(self, remake: bool) -> StoreOptions {
+        StoreOptions { remake, ..self }
     }
 
     /// Whether what the index remembers of a snapshot is on the disk before the snapshot is given; so unless given. Without,

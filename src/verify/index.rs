@@ -138,7 +138,7 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
             let (file, compression) = segments[task.start];
             let mut prior_owners = PriorOwners::new(index.packed(file));
             let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut prior_owners);
-            let by = (compression, index.generation().unproven);
+            let by = (compression, index.generation().unproven, index.generation().rules);
             let hashes = segment_lines::read(index.source(file)?, by, &ranges, progress, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)
@@ -148,7 +148,7 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
     let mut report = StoreReport {
         holds: false,
         on_disk,
-        validate: index.generation().validate,
+        validate: index.generation().rules.validate,
         files: index.generation().files.len() as u64,
         segments: segments.len() as u64,
         bytes: 0,

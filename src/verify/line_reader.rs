@@ -3,8 +3,8 @@
 //! Shares no code with the line splitter of the index, which it checks. A line longer than [`LINE_HELD_MAX`] is fed to
 //! the project's own scanner piece by piece and marked as such: it is not checked by a second reader.
 
-use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
+use crate::extract::rules::LineRules;
 use crate::hash::Hasher64;
 use crate::limits::{LINE_HELD_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
@@ -56,6 +56,8 @@ struct LongLine {
 
 /// Splits the bytes of a file, or of a part of it that begins with a line.
 pub(crate) struct LineReader {
+    /// How lines that are too long to be held are read.
+    rules: LineRules,
     mark: LineMark,
     /// Offset of the next byte in the uncompressed file.
     position: u64,
@@ -68,8 +70,8 @@ pub(crate) struct LineReader {
 
 impl LineReader {
     /// A reader that begins at an offset of the uncompressed file.
-    pub(crate) fn new(offset: u64, mark: LineMark) -> LineReader {
-        LineReader { mark, position: offset, start: offset, held: Vec::new(), long: None }
+    pub(crate) fn new(offset: u64, mark: LineMark, rules: LineRules) -> LineReader {
+        LineReader { rules, mark, position: offset, start: offset, held: Vec::new(), long: None }
     }
 
     /// Takes the next bytes and passes each line that they complete to `on_line`. The first piece of a file must hold
@@ -119,7 +121,7 @@ impl LineReader {
         }
         if self.long.is_none() && self.held.len() + bytes.len() > LINE_HELD_MAX {
             let mut long = Box::new(LongLine {
-                extractor: Extractor::new(Kernel::detect(), Validate::Full),
+                extractor: Extractor::new(Kernel::detect(), self.rules),
                 length: 0,
                 blank: true,
                 carriage: false,
@@ -139,7 +141,7 @@ impl LineReader {
     fn close(&mut self, ended: bool, on_line: &mut dyn FnMut(CutLine<'_>)) {
         let body = match self.long.take() {
             Some(mut long) => {
-                let line = long.finish();
+                let line = long.finish(self.rules);
                 Body::Long(long.length, long.hash.digest(), line)
             }
             None => Body::Whole(&self.held),
@@ -169,11 +171,11 @@ impl LongLine {
     }
 
     /// Facts of the complete line.
-    fn finish(&mut self) -> OracleLine {
+    fn finish(&mut self, rules: LineRules) -> OracleLine {
         match self.extractor.finish() {
             _ if self.blank => OracleLine::Blank,
             _ if self.length > ROW_BYTES_MAX => OracleLine::Faulty,
-            Ok(facts) => OracleLine::of_facts(facts),
+            Ok(facts) => OracleLine::of_facts(facts, rules),
             Err(_) => OracleLine::Faulty,
         }
     }
@@ -189,7 +191,7 @@ mod tests {
             Body::Whole(line) => lines.push((cut.offset, cut.ended, line.to_vec())),
             _ => panic!("no line here is long"),
         };
-        let mut cutter = LineReader::new(0, mark);
+        let mut cutter = LineReader::new(0, mark, LineRules::default());
         bytes.chunks(piece).for_each(|piece| cutter.feed(piece, &mut on_line));
         cutter.finish(&mut on_line);
         lines
@@ -216,7 +218,7 @@ mod tests {
         let mut line = b"{\"resourceType\":\"Patient\",\"id\":\"a\",\"x\":\"".to_vec();
         line.resize(LINE_HELD_MAX, b'x');
         line.extend_from_slice(b"\"}\r");
-        let mut cutter = LineReader::new(7, LineMark::Keep);
+        let mut cutter = LineReader::new(7, LineMark::Keep, LineRules::default());
         let mut seen = Vec::new();
         let mut on_line = |cut: CutLine<'_>| match cut.body {
             Body::Long(length, hash, OracleLine::Row(row)) => seen.push((cut.offset, length, hash, row.id)),

@@ -97,7 +97,10 @@ impl VerifyError {
         match self {
             VerifyError::NoExport { .. } | VerifyError::Neither { .. } | VerifyError::Record { .. } => 2,
             VerifyError::Index(
-                IndexError::NoStore { .. } | IndexError::ForeignIndex { .. } | IndexError::NoDataFiles { .. },
+                IndexError::NoStore { .. }
+                | IndexError::ForeignIndex { .. }
+                | IndexError::NoDataFiles { .. }
+                | IndexError::OtherChoices { .. },
             ) => 2,
             VerifyError::Index(IndexError::Cancelled) | VerifyError::Cancelled => 130,
             VerifyError::Read { .. } | VerifyError::Index(_) => 3,

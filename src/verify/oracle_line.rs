@@ -5,6 +5,7 @@
 
 use crate::extract::facts::{Content, Facts, LastUpdated};
 use crate::extract::naive;
+use crate::extract::rules::LineRules;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::reference::Reference;
@@ -36,7 +37,7 @@ pub(crate) struct OracleRow {
     pub illegal_updated: bool,
     /// Digits of a numeric `meta.versionId` without leading zeros; `None` for any other.
     pub version: Option<String>,
-    /// References on compartment paths of the type, in no order; empty for a Group.
+    /// Literal references on compartment paths of the type, in no order; empty for a Group.
     pub references: Vec<String>,
 }
 
@@ -71,13 +72,13 @@ impl OracleRow {
 }
 
 impl OracleLine {
-    /// Reads a line by the reference implementation. The caller has removed its newline, one trailing carriage return,
+    /// Reads a line by the reference implementation, under these rules. The caller has removed its newline, one trailing carriage return,
     /// and the byte order mark of the file.
-    pub(crate) fn read(line: &[u8]) -> OracleLine {
+    pub(crate) fn read(line: &[u8], rules: LineRules) -> OracleLine {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return OracleLine::Blank;
         }
-        let Ok(facts) = naive::extract(line) else { return OracleLine::Faulty };
+        let Ok(facts) = naive::extract(line, rules) else { return OracleLine::Faulty };
         let illegal_updated = facts.last_updated == Some(None);
         let updated = facts.last_updated.flatten();
         match (facts.content, facts.id) {
@@ -89,13 +90,13 @@ impl OracleLine {
                 updated,
                 illegal_updated,
                 version: digits(&facts.version_id),
-                references: facts.references,
+                references: literal_references(facts.references.iter().map(String::as_str), rules),
             })),
         }
     }
 
     /// Converts the scanner's facts of a line.
-    pub(crate) fn of_facts(facts: &Facts) -> OracleLine {
+    pub(crate) fn of_facts(facts: &Facts, rules: LineRules) -> OracleLine {
         let (updated, illegal_updated) = match facts.last_updated() {
             LastUpdated::Missing => (None, false),
             LastUpdated::Illegal => (None, true),
@@ -112,10 +113,20 @@ impl OracleLine {
                 updated,
                 illegal_updated,
                 version: str::from_utf8(facts.version_id()).ok().and_then(digits),
-                references: facts.references().map(str::to_string).collect(),
+                references: literal_references(facts.references(), rules),
             })),
         }
     }
+}
+
+/// The references that the rules follow, each as a literal reference.
+fn literal_references<'a>(texts: impl Iterator<Item = &'a str>, rules: LineRules) -> Vec<String> {
+    let followed = texts.filter_map(|text| Reference::read(text, rules.ids, rules.patient_references).ok());
+    let literal = |reference: Reference<'_>| {
+        let slash = if reference.base.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}/{}", reference.base, reference.resource_type.name(), reference.id)
+    };
+    followed.map(literal).collect()
 }
 
 /// Version id of an oracle line as digits without leading zeros; `None` for a text that does not order as a number.

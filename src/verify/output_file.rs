@@ -9,8 +9,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codec::compression::Compression;
-use crate::fhir::id::Id;
-use crate::fhir::reference::Reference;
+use crate::extract::Validate;
+use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::id::{Id, IdRule};
+use crate::fhir::reference::{PatientReferences, Reference};
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
 use crate::hash::{xxh3_64, xxh3_128_with_seed};
@@ -22,6 +24,14 @@ use crate::verify::json_oracle::JsonOracle;
 use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::oracle_line::OracleLine;
+
+/// What any index takes: an export holds what its index took.
+const TAKEN: LineRules = LineRules {
+    validate: Validate::Full,
+    ids: IdRule::Any,
+    lone_surrogates: LoneSurrogates::Pass,
+    patient_references: PatientReferences::Strict,
+};
 
 /// Largest window of a zstd file that every client can be expected to support, as a power of two of bytes (8 MiB, RFC
 /// 8878).
@@ -204,7 +214,7 @@ impl<'a> FileReading<'a> {
 
     /// Reads all lines of the decoded file and checks each.
     fn lines(&mut self, input: &mut dyn Read) -> io::Result<()> {
-        let mut line_reader = LineReader::new(0, LineMark::Keep);
+        let mut line_reader = LineReader::new(0, LineMark::Keep, TAKEN);
         let mut buffer = vec![0; READ_BYTES];
         let outcome = loop {
             match input.read(&mut buffer) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::extract::rules::LineRules;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -24,6 +25,8 @@ use crate::verify::prior_owners::PriorOwners;
 
 /// Comparison of one segment, with its cursors.
 pub(crate) struct SegmentCheck<'a> {
+    /// How lines are read.
+    rules: LineRules,
     file: &'a str,
     header: SegmentHeader,
     columns: Columns<'a>,
@@ -58,6 +61,7 @@ impl<'a> SegmentCheck<'a> {
         let entry = index.entry(segment);
         let columns = index.segment(segment).columns();
         SegmentCheck {
+            rules: index.generation().rules,
             file: index.file_name(index.file_of(segment)),
             header: *index.segment(segment).head(),
             columns,
@@ -83,7 +87,7 @@ impl<'a> SegmentCheck<'a> {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
                 self.check_leading_space(position, bytes);
-                (OracleLine::read(bytes), bytes.len() as u64, xxh3_64(bytes))
+                (OracleLine::read(bytes, self.rules), bytes.len() as u64, xxh3_64(bytes))
             }
             Body::Long(length, hash, line) => {
                 self.counts.long += 1;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::codec::decoder::{DecodeError, Decoder};
+use crate::extract::rules::LineRules;
 use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
 use crate::progress::Progress;
@@ -40,23 +41,26 @@ pub(crate) fn tasks<F: PartialEq>(ranges: &[(F, Compression)]) -> Vec<std::ops::
     tasks
 }
 
-/// Reads ranges of one file in order; `unproven` says what becomes of members that are not proven. Returns the hash (xxh3, 64 bits) of the bytes of each; missing bytes are left
-/// out, so that the hash differs.
+/// How a file is read: its compression, what becomes of members that are not proven, and the rules of lines.
+pub(crate) type ReadBy = (Compression, UnprovenPolicy, LineRules);
+
+/// Reads ranges of one file in order. Returns the hash (xxh3, 64 bits) of the bytes of each; missing bytes are left out, so
+/// that the hash differs.
 ///
 /// # Errors
 /// [`VerifyError`] if the file cannot be read, or the work is cancelled. Damage of a compressed file is a broken line.
 pub(crate) fn read(
     source: &StoreFile,
-    (compression, unproven): (Compression, UnprovenPolicy),
+    (compression, unproven, rules): ReadBy,
     ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     match compression {
         Compression::None => {
-            ranges.iter().enumerate().map(|(i, range)| plain(source, *range, i, progress, on_line)).collect()
+            ranges.iter().enumerate().map(|(i, range)| plain(source, *range, rules, i, progress, on_line)).collect()
         }
-        compression => compressed(source, (compression, unproven), ranges, progress, on_line),
+        compression => compressed(source, (compression, unproven, rules), ranges, progress, on_line),
     }
 }
 
@@ -64,11 +68,12 @@ pub(crate) fn read(
 fn plain(
     source: &StoreFile,
     range: SegmentLines,
+    rules: LineRules,
     number: usize,
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<u64, VerifyError> {
-    let mut line_reader = LineReader::new(range.start, LineMark::Skip);
+    let mut line_reader = LineReader::new(range.start, LineMark::Skip, rules);
     let (mut hash, mut buffer) = (Hasher64::new(), Vec::new());
     let end = range.end.min(source.len());
     let mut offset = range.start.min(end);
@@ -115,13 +120,13 @@ fn proven_bytes(
 /// faults, the file is decoded twice: what is proven is known only behind it.
 fn compressed(
     source: &StoreFile,
-    (compression, unproven): (Compression, UnprovenPolicy),
+    (compression, unproven, rules): ReadBy,
     ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     if let Ok(Some(table)) = SeekTable::open(source) {
-        return packed(source, &table, ranges, progress, on_line);
+        return packed(source, &table, rules, ranges, progress, on_line);
     }
     let from = SeekPoint { compressed: 0, uncompressed: 0 };
     let failed = |error| match error {
@@ -137,7 +142,7 @@ fn compressed(
         UnprovenPolicy::Fault => proven_bytes(source, compression, until, progress)?,
         UnprovenPolicy::Export => None,
     };
-    let mut walk = LineWalk::new(ranges, on_line);
+    let mut walk = LineWalk::new(rules, ranges, on_line);
     let mut compressed = 0;
     let broken = loop {
         check_cancelled(progress)?;
@@ -168,11 +173,12 @@ fn compressed(
 fn packed(
     source: &StoreFile,
     table: &SeekTable,
+    rules: LineRules,
     ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
-    let mut walk = LineWalk::new(ranges, on_line);
+    let mut walk = LineWalk::new(rules, ranges, on_line);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for frame in (0..table.frames()).map(|offset| table.frame(offset)) {
         check_cancelled(progress)?;
@@ -188,6 +194,7 @@ fn packed(
 
 /// Distributes the bytes of a compressed file over the ranges that they belong to.
 struct LineWalk<'a, 'b> {
+    rules: LineRules,
     ranges: &'a [SegmentLines],
     hashes: Vec<Hasher64>,
     /// Index of the current range.
@@ -200,10 +207,10 @@ struct LineWalk<'a, 'b> {
 
 impl<'a, 'b> LineWalk<'a, 'b> {
     /// A walk before the first byte of the file.
-    fn new(ranges: &'a [SegmentLines], on_line: OnLine<'b>) -> LineWalk<'a, 'b> {
+    fn new(rules: LineRules, ranges: &'a [SegmentLines], on_line: OnLine<'b>) -> LineWalk<'a, 'b> {
         let hashes = vec![Hasher64::new(); ranges.len()];
-        let line_reader = ranges.first().map(|range| LineReader::new(range.start, LineMark::Skip));
-        LineWalk { ranges, hashes, number: 0, offset: 0, line_reader, on_line }
+        let line_reader = ranges.first().map(|range| LineReader::new(range.start, LineMark::Skip, rules));
+        LineWalk { rules, ranges, hashes, number: 0, offset: 0, line_reader, on_line }
     }
 
     /// Moves to the range of the current offset. A range begins with its first byte: damage after the last byte of a
@@ -212,7 +219,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
         while self.number + 1 < self.ranges.len() && self.offset >= self.ranges[self.number].end {
             finish_range(self.line_reader.take(), self.number, self.on_line);
             self.number += 1;
-            self.line_reader = Some(LineReader::new(self.ranges[self.number].start, LineMark::Skip));
+            self.line_reader = Some(LineReader::new(self.ranges[self.number].start, LineMark::Skip, self.rules));
         }
     }
 
@@ -242,7 +249,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
         let within = self.ranges.get(self.number).is_some_and(|range| (range.start..range.end).contains(&self.offset));
         if within {
             (self.on_line)(self.number, CutLine { offset: self.offset, ended: true, body: Body::Broken(bytes) });
-            self.line_reader = Some(LineReader::new(self.offset + bytes, LineMark::Skip));
+            self.line_reader = Some(LineReader::new(self.offset + bytes, LineMark::Skip, self.rules));
         }
         self.offset += bytes;
     }
@@ -379,7 +386,14 @@ mod tests {
                 Body::Broken(bytes) => lines.push((number, cut.offset, format!("broken {bytes}").into())),
                 Body::Long(..) => panic!("none is long"),
             };
-            let hashes = read(&source, (compression, unproven), &ranges, &Progress::default(), &mut on_line).unwrap();
+            let hashes = read(
+                &source,
+                (compression, unproven, LineRules::default()),
+                &ranges,
+                &Progress::default(),
+                &mut on_line,
+            )
+            .unwrap();
             (lines, hashes)
         };
         let lines_of = |bytes: &[u8], compression| lines(bytes, compression, UnprovenPolicy::Export);
@@ -407,7 +421,7 @@ mod tests {
                 broken.push((cut.offset, bytes));
             }
         };
-        let by = (Compression::Gzip, UnprovenPolicy::Fault);
+        let by = (Compression::Gzip, UnprovenPolicy::Fault, LineRules::default());
         let hashes = read(&source, by, &whole, &Progress::default(), &mut on_line).unwrap();
         // The last line of the first member ends in the second, so it belongs to what is not proven.
         assert_eq!(broken, [(text.len() as u64 - 4, text.len() as u64 + 4)]);

@@ -5,6 +5,7 @@
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
+use crate::extract::rules::LineRules;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -188,10 +189,12 @@ impl VersionHistory {
                         }
                         entries[number] += 1;
                     };
-                    let is_row = part.push_line(cut, task.start + number, late, birth, &mut prior_owners, &mut entry);
+                    let rules = record.rules.rules();
+                    let is_row =
+                        part.push_line(cut, task.start + number, late, birth, rules, &mut prior_owners, &mut entry);
                     rows[number] += usize::from(is_row);
                 };
-                let by = (*compression, record.unproven);
+                let by = (*compression, record.unproven, record.rules.rules());
                 let hashes = segment_lines::read(source, by, &ranges, progress, &mut on_line)?;
                 // Their first-seen times count behind the last row of the segment.
                 for (deletion, (number, entry)) in part.deletions.iter_mut().zip(deletions) {
@@ -232,6 +235,7 @@ impl VersionHistory {
         segment: usize,
         late: bool,
         (recorded, birth): (&RecordedRequest, Option<i64>),
+        rules: LineRules,
         prior_owners: &mut PriorOwners<'_>,
         entry: &mut dyn FnMut(bool),
     ) -> bool {
@@ -239,7 +243,7 @@ impl VersionHistory {
         let (line, length, hash, held) = match cut.body {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-                (OracleLine::read(bytes), bytes.len() as u64, xxh3_64(bytes), bytes)
+                (OracleLine::read(bytes, rules), bytes.len() as u64, xxh3_64(bytes), bytes)
             }
             Body::Long(length, hash, line) => {
                 self.long += 1;

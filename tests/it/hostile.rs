@@ -32,10 +32,10 @@ const RULINGS: [(&str, Ruling); 12] = [
     ("P-DEPTH", AsReference("DESIGN 2, validation: no bound on depth")),
     ("P-DUPKEY", Fault { unless_case: "deep-inside", why: "reading 8: a deciding key given twice is a fault" }),
     ("P-GRAMMAR", AsReference("DESIGN 2, validation: the whole grammar of RFC 8259")),
-    ("P-ID", AsReference("DESIGN 2, validation: no legal id is a fault")),
+    ("P-ID", AsReference("reading 27: no legal id is a fault; the table has those that are legal here and not in R4")),
     ("P-SHAPE", AsReference("reading 8: other shapes than the type's are followed")),
     ("P-SUBNS", AsReference("reading 1: every fraction digit counts")),
-    ("P-SURROGATE", AsReference("DESIGN 2, validation: RFC 8259 defines correct, and its grammar allows it")),
+    ("P-SURROGATE", AsReference("reading 27: half of a surrogate pair is a fault, as the table has it")),
     ("P-TIE", AsReference("reading 3; a tombstone at the instant of a version is older than it")),
     ("P-TOMB", AsReference("reading 9: transaction or batch, Type/id, undated is older than everything")),
 ];

@@ -27,6 +27,7 @@ mod increments;
 mod index_memory;
 mod integrity;
 mod irregular;
+mod line_rules;
 mod matrix;
 mod memory;
 mod naive;

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// One gzip member.
-fn gzip(bytes: &[u8], level: u32) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8], level: u32) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -70,6 +70,15 @@ fn export(store: &Path, out: &Path, more: &[&str]) -> (Export, i32) {
     (Export::read(out, Bounds::DEFAULT), run.code)
 }
 
+/// Makes an index again under a policy.
+#[track_caller]
+fn remake(store: &Path, index: &Path, policy: &str) {
+    let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());
+    let words = ["index", "--store", store, "--index-dir", index, "--allow-missing", "100", "--remake"];
+    let done = run::run(&[&words[..], &["--unproven", policy]].concat());
+    assert_eq!(done.code, 0, "{done:#?}");
+}
+
 /// Both directions of `verify` find what the index and the export say.
 #[track_caller]
 fn assert_verified(store: &Path, out: &Path, index: &Path) {
@@ -81,7 +90,7 @@ fn assert_verified(store: &Path, out: &Path, index: &Path) {
 }
 
 /// No row leaves of a member whose checksum fails; the message names the lines and the place in the file. `--unproven
-/// export` gives the rows, as a choice that the index keeps until another is made.
+/// export` gives the rows, as a choice that the index keeps until it is made again by another.
 #[test]
 fn altered_values_do_not_leave() {
     for name in ["a.ndjson.gz", "a.ndjson.zst"] {
@@ -103,10 +112,12 @@ fn altered_values_do_not_leave() {
         assert_eq!((rows, faulty), (0, 1), "{name}: {text}");
         let named = format!("{name}: from line 1 on, bytes 0 to {bytes} uncompressed, from byte 0 of the file: ");
         assert!(text.contains(&named) && text.contains("append whole members only"), "{text}");
+        remake(&store, &index, "export");
         let (rows, faulty, text) = by(&["--unproven", "export"], "export");
         assert_eq!((rows, faulty), (500, 1), "{name}: {text}");
         assert!(text.contains(&format!("{name}: line 501 at byte {bytes}: ")), "{text}");
         assert_eq!(by(&[], "kept").0, 500, "{name}");
+        remake(&store, &index, "fault");
         assert_eq!(by(&["--unproven", "fault"], "fault").0, 0, "{name}");
         assert_eq!(by(&[], "kept-again").0, 0, "{name}");
     }
@@ -140,6 +151,7 @@ fn rows_that_become_visible_are_new() {
         Export::read(&out, Bounds::DEFAULT)
     };
     assert_eq!(ids(&later("nothing", &[])), Vec::<String>::new());
+    remake(&store, &store.join(".outpour"), "export");
     assert!(ids(&later("new", &["--unproven", "export"])).contains(&"b".to_string()));
 }
 
@@ -234,9 +246,11 @@ fn only_lines_of_proven_members_are_exported() {
         assert_verified(&store, &out, &index);
         // The same again after the other policy was in force.
         let other = scratch.path().join("other");
+        remake(&store, &index, "export");
         let (_, code) = export(&store, &other, &["--index-dir", index_dir, "--unproven", "export"]);
         assert!([0, 1].contains(&code));
         assert_verified(&store, &other, &index);
+        remake(&store, &index, "fault");
         let comparison = comparison.with(&["--unproven", "fault"]);
         let out = scratch.path().join("again");
         comparison.check(&oracle, &store, &out, scratch.path()).unwrap();

@@ -92,10 +92,9 @@ pub(crate) struct StoreArgs {
     /// Where the index lies [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
-    /// Rows of a gzip member or zstd frame whose checksum fails or that is cut off: one fault, with what stands behind
-    /// them, or exported up to the damage [default: fault, or what the index was made with]
-    #[arg(long, value_name = "HOW")]
-    pub unproven: Option<UnprovenArg>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub choices: ChoiceArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub missing: AllowMissingArgs,
@@ -105,6 +104,51 @@ pub(crate) struct StoreArgs {
     /// Scanner kernel to force
     #[arg(long, value_name = "NAME", hide = true)]
     pub kernel: Option<String>,
+}
+
+/// How rows are read. An index keeps what it was made with; a choice that differs is refused.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub(crate) struct ChoiceArgs {
+    /// Rows of a gzip member or zstd frame whose checksum fails or that is cut off: one fault, with what stands behind
+    /// them, or exported up to the damage [default: fault, or what the index was made with]
+    #[arg(long, value_name = "HOW")]
+    pub unproven: Option<UnprovenArg>,
+    /// Ids that are taken: up to 255 letters, digits, '-', '.', '_' and '~', or what R4 allows [default: any, or what the
+    /// index was made with]
+    #[arg(long, value_name = "RULE")]
+    pub ids: Option<IdsArg>,
+    /// Lines with half of a surrogate pair, which many JSON readers refuse: faults, or rows [default: fault, or what the
+    /// index was made with]
+    #[arg(long, value_name = "HOW")]
+    pub lone_surrogates: Option<LoneSurrogatesArg>,
+    /// Patient references that count: literal ones, or also those with a slash too much, white space around them or
+    /// another case of `Patient` [default: strict, or what the index was made with]
+    #[arg(long, value_name = "HOW")]
+    pub patient_references: Option<PatientReferencesArg>,
+}
+
+/// See `--ids`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum IdsArg {
+    Any,
+    R4,
+}
+
+/// See `--lone-surrogates`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum LoneSurrogatesArg {
+    Fault,
+    Pass,
+}
+
+/// See `--patient-references`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum PatientReferencesArg {
+    Strict,
+    Lenient,
 }
 
 /// See `--unproven`.
@@ -327,6 +371,11 @@ pub(crate) struct IndexArgs {
     /// only [default: full, or what the index was made with]
     #[arg(long, value_name = "HOW")]
     pub validate: Option<ValidateArg>,
+    /// Make an index again that was made with other choices (--validate, --unproven, --ids, --lone-surrogates,
+    /// --patient-references), or by a version without them: by those that are given, and the defaults. What it remembers
+    /// of exports is kept
+    #[arg(long)]
+    pub remake: bool,
     /// Check every byte of the index, and make again what is damaged
     #[arg(long)]
     pub recheck: bool,

@@ -26,6 +26,7 @@ use crate::index::snapshot::Snapshot;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
 use crate::store::Store;
+use crate::store::choices::RowChoices;
 use crate::sys::durability::sync_directory;
 use crate::sys::private_files::create_private;
 use crate::text_table::grouped as count;
@@ -39,7 +40,12 @@ pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     refuse_pipe(&args.file, "an import")?;
     let (head, _) = read(&args.file, rules, &mut |_| Ok(()))?;
     let id = head.id.ok_or_else(|| RequestError::one(format!("{}: has no id", args.file.display())))?;
-    let store = open_store(&store_args(&args.store, args.index_dir.clone(), AllowMissingArgs::default()), None, true)?;
+    let store = open_store(
+        &store_args(&args.store, args.index_dir.clone(), AllowMissingArgs::default()),
+        RowChoices::default(),
+        false,
+        true,
+    )?;
     let target = store.root().join(format!("Group.{id}.ndjson"));
     let failed = |source| ExportError::Import { path: target.clone(), source };
     let (temporary, file) = lock(&target).map_err(failed)?;

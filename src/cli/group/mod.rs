@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cli::args::run::AllowMissingArgs;
-use crate::cli::args::{AccessArg, GroupCheckArgs, GroupCommand, StoreArgs};
+use crate::cli::args::{AccessArg, ChoiceArgs, GroupCheckArgs, GroupCommand, StoreArgs};
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{group_rules, members, open_store, pool};
 use crate::cli::export::exit_of;
@@ -26,6 +26,7 @@ use crate::issue::IssueLog;
 use crate::limits::READ_BYTES;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
+use crate::store::choices::RowChoices;
 use crate::text_table::grouped as count;
 
 /// Runs `outpour group check` or `outpour group import`.
@@ -78,7 +79,7 @@ fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArg
     StoreArgs {
         store: store.to_path_buf(),
         index_dir,
-        unproven: None,
+        choices: ChoiceArgs::default(),
         missing,
         access: AccessArg::Mapped,
         kernel: None,
@@ -143,7 +144,12 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
     let resolved = match &args.store {
         None => None,
         Some(path) => {
-            let store = open_store(&store_args(path, args.index_dir.clone(), args.missing), None, true)?;
+            let store = open_store(
+                &store_args(path, args.index_dir.clone(), args.missing),
+                RowChoices::default(),
+                false,
+                true,
+            )?;
             let as_of = StoreClock::of(Some(&store)).transaction_time();
             let mut request = ExportRequest::group_file(&args.file);
             request.members = members(args.members);

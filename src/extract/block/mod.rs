@@ -35,6 +35,7 @@ use crate::extract::facts::LastUpdated;
 use crate::extract::paths::{ALWAYS, ElementPaths, ElementRole};
 use crate::extract::trie::{Node, ROOT, Trie, head_of};
 use crate::fhir::compartment;
+use crate::fhir::id::IdRule;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BLOCK, KernelJob, Vector};
@@ -55,6 +56,8 @@ pub(crate) struct Pass<'a, R> {
     pub from: usize,
     /// Whether the whole grammar is checked.
     pub full: bool,
+    /// Which ids are legal.
+    pub ids: IdRule,
     /// The followed paths.
     pub names: &'a ElementPaths,
     /// Shapes of earlier lines, learned in the same mode.
@@ -79,7 +82,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
     /// Reads lines by their shapes where these are known, and walks the others.
     #[inline(always)]
     fn read_lines<V: Vector, const FULL: bool>(self, vector: V) -> usize {
-        let Pass { text, from, names, shapes, mut row, .. } = self;
+        let Pass { text, from, names, shapes, mut row, ids, .. } = self;
         let mut walk = TokenWalk {
             text,
             trie: &names.trie,
@@ -87,6 +90,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
             elements: RowElements::new(),
             wanted: 0,
             start: from,
+            ids,
             depth: 0,
             stack: 0,
             skip: 0,
@@ -107,7 +111,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
                         let skeleton = shapes.last_skeleton();
                         let line =
                             PendingLine { start, end: skeleton.end, high: skeleton.high, escapes: skeleton.escapes };
-                        let Ok((range, last_updated)) = walk.elements.judge_row(text, line) else { return start };
+                        let Ok((range, last_updated)) = walk.elements.judge_row(text, line, ids) else { return start };
                         walk.start = skeleton.end + 1;
                         let facts = Row { elements: &walk.elements, text, trie: walk.trie, last_updated };
                         if !row(range, &facts) {
@@ -155,6 +159,8 @@ struct TokenWalk<'a> {
     wanted: u64,
     /// Start of the line.
     start: usize,
+    /// Which ids are legal.
+    ids: IdRule,
     /// Number of open containers.
     depth: u32,
     /// Kinds of the open containers, the innermost lowest, 1 for an object. Those in skipped containers are kept only
@@ -256,6 +262,7 @@ impl<'a> TokenWalk<'a> {
         self.elements.is_known = false;
         (self.elements.id, self.elements.last_updated, self.elements.version_id) = (0..0, 0..0, 0..0);
         self.elements.references.clear();
+        self.elements.identifier_paths = 0;
         self.text.get(self.start) == Some(&b'{')
     }
 
@@ -265,7 +272,8 @@ impl<'a> TokenWalk<'a> {
         if self.depth != 0 {
             return Err(OutOfOrdinary);
         }
-        self.elements.judge_row(self.text, PendingLine { start: self.start, end, high, escapes: self.escapes })
+        let line = PendingLine { start: self.start, end, high, escapes: self.escapes };
+        self.elements.judge_row(self.text, line, self.ids)
     }
 
     /// Takes the tokens of a block that `part` selects, those of the current line: walks brackets and followed keys,
@@ -452,10 +460,18 @@ impl<'a> TokenWalk<'a> {
             i += 1;
         }
         if matches!(text.get(i), Some(b'{' | b'[')) {
+            if self.roles[node as usize] == ElementRole::Identifier {
+                // What is in it is not followed.
+                self.elements.identifier_paths |= self.trie.paths(node);
+                return Ok(());
+            }
             self.pending = Some((node, i));
             return Ok(());
         }
         if !self.trie.is_leaf(node) {
+            return Ok(());
+        }
+        if self.roles[node as usize] == ElementRole::Identifier {
             return Ok(());
         }
         if text.get(i) != Some(&b'"') {
@@ -494,6 +510,7 @@ impl<'a> TokenWalk<'a> {
             | ElementRole::Method
             | ElementRole::Url
             | ElementRole::Resource
+            | ElementRole::Identifier
             | ElementRole::None => {}
         }
         Ok(())

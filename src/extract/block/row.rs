@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::extract::facts::{LastUpdated, ResourceFacts};
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
-use crate::fhir::id::Id;
+use crate::fhir::id::IdRule;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 
@@ -30,6 +30,9 @@ impl ResourceFacts for Row<'_> {
     fn version_id(&self) -> &[u8] {
         &self.text[self.elements.version_id.clone()]
     }
+    fn has_identifier(&self) -> bool {
+        self.elements.identifier_paths & compartment::paths_of(self.elements.resource_type) != 0
+    }
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
         let wanted = compartment::paths_of(self.elements.resource_type);
         let on_paths = self.elements.references.iter().filter(move |(node, _)| self.trie.paths(*node) & wanted != 0);
@@ -49,6 +52,8 @@ pub(crate) struct RowElements {
     pub(crate) version_id: Range<usize>,
     /// References in the order of the text, with the nodes they were found at.
     pub(crate) references: Vec<(Node, Range<usize>)>,
+    /// Paths of references on which an identifier stands, one bit each.
+    pub(crate) identifier_paths: u64,
 }
 
 impl RowElements {
@@ -61,6 +66,7 @@ impl RowElements {
             last_updated: 0..0,
             version_id: 0..0,
             references: Vec::with_capacity(16),
+            identifier_paths: 0,
         }
     }
 
@@ -71,13 +77,14 @@ impl RowElements {
         &self,
         text: &'a [u8],
         line: PendingLine,
+        ids: IdRule,
     ) -> Result<(Range<usize>, LastUpdated<'a>), OutOfOrdinary> {
         let PendingLine { start, end, high, escapes } = line;
         let end = if text[end - 1] == b'\r' { end - 1 } else { end };
         if !self.is_known
             || high && simdutf8::basic::from_utf8(&text[start..end]).is_err()
             || escapes && self.has_escapes(text)
-            || !Id::is_legal(&text[self.id.clone()])
+            || !ids.allows(&text[self.id.clone()])
         {
             return Err(OutOfOrdinary);
         }

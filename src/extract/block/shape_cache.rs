@@ -39,6 +39,8 @@ struct Shape {
     version_id: Option<u16>,
     /// Tokens of the references, and their paths' nodes.
     references: Vec<(Node, u16)>,
+    /// Paths of references on which an identifier stands, one bit each.
+    identifier_paths: u64,
     /// Tokens that are numbers or literals.
     scalars: Vec<u16>,
 }
@@ -223,6 +225,7 @@ impl Shape {
             found.references.push((*node, range));
         }
         (found.is_known, found.resource_type) = (true, self.resource_type);
+        found.identifier_paths = self.identifier_paths;
         !spaced && longest_reference <= REFERENCE_BYTES_MAX
     }
 
@@ -245,6 +248,7 @@ impl Shape {
             last_updated: None,
             version_id: None,
             references: Vec::new(),
+            identifier_paths: 0,
             scalars: (0..).zip(bytes).filter(|(_, byte)| **byte == SCALAR).map(|(token, _)| token).collect(),
         };
         // Follows the tokens as the walk does: `frames` are the open containers on followed paths, `skipped` is the
@@ -280,6 +284,11 @@ impl Shape {
                     pending = trie.child(parent, name).filter(|node| trie.paths(*node) & wanted != 0);
                     let Some(node) = pending else { continue };
                     match bytes.get(i + 2)? {
+                        b'{' | b'[' if roles[node as usize] == ElementRole::Identifier => {
+                            shape.identifier_paths |= trie.paths(node);
+                            pending = None;
+                            continue;
+                        }
                         b'{' | b'[' => continue,
                         b'"' => pending = None,
                         _ => {

@@ -95,7 +95,8 @@ pub(crate) fn tokens<V: Vector, const FULL: bool>(
     }
 }
 
-/// Those of the escaped characters of the block at `base` that form no escape of RFC 8259, section 7.
+/// Those of the escaped characters of the block at `base` that form no escape of RFC 8259, section 7, or half of a
+/// surrogate pair, which the scanner judges.
 #[cold]
 pub(crate) fn illegal_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
     let mut illegal = 0;
@@ -105,12 +106,32 @@ pub(crate) fn illegal_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
         remaining &= remaining - 1;
         let legal = match text.get(base + offset) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => true,
-            Some(b'u') => text
-                .get(base + offset + 1..base + offset + 5)
-                .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)),
+            Some(b'u') => code_unit(text, base + offset).is_some_and(|unit| match unit {
+                0xd800..=0xdfff => is_paired(text, base + offset, unit),
+                _ => true,
+            }),
             _ => false,
         };
         illegal |= u64::from(!legal) << offset;
     }
     illegal
+}
+
+/// The UTF-16 code unit of an escape whose `u` is at `at`; `None` without four hexadecimal digits.
+fn code_unit(text: &[u8], at: usize) -> Option<u32> {
+    let digits = text.get(at + 1..at + 5)?;
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// Whether a surrogate, in the escape whose `u` is at `at`, is beside its other half. False also where that takes more
+/// than a look at the neighbour.
+fn is_paired(text: &[u8], at: usize, unit: u32) -> bool {
+    if unit < 0xdc00 {
+        let is_escape = text.get(at + 5..at + 7) == Some(b"\\u");
+        return is_escape && code_unit(text, at + 6).is_some_and(|low| matches!(low, 0xdc00..=0xdfff));
+    }
+    // Behind another backslash the text before could be no escape.
+    let Some(before) = at.checked_sub(8).and_then(|from| text.get(from..from + 3)) else { return false };
+    let is_escape = before[0] != b'\\' && before[1..] == *b"\\u";
+    is_escape && code_unit(text, at - 6).is_some_and(|high| matches!(high, 0xd800..=0xdbff))
 }

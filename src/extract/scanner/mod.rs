@@ -15,6 +15,8 @@
 pub(crate) mod strings;
 
 use crate::extract::fault::{Fault, FaultKind};
+use crate::extract::rules::LoneSurrogates;
+use crate::extract::scanner::strings::SurrogateSearch;
 use crate::extract::skip::{CLASS, ExpectedToken, SCALAR, Skip};
 use crate::extract::stack::Stack;
 use crate::extract::trie::{Node, ROOT, Trie};
@@ -93,6 +95,8 @@ pub(crate) struct Scanner {
     too_long: bool,
     /// Hexadecimal digits of an escape that are due in the next block.
     hex_left: u32,
+    lone_surrogates: LoneSurrogates,
+    surrogates: SurrogateSearch,
     /// Start of a UTF-8 sequence that the end of the piece cut.
     partial: Vec<u8>,
     /// Offset of the current piece in the text, in bytes.
@@ -104,7 +108,7 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     /// A scanner; [`Scanner::begin`] comes before the first piece.
-    pub(crate) fn new(kernel: Kernel, validate: Validate) -> Scanner {
+    pub(crate) fn new(kernel: Kernel, validate: Validate, lone_surrogates: LoneSurrogates) -> Scanner {
         Scanner {
             kernel,
             validate,
@@ -121,6 +125,8 @@ impl Scanner {
             text: Vec::new(),
             too_long: false,
             hex_left: 0,
+            lone_surrogates,
+            surrogates: SurrogateSearch::default(),
             partial: Vec::new(),
             position: 0,
             fault: None,
@@ -148,6 +154,7 @@ impl Scanner {
         self.pending = Some(ROOT);
         self.crossing = Crossing::None;
         self.hex_left = 0;
+        self.surrogates = SurrogateSearch::default();
         self.partial.clear();
         self.position = 0;
         self.fault = None;
@@ -200,7 +207,12 @@ impl Scanner {
             return fault(FaultKind::Utf8);
         }
         match self.expect {
-            ExpectedToken::Nothing if !self.carry.in_string() => Ok(()),
+            ExpectedToken::Nothing if !self.carry.in_string() => match self.surrogates.first_lone() {
+                Some(at) if self.lone_surrogates == LoneSurrogates::Fault => {
+                    Err(Fault { kind: FaultKind::LoneSurrogate, at })
+                }
+                _ => Ok(()),
+            },
             _ => fault(FaultKind::Truncated),
         }
     }

@@ -5,6 +5,44 @@ use crate::extract::scanner::Scanner;
 use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BLOCK, Masks};
 
+/// Search for halves of surrogate pairs among the escapes of a text, which come one after another.
+#[derive(Default)]
+pub(crate) struct SurrogateSearch {
+    /// Digits of the current escape so far.
+    unit: u32,
+    /// Offset behind a high surrogate whose low one is to follow there.
+    high_end: Option<u64>,
+    /// Offset of the first escape that is half of a pair.
+    lone: Option<u64>,
+}
+
+impl SurrogateSearch {
+    /// Bytes of an escape of a code unit.
+    const ESCAPE_BYTES: u64 = 6;
+
+    /// Takes the escape that ends at this offset of the text.
+    fn take_unit(&mut self, end: u64) {
+        let high_end = self.high_end.take();
+        let is_low = matches!(self.unit, 0xdc00..=0xdfff);
+        let start = end - Self::ESCAPE_BYTES;
+        match high_end {
+            Some(high_end) if is_low && high_end == start => return,
+            Some(high_end) => self.lone = self.lone.or(Some(high_end - Self::ESCAPE_BYTES)),
+            None => {}
+        }
+        match self.unit {
+            0xd800..=0xdbff => self.high_end = Some(end),
+            _ if is_low => self.lone = self.lone.or(Some(start)),
+            _ => {}
+        }
+    }
+
+    /// Offset of the first escape that is half of a pair, at the end of the text.
+    pub(crate) fn first_lone(&self) -> Option<u64> {
+        self.lone.or(self.high_end.map(|end| end - Self::ESCAPE_BYTES))
+    }
+}
+
 impl Scanner {
     /// Appends the raw text of a string from `from` up to the closing quote, or to the end of the piece; whether the
     /// quote was found.
@@ -58,11 +96,13 @@ impl Scanner {
             // Digits of an escape that the block before began.
             let mut next = offset;
             while self.hex_left > 0 && next < piece.len() && next < offset + BLOCK {
-                if !piece[next].is_ascii_hexdigit() {
-                    return Err((FaultKind::Escape, next));
-                }
+                let Some(digit) = char::from(piece[next]).to_digit(16) else { return Err((FaultKind::Escape, next)) };
+                self.surrogates.unit = self.surrogates.unit << 4 | digit;
                 self.hex_left -= 1;
                 next += 1;
+                if self.hex_left == 0 {
+                    self.surrogates.take_unit(self.position + next as u64);
+                }
             }
             let mut escaped = masks.escaped[block];
             while escaped != 0 {
@@ -73,10 +113,15 @@ impl Scanner {
                     b'u' => {
                         let end = (base + (block + 1) * BLOCK).min(piece.len());
                         let digits = &piece[i + 1..(i + 5).min(end)];
-                        if let Some(wrong) = digits.iter().position(|byte| !byte.is_ascii_hexdigit()) {
-                            return Err((FaultKind::Escape, i + 1 + wrong));
+                        self.surrogates.unit = 0;
+                        for (k, byte) in digits.iter().enumerate() {
+                            let digit = char::from(*byte).to_digit(16).ok_or((FaultKind::Escape, i + 1 + k))?;
+                            self.surrogates.unit = self.surrogates.unit << 4 | digit;
                         }
                         self.hex_left = 4 - digits.len() as u32;
+                        if self.hex_left == 0 {
+                            self.surrogates.take_unit(self.position + i as u64 + 5);
+                        }
                     }
                     _ => return Err((FaultKind::Escape, i)),
                 }

@@ -8,15 +8,17 @@ use std::collections::HashMap;
 use crate::casts::{to_u8, to_u32, u64_to_u32};
 use crate::extract::facts::{Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::{Fault, FaultKind};
-use crate::fhir::id::Id;
+use crate::extract::rules::LineRules;
+use crate::fhir::id::{Id, IdRule};
 use crate::fhir::instant::NO_INSTANT;
-use crate::fhir::reference::Reference;
+use crate::fhir::reference::{OddReference, PatientReferences, Reference};
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::EntryId;
 use crate::index::segment::id_encoding::{self, IdClass};
 use crate::index::segment::key_table::KeyTable;
 use crate::index::segment::layout::{self, COLUMN_COUNT, Column, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
+use crate::index::segment::row_note::RowNote;
 use crate::limits::{SEGMENT_FAULTS_MAX, SEGMENT_ROWS_MAX};
 use crate::sys::little_endian::bytes_of;
 
@@ -36,6 +38,10 @@ const ROW_TARGETS_KEPT: usize = 4096;
 /// A segment under construction.
 #[derive(Default)]
 pub(crate) struct SegmentBuilder {
+    /// Which ids are legal.
+    ids: IdRule,
+    /// Which Patient references are followed.
+    patient_references: PatientReferences,
     head: SegmentHeader,
     place: Vec<[u32; 2]>,
     last_updated: Vec<i64>,
@@ -76,6 +82,8 @@ pub(crate) struct SegmentBuilder {
     first_target: usize,
     fault: Vec<u32>,
     fault_count: Vec<u64>,
+    note_count: Vec<u64>,
+    note_place: Vec<[u32; 2]>,
     type_count: Vec<u64>,
     exact: Vec<[u32; 3]>,
     restart: Vec<u64>,
@@ -83,9 +91,11 @@ pub(crate) struct SegmentBuilder {
 }
 
 impl SegmentBuilder {
-    /// A builder without a segment; call [`SegmentBuilder::begin`] before anything else.
-    pub(crate) fn new() -> SegmentBuilder {
-        SegmentBuilder::default()
+    /// A builder without a segment, of rows that are read by these rules; call [`SegmentBuilder::begin`] before anything
+    /// else.
+    pub(crate) fn new(rules: LineRules) -> SegmentBuilder {
+        let LineRules { ids, patient_references, .. } = rules;
+        SegmentBuilder { ids, patient_references, ..SegmentBuilder::default() }
     }
 
     /// Begins an empty segment at `start` in the uncompressed file. The columns keep their memory from segment to
@@ -120,10 +130,14 @@ impl SegmentBuilder {
         self.base_numbers.clear();
         self.tomb_left.clear();
         self.exact.clear();
+        self.note_count.clear();
+        self.note_place.clear();
         self.owner_start.push(0);
         self.bases.push(String::new());
         self.base_count.push(0);
         self.fault_count.resize(FaultKind::ALL.len(), 0);
+        self.note_count.resize(RowNote::ALL.len(), 0);
+        self.note_place.resize(RowNote::ALL.len(), [0; 2]);
         self.type_count.resize(ResourceType::COUNT, 0);
     }
 
@@ -205,7 +219,6 @@ impl SegmentBuilder {
                 NO_INSTANT
             }
         };
-        self.head.lines += 1;
         self.head.undated += u64::from(ticks == NO_INSTANT);
         self.place.push([u64_to_u32(offset - self.head.start), length]);
         self.last_updated.push(ticks);
@@ -219,7 +232,15 @@ impl SegmentBuilder {
         self.sorted.push((id_encoding::entity_hash(resource_type, id), row | kind::ROW));
         self.push_owner(facts, row);
         self.head.row_bytes += u64::from(length) + 1;
-        self.head.unowned += u64::from(self.owner_start.last() == Some(&(to_u32(self.owner.len()))));
+        let is_unowned = self.owner_start.last() == Some(&(to_u32(self.owner.len())));
+        self.head.unowned += u64::from(is_unowned);
+        if is_unowned && facts.has_identifier() {
+            self.push_note(row, RowNote::Reference(OddReference::IdentifierOnly));
+        }
+        if !Id::is_r4(id) {
+            self.push_note(row, RowNote::WideId);
+        }
+        self.head.lines += 1;
         self.owner_start.push(to_u32(self.owner.len()));
     }
 
@@ -240,7 +261,13 @@ impl SegmentBuilder {
                 }
                 _ => {
                     let text = str::from_utf8(text).unwrap_or_default();
-                    let Some(reference) = Reference::parse(text) else { continue };
+                    let reference = match Reference::read(text, self.ids, self.patient_references) {
+                        Ok(reference) => reference,
+                        Err(form) => {
+                            form.into_iter().for_each(|form| self.push_note(row, RowNote::Reference(form)));
+                            continue;
+                        }
+                    };
                     if resource_type == ResourceType::PROVENANCE {
                         // Patients, too: a Patient row that links to a member is in that member's compartment.
                         self.push_target(row, &reference);
@@ -260,6 +287,17 @@ impl SegmentBuilder {
             };
             self.add_owner(row, number);
         }
+    }
+
+    /// Counts a note on the row that is being added, which is the next line.
+    #[cold]
+    fn push_note(&mut self, row: u32, note: RowNote) {
+        let kind = note.index();
+        if self.note_count[kind] == 0 {
+            self.note_place[kind] = [self.place[row as usize][0], u64_to_u32(self.head.lines.min(u64::from(u32::MAX)))];
+        }
+        self.note_count[kind] += 1;
+        self.head.notes += 1;
     }
 
     /// Adds an owner to the row that is being added, unless it has that owner already.
@@ -469,6 +507,8 @@ impl SegmentBuilder {
         put(Column::TargetBase, bytes_of(&self.target_base));
         put(Column::Fault, bytes_of(&self.fault));
         put(Column::FaultCount, bytes_of(&self.fault_count));
+        put(Column::NoteCount, bytes_of(&self.note_count));
+        put(Column::NotePlace, bytes_of(self.note_place.as_flattened()));
         put(Column::TypeCount, bytes_of(&self.type_count));
         put(Column::Exact, bytes_of(self.exact.as_flattened()));
         put(Column::Restart, bytes_of(&self.restart));

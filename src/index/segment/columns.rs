@@ -48,6 +48,8 @@ pub struct Columns<'a> {
     pub target_base: &'a [u32],
     pub fault: &'a [u32],
     pub fault_count: &'a [u64],
+    pub note_count: &'a [u64],
+    pub note_place: &'a [[u32; 2]],
     pub type_count: &'a [u64],
     pub exact: &'a [u32],
     pub restart: &'a [u64],

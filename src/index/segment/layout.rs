@@ -12,7 +12,7 @@ use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, writ
 /// Magic bytes at the start of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Description of a column, as `inspect` and the format document print it.
 pub(crate) struct ColumnInfo {
@@ -75,6 +75,8 @@ columns! {
     TargetBase "target_base" 4 "target" "reference base, two top bits: class of the id";
     Fault "fault" 20 "fault kept" "five u32: offset, length, line in the segment, byte in the line, kind";
     FaultCount "fault_count" 8 "kind of fault" "lines with it";
+    NoteCount "note_count" 8 "kind of note" "rows or references with it";
+    NotePlace "note_place" 8 "kind of note" "two u32: offset from the start of the segment and line in it of the first row with it";
     TypeCount "type_count" 8 "resource type" "rows of it";
     Exact "exact" 12 "instant of more than 7 fraction digits" "three u32: row (top bit: tombstone), place and length of the digits in the heap";
     Restart "restart" 16 "restart of a compressed file" "two u64: uncompressed and compressed offset in the file";
@@ -191,6 +193,8 @@ head! {
     unowned;
     /// Bytes of its rows, a newline after each included.
     row_bytes;
+    /// Sum of the notes on its rows, of every kind.
+    notes;
 }
 
 const _: () = assert!(ResourceType::COUNT <= 192, "the types of an extent are 192 bits");

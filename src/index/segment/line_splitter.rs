@@ -12,10 +12,12 @@ use crate::codec::compression::SeekPoint;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
+use crate::extract::rules::LineRules;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::ids::EntryId;
 use crate::index::segment::builder::SegmentBuilder;
 use crate::limits::ROW_BYTES_MAX;
+use crate::simd::Kernel;
 use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
 
 /// Byte order mark of UTF-8, skipped at the start of a file.
@@ -43,8 +45,8 @@ pub(crate) struct ScanWorker {
 
 impl ScanWorker {
     /// What line splitters of one thread share, with an empty builder; written buffers come back through `spare`.
-    pub(crate) fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> ScanWorker {
-        ScanWorker { extractor, builder: SegmentBuilder::new(), spare }
+    pub(crate) fn new(kernel: Kernel, rules: LineRules, spare: Receiver<Vec<u8>>) -> ScanWorker {
+        ScanWorker { extractor: Extractor::new(kernel, rules), builder: SegmentBuilder::new(rules), spare }
     }
 }
 

@@ -431,6 +431,8 @@ impl Segment {
             target_base: words(Column::TargetBase),
             fault: words(Column::Fault),
             fault_count: longs(Column::FaultCount),
+            note_count: longs(Column::NoteCount),
+            note_place: words(Column::NotePlace).as_chunks::<2>().0,
             type_count: longs(Column::TypeCount),
             exact: words(Column::Exact),
             restart: longs(Column::Restart),

@@ -8,9 +8,8 @@ use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint, UnprovenPolicy};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
-use crate::extract::Validate;
-use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
+use crate::extract::rules::LineRules;
 use crate::ids::FileId;
 use crate::index::dir::IndexDir;
 use crate::index::meta::SegmentMeta;
@@ -72,7 +71,7 @@ pub(crate) struct ScanOptions<'a> {
     /// Scanner kernel to extract lines with.
     pub kernel: Kernel,
     /// How strictly resources are checked.
-    pub validate: Validate,
+    pub rules: LineRules,
     /// What becomes of rows of a compressed file that are not proven.
     pub unproven: UnprovenPolicy,
     /// Bytes of store files scanned so far.
@@ -131,10 +130,7 @@ pub(crate) fn scan(
         let open_ended = spans
             .par_iter()
             .map_init(
-                || {
-                    let extractor = Extractor::new(options.kernel, options.validate);
-                    (ScanWorker::new(extractor, spare.clone()), sender.clone())
-                },
+                || (ScanWorker::new(options.kernel, options.rules, spare.clone()), sender.clone()),
                 |(worker, sender), span| {
                     let source = files.source(span.file)?;
                     let tail = matches!(span.part, RangeKind::Plain { tail: true, .. });
@@ -405,7 +401,8 @@ mod tests {
 
     /// The index of a store, made under a policy.
     fn index_of(root: &std::path::Path, policy: Option<UnprovenPolicy>) -> Index {
-        let options = StoreOptions { unproven: policy, ..StoreOptions::default() };
+        let mut options = StoreOptions::default().remake(policy.is_some());
+        options.choices.unproven = policy;
         Store::open_with(root, options).unwrap().index(&Progress::default()).unwrap().0
     }
 

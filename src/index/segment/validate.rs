@@ -7,6 +7,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::{self, IdClass};
 use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, kind};
+use crate::index::segment::row_note::RowNote;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 impl Columns<'_> {
@@ -38,6 +39,7 @@ impl Columns<'_> {
             || self.base_count.len() != bases
             || bases == 0
             || self.fault_count.len() != FaultKind::ALL.len()
+            || !same(&[self.note_count.len(), self.note_place.len()], RowNote::ALL.len())
             || self.type_count.len() != ResourceType::COUNT
         {
             return Err("its columns differ in length");

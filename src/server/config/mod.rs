@@ -9,6 +9,9 @@ pub(crate) mod mounts;
 
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::export::options::FaultsAllowed;
+use crate::extract::rules::LoneSurrogates;
+use crate::fhir::id::IdRule;
+use crate::fhir::reference::PatientReferences;
 use crate::hash::digest::DigestAlgorithm;
 use crate::named_enum::by_name;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
@@ -85,6 +88,15 @@ pub(crate) struct StoreConfig {
     /// What becomes of rows of compressed files that are not proven; `None` for what the index was made with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unproven: Option<UnprovenPolicy>,
+    /// Which ids are legal; `None` for what the index was made with, and so below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdRule>,
+    /// What becomes of lines with halves of surrogate pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lone_surrogates: Option<LoneSurrogates>,
+    /// Which Patient references are followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patient_references: Option<PatientReferences>,
     /// Percent of the resources of the last snapshot that may be gone without a deletion; with more the store counts as
     /// not mounted: the service is not ready, and kick-offs are answered 503.
     pub allow_missing: f64,
@@ -241,7 +253,16 @@ impl Default for Config {
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
         let (path, index_dir) = (PathBuf::new(), PathBuf::new());
-        StoreConfig { path, index_dir, fhir_bases: Vec::new(), unproven: None, allow_missing: ALLOW_MISSING_DEFAULT }
+        StoreConfig {
+            path,
+            index_dir,
+            fhir_bases: Vec::new(),
+            unproven: None,
+            ids: None,
+            lone_surrogates: None,
+            patient_references: None,
+            allow_missing: ALLOW_MISSING_DEFAULT,
+        }
     }
 }
 

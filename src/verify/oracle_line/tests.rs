@@ -1,14 +1,14 @@
 //! The reference implementation against the scanner, on lines that invite different readings.
 
 use super::*;
-use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
+use crate::extract::rules::LineRules;
 use crate::simd::Kernel;
 use std::path::Path;
 
 fn scanned(line: &[u8]) -> OracleLine {
-    match Extractor::new(Kernel::detect(), Validate::Full).extract(line) {
-        Ok(facts) => OracleLine::of_facts(facts),
+    match Extractor::new(Kernel::detect(), LineRules::default()).extract(line) {
+        Ok(facts) => OracleLine::of_facts(facts, LineRules::default()),
         Err(_) => OracleLine::Faulty,
     }
 }
@@ -17,7 +17,7 @@ fn scanned(line: &[u8]) -> OracleLine {
 #[track_caller]
 fn agree(line: &[u8]) {
     let shown = || String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned();
-    match (OracleLine::read(line), scanned(line)) {
+    match (OracleLine::read(line, LineRules::default()), scanned(line)) {
         (OracleLine::Blank, _) | (OracleLine::Faulty, OracleLine::Faulty) => {}
         (OracleLine::Row(oracle), OracleLine::Row(scanned)) => {
             assert_eq!((oracle.owners(), oracle.targets()), (scanned.owners(), scanned.targets()), "{}", shown());

@@ -12,7 +12,7 @@ use outpour::internals::naive;
 
 fuzz_target!(|data: &[u8]| {
     let Some((cut, line)) = data.split_first() else { return };
-    let oracle = naive::extract(line);
+    let oracle = naive::extract(line, Validate::Full);
     for kernel in Kernel::available() {
         let mut extractor = Extractor::new(kernel, Validate::Full);
         let whole = extractor.extract(line).map(|facts| {

@@ -47,10 +47,15 @@ pub(crate) fn is_type(name: &str) -> bool {
     TYPES.contains(name)
 }
 
-/// Whether the text is a legal R4 id.
+/// Whether the text is an id that is taken by default (reading 27).
 pub(crate) fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    (1..=255).contains(&text.len()) && text.bytes().all(is_legal) && text != "." && text != ".."
+}
+
+/// Whether the text is an id as R4 allows it.
+pub(crate) fn is_r4_id(text: &str) -> bool {
+    is_id(text) && text.len() <= 64 && !text.contains(['_', '~'])
 }
 
 /// Reads a line (without newline, one trailing carriage return and the byte order mark of the file).
@@ -64,19 +69,21 @@ pub(crate) fn read(bytes: &[u8]) -> Line {
 fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
     let text = std::str::from_utf8(bytes)?;
     serde_json::from_str::<IgnoredAny>(text)?; // checks the whole grammar, without recursion
-    let text = without_lone_surrogates(text);
+    if without_lone_surrogates(text) != text {
+        return Err("half of a surrogate pair".into());
+    }
 
     let mut top = Want::default();
     top.add("resourceType", true);
-    let resource_type = match read_wanted(&text, &top)?.strings("resourceType").as_slice() {
+    let resource_type = match read_wanted(text, &top)?.strings("resourceType").as_slice() {
         [name] if is_type(name) => name.clone(),
         _ => return Err("no known resourceType".into()),
     };
-    let tree = read_wanted(&text, &wants(&resource_type))?;
+    let tree = read_wanted(text, &wants(&resource_type))?;
     let last_updated =
         tree.child("meta").next().and_then(|meta| instant::parse(meta.child("lastUpdated").next()?.text()?));
     if resource_type == "Bundle" {
-        let urls = deletions(&text)?;
+        let urls = deletions(text)?;
         return Ok(Line::Tombstones { last_updated, urls });
     }
     let id = match tree.direct("id").and_then(Json::text) {

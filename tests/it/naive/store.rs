@@ -129,7 +129,7 @@ impl Store {
         let parts: Vec<&str> = ours.unwrap_or(text).split('/').collect();
         let (name, id) = match parts[..] {
             [name, id] => (name, id),
-            [name, id, "_history", version] if line::is_id(version) => (name, id),
+            [name, id, "_history", version] if line::is_r4_id(version) => (name, id),
             _ => return None,
         };
         (line::is_type(name) && line::is_id(id)).then(|| (name.to_string(), id.to_string()))
