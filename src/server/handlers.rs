@@ -2,9 +2,9 @@
 //!
 //! The router binds each route to [`handle_operation`], which authenticates the request, reads its body where the
 //! operation takes one, and calls the code of the operation. Before a handler runs, the layers of `router` have
-//! logged the request (`middleware`), checked its host (`hosts`) and its method (`middleware`). Work that touches the
-//! disk or the index runs on blocking threads. Path parameters are looked up, never joined into a file path; `%24` in
-//! a path is read as `$` (CORE-07).
+//! normalised the path (`request_path`), logged the request (`middleware`), checked its host (`hosts`) and its method
+//! (`middleware`). Work that touches the disk or the index runs on blocking threads. Path parameters are looked up, never
+//! joined into a file path (CORE-07).
 
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
@@ -27,6 +27,7 @@ use crate::server::kick_off::request::Level;
 use crate::server::kick_off::start::{PREFERENCE_APPLIED, StartedExport, kick_off, kick_off_error};
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
+use crate::server::request_path::OriginalUri;
 use crate::server::routes::Operation;
 use crate::server::state::App;
 use std::collections::HashMap;
@@ -48,7 +49,7 @@ const JOB_POLL_INTERVAL: Duration = Duration::from_millis(20);
 struct HandlerRequest {
     method: Method,
     headers: HeaderMap,
-    /// The URI before `%24` was replaced by `$`.
+    /// The URI as received, before its path was normalised.
     uri: Uri,
     /// The sender, with its rights.
     principal: Principal,
@@ -532,7 +533,3 @@ pub(crate) fn not_allowed(method: &Method) -> ApiError {
     let text = format!("{method} is not possible here; the Allow header says what is");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, text)
 }
-
-/// Request extension: the URI as received, before `%24` was replaced by `$`.
-#[derive(Clone)]
-pub(crate) struct OriginalUri(pub(crate) Uri);

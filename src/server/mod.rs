@@ -24,6 +24,7 @@ pub(crate) mod mount;
 pub(crate) mod parameters;
 pub(crate) mod proxy;
 pub(crate) mod rate_limit;
+pub(crate) mod request_path;
 pub(crate) mod router;
 pub(crate) mod routes;
 pub(crate) mod serve;

@@ -1,20 +1,20 @@
 //! The router: the route tables of all mounts bound to the handlers, with the layers in front of them.
 //!
-//! A request passes the access log (`middleware::log_request`), the host check (`hosts::check_host`), the replacement
-//! of `%24` by `$`, and the method check (`middleware::check_method`), in this order, then the routes. Nothing here
-//! handles an operation.
+//! A request passes the normalisation of its path (`request_path`), the access log (`middleware::log_request`), the host
+//! check (`hosts::check_host`) and the method check (`middleware::check_method`), in this order, then the routes. So all
+//! of them see one form of the path. Nothing here handles an operation.
 
 use crate::server::error::ApiError;
-use crate::server::handlers::{OriginalUri, PathParams, handle_operation, health, not_allowed, ready};
+use crate::server::handlers::{PathParams, handle_operation, health, not_allowed, ready};
 use crate::server::hosts;
 use crate::server::middleware::{check_method, log_request};
 use crate::server::mount::MountTable;
+use crate::server::request_path::normalise_path;
 use crate::server::state::App;
 use axum::Router;
 use axum::extract::Request;
 use axum::extract::State;
 use axum::http::Method;
-use axum::http::Uri;
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::MethodFilter;
@@ -56,29 +56,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(|| async { ApiError::not_found("this URL") })
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
         .with_state(app);
-    // Layers run from the last one added to the first; the routes match the path with a plain `$`.
+    // Layers run from the last one added to the first.
     let gated =
         Router::new().fallback_service(router).layer(middleware::from_fn_with_state(mount_table.clone(), check_method));
-    let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
     let host_checked =
-        Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::check_host));
-    host_checked.layer(middleware::from_fn_with_state(mount_table, log_request))
-}
-
-/// Replaces `%24` in the path of a request by `$`, and keeps the received URI as [`OriginalUri`].
-fn plain_path(mut request: Request) -> Request {
-    let received = request.uri().clone();
-    if received.path().contains("%24") {
-        let mut parts = received.clone().into_parts();
-        let query = received.query().map_or(String::new(), |query| format!("?{query}"));
-        let plain = format!("{}{query}", received.path().replace("%24", "$"));
-        if let Ok(plain) = plain.parse() {
-            parts.path_and_query = Some(plain);
-            if let Ok(uri) = Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
-        }
-    }
-    request.extensions_mut().insert(OriginalUri(received));
-    request
+        Router::new().fallback_service(gated).layer(middleware::from_fn_with_state(hosts, hosts::check_host));
+    let logged = host_checked.layer(middleware::from_fn_with_state(mount_table, log_request));
+    // A layer that changes the path must be a service of its own: those of a router run behind its routing.
+    let normalised = tower::ServiceBuilder::new().map_request(normalise_path).service(logged);
+    Router::new().fallback_service(normalised)
 }

@@ -57,8 +57,7 @@ fn hostile_requests_are_answered() {
     assert_eq!(raw(&server, b"nonsense\r\n\r\n", false).unwrap().status, 400);
     lives(&server);
     // Paths that try to leave the routes.
-    for path in
-        ["..%2f..%2fetc%2fpasswd", "..", "%2e%2e", "a%00", "%00", &"a".repeat(65), "a/b", "%ff", "\u{e9}", "*", ""]
+    for path in ["..%2f..%2fetc%2fpasswd", "..", "%2e%2e", "a%00", "%00", &"a".repeat(65), "a/b", "%ff", "\u{e9}", "*"]
     {
         for place in ["bulk-files", "bulk-status", "Group", "OperationDefinition"] {
             let answer = client.ask("GET", &format!("/fhir/{place}/{path}"), &[], b"");

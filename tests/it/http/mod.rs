@@ -10,6 +10,7 @@ mod job_lifecycle;
 mod kick_off;
 mod kills;
 mod pages;
+mod paths;
 mod records;
 mod same_as_command_line;
 pub(crate) mod server;

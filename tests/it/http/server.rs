@@ -84,6 +84,15 @@ impl Server {
         self.client
     }
 
+    /// Waits until the store is indexed, so that every Group of it is known.
+    pub(crate) fn wait_until_ready(&self) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while self.client().get("/health/ready").status != 200 {
+            assert!(std::time::Instant::now() < end, "{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     /// Standard error of the service so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
