@@ -13,6 +13,7 @@ use crate::group::rules::problem::RuleViolation;
 use crate::issue::IssueCode;
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
 use crate::server::error::ApiError;
+use crate::server::http::format::{is_form_parameter, named_format};
 
 /// The value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +126,7 @@ impl GroupSearch {
         let mut problem = |kind, name: &str, text: String| {
             problems_found.push(RuleViolation { kind, expression: Some(name.to_string()), text });
         };
-        let (mut criteria, mut count, mut after) = (Vec::new(), GROUP_PAGE_DEFAULT, None);
+        let (mut criteria, mut form, mut count, mut after) = (Vec::new(), Vec::new(), GROUP_PAGE_DEFAULT, None);
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
@@ -142,10 +143,12 @@ impl GroupSearch {
                     Some(id) => after = Some(id),
                     None => problem(IssueCode::Value, &name, "_page is no link that a search here gave".into()),
                 },
-                "_format" if value.contains("json") => {}
-                "_format" => problem(IssueCode::NotSupported, &name, "_format is json here".into()),
+                _ if is_form_parameter(&name) => form.push((name, value)),
                 _ => criteria.push((name, value)),
             }
+        }
+        if let Err(refused) = named_format(&form) {
+            problem(refused.code, "_format", refused.diagnostics);
         }
         let (query, problems) = GroupQuery::parse(&criteria, bases);
         if !lenient || !problems_found.is_empty() {
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn queries_are_decoded_and_written_again() {
         let search =
-            GroupSearch::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json"), &[], false).unwrap();
+            GroupSearch::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json&_pretty=true"), &[], false).unwrap();
         assert_eq!(
             search.url("http://h/fhir", None),
             "http://h/fhir/Group?name=a%20b%20c%2B&identifier=s%7Cv&_count=5"

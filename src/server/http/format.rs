@@ -1,12 +1,34 @@
-//! Response format of the CapabilityStatement and OperationDefinitions, from `_format` and `Accept`. Only JSON is
-//! offered.
+//! Response format of descriptions, searches and kick-offs, from `_format`, `_pretty` and `Accept`. Only JSON is offered.
 
 use axum::http::{HeaderMap, StatusCode};
 
 use crate::issue::IssueCode;
-use crate::server::error::{ApiError, FHIR_JSON};
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue};
 use crate::server::http::accept::Accept;
 use crate::server::http::query::{Query, plus_for_space};
+
+/// Parameters about the form of an answer, which every operation takes
+/// (<https://hl7.org/fhir/R4/http.html#parameters>). `_pretty` has no effect: white space means nothing.
+const FORM_PARAMETERS: [&str; 2] = ["_format", "_pretty"];
+
+/// Whether a parameter is about the form of the answer, not about what is asked for.
+pub(crate) fn is_form_parameter(name: &str) -> bool {
+    FORM_PARAMETERS.contains(&name)
+}
+
+/// The JSON media type that `_format` names among the decoded parameters of a request; `None` without a value.
+///
+/// # Errors
+/// A problem for a value that is no name of JSON.
+pub(crate) fn named_format(pairs: &[(String, String)]) -> Result<Option<&'static str>, OutcomeIssue> {
+    let formats = pairs.iter().filter(|(name, value)| name == "_format" && !value.trim().is_empty());
+    // A space is an unencoded `+` (PARAM-06).
+    let named: Option<Vec<&str>> = formats.map(|(_, value)| json_named(&plus_for_space(value.trim()))).collect();
+    named.map(|names| names.first().copied()).ok_or_else(|| {
+        let text = format!("_format: answers are JSON alone; ask for json or {FHIR_JSON}");
+        OutcomeIssue::error(IssueCode::NotSupported, text).at("http._format")
+    })
+}
 
 /// The media type of a description: JSON under the name that the client uses in `_format`, else in `Accept`
 /// (<https://hl7.org/fhir/R4/http.html#mime-type>; CLIENT-04).
@@ -14,24 +36,14 @@ use crate::server::http::query::{Query, plus_for_space};
 /// # Errors
 /// 406 if the client accepts no JSON.
 pub(crate) fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static str, ApiError> {
-    let (pairs, _) = Query::parse(query);
-    let formats = pairs.iter().filter(|(name, value)| name == "_format" && !value.trim().is_empty());
-    // A space is an unencoded `+` (PARAM-06).
-    let mut formats = formats.map(|(_, value)| plus_for_space(value.trim())).peekable();
-    let refused = |what: &str| {
-        let text = format!("{what}: this is described in JSON alone; ask for {FHIR_JSON}");
-        Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, IssueCode::NotSupported, text))
-    };
-    if formats.peek().is_some() {
-        let named: Option<Vec<&str>> = formats.map(|format| json_named(&format)).collect();
-        return named.and_then(|names| names.first().copied()).map_or_else(|| refused("_format"), Ok);
+    let refused = |issue| ApiError::of(StatusCode::NOT_ACCEPTABLE, vec![issue]);
+    if let Some(named) = named_format(&Query::parse(query).0).map_err(refused)? {
+        return Ok(named);
     }
-    match Accept::of(headers).best(&[FHIR_JSON, "application/json", "text/json"]) {
-        Some(found) => {
-            Ok([FHIR_JSON, "application/json"].into_iter().find(|name| *name == found).unwrap_or("text/json"))
-        }
-        None => refused("Accept"),
-    }
+    Accept::of(headers).best(&[FHIR_JSON, "application/json", "text/json"]).ok_or_else(|| {
+        let text = format!("Accept: answers are JSON alone; ask for {FHIR_JSON}");
+        refused(OutcomeIssue::error(IssueCode::NotSupported, text).at("http.accept"))
+    })
 }
 
 /// The JSON media type that a value of `_format` means, ignoring parameters such as `fhirVersion`; `None` if it is

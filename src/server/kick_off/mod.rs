@@ -14,6 +14,7 @@ use crate::issue::IssueCode;
 use crate::server::config::mounts::HeaderPolicy;
 use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue};
 use crate::server::http::accept::Accept;
+use crate::server::http::format::{is_form_parameter, named_format};
 use crate::server::http::prefer::Prefer;
 use crate::server::http::query::Query;
 use crate::server::kick_off::parameters::read_parameters;
@@ -31,16 +32,16 @@ pub(crate) fn parse(
     clock: &KickOffClock<'_>,
     policy: &KickOffPolicy,
 ) -> Result<KickOffParams, ApiError> {
-    let (accept, prefer) = (Accept::of(headers), Prefer::of(headers));
+    let (mut pairs, malformed) = Query::parse(query);
+    let prefer = Prefer::of(headers);
     let mut problems = Vec::new();
     // 406 outranks 400: a client that accepts no JSON must change that first.
-    let acceptable = accept.best(&[FHIR_JSON, "application/json"]).is_some();
-    if !acceptable {
-        let text = format!("Accept: none of the types given can be sent; send Accept: {FHIR_JSON} (HDR-02)");
-        problems.push(OutcomeIssue::error(IssueCode::NotSupported, text).at("http.accept"));
-    }
+    let unacceptable = answer_type_problem(&pairs, headers);
+    let is_acceptable = unacceptable.is_none();
+    problems.extend(unacceptable);
     if policy.headers == HeaderPolicy::Strict {
-        if accept.is_absent() {
+        // `_format` says what the header would.
+        if is_acceptable && Accept::of(headers).is_absent() && !matches!(named_format(&pairs), Ok(Some(_))) {
             let text = format!("Accept: the header is missing; send Accept: {FHIR_JSON} (HDR-01)");
             problems.push(OutcomeIssue::error(IssueCode::Required, text).at("http.accept"));
         }
@@ -49,14 +50,31 @@ pub(crate) fn parse(
             problems.push(OutcomeIssue::error(IssueCode::Required, text).at("http.prefer"));
         }
     }
-    let (pairs, malformed) = Query::parse(query);
+    pairs.retain(|(name, _)| !is_form_parameter(name));
     problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(IssueCode::Invalid, problem)));
     match read_parameters(level, &pairs, prefer.lenient, clock, policy) {
         Ok(params) if problems.is_empty() => Ok(KickOffParams { prefer, ..params }),
         checked => {
             problems.extend(checked.err().unwrap_or_default());
-            let status = if acceptable { StatusCode::BAD_REQUEST } else { StatusCode::NOT_ACCEPTABLE };
+            let status = if is_acceptable { StatusCode::BAD_REQUEST } else { StatusCode::NOT_ACCEPTABLE };
             Err(ApiError::of(status, problems))
+        }
+    }
+}
+
+/// The problem of a kick-off whose client accepts no type of answer: by `_format`, which replaces the header as in every
+/// request, or else by `Accept`. `None` if it accepts one.
+fn answer_type_problem(pairs: &[(String, String)], headers: &HeaderMap) -> Option<OutcomeIssue> {
+    match named_format(pairs) {
+        Ok(Some(_)) => None,
+        Ok(None) => {
+            let is_accepted = Accept::of(headers).best(&[FHIR_JSON, "application/json"]).is_some();
+            let text = format!("Accept: none of the types given can be sent; send Accept: {FHIR_JSON} (HDR-02)");
+            (!is_accepted).then(|| OutcomeIssue::error(IssueCode::NotSupported, text).at("http.accept"))
+        }
+        Err(mut problem) => {
+            problem.diagnostics += "; the format of the files is _outputFormat";
+            Some(problem)
         }
     }
 }

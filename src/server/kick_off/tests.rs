@@ -299,7 +299,8 @@ fn unsupported_parameters() {
         "_maximumFileSize",
         "foo",
         "_Type",
-        "_format",
+        "_Format",
+        "_prettify",
     ] {
         let query = format!("{name}=true&_type=Patient&{name}=false");
         let refusal = strict(&query).unwrap_err();
@@ -313,6 +314,42 @@ fn unsupported_parameters() {
     assert_eq!(lenient("foo=1&bar=2&_type=Patient,Nope").unwrap().notes.len(), 3);
     assert!(strict("_Type=Patient").unwrap_err().issues[0].diagnostics.ends_with("did you mean _type?"));
     assert_eq!(wrong(strict("bar")), ["bar"], "an empty value does not hide a slip of the name");
+}
+
+/// CLIENT-04, HDR-01, HDR-02, PARAM-06: `_format` replaces `Accept`, as elsewhere, and `_pretty` changes nothing; both
+/// are no parameters of the export.
+#[test]
+fn forms_of_answers() {
+    let read = |accept: &[&str], query: &str| {
+        let found = parse(&Level::Patient, Some(query), &headers(accept, &["respond-async"]), &clock(), &IG);
+        found.map(|params| (types(&params).join(","), params.notes.len())).map_err(|refusal| refusal.status.as_u16())
+    };
+    let plain = Ok(("Patient".to_string(), 0));
+    for query in [
+        "_format=json",
+        "_format=application/fhir+json",
+        "_format=application%2Ffhir%2Bjson",
+        "_format=application/fhir%20json;fhirVersion=4.0",
+        "_format=application/json",
+        "_format=text/json&_format=json",
+        "_pretty=false&_format=JSON&_pretty=true",
+    ] {
+        for accept in [&["text/html"][..], &["application/json"], &["*/*"], &[]] {
+            assert_eq!(read(accept, &format!("_type=Patient&{query}")), plain, "{accept:?} {query}");
+        }
+    }
+    for query in ["_pretty=true", "_pretty=", "_pretty", "_format=", "_format=%20&_pretty=0"] {
+        assert_eq!(read(&["*/*"], &format!("{query}&_type=Patient")), plain, "{query}");
+        assert_eq!(read(&["text/html"], &format!("{query}&_type=Patient")), Err(406), "{query}");
+        assert_eq!(read(&[], &format!("{query}&_type=Patient")), Err(400), "{query}");
+    }
+    for query in ["_format=xml", "_format=application/fhir+xml", "_format=json&_format=ttl", "_format=ndjson"] {
+        for accept in [&["*/*"][..], &["application/fhir+json"], &[]] {
+            assert_eq!(read(accept, query), Err(406), "{accept:?} {query}");
+        }
+    }
+    let refusal = lenient("_format=xml").unwrap_err();
+    assert_eq!((refusal.status.as_u16(), refusal.issues[0].expression.as_deref()), (406, Some("http._format")));
 }
 
 /// HDR-11: only preferences that were sent and had an effect are reported as applied.

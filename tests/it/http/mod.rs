@@ -3,6 +3,7 @@
 mod client;
 mod clock;
 mod credentials;
+mod formats;
 mod full_disk;
 mod group_import;
 mod hostile;
