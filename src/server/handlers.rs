@@ -20,6 +20,7 @@ use crate::server::error::{ApiError, informational_outcome, outcome_resource};
 use crate::server::files::binary::send_as_binary;
 use crate::server::files::{StoredFile, send};
 use crate::server::groups::GroupHandlers;
+use crate::server::groups::request::check_content_coding;
 use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
@@ -186,7 +187,10 @@ async fn answer_operation(
     }
     // 3. The body, for the operations that take one.
     let body = match operation {
-        Operation::GroupCreate | Operation::GroupUpdate => Some(read_body(body, app.config.limits.body_bytes).await?),
+        Operation::GroupCreate | Operation::GroupUpdate => {
+            check_content_coding(&parts.headers)?;
+            Some(read_body(body, app.config.limits.body_bytes).await?)
+        }
         _ => None,
     };
     let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());

@@ -3,7 +3,7 @@
 //! Entity tags are read by [`parse_tags`], whose rules differ from those of downloads in `http::preconditions`: a
 //! malformed list is an error here and ends the list there; weak and strong tags are equal here and distinct there.
 
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::fhir::id::Id;
@@ -14,6 +14,7 @@ use crate::issue::IssueCode;
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
 use crate::server::error::ApiError;
 use crate::server::http::format::{is_form_parameter, named_format};
+use crate::server::http::list::join_header_lines;
 
 /// The value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,23 @@ pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
     let text = "Content-Type: a Group is taken as application/fhir+json (or application/json)";
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, text).at("http.content-type"))
+}
+
+/// Checks the headers of a Group request over HTTP: the body has no content coding (RFC 9110, 8.4). Nothing is decoded
+/// here, so that a small body never becomes a large one.
+///
+/// # Errors
+/// 415 for any coding but identity, with the `Accept-Encoding` that section 15.5.16 asks for.
+pub(crate) fn check_content_coding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let codings = join_header_lines(headers, header::CONTENT_ENCODING);
+    let mut codings = codings.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+    if codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
+        return Ok(());
+    }
+    let text = "Content-Encoding: a Group is taken as it is, without a coding; send it without this header";
+    let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, text);
+    let accepted = HeaderValue::from_static("identity");
+    Err(refusal.at("http.content-encoding").header(header::ACCEPT_ENCODING, accepted))
 }
 
 /// A search for Groups, from its query string.
