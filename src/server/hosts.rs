@@ -12,7 +12,8 @@
 //!   are refused by the handlers that read bodies.
 //!
 //! Ports are not compared: tunnels and containers map them, and a name that may resolve here may do so for all ports.
-//! With authentication nothing is checked, since pages have no credentials.
+//! With authentication none of this is checked, since pages have no credentials; that a request has one valid `Host`
+//! (`http::host`) always is.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,6 +29,7 @@ use hyper::body::Body as _;
 
 use crate::issue::IssueCode;
 use crate::server::error::ApiError;
+use crate::server::http::host::{host_error, split_port};
 use crate::server::ids::REQUEST_ID;
 
 /// Header in which browsers state the relation between a page's site and the requested one.
@@ -69,11 +71,7 @@ impl HostName {
 
     /// Reads `host` or `host:port` (RFC 9110, 7.2).
     fn of_authority(text: &str) -> Option<HostName> {
-        let (host, port) = match text.rfind(':') {
-            // A colon inside brackets belongs to an IPv6 address.
-            Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
-            _ => (text, ""),
-        };
+        let (host, port) = split_port(text);
         let is_port = port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
         HostName::parse(host).filter(|_| is_port)
     }
@@ -173,12 +171,16 @@ fn configured_host(text: &str) -> Option<HostName> {
     address.ok().or_else(|| HostName::parse(text))
 }
 
-/// Middleware: answers requests that fail the host check, and logs them. `None` in the state disables the check.
+/// Middleware: answers requests without one valid `Host`, then those that fail the host check, and logs the latter. `None`
+/// in the state disables the check of which host it is.
 pub(crate) async fn check_host(
     State(hosts): State<Arc<Option<AllowedHosts>>>,
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
+    if let Some(refusal) = host_error(request.version(), request.headers()) {
+        return refusal.into_response();
+    }
     let Some(hosts) = hosts.as_ref() else { return next.run(request).await };
     let id = request.headers().get(REQUEST_ID).cloned();
     // The request lives until it is answered: dropping its body earlier would reset an HTTP/2 stream without an answer.

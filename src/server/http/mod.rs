@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod dates;
 pub(crate) mod format;
+pub(crate) mod host;
 pub(crate) mod list;
 pub(crate) mod preconditions;
 pub(crate) mod prefer;

@@ -7,6 +7,7 @@ mod credentials;
 mod formats;
 mod full_disk;
 mod group_import;
+mod host_header;
 mod hostile;
 mod job_lifecycle;
 mod kick_off;

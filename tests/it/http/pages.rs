@@ -48,15 +48,15 @@ fn foreign_host_names_are_refused() {
     let kick_off = ["Accept: application/fhir+json", "Prefer: respond-async"];
     let port = server.address.port();
     for place in PLACES {
-        for host in ["evil.example", &format!("evil.example:{port}"), "127.0.0.1.evil.example", "0.0.0.0", "", "a b"] {
+        for host in ["evil.example", &format!("evil.example:{port}"), "127.0.0.1.evil.example", "0.0.0.0", "127.1"] {
             let answer = ask(&server, &format!("GET {place}"), &[&[&*format!("Host: {host}")], &kick_off[..]].concat());
             let reported = answer.outcome(421, "forbidden");
             assert!(reported.starts_with("Host: ") && !reported.contains("evil"), "{place} {host}: {reported}");
             assert!(answer.header("x-request-id").is_some());
         }
-        ask(&server, &format!("GET {place}"), &kick_off).outcome(421, "forbidden");
-        let twice = ["Host: localhost", "Host: localhost"];
-        ask(&server, &format!("GET {place}"), &twice).outcome(421, "forbidden");
+        for none in [&[][..], &["Host:"], &["Host: a b"], &["Host: localhost", "Host: localhost"]] {
+            ask(&server, &format!("GET {place}"), &[none, &kick_off[..]].concat()).outcome(400, "invalid");
+        }
         let url = format!("GET http://evil.example{place}");
         ask(&server, &url, &["Host: localhost"]).outcome(421, "forbidden");
         ask(&server, &format!("GET http://localhost{place}"), &["Host: evil.example"]).outcome(421, "forbidden");
