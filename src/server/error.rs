@@ -1,6 +1,7 @@
 //! Error answers: OperationOutcomes that state each problem, its place and a remedy.
 //!
-//! Every error that a client sees is an [`ApiError`] (CORE-03, CORE-04, CLIENT-11). No text names a path of the host
+//! Every error that a client sees is an [`ApiError`] (CORE-03, CORE-04, CLIENT-11); `middleware` gives it another media
+//! type where the client accepts that alone. No text names a path of the host
 //! or repeats clinical content (OUTCOME-05).
 
 use axum::body::Body;

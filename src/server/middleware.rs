@@ -1,11 +1,13 @@
-//! Middleware for all requests: request ids, the access log, and the method check of gated mounts (ONEUP-M04).
+//! Middleware for all requests: the media type of errors, request ids, the access log, and the method check of gated
+//! mounts (ONEUP-M04).
 //!
 //! A mount is found by its base. `{customer}` in a base matches any segment: whether such a tenant exists is decided
 //! by the routes.
 
 use crate::issue::IssueCode;
 use crate::server::dialect::{MethodPolicy, RequestIds};
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, FHIR_JSON};
+use crate::server::http::accept::Accept;
 use crate::server::ids::REQUEST_ID;
 use crate::server::mount::MountTable;
 use crate::server::proxy::RequestOrigin;
@@ -15,12 +17,15 @@ use std::time::Instant as Moment;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 
 /// Header that returns a client's request id which was not accepted (NETSMART-E11).
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+
+/// Generic media type of JSON.
+const PLAIN_JSON: &str = "application/json";
 
 /// Request extension: the request was sent with the method EXPORT and is routed as GET.
 #[derive(Clone, Copy)]
@@ -50,6 +55,22 @@ pub(crate) async fn check_method(
         }
     }
     next.run(request).await
+}
+
+/// Sends an OperationOutcome of an error as `application/json` to a client that accepts only that name of JSON: R4 lets a
+/// resource be asked for by it (CORE-03). Any other client gets `application/fhir+json`.
+pub(crate) async fn name_error_type(request: Request, next: Next) -> Response<Body> {
+    let accept_lines = request.headers().get_all(header::ACCEPT).iter().map(|line| (header::ACCEPT, line.clone()));
+    let accept_lines: HeaderMap = accept_lines.collect();
+    let mut response = next.run(request).await;
+    let is_error = response.status().is_client_error() || response.status().is_server_error();
+    if is_error && response.headers().get(header::CONTENT_TYPE).is_some_and(|name| name == FHIR_JSON) {
+        let accept = Accept::of(&accept_lines);
+        if accept.takes(PLAIN_JSON) && !accept.takes(FHIR_JSON) {
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN_JSON));
+        }
+    }
+    response
 }
 
 /// Gives each request an id and writes one line of access log for its answer, without query, ids or data. Refuses

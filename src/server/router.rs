@@ -1,13 +1,13 @@
 //! The router: the route tables of all mounts bound to the handlers, with the layers in front of them.
 //!
-//! A request passes the normalisation of its path (`request_path`), the access log (`middleware::log_request`), the host
-//! check (`hosts::check_host`) and the method check (`middleware::check_method`), in this order, then the routes. So all
-//! of them see one form of the path. Nothing here handles an operation.
+//! A request passes the normalisation of its path (`request_path`), the choice of the media type of errors
+//! (`middleware::name_error_type`), the access log (`middleware::log_request`), the host check (`hosts::check_host`) and
+//! the method check (`middleware::check_method`), in this order, then the routes. So all of them see one form of the path. Nothing here handles an operation.
 
 use crate::server::error::ApiError;
 use crate::server::handlers::{PathParams, handle_operation, health, not_allowed, ready};
 use crate::server::hosts;
-use crate::server::middleware::{check_method, log_request};
+use crate::server::middleware::{check_method, log_request, name_error_type};
 use crate::server::mount::MountTable;
 use crate::server::request_path::normalise_path;
 use crate::server::state::App;
@@ -61,7 +61,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         Router::new().fallback_service(router).layer(middleware::from_fn_with_state(mount_table.clone(), check_method));
     let host_checked =
         Router::new().fallback_service(gated).layer(middleware::from_fn_with_state(hosts, hosts::check_host));
-    let logged = host_checked.layer(middleware::from_fn_with_state(mount_table, log_request));
+    let logged = host_checked
+        .layer(middleware::from_fn_with_state(mount_table, log_request))
+        .layer(middleware::from_fn(name_error_type));
     // A layer that changes the path must be a service of its own: those of a router run behind its routing.
     let normalised = tower::ServiceBuilder::new().map_request(normalise_path).service(logged);
     Router::new().fallback_service(normalised)

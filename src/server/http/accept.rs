@@ -45,6 +45,11 @@ impl Accept {
         best.map(|(_, name)| name)
     }
 
+    /// Whether the client accepts a type at all.
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        self.is_empty || self.weight(name) > 0
+    }
+
     /// Weight of a type in thousandths: that of its most specific range, 0 if there is none.
     fn weight(&self, name: &str) -> u16 {
         let (kind, sub) = name.split_once('/').unwrap_or((name, ""));

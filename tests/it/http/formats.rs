@@ -8,6 +8,9 @@ use crate::run::scratch;
 const PREFER: (&str, &str) = ("Prefer", "respond-async");
 const FHIR_JSON: (&str, &str) = ("Accept", "application/fhir+json");
 
+/// Method, path, headers, body, status under `Accept: application/json`.
+type Refused<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, &'a str, u16);
+
 /// CLIENT-04, PARAM-04, PARAM-06: `_format` and `_pretty` are read alike by every route that has a query.
 #[test]
 fn form_parameters_are_read_alike() {
@@ -48,4 +51,64 @@ fn form_parameters_are_read_alike() {
         assert!(matches!(ask(path, "_format=xml").status, 400 | 406), "{path}");
     }
     assert_eq!(ask("/fhir/Group?_id=ten", "_format=nojson").status, 400);
+}
+
+/// CORE-03, DELETE-04, CLIENT-11: an error is `application/json` to who accepts that and not `application/fhir+json`;
+/// to everybody else it is `application/fhir+json`. Answers that are no errors keep their types.
+#[test]
+fn errors_by_accepted_type() {
+    let scratch = scratch();
+    std::fs::write(scratch.path().join("serve.toml"), "[limits]\nbody_bytes = 1000\n").unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    let client = server.client();
+    let status = accepted(&client, &server.fhir("$export?_type=Patient"));
+    assert_eq!(client.ask("DELETE", &status, &[("Accept", "application/json")], b"").status, 202);
+    let large = "x".repeat(1001);
+    let typed = ("Content-Type", "application/json");
+    let refused: [Refused<'_>; 16] = [
+        ("DELETE", &status, vec![], "", 404),
+        ("GET", &status, vec![], "", 404),
+        ("GET", "/fhir/bulk-files/x", vec![], "", 404),
+        ("GET", "/nowhere", vec![], "", 404),
+        ("GET", "/fhir/Group?foo=1", vec![], "", 400),
+        ("GET", "/fhir/Group/nobody", vec![], "", 404),
+        ("GET", "/fhir/$export?foo=1", vec![PREFER], "", 400),
+        ("GET", "/uscore/v1/bulk-data/Group/ten/$export?foo=1", vec![PREFER], "", 400),
+        ("GET", "/bulk-data/r4/$export?foo=1", vec![], "", 400),
+        ("GET", "/v1/default/bulk-export/bulk-data/r4/Nope", vec![], "", 404),
+        ("POST", "/v1/default/bulk-export/bulk-data/r4/Group", vec![], "", 403),
+        ("PATCH", "/fhir/metadata", vec![], "", 405),
+        ("POST", "/fhir/Group", vec![typed], &large, 413),
+        ("POST", "/fhir/Group", vec![("Content-Type", "text/plain")], "{}", 415),
+        ("POST", "/fhir/Group", vec![], "{}", 415),
+        ("GET", "/fhir/metadata", vec![("Host", "second.example")], "", 400),
+    ];
+    for (method, path, headers, body, status) in &refused {
+        for (accept, media_type) in [
+            ("application/json", "application/json"),
+            ("application/json;q=0.1, text/html", "application/json"),
+            ("Application/JSON;charset=utf-8", "application/json"),
+            ("application/fhir+json;q=0, */*", "application/json"),
+            ("application/json, application/fhir+json;q=0.1", "application/fhir+json"),
+            ("application/json, */*;q=0.1", "application/fhir+json"),
+            ("application/*", "application/fhir+json"),
+            ("application/json;q=0", "application/fhir+json"),
+            ("text/html", "application/fhir+json"),
+            ("", "application/fhir+json"),
+        ] {
+            let headers = [&headers[..], &[("Accept", accept)]].concat();
+            let answer = client.ask(method, path, &headers, body.as_bytes());
+            assert!((400..500).contains(&answer.status), "{method} {path} {accept}");
+            if accept == "application/json" {
+                assert_eq!(answer.status, *status, "{method} {path}: {}", answer.text());
+            }
+            assert_eq!(answer.header("content-type"), Some(media_type), "{method} {path} {accept}");
+            assert_eq!(answer.json()["resourceType"], "OperationOutcome");
+        }
+    }
+    let plain = [("Accept", "application/json")];
+    assert_eq!(client.ask("HEAD", "/nowhere", &plain, b"").header("content-type"), Some("application/json"));
+    // No error: the type of the answer itself.
+    let group = client.ask("GET", "/fhir/Group/ten", &plain, b"");
+    assert_eq!((group.status, group.header("content-type")), (200, Some("application/fhir+json")));
 }
