@@ -145,7 +145,7 @@ fn status_response(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     }
     let mut response = json_answer(status, &body);
     if record.state.is_active() {
-        render::add_progress_headers(response.headers_mut(), view);
+        render::add_progress_headers(response.headers_mut(), polled, view);
     }
     response
 }

@@ -32,25 +32,28 @@ pub(crate) fn status_of_job(polled: &PolledJob<'_>) -> Response<Body> {
     match view.record.state {
         // A public test suite fails unless it sees a 202 first (CLIENT-12).
         JobState::Complete if must_show_progress => {
-            in_progress_status(&JobView { percent: 99, seconds_left: None, ..view.clone() })
+            in_progress_status(polled, &JobView { percent: 99, seconds_left: None, ..view.clone() })
         }
         JobState::Complete => complete_status(polled),
         JobState::Failed => failed_status(&view.record),
-        _ => in_progress_status(view),
+        _ => in_progress_status(polled, view),
     }
 }
 
-/// 202 of a job that runs or waits, with the share that is done (STATUS-01…03).
-fn in_progress_status(view: &JobView) -> Response<Body> {
+/// 202 of a job that runs or waits, with the share that is done (STATUS-01…03); `view` is what the client is shown of it.
+fn in_progress_status(polled: &PolledJob<'_>, view: &JobView) -> Response<Body> {
     let percent = view.percent.min(99);
     let mut response =
         informational_outcome(StatusCode::ACCEPTED, format!("the export is being written: {percent}% complete"));
-    add_progress_headers(response.headers_mut(), view);
+    add_progress_headers(response.headers_mut(), polled, view);
     response
 }
 
-/// Adds `X-Progress` and `Retry-After` (STATUS-02, STATUS-03, CLIENT-02). Progress is at most 99%.
-pub(crate) fn add_progress_headers(headers: &mut HeaderMap, view: &JobView) {
+/// Adds `X-Progress` and `Retry-After` (STATUS-02, STATUS-03, CLIENT-02), and `Content-Location` with the URL to poll
+/// next, which some clients take from there (STATUS-19). Progress is at most 99%.
+pub(crate) fn add_progress_headers(headers: &mut HeaderMap, polled: &PolledJob<'_>, view: &JobView) {
+    let location = HeaderValue::from_str(&polled.mount.status_url(&polled.view.record.id)).expect("a URL of ours");
+    headers.insert(header::CONTENT_LOCATION, location);
     let progress = format!("{}% complete", view.percent.min(99));
     headers.insert("x-progress", HeaderValue::from_str(&progress).expect("plain text"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from(view.seconds_left.unwrap_or(1).clamp(1, RETRY_SECONDS_MAX)));

@@ -34,6 +34,7 @@ pub(super) fn ended(client: &Client, status: &str) -> Answer {
             202 => {
                 let after: u64 = answer.header("retry-after").expect("CLIENT-02").parse().expect("whole seconds");
                 assert!((1..=120).contains(&after), "STATUS-03: {after}");
+                assert!(answer.header("content-location").expect("STATUS-19").ends_with(status));
                 let progress = answer.header("x-progress").expect("STATUS-02");
                 assert!(progress.len() < 100);
                 let percent: u8 = progress.split('%').next().unwrap().parse().unwrap();

@@ -14,6 +14,7 @@ mod kick_off;
 mod kills;
 mod pages;
 mod paths;
+mod polls;
 mod records;
 mod same_as_command_line;
 pub(crate) mod server;
