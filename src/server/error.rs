@@ -13,6 +13,10 @@ use crate::issue::{IssueCode, Severity};
 
 /// Media type of FHIR resources in JSON.
 pub(crate) const FHIR_JSON: &str = "application/fhir+json";
+/// Generic media type of JSON.
+pub(crate) const PLAIN_JSON: &str = "application/json";
+/// The media types under which a client may take FHIR resources in JSON, the preferred one first.
+pub(crate) const ANY_JSON: &[&str] = &[FHIR_JSON, PLAIN_JSON];
 
 /// One issue of an OperationOutcome.
 #[derive(Clone, Debug, PartialEq, Eq)]

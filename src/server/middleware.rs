@@ -6,7 +6,7 @@
 
 use crate::issue::IssueCode;
 use crate::server::dialect::{MethodPolicy, RequestIds};
-use crate::server::error::{ApiError, FHIR_JSON};
+use crate::server::error::{ApiError, FHIR_JSON, PLAIN_JSON};
 use crate::server::http::accept::Accept;
 use crate::server::ids::REQUEST_ID;
 use crate::server::mount::MountTable;
@@ -23,9 +23,6 @@ use axum::response::IntoResponse;
 
 /// Header that returns a client's request id which was not accepted (NETSMART-E11).
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-
-/// Generic media type of JSON.
-const PLAIN_JSON: &str = "application/json";
 
 /// Request extension: the request was sent with the method EXPORT and is routed as GET.
 #[derive(Clone, Copy)]

@@ -97,6 +97,7 @@ impl Mount {
             kickoff: KickOffPolicy {
                 headers: settings.header_policy,
                 parameters: dialect.parameters,
+                answer_types: dialect.kick_off_types,
                 case_sensitive_types: dialect.case_sensitive_types,
                 compartment_types: dialect.compartment_types,
                 type_refused: dialect.type_refused,

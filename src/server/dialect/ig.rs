@@ -8,7 +8,7 @@ use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::{Dialect, RequestIds, render};
-use crate::server::error::informational_outcome;
+use crate::server::error::{FHIR_JSON, informational_outcome};
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 
@@ -17,6 +17,7 @@ pub(crate) const IG: Dialect = Dialect {
     name: "ig",
     routes: IG_ROUTES,
     parameters: PARAMETERS,
+    kick_off_types: &[FHIR_JSON],
     case_sensitive_types: true,
     compartment_types: false,
     type_refused: IssueCode::NotSupported,

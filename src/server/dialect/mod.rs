@@ -35,6 +35,8 @@ pub(crate) struct Dialect {
     pub routes: &'static [Route],
     /// Known parameters of a kick-off.
     pub parameters: &'static [ParameterRow],
+    /// Media types, one of which a client must accept to kick an export off (HDR-01).
+    pub kick_off_types: &'static [&'static str],
     /// Whether `_type` distinguishes upper and lower case (C-12).
     pub case_sensitive_types: bool,
     /// Whether every type in `_type` must be in the Patient compartment (C-19).

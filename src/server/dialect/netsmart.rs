@@ -9,7 +9,7 @@ use crate::job::record::UrlNaming;
 use crate::server::config::mounts::AcceptedBody;
 use crate::server::dialect::job_view::{PolledJob, StartedJob};
 use crate::server::dialect::{Dialect, RequestIds, ig, render};
-use crate::server::error::outcome_resource;
+use crate::server::error::{ANY_JSON, outcome_resource};
 use crate::server::parameters::NETSMART_PARAMETERS;
 use crate::server::routes::NETSMART_ROUTES;
 
@@ -18,6 +18,7 @@ pub(crate) const NETSMART: Dialect = Dialect {
     name: "netsmart",
     routes: NETSMART_ROUTES,
     parameters: NETSMART_PARAMETERS,
+    kick_off_types: ANY_JSON,
     type_refused: IssueCode::Processing,
     request_ids: RequestIds::Uuid,
     naming: UrlNaming::Random,

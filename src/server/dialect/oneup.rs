@@ -12,6 +12,7 @@ use crate::job::record::{RecordKind, UrlNaming};
 use crate::job::state::JobState;
 use crate::server::dialect::job_view::{PolledJob, StartedJob};
 use crate::server::dialect::{Dialect, RequestIds, ig, render};
+use crate::server::error::ANY_JSON;
 use crate::server::parameters::{ONEUP_MTE_PARAMETERS, ONEUP_STE_PARAMETERS};
 use crate::server::routes::{ONEUP_MTE_ROUTES, ONEUP_STE_ROUTES};
 use crate::write::manifest::ManifestItem;
@@ -21,6 +22,7 @@ pub(crate) const STE: Dialect = Dialect {
     name: "oneup-ste",
     routes: ONEUP_STE_ROUTES,
     parameters: ONEUP_STE_PARAMETERS,
+    kick_off_types: ANY_JSON,
     case_sensitive_types: false,
     type_refused: IssueCode::NotSupported,
     dates: true,

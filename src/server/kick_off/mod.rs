@@ -36,7 +36,7 @@ pub(crate) fn parse(
     let prefer = Prefer::of(headers);
     let mut problems = Vec::new();
     // 406 outranks 400: a client that accepts no JSON must change that first.
-    let unacceptable = answer_type_problem(&pairs, headers);
+    let unacceptable = answer_type_problem(&pairs, headers, policy.answer_types);
     let is_acceptable = unacceptable.is_none();
     problems.extend(unacceptable);
     if policy.headers == HeaderPolicy::Strict {
@@ -64,12 +64,14 @@ pub(crate) fn parse(
 
 /// The problem of a kick-off whose client accepts no type of answer: by `_format`, which replaces the header as in every
 /// request, or else by `Accept`. `None` if it accepts one.
-fn answer_type_problem(pairs: &[(String, String)], headers: &HeaderMap) -> Option<OutcomeIssue> {
+fn answer_type_problem(pairs: &[(String, String)], headers: &HeaderMap, answer_types: &[&str]) -> Option<OutcomeIssue> {
     match named_format(pairs) {
         Ok(Some(_)) => None,
         Ok(None) => {
-            let is_accepted = Accept::of(headers).best(&[FHIR_JSON, "application/json"]).is_some();
-            let text = format!("Accept: none of the types given can be sent; send Accept: {FHIR_JSON} (HDR-02)");
+            let is_accepted = Accept::of(headers).best(answer_types).is_some();
+            let text = format!(
+                "Accept: an export is not started for any of the types given; send Accept: {FHIR_JSON} (HDR-02)"
+            );
             (!is_accepted).then(|| OutcomeIssue::error(IssueCode::NotSupported, text).at("http.accept"))
         }
         Err(mut problem) => {

@@ -38,6 +38,8 @@ pub(crate) struct KickOffPolicy {
     pub headers: HeaderPolicy,
     /// The known parameters, served or not.
     pub parameters: &'static [ParameterRow],
+    /// Media types, one of which the client must accept unless `_format` names JSON (HDR-01, HDR-02).
+    pub answer_types: &'static [&'static str],
     /// Whether `_type` distinguishes upper and lower case (PARAM-08, C-12).
     pub case_sensitive_types: bool,
     /// Whether every type in `_type` must be in the Patient compartment (ONEUP-M07, C-19).

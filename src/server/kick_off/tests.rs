@@ -4,6 +4,7 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::IssueCode;
 use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
+use crate::server::error::ANY_JSON;
 use crate::server::parameters::{OUTPUT_FORMATS, PARAMETERS};
 use axum::http::HeaderValue;
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ const NOW: &str = "2024-06-01T12:00:00Z";
 const IG: KickOffPolicy = KickOffPolicy {
     headers: HeaderPolicy::Strict,
     parameters: PARAMETERS,
+    answer_types: &[FHIR_JSON],
     case_sensitive_types: true,
     compartment_types: false,
     type_refused: IssueCode::NotSupported,
@@ -67,13 +69,21 @@ fn instant(text: &str) -> Option<Instant> {
     Some(Instant::parse(text).unwrap())
 }
 
-/// C-17, HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: required headers, under both policies.
+/// C-17, HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: required headers, under both policies; mounts other than the IG's
+/// take any JSON.
 #[test]
 fn headers_are_checked() {
-    let assume = KickOffPolicy { headers: HeaderPolicy::Assume, ..IG };
+    let assume = KickOffPolicy { headers: HeaderPolicy::Assume, answer_types: ANY_JSON, ..IG };
     for (accept, prefer, strictly, assumed) in [
         (&["application/fhir+json"][..], &["respond-async"][..], Ok(()), Ok(())),
-        (&["application/json;q=0.5"], &["RESPOND-ASYNC, wait=10"], Ok(()), Ok(())),
+        (&["application/json;q=0.5"], &["RESPOND-ASYNC, wait=10"], Err(406), Ok(())),
+        (&["application/fhir+json;q=0.001"], &["RESPOND-ASYNC, wait=10"], Ok(()), Ok(())),
+        (&["application/json", "application/fhir+json;q=0.5"], &["respond-async"], Ok(()), Ok(())),
+        (&["application/json, */*;q=0.1"], &["respond-async"], Ok(()), Ok(())),
+        (&["application/json, */*;q=0"], &["respond-async"], Err(406), Ok(())),
+        (&["application/json, application/*;q=0.0"], &["respond-async"], Err(406), Ok(())),
+        (&["application/fhir+json;q=0, */*"], &["respond-async"], Err(406), Ok(())),
+        (&["text/json, application/ndjson"], &["respond-async"], Err(406), Err(406)),
         (&["*/*"], &["handling=lenient", "respond-async"], Ok(()), Ok(())),
         (&["application/fhir+json, */*; q=0.1"], &["respond-async"], Ok(()), Ok(())),
         (&["text/html", "application/*"], &["respond-async"], Ok(()), Ok(())),

@@ -131,7 +131,7 @@ fn accepted_kick_offs() {
         ("Group/ten/$export", vec![("accept", "*/*"), PREFER], "Group/ten/$export", &[]),
         (
             "Group/ten/$export",
-            vec![("accept", "application/json;q=0.1, text/html"), ("prefer", "wait=5"), ("prefer", "Respond-Async")],
+            vec![("accept", "application/*;q=0.1, text/html"), ("prefer", "wait=5"), ("prefer", "Respond-Async")],
             "Group/ten/$export",
             &[],
         ),
