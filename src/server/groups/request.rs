@@ -4,7 +4,7 @@
 //! malformed list is an error here and ends the list there; weak and strong tags are equal here and distinct there.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::fhir::id::Id;
 use crate::group::registry::query::GroupQuery;
@@ -15,6 +15,7 @@ use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
 use crate::server::error::ApiError;
 use crate::server::http::format::{is_form_parameter, named_format};
 use crate::server::http::list::join_header_lines;
+use crate::server::http::query::Query;
 
 /// The value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,8 +134,8 @@ impl GroupSearch {
     /// Reads the query string of an HTTP request that searches Groups. `+` means a space, as in forms.
     ///
     /// # Errors
-    /// Every parameter that cannot be used; under lenient handling only malformed pairs and `_count`, `_page`,
-    /// `_format`, if any of them is wrong.
+    /// Every parameter that cannot be used; under lenient handling only parts that [`Query`] cannot read and `_count`,
+    /// `_page`, `_format`, if any of them is wrong.
     pub(crate) fn read(
         query: Option<&str>,
         bases: &[String],
@@ -145,13 +146,8 @@ impl GroupSearch {
             problems_found.push(RuleViolation { kind, expression: Some(name.to_string()), text });
         };
         let (mut criteria, mut form, mut count, mut after) = (Vec::new(), Vec::new(), GROUP_PAGE_DEFAULT, None);
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-                let name = decode(name).unwrap_or_else(|| "a parameter".to_string());
-                problem(IssueCode::Structure, &name, format!("{name} is not UTF-8 with percent escapes"));
-                continue;
-            };
+        let (pairs, malformed) = Query::parse(query);
+        for (name, value) in pairs {
             match name.as_str() {
                 "_count" => match value.parse::<usize>() {
                     Ok(requested) => count = requested.min(GROUP_PAGE_MAX),
@@ -169,6 +165,9 @@ impl GroupSearch {
             problem(refused.code, "_format", refused.diagnostics);
         }
         let (query, problems) = GroupQuery::parse(&criteria, bases);
+        // Parts that cannot be read have no name to be left out by, as at a kick-off.
+        let unreadable = |text| RuleViolation { kind: IssueCode::Invalid, expression: None, text };
+        problems_found.extend(malformed.into_iter().map(unreadable));
         if !lenient || !problems_found.is_empty() {
             problems_found.extend(problems.iter().cloned());
         }
@@ -192,18 +191,6 @@ impl GroupSearch {
         }
         url
     }
-}
-
-/// Decodes percent escapes and `+` in a part of the query string of a Group request over HTTP; `None` if an escape is
-/// malformed or the result is not UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let bytes = text.as_bytes();
-    let is_escape =
-        |offset: usize| bytes.get(offset + 1..offset + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
-    if !memchr::memchr_iter(b'%', bytes).all(is_escape) {
-        return None;
-    }
-    percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(|text| text.into_owned())
 }
 
 /// The `_page` value of a Group search over HTTP, for the page after an id: hexadecimal, so that clients treat it as
@@ -254,7 +241,7 @@ mod tests {
         let next = search.url("http://h/fhir", Some(&id));
         let again = GroupSearch::read(Some(next.split_once('?').unwrap().1), &[], false).unwrap();
         assert_eq!((again.after, again.query, again.count), (Some(id), search.query, 5));
-        for wrong in ["name=%zz", "name=%ff", "name=%2", "_count=-1", "_page=0", "_page=00", "_format=xml", "%ff=1"] {
+        for wrong in ["name=%zz", "name=%ff", "name=%2", "_count=-1", "_page=0", "_page=00", "_format=xml", "%ff=1", "name=%00", "name=a%0Ab", "a%7f=1", "_format=%00"] {
             assert_eq!(GroupSearch::read(Some(wrong), &[], true).unwrap_err().len(), 1, "{wrong}");
         }
     }

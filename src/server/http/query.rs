@@ -1,4 +1,5 @@
-//! Query strings: decoded pairs of names and values, within bounds. The meaning of parameters is not known here.
+//! Query strings of all requests: decoded pairs of names and values, within bounds. The meaning of parameters is not known
+//! here.
 
 use percent_encoding::percent_decode_str;
 

@@ -15,6 +15,7 @@ mod kills;
 mod pages;
 mod paths;
 mod polls;
+mod queries;
 mod records;
 mod same_as_command_line;
 pub(crate) mod server;
