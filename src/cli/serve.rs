@@ -24,6 +24,7 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 
 /// Runs `outpour serve` and returns its exit code.
 pub(crate) fn run(args: ServeArgs) -> Exit {
+    // Until the file is read, nobody knows which form the log has.
     let config = match configuration(&args) {
         Ok(config) => config,
         Err(error) => {
@@ -31,6 +32,12 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
             return Exit::BadRequest;
         }
     };
+    let log_format = config.log.format;
+    init_logging(&config);
+    if let Err(error) = check_configuration(&config) {
+        report_error(log_format, &error.to_string());
+        return Exit::BadRequest;
+    }
     if args.print_config {
         let written = std::io::stdout().write_all(config.to_toml().as_bytes());
         return if written.is_ok() { Exit::Done } else { Exit::Failed };
@@ -55,17 +62,16 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
         match open_store(&store, choices, false, tenant.data.sync) {
             Ok(store) => stores.push(store),
             Err(error) => {
-                say(&format!("error: {error}"));
+                report_error(log_format, &error.to_string());
                 return Exit::BadRequest;
             }
         }
     }
-    init_logging(&config);
     let stops = interrupts();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say(&format!("error: cannot start threads: {error}"));
+            report_error(log_format, &format!("cannot start threads: {error}"));
             return Exit::Failed;
         }
     };
@@ -75,19 +81,20 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
         }
         tracing::info!("stopping: answers in flight may end, jobs are parked");
     };
-    match runtime.block_on(serve(config, stores, print_addresses, stop)) {
+    match runtime.block_on(serve(config, stores, |served| report_addresses(log_format, served), stop)) {
         Ok(()) => Exit::Done,
         Err(error) => {
-            say(&format!("error: {error}"));
+            report_error(log_format, &error);
             Exit::Failed
         }
     }
 }
 
-/// The configuration in force: that of the file, or the default, with the flags given in place of its values.
+/// The configuration in force: that of the file, or the default, with the flags given in place of its values. Its values
+/// are not checked.
 ///
 /// # Errors
-/// If the file cannot be read or parsed; otherwise all problems of the configuration at once.
+/// If the file cannot be read or parsed.
 fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
     let mut config = match &args.config {
         None => Config::default(),
@@ -114,6 +121,14 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
             setting.clone_from(flag);
         }
     }
+    Ok(config)
+}
+
+/// Checks the values of a configuration.
+///
+/// # Errors
+/// All problems of the configuration at once.
+fn check_configuration(config: &Config) -> Result<(), RequestError> {
     let mut problems = config.config_problems();
     let tenants = config.all_tenants();
     for store in tenants.iter().map(|tenant| &tenant.store.path).filter(|path| !path.as_os_str().is_empty()) {
@@ -128,28 +143,48 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
         }
     }
     if problems.is_empty() {
-        Ok(config)
+        Ok(())
     } else {
         Err(RequestError { problems: problems.into_iter().map(Into::into).collect() })
     }
 }
 
-/// Sets up logging on standard error, with the level and the form of the configuration.
+/// Sets up logging on standard error, with the level and the form of the configuration. As JSON, a panic is an event of the
+/// log, too.
 fn init_logging(config: &Config) {
     let level = config.log.level.parse().unwrap_or(LevelFilter::INFO);
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
     // A second service in one process fails here, and logs as the first one does.
     match config.log.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init().ok(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init().ok(),
-    };
+        LogFormat::Json => {
+            builder.json().flatten_event(true).try_init().ok();
+            std::panic::set_hook(Box::new(|panic| tracing::error!(panic = %panic, "a thread panicked")));
+        }
+        LogFormat::Text => drop(builder.with_ansi(std::io::stderr().is_terminal()).try_init()),
+    }
 }
 
-/// Prints the address and the base URLs of the running service.
-fn print_addresses(served: &ServeInfo) {
+/// Reports why the service does not start or ends: as a line for people, or as an event of a log that is JSON.
+fn report_error(log_format: LogFormat, error: &str) {
+    match log_format {
+        LogFormat::Text => say(&format!("error: {error}")),
+        LogFormat::Json => tracing::error!("{error}"),
+    }
+}
+
+/// Reports the address and the base URLs of the running service: as lines for people, or as events of a log that is JSON.
+fn report_addresses(log_format: LogFormat, served: &ServeInfo) {
     let scheme = if served.tls { "https" } else { "http" };
-    say(&format!("outpour serves on {scheme}://{}; stop it with Ctrl-C", served.listen));
-    for base in &served.bases {
-        say(&format!("  {base}/metadata says what can be asked"));
+    let address = format!("outpour serves on {scheme}://{}; stop it with Ctrl-C", served.listen);
+    let bases = served.bases.iter().map(|base| format!("{base}/metadata says what can be asked"));
+    match log_format {
+        LogFormat::Text => {
+            say(&address);
+            bases.for_each(|line| say(&format!("  {line}")));
+        }
+        LogFormat::Json => {
+            tracing::info!("{address}");
+            bases.for_each(|line| tracing::info!("{line}"));
+        }
     }
 }

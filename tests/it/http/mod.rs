@@ -12,6 +12,7 @@ mod hostile;
 mod job_lifecycle;
 mod kick_off;
 mod kills;
+mod log_form;
 mod pages;
 mod paths;
 mod polls;

@@ -63,7 +63,8 @@ impl Server {
                 return Err(log.lock().unwrap().clone());
             }
             log.lock().unwrap().push_str(&line);
-            if let Some(rest) = line.strip_prefix("outpour serves on ") {
+            // The line itself, or the message of an event of a log that is JSON.
+            if let Some((_, rest)) = line.split_once("outpour serves on ") {
                 let rest = rest.split_once("://").unwrap().1;
                 break rest.split(';').next().unwrap().parse().unwrap();
             }
