@@ -28,6 +28,7 @@ use crate::server::kick_off::request::Level;
 use crate::server::kick_off::start::{PREFERENCE_APPLIED, StartedExport, kick_off, kick_off_error};
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
+use crate::server::overview::{mount_overview, service_overview};
 use crate::server::request_path::OriginalUri;
 use crate::server::routes::Operation;
 use crate::server::state::App;
@@ -165,7 +166,7 @@ async fn answer_operation(
         return Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET")));
     }
     // The description of the service is public (CAP-01).
-    if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
+    if matches!(operation, Operation::Overview | Operation::Metadata | Operation::OperationDefinition) {
         return answer_description(
             &app,
             &app.mounts[mount_index],
@@ -283,7 +284,17 @@ async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, ApiErro
     }
 }
 
-/// The CapabilityStatement of a mount, or the OperationDefinition named `id`; both are public.
+/// The root of the service: where its mounts are; public, as their descriptions are.
+pub(crate) async fn overview(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    let mut response = match media_type(request.headers(), request.uri().query()) {
+        Ok(media_type) => description(&service_overview(&app.mounts), media_type),
+        Err(refusal) => refusal.into_response(),
+    };
+    response.extensions_mut().insert(Operation::Overview);
+    response
+}
+
+/// The overview of a mount, its CapabilityStatement, or the OperationDefinition named `id`; all are public.
 ///
 /// # Errors
 /// 404 for an unknown OperationDefinition, 406 if the client accepts no JSON.
@@ -299,21 +310,25 @@ fn answer_description(
     let (declaration, version) =
         (mount.capability_declaration(app.authenticator.describe()), env!("CARGO_PKG_VERSION"));
     let found = match operation {
+        Operation::Overview => Some(mount_overview(mount)),
         Operation::Metadata => Some(declaration.statement(&mount.since, version)),
         _ => id.and_then(|name| declaration.operation_definition(name, version)),
     };
     let found = found.ok_or_else(|| ApiError::not_found("this OperationDefinition"))?;
-    let mut response = outcome_resource(StatusCode::OK, &found);
+    Ok(description(&found, media_type))
+}
+
+/// 200 with a resource that describes the service, under a name of JSON that the client chose.
+fn description(resource: &serde_json::Value, media_type: &'static str) -> Response<Body> {
+    let mut response = outcome_resource(StatusCode::OK, resource);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
-    Ok(response)
+    response
 }
 
 /// The absolute URL of a request, with path and query exactly as received (MANIFEST-02).
 fn url_of(mount: &Mount, uri: &Uri) -> String {
-    // The URL of a mount is the public URL followed by the mount's base.
-    let root = mount.url.strip_suffix(&mount.base).unwrap_or(&mount.url);
-    format!("{root}{}", uri.path_and_query().map_or("/", |path| path.as_str()))
+    format!("{}{}", mount.root_url(), uri.path_and_query().map_or("/", |path| path.as_str()))
 }
 
 /// Handler of the routes of kick-offs: kicks off the export that the route and the principal select. Blocks.

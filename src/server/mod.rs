@@ -21,6 +21,7 @@ pub(crate) mod kick_off;
 pub(crate) mod message_text;
 pub(crate) mod middleware;
 pub(crate) mod mount;
+pub(crate) mod overview;
 pub(crate) mod parameters;
 pub(crate) mod proxy;
 pub(crate) mod rate_limit;

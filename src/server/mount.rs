@@ -127,6 +127,11 @@ impl Mount {
         self.dialect.name
     }
 
+    /// The public URL that the mount's base is appended to.
+    pub(crate) fn root_url(&self) -> &str {
+        self.url.strip_suffix(&self.base).unwrap_or(&self.url)
+    }
+
     /// The routes of the dialect that are switched on.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &'static Route> + '_ {
         routes_on(self.dialect.routes, &self.enabled)

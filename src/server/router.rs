@@ -5,7 +5,7 @@
 //! the method check (`middleware::check_method`), in this order, then the routes. So all of them see one form of the path. Nothing here handles an operation.
 
 use crate::server::error::ApiError;
-use crate::server::handlers::{PathParams, handle_operation, health, not_allowed, ready};
+use crate::server::handlers::{PathParams, handle_operation, health, not_allowed, overview, ready};
 use crate::server::hosts;
 use crate::server::middleware::{check_method, log_request, name_error_type};
 use crate::server::mount::MountTable;
@@ -28,7 +28,8 @@ use std::sync::Arc;
 pub(crate) fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/health/live", get(|| async { health(json!({ "status": "live" })) }))
-        .route("/health/ready", get(ready));
+        .route("/health/ready", get(ready))
+        .route("/", get(overview));
     for mount_index in 0..app.mounts.len() {
         let mount = &app.mounts[mount_index];
         let mut methods_by_path: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
@@ -48,7 +49,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             }
         }
         for (path, methods) in methods_by_path {
-            router = router.route(&format!("{}{path}", mount.base), methods);
+            let path = format!("{}{path}", mount.base);
+            router = router.route(path.trim_end_matches('/'), methods);
         }
     }
     let (mount_table, hosts) = (Arc::new(MountTable::of(&app.config)), app.hosts.clone());

@@ -39,6 +39,8 @@ pub(crate) enum Operation {
     GroupUpdate,
     /// Delete a Group by id.
     GroupDelete,
+    /// Ask where things are, at a base or at the root.
+    Overview,
     /// Read the CapabilityStatement (CAP-01).
     Metadata,
     /// Read an OperationDefinition (CAP-09).
@@ -64,6 +66,7 @@ impl Operation {
             Operation::GroupVersion => "GroupVersion",
             Operation::GroupUpdate => "GroupUpdate",
             Operation::GroupDelete => "GroupDelete",
+            Operation::Overview => "Overview",
             Operation::Metadata => "Metadata",
             Operation::OperationDefinition => "OperationDefinition",
         }
@@ -122,7 +125,7 @@ impl Enabled {
             }
             Operation::JobStatus | Operation::JobRetry | Operation::JobDelete => true,
             Operation::File | Operation::Binary => true,
-            Operation::Metadata | Operation::OperationDefinition => true,
+            Operation::Overview | Operation::Metadata | Operation::OperationDefinition => true,
         }
     }
 }
@@ -132,8 +135,8 @@ impl Enabled {
 pub(crate) struct Route {
     /// HTTP method. GET includes HEAD, which the handler refuses for kick-offs because it must not start a job.
     pub method: Method,
-    /// Path below the mount's base, in the syntax of axum, with a plain `$` (CORE-07). `{id}` and `{version}` are the
-    /// only parameters, one segment each.
+    /// Path below the mount's base, in the syntax of axum, with a plain `$` (CORE-07); `/` is the base itself. `{id}` and
+    /// `{version}` are the only parameters, one segment each.
     pub path: &'static str,
     /// The operation that a request at this route performs.
     pub operation: Operation,
@@ -158,6 +161,7 @@ pub(crate) const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/Group/{id}/_history/{version}", Operation::GroupVersion),
     route(Method::PUT, "/Group/{id}", Operation::GroupUpdate),
     route(Method::DELETE, "/Group/{id}", Operation::GroupDelete),
+    route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
@@ -175,6 +179,7 @@ pub(crate) const NETSMART_ROUTES: &[Route] = &[
     route(Method::GET, "/Binary/{id}", Operation::Binary),
     route(Method::GET, "/Group", Operation::GroupSearch),
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
+    route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
@@ -189,6 +194,7 @@ pub(crate) const ONEUP_STE_ROUTES: &[Route] = &[
     route(Method::GET, "/Group", Operation::GroupSearch),
     route(Method::POST, "/Group", Operation::GroupCreate),
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
+    route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
@@ -203,6 +209,7 @@ pub(crate) const ONEUP_MTE_ROUTES: &[Route] = &[
     route(Method::GET, "/$export/file/{id}", Operation::File),
     route(Method::GET, "/Group", Operation::GroupSearch),
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
+    route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
     route(Method::GET, "/{id}", Operation::TypeExport),
@@ -260,6 +267,7 @@ mod tests {
             ("GET", "/fhir/Group/a/_history/1", "GroupVersion"),
             ("PUT", "/fhir/Group/a", "GroupUpdate"),
             ("DELETE", "/fhir/Group/a", "GroupDelete"),
+            ("GET", "/fhir", "Overview"),
             ("GET", "/fhir/metadata", "Metadata"),
             ("GET", "/fhir/OperationDefinition/export", "OperationDefinition"),
         ] {
@@ -293,8 +301,9 @@ mod tests {
         let off =
             Enabled { system: false, patient: false, group: false, groups_searchable: true, groups_writable: true };
         let left: HashSet<Operation> = routes_on(IG_ROUTES, &off).map(|route| route.operation).collect();
-        let always = [Operation::JobStatus, Operation::JobDelete, Operation::File, Operation::Metadata];
-        assert_eq!(left, always.into_iter().chain([Operation::OperationDefinition]).collect());
+        let always = [Operation::JobStatus, Operation::JobDelete, Operation::File, Operation::Overview];
+        let described = [Operation::Metadata, Operation::OperationDefinition];
+        assert_eq!(left, always.into_iter().chain(described).collect());
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn refused_kick_offs() {
         ("/fhir/Group/a_b/$export", &both, 404, "not-found", &[]),
         ("/fhir/$export-v4", &both, 404, "not-found", &[]),
         ("/nothing", &both, 404, "not-found", &[]),
-        ("/", &[], 404, "not-found", &[]),
+        ("/favicon.ico", &[], 404, "not-found", &[]),
     ];
     for (target, headers, status, code, words) in &cases {
         let answer = client.ask("GET", target, headers, b"");

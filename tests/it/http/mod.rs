@@ -13,6 +13,7 @@ mod job_lifecycle;
 mod kick_off;
 mod kills;
 mod log_form;
+mod overviews;
 mod pages;
 mod paths;
 mod polls;
