@@ -30,9 +30,8 @@ use crate::codec::compression::Compression;
 use crate::issue::IssueCode;
 use crate::server::error::ApiError;
 use crate::server::files::body::{BodyReader, FileBody};
-use crate::server::files::negotiation::{
-    MEDIA_TYPES, RangeSpec, coding_name, negotiate_coding, parse_range, takes_ndjson,
-};
+use crate::server::files::negotiation::{MEDIA_TYPES, coding_name, negotiate_coding, takes_ndjson};
+use crate::server::http::byte_range::{RangeSpec, parse_range};
 use crate::server::http::dates::imf_fixdate_of;
 use crate::server::http::preconditions::{PreconditionVerdict, Validators};
 use crate::sys::directory::Directory;

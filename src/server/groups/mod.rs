@@ -13,7 +13,7 @@ pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::fhir::id::Id;
-use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::fhir::instant::Instant;
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::search::SearchPage;
 use crate::group::registry::view::{GroupLookup, GroupView, GroupWrite, PreconditionFailed};
@@ -34,7 +34,9 @@ use crate::issue::{IssueCode, Severity};
 use crate::limits::GROUP_PAGE_BYTES;
 use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, informational_outcome, outcome};
 use crate::server::groups::body::{BodyPart, PartsBody};
-use crate::server::groups::request::{EntityTags, GroupSearch, check_content_type, parse_tags, precondition};
+use crate::server::groups::request::{GroupSearch, check_content_type, parse_tags, precondition};
+use crate::server::http::dates::{imf_fixdate, system_time};
+use crate::server::http::entity_tags::TagComparison;
 use crate::server::http::prefer::{Prefer, ReturnPreference};
 
 /// Random ids that are tried for a new Group before the source of randomness is taken to be broken.
@@ -181,8 +183,7 @@ impl GroupHandlers<'_> {
             return Err(ApiError::new(StatusCode::NOT_FOUND, IssueCode::NotFound, text));
         }
         let unchanged = match parse_tags(headers, header::IF_NONE_MATCH)? {
-            Some(EntityTags::Any) => true,
-            Some(EntityTags::Versions(versions)) => versions.contains(&facts.version),
+            Some(tags) => tags.contains(&facts.version, TagComparison::Weak),
             None => facts.last_updated.as_ref().is_some_and(|instant| !is_modified(headers, instant)),
         };
         let mut response = match unchanged {
@@ -289,23 +290,15 @@ fn resource(parts: impl IntoIterator<Item = BodyPart>) -> Response {
 fn set_validators(headers: &mut HeaderMap, version: &str, instant: Option<&Instant>) {
     let tag = HeaderValue::try_from(format!("W/\"{version}\"")).ok();
     headers.extend(tag.map(|tag| (header::ETAG, tag)));
-    let date =
-        instant.and_then(http_time).map(httpdate::fmt_http_date).and_then(|date| HeaderValue::try_from(date).ok());
-    headers.extend(date.map(|date| (header::LAST_MODIFIED, date)));
-}
-
-/// The instant as a system time in whole seconds; `None` outside the years 1970 to 9999, which an HTTP date can
-/// write.
-fn http_time(instant: &Instant) -> Option<SystemTime> {
-    let seconds = u64::try_from(instant.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
-    (seconds < 253_402_300_800).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    headers.extend(instant.and_then(imf_fixdate).map(|date| (header::LAST_MODIFIED, date)));
 }
 
 /// Whether a version is later than `If-Modified-Since`, in whole seconds; a malformed date is ignored.
 fn is_modified(headers: &HeaderMap, instant: &Instant) -> bool {
     let since = headers.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
     let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
-    !matches!((since, http_time(instant)), (Some(since), Some(at)) if at <= since)
+    // A header has no parts of a second: a version of the same second is not later.
+    !matches!((since, system_time(instant)), (Some(since), Some(at)) if at < since + Duration::from_secs(1))
 }
 
 /// The id of a Group from the path; 404 for an illegal one, as for any other unknown Group (CORE-07).

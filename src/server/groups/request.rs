@@ -1,7 +1,4 @@
 //! Headers and query strings of Group requests, parsed without access to any Group.
-//!
-//! Entity tags are read by [`parse_tags`], whose rules differ from those of downloads in `http::preconditions`: a
-//! malformed list is an error here and ends the list there; weak and strong tags are equal here and distinct there.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,50 +10,23 @@ use crate::group::rules::problem::RuleViolation;
 use crate::issue::IssueCode;
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
 use crate::server::error::ApiError;
+use crate::server::http::entity_tags::EntityTags;
 use crate::server::http::format::{is_form_parameter, named_format};
 use crate::server::http::list::join_header_lines;
 use crate::server::http::query::Query;
 
-/// The value of `If-Match` or `If-None-Match`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EntityTags {
-    /// `*`: any current version.
-    Any,
-    /// Opaque texts without quotes. Weak and strong tags are equal here, since tags are version ids.
-    Versions(Vec<String>),
-}
-
-/// Reads a list of entity tags (RFC 9110, 8.8.3) of a Group request over HTTP; `None` if the header is absent.
+/// The entity tags of a Group request over HTTP; `None` if the header is absent. Weak and strong tags are equal for Groups,
+/// since tags are version ids.
 ///
 /// # Errors
 /// 400 with the header's name for a list that is empty or malformed.
 pub(crate) fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
-    let malformed = || {
-        let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
-        ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Value, text).at(format!("http.{name}"))
-    };
-    let mut versions = Vec::new();
-    let mut is_present = false;
-    for value in headers.get_all(&name) {
-        is_present = true;
-        let mut rest = value.to_str().map_err(|_| malformed())?.trim();
-        if rest == "*" {
-            return Ok(Some(EntityTags::Any));
-        }
-        while !rest.is_empty() {
-            let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"').ok_or_else(malformed)?;
-            let (version, after) = quoted.split_once('"').ok_or_else(malformed)?;
-            versions.push(version.to_string());
-            rest = after.trim_start();
-            if !rest.is_empty() {
-                rest = rest.strip_prefix(',').ok_or_else(malformed)?.trim_start();
-            }
-        }
+    let Some(tags) = EntityTags::of(headers, &name) else { return Ok(None) };
+    if tags.is_whole && (tags.is_any || !tags.tags.is_empty()) {
+        return Ok(Some(tags));
     }
-    if is_present && versions.is_empty() {
-        return Err(malformed());
-    }
-    Ok(is_present.then_some(EntityTags::Versions(versions)))
+    let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
+    Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Value, text).at(format!("http.{name}")))
 }
 
 /// The precondition of a request that writes a Group over HTTP, from `If-Match` and `If-None-Match`.
@@ -68,9 +38,9 @@ pub(crate) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError
     let none_match = parse_tags(headers, header::IF_NONE_MATCH)?;
     Ok(match (parse_tags(headers, header::IF_MATCH)?, none_match) {
         (None, None) => Precondition::Anything,
-        (Some(EntityTags::Any), None) => Precondition::Something,
-        (Some(EntityTags::Versions(versions)), None) => Precondition::Versions(versions),
-        (None, Some(EntityTags::Any)) => Precondition::Nothing,
+        (Some(tags), None) if tags.is_any => Precondition::Something,
+        (Some(tags), None) => Precondition::Versions(tags.tags.into_iter().map(|tag| tag.opaque).collect()),
+        (None, Some(tags)) if tags.is_any => Precondition::Nothing,
         (_, Some(_)) => {
             let text = "If-None-Match: a write takes If-None-Match: * alone; give If-Match to change one version";
             let refusal = ApiError::new(StatusCode::BAD_REQUEST, IssueCode::NotSupported, text);
@@ -216,23 +186,25 @@ mod tests {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
+    /// GROUP-01: a condition that cannot be read is refused, never passed over.
     #[test]
-    fn tags_are_read_as_rfc_9110_writes_them() {
-        let read = |value: &str| parse_tags(&headers(&[("if-match", value)]), header::IF_MATCH);
-        let versions = |list: &[&str]| Some(EntityTags::Versions(list.iter().map(|text| text.to_string()).collect()));
+    fn malformed_tags_are_refused() {
+        let read = |value: &str| precondition(&headers(&[("if-match", value)]));
+        let versions = |list: &[&str]| Precondition::Versions(list.iter().map(|text| text.to_string()).collect());
         assert_eq!(read(r#"W/"3""#).unwrap(), versions(&["3"]));
         assert_eq!(read(r#""3", W/"a,b" ,"c""#).unwrap(), versions(&["3", "a,b", "c"]));
-        assert_eq!(read("*").unwrap(), Some(EntityTags::Any));
-        for wrong in ["3", r#"W/"3"#, r#""3" "4""#, "", "W/*"] {
-            assert!(read(wrong).is_err(), "{wrong}");
+        assert_eq!(read("*").unwrap(), Precondition::Something);
+        for wrong in ["3", r#"W/"3"#, r#""3" "4""#, "", ",", "W/*", r#""3", *"#] {
+            assert_eq!(read(wrong).unwrap_err().status, 400, "{wrong}");
         }
-        assert_eq!(parse_tags(&HeaderMap::new(), header::IF_MATCH).unwrap(), None);
+        assert_eq!(precondition(&HeaderMap::new()).unwrap(), Precondition::Anything);
     }
 
     #[test]
     fn queries_are_decoded_and_written_again() {
         let search =
-            GroupSearch::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json&_pretty=true"), &[], false).unwrap();
+            GroupSearch::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json&_pretty=true"), &[], false)
+                .unwrap();
         assert_eq!(
             search.url("http://h/fhir", None),
             "http://h/fhir/Group?name=a%20b%20c%2B&identifier=s%7Cv&_count=5"
@@ -241,7 +213,20 @@ mod tests {
         let next = search.url("http://h/fhir", Some(&id));
         let again = GroupSearch::read(Some(next.split_once('?').unwrap().1), &[], false).unwrap();
         assert_eq!((again.after, again.query, again.count), (Some(id), search.query, 5));
-        for wrong in ["name=%zz", "name=%ff", "name=%2", "_count=-1", "_page=0", "_page=00", "_format=xml", "%ff=1", "name=%00", "name=a%0Ab", "a%7f=1", "_format=%00"] {
+        for wrong in [
+            "name=%zz",
+            "name=%ff",
+            "name=%2",
+            "_count=-1",
+            "_page=0",
+            "_page=00",
+            "_format=xml",
+            "%ff=1",
+            "name=%00",
+            "name=a%0Ab",
+            "a%7f=1",
+            "_format=%00",
+        ] {
             assert_eq!(GroupSearch::read(Some(wrong), &[], true).unwrap_err().len(), 1, "{wrong}");
         }
     }

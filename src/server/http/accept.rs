@@ -1,11 +1,8 @@
 //! `Accept`: selection of a media type that the client accepts (RFC 9110, 12.5.1).
-//!
-//! Weights are read by [`range`]; its rules differ from those of codings in `files::negotiation`: a weight outside 0
-//! to 1 counts as 1 here and is clamped there, thousandths are rounded here and cut off there.
 
 use axum::http::{HeaderMap, header};
 
-use crate::server::http::list::{join_header_lines, split_list};
+use crate::server::http::weights::weighted_members;
 
 /// The parsed `Accept` headers of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,10 +16,10 @@ pub(crate) struct Accept {
 impl Accept {
     /// Reads the headers. Members that are no media range are ignored.
     pub(crate) fn of(headers: &HeaderMap) -> Accept {
-        let text = join_header_lines(headers, header::ACCEPT);
-        let ranges = split_list(&text, ',').filter_map(range).collect();
+        let members = weighted_members(headers, header::ACCEPT);
         // A header with empty members only is the same as none.
-        Accept { ranges, is_empty: split_list(&text, ',').all(|member| member.trim().is_empty()) }
+        let is_empty = members.is_empty();
+        Accept { ranges: members.into_iter().filter_map(range).collect(), is_empty }
     }
 
     /// Whether the client states no preference.
@@ -63,24 +60,11 @@ impl Accept {
     }
 }
 
-/// Reads `type/subtype;parameter=value;q=0.5`. Parameters such as `fhirVersion` and `charset` are ignored. A
-/// malformed weight counts as 1, so that it excludes nothing; `*` alone, from old clients, means `*/*`.
-fn range(text: &str) -> Option<(String, String, u16)> {
-    let mut parts = split_list(text, ';');
-    let (kind, sub) = match parts.next()?.trim() {
-        "*" => ("*", "*"),
-        name => name.split_once('/')?,
-    };
-    let mut weight = 1000;
-    for parameter in parts {
-        if let Some((name, value)) = parameter.split_once('=')
-            && name.trim().eq_ignore_ascii_case("q")
-        {
-            let given = value.trim().parse().ok().filter(|q: &f32| (0.0..=1.0).contains(q));
-            weight = given.map_or(1000, |q| (q * 1000.0).round() as u16);
-        }
-    }
-    Some((kind.trim().to_ascii_lowercase(), sub.trim().to_ascii_lowercase(), weight))
+/// The media range of a weighted member. Parameters such as `fhirVersion` and `charset` are ignored; `*` alone, from old
+/// clients, means `*/*`.
+fn range((name, weight): (String, u16)) -> Option<(String, String, u16)> {
+    let (kind, sub) = if name == "*" { ("*", "*") } else { name.split_once('/')? };
+    Some((kind.trim().to_string(), sub.trim().to_string(), weight))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Conditional requests for files (RFC 9110, section 13): whether the client's copy is current, and whether its range
 //! is of this file.
 //!
-//! Files never change, so that every tag and every date is a strong validator. Entity tags are read by [`tags`],
-//! whose rules differ from those of Groups in `groups::request`: a malformed tag ends the list here and is an error
-//! there; a weak tag differs from a strong one here under `If-Match`, and is equal to it there.
+//! Files never change, so that every tag and every date is a strong validator. Of a malformed list of tags what stands
+//! before the error counts: a download is not refused for it. Groups (`groups::request`) refuse such a list.
 
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+
+use crate::server::http::entity_tags::{EntityTags, TagComparison};
 
 /// The validators of a representation.
 #[derive(Clone, Debug)]
@@ -39,14 +40,14 @@ impl Validators {
     /// Judges the preconditions in the order of section 13.2.2. A malformed date is ignored.
     pub(crate) fn judge_preconditions(&self, headers: &HeaderMap) -> PreconditionVerdict {
         if headers.contains_key(IF_MATCH) {
-            if !self.is_listed(headers, IF_MATCH, WeakTag::Differs) {
+            if !self.is_listed(headers, IF_MATCH, TagComparison::Strong) {
                 return PreconditionVerdict::Failed("If-Match");
             }
         } else if date(headers, IF_UNMODIFIED_SINCE).is_some_and(|date| self.modified > date) {
             return PreconditionVerdict::Failed("If-Unmodified-Since");
         }
         if headers.contains_key(IF_NONE_MATCH) {
-            if self.is_listed(headers, IF_NONE_MATCH, WeakTag::Counts) {
+            if self.is_listed(headers, IF_NONE_MATCH, TagComparison::Weak) {
                 return PreconditionVerdict::NotModified;
             }
         } else if date(headers, IF_MODIFIED_SINCE).is_some_and(|date| self.modified <= date) {
@@ -63,37 +64,10 @@ impl Validators {
         value == self.tag || httpdate::parse_http_date(value).is_ok_and(|date| date == self.modified)
     }
 
-    /// Whether a list of entity tags is `*` or contains this tag; `weak` decides about weak ones.
-    fn is_listed(&self, headers: &HeaderMap, name: HeaderName, weak: WeakTag) -> bool {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-            list.trim() == "*"
-                || tags(list).any(|(is_weak, tag)| tag == self.tag && (!is_weak || matches!(weak, WeakTag::Counts)))
-        })
+    /// Whether a list of entity tags is `*` or contains this tag.
+    fn is_listed(&self, headers: &HeaderMap, name: HeaderName, comparison: TagComparison) -> bool {
+        EntityTags::of(headers, &name).is_some_and(|tags| tags.contains(self.tag.trim_matches('"'), comparison))
     }
-}
-
-/// Whether a weak tag matches (section 8.8.3.2).
-#[derive(Clone, Copy)]
-enum WeakTag {
-    /// Strong comparison: a weak tag matches nothing.
-    Differs,
-    /// Weak comparison: a weak tag matches its opaque text.
-    Counts,
-}
-
-/// The entity tags of a list, with quotes, and whether each is weak. A malformed tag ends the list.
-fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
-    let mut rest = list;
-    std::iter::from_fn(move || {
-        rest = rest.trim_start_matches([' ', '\t', ',']);
-        let (weak, tag) = match rest.strip_prefix("W/") {
-            Some(tag) => (true, tag),
-            None => (false, rest),
-        };
-        let end = tag.strip_prefix('"')?.find('"')? + 2;
-        rest = &tag[end..];
-        Some((weak, &tag[..end]))
-    })
 }
 
 /// The date of a precondition header such as `If-Modified-Since`; `None` if it is absent or malformed.
@@ -134,6 +108,9 @@ mod tests {
             (&[(none.clone(), "\"abcd\"")], PreconditionVerdict::Go),
             (&[(none.clone(), "abc")], PreconditionVerdict::Go),
             (&[(none.clone(), "\"a,\"abc\"")], PreconditionVerdict::Go),
+            (&[(none.clone(), ",, \"abc\" ,")], PreconditionVerdict::NotModified),
+            (&[(none.clone(), "\"abc\", x")], PreconditionVerdict::NotModified),
+            (&[(none.clone(), "\"x\" \"abc\"")], PreconditionVerdict::Go),
             (&[(matched.clone(), "\"abc\"")], PreconditionVerdict::Go),
             (&[(matched.clone(), "*")], PreconditionVerdict::Go),
             (&[(matched.clone(), "W/\"abc\"")], failed("If-Match")),
