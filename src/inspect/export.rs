@@ -125,8 +125,8 @@ pub(crate) fn plan(path: &Path, report: &mut InspectReport) {
     report.part("the plan of an export", section);
 }
 
-/// Adds `done.ndjson`: its receipts.
-pub(crate) fn done(path: &Path, report: &mut InspectReport) {
+/// Adds `receipts.jsonlog`: its receipts.
+pub(crate) fn receipts(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
     let mut section = ReportSection::new("finished files", &["file", "type", "lines", "bytes", "on disk"]);
     let mut count = 0;

@@ -19,7 +19,7 @@ use crate::index::segment::layout;
 use crate::index::{global, meta};
 use crate::inspect::report::InspectReport;
 use crate::sys::regular_file::{Links, open_regular};
-use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, STATUS};
+use crate::write::journal::{JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, STATUS};
 
 /// The path cannot be inspected.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub(crate) enum FileKind {
     /// The plan in an export's journal.
     Plan,
     /// The receipts in an export's journal.
-    Done,
+    Receipts,
     /// Lines of a store or export.
     Data(Compression),
 }
@@ -89,11 +89,17 @@ fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), Insp
     let store_index = path.join(".outpour");
     if path.join(JOB).is_dir() || path.join(MANIFEST).is_file() {
         report.what = "an export".to_string();
+        // Earlier versions had another name for the receipts.
+        let receipts_in = |folder: &str| {
+            let is_legacy =
+                |name: &&str| path.join(folder).join(name).is_file() && !path.join(folder).join(RECEIPTS).is_file();
+            Some(LEGACY_RECEIPTS).filter(is_legacy).unwrap_or(RECEIPTS)
+        };
         for (name, kind) in [
             (MANIFEST.to_string(), FileKind::Manifest),
             (STATUS.to_string(), FileKind::Status),
-            (format!("{JOB}/plan.json"), FileKind::Plan),
-            (format!("{JOB}/done.ndjson"), FileKind::Done),
+            (format!("{JOB}/{PLAN}"), FileKind::Plan),
+            (format!("{JOB}/{}", receipts_in(JOB)), FileKind::Receipts),
         ] {
             let path = path.join(&name);
             match path.is_file() {
@@ -102,7 +108,8 @@ fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), Insp
             }
         }
         // The journal of a run that is to replace this export.
-        for (name, kind) in [(STATUS, FileKind::Status), (PLAN, FileKind::Plan), (DONE, FileKind::Done)] {
+        let receipts = (receipts_in(NEXT), FileKind::Receipts);
+        for (name, kind) in [(STATUS, FileKind::Status), (PLAN, FileKind::Plan), receipts] {
             let path = path.join(NEXT).join(name);
             if path.is_file() {
                 inspect_file(&path, kind, report);
@@ -129,8 +136,8 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         MANIFEST => Some(FileKind::Manifest),
         STATUS => Some(FileKind::Status),
         meta::NOTE => Some(FileKind::SnapshotLog),
-        "plan.json" => Some(FileKind::Plan),
-        "done.ndjson" => Some(FileKind::Done),
+        PLAN => Some(FileKind::Plan),
+        RECEIPTS | LEGACY_RECEIPTS => Some(FileKind::Receipts),
         meta::FILE | meta::TWIN => Some(FileKind::IndexMeta),
         _ if name.starts_with("extents-") => Some(FileKind::Segments),
         _ if name.starts_with("merged-") => Some(FileKind::GlobalIndex),
@@ -155,7 +162,7 @@ fn inspect_file(path: &Path, kind: FileKind, report: &mut InspectReport) {
         FileKind::Manifest => export::manifest(path, report),
         FileKind::Status => export::status(path, report),
         FileKind::Plan => export::plan(path, report),
-        FileKind::Done => export::done(path, report),
+        FileKind::Receipts => export::receipts(path, report),
         FileKind::Data(compression) => data::show(path, compression, report),
     }
 }

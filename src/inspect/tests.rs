@@ -106,7 +106,7 @@ fn damage_is_told_and_never_a_panic() {
             std::fs::write(&copy, &bytes[..offset]).unwrap();
             let report = inspect(&copy).unwrap();
             assert!(
-                !report.intact || offset == 0 || offset + 1 == bytes.len() || name == "done.ndjson",
+                !report.intact || offset == 0 || offset + 1 == bytes.len() || name == "receipts.jsonlog",
                 "{name}: cut at {offset}: {report}"
             );
         }

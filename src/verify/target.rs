@@ -22,7 +22,7 @@ use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::sys::store_file::StoreFile;
 use crate::text_table::grouped;
 use crate::verify::VerifyError;
-use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, Receipt, STATUS};
+use crate::write::journal::{JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, Receipt, STATUS};
 use crate::write::output_name::OutputName;
 
 /// Kind of a directory.
@@ -139,7 +139,9 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
         report.finished = walk(directory).map_or(0, |found| output_file_count(&found));
         return report;
     };
-    let receipts = read_regular(&record.join(DONE), MANIFEST_BYTES_MAX).unwrap_or_default();
+    let read = |name: &str| read_regular(&record.join(name), MANIFEST_BYTES_MAX);
+    // Earlier versions had another name for the receipts.
+    let receipts = read(RECEIPTS).or_else(|_| read(LEGACY_RECEIPTS)).unwrap_or_default();
     // An incomplete last line is no receipt.
     let whole = memchr::memrchr(b'\n', &receipts).map_or(0, |offset| offset + 1);
     let receipts =

@@ -1,7 +1,7 @@
 //! Journal of a run: the plan and the receipts of finished files.
 //!
-//! `plan.json` is written first, then one line for each finished file in `done.ndjson`; `output_dir` says where the two
-//! lie and what is done with them. A journal is read as untrusted input: a name in it must be the name of an output
+//! `plan.json` is written first, then one line for each finished file in `receipts.jsonlog`; `output_dir` says where the
+//! two lie and what is done with them. A journal is read as untrusted input: a name in it must be the name of an output
 //! file, and a finished file counts only if it exists with the size and digest of its receipt.
 
 use crate::codec::compression::Compression;
@@ -29,10 +29,13 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const STATUS: &str = "status.json";
 /// File name of the plan in the journal's directory.
 pub(crate) const PLAN: &str = "plan.json";
-/// File name of the receipts in the journal's directory.
-pub(crate) const DONE: &str = "done.ndjson";
+/// File name of the receipts in the journal's directory. Not that of data: whoever collects `**/*.ndjson` of an output
+/// directory wants resources.
+pub(crate) const RECEIPTS: &str = "receipts.jsonlog";
+/// File name of the receipts of earlier versions; read where [`RECEIPTS`] is missing.
+pub(crate) const LEGACY_RECEIPTS: &str = "done.ndjson";
 
-/// Receipt of a finished file: one line of `done.ndjson`.
+/// Receipt of a finished file: one line of `receipts.jsonlog`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
@@ -131,12 +134,16 @@ impl JournalFiles<'_> {
     /// ignored: the run was killed while it wrote it.
     ///
     /// # Errors
-    /// `done.ndjson` exists and cannot be read.
+    /// `receipts.jsonlog`, or what earlier versions wrote instead, exists and cannot be read.
     pub(crate) fn receipts(&self) -> Result<Vec<Receipt>, JournalError> {
-        let bytes = match self.root.read(&self.name(DONE), RECORD_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(self.io(DONE)(error)),
+        let read = |file: &str| match self.root.read(&self.name(file), RECORD_BYTES_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.io(file)(error)),
+        };
+        let bytes = match read(RECEIPTS)? {
+            Some(bytes) => bytes,
+            None => read(LEGACY_RECEIPTS)?.unwrap_or_default(),
         };
         let lines = bytes[..whole_lines(&bytes)].split(|b| *b == b'\n');
         let receipts = lines.filter_map(|line| serde_json::from_slice::<Receipt>(line).ok());
@@ -145,10 +152,15 @@ impl JournalFiles<'_> {
         Ok(latest.into_values().collect())
     }
 
-    /// Opens `done.ndjson` for appending, after cutting off an incomplete last line.
-    pub(crate) fn open_done(&self) -> io::Result<File> {
-        let mut file = self.root.create(&self.name(DONE))?;
-        let bytes = self.root.read(&self.name(DONE), RECORD_BYTES_MAX)?;
+    /// Opens `receipts.jsonlog` for appending, after cutting off an incomplete last line. The receipts of a run that an
+    /// earlier version began get this name first.
+    pub(crate) fn open_receipts(&self) -> io::Result<File> {
+        let (name, legacy) = (self.name(RECEIPTS), self.name(LEGACY_RECEIPTS));
+        if self.root.metadata(&name)?.is_none() && self.root.metadata(&legacy)?.is_some() {
+            self.root.rename(&legacy, &name)?;
+        }
+        let mut file = self.root.create(&name)?;
+        let bytes = self.root.read(&name, RECORD_BYTES_MAX)?;
         file.set_len(whole_lines(&bytes) as u64)?;
         file.seek(SeekFrom::End(0))?;
         Ok(file)
@@ -165,7 +177,7 @@ fn whole_lines(bytes: &[u8]) -> usize {
     memchr::memrchr(b'\n', bytes).map_or(0, |offset| offset + 1)
 }
 
-/// A receipt as a line of `done.ndjson`, newline included.
+/// A receipt as a line of `receipts.jsonlog`, newline included.
 pub(crate) fn line_of(receipt: &Receipt) -> Vec<u8> {
     let mut line = serde_json::to_vec(receipt).expect("a receipt is plain data");
     line.push(b'\n');

@@ -5,11 +5,11 @@
 //! an export leaves that export intact until its own files are written:
 //!
 //! 1. its plan is written to `.outpour-job/next/plan.json`; until then nothing of the old export is touched;
-//! 2. its files are written to `.outpour-job/next/`, their receipts to `next/done.ndjson`, its status to
+//! 2. its files are written to `.outpour-job/next/`, their receipts to `next/receipts.jsonlog`, its status to
 //!    `next/status.json`;
 //! 3. the old manifest is removed;
 //! 4. the new status replaces the old one, the old files are removed, the new ones are moved into place;
-//! 5. `done.ndjson` is replaced by the new receipts, `plan.json` by the new plan: from here on the run is like a first
+//! 5. `receipts.jsonlog` is replaced by the new receipts, `plan.json` by the new plan: from here on the run is like a first
 //!    one;
 //! 6. the rest of `next/` is removed, and the new manifest appears.
 //!
@@ -39,8 +39,8 @@ use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
 use crate::sys::unsynced_entry::is_unsynced;
 use crate::write::journal::{
-    DONE, JOB, JournalFiles, MANIFEST, NEXT, PLAN, PlanFile, Receipt, STATUS, is_as_recorded, line_of,
-    place_of_json_error,
+    JOB, JournalFiles, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, PlanFile, RECEIPTS, Receipt, STATUS, is_as_recorded,
+    line_of, place_of_json_error,
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
@@ -85,8 +85,8 @@ pub(crate) enum BeginMode {
 pub(crate) struct OutputDirectory {
     root: Arc<Directory>,
     sync: FileSync,
-    /// `done.ndjson`, open for appending; `None` until the first receipt.
-    done: Mutex<Option<File>>,
+    /// `receipts.jsonlog`, open for appending; `None` until the first receipt.
+    receipts: Mutex<Option<File>>,
     /// Whether the directory holds an export that this run is to replace.
     replaces: AtomicBool,
     /// Whether journal and files of this run are in [`NEXT`].
@@ -122,7 +122,7 @@ impl OutputDirectory {
         Ok(OutputDirectory {
             root,
             sync,
-            done: Mutex::default(),
+            receipts: Mutex::default(),
             replaces: unset(),
             staged: unset(),
             planned: unset(),
@@ -280,11 +280,12 @@ impl OutputDirectory {
             return self.root.replace_with(&plan, sync, &mut write).map_err(self.io(&plan));
         }
         // Receipts of an earlier replacing run are removed before this plan is written: they would count for this run.
-        let (done, replaced, plan) =
-            (self.next_record().name(DONE), self.next_record().name(REPLACED), self.next_record().name(PLAN));
+        let (replaced, plan) = (self.next_record().name(REPLACED), self.next_record().name(PLAN));
         let names = serde_json::to_vec(&ReplacedFiles::new(ours)).expect("names are plain data");
         self.root.make_directory(NEXT).map_err(self.io(NEXT))?;
-        self.root.remove_file(&done).map_err(self.io(&done))?;
+        for name in [RECEIPTS, LEGACY_RECEIPTS].map(|name| self.next_record().name(name)) {
+            self.root.remove_file(&name).map_err(self.io(&name))?;
+        }
         self.root.replace(&replaced, &names, sync).map_err(self.io(&replaced))?;
         self.root.replace_with(&plan, sync, &mut write).map_err(self.io(&plan))?;
         self.staged.store(true, Relaxed);
@@ -427,27 +428,28 @@ impl OutputDirectory {
         }
         self.sync(&["deleted", "error", ""])?;
         // Step 5.
-        let (done, plan) = (self.own_record().name(DONE), self.own_record().name(PLAN));
-        let receipts: Vec<u8> = finished.iter().flat_map(line_of).collect();
-        root.replace(&done, &receipts, self.sync == FileSync::Yes).map_err(self.io(&done))?;
+        let [receipts, legacy, plan] = [RECEIPTS, LEGACY_RECEIPTS, PLAN].map(|name| self.own_record().name(name));
+        let lines: Vec<u8> = finished.iter().flat_map(line_of).collect();
+        root.replace(&receipts, &lines, self.sync == FileSync::Yes).map_err(self.io(&receipts))?;
+        self.remove(&legacy)?;
         root.rename(&self.next_record().name(PLAN), &plan).map_err(self.io(&plan))?;
         self.sync(&[NEXT, JOB])?;
-        // Step 6. The next receipt opens `done.ndjson` in its new place.
-        *self.done.lock().expect("no panic under it") = None;
+        // Step 6. The next receipt opens `receipts.jsonlog` in its new place.
+        *self.receipts.lock().expect("no panic under it") = None;
         self.staged.store(false, Relaxed);
         self.clear_next(&[]);
         Ok(())
     }
 
-    /// Appends the receipt of a finished file of the output directory to the `done.ndjson` of this run.
+    /// Appends the receipt of a finished file of the output directory to the `receipts.jsonlog` of this run.
     ///
     /// # Errors
     /// It cannot be written; the file then counts as unfinished.
     pub(crate) fn append_receipt(&self, receipt: &Receipt) -> io::Result<()> {
-        let mut done = self.done.lock().expect("no panic under it");
-        let file = match &mut *done {
+        let mut receipts = self.receipts.lock().expect("no panic under it");
+        let file = match &mut *receipts {
             Some(file) => file,
-            slot => slot.insert(self.record_of_run().open_done()?),
+            slot => slot.insert(self.record_of_run().open_receipts()?),
         };
         file.write_all(&line_of(receipt))?;
         if self.sync == FileSync::Yes { file.sync_data() } else { Ok(()) }
@@ -513,8 +515,9 @@ impl OutputDirectory {
                 let Some(name) = name.to_str() else { continue };
                 // A temporary file is treated as the file that it was to become.
                 let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")).unwrap_or(name);
-                let is_record =
-                    folder.is_empty() && [PLAN, DONE, REPLACED, STATUS].contains(&of) && !kept.contains(&name);
+                let is_record = folder.is_empty()
+                    && [PLAN, RECEIPTS, LEGACY_RECEIPTS, REPLACED, STATUS].contains(&of)
+                    && !kept.contains(&name);
                 let full = if folder.is_empty() { of.to_string() } else { format!("{folder}/{of}") };
                 if is_record || OutputName::parse(&full).is_some() {
                     directory.remove_file(name).ok();

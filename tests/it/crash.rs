@@ -115,7 +115,7 @@ fn a_killed_replacement_leaves_one_export_whole() {
     type Phase = (&'static str, fn(&Path) -> bool);
     let phases: [Phase; 4] = [
         ("planned", |out| out.join(".outpour-job/next/plan.json").exists()),
-        ("written", |out| out.join(".outpour-job/next/done.ndjson").exists()),
+        ("written", |out| out.join(".outpour-job/next/receipts.jsonlog").exists()),
         ("the old manifest is gone", |out| !out.join("manifest.json").exists()),
         ("the new files come", |out| out.join("Observation.00001.ndjson").exists()),
     ];

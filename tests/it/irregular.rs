@@ -151,9 +151,13 @@ fn an_export_with_irregular_files_is_reported() {
     std::fs::create_dir(&store).unwrap();
     std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
     assert_eq!(finish(&mut export(&store, &index, &out)).code, 0);
-    for name in
-        ["manifest.json", "status.json", ".outpour-job/plan.json", ".outpour-job/done.ndjson", "Patient.00001.ndjson"]
-    {
+    for name in [
+        "manifest.json",
+        "status.json",
+        ".outpour-job/plan.json",
+        ".outpour-job/receipts.jsonlog",
+        "Patient.00001.ndjson",
+    ] {
         let (path, aside) = (out.join(name), scratch.path().join("aside"));
         std::fs::rename(&path, &aside).unwrap();
         for (kind, make) in KINDS {

@@ -35,6 +35,7 @@ mod pack;
 mod packed_memory;
 mod random;
 mod readme;
+mod receipts;
 mod rivals;
 mod run;
 mod store_forms;

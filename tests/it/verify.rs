@@ -161,7 +161,7 @@ fn a_refused_force_leaves_the_old_export_whole() {
     std::fs::write(store.join("broken.ndjson"), "{\n").unwrap();
     std::fs::write(out.join("Patient.00001.ndjson"), "mine").unwrap();
     let record = |name: &str| std::fs::read(out.join(".outpour-job").join(name)).unwrap();
-    let before = (snapshot(&out), record("plan.json"), record("done.ndjson"));
+    let before = (snapshot(&out), record("plan.json"), record("receipts.jsonlog"));
     let other = scratch.path().join("no-store");
     for (store, request, more, code) in [
         (&store, ["--group", "nobody"], &[][..], 2),
@@ -172,7 +172,7 @@ fn a_refused_force_leaves_the_old_export_whole() {
     ] {
         let run = export(store, &out, &index, &request.map(String::from), &[more, &["--force"]].concat());
         assert_eq!(run.code, code, "{request:?} {run:#?}");
-        assert!((snapshot(&out), record("plan.json"), record("done.ndjson")) == before, "{request:?}");
+        assert!((snapshot(&out), record("plan.json"), record("receipts.jsonlog")) == before, "{request:?}");
         assert!(!out.join(".outpour-job/next").exists(), "{request:?}");
     }
     std::fs::remove_file(out.join("Patient.00001.ndjson")).unwrap();
@@ -436,17 +436,17 @@ fn verify_reports_an_unfinished_export() {
     std::fs::remove_file(out.join("manifest.json")).unwrap();
     reported(&[&format!("incomplete, {planned} of {planned} files"), AS_OF, "--resume", "Successful"]);
     // A file without a receipt is not finished, nor one with a receipt that is missing or has another size.
-    let done = std::fs::read_to_string(record.join("done.ndjson")).unwrap();
+    let done = std::fs::read_to_string(record.join("receipts.jsonlog")).unwrap();
     let lines: Vec<&str> = done.lines().collect();
     assert_eq!(lines.len(), planned);
     let (kept, torn) = (lines[..4].join("\n") + "\n", &lines[4][..20]);
-    std::fs::write(record.join("done.ndjson"), kept + torn).unwrap();
+    std::fs::write(record.join("receipts.jsonlog"), kept + torn).unwrap();
     reported(&[&format!("incomplete, 4 of {planned} files")]);
     let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["file"].as_str().unwrap().to_string();
     std::fs::remove_file(out.join(name(lines[0]))).unwrap();
     std::fs::write(out.join(name(lines[1])), "x").unwrap();
     reported(&[&format!("incomplete, 2 of {planned} files")]);
-    std::fs::remove_file(record.join("done.ndjson")).unwrap();
+    std::fs::remove_file(record.join("receipts.jsonlog")).unwrap();
     reported(&[&format!("incomplete, 0 of {planned} files")]);
     // Without the plan the total comes from the status; without the status an export is recognised by its file names.
     std::fs::remove_file(record.join("plan.json")).unwrap();
@@ -474,7 +474,7 @@ fn verify_of_an_export_that_is_being_replaced() {
     assert_eq!(export(&store, &other, &index, &request, &["--type", "Patient,Condition"]).code, 0);
     let next = out.join(".outpour-job/next");
     std::fs::create_dir(&next).unwrap();
-    for name in ["plan.json", "done.ndjson"] {
+    for name in ["plan.json", "receipts.jsonlog"] {
         std::fs::copy(other.join(".outpour-job").join(name), next.join(name)).unwrap();
     }
     std::fs::copy(other.join("Patient.00001.ndjson"), next.join("Patient.00001.ndjson")).unwrap();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const PLAN: &str = ".outpour-job/plan.json";
-const DONE: &str = ".outpour-job/done.ndjson";
+const DONE: &str = ".outpour-job/receipts.jsonlog";
 const NEXT: &str = ".outpour-job/next";
 
 /// What a directory publishes.
@@ -93,7 +93,7 @@ fn a_flipped_record_of_a_replacing_run_leaves_the_old_export_whole() {
     let stands =
         |position: &Path| position.join("manifest.json").exists() && position.join(NEXT).join("plan.json").exists();
     let staged = states.into_iter().rfind(|location| stands(location)).unwrap();
-    for name in ["plan.json", "done.ndjson", "replaced.json"].map(|name| format!("{NEXT}/{name}")) {
+    for name in ["plan.json", "receipts.jsonlog", "replaced.json"].map(|name| format!("{NEXT}/{name}")) {
         flipped(&world, &staged, &name, &[1], 3, |place, what| {
             match world.export(place, &changes(), Existing::Resume) {
                 Ok(_) => assert!(published(place) == expected, "{what}"),

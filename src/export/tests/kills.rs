@@ -120,7 +120,7 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
                 continue;
             }
             let mut bytes = std::fs::read(entry.path()).unwrap();
-            if name.ends_with("done.ndjson") {
+            if name.ends_with("receipts.jsonlog") {
                 let lines: BTreeSet<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
                 bytes = lines.into_iter().flatten().copied().collect();
             }
@@ -216,7 +216,7 @@ fn kill_everywhere(old: &ExportRequest, new: &ExportRequest, third: &ExportReque
         }
         // With a torn receipt.
         let place = again("torn");
-        let done = place.join(".outpour-job/next/done.ndjson");
+        let done = place.join(".outpour-job/next/receipts.jsonlog");
         if planned && done.exists() {
             let bytes = std::fs::read(&done).unwrap();
             std::fs::write(&done, &bytes[..bytes.len().saturating_sub(9)]).unwrap();
