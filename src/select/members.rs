@@ -3,6 +3,7 @@
 //! A member that does not resolve is a warning that names the Group or line that lists it. A Group is streamed; of its
 //! members only nested Groups and members named by identifier are held.
 
+use crate::codec::byte_order_mark::skip_mark;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
@@ -280,7 +281,11 @@ impl<'a> MemberResolver<'a> {
 
     /// The Group that `source` gives; `name` is that of its file.
     fn add_group(&mut self, source: &mut dyn Read, name: Option<&str>) -> Result<(Option<Id>, u128), ExportError> {
+        let unreadable = |error| unreadable_error(Parameter::Group, name.unwrap_or("the Group"), &error);
+        let (mark, mut source) = skip_mark(source).map_err(unreadable)?;
+        // The hash is that of the file, mark and all.
         let mut hash = Hasher128::new();
+        hash.update(mark);
         let mut lines = LineCounter::default();
         let place = self.register_place(IssuePlace::GroupFile);
         let outcome = {
@@ -297,14 +302,13 @@ impl<'a> MemberResolver<'a> {
                         reader.feed(&buffer[..len]);
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => {
-                        return Err(unreadable_error(Parameter::Group, name.unwrap_or("the Group"), &error).into());
-                    }
+                    Err(error) => return Err(unreadable(error).into()),
                 }
             }
         };
         let head = outcome.map_err(|fault| {
-            let text = format!("line {}, byte {}: {}", lines.line_of(fault.at), fault.at, fault.kind);
+            let byte = fault.at + mark.len() as u64;
+            let text = format!("line {}, byte {byte}: {}", lines.line_of(fault.at), fault.kind);
             RequestError::one(RequestProblem::of(Parameter::Group, prefixed(name, text)))
         })?;
         self.check_head(&head, name.unwrap_or("the Group"))?;

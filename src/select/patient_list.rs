@@ -6,6 +6,7 @@ use std::io::BufReader;
 use std::io::Read;
 use std::path::Path;
 
+use crate::codec::byte_order_mark::{BYTE_ORDER_MARK, skip_mark};
 use crate::error::{ExportError, RequestError, RequestProblem};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
@@ -25,10 +26,13 @@ impl MemberResolver<'_> {
         let name = path.display().to_string();
         let unreadable = |error| unreadable_error(Parameter::Patients, &name, &error);
         let file = File::open(path).map_err(unreadable)?;
+        let (mark, file) = skip_mark(file).map_err(unreadable)?;
         let mut reader = BufReader::with_capacity(READ_BYTES, file);
+        // The hash is that of the file, mark and all.
         let mut hash = Hasher128::new();
+        hash.update(mark);
         let (mut line, mut number) = (Vec::new(), 0u64);
-        let mut wrong = Vec::new();
+        let mut wrong = WrongLines::default();
         loop {
             line.clear();
             // A line longer than any reference may be is cut here and reported.
@@ -51,7 +55,7 @@ impl MemberResolver<'_> {
     /// [`ExportError::Request`] when one names no patient.
     pub(crate) fn add_ids(&mut self, ids: &[String]) -> Result<u128, ExportError> {
         let mut hash = Hasher128::new();
-        let mut wrong = Vec::new();
+        let mut wrong = WrongLines::default();
         for (number, id) in (1..).zip(ids) {
             hash.update(id.as_bytes());
             hash.update(b"\n");
@@ -62,7 +66,7 @@ impl MemberResolver<'_> {
     }
 
     /// A line of a list; its number goes to `wrong` if it names no patient.
-    fn add_line(&mut self, line: &[u8], number: u64, wrong: &mut Vec<u64>) {
+    fn add_line(&mut self, line: &[u8], number: u64, wrong: &mut WrongLines) {
         let text = line.trim_ascii();
         if text.is_empty() {
             return;
@@ -79,29 +83,54 @@ impl MemberResolver<'_> {
                     Some(reference) if reference.resource_type == ResourceType::PATIENT => {
                         self.add_reference(text, 0, place)
                     }
-                    _ => wrong.push(number),
+                    _ => wrong.add(text.as_bytes(), number),
                 }
             }
-            _ => wrong.push(number),
+            _ => wrong.add(text, number),
         }
     }
 
     /// Whether every line of a list names a patient, and there is one; `name` is that of its file.
-    fn check_list(&self, wrong: &[u64], name: Option<&str>) -> Result<(), RequestError> {
+    fn check_list(&self, wrong: &WrongLines, name: Option<&str>) -> Result<(), RequestError> {
         let problem = |text: String| RequestProblem::of(Parameter::Patients, prefixed(name, text));
-        if let Some(first) = wrong.first() {
-            return Err(RequestError::one(problem(format!(
-                "line {first}{} is neither a patient id nor a reference such as Patient/123",
-                match wrong.len() {
-                    1 => String::new(),
-                    more => format!(" (and {} more lines)", more - 1),
-                }
-            ))));
+        if let Some(text) = wrong.text() {
+            return Err(RequestError::one(problem(text)));
         }
         if self.listed == 0 && !self.request.allow_empty {
             let text = "it names nobody: no line of it holds an id or a reference".to_string();
             return Err(RequestError::one(problem(text).advise(Advice::AllowEmpty)));
         }
         Ok(())
+    }
+}
+
+/// The lines of a list that name no patient.
+#[derive(Default)]
+struct WrongLines {
+    count: u64,
+    /// Number of the first one, and whether a byte order mark begins it.
+    first: Option<(u64, bool)>,
+}
+
+impl WrongLines {
+    /// Adds a line by its text and number.
+    fn add(&mut self, text: &[u8], number: u64) {
+        self.count += 1;
+        self.first.get_or_insert((number, text.starts_with(BYTE_ORDER_MARK)));
+    }
+
+    /// What is wrong with them, if there are any.
+    fn text(&self) -> Option<String> {
+        let (first, has_mark) = self.first?;
+        let more = match self.count {
+            1 => String::new(),
+            count => format!(" (and {} more lines)", count - 1),
+        };
+        // The mark cannot be seen in an editor, and the line looks right without it.
+        let why = match has_mark {
+            true => "begins with a byte order mark, which only the start of a file may have; remove it",
+            false => "is neither a patient id nor a reference such as Patient/123",
+        };
+        Some(format!("line {first}{more} {why}"))
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
+use crate::codec::byte_order_mark::without_mark;
 use crate::error::IndexError;
 use crate::fhir::id::Id;
 use crate::fhir::instant::date_time_span;
@@ -74,12 +75,12 @@ impl ListedMembers {
     }
 }
 
-/// Bytes of a population's file; [`IndexError::Changed`] if its hash is not that of the file of the export.
+/// Bytes of a population's file without its byte order mark; [`IndexError::Changed`] if its hash is not that of the file of the export.
 fn population_file(path: &Path, hash: &str) -> Result<Vec<u8>, VerifyError> {
     let bytes = read_regular(path, POPULATION_BYTES_MAX)
         .map_err(|error| VerifyError::Read { path: path.to_path_buf(), source: error.into() })?;
     if format!("{:032x}", xxh3_128(&bytes)) == hash {
-        return Ok(bytes);
+        return Ok(without_mark(&bytes).to_vec());
     }
     let reason = "is not the file that the export was made with; name that one".to_string();
     Err(VerifyError::Index(IndexError::Changed { path: path.to_path_buf(), reason }))

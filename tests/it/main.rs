@@ -30,6 +30,7 @@ mod irregular;
 mod line_rules;
 mod matrix;
 mod memory;
+mod messages;
 mod naive;
 mod pack;
 mod packed_memory;

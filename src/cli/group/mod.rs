@@ -16,6 +16,7 @@ use crate::cli::config::{group_rules, members, open_store, pool};
 use crate::cli::export::exit_of;
 use crate::cli::message_text::FLAGS;
 use crate::cli::{Exit, fail, put_json, say};
+use crate::codec::byte_order_mark::skip_mark;
 use crate::error::{ExportError, RequestError};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -86,7 +87,7 @@ fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArg
     }
 }
 
-/// Reads a Group file and holds it to `rules`; each piece is also passed to `on_piece`. The elements of the Group
+/// Reads a Group file without its byte order mark and holds it to `rules`; each piece is also passed to `on_piece`. The elements of the Group
 /// itself, and its members by kind.
 ///
 /// # Errors
@@ -97,7 +98,7 @@ fn read(
     on_piece: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
 ) -> Result<(GroupHead, MemberCounts), ExportError> {
     let unreadable = |error| RequestError::one(format!("{}: cannot be read: {error}", path.display()));
-    let mut file = File::open(path).map_err(unreadable)?;
+    let (_, mut file) = File::open(path).and_then(skip_mark).map_err(unreadable)?;
     let mut kinds = MemberCounts::default();
     let mut on_member = |member: &GroupMember<'_>| kinds.count(member);
     let mut check = GroupCheck::new(rules, WantedId::Own, &mut on_member);

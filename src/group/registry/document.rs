@@ -5,6 +5,7 @@
 //! digits of decimals, escapes, elements that R4 does not know, the order of keys. [`rules`](crate::group::rules)
 //! decides which Groups are accepted.
 
+use crate::codec::byte_order_mark::without_mark;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::reader::GroupMember;
@@ -20,7 +21,7 @@ pub(crate) struct GroupDocument<'a> {
 }
 
 impl<'a> GroupDocument<'a> {
-    /// Checks a body against rules.
+    /// Checks a body, which may begin with a byte order mark, against rules.
     ///
     /// # Errors
     /// Every violation, as [`GroupCheck::finish`] returns them; those of no element are prefixed with `body: `.
@@ -29,6 +30,7 @@ impl<'a> GroupDocument<'a> {
         id: WantedId<'_>,
         rules: &GroupRules,
     ) -> Result<GroupDocument<'a>, Vec<RuleViolation>> {
+        let body = without_mark(body);
         let mut on_member = |_: &GroupMember<'_>| {};
         let mut check = GroupCheck::new(*rules, id, &mut on_member);
         body.chunks(READ_BYTES).for_each(|piece| check.feed(piece));

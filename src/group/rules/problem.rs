@@ -25,7 +25,9 @@ pub(crate) fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation 
         FaultKind::Trailing => "something follows the Group; give one Group resource".to_string(),
         FaultKind::Truncated => "the text ends inside its resource; give it as a whole".to_string(),
         FaultKind::Utf8 => "the text is not UTF-8; convert it".to_string(),
-        FaultKind::Bom => "the text begins with a byte order mark; remove it".to_string(),
+        FaultKind::Bom => {
+            "a byte order mark stands where only the start of the text may have one; remove it".to_string()
+        }
         kind => kind.to_string(),
     };
     RuleViolation {

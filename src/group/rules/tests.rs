@@ -57,11 +57,14 @@ fn text_that_is_no_json_is_told_by_place() {
     }
 }
 
-/// A byte order mark is reported as one.
+/// A byte order mark is reported as one: who reads a document has passed over the one that it may begin with.
 #[test]
 fn a_byte_order_mark_is_told() {
     let found = cut("\u{feff}{}".as_bytes(), usize::MAX, WantedId::Ignored, &GroupRules::default()).unwrap_err();
-    assert!(found[0].text.starts_with("line 1, column 1: the text begins with a byte order mark"), "{found:?}");
+    assert!(
+        found[0].text.starts_with("line 1, column 1: a byte order mark stands where only the start of the text may"),
+        "{found:?}"
+    );
 }
 
 /// CORE-04: all problems of a document are reported together, each with its place, none with its content.

@@ -205,6 +205,23 @@ fn preferences_decide_the_body() {
     }
 }
 
+/// A client's editor may have written one; it is not stored.
+#[test]
+fn a_body_may_begin_with_a_byte_order_mark() {
+    let shop = Shop::new(&[]);
+    let marked = [b"\xef\xbb\xbf", &group("")[..]].concat();
+    let created = take(shop.desk(0).create(&headers(&[("content-type", FHIR_JSON)]), &marked, &|| [1; 16]));
+    assert_eq!((created.status, created.body.first()), (201, Some(&b'{')));
+    let id = created.json()["id"].as_str().unwrap().to_string();
+    let own = group(&format!(r#","id":"{id}""#));
+    let updated = take(shop.desk(1).update(&id, &headers(&[]), &[b"\xef\xbb\xbf", &own[..]].concat()));
+    assert_eq!(updated.status, 200, "{:?}", updated.json());
+    let read = take(shop.desk(2).read(&id, &headers(&[])));
+    assert_eq!(read.body.first(), Some(&b'{'));
+    let twice = take(shop.desk(3).update(&id, &headers(&[]), &[b"\xef\xbb\xbf\xef\xbb\xbf", &own[..]].concat()));
+    assert_eq!(twice.issues(400).len(), 1);
+}
+
 /// CORE-06, CORE-04: an illegal Group is refused with every problem and its place, and is not stored.
 #[test]
 fn bad_bodies_are_refused() {

@@ -1,0 +1,96 @@
+//! What messages say to somebody who does not know the code: files as editors write them, advice that can be followed,
+//! places that can be looked up, and counts with the right nouns.
+
+use crate::run::{self, Bounds, Export, Run, scratch};
+use std::path::Path;
+
+/// A store of one file with these lines.
+fn write_store(directory: &Path, name: &str, lines: &[&str]) {
+    std::fs::create_dir_all(directory).unwrap();
+    std::fs::write(directory.join(name), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+const PATIENT_A: &str = r#"{"resourceType":"Patient","id":"a"}"#;
+const PATIENT_B: &str = r#"{"resourceType":"Patient","id":"b"}"#;
+const GROUP: &str = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+
+/// Runs the binary with this text on its standard input.
+fn run_with_input(args: &[&str], input: &[u8]) -> Run {
+    use std::io::Write;
+    let mut command = run::command();
+    command.args(args).stdin(std::process::Stdio::piped());
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // A command that refuses its input early closes the pipe.
+    child.stdin.take().unwrap().write_all(input).ok();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Run { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A Group document and a list of patients may begin with a byte order mark, from a file as from a pipe; the ledger is
+/// recounted from the same file.
+#[test]
+fn a_byte_order_mark_begins_a_group_or_a_list() {
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_string();
+    let store = scratch.path().join("store");
+    write_store(&store, "x.ndjson", &[PATIENT_A, PATIENT_B]);
+    std::fs::write(at("group.json"), format!("\u{feff}{GROUP}")).unwrap();
+    std::fs::write(at("list"), "\u{feff}a\r\n").unwrap();
+    for (number, words) in [["--group", &at("group.json")], ["--patients", &at("list")]].iter().enumerate() {
+        let out = scratch.path().join(format!("out{number}"));
+        let done = run::export(&store, &out, words);
+        assert_eq!(done.code, 0, "{done:#?}");
+        assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1);
+        let verified = run::run(&["verify", "--ledger", "--progress", "never", out.to_str().unwrap()]);
+        assert_eq!(verified.code, 0, "{verified:#?}");
+        // An interrupted export goes on with the same file, and not with one that lost its mark.
+        assert_eq!(run::export(&store, &out, &[&words[..], &["--resume"]].concat()).code, 0);
+    }
+    let piped = |input: &[u8]| {
+        let out = at("piped");
+        let words = ["export", "--store", store.to_str().unwrap(), "--out", &out, "--force", "--patients", "-"];
+        run_with_input(&words, input)
+    };
+    assert_eq!(piped("\u{feff}Patient/a\n".as_bytes()).code, 0);
+    assert_eq!(Export::read(Path::new(&at("piped")), Bounds::DEFAULT).lines()["Patient"].len(), 1);
+    piped("\u{feff}".as_bytes()).refused(2, &["names nobody"]);
+    let needle = "line 2 begins with a byte order mark, which only the start of a file may have; remove it";
+    piped("a\n\u{feff}b\n".as_bytes()).refused(2, &[needle]);
+    piped("\u{feff}\u{feff}a\n".as_bytes()).refused(2, &["line 1 begins with a byte order mark"]);
+
+    let (store, group) = (store.to_str().unwrap(), at("group.json"));
+    let checked = run::run(&["group", "check", &group, "--store", store]);
+    assert_eq!(checked.code, 0, "{checked:#?}");
+    let imported = run::run(&["group", "import", &group, "--store", store]);
+    assert_eq!(imported.code, 0, "{imported:#?}");
+    let stored = std::fs::read_to_string(Path::new(store).join("Group.g.ndjson")).unwrap();
+    assert_eq!(stored, format!("{GROUP}\n"));
+}
+
+/// A second mark, and one that is not at the start, are refused with their place.
+#[test]
+fn other_byte_order_marks_are_refused() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    write_store(&store, "x.ndjson", &[PATIENT_A]);
+    let file = scratch.path().join("group.json");
+    let name = file.to_str().unwrap();
+    for (text, place, position) in [
+        (
+            format!("\u{feff}\u{feff}{GROUP}"),
+            "line 1, byte 3: a byte order mark stands where",
+            "line 1, column 1: a byte order mark",
+        ),
+        (format!("\u{feff}\n\u{feff}{GROUP}"), "line 2, byte 4: ", "line 2, column 1: "),
+        ("\u{feff}{\"id\" \"x\"}".to_string(), "line 1, byte 9: ", "line 1, column 7: "),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        run::export(&store, &scratch.path().join("out"), &["--group", name]).refused(2, &[place]);
+        run::run(&["group", "check", name]).refused(2, &[position]);
+        run::run(&["group", "import", name, "--store", store.to_str().unwrap()]).refused(2, &[position]);
+    }
+    // In a string it is a character like any other.
+    std::fs::write(&file, GROUP.replace("\"type\"", "\"name\":\"\u{feff}\",\"type\"")).unwrap();
+    assert_eq!(run::export(&store, &scratch.path().join("out"), &["--group", name]).code, 0);
+}
