@@ -84,6 +84,8 @@ pub(crate) enum IssuePlace {
 pub(crate) enum Advice {
     /// If this base is one of the store's, it can be given as such (reading 5).
     NameBase(String),
+    /// A base that ends with a slash is never one of the store's, given or not: only the references can be corrected.
+    CorrectReferences,
     /// A Group that is not active can be exported for its members as listed (reading 9).
     TakeAsListed,
     /// The Group can be asked for by id, or be read from a file.
@@ -101,6 +103,13 @@ pub(crate) enum Advice {
     /// Resources that are gone were only counted because the request says so
     /// ([`Vanished::Report`](crate::request::Vanished::Report)).
     VanishedReported,
+}
+
+impl Advice {
+    /// What can be done about references under a base that is not ours.
+    pub(crate) fn on_foreign_base(base: &str) -> Advice {
+        if base.ends_with('/') { Advice::CorrectReferences } else { Advice::NameBase(base.to_string()) }
+    }
 }
 
 /// How a door speaks.
@@ -128,10 +137,15 @@ fn plain_place(place: &IssuePlace) -> String {
     }
 }
 
+/// [`Advice::CorrectReferences`] in words that hold at every door.
+pub(crate) const CORRECT_REFERENCES: &str = "; a reference with two slashes before the type names another URL than one with a single slash (RFC 3986), so no setting \
+     makes this base one of ours: write these references with a single slash";
+
 /// The advice of an issue in the library's own words, which name no flag or parameter of a front end.
 fn plain_advice(advice: &Advice) -> Option<String> {
     match advice {
         Advice::NameBase(base) => Some(format!("; if that base is this store's, name {base} as one of ours")),
+        Advice::CorrectReferences => Some(CORRECT_REFERENCES.to_string()),
         Advice::TakeAsListed => Some("; take members as listed to export it".to_string()),
         Advice::SystemLevel => Some(", or export at system level".to_string()),
         Advice::AllowEmpty => Some("; allow_empty exports nobody all the same".to_string()),

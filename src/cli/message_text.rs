@@ -1,7 +1,7 @@
 //! Texts of errors and issues as the command line prints them: parameters by their flags, and advice that names flags.
 
 use crate::error::{DirectoryContent, ExportError, IndexError, JournalError, PackError, RequestError, limit_of};
-use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
+use crate::issue::{Advice, CORRECT_REFERENCES, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::verify::VerifyError;
 
 /// Names of parameters in texts of the command line: their flags.
@@ -37,6 +37,7 @@ fn flag(parameter: Parameter) -> &'static str {
 fn advice(advice: &Advice) -> Option<String> {
     Some(match advice {
         Advice::NameBase(base) => format!("; if that base is this store's, give --fhir-base {base}"),
+        Advice::CorrectReferences => CORRECT_REFERENCES.to_string(),
         Advice::TakeAsListed => "; use --members listed to export it".to_string(),
         Advice::GroupIdOrFile => "; give an id, or a path with a '/'".to_string(),
         Advice::SystemLevel => ", or export with --system".to_string(),

@@ -124,7 +124,7 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
     for (base, count) in foreign {
         let text =
             format!("{count} references to patients under the base {base} were taken for another server's patients");
-        push("foreign-base", note(Severity::Warning, text).advise(Advice::NameBase(base)));
+        push("foreign-base", note(Severity::Warning, text).advise(Advice::on_foreign_base(&base)));
     }
     if request.since.is_some() && deletions.entries == 0 && plan.vanished.counts().told == 0 {
         let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();

@@ -1,6 +1,8 @@
 //! Membership of a base URL in the set of a store's own base URLs (reading 5).
 //!
-//! Compares text only: nothing is normalised or resolved but for final slashes of the configured bases.
+//! Compares text only: nothing is normalised or resolved but for final slashes of the configured bases. The base of
+//! `https://a.example/fhir//Patient/1` ends with a slash and is never ours: RFC 3986 tells a path with an empty segment
+//! from one without, and where two URLs may differ no row leaves.
 
 /// The base URLs under which absolute references name resources of the store, as configured: with or without final
 /// slashes, in any order. The empty base, that of relative references, always belongs to the set.

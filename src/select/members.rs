@@ -184,7 +184,7 @@ impl<'a> MemberResolver<'a> {
         let base = reference.base;
         if !BaseUrls::new(&self.request.fhir_bases).contains(base) {
             let text = format!("lists a member under the base {base}, which is not ours: nothing was exported for it");
-            let message = Issue::warning(IssueCode::NotFound, text).advise(Advice::NameBase(base.to_string()));
+            let message = Issue::warning(IssueCode::NotFound, text).advise(Advice::on_foreign_base(base));
             return self.warn_at("member-foreign", place, message);
         }
         match reference.resource_type {

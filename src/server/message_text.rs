@@ -1,7 +1,7 @@
 //! Wording of export messages for HTTP clients: parameters by their query names, and advice that a client can follow.
 //! No command-line option, setting or file of the host is named (OUTCOME-05).
 
-use crate::issue::{Advice, IssuePlace, Parameter, ParameterNames};
+use crate::issue::{Advice, CORRECT_REFERENCES, IssuePlace, Parameter, ParameterNames};
 
 /// The words of the service, for messages of the job engine.
 pub(crate) const HTTP_WORDS: ParameterNames =
@@ -21,6 +21,7 @@ fn place_text(place: &IssuePlace) -> String {
 fn advice_text(advice: &Advice) -> Option<String> {
     match advice {
         Advice::NameBase(_) => Some("; if that base is this server's, tell its operator".to_string()),
+        Advice::CorrectReferences => Some(CORRECT_REFERENCES.to_string()),
         Advice::BeginEarlier(since) => Some(format!("; _since is {since}")),
         Advice::LateReported | Advice::UndatedExcluded | Advice::VanishedReported => {
             Some(", as this service is configured".to_string())

@@ -94,3 +94,47 @@ fn other_byte_order_marks_are_refused() {
     std::fs::write(&file, GROUP.replace("\"type\"", "\"name\":\"\u{feff}\",\"type\"")).unwrap();
     assert_eq!(run::export(&store, &scratch.path().join("out"), &["--group", name]).code, 0);
 }
+
+/// The texts of an export's messages.
+fn messages(out: &Path) -> Vec<String> {
+    Export::read(out, Bounds::DEFAULT).messages().into_iter().map(|message| message.text).collect()
+}
+
+/// Advice on a base that is not ours can be followed: it names an option that changes something, or says that none does.
+/// References with two slashes before the type stay another server's, whatever is given.
+#[test]
+fn advice_on_bases_does_not_loop() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    let observation = |id: &str, base: &str| {
+        format!(r#"{{"resourceType":"Observation","id":"{id}","subject":{{"reference":"{base}/Patient/a"}}}}"#)
+    };
+    let (slashed, plain) =
+        (observation("slashed", "https://ehr.example.org/fhir/"), observation("plain", "https://ehr.example.org/fhir"));
+    write_store(&store, "x.ndjson", &[PATIENT_A, &slashed, &plain]);
+    let group = GROUP.replace("Patient/a", "https://ehr.example.org/fhir//Patient/a");
+    let file = scratch.path().join("group.json");
+    std::fs::write(&file, group).unwrap();
+    let out = scratch.path().join("out");
+    let export = |words: &[&str]| {
+        let done = run::export(&store, &out, &[words, &["--force"]].concat());
+        assert_eq!(done.code, 0, "{done:#?}");
+        let rows = Export::read(&out, Bounds::DEFAULT).ledger()["exported"];
+        let texts = messages(&out);
+        let advised =
+            texts.iter().filter(|text| text.contains("give --fhir-base https://ehr.example.org/fhir\"")).count();
+        let told = texts.iter().filter(|text| text.contains("write these references with a single slash")).count();
+        let looped = texts.iter().any(|text| text.contains("--fhir-base https://ehr.example.org/fhir/"));
+        assert!(!looped, "{texts:?}");
+        (rows, advised, told)
+    };
+    assert_eq!(export(&["--all-patients"]), (1, 1, 1));
+    for base in ["https://ehr.example.org/fhir", "https://ehr.example.org/fhir/", "https://ehr.example.org/fhir//"] {
+        assert_eq!(export(&["--all-patients", "--fhir-base", base]), (2, 0, 1), "{base}");
+        // The member is under that base as well.
+        let listed = ["--group", file.to_str().unwrap(), "--fhir-base", base];
+        assert_eq!(export(&listed), (0, 0, 2), "{base}");
+        let checked = run::run(&["group", "check", listed[1], "--store", store.to_str().unwrap(), "--fhir-base", base]);
+        assert!(checked.code == 0 && checked.stderr.contains("with a single slash"), "{checked:#?}");
+    }
+}
