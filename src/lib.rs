@@ -14,6 +14,7 @@ mod casts;
 #[cfg(feature = "cli")]
 mod cli;
 mod codec;
+mod count_text;
 mod error;
 mod export;
 mod extract;

@@ -76,6 +76,10 @@ pub(crate) const GROUP_PIECE_BYTES: usize = 1 << 20;
 pub(crate) const GROUP_DECODED_PIECE_BYTES: usize = 8 << 20;
 /// Most messages of one cause in the `error` files; one more line gives the count (OUTCOME-06).
 pub(crate) const MESSAGES_PER_CAUSE_MAX: usize = 100;
+/// Most wrong lines of a list of patients that are named; of others their number is told.
+pub(crate) const LINES_NAMED_MAX: usize = 5;
+/// Most characters of a member's reference that a message repeats; a longer one is cut.
+pub(crate) const REFERENCE_CHARS_TOLD_MAX: usize = 100;
 /// Most files that are named when resources are gone from a store; of others their number is told.
 pub(crate) const GONE_FILES_NAMED_MAX: usize = 5;
 /// Most DELETE entries in a Bundle of the `deleted` files (DELETED-07).

@@ -4,6 +4,7 @@
 //! members only nested Groups and members named by identifier are held.
 
 use crate::codec::byte_order_mark::skip_mark;
+use crate::count_text::counted;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
@@ -21,7 +22,7 @@ use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::index::vanished::VanishedResource;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, IssuePlace, Parameter};
-use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
+use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES, REFERENCE_CHARS_TOLD_MAX};
 use crate::request::{Audience, ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::nested_groups::{GroupQueue, NestedGroup, is_active};
@@ -59,12 +60,14 @@ pub(crate) struct MemberResolver<'a> {
     members: Bitmap,
     /// Patients of vanished resources, and those of them that are members without a row that names them.
     vanished: (HashSet<Id>, HashSet<Id>),
-    /// Members by identifier (system, value), with the first place that lists each.
-    identifiers: HashMap<(String, String), usize>,
+    /// Members by identifier (system, value), with the first place that lists each, and its number there.
+    identifiers: HashMap<(String, String), (usize, u64)>,
     groups: GroupQueue,
     /// What lists members; a `place` is an index here.
     pub(crate) places: Vec<IssuePlace>,
     pub(crate) listed: u64,
+    /// Number of the member that is being added in the Group that lists it, from 1; 0 in a list of patients.
+    number: u64,
     messages: IssueLog,
     /// A corrupt page found in a callback that cannot return an error.
     corrupt: Option<CorruptIndex>,
@@ -93,6 +96,7 @@ impl<'a> MemberResolver<'a> {
             groups: GroupQueue::default(),
             places: Vec::new(),
             listed: 0,
+            number: 0,
             messages: IssueLog::default(),
             corrupt: None,
         }
@@ -169,6 +173,15 @@ impl<'a> MemberResolver<'a> {
         });
     }
 
+    /// The member that is being added, in words that another word follows.
+    fn member(&self) -> String {
+        match self.number {
+            // A line of a list of patients, which is named by its place.
+            0 => "a member ".to_string(),
+            number => format!("a member, number {number} of its list, "),
+        }
+    }
+
     /// Adds a warning about a place to the log, which keeps the first few of each cause and counts the rest.
     fn warn_at(&mut self, cause: &'static str, place: usize, message: Issue) {
         self.messages.push(cause, message.at(self.places[place].clone()));
@@ -178,12 +191,19 @@ impl<'a> MemberResolver<'a> {
     /// it.
     pub(crate) fn add_reference(&mut self, text: &str, depth: usize, place: usize) {
         let Some(reference) = Reference::parse(text) else {
-            let text = "has a member whose reference is in no form that names a resource of this store";
+            // A client bound to Groups is told nothing that stands in Groups which it may not see.
+            let is_hidden = self.request.audience == Audience::BoundClient && depth > 0;
+            let reference = if is_hidden { String::new() } else { format!(" {}", quote(text)) };
+            let text = format!(
+                "has {}whose reference{reference} is in no form that names a resource of this store",
+                self.member()
+            );
             return self.warn_at("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
         };
         let base = reference.base;
         if !BaseUrls::new(&self.request.fhir_bases).contains(base) {
-            let text = format!("lists a member under the base {base}, which is not ours: nothing was exported for it");
+            let text =
+                format!("lists {}under the base {base}, which is not ours: nothing was exported for it", self.member());
             let message = Issue::warning(IssueCode::NotFound, text).advise(Advice::on_foreign_base(base));
             return self.warn_at("member-foreign", place, message);
         }
@@ -219,22 +239,23 @@ impl<'a> MemberResolver<'a> {
     /// members must be active.
     fn add_member(&mut self, member: &GroupMember<'_>, depth: usize, place: usize) {
         self.listed += 1;
+        self.number += 1;
         if self.request.members == MembershipRule::Active && !is_active(member, self.snapshot.as_of()) {
             return;
         }
         if let Some(text) = member.reference {
             self.add_reference(text, depth, place);
         } else if let Some((system, value)) = member.identifier {
-            self.identifiers.entry((system.to_string(), value.to_string())).or_insert(place);
+            self.identifiers.entry((system.to_string(), value.to_string())).or_insert((place, self.number));
         } else {
-            let text =
-                format!("has a member, number {} of all, with neither a reference nor an identifier", self.listed);
+            let text = format!("has {}with neither a reference nor an identifier", self.member());
             self.warn_at("member-empty", place, Issue::warning(IssueCode::Invalid, text));
         }
     }
 
-    /// Registers what lists members, and returns its index in `places`.
+    /// Registers what lists the next members, and returns its index in `places`.
     pub(crate) fn register_place(&mut self, place: IssuePlace) -> usize {
+        self.number = 0;
         self.places.push(place);
         self.places.len() - 1
     }
@@ -493,7 +514,7 @@ impl<'a> MemberResolver<'a> {
         }
         let mut pairs: Vec<_> = wanted.iter().collect();
         pairs.sort();
-        for (pair, place) in pairs {
+        for (pair, (place, number)) in pairs {
             let found = match matches.get(pair) {
                 Some((id, 1)) => {
                     self.add_patient(&id.clone(), *place);
@@ -504,12 +525,21 @@ impl<'a> MemberResolver<'a> {
             };
             // The identifier's value may be a medical record number, so it is not repeated.
             let text = format!(
-                "lists a member by an identifier of system {:?} that matches {found} Patients, not one",
-                pair.0
+                "lists a member, number {number} of its list, by an identifier of system {:?} that matches {}, not one",
+                pair.0,
+                counted(found, "Patient")
             );
             self.warn_at("member-identifier", *place, Issue::warning(IssueCode::NotFound, text));
         }
         Ok(())
+    }
+}
+
+/// A member's reference as a message repeats it: in quotes, control characters escaped, cut if it is long.
+fn quote(reference: &str) -> String {
+    match reference.char_indices().nth(REFERENCE_CHARS_TOLD_MAX) {
+        Some((end, _)) => format!("{:?} (cut here)", &reference[..end]),
+        None => format!("{reference:?}"),
     }
 }
 

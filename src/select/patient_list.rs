@@ -7,13 +7,14 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::codec::byte_order_mark::{BYTE_ORDER_MARK, skip_mark};
+use crate::count_text::{numbered, word_form};
 use crate::error::{ExportError, RequestError, RequestProblem};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::Hasher128;
 use crate::issue::{Advice, IssuePlace, Parameter};
-use crate::limits::READ_BYTES;
+use crate::limits::{LINES_NAMED_MAX, READ_BYTES};
 use crate::select::members::{MemberResolver, prefixed, unreadable_error};
 
 impl MemberResolver<'_> {
@@ -93,8 +94,9 @@ impl MemberResolver<'_> {
     /// Whether every line of a list names a patient, and there is one; `name` is that of its file.
     fn check_list(&self, wrong: &WrongLines, name: Option<&str>) -> Result<(), RequestError> {
         let problem = |text: String| RequestProblem::of(Parameter::Patients, prefixed(name, text));
-        if let Some(text) = wrong.text() {
-            return Err(RequestError::one(problem(text)));
+        let problems: Vec<RequestProblem> = wrong.texts().into_iter().map(problem).collect();
+        if !problems.is_empty() {
+            return Err(RequestError { problems });
         }
         if self.listed == 0 && !self.request.allow_empty {
             let text = "it names nobody: no line of it holds an id or a reference".to_string();
@@ -107,30 +109,45 @@ impl MemberResolver<'_> {
 /// The lines of a list that name no patient.
 #[derive(Default)]
 struct WrongLines {
+    /// Those that begin with a byte order mark, which no editor shows: such a line looks right.
+    marked: LineNumbers,
+    others: LineNumbers,
+}
+
+/// Lines by number, of which the first few are kept.
+#[derive(Default)]
+struct LineNumbers {
+    first: Vec<u64>,
     count: u64,
-    /// Number of the first one, and whether a byte order mark begins it.
-    first: Option<(u64, bool)>,
 }
 
 impl WrongLines {
     /// Adds a line by its text and number.
     fn add(&mut self, text: &[u8], number: u64) {
-        self.count += 1;
-        self.first.get_or_insert((number, text.starts_with(BYTE_ORDER_MARK)));
+        let lines = if text.starts_with(BYTE_ORDER_MARK) { &mut self.marked } else { &mut self.others };
+        lines.count += 1;
+        if lines.first.len() < LINES_NAMED_MAX {
+            lines.first.push(number);
+        }
     }
 
-    /// What is wrong with them, if there are any.
-    fn text(&self) -> Option<String> {
-        let (first, has_mark) = self.first?;
-        let more = match self.count {
-            1 => String::new(),
-            count => format!(" (and {} more lines)", count - 1),
-        };
-        // The mark cannot be seen in an editor, and the line looks right without it.
-        let why = match has_mark {
-            true => "begins with a byte order mark, which only the start of a file may have; remove it",
-            false => "is neither a patient id nor a reference such as Patient/123",
-        };
-        Some(format!("line {first}{more} {why}"))
+    /// What is wrong with them, a sentence for each kind.
+    fn texts(&self) -> Vec<String> {
+        let mut texts = Vec::new();
+        for (lines, one, many, what) in [
+            (
+                &self.marked,
+                "begins",
+                "begin",
+                "with a byte order mark, which only the start of a file may have; remove it",
+            ),
+            (&self.others, "is", "are", "neither a patient id nor a reference such as Patient/123"),
+        ] {
+            if lines.count > 0 {
+                let verb = word_form(lines.count, one, many);
+                texts.push(format!("{} {verb} {what}", numbered("line", &lines.first, lines.count)));
+            }
+        }
+        texts
     }
 }

@@ -138,3 +138,62 @@ fn advice_on_bases_does_not_loop() {
         assert!(checked.code == 0 && checked.stderr.contains("with a single slash"), "{checked:#?}");
     }
 }
+
+/// A member that names nobody is told by its number and its reference, a wrong line of a list by its number.
+#[test]
+fn bad_members_are_named() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    let member = |text: &str| format!(r#"{{"entity":{{"reference":"{text}"}}}}"#);
+    let long = format!("urn:{}", "x".repeat(3000));
+    let members = [
+        member("Patient/a"),
+        member("urn:uuid:6c5d9ca9"),
+        r#"{"inactive":false}"#.to_string(),
+        member("https://other.example/Patient/a"),
+        r#"{"entity":{"identifier":{"system":"urn:mrn","value":"secret"}}}"#.to_string(),
+        member(&long),
+    ];
+    let group = |id: &str, members: &[String]| {
+        let list = members.join(",");
+        format!(r#"{{"resourceType":"Group","id":"{id}","type":"person","actual":true,"member":[{list}]}}"#)
+    };
+    let (inner, outer) = (group("inner", &members), group("outer", &[member("Patient/a"), member("Group/inner")]));
+    write_store(&store, "x.ndjson", &[PATIENT_A, &inner, &outer]);
+    let file = scratch.path().join("group.json");
+    std::fs::write(&file, &inner).unwrap();
+    let out = scratch.path().join("out");
+    // By id, from a file, and nested, where a member keeps its number in its own Group.
+    for asked in ["inner", file.to_str().unwrap(), "outer"] {
+        assert_eq!(run::export(&store, &out, &["--group", asked, "--force"]).code, 0);
+        let texts = messages(&out).join("\n");
+        for needle in [
+            r#"Group/inner has a member, number 2 of its list, whose reference \"urn:uuid:6c5d9ca9\" is in no form"#,
+            "Group/inner has a member, number 3 of its list, with neither a reference nor an identifier",
+            "Group/inner lists a member, number 4 of its list, under the base https://other.example, which is not ours",
+            "Group/inner lists a member, number 5 of its list, by an identifier of system",
+            &format!(r#"number 6 of its list, whose reference \"{}\" (cut here) is in no form"#, &long[..100]),
+        ] {
+            assert!(texts.contains(needle), "{asked}: {needle}: {texts}");
+        }
+        assert!(!texts.contains("secret") && !texts.contains(&long[..101]), "{texts}");
+    }
+
+    let list = scratch.path().join("list");
+    let refused = |text: &str, needles: &[&str]| {
+        std::fs::write(&list, text).unwrap();
+        run::export(&store, &out, &["--patients", list.to_str().unwrap(), "--force"]).refused(2, needles);
+    };
+    let what = "neither a patient id nor a reference such as Patient/123";
+    refused("a\nb c\n", &[&format!("line 2 is {what}")]);
+    refused("Group/x\n\na\n?", &[&format!("lines 1 and 4 are {what}")]);
+    refused(&"?\n".repeat(5), &[&format!("lines 1, 2, 3, 4 and 5 are {what}")]);
+    refused(&"?\n".repeat(7), &[&format!("lines 1, 2, 3, 4, 5 and 2 more are {what}")]);
+    let marked = "line 3 begins with a byte order mark, which only the start of a file may have; remove it";
+    refused("a\n?\n\u{feff}a\n", &[&format!("line 2 is {what}"), marked]);
+    // A line of a list has no number but its own.
+    std::fs::write(&list, "https://other.example/Patient/a").unwrap();
+    assert_eq!(run::export(&store, &out, &["--patients", list.to_str().unwrap(), "--force"]).code, 0);
+    let texts = messages(&out).join("\n");
+    assert!(texts.contains("line 1 of the list of patients lists a member under the base"), "{texts}");
+}

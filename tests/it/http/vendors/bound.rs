@@ -403,7 +403,10 @@ fn only_reachable_modifiers_count() {
     let off = r#"{"resourceType":"Group","id":"off","type":"device","actual":true,"member":[{"entity":{"reference":"Group/bad"}}]}"#;
     let left = r#"{"resourceType":"Group","id":"left","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}},{"entity":{"reference":"Group/bad"},"inactive":true},{"entity":{"reference":"Group/off"}}]}"#;
     let (mid, top) = (group("mid", &["Group/bad"]), group("top", &["Patient/a", "Group/mid"]));
-    let (low, high) = (group("low", &["Patient/ghost", "Group/lowest"]), group("high", &["Patient/a", "Group/low"]));
+    let (low, high) = (
+        group("low", &["Patient/ghost", "Group/lowest", "urn:uuid:hidden"]),
+        group("high", &["Patient/a", "Group/low", "urn:uuid:shown"]),
+    );
     let lines = [bad, off, left, &mid, &top, &low, &high, STORE].join("\n");
     std::fs::write(scratch.path().join("store/secret-name.ndjson"), lines).unwrap();
     let clients = client("full", "", &[&full])
@@ -419,10 +422,17 @@ fn only_reachable_modifiers_count() {
     assert!(!reported.contains("Group/bad") && !reported.contains("secret-rules"), "{reported}");
     let messages = export(&http, &bound, "/fhir/Group/high/$export").1.join("\n");
     assert!(messages.contains("a Group below Group/high lists Patient/ghost"), "{messages}");
-    assert!(!messages.contains("Group/low"), "{messages}");
+    assert!(!messages.contains("Group/low") && !messages.contains("hidden"), "{messages}");
+    assert!(messages.contains("Group/high has a member, number 3 of its list, whose reference "), "{messages}");
+    assert!(messages.contains("urn:uuid:shown"), "{messages}");
+    assert!(
+        messages.contains("a Group below Group/high has a member, number 3 of its list, whose reference is"),
+        "{messages}"
+    );
     let messages = export(&http, &full, "/fhir/Group/high/$export").1.join("\n");
     assert!(
         messages.contains("Group/low lists Patient/ghost") && messages.contains("lists Group/lowest"),
         "{messages}"
     );
+    assert!(messages.contains("urn:uuid:hidden") && messages.contains("urn:uuid:shown"), "{messages}");
 }
