@@ -12,7 +12,7 @@ use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
 use crate::extract::rules::LoneSurrogates;
-use crate::fhir::id::IdRule;
+use crate::fhir::id::{Id, IdRule};
 use crate::fhir::reference::PatientReferences;
 use crate::group::lookup::MembershipRule;
 use crate::group::rules::{GroupContent, GroupRules};
@@ -178,8 +178,7 @@ pub(crate) struct ResolvedConfig {
 /// All problems of the flags at once.
 pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError> {
     let mut request = match (&args.group, &args.patients) {
-        (Some(group), _) if group.contains('/') || group.ends_with(".json") => ExportRequest::group_file(group),
-        (Some(group), _) => ExportRequest::group(group),
+        (Some(group), _) => group_population(group),
         (_, Some(file)) if file.as_os_str() == "-" => ExportRequest::patients("/dev/stdin"),
         (_, Some(file)) => ExportRequest::patients(file),
         _ if args.all_patients => ExportRequest::all_patients(),
@@ -289,6 +288,17 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed })
 }
 
+/// The Group that `--group` names: `Group/ID` is always the reference, whatever stands in the working directory, so that
+/// nobody's directory changes whose records leave; else a path has a '/' or ends in .json; else it is an id.
+fn group_population(text: &str) -> ExportRequest {
+    let is_file_name = text.ends_with(".json");
+    match text.strip_prefix("Group/").filter(|id| !is_file_name && Id::parse_r4(id.as_bytes()).is_some()) {
+        Some(id) => ExportRequest::group(id),
+        None if is_file_name || text.contains('/') => ExportRequest::group_file(text),
+        None => ExportRequest::group(text),
+    }
+}
+
 /// The path of the Group file that the flags of an export resolve to; `None` if they name no file.
 fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {
     match &request.population {
@@ -300,6 +310,33 @@ fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Population;
+
+    /// `Group/ID` is a reference unless it ends as a Group file does; any other path is a path.
+    #[test]
+    fn groups_are_ids_references_or_paths() {
+        let id = |text: &str| Population::Group(text.to_string());
+        for (text, population) in [
+            ("ten", id("ten")),
+            ("Group/ten", id("ten")),
+            ("Group/1.2", id("1.2")),
+            ("Group/ten.json", Population::GroupFile("Group/ten.json".into())),
+            ("ten.json", Population::GroupFile("ten.json".into())),
+            ("./Group/ten", Population::GroupFile("./Group/ten".into())),
+            ("group/ten", Population::GroupFile("group/ten".into())),
+            ("Group/", Population::GroupFile("Group/".into())),
+            ("Group//ten", Population::GroupFile("Group//ten".into())),
+            ("Group/a/ten", Population::GroupFile("Group/a/ten".into())),
+            ("Group/a b", Population::GroupFile("Group/a b".into())),
+            ("/Group/ten", Population::GroupFile("/Group/ten".into())),
+        ] {
+            assert_eq!(group_population(text).population, population, "{text}");
+        }
+        let longest = "x".repeat(64);
+        assert_eq!(group_population(&format!("Group/{longest}")).population, id(&longest));
+        let path = format!("Group/{longest}x");
+        assert_eq!(group_population(&path).population, Population::GroupFile(path.into()));
+    }
 
     /// Every documented unit is taken; fractions, signs, unknown units and overflows are not.
     #[test]

@@ -197,3 +197,27 @@ fn bad_members_are_named() {
     let texts = messages(&out).join("\n");
     assert!(texts.contains("line 1 of the list of patients lists a member under the base"), "{texts}");
 }
+
+/// `--group Group/g` is the Group of the store, even where the working directory has such a path.
+#[test]
+fn a_reference_to_a_group_is_no_path() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    write_store(&store, "x.ndjson", &[PATIENT_A, PATIENT_B, GROUP]);
+    std::fs::create_dir(scratch.path().join("Group")).unwrap();
+    std::fs::write(scratch.path().join("Group/g"), GROUP.replace("Patient/a", "Patient/b")).unwrap();
+    let export = |group: &str| {
+        let mut command = run::command();
+        command.current_dir(scratch.path()).args(["export", "--store", "store", "--out", "out", "--force"]);
+        run::finish(command.args(["--group", group]))
+    };
+    for (group, patient) in [("Group/g", PATIENT_A), ("g", PATIENT_A), ("./Group/g", PATIENT_B)] {
+        let done = export(group);
+        assert_eq!(done.code, 0, "{done:#?}");
+        let lines = Export::read(&scratch.path().join("out"), Bounds::DEFAULT).lines();
+        assert_eq!(lines["Patient"], [patient.as_bytes().to_vec()], "{group}");
+    }
+    export("Group/gg").refused(2, &["Group/gg is not in the store", "similar ids: g"]);
+    let help = run::run(&["export", "--help"]);
+    assert!(help.stdout.contains("Group/ID") && help.stdout.contains("./Group/ten"), "{}", help.stdout);
+}

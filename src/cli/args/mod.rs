@@ -198,7 +198,8 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "plan")]
     pub out: Option<PathBuf>,
 
-    /// Members of this Group: an id in the store, or a path to a file (with a '/' or ending in .json)
+    /// Members of this Group: an id in the store, also as Group/ID, or else a path to a file (with a '/', such as
+    /// ./Group/ten, or ending in .json)
     #[arg(long, value_name = "ID|FILE.json", help_heading = "Whose records (one of)")]
     pub group: Option<String>,
     /// Patients named in a file, one id or reference a line; - reads standard input
