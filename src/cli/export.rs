@@ -4,7 +4,7 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
-use crate::cli::args::ExportArgs;
+use crate::cli::args::{ExportArgs, StoreArgs};
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
@@ -95,7 +95,7 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
     if args.write.run.json {
         put_json(&document(&exported, exit, seconds));
     }
-    say(&summary(&exported, seconds));
+    say(&summary(&exported, &args.store, seconds));
     Ok(exit)
 }
 
@@ -166,7 +166,7 @@ fn totals(exported: &ExportReport) -> std::collections::BTreeMap<String, [u64; 4
 }
 
 /// The summary of a finished export, for people.
-fn summary(exported: &ExportReport, seconds: f64) -> String {
+fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
     let mut out = format!("{} as of {}\n\n", exported.manifest.request, exported.transaction_time);
     let totals = totals(exported);
     let is_compressed = exported.files.iter().any(|file| file.bytes != file.file_bytes);
@@ -187,6 +187,10 @@ fn summary(exported: &ExportReport, seconds: f64) -> String {
         out += &format!("  members    {listed} listed, {found} patients of the store\n");
     }
     out += &format!("  {}\n", ledger_line(&exported.ledger));
+    if exported.ledger.faulty > 0 {
+        let index = store.index_dir.as_ref().map_or(String::new(), |index| format!(" --index-dir {}", index.display()));
+        out += &format!("  faults     `outpour verify --faults {}{index}` lists them\n", store.store.display());
+    }
     for (folder, what) in [("deleted/", "deletions"), ("error/", "messages")] {
         let files: Vec<_> = exported.files.iter().filter(|file| file.file.starts_with(folder)).collect();
         if !files.is_empty() {

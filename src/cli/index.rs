@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::cli::args::{IndexArgs, ValidateArg};
 use crate::cli::config::{open_store, pool, row_choices};
 use crate::cli::export::{exit_of, index_line};
+use crate::cli::faults::FaultList;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
@@ -49,6 +50,13 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             return fail(exit_of(&error), &error, args.run.json);
         }
     };
+    let listed = match args.faults.then(|| FaultList::of(&index)).transpose() {
+        Ok(listed) => listed,
+        Err(error) => {
+            let error = error.into();
+            return fail(exit_of(&error), &error, args.run.json);
+        }
+    };
     let seconds = begun.elapsed().as_secs_f64();
     let LineTotals { types, faults, index_bytes, lines, faulty, tombstones } = counts;
     let named_types: serde_json::Map<String, serde_json::Value> = ResourceType::all()
@@ -61,7 +69,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
         .map(|kind| (kind.name().to_string(), faults[*kind as usize].into()))
         .collect();
     if args.run.json {
-        put_json(&json!({
+        let mut document = json!({
             "status": "complete",
             "exitCode": 0,
             "index": store.index_dir(),
@@ -78,7 +86,11 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             "work": work,
             "ignoredFiles": index.ignored_files(),
             "seconds": seconds,
-        }));
+        });
+        if let Some(listed) = &listed {
+            document["faultList"] = listed.json();
+        }
+        put_json(&document);
     }
     let mut table = TextTable::of_figures(&["type", "rows"]);
     named_types.iter().for_each(|(name, n)| table.row([name.clone(), count(n.as_u64().unwrap_or(0))]));
@@ -88,12 +100,16 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     for (name, n) in &named_faults {
         say(&format!("             {n} {name}"));
     }
+    if faulty > 0 && listed.is_none() {
+        say("             (--faults lists them)");
+    }
     say(&format!("  patients   {}", count(index.patients() as u64)));
     say(&format!("  deletions  {}", count(tombstones)));
     say(&format!("  extents    {} of {}", index.segment_count(), format_bytes(index_bytes)));
     say(index_line(&work).trim_end());
     let rate = format_bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
+    listed.iter().for_each(FaultList::print);
     Exit::Done
 }
 

@@ -82,8 +82,8 @@ fn export_text(error: &ExportError) -> String {
             parameter.map_or(field.as_str(), |parameter| flag(parameter))
         ),
         ExportError::Faults { faults, lines, allowed } => format!(
-            "{faults} of {lines} lines are faulty, which is more than {} {allowed} permits; see `outpour verify` for \
-             where they are. Nothing was published",
+            "{faults} of {lines} lines are faulty, which is more than {} {allowed} permits; `outpour verify --faults STORE` \
+             lists them. Nothing was published",
             flag(Parameter::FaultsAllowed)
         ),
         ExportError::Cancelled => format!("{error}; run the same command with --resume to go on"),
@@ -246,8 +246,8 @@ mod tests {
             ),
             (
                 ExportError::Faults { faults: 2, lines: 3, allowed: "1".into() },
-                "2 of 3 lines are faulty, which is more than --faults-allowed 1 permits; see `outpour verify` for where \
-                 they are. Nothing was published",
+                "2 of 3 lines are faulty, which is more than --faults-allowed 1 permits; `outpour verify --faults STORE` \
+                 lists them. Nothing was published",
             ),
             (ExportError::Cancelled, "stopped on request; run the same command with --resume to go on"),
             (

@@ -9,6 +9,7 @@ pub(crate) mod config;
 #[cfg(feature = "server")]
 pub(crate) mod credential;
 pub(crate) mod export;
+pub(crate) mod faults;
 pub(crate) mod group;
 pub(crate) mod index;
 pub(crate) mod inspect;

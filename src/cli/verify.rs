@@ -6,9 +6,11 @@ use serde_json::json;
 use crate::cli::args::read_only::VerifyArgs;
 use crate::cli::args::{AccessArg, ChoiceArgs, StoreArgs};
 use crate::cli::config::{open_store, pool};
+use crate::cli::faults::FaultList;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
+use crate::index::snapshot::Index;
 use crate::progress::Progress;
 use crate::store::choices::RowChoices;
 use crate::sys::access::Access;
@@ -24,6 +26,13 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
     match verify::target::verify_target(&args.directory, args.index_dir.is_some()) {
+        Ok(VerifyTarget::Export | VerifyTarget::Unfinished(_)) if args.faults => {
+            let text = format!(
+                "--faults: {} is an export, whose error files name faulty lines; give the store to list all of them",
+                args.directory.display()
+            );
+            return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
+        }
         Ok(VerifyTarget::Export) => {}
         Ok(VerifyTarget::Unfinished(report)) => return print_unfinished(&args, &report),
         Ok(VerifyTarget::Store) if args.ledger => {
@@ -102,16 +111,21 @@ fn verify_store(args: &VerifyArgs) -> Exit {
         Ok(store) => store,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    match watched(args.run.progress, |progress| verify::index::verify_index(&store, progress)) {
+    let list = |index: &Index| args.faults.then(|| FaultList::of(index)).transpose();
+    match watched(args.run.progress, |progress| verify::index::verify_and_use(&store, progress, list)) {
         Err(error) => fail(exit_of(&error), &error, args.run.json),
-        Ok(report) => {
+        Ok((report, listed)) => {
             let exit = if report.holds { Exit::Done } else { Exit::Partial };
             report.lines().iter().for_each(|line| say(line));
             if args.run.json {
-                put_json(
-                    &json!({ "status": "complete", "exitCode": exit as u8, "holds": report.holds, "store": report }),
-                );
+                let mut document =
+                    json!({ "status": "complete", "exitCode": exit as u8, "holds": report.holds, "store": report });
+                if let Some(listed) = &listed {
+                    document["faultList"] = listed.json();
+                }
+                put_json(&document);
             }
+            listed.iter().for_each(FaultList::print);
             exit
         }
     }

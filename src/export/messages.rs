@@ -1,28 +1,20 @@
 //! The messages of an export: policies that applied, faulty lines, members that were not found; for each audience.
 
 use crate::error::{CorruptIndex, IndexError};
-use crate::extract::extractor::Extractor;
-use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
-use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::instant::Instant;
 use crate::fhir::reference::OddReference;
-use crate::ids::FileId;
 use crate::ids::PatientId;
+use crate::index::fault_places::visit_faults;
 use crate::index::meta::MemoryLoss;
-use crate::index::row_reader::stream_range;
 use crate::index::segment::layout::Column;
 use crate::index::segment::row_note::RowNote;
-use crate::index::snapshot::Index;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
-use crate::limits::MESSAGES_PER_CAUSE_MAX;
 use crate::plan::Plan;
 use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population, Vanished};
 use crate::select::cohort::Cohort;
 use crate::select::selection::{Selection, foreign_owners};
-use crate::simd::Kernel;
-use std::ops::Range;
 
 /// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
 pub(crate) fn add_absent_members(
@@ -293,53 +285,11 @@ fn note_text(note: RowNote) -> (&'static str, &'static str) {
 
 /// Adds the issues about faulty lines of the export, those of each kind bounded in number.
 fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
-    let index = snapshot.index();
     let mut report = vec![0u64; FaultKind::ALL.len()];
-    let (mut file, mut lines_before) = (None, 0);
-    for segment in snapshot.segments() {
-        let (entry, own) = (index.entry(segment), index.file_of(segment));
-        if file != Some(own) {
-            (file, lines_before) = (Some(own), 0);
-        }
-        let lines = index.segment(segment).head().lines;
-        if index.segment(segment).head().faulty == 0 {
-            lines_before += lines;
-            continue;
-        }
-        for fault in index.segment(segment).verify_columns(&[Column::Fault])?.faults() {
-            report[fault.kind as usize] += 1;
-            let line = lines_before + u64::from(fault.line) + 1;
-            let start = entry.start + u64::from(fault.offset);
-            let name = index.file_name(own);
-            let text = match fault.kind {
-                FaultKind::DamagedFrame => {
-                    let frame = index.restart_before(own, start).compressed;
-                    let (kind, rows) = (fault.kind, fault.at);
-                    format!(
-                        "{name}: line {line} at byte {start}, frame at byte {frame} of the file, {rows} rows: {kind}"
-                    )
-                }
-                FaultKind::Unproven => {
-                    let member = index.restart_before(own, start + u64::from(fault.at)).compressed;
-                    let (kind, end) = (fault.kind, start + u64::from(fault.length));
-                    format!(
-                        "{name}: from line {line} on, bytes {start} to {end} uncompressed, from byte {member} of the file: {kind}"
-                    )
-                }
-                FaultKind::LoneSurrogate => {
-                    // Those behind the first ones are only counted.
-                    let is_told = report[fault.kind as usize] <= MESSAGES_PER_CAUSE_MAX as u64;
-                    let range = start..start + u64::from(fault.length);
-                    let resource = is_told.then(|| resource_of_line(index, own, range)).flatten().unwrap_or_default();
-                    let (kind, at) = (fault.kind, fault.at);
-                    format!("{name}: line {line} at byte {start}{resource}: {kind} (byte {at} of the line)")
-                }
-                kind => format!("{name}: line {line} at byte {start}: {kind} (byte {} of the line)", fault.at),
-            };
-            messages.push(fault.kind.name(), Issue::new(Severity::Error, fault_code(fault.kind), text));
-        }
-        lines_before += lines;
-    }
+    visit_faults(snapshot.index(), snapshot.segments(), &mut |place| {
+        report[place.kind as usize] += 1;
+        messages.push(place.kind.name(), Issue::new(Severity::Error, fault_code(place.kind), place.text));
+    })?;
     // The index keeps the details of so many faults a segment; the others are counted.
     for (kind, reported) in FaultKind::ALL.iter().zip(report) {
         messages.more(
@@ -350,18 +300,6 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
         );
     }
     Ok(())
-}
-
-/// Type and id of the resource on a faulty line, for a message, as if the line had no halves of surrogate pairs; `None` if it
-/// cannot be read again.
-fn resource_of_line(index: &Index, file: FileId, range: Range<u64>) -> Option<String> {
-    let rules = LineRules { lone_surrogates: LoneSurrogates::Pass, ..index.generation().rules };
-    let mut extractor = Extractor::new(Kernel::detect(), rules);
-    extractor.begin();
-    stream_range(index, file, range, &mut |piece| extractor.feed(piece)).ok()?;
-    let facts = extractor.finish().ok()?;
-    let id = facts.id.filter(|_| facts.content == Content::Resource)?;
-    Some(format!(", {}/{id}", facts.resource_type.name()))
 }
 
 /// The FHIR issue code of a kind of faulty line.

@@ -10,6 +10,7 @@ pub(crate) mod compaction;
 pub(crate) mod content_check;
 pub(crate) mod diff;
 pub(crate) mod dir;
+pub(crate) mod fault_places;
 pub(crate) mod first_seen;
 pub(crate) mod global;
 pub(crate) mod inherited_times;

@@ -6,6 +6,7 @@
 //! the index that are missing or damaged on the disk are built in memory, and reported.
 
 use crate::codec::compression::Compression;
+use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::ids::{FileId, OwnerOrd, SegmentId};
 use crate::index::dir::IndexDir;
@@ -102,12 +103,26 @@ pub(crate) struct StoreReport {
     pub differences: Mismatches,
 }
 
-/// Verifies the index of a store against its bytes. Runs on the current rayon pool. Memory is bounded, a thread, by the
-/// longest line that is held and the columns of one segment.
+/// For tests: verifies the index of a store alone.
 ///
 /// # Errors
-/// [`VerifyError`] if the store cannot be read or indexed.
+/// As [`verify_and_use`].
+#[cfg(test)]
 pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreReport, VerifyError> {
+    verify_and_use(store, progress, |_| Ok(())).map(|(report, ())| report)
+}
+
+/// Verifies the index of a store against its bytes, and returns what `use_index` makes of it: where it is missing, behind or
+/// damaged on the disk, it is in memory only. Runs on the current rayon pool. Memory is bounded, a thread, by the longest
+/// line that is held and the columns of one segment.
+///
+/// # Errors
+/// [`VerifyError`] if the store cannot be read or indexed, and the errors of `use_index`.
+pub(crate) fn verify_and_use<T>(
+    store: &Store,
+    progress: &Progress,
+    use_index: impl FnOnce(&Index) -> Result<T, IndexError>,
+) -> Result<(StoreReport, T), VerifyError> {
     let on_disk = IndexState::of(store)?;
     // 1. The index, with all its checksums verified: file times are not trusted here.
     let (index, mut work) = store.read_only().verify_and_repair(progress)?;
@@ -169,7 +184,8 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
     check_dictionary(&index, &mut report.differences)?;
     crate::verify::packed::check_packed_files(&index, &mut report.differences)?;
     report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
-    Ok(report)
+    let used = use_index(&index)?;
+    Ok((report, used))
 }
 
 /// Checks that the segments of each file follow one another without a gap, to its end.

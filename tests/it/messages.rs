@@ -2,6 +2,7 @@
 //! places that can be looked up, and counts with the right nouns.
 
 use crate::run::{self, Bounds, Export, Run, scratch};
+use serde_json::Value;
 use std::path::Path;
 
 /// A store of one file with these lines.
@@ -13,6 +14,14 @@ fn write_store(directory: &Path, name: &str, lines: &[&str]) {
 const PATIENT_A: &str = r#"{"resourceType":"Patient","id":"a"}"#;
 const PATIENT_B: &str = r#"{"resourceType":"Patient","id":"b"}"#;
 const GROUP: &str = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+
+/// A gzip member of a text.
+fn gzip(text: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
 
 /// Runs the binary with this text on its standard input.
 fn run_with_input(args: &[&str], input: &[u8]) -> Run {
@@ -220,4 +229,95 @@ fn a_reference_to_a_group_is_no_path() {
     export("Group/gg").refused(2, &["Group/gg is not in the store", "similar ids: g"]);
     let help = run::run(&["export", "--help"]);
     assert!(help.stdout.contains("Group/ID") && help.stdout.contains("./Group/ten"), "{}", help.stdout);
+}
+
+/// The list of faults that a command prints as JSON: its places, and the numbers of those without.
+fn fault_list(words: &[&str]) -> (Vec<Value>, Value) {
+    let done = run::run(words);
+    assert!(done.code == 0 && !done.stderr.contains("Zaphod") && !done.stdout.contains("Zaphod"), "{done:#?}");
+    let document: Value = serde_json::from_str(&done.stdout).unwrap();
+    let list = &document["faultList"];
+    let places = list["places"].as_array().unwrap().clone();
+    assert!(
+        places.iter().take(10).all(|place| done.stderr.contains(place["text"].as_str().unwrap())),
+        "{}",
+        done.stderr
+    );
+    (places, list["unplaced"].clone())
+}
+
+/// `verify --faults` and `index --faults` list the faulty lines of plain, compressed, damaged and packed stores as the
+/// messages of an export do, and the export says so.
+#[test]
+fn faults_are_listed() {
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_string();
+    let store = scratch.path().join("store");
+    let bad = r#"{"resourceType":"Patient","name":"Zaphod"}"#;
+    write_store(&store, "plain.ndjson", &[PATIENT_A, bad, "{\"Zaphod\""]);
+    let text = format!("{PATIENT_B}\n{bad}\n");
+    std::fs::write(store.join("b.ndjson.gz"), gzip(text.as_bytes())).unwrap();
+    std::fs::write(store.join("c.ndjson.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
+    let whole = gzip(text.as_bytes());
+    std::fs::write(store.join("d.ndjson.gz"), &whole[..whole.len() - 4]).unwrap();
+    let (store, out) = (at("store"), at("out"));
+    let done = run::export(Path::new(&store), Path::new(&out), &["--system"]);
+    assert_eq!(done.code, 1, "{done:#?}");
+    let command = format!("`outpour verify --faults {store}` lists them");
+    assert!(done.stderr.contains(&command), "{done:#?}");
+    let (index, again) = (at("index"), at("again"));
+    let elsewhere = run::export(Path::new(&store), Path::new(&again), &["--system", "--index-dir", &index]);
+    let command = format!("`outpour verify --faults {store} --index-dir {index}` lists them");
+    assert!(elsewhere.stderr.contains(&command), "{elsewhere:#?}");
+    let told = messages(Path::new(&out));
+    let (places, unplaced) = fault_list(&["verify", &store, "--faults", "--json"]);
+    assert_eq!((places.len(), told.len(), unplaced), (5, 5, serde_json::json!({})));
+    for place in &places {
+        let text = serde_json::to_string(&place["text"]).unwrap();
+        assert!(told.iter().any(|message| message.contains(&text)), "{text}: {told:?}");
+    }
+    let keys =
+        |place: &Value| (place["file"].clone(), place["line"].clone(), place["byte"].clone(), place["kind"].clone());
+    let expected = [
+        ("b.ndjson.gz", 2, PATIENT_B.len() + 1, "no-id"),
+        ("c.ndjson.zst", 2, PATIENT_B.len() + 1, "no-id"),
+        ("d.ndjson.gz", 1, 0, "unproven"),
+        ("plain.ndjson", 2, PATIENT_A.len() + 1, "no-id"),
+        ("plain.ndjson", 3, PATIENT_A.len() + bad.len() + 2, "truncated"),
+    ];
+    let expected = expected.map(|(file, line, byte, kind)| (file.into(), line.into(), byte.into(), kind.into()));
+    assert_eq!(places.iter().map(keys).collect::<Vec<_>>(), expected);
+    assert_eq!(fault_list(&["index", "--store", &store, "--faults", "--json"]).0, places);
+    // What is not asked for is not there.
+    assert!(!run::run(&["verify", &store, "--json"]).stdout.contains("faultList"));
+
+    let packed = at("packed");
+    assert_eq!(run::run(&["pack", "--store", &store, "--to", &packed]).code, 1);
+    let (of_packed, _) = fault_list(&["verify", &packed, "--faults", "--json"]);
+    assert!(!of_packed.is_empty() && of_packed.iter().all(|place| place["file"] == "rejected.ndjson"), "{of_packed:?}");
+
+    let refused = run::export(Path::new(&store), Path::new(&at("other")), &["--system", "--faults-allowed", "4"]);
+    refused.refused(3, &["5 of 8 lines are faulty", "`outpour verify --faults STORE` lists them"]);
+    assert_eq!(run::export(Path::new(&store), Path::new(&at("other")), &["--system", "--faults-allowed", "5"]).code, 1);
+    run::run(&["verify", &out, "--faults"]).refused(2, &["--faults", "give the store"]);
+
+    let clean = at("clean");
+    write_store(Path::new(&clean), "x.ndjson", &[PATIENT_A]);
+    let done = run::run(&["verify", &clean, "--faults"]);
+    assert!(done.code == 0 && done.stderr.contains("No line is faulty."), "{done:#?}");
+    assert_eq!(fault_list(&["index", "--store", &clean, "--faults", "--json"]).0, Vec::<Value>::new());
+}
+
+/// The index keeps the places of so many faults of an extent; the others are told by number.
+#[test]
+fn faults_beyond_the_bound_are_counted() {
+    let scratch = scratch();
+    for more in [0, 1] {
+        let store = scratch.path().join(format!("store{more}"));
+        write_store(&store, "x.ndjson", &vec!["["; (1 << 14) + more]);
+        let (places, unplaced) = fault_list(&["verify", store.to_str().unwrap(), "--faults", "--json"]);
+        assert_eq!(places.len(), 1 << 14);
+        let expected = if more == 0 { serde_json::json!({}) } else { serde_json::json!({ "not-object": 1 }) };
+        assert_eq!(unplaced, expected);
+    }
 }

@@ -380,6 +380,9 @@ pub(crate) struct IndexArgs {
     /// Check every byte of the index, and make again what is damaged
     #[arg(long)]
     pub recheck: bool,
+    /// List the faulty lines: file, line, byte and what is wrong
+    #[arg(long)]
+    pub faults: bool,
     /// Also index references outside the compartment (for --context referenced)
     #[arg(long)]
     pub references: bool,

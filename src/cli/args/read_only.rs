@@ -19,6 +19,9 @@ pub(crate) struct VerifyArgs {
     /// Recount every class of the ledger line by line from the store's bytes
     #[arg(long)]
     pub ledger: bool,
+    /// List the faulty lines of a store: file, line, byte and what is wrong
+    #[arg(long)]
+    pub faults: bool,
     /// Where the store's index lies [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,

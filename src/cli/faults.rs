@@ -1,0 +1,58 @@
+//! The list of faulty lines that `outpour verify --faults` and `outpour index --faults` print.
+
+use serde_json::json;
+
+use crate::cli::say;
+use crate::count_text::counted;
+use crate::error::IndexError;
+use crate::extract::fault::FaultKind;
+use crate::index::fault_places::{FaultPlace, list_faults};
+use crate::index::snapshot::Index;
+
+/// The faulty lines of a store.
+pub(crate) struct FaultList {
+    places: Vec<FaultPlace>,
+    /// Number of faults, by kind, whose places the index does not keep.
+    unplaced: Vec<u64>,
+}
+
+impl FaultList {
+    /// The faulty lines that an index knows.
+    ///
+    /// # Errors
+    /// [`IndexError::Damaged`] when the index is.
+    pub(crate) fn of(index: &Index) -> Result<FaultList, IndexError> {
+        let (places, unplaced) = list_faults(index)?;
+        Ok(FaultList { places, unplaced })
+    }
+
+    /// Prints the list for people.
+    pub(crate) fn print(&self) {
+        self.places.iter().for_each(|place| say(&place.text));
+        for (kind, count) in self.unplaced().filter(|(_, count)| *count > 0) {
+            say(&format!(
+                "{} of kind {} in parts of files with more than are listed",
+                counted(count, "more fault"),
+                kind.name()
+            ));
+        }
+        if self.places.is_empty() {
+            say("No line is faulty.");
+        }
+    }
+
+    /// The list as a part of a JSON document.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let unplaced: serde_json::Map<String, serde_json::Value> = self
+            .unplaced()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| (kind.name().to_string(), count.into()))
+            .collect();
+        json!({ "places": self.places, "unplaced": unplaced })
+    }
+
+    /// Kinds of faults, each with the number of those whose places are not known.
+    fn unplaced(&self) -> impl Iterator<Item = (FaultKind, u64)> {
+        FaultKind::ALL.iter().copied().zip(self.unplaced.iter().copied())
+    }
+}
