@@ -339,9 +339,9 @@ pub enum ExportError {
         parameter: Option<Parameter>,
         /// The field of the record that differs.
         field: String,
-        /// Its value in the record.
+        /// Its value in the record, or a word where it was not given.
         recorded: String,
-        /// Its value now.
+        /// Its value now, or a word where it is not given.
         given: String,
     },
     /// More faults than the caller allows. Nothing was published.

@@ -14,7 +14,7 @@ use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::vanished::VanishedResource;
 use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
-use crate::request::{ExportRequest, Population};
+use crate::request::{ExportRequest, Population, Vanished};
 use crate::store::Store;
 use crate::store::walk::is_store_name;
 use crate::write::journal::place_of_json_error;
@@ -230,6 +230,17 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
     })
 }
 
+/// What a field of `plan.json` without a value means, as a word.
+fn word_of_nothing(parameter: Option<Parameter>) -> &'static str {
+    match parameter {
+        Some(Parameter::Type) => "all",
+        Some(Parameter::MaxFileResources) => "no bound",
+        // Recorded only where it is not the default.
+        Some(Parameter::Vanished) => Vanished::Report.name(),
+        _ => "none",
+    }
+}
+
 /// Name of a plan: a hash of the snapshot's name and of the request, field by field.
 fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
     let identity = serde_json::to_vec(&(snapshot_id, request)).expect("plain data");
@@ -250,7 +261,9 @@ pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Res
         let (then, given) = (value(recorded, field), value(now, field));
         if then != given {
             let parameter = recorded_parameter(field);
-            return Err(ExportError::Differs { parameter, field: field.clone(), recorded: then, given });
+            let told = |value: String| if value.is_empty() { word_of_nothing(parameter).to_string() } else { value };
+            let (recorded, given) = (told(then), told(given));
+            return Err(ExportError::Differs { parameter, field: field.clone(), recorded, given });
         }
     }
     if recorded.plan_id != now.plan_id || recorded.shards != now.shards {
@@ -326,6 +339,36 @@ mod tests {
         for (field, word, name, change) in cases {
             let job = record(change);
             assert_eq!((&*job.request[field], &*named(&job)), (word, name), "{field}");
+        }
+    }
+
+    /// A value that is not given is told by a word, on either side.
+    #[test]
+    fn differences_from_nothing_have_words() {
+        type RequestChange = fn(&mut ExportRequest);
+        let cases: [(Parameter, &str, &str, RequestChange); 6] = [
+            (Parameter::Type, "all", "Patient", |request| *request = request.clone().types(["Patient"])),
+            (Parameter::Since, "none", "2020-01-01T00:00:00.000Z", |request| {
+                *request = request.clone().since("2020-01-01T00:00:00Z");
+            }),
+            (Parameter::FhirBase, "none", "https://a.example", |request| {
+                request.fhir_bases = vec!["https://a.example".into()]
+            }),
+            (Parameter::MaxFileResources, "no bound", "7", |request| request.bounds.file_resources = Some(7)),
+            (Parameter::BaseUrl, "none", "https://a.example/", |request| {
+                request.base_url = Some("https://a.example/".into())
+            }),
+            (Parameter::Vanished, "report", "delete", |request| request.vanished = Vanished::Delete),
+        ];
+        let plain = record(|_| {});
+        for (wanted, nothing, value, change) in cases {
+            let changed = record(change);
+            for (then, now, words) in [(&plain, &changed, [nothing, value]), (&changed, &plain, [value, nothing])] {
+                let Err(ExportError::Differs { parameter, recorded, given, .. }) = check_same_request(then, now) else {
+                    panic!("{value} makes no difference");
+                };
+                assert_eq!((parameter, [&*recorded, &*given]), (Some(wanted), words));
+            }
         }
     }
 

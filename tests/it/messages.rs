@@ -321,3 +321,23 @@ fn faults_beyond_the_bound_are_counted() {
         assert_eq!(unplaced, expected);
     }
 }
+
+/// A resumed export that asks for something else is told both values, and a word for one that was not given.
+#[test]
+fn a_difference_from_nothing_is_told_by_a_word() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    write_store(&store, "x.ndjson", &[PATIENT_A]);
+    for (then, now, needle) in [
+        (&[][..], &["--type", "Patient"][..], "--type differs (all then, Patient now)"),
+        (&["--type", "Patient"], &[], "--type differs (Patient then, all now)"),
+        (&[], &["--since", "2020-01-01"], "--since differs (none then, 2020-01-01T00:00:00"),
+        (&["--max-file-resources", "7"], &[], "--max-file-resources differs (7 then, no bound now)"),
+        (&[], &["--vanished", "delete"], "--vanished differs (report then, delete now)"),
+    ] {
+        let out = scratch.path().join("out");
+        let first = run::export(&store, &out, &[&["--all-patients", "--force"], then].concat());
+        assert_eq!(first.code, 0, "{first:#?}");
+        run::export(&store, &out, &[&["--all-patients", "--resume"], now].concat()).refused(2, &[needle]);
+    }
+}
