@@ -387,6 +387,12 @@ impl IssueLog {
         })
     }
 
+    /// The first message of each cause that is a warning or worse, with the number of its cause.
+    pub(crate) fn warnings(&self) -> Vec<(Issue, u64)> {
+        let causes = self.causes.iter().filter(|cause| cause.severity >= Severity::Warning);
+        causes.filter_map(|cause| Some((cause.kept.first()?.clone(), cause.count))).collect()
+    }
+
     /// How many there were of each severity.
     pub fn counts(&self) -> BTreeMap<Severity, u64> {
         let mut counts = BTreeMap::new();

@@ -27,6 +27,9 @@ use crate::sys::process_limits::reached_limit;
 use crate::sys::unsynced_entry::os_error;
 use crate::text_table::{TextTable, grouped as count};
 
+/// Kinds of warnings and errors of which the summary shows the first; the message files hold all.
+const WARNINGS_SHOWN_MAX: usize = 10;
+
 /// Runs `outpour export` and returns its exit code.
 pub(crate) fn run(args: ExportArgs) -> Exit {
     let begun = Clock::now();
@@ -201,6 +204,10 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
             };
             out += &format!("  {what:<10} {} in {folder}\n", severities.join(", "));
         }
+    }
+    for (message, number) in exported.warnings.iter().take(WARNINGS_SHOWN_MAX) {
+        let more = if *number > 1 { format!(" (and {} more of the kind)", count(number - 1)) } else { String::new() };
+        out += &format!("  {:<10} {}{more}\n", message.severity.name(), message.say(&FLAGS));
     }
     out += &index_line(&exported.index);
     if exported.resumed_files > 0 {

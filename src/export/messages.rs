@@ -1,5 +1,6 @@
 //! The messages of an export: policies that applied, faulty lines, members that were not found; for each audience.
 
+use crate::count_text::{counted, word_form};
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
@@ -14,6 +15,7 @@ use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
 use crate::plan::Plan;
 use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population, Vanished};
 use crate::select::cohort::Cohort;
+use crate::select::file_order::count_decided_by_file;
 use crate::select::selection::{Selection, foreign_owners};
 
 /// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
@@ -107,6 +109,16 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
             stats.illegal_updated
         );
         push("illegal-last-updated", note(Severity::Warning, text));
+    }
+    let by_file = if sees_all { count_decided_by_file(snapshot, &plan.cohort.ours)? } else { 0 };
+    if by_file > 0 {
+        let text = format!(
+            "{} {} versions in several files that no meta.lastUpdated and no versionId tells apart: the one in the file whose \
+             name comes last is taken as current; give each version a meta.lastUpdated",
+            counted(by_file, "resource"),
+            word_form(by_file, "has", "have")
+        );
+        push("version-by-file", note(Severity::Warning, text));
     }
     let foreign = match (&request.population, audience) {
         (Population::System, _) => Vec::new(),

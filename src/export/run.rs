@@ -251,6 +251,7 @@ impl ExportRun {
             ledger: *self.plan.ledger(),
             worst: self.messages.worst(),
             messages: self.messages.counts(),
+            warnings: self.messages.warnings(),
             index: self.work.clone(),
             resumed_files: self.finished.len(),
             transaction_time: self.snapshot.as_of().clone(),

@@ -85,6 +85,7 @@ pub fn export_to_sink(
         ledger: *plan.ledger(),
         worst: messages.worst(),
         messages: messages.counts(),
+        warnings: messages.warnings(),
         index,
         resumed_files: 0,
         transaction_time: snapshot.as_of().clone(),

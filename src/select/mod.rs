@@ -11,6 +11,7 @@ pub(crate) mod classifier;
 pub(crate) mod cohort;
 pub(crate) mod column_scan;
 pub(crate) mod deleted;
+pub(crate) mod file_order;
 pub(crate) mod ledger;
 pub(crate) mod members;
 pub(crate) mod nested_groups;

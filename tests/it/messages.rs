@@ -257,8 +257,9 @@ fn faults_are_listed() {
     write_store(&store, "plain.ndjson", &[PATIENT_A, bad, "{\"Zaphod\""]);
     let text = format!("{PATIENT_B}\n{bad}\n");
     std::fs::write(store.join("b.ndjson.gz"), gzip(text.as_bytes())).unwrap();
-    std::fs::write(store.join("c.ndjson.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
-    let whole = gzip(text.as_bytes());
+    let zstd = |text: String| zstd::encode_all(text.as_bytes(), 1).unwrap();
+    std::fs::write(store.join("c.ndjson.zst"), zstd(text.replace(r#""b""#, r#""c""#))).unwrap();
+    let whole = gzip(text.replace(r#""b""#, r#""d""#).as_bytes());
     std::fs::write(store.join("d.ndjson.gz"), &whole[..whole.len() - 4]).unwrap();
     let (store, out) = (at("store"), at("out"));
     let done = run::export(Path::new(&store), Path::new(&out), &["--system"]);
@@ -340,4 +341,78 @@ fn a_difference_from_nothing_is_told_by_a_word() {
         assert_eq!(first.code, 0, "{first:#?}");
         run::export(&store, &out, &[&["--all-patients", "--resume"], now].concat()).refused(2, &[needle]);
     }
+}
+
+/// Resources whose current version only the name of a file decides are counted in one warning, for those who may have the
+/// whole store; what a date, a number or the place in one file decides is not among them.
+#[test]
+fn versions_that_only_file_names_tell_apart_are_counted() {
+    let patient = |id: &str, meta: &str| format!(r#"{{"resourceType":"Patient","id":"{id}"{meta}}}"#);
+    let version = |number: u32| format!(r#","meta":{{"versionId":"{number}"}}"#);
+    let dated = |date: &str| format!(r#","meta":{{"lastUpdated":"{date}T00:00:00Z"}}"#);
+    let big = r#","meta":{"versionId":"1234567890123456789012"}"#;
+    let deleted = r#"{"resourceType":"Bundle","type":"transaction","meta":{"lastUpdated":"2020-01-01T00:00:00Z"},"entry":[{"request":{"method":"DELETE","url":"Patient/p"}}]}"#;
+    // The files' lines about one patient, in the order of their names, and whether the name decides.
+    let cases: Vec<(Vec<Vec<String>>, bool)> = vec![
+        (vec![vec![patient("p", "")], vec![patient("p", "")]], true),
+        (vec![vec![patient("p", "")], vec![patient("p", "")], vec![patient("p", "")]], true),
+        (vec![vec![patient("p", ""), patient("p", "")], vec![patient("p", ""), patient("p", "")]], true),
+        (vec![vec![patient("p", &version(3))], vec![patient("p", &version(3))]], true),
+        (vec![vec![patient("p", big)], vec![patient("p", big)]], true),
+        (vec![vec![patient("p", &version(1)), patient("p", "")], vec![patient("p", &version(1))]], true),
+        (vec![vec![patient("p", r#","meta":{"lastUpdated":"soon"}"#)], vec![patient("p", "")]], true),
+        (vec![vec![patient("p", "")], vec![patient("p", "")], vec![patient("p", &dated("2999-01-01"))]], true),
+        (vec![vec![patient("p", "")], vec![]], false),
+        (vec![vec![patient("p", ""), patient("p", "")], vec![]], false),
+        (vec![vec![patient("p", &version(1))], vec![patient("p", &version(2))]], false),
+        (vec![vec![patient("p", &version(2))], vec![patient("p", &version(1))]], false),
+        (vec![vec![patient("p", "")], vec![patient("p", &dated("2020-01-01"))]], false),
+        (vec![vec![patient("p", "")], vec![patient("p", "")], vec![patient("p", &dated("2020-01-01"))]], false),
+        (vec![vec![patient("p", &dated("2020-01-01"))], vec![patient("p", &dated("2020-01-01"))]], false),
+        (vec![vec![patient("p", "")], vec![patient("p", "")], vec![deleted.to_string()]], false),
+    ];
+    for (number, (files, counts)) in cases.iter().enumerate() {
+        for ending in ["", ".gz", ".zst"] {
+            let scratch = scratch();
+            let store = scratch.path().join("store");
+            std::fs::create_dir(&store).unwrap();
+            for (i, lines) in files.iter().enumerate() {
+                let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+                let stored = match ending {
+                    ".gz" => gzip(text.as_bytes()),
+                    ".zst" => zstd::encode_all(text.as_bytes(), 1).unwrap(),
+                    _ => text.into_bytes(),
+                };
+                std::fs::write(store.join(format!("{i}.ndjson{ending}")), stored).unwrap();
+            }
+            let out = scratch.path().join("out");
+            let needle =
+                "1 resource has versions in several files that no meta.lastUpdated and no versionId tells apart";
+            let index = scratch.path().join("index");
+            for words in [&["--all-patients"][..], &["--all-patients", "--index-dir", index.to_str().unwrap()]] {
+                let done = run::export(&store, &out, &[words, &["--force"]].concat());
+                assert_eq!(done.code, 0, "{done:#?}");
+                let told = messages(&out).iter().filter(|text| text.contains(needle)).count();
+                assert_eq!(
+                    (told, done.stderr.contains(needle)),
+                    (usize::from(*counts), *counts),
+                    "case {number}{ending}"
+                );
+            }
+        }
+    }
+}
+
+/// Several such resources are told by one warning.
+#[test]
+fn the_warning_of_file_names_is_one() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    write_store(&store, "Patient.10.ndjson", &[PATIENT_A, PATIENT_B]);
+    write_store(&store, "Patient.9.ndjson", &[PATIENT_A, PATIENT_B]);
+    let out = scratch.path().join("out");
+    let done = run::export(&store, &out, &["--all-patients"]);
+    let needle = "2 resources have versions in several files";
+    assert!(done.code == 0 && done.stderr.contains(needle), "{done:#?}");
+    assert_eq!(messages(&out).iter().filter(|text| text.contains(needle)).count(), 1);
 }
