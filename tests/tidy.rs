@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 17] = [
 ];
 
 /// Modules of one layer of which the first uses the second, never the other way.
-const BESIDE: [(&str, &str); 3] = [("error", "issue"), ("ids", "casts"), ("sys", "limits")];
+const BESIDE: [(&str, &str); 4] = [("error", "issue"), ("ids", "casts"), ("sys", "limits"), ("sys", "count_text")];
 
 /// Lines of a file before its tests.
 const LINES_MAX: usize = 600;

@@ -111,7 +111,8 @@ impl StoreFiles {
         if let Some(source) = self.open[file.index()].get() {
             return Ok(source);
         }
-        let source = StoreFile::open(self.root.join(self.name(file)), self.access)?;
+        let source = StoreFile::open(self.root.join(self.name(file)), self.access)
+            .map_err(|error| error.of_store(self.count()))?;
         let source = match self.compression(file) {
             // Bytes appended since the walk are not part of it.
             Compression::None if self.truncated => source.up_to(self.walked.files[file.index()].stamp.len),

@@ -7,7 +7,9 @@
 //! caller that acts on bytes it read calls [`StoreFile::check`] afterwards, and relies on nothing it verified in
 //! mapped bytes: a check made once (of UTF-8, say) does not hold for a second read.
 
+use crate::count_text::counted;
 use crate::sys::access::{Access, AccessKind};
+use crate::sys::process_limits::reached_limit;
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::sys::sigbus::Registration;
 use std::fs::File;
@@ -91,6 +93,13 @@ pub enum StoreFileError {
     /// The file could not be opened.
     #[error("cannot open {}: check that it is there and may be read", path.display())]
     Open { path: PathBuf, source: io::Error },
+    /// The file could not be opened because as many files are open as may be.
+    #[error(
+        "cannot open {}: it is one of {} of the store, each of which stays open once it is read, and as many files are open \
+         as may be: join files of the store, or allow more",
+        path.display(), counted(*files as u64, "file")
+    )]
+    TooManyOpen { path: PathBuf, files: usize, source: io::Error },
     /// It is a directory, a device, a pipe, a socket or a symbolic link.
     #[error("{} is no regular file (symbolic links are not followed): give the file itself", path.display())]
     NotAFile { path: PathBuf },
@@ -120,10 +129,24 @@ pub enum StoreFileError {
     Beyond { path: PathBuf, offset: u64, end: u64, len_found: u64 },
 }
 
+impl StoreFileError {
+    /// The same of one of so many files of a store, whose number is told where a limit of the process is what was reached.
+    pub(crate) fn of_store(self, files: usize) -> StoreFileError {
+        match self {
+            StoreFileError::Open { path, source } if reached_limit(&source).is_some() => {
+                StoreFileError::TooManyOpen { path, files, source }
+            }
+            other => other,
+        }
+    }
+}
+
 impl From<StoreFileError> for io::Error {
     fn from(error: StoreFileError) -> io::Error {
         let kind = match &error {
-            StoreFileError::Open { source, .. } | StoreFileError::Read { source, .. } => source.kind(),
+            StoreFileError::Open { source, .. }
+            | StoreFileError::TooManyOpen { source, .. }
+            | StoreFileError::Read { source, .. } => source.kind(),
             StoreFileError::NotAFile { .. } => io::ErrorKind::InvalidInput,
             StoreFileError::Truncated { .. } | StoreFileError::Faulted { .. } | StoreFileError::Beyond { .. } => {
                 io::ErrorKind::UnexpectedEof

@@ -146,12 +146,15 @@ impl VersionHistory {
         let mut files: Vec<(StoreFile, Compression)> = Vec::new();
         let mut segments: Vec<(usize, Compression)> = Vec::new();
         let mut names: Vec<&str> = Vec::new();
+        let count = record.segments.chunk_by(|one, next| one.file == next.file).count();
         for segment in &record.segments {
             if names.last() != Some(&segment.file.as_str()) {
                 let Some(compression) = Compression::of_file_name(&segment.file) else {
                     return Err(changed_error(root, &segment.file));
                 };
-                files.push((StoreFile::open(root.join(&segment.file), access)?, compression));
+                let source =
+                    StoreFile::open(root.join(&segment.file), access).map_err(|error| error.of_store(count))?;
+                files.push((source, compression));
                 names.push(&segment.file);
             }
             segments.push((files.len() - 1, files[files.len() - 1].1));
