@@ -7,6 +7,9 @@ use crate::codec::input::{DecodeStep, Input};
 use crate::limits::{READ_BYTES, ZSTD_WINDOW_LOG_MAX};
 use crate::sys::store_file::StoreFileError;
 
+/// Longest header of a frame, in bytes (RFC 8878, 3.1.1.1), its magic number included.
+pub(crate) const FRAME_HEADER_BYTES_MAX: usize = 18;
+
 /// Decoder of the frames of a zstd file.
 ///
 /// A failing call of the library does not report the bytes that it decoded before the error. So each call gets no more
@@ -21,6 +24,8 @@ pub(crate) struct Zstd {
     input_due: usize,
     /// Whether decoded bytes may wait in the library for output space.
     output_pending: bool,
+    /// What is wrong with the window of the current frame.
+    window_problem: Option<String>,
 }
 
 impl Zstd {
@@ -34,7 +39,50 @@ impl Zstd {
         let mut context = DCtx::create();
         // The library refuses only bounds outside of its range; this one is its default.
         let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
-        Zstd { context, in_frame: false, input_due: 0, output_pending: false }
+        Zstd { context, in_frame: false, input_due: 0, output_pending: false, window_problem: None }
+    }
+
+    /// The window that the frame which begins with these bytes needs, in bytes; `None` if it is no frame, or one whose window
+    /// is not in its header.
+    pub(crate) fn window_of_frame(start: &[u8]) -> Option<u64> {
+        let (magic, rest) = start.split_first_chunk::<4>()?;
+        let (descriptor, rest) = rest.split_first()?;
+        let is_single_segment = descriptor & 0x20 != 0;
+        if u32::from_le_bytes(*magic) != Zstd::MAGIC {
+            return None;
+        }
+        if !is_single_segment {
+            // Window_Descriptor (RFC 8878, 3.1.1.1.2): an exponent in five bits, eighths of that power of two in three.
+            let window = *rest.first()?;
+            let base = 1u64 << (10 + (window >> 3));
+            return Some(base + base / 8 * u64::from(window & 7));
+        }
+        // Without one the whole content is the window.
+        let dictionary_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let rest = rest.get(dictionary_bytes..)?;
+        let size = |bytes: usize| {
+            let mut word = [0; 8];
+            word[..bytes].copy_from_slice(rest.get(..bytes)?);
+            Some(u64::from_le_bytes(word))
+        };
+        match descriptor >> 6 {
+            0 => size(1),
+            1 => size(2).map(|bytes| bytes + 256),
+            2 => size(4),
+            _ => size(8),
+        }
+    }
+
+    /// What is wrong with a frame that begins with these bytes, if it is that its window is larger than is taken.
+    pub(crate) fn window_problem(start: &[u8]) -> Option<String> {
+        let most = 1 << ZSTD_WINDOW_LOG_MAX;
+        let window = Zstd::window_of_frame(start).filter(|window| *window > most)?;
+        // Rounded up, so that what is not taken is never told as what is.
+        let (window, most) = (window.div_ceil(1 << 20), most >> 20);
+        Some(format!(
+            "a zstd frame needs a window of {window} MiB, more than the {most} MiB that are taken; compress it again with \
+             --long={ZSTD_WINDOW_LOG_MAX} or less"
+        ))
     }
 
     /// Whether every frame so far has decoded to its end, its checksum included, and no other has begun.
@@ -68,10 +116,8 @@ impl Zstd {
             Ok(_) if is_stuck => return Ok(DecodeStep::Truncated),
             Ok(input_due) => self.input_due = input_due.min(READ_BYTES),
             Err(code) => {
-                let name = zstd_safe::get_error_name(code);
-                let advice =
-                    if name.contains("too much memory") { "; recompress it with at most --long=27" } else { "" };
-                return Ok(DecodeStep::Corrupt(format!("its zstd data is broken ({name}{advice})")));
+                let broken = || format!("its zstd data is broken ({})", zstd_safe::get_error_name(code));
+                return Ok(DecodeStep::Corrupt(self.window_problem.take().unwrap_or_else(broken)));
             }
         }
         Ok(DecodeStep::More)
@@ -87,10 +133,11 @@ impl Zstd {
         if input.is_at_end() {
             return Ok(DecodeStep::End);
         }
-        let bytes = input.peek(8)?;
+        let bytes = input.peek(FRAME_HEADER_BYTES_MAX)?;
         let word = |offset: usize| bytes.get(offset..offset + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         match (word(0), word(4)) {
             (Some(Zstd::MAGIC), _) => {
+                self.window_problem = Zstd::window_problem(bytes);
                 on_seek_point(input.offset, filled);
                 (self.in_frame, self.output_pending, self.input_due) = (true, false, 5);
             }
@@ -102,5 +149,48 @@ impl Zstd {
             (None, _) => return Ok(DecodeStep::Truncated),
         }
         Ok(DecodeStep::More)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Windows of headers of every form, and headers that have none.
+    #[test]
+    fn windows_are_read_from_headers() {
+        let magic = Zstd::MAGIC.to_le_bytes();
+        let window = |rest: &[u8]| Zstd::window_of_frame(&[&magic, rest].concat());
+        assert_eq!(window(&[0, 0x88]), Some(128 << 20));
+        assert_eq!(window(&[0, 0x89]), Some(144 << 20));
+        assert_eq!(window(&[4, 0xff]), Some((1 << 41) / 8 * 15));
+        // The content is the window: 1, 2, 4 and 8 bytes, behind a dictionary id.
+        assert_eq!(window(&[0x20, 7]), Some(7));
+        assert_eq!(window(&[0x61, 9, 1, 0]), Some(257));
+        assert_eq!(window(&[0xa3, 9, 9, 9, 9, 0, 0, 0, 9]), Some(9 << 24));
+        assert_eq!(window(&[0xe0, 0, 0, 0, 0, 1, 0, 0, 0]), Some(1 << 32));
+        for cut in [&[][..], &[0], &[0x20], &[0xa3, 9, 9, 9, 9, 0, 0, 0]] {
+            assert_eq!(window(cut), None, "{cut:?}");
+        }
+        assert_eq!(Zstd::window_of_frame(&[0x50, 0x2a, 0x4d, 0x18, 0, 0x90]), None, "a skippable frame");
+        let problem = |byte: u8| Zstd::window_problem(&[&magic[..], &[0, byte]].concat());
+        assert_eq!(problem(0x88), None);
+        let text = problem(0x89).unwrap();
+        assert!(text.contains("a window of 144 MiB, more than the 128 MiB") && text.contains("--long=27"), "{text}");
+    }
+
+    /// The library refuses just the windows that are told as too large.
+    #[test]
+    fn windows_that_are_told_are_those_refused() {
+        let mut frame = ::zstd::stream::encode_all(&b"{}\n"[..], 1).unwrap();
+        assert_eq!(frame[4] & 0x20, 0, "the encoder writes a window");
+        for (byte, fits) in [(0x88, true), (0x89, false), (0x90, false), (0xa8, false)] {
+            frame[5] = byte;
+            let mut context = Zstd::new().context;
+            let mut out = Vec::with_capacity(64);
+            let (mut from, mut to) = (InBuffer::around(&frame), OutBuffer::around(&mut out));
+            assert_eq!(context.decompress_stream(&mut to, &mut from).is_ok(), fits, "{byte}");
+            assert_eq!(Zstd::window_problem(&frame).is_none(), fits, "{byte}");
+        }
     }
 }

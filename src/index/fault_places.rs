@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::codec::compression::Compression;
+use crate::codec::zstd::{FRAME_HEADER_BYTES_MAX, Zstd};
 use crate::count_text::counted;
 use crate::error::IndexError;
 use crate::extract::extractor::Extractor;
@@ -35,6 +37,19 @@ pub(crate) struct FaultPlace {
 /// Writes the kind of a fault by its name.
 fn serialize_kind<S: serde::Serializer>(kind: &FaultKind, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(kind.name())
+}
+
+/// What is wrong with the zstd frame at an offset of a file, if it is that its window is larger than is taken. The index keeps
+/// no reason beside the kind of a fault, so the header of the frame is read again.
+fn window_problem(index: &Index, file: FileId, offset: u64) -> Option<String> {
+    if index.compression(file) != Compression::Zstd {
+        return None;
+    }
+    // A file that cannot be read is named by what needs it.
+    let source = index.source(file).ok()?;
+    let len = source.len().checked_sub(offset)?.min(FRAME_HEADER_BYTES_MAX as u64);
+    let mut buffer = Vec::new();
+    Zstd::window_problem(source.read(offset, usize::try_from(len).ok()?, &mut buffer).ok()?)
 }
 
 /// Passes the faults of segments, which come in store order, to `on_fault`. The index keeps the places of the first
@@ -71,9 +86,25 @@ pub(crate) fn visit_faults(
                 FaultKind::Unproven => {
                     let member = index.restart_before(own, byte + u64::from(fault.at)).compressed;
                     let end = byte + u64::from(fault.length);
-                    format!(
-                        "{name}: from line {line} on, bytes {byte} to {end} uncompressed, from byte {member} of the file: {kind}"
-                    )
+                    match window_problem(index, own, member) {
+                        Some(problem) => format!(
+                            "{name}: from line {line} on, from byte {member} of the file: {problem}; none of its lines is \
+                             exported, nor what stands behind it"
+                        ),
+                        None => format!(
+                            "{name}: from line {line} on, bytes {byte} to {end} uncompressed, from byte {member} of the file: {kind}"
+                        ),
+                    }
+                }
+                FaultKind::Damaged => {
+                    let frame = index.restart_before(own, byte + u64::from(fault.at)).compressed;
+                    match window_problem(index, own, frame) {
+                        Some(problem) => format!(
+                            "{name}: line {line} at byte {byte}, from byte {frame} of the file: {problem}; what stands behind \
+                             is not exported"
+                        ),
+                        None => format!("{name}: line {line} at byte {byte}: {kind} (byte {} of the line)", fault.at),
+                    }
                 }
                 FaultKind::LoneSurrogate => {
                     surrogates += 1;

@@ -461,3 +461,44 @@ fn too_many_files_are_told_with_both_numbers() {
         }
     }
 }
+
+/// A zstd frame whose window is larger than is taken is told as that, whatever becomes of the rows before it; one of the
+/// largest window that is taken is read.
+#[test]
+fn too_large_windows_are_told_as_such() {
+    use std::io::Write;
+    let frame = |line: &str, window: u8| {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut frame = encoder.finish().unwrap();
+        assert_eq!(frame[4] & 0x20, 0, "a header with a window");
+        frame[5] = window;
+        frame
+    };
+    for (window, needs) in [(0x88, None), (0x89, Some("144 MiB")), (0x90, Some("256 MiB")), (0xa8, Some("2048 MiB"))] {
+        for unproven in ["fault", "export"] {
+            let scratch = scratch();
+            let store = scratch.path().join("store");
+            std::fs::create_dir(&store).unwrap();
+            let first = frame(PATIENT_A, 0x50);
+            std::fs::write(store.join("x.ndjson.zst"), [&first[..], &frame(PATIENT_B, window)].concat()).unwrap();
+            let out = scratch.path().join("out");
+            let done = run::export(&store, &out, &["--all-patients", "--unproven", unproven]);
+            let Some(needs) = needs else {
+                assert_eq!(done.code, 0, "{done:#?}");
+                assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 2);
+                continue;
+            };
+            assert_eq!(done.code, 1, "{done:#?}");
+            assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1);
+            let place = format!("from byte {} of the file: a zstd frame needs a window of {needs}, ", first.len());
+            let advice = "more than the 128 MiB that are taken; compress it again with --long=27 or less";
+            let texts = messages(&out).join("\n");
+            assert!(texts.contains(&(place + advice)) && !texts.contains("damaged"), "{texts}");
+            let (places, _) = fault_list(&["verify", store.to_str().unwrap(), "--faults", "--json"]);
+            assert!(places.len() == 1 && places[0]["text"].as_str().unwrap().contains(advice), "{places:?}");
+            let shown = run::run(&["inspect", store.join("x.ndjson.zst").to_str().unwrap()]);
+            assert!(shown.stdout.contains("--long=27") || shown.stderr.contains("--long=27"), "{shown:#?}");
+        }
+    }
+}
