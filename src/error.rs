@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::codec::decoder::DecodeError;
+use crate::count_text::{counted, word_form};
 use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::sys::atomic_dir::AtomicDirError;
 use crate::sys::process_limits::reached_limit;
@@ -102,7 +103,7 @@ pub enum IndexError {
         restorable: bool,
     },
     /// The store has no data file: it is not mounted, or the path is wrong.
-    #[error("the store {} holds no data file (.ndjson, .ndjson.gz, .ndjson.zst): is it mounted, is the path right?", path.display())]
+    #[error("the store {} holds no data file (.ndjson, .ndjson.gz, .ndjson.zst): check that it is mounted and that the path is right", path.display())]
     NoDataFiles {
         /// The directory.
         path: PathBuf,
@@ -117,8 +118,9 @@ pub enum IndexError {
     /// More of the resources of the last snapshot are gone without a deletion than is allowed
     /// ([`StoreOptions::allow_missing`](crate::store::StoreOptions::allow_missing)). The index is as it was.
     #[error(
-        "{gone} of {present} resources of the last snapshot are gone from the store without a deletion, more than \
-         {allowed} % ({files}): mount or restore what is missing"
+        "{gone} of {} of the last snapshot {} gone from the store without a deletion, more than {allowed} % ({files}): mount or \
+         restore what is missing",
+        counted(*present, "resource"), word_form(*gone, "is", "are")
     )]
     ResourcesMissing {
         /// Resources gone since the last snapshot.
@@ -346,7 +348,8 @@ pub enum ExportError {
     },
     /// More faults than the caller allows. Nothing was published.
     #[error(
-        "{faults} of {lines} lines are faulty, which is more than the {allowed} that are allowed; nothing was published"
+        "{faults} of {} {} faulty, which is more than is allowed ({allowed}); nothing was published",
+        counted(*lines, "line"), word_form(*faults, "is", "are")
     )]
     Faults {
         /// Faulty lines in the exported scope.

@@ -504,7 +504,7 @@ impl ExportRequest {
         if let (Some(since), Some(until)) = (&self.since, &self.until)
             && since >= until
         {
-            let text = format!("{until} ends the window before it begins, so nothing could match (SINCE-09)");
+            let text = format!("{until} ends the window before it begins, so nothing could match");
             problems.push(RequestProblem::of(Parameter::Until, text).advise(Advice::BeginEarlier(since.to_string())));
         }
         if self.bounds.file_bytes == 0 {
@@ -524,7 +524,7 @@ impl ExportRequest {
         {
             let names: Vec<&str> = self.types.iter().map(|t| t.name()).collect();
             let text = format!(
-                "only types outside the Patient compartment are named ({}), which belong to no patient (TYPE-04); \
+                "only types outside the Patient compartment are named ({}), which belong to no patient; \
                  add a type of the compartment",
                 names.join(", ")
             );

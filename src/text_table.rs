@@ -1,5 +1,7 @@
 //! Tables printed as text: columns aligned by spaces, numbers to the right. Knows no terminal, width or colour.
 
+use crate::count_text::noun_form;
+
 /// Rows of cells under a heading.
 #[derive(Clone, Debug)]
 pub(crate) struct TextTable {
@@ -58,6 +60,11 @@ impl TextTable {
     pub(crate) fn text(&self) -> String {
         self.lines().into_iter().map(|line| line + "\n").collect()
     }
+}
+
+/// A number with grouped digits and its noun, which is given in the singular: `1 file`, `1,200 files`.
+pub(crate) fn grouped_with(number: u64, noun: &str) -> String {
+    format!("{} {}", grouped(number), noun_form(number, noun))
 }
 
 /// A number in decimal with commas between its thousands.

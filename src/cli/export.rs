@@ -11,6 +11,7 @@ use crate::cli::message_text::FLAGS;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
+use crate::count_text::noun_form;
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::export;
 use crate::export::messages::all_issues;
@@ -25,7 +26,7 @@ use crate::request::Audience;
 use crate::select::ledger::Ledger;
 use crate::sys::process_limits::reached_limit;
 use crate::sys::unsynced_entry::os_error;
-use crate::text_table::{TextTable, grouped as count};
+use crate::text_table::{TextTable, grouped as count, grouped_with};
 
 /// Kinds of warnings and errors of which the summary shows the first; the message files hold all.
 const WARNINGS_SHOWN_MAX: usize = 10;
@@ -186,8 +187,8 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
         out += "  Nothing matched; the manifest is complete and empty.\n";
     }
     if exported.members_listed > 0 {
-        let (listed, found) = (count(exported.members_listed), count(exported.members_found));
-        out += &format!("  members    {listed} listed, {found} patients of the store\n");
+        let (listed, found) = (count(exported.members_listed), grouped_with(exported.members_found, "patient"));
+        out += &format!("  members    {listed} listed, {found} of the store\n");
     }
     out += &format!("  {}\n", ledger_line(&exported.ledger));
     if exported.ledger.faulty > 0 {
@@ -199,8 +200,8 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
         if !files.is_empty() {
             let lines: u64 = files.iter().map(|file| file.count).sum();
             let severities: Vec<String> = match what {
-                "messages" => exported.messages.iter().rev().map(|(s, n)| format!("{n} {}", s.name())).collect(),
-                _ => vec![format!("{} lines", count(lines))],
+                "messages" => exported.messages.iter().rev().map(|(s, n)| severity_count(*s, *n)).collect(),
+                _ => vec![grouped_with(lines, "line")],
             };
             out += &format!("  {what:<10} {} in {folder}\n", severities.join(", "));
         }
@@ -211,7 +212,7 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
     }
     out += &index_line(&exported.index);
     if exported.resumed_files > 0 {
-        out += &format!("  resumed    {} files were finished already\n", count(exported.resumed_files as u64));
+        out += &format!("  resumed    {} finished already\n", grouped_with(exported.resumed_files as u64, "file"));
     }
     let rate = |n: u64| format_bytes((n as f64 / seconds.max(1e-6)) as u64);
     out += &format!("  time       {seconds:.2} s, {}/s written", rate(all[1]));
@@ -224,23 +225,33 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
     out + &format!("\n  manifest   {}", exported.manifest_path.display())
 }
 
+/// So many messages of a severity. Only warnings and errors are things that can be counted.
+fn severity_count(severity: Severity, number: u64) -> String {
+    match severity {
+        Severity::Warning | Severity::Error => grouped_with(number, severity.name()),
+        _ => format!("{} {}", count(number), severity.name()),
+    }
+}
+
 /// The ledger on one line: lines of the store by class, empty classes left out.
 fn ledger_line(ledger: &Ledger) -> String {
     let classes = [
         ("blank", ledger.blank),
         ("faulty", ledger.faulty),
-        ("tombstones", ledger.tombstone),
+        (&*noun_form(ledger.tombstone, "tombstone"), ledger.tombstone),
         ("future", ledger.future),
         ("superseded", ledger.superseded),
         ("deleted", ledger.deleted),
-        ("other types", ledger.r#type),
-        ("other patients or none", ledger.cohort),
+        ("of other types", ledger.r#type),
+        ("of other patients or none", ledger.cohort),
         ("outside _since/_until", ledger.since_or_until),
         ("exported", ledger.exported),
     ];
     let parts: Vec<String> =
         classes.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{} {name}", count(*n))).collect();
-    format!("{:<10} {}: {}", "lines", count(ledger.lines), parts.join(", "))
+    // Without lines nothing stands behind the colon.
+    let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    format!("{:<10} {}{parts}", "lines", count(ledger.lines))
 }
 
 /// Lines of the summary of `outpour export` on what was done to the index: scanned, repaired, or held in memory only;
@@ -279,15 +290,13 @@ pub(crate) fn index_line(work: &RefreshStats) -> String {
 fn gone_lines(gone: &GoneResources) -> String {
     let mut out = String::new();
     if gone.resources > 0 {
-        let (resources, present) = (count(gone.resources), count(gone.present));
-        out += &format!(
-            "  gone       {resources} resources without a deletion; {present} were there at the last snapshot\n"
-        );
+        let (resources, present) = (grouped_with(gone.resources, "resource"), count(gone.present));
+        out += &format!("  gone       {resources} without a deletion, of {present} at the last snapshot\n");
     }
     if gone.older_versions > 0 {
         out += &format!(
-            "  gone       the newest version of {} resources; an older one stands\n",
-            count(gone.older_versions)
+            "  gone       the newest version of {}; an older one stands\n",
+            grouped_with(gone.older_versions, "resource")
         );
     }
     if !gone.files.is_empty() {

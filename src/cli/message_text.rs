@@ -1,5 +1,6 @@
 //! Texts of errors and issues as the command line prints them: parameters by their flags, and advice that names flags.
 
+use crate::count_text::{counted, word_form};
 use crate::error::{DirectoryContent, ExportError, IndexError, JournalError, PackError, RequestError, limit_of};
 use crate::issue::{Advice, CORRECT_REFERENCES, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::verify::VerifyError;
@@ -82,8 +83,10 @@ fn export_text(error: &ExportError) -> String {
             parameter.map_or(field.as_str(), |parameter| flag(parameter))
         ),
         ExportError::Faults { faults, lines, allowed } => format!(
-            "{faults} of {lines} lines are faulty, which is more than {} {allowed} permits; `outpour verify --faults STORE` \
+            "{faults} of {} {} faulty, which is more than {} {allowed} permits; `outpour verify --faults STORE` \
              lists them. Nothing was published",
+            counted(*lines, "line"),
+            word_form(*faults, "is", "are"),
             flag(Parameter::FaultsAllowed)
         ),
         ExportError::Cancelled => format!("{error}; run the same command with --resume to go on"),

@@ -12,7 +12,7 @@ use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, PackError, RequestError};
 use crate::pack::report::PackReport;
 use crate::pack::{PackOptions, pack};
-use crate::text_table::grouped as count;
+use crate::text_table::{grouped as count, grouped_with};
 
 /// Runs `outpour pack` and returns its exit code.
 pub(crate) fn run(args: PackArgs) -> Exit {
@@ -79,18 +79,17 @@ fn summary(packed: &PackReport, args: &PackArgs, seconds: f64) -> String {
     let rate = (packed.bytes as f64 / seconds.max(1e-6)) as u64;
     let mut out = format!("Packed {} as of {}\n\n", args.to.display(), packed.transaction_time);
     let mut line = |name: &str, text: String| out += &format!("  {name:<10} {text}\n");
-    line("rows", format!("{}, and {} lines of deletions", count(rows), count(tombstone_lines)));
+    line("rows", format!("{}, and {} of deletions", count(rows), grouped_with(tombstone_lines, "line")));
     line("left", format!("{} superseded, {} deleted, {} blank", count(superseded), count(deleted), count(blank)));
     if rejected > 0 {
         line(
             "rejected",
-            format!("{} lines that are no resources, in {}", count(rejected), crate::pack::non_rows::REJECTED),
+            format!("{} without a resource, in {}", grouped_with(rejected, "line"), crate::pack::non_rows::REJECTED),
         );
     }
     if damaged > 0 {
         let lost = "compressed files are damaged or cut off: what stood there is lost";
-        let places = if damaged == 1 { "place" } else { "places" };
-        line("damaged", format!("{} {places} where {lost}", count(damaged)));
+        line("damaged", format!("{} where {lost}", grouped_with(damaged, "place")));
         packed.damage.iter().for_each(|place| line("", place.clone()));
         let more = damaged - packed.damage.len() as u64;
         if more > 0 {
@@ -99,7 +98,10 @@ fn summary(packed: &PackReport, args: &PackArgs, seconds: f64) -> String {
     }
     line("bytes", format!("{} in {}, {ratio:.1} to 1", format_bytes(packed.bytes), format_bytes(packed.file_bytes)));
     let mean = packed.bytes.checked_div(frames).unwrap_or(0);
-    line("frames", format!("{} of {} on average, in {} files", count(frames), format_bytes(mean), count(files)));
+    line(
+        "frames",
+        format!("{} of {} on average, in {}", count(frames), format_bytes(mean), grouped_with(files, "file")),
+    );
     out += &index_line(&packed.index);
     out + &format!("  {:<10} {seconds:.2} s, {}/s", "time", format_bytes(rate))
 }

@@ -15,7 +15,7 @@ use crate::synth::store::synth;
 use crate::synth::time::since_share;
 use crate::synth::{Layout, SynthError, SynthOptions, SynthOrder};
 use crate::sys::atomic_dir::AtomicDirError;
-use crate::text_table::{TextTable, grouped as count};
+use crate::text_table::{TextTable, grouped as count, grouped_with};
 
 /// Most patients: they are numbered in 32 bits.
 const PATIENTS_MAX: u64 = u32::MAX as u64;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: SynthArgs) -> Exit {
     }
     say(&format!("Made {}\n", args.out.display()));
     say(&format!("  patients   {}", count(made.patients)));
-    say(&format!("  rows       {}, {} of them second versions", count(made.rows), count(made.updates)));
+    say(&format!("  rows       {}, among them {}", count(made.rows), grouped_with(made.updates, "second version")));
     say(&format!("  deletions  {}", count(made.deletions)));
     say(&format!("  bytes      {}", format_bytes(made.bytes)));
     say(&format!("  time       {seconds:.2} s, {}/s\n", format_bytes((made.bytes as f64 / seconds.max(1e-6)) as u64)));

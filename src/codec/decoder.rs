@@ -10,6 +10,7 @@ use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::gzip::Gzip;
 use crate::codec::input::{DecodeStep, Input};
 use crate::codec::zstd::Zstd;
+use crate::count_text::counted;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 use std::path::PathBuf;
@@ -23,16 +24,15 @@ pub enum DecodeError {
     Source(#[from] StoreFileError),
     /// The file ends inside a member or frame.
     #[error(
-        "{} ends at byte {compressed} in the middle of its compressed data (after {uncompressed} uncompressed bytes): \
-         it is still being written or was cut off; copy it again",
-        path.display()
+        "{} ends at byte {compressed} in the middle of its compressed data (after {}): it is still being written or was cut off; \
+         copy it again",
+        path.display(), counted(*uncompressed, "uncompressed byte")
     )]
     Truncated { path: PathBuf, compressed: u64, uncompressed: u64 },
     /// The file is damaged, or its compression is not that of its name.
     #[error(
-        "{} is damaged near byte {compressed} (after {uncompressed} uncompressed bytes): {reason}; \
-         copy or compress it again",
-        path.display()
+        "{} is damaged near byte {compressed} (after {}): {reason}; copy or compress it again",
+        path.display(), counted(*uncompressed, "uncompressed byte")
     )]
     Corrupt { path: PathBuf, compressed: u64, uncompressed: u64, reason: String },
     /// A piece was requested after an error.

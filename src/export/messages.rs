@@ -54,7 +54,8 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
             MissingLastUpdated::Include => ("exported whatever _since and _until say", None),
             MissingLastUpdated::Exclude => ("left out", Some(Advice::UndatedExcluded)),
         };
-        let text = format!("{} resources without a usable meta.lastUpdated were {done}", stats.undated);
+        let (resources, were) = (counted(stats.undated, "resource"), word_form(stats.undated, "was", "were"));
+        let text = format!("{resources} without a usable meta.lastUpdated {were} {done}");
         push("undated", Issue { advice, ..note(Severity::Information, text) });
     }
     if let Some(since) = &request.since
@@ -93,20 +94,22 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         push("memory-only", Issue::warning(IssueCode::Incomplete, text.to_string()));
     }
     if stats.late > 0 {
-        let (done, advice) = match request.late {
-            LateArrivals::Include => ("were exported", None),
-            LateArrivals::Report => ("were not exported", Some(Advice::LateReported)),
+        let (not, advice) = match request.late {
+            LateArrivals::Include => ("", None),
+            LateArrivals::Report => ("not ", Some(Advice::LateReported)),
         };
         let text = format!(
-            "{} resources came to the store after the export that _since names, though they are dated before it; they {done}",
-            stats.late
+            "{} came to the store after the export that _since names, though dated before it, and {} {not}exported",
+            counted(stats.late, "resource"),
+            word_form(stats.late, "was", "were")
         );
         push("late", Issue { advice, ..note(Severity::Information, text) });
     }
     if stats.illegal_updated > 0 && sees_all {
         let text = format!(
-            "{} resources have a meta.lastUpdated that is no instant; it counts as none",
-            stats.illegal_updated
+            "{} {} a meta.lastUpdated that is no instant; it counts as none",
+            counted(stats.illegal_updated, "resource"),
+            word_form(stats.illegal_updated, "has", "have")
         );
         push("illegal-last-updated", note(Severity::Warning, text));
     }
@@ -126,8 +129,11 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         _ => foreign_owners(snapshot, &plan.cohort, selection)?,
     };
     for (base, count) in foreign {
-        let text =
-            format!("{count} references to patients under the base {base} were taken for another server's patients");
+        let text = format!(
+            "{} to patients under the base {base} {} taken for another server's patients",
+            counted(count, "reference"),
+            word_form(count, "was", "were")
+        );
         push("foreign-base", note(Severity::Warning, text).advise(Advice::on_foreign_base(&base)));
     }
     if request.since.is_some() && deletions.entries == 0 && plan.vanished.counts().told == 0 {
@@ -136,15 +142,19 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
     }
     if deletions.unknown > 0 && sees_all {
         let text = format!(
-            "{} deletions of resources that the store does not hold are not listed here: whose they were is not known from it",
-            deletions.unknown
+            "{} of resources that the store does not hold {} not listed here: whose they were is not known from it",
+            counted(deletions.unknown, "deletion"),
+            word_form(deletions.unknown, "is", "are")
         );
         push("deleted-unknown", note(Severity::Warning, text));
     }
     if deletions.undated > 0 && sees_all {
         let text = format!(
-            "{} DELETE entries have no meta.lastUpdated; they count as older than everything and delete nothing",
-            deletions.undated
+            "{} {} no meta.lastUpdated and {} as older than everything: nothing is deleted by {}",
+            counted(deletions.undated, "DELETE entry"),
+            word_form(deletions.undated, "has", "have"),
+            word_form(deletions.undated, "counts", "count"),
+            word_form(deletions.undated, "it", "them")
         );
         push("deleted-undated", note(Severity::Warning, text));
     }
@@ -158,32 +168,41 @@ fn vanished_issues(plan: &Plan, messages: &mut IssueLog) {
     let held = if plan.request.since.is_some() { Severity::Warning } else { Severity::Information };
     let is_choice = plan.request.since.is_some() && plan.request.vanished == Vanished::Report;
     let causes = [
-        ("vanished-told", counts.told, "are gone from files that were replaced and are listed as deleted"),
+        ("vanished-told", counts.told, "is", "are", "gone from files that were replaced, and listed as deleted"),
         (
             "vanished-replaced",
             counts.replaced_files,
-            "are gone from files that were replaced and are not listed as deleted",
+            "is",
+            "are",
+            "gone from files that were replaced, and not listed as deleted",
         ),
         (
             "vanished-uncertain",
             counts.uncertain_files,
-            "are gone from files that were changed in place, hold faulty lines or end within a line; they are not listed as \
-             deleted, because they may come back",
+            "is",
+            "are",
+            "gone from files that were changed in place, hold faulty lines or end within a line, and not listed as deleted: \
+             what is gone so may come back",
         ),
         (
             "vanished-missing",
             counts.missing_files,
-            "are gone with the files that held them; they are not listed as deleted, because they may come back",
+            "is",
+            "are",
+            "gone together with the file that held it, and not listed as deleted: what is gone so may come back",
         ),
         (
             "vanished-older",
             counts.older_versions,
-            "have lost their newest version while an older one stands; they are neither listed as deleted nor exported for it",
+            "has",
+            "have",
+            "no newest version any more while an older one stands; that is neither listed as deleted nor exported for it",
         ),
     ];
-    for (cause, count, text) in causes.into_iter().filter(|(_, count, _)| *count > 0) {
+    for (cause, count, one, many, text) in causes.into_iter().filter(|(_, count, ..)| *count > 0) {
         let severity = if cause == "vanished-told" { Severity::Information } else { held };
-        let issue = Issue::new(severity, IssueCode::Informational, format!("{count} resources {text}"));
+        let text = format!("{} {} {text}", counted(count, "resource"), word_form(count, one, many));
+        let issue = Issue::new(severity, IssueCode::Informational, text);
         let advice = (cause == "vanished-replaced" && is_choice).then_some(Advice::VanishedReported);
         messages.push(cause, Issue { advice, ..issue });
     }

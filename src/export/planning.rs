@@ -28,7 +28,7 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
         && since > snapshot.as_of()
     {
         let text = format!(
-            "{since} is later than the transactionTime {}; nothing can have changed after it yet (SINCE-03)",
+            "{since} is later than the transactionTime {}; nothing can have changed after it yet",
             snapshot.as_of()
         );
         return Err(RequestError::one(RequestProblem::of(Parameter::Since, text)).into());

@@ -5,6 +5,7 @@
 //! because another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When
 //! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
+use crate::count_text::{counted, word_form};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::ids::FileId;
@@ -473,9 +474,9 @@ pub(crate) fn build(
     }
     if matches.unreadable > 0 {
         stats.repaired.push(format!(
-            "{} damaged extents belong to parts of files that were replaced: rows there count as new, and resources gone \
-             from there are not known",
-            matches.unreadable
+            "{} {} to parts of files that were replaced: rows there count as new, and resources gone from there are not known",
+            counted(matches.unreadable as u64, "damaged extent"),
+            word_form(matches.unreadable as u64, "belongs", "belong")
         ));
         meta.vanished_gap = Some(VanishedGap::default());
     }

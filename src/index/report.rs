@@ -1,5 +1,6 @@
 //! Statistics of one refresh of the index.
 
+use crate::count_text::counted;
 use crate::index::meta::MemoryLoss;
 
 /// Work of one refresh, as reports print it.
@@ -49,7 +50,7 @@ impl GoneResources {
     pub(crate) fn files_text(&self) -> String {
         let mut text = self.files.join("; ");
         if self.more_files > 0 {
-            text += &format!("; and {} more files", self.more_files);
+            text += &format!("; and {}", counted(self.more_files, "more file"));
         }
         text
     }

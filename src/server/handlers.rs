@@ -6,6 +6,7 @@
 //! (`middleware`). Work that touches the disk or the index runs on blocking threads. Path parameters are looked up, never
 //! joined into a file path (CORE-07).
 
+use crate::count_text::{counted, word_form};
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
@@ -96,8 +97,10 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
                 "the index of the store was made with other choices than the configuration has".to_string()
             }
             StoreRefusal::ResourcesMissing { gone, present } => format!(
-                "{gone} of {present} resources of the last snapshot are gone from the store without a deletion, more than \
-                 is allowed: is all of it mounted?"
+                "{gone} of {} of the last snapshot {} gone from the store without a deletion, more than is allowed: is all of \
+                 it mounted?",
+                counted(present, "resource"),
+                word_form(gone, "is", "are")
             ),
         };
         return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text)
@@ -443,7 +446,7 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
         }
         RetryOutcome::NotFailed(state) => {
             let state = if state.is_active() { "under way" } else { "complete" };
-            let text = format!("this job is {state}; only one that has failed can be tried again (ONEUP-M05)");
+            let text = format!("this job is {state}; only one that has failed can be tried again");
             Err(ApiError::new(StatusCode::CONFLICT, IssueCode::Conflict, text))
         }
         RetryOutcome::Unknown => Err(ApiError::not_found("this job")),

@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::count_text::counted;
 use crate::sys::unsynced_entry::os_error;
 
 /// Prepares the process. The soft limit of open files (RLIMIT_NOFILE) is raised to the hard one, so that a store of
@@ -25,7 +26,8 @@ pub(crate) fn reached_limit(error: &io::Error) -> Option<String> {
     match os_error(error)? {
         // Without a limit, the file system is what allows no longer file.
         libc::EFBIG => of(Resource::Fsize).map(|bytes| {
-            format!("RLIMIT_FSIZE, the limit on the size of a file, is {bytes} bytes: raise it (ulimit -f)")
+            let bytes = counted(bytes, "byte");
+            format!("RLIMIT_FSIZE, the limit on the size of a file, is {bytes}: raise it (ulimit -f)")
         }),
         libc::EMFILE => {
             let files = of(Resource::Nofile).map_or("unlimited".to_string(), |files| files.to_string());

@@ -108,9 +108,9 @@ pub enum StoreFileError {
     Read { path: PathBuf, offset: u64, source: io::Error },
     /// It is shorter than when it was opened.
     #[error(
-        "{} was shortened while it was read, from {len_expected} to {len_found} bytes: replace store files by rename, \
-         never in place, then run again",
-        path.display()
+        "{} was shortened while it was read, from {len_expected} to {}: replace store files by rename, never in place, then run \
+         again",
+        path.display(), counted(*len_found, "byte")
     )]
     Truncated { path: PathBuf, len_expected: u64, len_found: u64 },
     /// The SIGBUS handler replaced a page of the map: the file was shortened for a while, or its disk fails.
@@ -122,9 +122,8 @@ pub enum StoreFileError {
     Faulted { path: PathBuf },
     /// The requested range ends behind the length that the file had when it was opened.
     #[error(
-        "{} has {len_found} bytes, and bytes {offset} to {end} were asked for: what asks (an index?) was made from \
-         another file; build it again",
-        path.display()
+        "{} has {}, and bytes {offset} to {end} were asked for: what asks (an index?) was made from another file; build it again",
+        path.display(), counted(*len_found, "byte")
     )]
     Beyond { path: PathBuf, offset: u64, end: u64, len_found: u64 },
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::count_text::counted;
 use crate::export::plan_record::PlanRecord;
 use crate::export::vanished_record::VanishedRecord;
 use crate::hash::digest::DigestAlgorithm;
@@ -20,7 +21,7 @@ use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
 use crate::select::ledger::Ledger;
 use crate::sys::regular_file::read_regular;
-use crate::text_table::{TextTable, grouped};
+use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::manifest::{self, ListedFile, StatedManifest};
 use crate::verify::mismatch::{Mismatch, Mismatches};
@@ -133,7 +134,8 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
     if let Some(ledger) = &stated.ledger
         && ledger.exported != exported
     {
-        let what = format!("its ledger says {} exported, the files hold {exported} lines", ledger.exported);
+        let what =
+            format!("its ledger says {} exported, the files hold {}", ledger.exported, counted(exported, "line"));
         mismatches.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
     check_record(directory, &stated, &report.deleted_resources, &mut mismatches);
@@ -252,7 +254,10 @@ fn check_record(directory: &Path, stated: &StatedManifest, deleted: &HashSet<u12
             let told = job.vanished.iter().filter(|gone| gone.told);
             let unlisted = told.filter(|gone| !deleted.contains(&entity(&gone.resource_type, &gone.id))).count();
             if unlisted > 0 {
-                differs(&format!("{unlisted} vanished resources that it has as told are in no deleted file"));
+                differs(&format!(
+                    "no deleted file lists {} that it has as told",
+                    counted(unlisted as u64, "vanished resource")
+                ));
             }
         }
     }
@@ -299,8 +304,8 @@ impl ExportVerification {
         lines.push(match self.holds {
             true => format!("The export as of {place} is as its manifest states."),
             false => format!(
-                "The export as of {place} is not as its manifest states: {} differences.",
-                grouped(self.differences.total())
+                "The export as of {place} is not as its manifest states: {}.",
+                grouped_with(self.differences.total(), "difference")
             ),
         });
         if self.is_being_replaced {
@@ -323,21 +328,24 @@ impl ExportVerification {
         }
         if self.long_lines > 0 {
             lines.push(format!(
-                "{} lines are too long to be held; only outpour's own scanner has read them.",
-                grouped(self.long_lines)
+                "{} too long to be held, and read by outpour's own scanner only.",
+                grouped_with(self.long_lines, "line")
             ));
         }
         if self.asked_again > 0 {
             lines.push(format!(
-                "{} lines are beyond simd-json's limits; serde_json finds them valid or is quoted below.",
-                grouped(self.asked_again)
+                "{} beyond simd-json's limits, which serde_json finds valid, or is quoted below.",
+                grouped_with(self.asked_again, "line")
             ));
         }
         if self.without_facts > 0 {
-            lines.push(format!("The manifest states no sizes and digest of {} files.", grouped(self.without_facts)));
+            lines.push(format!(
+                "The manifest states no sizes and digest of {}.",
+                grouped_with(self.without_facts, "file")
+            ));
         }
         if self.unlisted_count > 0 {
-            lines.push(format!("{} files are not listed by the manifest:", grouped(self.unlisted_count)));
+            lines.push(format!("The manifest does not list {}:", grouped_with(self.unlisted_count, "file")));
             lines.extend(self.unlisted.iter().map(|name| format!("  {name}")));
         }
         lines.extend(self.differences.lines());

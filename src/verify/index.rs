@@ -18,7 +18,7 @@ use crate::index::snapshot::Index;
 use crate::named_enum::by_name;
 use crate::progress::Progress;
 use crate::store::Store;
-use crate::text_table::{TextTable, grouped};
+use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::line_counts::LineCounts;
 use crate::verify::line_reader::CutLine;
@@ -257,11 +257,13 @@ impl StoreReport {
                  `outpour index --recheck` repairs it on the disk."
                     .to_string()
             }
-            (false, total, _) => format!("The index differs from the store's bytes: {} differences.", grouped(total)),
+            (false, total, _) => {
+                format!("The index differs from the store's bytes: {}.", grouped_with(total, "difference"))
+            }
         });
         if self.on_disk == IndexState::Present && self.index.in_memory.is_some() && self.index.repaired.is_empty() {
-            let scanned = grouped(self.index.scanned_bytes);
-            lines.push(format!("It is behind the store: {scanned} bytes were indexed in memory, nothing was written."));
+            let scanned = grouped_with(self.index.scanned_bytes, "byte");
+            lines.push(format!("It is behind the store: {scanned} indexed in memory, nothing was written."));
         }
         let mut table = TextTable::new(&["lines", "number"]);
         let counts = self.counts;
@@ -279,15 +281,15 @@ impl StoreReport {
         }
         lines.extend(table.lines());
         lines.push(format!(
-            "{} files, {} extents, {} bytes of lines.",
-            grouped(self.files),
-            grouped(self.segments),
-            grouped(self.bytes)
+            "{}, {}, {} of lines.",
+            grouped_with(self.files, "file"),
+            grouped_with(self.segments, "extent"),
+            grouped_with(self.bytes, "byte")
         ));
         if counts.long > 0 {
             lines.push(format!(
-                "{} lines are too long to be held; only outpour's own scanner has read them.",
-                grouped(counts.long)
+                "{} too long to be held, and read by outpour's own scanner only.",
+                grouped_with(counts.long, "line")
             ));
         }
         lines.extend(self.index.repaired.iter().map(|what| format!("Damaged: {what}.")));

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::count_text::counted;
 use crate::export::plan_record::PlanRecord;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
 use crate::select::ledger::Ledger;
 use crate::sys::access::Access;
 use crate::sys::regular_file::read_regular;
-use crate::text_table::{TextTable, grouped};
+use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::export::ExportVerification;
 use crate::verify::members::ListedMembers;
@@ -112,8 +113,10 @@ pub(crate) fn verify_ledger(
     // What is listed as deleted: by DELETE entries of the store, and what the record says was told for rows that are gone.
     let (told, wrongly_told) = told_resources(&job, &history, &recorded, &members);
     if wrongly_told > 0 {
-        let what =
-            format!("it tells {wrongly_told} vanished resources as deletions that are not, or not of this request");
+        let what = format!(
+            "it tells {} as deleted wrongly, or not of this request",
+            counted(wrongly_told, "vanished resource")
+        );
         differences.push(Mismatch::of_file("vanished", MANIFEST, what));
     }
     let expected: HashSet<u128> = found.deleted.union(&told).copied().collect();
@@ -123,8 +126,8 @@ pub(crate) fn verify_ledger(
     );
     if missing + surplus > 0 {
         let what = format!(
-            "its deleted files list {} resources, the recount {}: {missing} are missing, {surplus} are none",
-            export.deleted_resources.len(),
+            "its deleted files list {}, the recount {}: missing {missing}, listed wrongly {surplus}",
+            counted(export.deleted_resources.len() as u64, "resource"),
             expected.len()
         );
         differences.push(Mismatch::of_file("DELETED-01", MANIFEST, what));
@@ -136,9 +139,9 @@ pub(crate) fn verify_ledger(
         let in_files = export.output.get(name).copied().unwrap_or_default();
         if (lines, sum) != (in_files.lines, in_files.sum) {
             let what = format!(
-                "its {name} files hold {} lines, the recount exports {lines}{}",
-                in_files.lines,
-                if lines == in_files.lines { " others" } else { "" }
+                "its {name} files hold {}, the recount exports {}{lines}",
+                counted(in_files.lines, "line"),
+                if lines == in_files.lines { "other lines, also " } else { "" }
             );
             differences.push(Mismatch::of_file("lines", MANIFEST, what));
         }
@@ -187,9 +190,9 @@ impl LedgerReport {
         let mut lines = vec![match self.holds {
             true => format!("The ledger is what a recount of {} gives.", self.store),
             false => format!(
-                "The ledger is not what a recount of {} gives: {} differences.",
+                "The ledger is not what a recount of {} gives: {}.",
                 self.store,
-                grouped(self.differences.total())
+                grouped_with(self.differences.total(), "difference")
             ),
         }];
         let mut table = TextTable::new(&["class", "stated", "recounted"]);
@@ -199,8 +202,8 @@ impl LedgerReport {
         lines.extend(table.lines());
         if self.long_lines > 0 {
             lines.push(format!(
-                "{} lines are too long to be held; only outpour's own scanner has read them.",
-                grouped(self.long_lines)
+                "{} too long to be held, and read by outpour's own scanner only.",
+                grouped_with(self.long_lines, "line")
             ));
         }
         lines.extend(self.differences.lines());

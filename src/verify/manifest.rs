@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use crate::count_text::counted;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::request::FileBounds;
@@ -176,7 +177,7 @@ fn read_root_extension(
     match &stated.ledger {
         None => wrong("ledger", "its ledger cannot be read".to_string()),
         Some(ledger) if !ledger.balances() => {
-            wrong("ledger", format!("the classes of its ledger do not add up to its {} lines", ledger.lines))
+            wrong("ledger", format!("the classes of its ledger do not add up to its {}", counted(ledger.lines, "line")))
         }
         Some(_) => {}
     }

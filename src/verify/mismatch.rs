@@ -47,8 +47,16 @@ impl fmt::Display for Mismatch {
         if let Some(byte) = self.byte {
             write!(f, " at byte {byte}")?;
         }
-        write!(f, ": {} ({})", self.what, self.rule)
+        write!(f, ": {}", self.what)?;
+        // A row of the specification says nothing to who reads a report; a short name says what was compared.
+        if is_row(self.rule) { Ok(()) } else { write!(f, " ({})", self.rule) }
     }
+}
+
+/// Whether a rule is a row of the specification, such as `FILE-02`.
+fn is_row(rule: &str) -> bool {
+    let number = rule.rsplit_once('-').map(|(_, number)| number);
+    number.is_some_and(|number| number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Mismatches: the first [`DIFFERENCES_PER_RULE_MAX`] of each rule are kept, the others only counted.
@@ -97,9 +105,14 @@ impl Mismatches {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.kept.iter().map(Mismatch::to_string).collect();
         for (rule, count) in &self.counts {
-            let kept = self.kept.iter().filter(|mismatch| mismatch.rule == *rule).count() as u64;
-            if *count > kept {
-                lines.push(format!("{} more of the same kind ({rule}), {count} in all", count - kept));
+            let of_rule: Vec<&Mismatch> = self.kept.iter().filter(|mismatch| mismatch.rule == *rule).collect();
+            let more = count - of_rule.len() as u64;
+            let kind = match of_rule.first() {
+                Some(first) if is_row(rule) => format!("such as {:?}", first.what),
+                _ => format!("of the same kind ({rule})"),
+            };
+            if more > 0 {
+                lines.push(format!("{more} more {kind}, {count} in all"));
             }
         }
         lines
@@ -121,7 +134,7 @@ mod tests {
             all.absorb(some);
         }
         assert_eq!((all.total(), all.counts["FILE-02"], all.kept.len()), (453, 450, DIFFERENCES_PER_RULE_MAX + 3));
-        assert_eq!(all.lines().last().unwrap(), "350 more of the same kind (FILE-02), 450 in all");
-        assert_eq!(all.lines()[0], "f: line 0 at byte 0: blank (FILE-02)");
+        assert_eq!(all.lines().last().unwrap(), "350 more such as \"blank\", 450 in all");
+        assert_eq!(all.lines()[0], "f: line 0 at byte 0: blank");
     }
 }

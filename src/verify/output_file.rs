@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codec::compression::Compression;
+use crate::count_text::counted;
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::id::{Id, IdRule};
@@ -347,7 +348,7 @@ fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
     }
     let entries = bundle["entry"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !(1..=DELETED_ENTRIES_MAX).contains(&entries.len()) {
-        return Err(format!("it has {} entries, not 1 to {DELETED_ENTRIES_MAX}", entries.len()));
+        return Err(format!("it has {}, not 1 to {DELETED_ENTRIES_MAX}", counted(entries.len() as u64, "entry")));
     }
     let read = |(i, entry): (usize, &serde_json::Value)| {
         let request = &entry["request"];

@@ -5,6 +5,7 @@
 //! packed.
 
 use crate::codec::compression::Compression;
+use crate::count_text::counted;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::FileId;
@@ -128,7 +129,7 @@ fn index_mismatch(index: &Index, file: FileId, stated: Option<ResourceType>, fra
         return None;
     }
     if rows != frame.rows {
-        return Some(format!("it has {rows} rows, the table says {}", frame.rows));
+        return Some(format!("it has {}, the table says {}", counted(u64::from(rows), "row"), frame.rows));
     }
     ((least, greatest) != (frame.least, frame.greatest))
         .then(|| "its rows have other instants than the table says".to_string())

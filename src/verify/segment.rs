@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::count_text::counted;
 use crate::extract::rules::LineRules;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
@@ -133,7 +134,7 @@ impl<'a> SegmentCheck<'a> {
             if stated != found {
                 self.report_segment(
                     "type_count",
-                    format!("the index says {stated} rows of {resource_type}, the bytes {found}"),
+                    format!("the index says {} of {resource_type}, the bytes {found}", counted(stated, "row")),
                 );
             }
         }
@@ -141,7 +142,7 @@ impl<'a> SegmentCheck<'a> {
         if faults != counts.faulty || self.faults.len() as u64 != counts.faulty.min(SEGMENT_FAULTS_MAX as u64) {
             self.report_segment(
                 "fault_count",
-                format!("the index counts {faults} faults, the bytes have {}", counts.faulty),
+                format!("the index counts {}, the bytes have {}", counted(faults, "fault"), counts.faulty),
             );
         }
         if self.tombstone != self.columns.tomb_type.len() {
@@ -187,8 +188,8 @@ impl<'a> SegmentCheck<'a> {
             let found = self.bases.get(text).copied().unwrap_or(0);
             if columns.base_count[base] != found {
                 let what = format!(
-                    "the index counts {} references under {text:?}, {found} are there",
-                    columns.base_count[base]
+                    "the index counts {} under {text:?}, the bytes {found}",
+                    counted(columns.base_count[base], "reference")
                 );
                 self.report_segment("base_count", what);
             }

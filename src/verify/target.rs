@@ -20,7 +20,7 @@ use crate::sys::access::Access;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::sys::store_file::StoreFile;
-use crate::text_table::grouped;
+use crate::text_table::{grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::write::journal::{JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, Receipt, STATUS};
 use crate::write::output_name::OutputName;
@@ -180,10 +180,11 @@ impl UnfinishedReport {
     /// Lines for people where the target of `outpour verify` is an unfinished export.
     pub(crate) fn lines(&self) -> Vec<String> {
         let location = self.transaction_time.as_ref().map_or(String::new(), |place| format!(" as of {place}"));
-        let planned = self.planned.map_or("an unknown number of".to_string(), grouped);
+        let planned =
+            self.planned.map_or("an unknown number of files".to_string(), |files| grouped_with(files, "file"));
         let finished = grouped(self.finished);
         let mut lines =
-            vec![format!("The export{location} is incomplete, {finished} of {planned} files: no {MANIFEST} is there.")];
+            vec![format!("The export{location} is incomplete, {finished} of {planned}: no {MANIFEST} is there.")];
         if let Some(state) = &self.state {
             lines.push(format!("{STATUS} says {state}."));
         }

@@ -45,3 +45,4 @@ mod truncate;
 mod unproven;
 mod vanished;
 mod verify;
+mod wording;

@@ -1,19 +1,19 @@
 //! What messages say to somebody who does not know the code: files as editors write them, advice that can be followed,
-//! places that can be looked up, and counts with the right nouns.
+//! places that can be looked up.
 
 use crate::run::{self, Bounds, Export, Run, scratch};
 use serde_json::Value;
 use std::path::Path;
 
 /// A store of one file with these lines.
-fn write_store(directory: &Path, name: &str, lines: &[&str]) {
+pub(crate) fn write_store(directory: &Path, name: &str, lines: &[&str]) {
     std::fs::create_dir_all(directory).unwrap();
     std::fs::write(directory.join(name), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
 }
 
-const PATIENT_A: &str = r#"{"resourceType":"Patient","id":"a"}"#;
+pub(crate) const PATIENT_A: &str = r#"{"resourceType":"Patient","id":"a"}"#;
 const PATIENT_B: &str = r#"{"resourceType":"Patient","id":"b"}"#;
-const GROUP: &str = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+pub(crate) const GROUP: &str = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
 
 /// A gzip member of a text.
 fn gzip(text: &[u8]) -> Vec<u8> {

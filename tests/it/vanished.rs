@@ -124,7 +124,7 @@ fn a_replaced_dump_without_a_row() {
     assert_eq!((report.deletions(), stated(&report)), (vec![], numbers(0, 1, 0, 0, 0)));
     let messages = report.messages();
     let about = |needle: &str| messages.iter().find(|message| message.text.contains(needle)).expect("a message");
-    let message = about("are gone from files that were replaced");
+    let message = about("is gone from files that were replaced");
     assert!(message.severity == "warning" && message.names_number(1) && message.text.contains("--vanished report"));
     // The same moment, told.
     let told = world.increment(3, 1, "delete");
@@ -160,7 +160,7 @@ fn other_causes_are_counted_and_not_told() {
     let export = Export::read(&world.out(2), Bounds::DEFAULT);
     assert_eq!((export.deletions(), stated(&export)), (vec![], numbers(0, 0, 2, 1, 1)));
     let warnings = export.messages().into_iter().filter(|message| message.severity == "warning");
-    assert_eq!(warnings.filter(|message| message.text.contains("resources")).count(), 3);
+    assert_eq!(warnings.filter(|message| message.text.contains(" resource")).count(), 3);
     assert!(done.stderr.contains("gone       3 resources") && done.stderr.contains("1 of c.ndjson, which is gone"));
     // A full export that is not the first to miss them has nothing to say.
     let done = world.run(3, &[]);

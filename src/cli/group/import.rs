@@ -29,7 +29,7 @@ use crate::store::Store;
 use crate::store::choices::RowChoices;
 use crate::sys::durability::sync_directory;
 use crate::sys::private_files::create_private;
-use crate::text_table::grouped as count;
+use crate::text_table::grouped_with;
 
 /// Runs `outpour group import`.
 ///
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
             &json!({ "status": "complete", "exitCode": 0, "id": id.as_str(), "file": target, "members": members, "current": current }),
         );
     }
-    say(&format!("Group/{id} with {} members is stored as {}", count(members), target.display()));
+    say(&format!("Group/{id} with {} is stored as {}", grouped_with(members, "member"), target.display()));
     if !current {
         say(
             "but another file of the store holds a version that counts as later: give this one a later meta.lastUpdated",

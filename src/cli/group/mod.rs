@@ -17,6 +17,7 @@ use crate::cli::export::exit_of;
 use crate::cli::message_text::FLAGS;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::codec::byte_order_mark::skip_mark;
+use crate::count_text::noun_form;
 use crate::error::{ExportError, RequestError};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -28,7 +29,7 @@ use crate::limits::READ_BYTES;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
 use crate::store::choices::RowChoices;
-use crate::text_table::grouped as count;
+use crate::text_table::{grouped as count, grouped_with};
 
 /// Runs `outpour group check` or `outpour group import`.
 pub(crate) fn run(command: GroupCommand) -> Exit {
@@ -183,11 +184,11 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &MemberCounts, cohort:
             "withPeriod": kinds.with_period, "found": found, "messages": texts,
         }));
     }
-    say(&format!("Group/{id}: {} members", count(head.members)));
+    say(&format!("Group/{id}: {}", grouped_with(head.members, "member")));
     let lines = [
-        ("patients by reference", kinds.patients),
+        (&*(noun_form(kinds.patients, "patient") + " by reference"), kinds.patients),
         ("of these, by absolute URL", kinds.absolute),
-        ("Groups", kinds.groups),
+        (&*noun_form(kinds.groups, "Group"), kinds.groups),
         ("by identifier only", kinds.identifiers),
         ("anything else", kinds.other),
         ("marked inactive", kinds.inactive),
@@ -195,7 +196,10 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &MemberCounts, cohort:
     ];
     lines.iter().filter(|(_, n)| *n > 0).for_each(|(what, n)| say(&format!("  {:>9}  {what}", count(*n))));
     match found {
-        Some(found) => say(&format!("  {:>9}  patients of the store", count(found as u64))),
+        Some(found) => {
+            let found = found as u64;
+            say(&format!("  {:>9}  {} of the store", count(found), noun_form(found, "patient")));
+        }
         None => say("  (give --store to see which of them the store holds)"),
     }
     messages.iter().for_each(|message| say(&format!("  {}", message.say(&FLAGS))));

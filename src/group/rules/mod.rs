@@ -11,6 +11,7 @@ pub(crate) mod tokens;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use crate::count_text::counted;
 use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
@@ -488,7 +489,7 @@ impl<'a> CheckState<'a> {
         self.check_values(&head);
         let problems = &mut self.problems;
         if let Some(max) = self.rules.members_max.filter(|max| self.members > *max) {
-            let text = format!("the Group has {} members; at most {max} are taken", self.members);
+            let text = format!("the Group has {}; at most {max} may be there", counted(self.members, "member"));
             problems.push_last(IssueCode::TooLong, "Group.member", text);
         }
         if let Some(max) = self.rules.bytes_max.filter(|max| bytes > *max && !self.references_only) {
@@ -499,8 +500,7 @@ impl<'a> CheckState<'a> {
             problems.push_last(IssueCode::TooLong, "Group", text);
         }
         if bytes > ROW_BYTES_MAX {
-            let text =
-                format!("the Group has {bytes} bytes without white space; no row is longer than {ROW_BYTES_MAX}");
+            let text = format!("the Group has {bytes} bytes without white space; a row has at most {ROW_BYTES_MAX}");
             problems.push_last(IssueCode::TooLong, "Group", text);
         }
         match self.problems.into_violations() {

@@ -2,6 +2,7 @@
 //!
 //! Doors map kinds to their own codes; this module knows no HTTP status and no OperationOutcome.
 
+use crate::count_text::{counted, word_form};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::issue::IssueCode;
 use crate::limits::GROUP_PROBLEMS_MAX;
@@ -67,7 +68,9 @@ impl RuleViolations {
     /// All listed violations, and one more with the number of those that were only counted.
     pub(crate) fn into_violations(mut self) -> Vec<RuleViolation> {
         if self.unlisted > 0 {
-            let text = format!("{} more problems of this Group are not listed", self.unlisted);
+            let more = self.unlisted as u64;
+            let text =
+                format!("{} of this Group {} not listed", counted(more, "more problem"), word_form(more, "is", "are"));
             self.listed.push(RuleViolation { kind: IssueCode::Structure, expression: None, text });
         }
         self.listed

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::codec::compression::Compression;
+use crate::count_text::counted;
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
@@ -105,10 +106,10 @@ impl Declaration<'_> {
     fn files(&self) -> Topic {
         let bounds = self.policies.bounds;
         let mut values = vec![format!("bytes={}", bounds.file_bytes)];
-        let mut most = format!("{} bytes before compression", bounds.file_bytes);
+        let mut most = format!("{} before compression", counted(bounds.file_bytes, "byte"));
         if let Some(resources) = bounds.file_resources {
             values.push(format!("resources={resources}"));
-            most += &format!(" and {resources} resources");
+            most += &format!(" and {}", counted(resources, "resource"));
         }
         let text = format!(
             "Each file holds resources of one type. A type has as many files as it needs: a file holds at most {most}. A \

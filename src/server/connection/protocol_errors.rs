@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
+use crate::count_text::counted;
 use crate::issue::IssueCode;
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::error::ApiError;
@@ -45,14 +46,18 @@ pub(crate) fn too_many_headers(limits: &ConnectionLimits) -> ApiError {
 /// Message about headers beyond the limits.
 fn header_limits_text(limits: &ConnectionLimits) -> String {
     format!(
-        "the headers of the request are more than {} or longer than {} bytes with the request line: send fewer",
-        limits.headers_max, limits.head_bytes_max
+        "the headers of the request are more than {} or longer than {} with the request line: send fewer",
+        limits.headers_max,
+        counted(limits.head_bytes_max as u64, "byte")
     )
 }
 
 /// 408 for a request whose headers do not end within `wait`.
 pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
-    let reason = format!("the request line and headers took longer than {} seconds: send them at once", wait.as_secs());
+    let reason = format!(
+        "the request line and headers took longer than {}: send them at once",
+        counted(wait.as_secs(), "second")
+    );
     http1_answer(408, IssueCode::Timeout, &reason)
 }
 

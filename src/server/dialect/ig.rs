@@ -4,6 +4,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
+use crate::count_text::{counted, word_form};
 use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::StartedJob;
@@ -34,6 +35,11 @@ pub(crate) const IG: Dialect = Dialect {
     render_polled: render::status_of_job,
 };
 
+/// How many parts of a request were ignored, and the verb for them.
+pub(crate) fn ignored_parts(notes: usize) -> (String, &'static str) {
+    (counted(notes as u64, "part"), word_form(notes as u64, "was", "were"))
+}
+
 /// What clients of the IG dialect see after a kick-off: 202 with the status URL in `Content-Location` and an
 /// OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
 pub(crate) fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
@@ -41,7 +47,8 @@ pub(crate) fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
     let instant = started.transaction_time;
     let mut text = format!("the export was accepted, as of {instant}; its state is at {location}");
     if started.notes > 0 {
-        text += &format!("; {} parts of the request were ignored, see the messages of the export", started.notes);
+        let (parts, were) = ignored_parts(started.notes);
+        text += &format!("; {parts} of the request {were} ignored, see the messages of the export");
     }
     let mut response = informational_outcome(StatusCode::ACCEPTED, text);
     set_location(&mut response, &location);

@@ -101,7 +101,8 @@ fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
     let location = started.mount.status_url(started.job);
     let mut message = "The export job was accepted and has started; its status URL tells how far it is.".to_string();
     if started.notes > 0 {
-        message += &format!(" {} parts of the request were ignored.", started.notes);
+        let (parts, were) = ig::ignored_parts(started.notes);
+        message += &format!(" {parts} of the request {were} ignored.");
     }
     let body = json!({ "message": message, "jobId": uuid(started.job), "statusUrl": location });
     let mut response = json_answer(StatusCode::ACCEPTED, &body);

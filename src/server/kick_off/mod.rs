@@ -42,11 +42,11 @@ pub(crate) fn parse(
     if policy.headers == HeaderPolicy::Strict {
         // `_format` says what the header would.
         if is_acceptable && Accept::of(headers).is_absent() && !matches!(named_format(&pairs), Ok(Some(_))) {
-            let text = format!("Accept: the header is missing; send Accept: {FHIR_JSON} (HDR-01)");
+            let text = format!("Accept: the header is missing; send Accept: {FHIR_JSON}");
             problems.push(OutcomeIssue::error(IssueCode::Required, text).at("http.accept"));
         }
         if !prefer.respond_async {
-            let text = "Prefer: the header does not ask for respond-async; send Prefer: respond-async (HDR-03)";
+            let text = "Prefer: the header does not ask for respond-async; send Prefer: respond-async";
             problems.push(OutcomeIssue::error(IssueCode::Required, text).at("http.prefer"));
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::count_text::{counted, word_form};
 use crate::fhir::compartment;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::resource_type::ResourceType;
@@ -90,7 +91,8 @@ impl ParameterReader<'_> {
     /// The parameters with their notes, or all problems that were found.
     fn finish(mut self) -> Result<KickOffParams, Vec<OutcomeIssue>> {
         if self.problems_more > 0 {
-            let text = format!("{} more parts of the request are wrong", self.problems_more);
+            let more = self.problems_more as u64;
+            let text = format!("{} of the request {} wrong", counted(more, "more part"), word_form(more, "is", "are"));
             self.problems.push(OutcomeIssue::error(IssueCode::Invalid, text));
         }
         match self.problems.is_empty() {
@@ -110,7 +112,7 @@ impl ParameterReader<'_> {
         // No space is legal in these values, so that each was an unencoded `+` (PARAM-06).
         let values: BTreeSet<String> = values.iter().map(|value| plus_for_space(value)).collect();
         if values.len() > 1 {
-            let text = "it is given more than once with different values; give it once (PARAM-03)".to_string();
+            let text = "it is given more than once with different values; give it once".to_string();
             return self.problem(IssueCode::Invalid, name, text);
         }
         let Some(value) = values.first() else { return };
@@ -137,7 +139,7 @@ impl ParameterReader<'_> {
         // The last transactionTime is never refused to who sends it back, whatever the clock shows since.
         let now = &self.clock.now;
         if time.ticks > now.ticks.saturating_add(skew) && (self.clock.last)().is_none_or(|last| time > last) {
-            let text = format!("{:?} lies in the future; it is {now} here (SINCE-03)", shorten(value));
+            let text = format!("{:?} lies in the future; it is {now} here", shorten(value));
             self.problem(IssueCode::Value, name, text);
             return None;
         }
@@ -176,13 +178,13 @@ impl ParameterReader<'_> {
         if types.is_empty() {
             let given: Vec<String> = names.iter().take(KICKOFF_PROBLEMS_MAX).map(|name| shorten(name)).collect();
             let text = format!("none of {} is exported here, and without a type everything would be", given.join(", "));
-            return self.problem(self.policy.type_refused, "_type", text + " (TYPE-03)");
+            return self.problem(self.policy.type_refused, "_type", text);
         }
         let outside: Vec<&str> =
             types.iter().filter(|of| !compartment::in_compartment(**of)).map(|of| of.name()).collect();
         if self.policy.compartment_types && !outside.is_empty() {
             let text = format!(
-                "{} is not of the Patient compartment, and only types of it are exported here; leave it out (ONEUP-M07)",
+                "{} is not of the Patient compartment, and only types of it are exported here; leave it out",
                 outside.join(", ")
             );
             return self.problem(self.policy.type_refused, "_type", text);
@@ -190,7 +192,7 @@ impl ParameterReader<'_> {
         if *level != Level::System && types.iter().all(|of| !compartment::in_compartment(*of)) {
             let text = format!(
                 "no patient's compartment has {}, so that this level exports none; add a type that belongs to patients, \
-                 or export the system (TYPE-04)",
+                 or export the system",
                 outside.join(", ")
             );
             self.problem(self.policy.type_refused, "_type", text);
@@ -245,7 +247,7 @@ impl ParameterReader<'_> {
         if let (Some(since), Some(until)) = (&self.params.since, &self.params.until)
             && since >= until
         {
-            let text = format!("{until} is not later than _since, {since}, so that nothing could match (SINCE-09)");
+            let text = format!("{until} is not later than _since, {since}, so that nothing could match");
             self.problem(IssueCode::Value, "_until", text);
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::count_text::counted;
 use crate::fhir::id::Id;
 use crate::group::lookup::{UnusableGroup, check_usable, read_group};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
@@ -298,10 +299,11 @@ fn refused_store() -> ApiError {
 pub(crate) fn kick_off_error(refused: KickOffError) -> ApiError {
     let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text);
     match refused {
-        KickOffError::ClientBusy(jobs) => {
-            throttled(format!("this client has {jobs} exports waiting or running; wait for one to end, or delete one"))
-                .retry_after(BUSY_SECONDS)
-        }
+        KickOffError::ClientBusy(jobs) => throttled(format!(
+            "this client has {} waiting or running; wait for one to end, or delete one",
+            counted(jobs as u64, "export")
+        ))
+        .retry_after(BUSY_SECONDS),
         KickOffError::Busy => throttled("the service has as many exports as it takes; ask again later".to_string())
             .retry_after(BUSY_SECONDS),
         KickOffError::DiskFull => {

@@ -8,6 +8,7 @@ use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
+use crate::count_text::counted;
 use crate::hash::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
 use crate::store::packed::seek_table::FrameInfo;
@@ -73,7 +74,9 @@ impl FrameReader {
         let checksums = self.checksums;
         match self.context.get_or_insert_with(|| decoder_context(checksums)).decompress(out, bytes) {
             Ok(len) if len == out.len() => {}
-            Ok(len) => return Err(damaged(format!("it holds {len} bytes, the table says {}", out.len()))),
+            Ok(len) => {
+                return Err(damaged(format!("it holds {}, the table says {}", counted(len as u64, "byte"), out.len())));
+            }
             Err(code) => return Err(damaged(format!("its zstd data is broken ({})", get_error_name(code)))),
         }
         match out.last() {

@@ -185,7 +185,7 @@ fn limits_and_polls() {
     let held = lock_index(scratch.path());
     let third = accepted(&client, &server.fhir("Group/g/$export"));
     let refused = server.fhir("Group/g/$export");
-    assert!(refused.outcome(429, "throttled").contains("1 exports"), "KICK-12");
+    assert!(refused.outcome(429, "throttled").contains("1 export waiting"), "KICK-12");
     assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
     let record = |status: &str| {
         std::fs::read(scratch.path().join(format!("data/jobs/{}.json", status.rsplit('/').next().unwrap()))).unwrap()

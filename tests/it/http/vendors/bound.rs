@@ -210,7 +210,7 @@ fn a_bound_client_sees_only_its_own_issues() {
         // Patients of other servers are reported only if rows of the cohort refer to them.
         let says_foreign = target.contains("Group/all");
         assert_eq!(
-            report.contains("1 references to patients under the base https://secret.example/r4"),
+            report.contains("1 reference to patients under the base https://secret.example/r4"),
             says_foreign,
             "{report}"
         );
@@ -226,7 +226,7 @@ fn a_bound_client_sees_only_its_own_issues() {
     let (_, messages, manifest) = export(&http, &full, "/fhir/Group/all/$export");
     let reported = messages.join("\n");
     assert!(reported.contains("secret-name.ndjson: line 10 at byte"), "{reported}");
-    assert!(reported.contains("1 references to patients under the base https://secret.example/r4"), "{reported}");
+    assert!(reported.contains("1 reference to patients under the base https://secret.example/r4"), "{reported}");
     let root = &manifest["extension"]["urn:outpour:export:1"];
     assert_eq!((root["ledger"]["lines"].as_u64(), root["ledger"]["faulty"].as_u64()), (Some(10), Some(1)));
     assert!(root["policies"]["fhirBases"].to_string().contains(STE), "{root}");
