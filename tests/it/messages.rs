@@ -502,3 +502,21 @@ fn too_large_windows_are_told_as_such() {
         }
     }
 }
+
+/// A Group with the member filter, as a modifier or by mistake as a plain extension, is refused by name at every command.
+#[test]
+fn a_member_filter_is_refused_by_name() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    let filter = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
+    write_store(&store, "x.ndjson", &[PATIENT_A, PATIENT_B]);
+    let file = scratch.path().join("group.json");
+    for element in ["modifierExtension", "extension"] {
+        let group = GROUP.replace(r#""member""#, &format!(r#""{element}":[{{"url":"{filter}"}}],"member""#));
+        std::fs::write(&file, &group).unwrap();
+        let (name, store) = (file.to_str().unwrap(), store.to_str().unwrap());
+        run::export(Path::new(store), &scratch.path().join("out"), &["--group", name]).refused(2, &[filter]);
+        run::run(&["group", "check", name]).refused(2, &[filter]);
+        run::run(&["group", "import", name, "--store", store]).refused(2, &[filter]);
+    }
+}
