@@ -337,8 +337,20 @@ fn a_told_deletion_is_verified() {
         std::fs::write(&path, text).unwrap();
         verified.refused(code, says);
     };
-    change(deleted, "Observation/o3", "Observation/x3", 1, &["are in no deleted file", "1 are missing, 1 are none"]);
-    change(record, r#""owners":[["","p0"]]"#, r#""owners":[["","p2"]]"#, 1, &["tells 1 vanished resources"]);
+    change(
+        deleted,
+        "Observation/o3",
+        "Observation/x3",
+        1,
+        &["no deleted file lists 1 vanished resource", "missing 1, listed wrongly 1"],
+    );
+    change(
+        record,
+        r#""owners":[["","p0"]]"#,
+        r#""owners":[["","p2"]]"#,
+        1,
+        &["tells 1 vanished resource as deleted wrongly"],
+    );
     change(
         record,
         r#""cause":"replacedFile""#,
