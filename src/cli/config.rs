@@ -1,10 +1,10 @@
 //! From flags to decisions: sizes, instants, policies, the store and the thread pool; all checks of an
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
+use crate::cli::args::choices::{ChoiceArgs, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg};
 use crate::cli::args::{
-    AccessArg, ChoiceArgs, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, IdsArg, LateArg, LoneSurrogatesArg,
-    MembersArg, MissingArg, PatientReferencesArg, RulesArg, SelectionArg, StoreArgs, UnprovenArg, VanishedArg,
-    WriteArgs,
+    AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
+    SelectionArg, StoreArgs, VanishedArg, WriteArgs,
 };
 use crate::cli::clock::StoreClock;
 use crate::cli::message_text::index_text;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::run::AllowMissingArgs;
-use crate::cli::args::{AccessArg, ChoiceArgs, ServeArgs, StoreArgs};
+use crate::cli::args::{AccessArg, ServeArgs, StoreArgs};
 use crate::cli::config::open_store;
 use crate::cli::{Exit, say};
 use crate::error::RequestError;

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use crate::extract::Validate;
 use crate::extract::fault::Fault;
 use crate::extract::rules::LoneSurrogates;
-use crate::extract::scanner::{Scanner, Visitor};
+use crate::extract::scanner::Scanner;
+use crate::extract::scanner::visitor::Visitor;
 use crate::extract::trie::{Node, Trie};
 use crate::simd::Kernel;
 

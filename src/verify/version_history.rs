@@ -185,16 +185,14 @@ impl VersionHistory {
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
                     let time = recorded_segments[number].first_seen_of(rows[number]);
                     let late = is_late(time, record.birth, recorded);
-                    let birth = (recorded, record.birth);
+                    let birth = (recorded, record.birth, record.rules.rules());
                     let mut entry = |is_kept: bool| {
                         if is_kept {
                             deletions.push((number, EntryId::of(entries[number])));
                         }
                         entries[number] += 1;
                     };
-                    let rules = record.rules.rules();
-                    let is_row =
-                        part.push_line(cut, task.start + number, late, birth, rules, &mut prior_owners, &mut entry);
+                    let is_row = part.push_line(cut, task.start + number, late, birth, &mut prior_owners, &mut entry);
                     rows[number] += usize::from(is_row);
                 };
                 let by = (*compression, record.unproven, record.rules.rules());
@@ -237,8 +235,7 @@ impl VersionHistory {
         cut: CutLine<'_>,
         segment: usize,
         late: bool,
-        (recorded, birth): (&RecordedRequest, Option<i64>),
-        rules: LineRules,
+        (recorded, birth, rules): (&RecordedRequest, Option<i64>, LineRules),
         prior_owners: &mut PriorOwners<'_>,
         entry: &mut dyn FnMut(bool),
     ) -> bool {

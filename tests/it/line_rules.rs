@@ -117,7 +117,7 @@ fn ids_beyond_r4() {
     assert_eq!(messages.iter().filter(|message| message.text.contains("the id is not legal")).count(), 2);
     assert!(message(&messages, "ids that no Patient can have").text.contains(": 1; the first: a.ndjson: line 7"));
     let of_group = world.export("group", &["--group", group.to_str().unwrap()], 1);
-    assert_eq!(ids(&of_group)["Observation"], [longest.clone()]);
+    assert_eq!(ids(&of_group)["Observation"], std::slice::from_ref(&longest));
     let list = world.scratch.path().join("patients");
     std::fs::write(&list, format!("{long}\n")).unwrap();
     assert_eq!(ids(&world.export("list", &["--patients", list.to_str().unwrap()], 1)), ids(&of_group));

@@ -1,8 +1,10 @@
 //! The words of the command line, as clap reads them. No decision is made here.
 
+pub(crate) mod choices;
 pub(crate) mod read_only;
 pub(crate) mod run;
 
+use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::run::{AllowMissingArgs, RunArgs};
 use std::path::PathBuf;
@@ -104,59 +106,6 @@ pub(crate) struct StoreArgs {
     /// Scanner kernel to force
     #[arg(long, value_name = "NAME", hide = true)]
     pub kernel: Option<String>,
-}
-
-/// How rows are read. An index keeps what it was made with; a choice that differs is refused.
-#[derive(clap::Args, Debug, Clone, Default)]
-pub(crate) struct ChoiceArgs {
-    /// Rows of a gzip member or zstd frame whose checksum fails or that is cut off: one fault, with what stands behind
-    /// them, or exported up to the damage [default: fault, or what the index was made with]
-    #[arg(long, value_name = "HOW")]
-    pub unproven: Option<UnprovenArg>,
-    /// Ids that are taken: up to 255 letters, digits, '-', '.', '_' and '~', or what R4 allows [default: any, or what the
-    /// index was made with]
-    #[arg(long, value_name = "RULE")]
-    pub ids: Option<IdsArg>,
-    /// Lines with half of a surrogate pair, which many JSON readers refuse: faults, or rows [default: fault, or what the
-    /// index was made with]
-    #[arg(long, value_name = "HOW")]
-    pub lone_surrogates: Option<LoneSurrogatesArg>,
-    /// Patient references that count: literal ones, or also those with a slash too much, white space around them or
-    /// another case of `Patient` [default: strict, or what the index was made with]
-    #[arg(long, value_name = "HOW")]
-    pub patient_references: Option<PatientReferencesArg>,
-}
-
-/// See `--ids`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum IdsArg {
-    Any,
-    R4,
-}
-
-/// See `--lone-surrogates`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum LoneSurrogatesArg {
-    Fault,
-    Pass,
-}
-
-/// See `--patient-references`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum PatientReferencesArg {
-    Strict,
-    Lenient,
-}
-
-/// See `--unproven`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum UnprovenArg {
-    Export,
-    Fault,
 }
 
 /// The same of a command that writes data files.

@@ -24,7 +24,7 @@ use crate::sys::little_endian::bytes_of;
 
 /// An owner of the dictionary: reference base and id of a patient, with their hash.
 #[derive(Clone, Copy)]
-struct OwnerEntry {
+struct OwnerName {
     hash: u64,
     base: u32,
     /// Place and length of the id in the builder's `owner_ids`.
@@ -56,7 +56,7 @@ pub(crate) struct SegmentBuilder {
     sorted_spare: Vec<(u64, u32)>,
     /// Places in `owner_list`, by the hash of base and id.
     owners: KeyTable,
-    owner_list: Vec<OwnerEntry>,
+    owner_list: Vec<OwnerName>,
     /// Ids of the owners, one behind another.
     owner_ids: Vec<u8>,
     /// For each owner the last row that has it, plus 1; 0 for none. A row may name as many patients as fit into a line.
@@ -321,7 +321,7 @@ impl SegmentBuilder {
         if !was_known {
             let place = to_u32(self.owner_ids.len());
             self.owner_ids.extend_from_slice(id);
-            self.owner_list.push(OwnerEntry { hash, base, id: (place, to_u32(id.len())) });
+            self.owner_list.push(OwnerName { hash, base, id: (place, to_u32(id.len())) });
             self.owner_last_row.push(0);
         }
         number
@@ -426,7 +426,7 @@ impl SegmentBuilder {
         let mut order: Vec<u32> = (0..to_u32(self.owner_list.len())).collect();
         order.sort_unstable_by(|a, b| {
             let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);
-            let id = |owner: &OwnerEntry| id_of(&self.owner_ids, owner);
+            let id = |owner: &OwnerName| id_of(&self.owner_ids, owner);
             a.hash.cmp(&b.hash).then_with(|| (a.base, id(a)).cmp(&(b.base, id(b))))
         });
         let mut rank = vec![0u32; order.len()];
@@ -532,7 +532,7 @@ impl SegmentBuilder {
 }
 
 /// The id of an owner, which lies in `ids`.
-fn id_of<'a>(ids: &'a [u8], owner: &OwnerEntry) -> &'a [u8] {
+fn id_of<'a>(ids: &'a [u8], owner: &OwnerName) -> &'a [u8] {
     let (place, length) = (owner.id.0 as usize, owner.id.1 as usize);
     &ids[place..place + length]
 }
