@@ -103,10 +103,16 @@ pub enum IndexError {
         restorable: bool,
     },
     /// The store has no data file: it is not mounted, or the path is wrong.
-    #[error("the store {} holds no data file (.ndjson, .ndjson.gz, .ndjson.zst): check that it is mounted and that the path is right", path.display())]
+    #[error(
+        "the store {} holds no data file (.ndjson or .jsonl, with .gz or .zst or nothing behind it){others}: check that it is \
+         mounted and that the path is right",
+        path.display()
+    )]
     NoDataFiles {
         /// The directory.
         path: PathBuf,
+        /// What it holds instead, in words: the number and the first names of other files.
+        others: String,
     },
     /// The index was made with other choices than are given. It is as it was; one that is to be made again needs a word
     /// ([`StoreOptions::remake`](crate::store::StoreOptions::remake)).

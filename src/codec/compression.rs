@@ -38,14 +38,24 @@ impl Compression {
         }
     }
 
-    /// Compression by the suffix of a file's name, in lower case only; `None` for a name that no store file has.
+    /// Compression by the suffix of a file's name, `.ndjson` or `.jsonl` with `.gz`, `.zst` or nothing behind, in any case;
+    /// `None` for a name that no store file has.
     pub fn of_file_name(name: &str) -> Option<Compression> {
-        match name {
-            _ if name.ends_with(".ndjson") => Some(Compression::None),
-            _ if name.ends_with(".ndjson.gz") => Some(Compression::Gzip),
-            _ if name.ends_with(".ndjson.zst") => Some(Compression::Zstd),
-            _ => None,
-        }
+        let without = |suffix: &str| {
+            let at = name.len().checked_sub(suffix.len())?;
+            let end = name.get(at..)?;
+            end.eq_ignore_ascii_case(suffix).then(|| &name[..at])
+        };
+        let of = |compression: Compression| {
+            let ends = |format: &str| without(&format!("{format}{}", compression.suffix())).is_some();
+            ends(".ndjson") || ends(".jsonl")
+        };
+        Compression::ALL.into_iter().find(|compression| of(*compression))
+    }
+
+    /// Whether a version that knew `.ndjson` in lower case alone took a file of this name.
+    pub(crate) fn is_earlier_name(name: &str) -> bool {
+        [".ndjson", ".ndjson.gz", ".ndjson.zst"].iter().any(|suffix| name.ends_with(suffix))
     }
 }
 

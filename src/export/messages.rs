@@ -18,6 +18,9 @@ use crate::select::cohort::Cohort;
 use crate::select::file_order::count_decided_by_file;
 use crate::select::selection::{Selection, foreign_owners};
 
+/// Names of files that are not read in a message; the others are counted.
+const FILES_NAMED_MAX: usize = 5;
+
 /// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
 pub(crate) fn add_absent_members(
     snapshot: &Snapshot,
@@ -230,6 +233,17 @@ pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -
     }
     if audience != Audience::BoundClient {
         note_issues(snapshot, &mut messages)?;
+    }
+    let passed_over = snapshot.index().ignored_files();
+    if audience == Audience::Operator && !passed_over.is_empty() {
+        let names = passed_over.iter().take(FILES_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if passed_over.len() > FILES_NAMED_MAX { ", ..." } else { "" };
+        let text = format!(
+            "{} of the store not read: {names}{more}. Names of data files end in .ndjson or .jsonl, with .gz or .zst behind it; \
+             beside the manifest of an export only what it lists is read",
+            counted(passed_over.len() as u64, "file")
+        );
+        messages.push("files-not-read", Issue::new(Severity::Warning, IssueCode::Informational, text));
     }
     if audience == Audience::Operator && !snapshot.index().generation().chosen {
         let text = "The index was made by a version that did not know --ids, --lone-surrogates and --patient-references; \

@@ -34,7 +34,7 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
 use crate::index::vanished::{self, VanishedFile, VanishedResource};
-use crate::limits::STORE_ROWS_MAX;
+use crate::limits::{GONE_FILES_NAMED_MAX, STORE_ROWS_MAX};
 use crate::progress::Progress;
 use crate::store::StoreOptions;
 use crate::store::choices::RowRules;
@@ -88,7 +88,7 @@ pub(crate) fn refresh(
         }
         let files = match listing {
             Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
-            None => StoreFiles::find(store)?,
+            None => StoreFiles::find(store, known.as_ref().map(|known| &known.current))?,
         };
         if let Some(known) = &known {
             check_root(store, &files, &known.current)?;
@@ -97,7 +97,8 @@ pub(crate) fn refresh(
         let is_missed = |known: &LoadedMeta| known.current.first.is_some() && !known.current.segments.is_empty();
         let misses = store.options().allow_missing < 100.0 && known.as_ref().is_some_and(is_missed);
         if files.count() == 0 && !misses {
-            return Err(IndexError::NoDataFiles { path: store.root().to_path_buf() });
+            let path = store.root().to_path_buf();
+            return Err(IndexError::NoDataFiles { path, others: words_of_others(files.ignored_names()) });
         }
         let rules = chosen_rules(store, known.as_ref().map(|known| &known.current))?;
         if let Some(known) = known
@@ -232,6 +233,16 @@ fn chosen_rules(store: &Store, known: Option<&IndexMeta>) -> Result<RowRules, In
         different if different.is_empty() => Ok(stands),
         different => Err(IndexError::OtherChoices { different }),
     }
+}
+
+/// What a store without data files holds instead, for a message.
+fn words_of_others(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let first = names.iter().take(GONE_FILES_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > GONE_FILES_NAMED_MAX { ", ..." } else { "" };
+    format!(", but {} of other names: {first}{more}", counted(names.len() as u64, "file"))
 }
 
 /// Path of the store without links, as the index meta keeps it.

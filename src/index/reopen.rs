@@ -39,7 +39,7 @@ pub(crate) fn rebuild_from_record(
         Err((index, _)) => index,
     };
     // 1. The index lacks segments of the record. Those that it has are kept, the other recorded ranges are scanned.
-    let files = StoreFiles::find(store)?;
+    let files = StoreFiles::find(store, Some(index.generation()))?;
     let dir = IndexDir::memory();
     let known = index.find_segments(record);
     let same = index.generation().rules == record.rules.rules();

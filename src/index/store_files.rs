@@ -26,13 +26,26 @@ pub(crate) struct StoreFiles {
     open: Vec<OnceLock<StoreFile>>,
 }
 
+/// Walks a store. An index of a version that knew fewer names goes on without files of others.
+fn walk_for(store: &Store, known: Option<&IndexMeta>) -> Result<Walk, IndexError> {
+    let mut walked = walk_store(store)?;
+    if known.is_some_and(|known| !known.chosen) && !store.options().remake {
+        let (files, others) = walked.files.into_iter().partition(|found| Compression::is_earlier_name(&found.name));
+        walked.files = files;
+        let others: Vec<WalkedFile> = others;
+        walked.ignored.extend(others.into_iter().map(|found| found.name));
+        walked.ignored.sort();
+    }
+    Ok(walked)
+}
+
 impl StoreFiles {
-    /// Walks the store for its files as they are now.
+    /// Walks the store for its files as they are now; `known` is the index meta that they are compared with.
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub(crate) fn find(store: &Store) -> Result<StoreFiles, IndexError> {
-        Ok(StoreFiles::of(store, walk_store(store)?, false))
+    pub(crate) fn find(store: &Store, known: Option<&IndexMeta>) -> Result<StoreFiles, IndexError> {
+        Ok(StoreFiles::of(store, walk_for(store, known)?, false))
     }
 
     /// As [`StoreFiles::find`], cut back to the bytes of a listing; of later bytes only those already indexed remain.
@@ -44,7 +57,7 @@ impl StoreFiles {
         listing: &StoreListing,
         known: Option<&IndexMeta>,
     ) -> Result<StoreFiles, IndexError> {
-        let mut walked = walk_store(store)?;
+        let mut walked = walk_for(store, known)?;
         listing.truncate_to(&mut walked, known);
         Ok(StoreFiles::of(store, walked, true))
     }

@@ -37,7 +37,9 @@ impl StoreListing {
 
     /// Whether an index meta covers every byte of the listing.
     pub fn is_indexed(&self, meta: &IndexMeta) -> bool {
-        self.files.iter().all(|(name, stamp)| {
+        // An index of an earlier version does not take all of them.
+        let files = self.files.iter().filter(|(name, _)| meta.chosen || Compression::is_earlier_name(name));
+        files.into_iter().all(|(name, stamp)| {
             // The index may cover later bytes of the same file, too, but must not be of an earlier state or of another file.
             let is_same_file = |known: &FileStamp| (known.inode, known.device) == (stamp.inode, stamp.device);
             let is_later = |known: &FileStamp| {

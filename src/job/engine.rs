@@ -490,7 +490,10 @@ impl JobEngine {
             let _index_lock = inner.lock_index();
             let done = inner.pool.install(|| inner.options.store.index(&Progress::default()));
             match done {
-                Ok(_) => inner.store_state.note(None),
+                Ok((index, _)) => {
+                    inner.store_state.note(None);
+                    inner.store_state.note_passed_over(index.ignored_files());
+                }
                 Err(error) => {
                     // A store that stays away is looked at again and again: that is said once.
                     if StoreRefusal::of(&error).is_none() || inner.store_state.refusal().is_none() {
@@ -500,6 +503,11 @@ impl JobEngine {
                 }
             }
         })
+    }
+
+    /// Number of files of the store that are not read, because they are no data files by their names.
+    pub(crate) fn passed_over(&self) -> u64 {
+        self.inner.store_state.passed_over()
     }
 
     /// Why the store was refused at the last look; `None` if it was not.

@@ -2,8 +2,12 @@
 //! nothing until a later look finds it again.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::IndexError;
+
+/// Names of files that are not read in a line of the log; the others are counted.
+const NAMES_LOGGED_MAX: usize = 5;
 
 /// Why a store was refused. Counts alone: paths and names are the operator's, and stand in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +41,22 @@ impl StoreRefusal {
 
 /// What the last look at the store found.
 #[derive(Default)]
-pub(crate) struct StoreState(Mutex<Option<StoreRefusal>>);
+pub(crate) struct StoreState {
+    refusal: Mutex<Option<StoreRefusal>>,
+    /// Number of files that were not read, because they are no data files.
+    passed_over: AtomicU64,
+}
 
 impl StoreState {
     /// Why the store was refused at the last look; `None` if it was not.
     pub(crate) fn refusal(&self) -> Option<StoreRefusal> {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Notes what a look found: a refusal, or `None` for a store that was indexed. A change is logged. Other errors say
     /// nothing about what the store holds, and are not to be noted.
     pub(crate) fn note(&self, refusal: Option<StoreRefusal>) {
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match (*known, refusal) {
             (None, Some(StoreRefusal::NoDataFiles)) => {
                 tracing::error!("the store holds no data file: nothing is exported until it does");
@@ -69,6 +77,24 @@ impl StoreState {
             _ => {}
         }
         *known = refusal;
+    }
+
+    /// Number of files of the store that are not read.
+    pub(crate) fn passed_over(&self) -> u64 {
+        self.passed_over.load(Relaxed)
+    }
+
+    /// Notes the files of the store that are not read. A change of their number is logged, with the first names.
+    pub(crate) fn note_passed_over(&self, names: &[String]) {
+        let count = names.len() as u64;
+        if self.passed_over.swap(count, Relaxed) != count && count > 0 {
+            let first = names.iter().take(NAMES_LOGGED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                files = count,
+                first,
+                "files of the store are not read: they are no data files by their names"
+            );
+        }
     }
 
     /// Notes what an error of a look says, if it says anything about what the store holds.

@@ -111,12 +111,14 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
         true => {
             // For the operator, whose log names them: what clients get counts them at most (reading 24).
             let behind = app.tenants.iter().filter_map(|tenant| tenant.engine.clock_behind()).max();
+            let passed_over: u64 = app.tenants.iter().map(|tenant| tenant.engine.passed_over()).sum();
             let count = move || Ok(app.tenants.iter().filter_map(|tenant| tenant.engine.faulty_lines()).sum::<u64>());
             let faulty = run_blocking(count).await.ok();
             let mut document = json!({
                 "status": "ready",
                 "activeJobs": active,
                 "faultyLines": faulty,
+                "filesNotRead": passed_over,
                 "clockBehindSeconds": behind.unwrap_or(0),
             });
             if behind.is_some() {

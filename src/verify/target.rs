@@ -96,7 +96,7 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
     if found.files.is_empty() {
         return Err(neither(format!(
             "is neither an export nor a store: it holds no {MANIFEST}, no {JOB} or {STATUS} of a run, no index \
-             (.outpour), and no .ndjson, .ndjson.gz or .ndjson.zst file"
+             (.outpour), and no data file (.ndjson or .jsonl, plain, .gz or .zst)"
         )));
     }
     match found.files.iter().all(|file| may_be_output(directory, &file.name)) {

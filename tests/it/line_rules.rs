@@ -268,3 +268,33 @@ fn choices_are_facts_of_the_index() {
     assert_eq!(gone.manifest["extension"]["urn:outpour:export:1"]["vanished"]["uncertainFiles"], 1);
     assert!(Path::new(&world.out("6")).exists());
 }
+
+/// Names are compared without case and `.jsonl` is taken; files of other names are counted with the first names, in the
+/// message files, on the terminal and under `--json`. A store without any data file is refused.
+#[test]
+fn files_of_other_names_are_told() {
+    let world = World::new(&[patient("a")]);
+    for (name, id) in [("b.NDJSON", "b"), ("c.jsonl", "c"), ("d.JsonL", "d"), ("sub/e.ndjson", "e")] {
+        std::fs::create_dir_all(world.store().join("sub")).unwrap();
+        world.write(name, &[patient(id)]);
+    }
+    std::fs::write(world.store().join("f.jsonl.GZ"), crate::unproven::gzip((patient("f") + "\n").as_bytes(), 1))
+        .unwrap();
+    let quiet = world.export("quiet", &["--system"], 0);
+    assert_eq!(ids(&quiet)["Patient"], ["a", "b", "c", "d", "f", "e"]);
+    assert!(!quiet.messages().iter().any(|message| message.text.contains("not read")));
+    for name in ["a.json", "b.ndjson.bz2", "c.txt", "d.csv", "e.xml", "f.parquet"] {
+        world.write(name, &[patient("x")]);
+    }
+    std::os::unix::fs::symlink("a.ndjson", world.store().join("0-link.ndjson")).unwrap();
+    let done = world.run("told", &["--system"]);
+    assert_eq!(done.code, 0, "{done:#?}");
+    let words = "7 files of the store not read: 0-link.ndjson, a.json, b.ndjson.bz2, c.txt, d.csv, ...";
+    assert!(done.stderr.contains("7 files of the store not read"), "{}", done.stderr);
+    let told = Export::read(&world.out("told"), Bounds::DEFAULT);
+    assert_eq!(message(&told.messages(), words).severity, "warning");
+    // None of them is a data file.
+    let other = World::new(&[]);
+    std::fs::rename(other.store().join("a.ndjson"), other.store().join("a.txt")).unwrap();
+    other.run("none", &["--system"]).refused(2, &["holds no data file", "but 1 file of other names: a.txt"]);
+}

@@ -132,7 +132,7 @@ fn nothing_ends_in_a_colon() {
     let store = scratch.path().join("store");
     write_store(&store, "README.md", &["# data"]);
     let out = scratch.path().join("out");
-    let needle = "holds no data file (.ndjson, .ndjson.gz, .ndjson.zst): check that it is mounted";
+    let needle = "1 file of other names: README.md: check that it is mounted";
     run::export(&store, &out, &["--all-patients"]).refused(2, &[needle]);
     write_store(&store, "x.ndjson", &[]);
     let done = run::export(&store, &out, &["--all-patients"]);

@@ -88,7 +88,7 @@ A service that runs takes it within seconds. Taking the line out again revokes t
 /// Where the store is and how it is read.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct StoreArgs {
-    /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
+    /// Directory tree of .ndjson or .jsonl files, plain, .gz or .zst, one resource a line
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
     /// Where the index lies [default: .outpour in the store]
@@ -435,7 +435,7 @@ Examples:
 What can be asked: http://127.0.0.1:8080/fhir/metadata. Jobs outlive the service: what was running when it stopped
 goes on when it starts again.")]
 pub(crate) struct ServeArgs {
-    /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
+    /// Directory tree of .ndjson or .jsonl files, plain, .gz or .zst, one resource a line
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Where the service keeps jobs, files and Groups

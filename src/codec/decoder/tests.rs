@@ -84,7 +84,11 @@ fn names_tell_the_coding() {
     assert_eq!(Compression::of_file_name("Patient.ndjson"), Some(Compression::None));
     assert_eq!(Compression::of_file_name("Patient.1.ndjson.gz"), Some(Compression::Gzip));
     assert_eq!(Compression::of_file_name("Patient.ndjson.zst"), Some(Compression::Zstd));
-    for name in ["Patient.json", "Patient.NDJSON", "Patient.ndjson.GZ", "Patient.gz", "ndjson", "a.ndjson.bz2", ""] {
+    assert_eq!(Compression::of_file_name("Patient.NDJSON"), Some(Compression::None));
+    assert_eq!(Compression::of_file_name("Patient.jsonl.GZ"), Some(Compression::Gzip));
+    assert_eq!(Compression::of_file_name("é.JsonL.zst"), Some(Compression::Zstd));
+    assert!(Compression::is_earlier_name("a.ndjson.gz") && !Compression::is_earlier_name("a.jsonl"));
+    for name in ["Patient.json", "Patient.gz", "ndjson", "jsonl", "a.ndjson.bz2", "a.jsonl.gz.gz", "é", ""] {
         assert_eq!(Compression::of_file_name(name), None, "{name}");
     }
 }

@@ -69,9 +69,7 @@ fn answer_type_problem(pairs: &[(String, String)], headers: &HeaderMap, answer_t
         Ok(Some(_)) => None,
         Ok(None) => {
             let is_accepted = Accept::of(headers).best(answer_types).is_some();
-            let text = format!(
-                "Accept: an export is not started for any of the types given; send Accept: {FHIR_JSON} (HDR-02)"
-            );
+            let text = format!("Accept: an export is not started for any of the types given; send Accept: {FHIR_JSON}");
             (!is_accepted).then(|| OutcomeIssue::error(IssueCode::NotSupported, text).at("http.accept"))
         }
         Err(mut problem) => {
