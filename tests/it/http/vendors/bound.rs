@@ -234,6 +234,23 @@ fn a_bound_client_sees_only_its_own_issues() {
     assert!(log.contains("secret-name.ndjson: line 10") && log.contains("https://secret.example"), "{log}");
 }
 
+/// Files that are not read stand in the log and are counted at readiness; no client is told their names.
+#[test]
+fn files_that_are_not_read() {
+    let scratch = scratch();
+    let full = Credential::token(&[]);
+    std::fs::create_dir(scratch.path().join("store")).unwrap();
+    std::fs::write(scratch.path().join("store/a.ndjson"), STORE).unwrap();
+    std::fs::write(scratch.path().join("store/secret-notes.txt"), "notes").unwrap();
+    let server = serve(scratch.path(), &client("full", "", &[&full]));
+    let http = server.client();
+    let ready = http.get("/health/ready").json();
+    assert_eq!(ready["filesNotRead"], 1, "{ready}");
+    let (_, messages, manifest) = export(&http, &full, "/fhir/Group/all/$export");
+    assert!(!format!("{messages:?} {manifest}").contains("secret-notes"), "{messages:?}");
+    assert!(server.log().contains("secret-notes.txt"), "{}", server.log());
+}
+
 /// GROUP-10, COHORT-03, reading 22: a Group with a modifier is not stored (422) and not exported (400), on every mount,
 /// nested or not, but read and found. A refusal reveals no hidden Group to a bound client.
 #[test]
