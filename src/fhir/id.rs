@@ -30,8 +30,14 @@ impl IdRule {
     /// Whether an id with this text is legal.
     #[inline]
     pub(crate) fn allows(self, text: &[u8]) -> bool {
+        Id::is_legal(text) && self.allows_legal(text)
+    }
+
+    /// Whether an id is legal whose text is so under one of the rules.
+    #[inline]
+    pub(crate) fn allows_legal(self, text: &[u8]) -> bool {
         match self {
-            IdRule::Any => Id::is_legal(text) && !Id::is_dots(text),
+            IdRule::Any => !Id::is_dots(text),
             IdRule::R4 => Id::is_r4(text),
         }
     }
@@ -67,16 +73,21 @@ impl Id {
     /// Whether an id with this text is legal under any rule.
     #[inline]
     pub fn is_legal(text: &[u8]) -> bool {
-        // No early exit, so that the compiler checks many bytes at once.
-        let illegal = text.iter().fold(false, |illegal, byte| {
-            illegal | !(byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_' | b'~'))
-        });
-        !illegal && !text.is_empty() && text.len() <= ID_BYTES_MAX
+        // Most ids are R4's, which are told by fewer comparisons.
+        Id::is_r4(text) || Id::is_wide(text)
+    }
+
+    /// Whether an id with this text is legal under [`IdRule::Any`], the dots aside.
+    #[cold]
+    fn is_wide(text: &[u8]) -> bool {
+        let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        (1..=ID_BYTES_MAX).contains(&text.len()) && text.iter().all(is_allowed)
     }
 
     /// Whether R4 allows an id with this text.
     #[inline]
     pub fn is_r4(text: &[u8]) -> bool {
+        // No early exit, so that the compiler checks many bytes at once.
         let illegal = text
             .iter()
             .fold(false, |illegal, byte| illegal | !(byte.is_ascii_alphanumeric() | (*byte == b'-') | (*byte == b'.')));

@@ -104,7 +104,7 @@ impl<'a> Reference<'a> {
         patients: PatientReferences,
     ) -> Result<Reference<'a>, Option<OddReference>> {
         match Reference::parse(text) {
-            Some(reference) if ids.allows(reference.id.as_bytes()) => Ok(reference),
+            Some(reference) if ids.allows_legal(reference.id.as_bytes()) => Ok(reference),
             _ => Reference::read_odd(text, ids, patients),
         }
     }

@@ -237,7 +237,8 @@ impl SegmentBuilder {
         if is_unowned && facts.has_identifier() {
             self.push_note(row, RowNote::Reference(OddReference::IdentifierOnly));
         }
-        if !Id::is_r4(id) {
+        // A UUID is R4's.
+        if class != IdClass::Uuid && !Id::is_r4(id) {
             self.push_note(row, RowNote::WideId);
         }
         self.head.lines += 1;
