@@ -196,3 +196,40 @@ fn jobs_of_format_3_go_on() {
     let rows: usize = texts(&answer.json()).iter().map(|text| text.lines().count()).sum();
     assert_eq!(rows, 12, "the records of two patients");
 }
+
+/// An index of an earlier version goes on as that version did, and each export says so; made again, it takes this version's
+/// rules. What comes into sight is new to an increment, and nothing else.
+#[test]
+fn an_earlier_index_keeps_its_rules() {
+    let (_scratch, root) = kept();
+    let (store, index, out) = (root.join("store"), root.join("index"), root.join("out"));
+    let long = "e".repeat(66);
+    let row = |id: &str| {
+        format!(
+            "{{\"resourceType\":\"Condition\",\"id\":\"{id}\",\"meta\":{{\"lastUpdated\":\"2024-01-01T00:00:00Z\"}},\
+             \"subject\":{{\"reference\":\"Patient/a\"}}}}\n"
+        )
+    };
+    std::fs::write(store.join("x.ndjson"), row(&long)).unwrap();
+    std::fs::write(store.join("y.jsonl"), row("jsonl")).unwrap();
+    let run = |as_of: &str, since: &str| {
+        let words = ["--all-patients", "--index-dir", text(&index), "--as-of", as_of, "--since", since, "--force"];
+        let done = run::export(&store, &out, &words);
+        assert!([0, 1].contains(&done.code), "{done:#?}");
+        run::Export::read(&out, run::Bounds::DEFAULT)
+    };
+    let says =
+        |export: &run::Export| export.messages().iter().any(|message| message.text.contains("made by a version that"));
+    let [third, fourth, fifth] = [1, 2, 3].map(|day| format!("2026-06-0{day}T00:00:00Z"));
+    run(&third, SECOND);
+    let export = run(&fourth, &third);
+    assert!(says(&export) && export.lines().is_empty(), "{:?}", export.lines());
+    assert!(export.messages().iter().any(|message| message.text.contains("not read: y.jsonl")));
+    let words = ["index", "--store", text(&store), "--index-dir", text(&index), "--remake"];
+    assert_eq!(run::run(&words).code, 0);
+    let export = run(&fifth, &fourth);
+    let ids: Vec<String> =
+        export.lines().into_values().flatten().map(|line| String::from_utf8(line).unwrap()).collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    assert!(ids[0].contains(&long) && ids[1].contains("jsonl") && !says(&export));
+}
