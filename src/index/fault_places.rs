@@ -39,6 +39,32 @@ fn serialize_kind<S: serde::Serializer>(kind: &FaultKind, to: S) -> Result<S::Ok
     to.serialize_str(kind.name())
 }
 
+/// First bytes of gzip members (RFC 1952) and zstd frames (RFC 8878), skippable ones aside.
+const MAGIC: [(Compression, &[u8]); 2] = [(Compression::Gzip, b"\x1f\x8b"), (Compression::Zstd, b"\x28\xb5\x2f\xfd")];
+
+/// What is wrong with the member or frame at an offset of a compressed file, if a look at its first bytes tells.
+fn coding_problem(index: &Index, file: FileId, offset: u64) -> Option<String> {
+    name_problem(index, file, offset).or_else(|| window_problem(index, file, offset))
+}
+
+/// What is wrong with the name of a compressed file whose first bytes are of something else.
+fn name_problem(index: &Index, file: FileId, offset: u64) -> Option<String> {
+    let named = index.compression(file);
+    let source = index.source(file).ok().filter(|source| offset == 0 && source.len() >= 4)?;
+    let mut buffer = Vec::new();
+    let first = source.read(0, 4, &mut buffer).ok()?;
+    let found = MAGIC.iter().find(|(_, magic)| first.starts_with(magic)).map(|(compression, _)| *compression);
+    let is = match found {
+        Some(compression) if compression == named => return None,
+        Some(compression) => format!("it is {}", compression.name()),
+        None if first.starts_with(b"{") || first.starts_with(b"\xef\xbb\xbf") => {
+            "it begins like plain NDJSON".to_string()
+        }
+        None => return None,
+    };
+    Some(format!("the file is no {} file, though its name says so: {is}; rename it", named.name()))
+}
+
 /// What is wrong with the zstd frame at an offset of a file, if it is that its window is larger than is taken. The index keeps
 /// no reason beside the kind of a fault, so the header of the frame is read again.
 fn window_problem(index: &Index, file: FileId, offset: u64) -> Option<String> {
@@ -86,7 +112,7 @@ pub(crate) fn visit_faults(
                 FaultKind::Unproven => {
                     let member = index.restart_before(own, byte + u64::from(fault.at)).compressed;
                     let end = byte + u64::from(fault.length);
-                    match window_problem(index, own, member) {
+                    match coding_problem(index, own, member) {
                         Some(problem) => format!(
                             "{name}: from line {line} on, from byte {member} of the file: {problem}; none of its lines is \
                              exported, nor what stands behind it"
@@ -98,7 +124,7 @@ pub(crate) fn visit_faults(
                 }
                 FaultKind::Damaged => {
                     let frame = index.restart_before(own, byte + u64::from(fault.at)).compressed;
-                    match window_problem(index, own, frame) {
+                    match coding_problem(index, own, frame) {
                         Some(problem) => format!(
                             "{name}: line {line} at byte {byte}, from byte {frame} of the file: {problem}; what stands behind \
                              is not exported"

@@ -298,3 +298,40 @@ fn files_of_other_names_are_told() {
     std::fs::rename(other.store().join("a.ndjson"), other.store().join("a.txt")).unwrap();
     other.run("none", &["--system"]).refused(2, &["holds no data file", "but 1 file of other names: a.txt"]);
 }
+
+/// A compressed file whose bytes are of another kind than its name says is told as that, with what to do.
+#[test]
+fn names_that_do_not_fit_the_bytes() {
+    let plain = (patient("a") + "\n").into_bytes();
+    let zstd = zstd::encode_all(&plain[..], 1).unwrap();
+    for (name, bytes, words) in [
+        (
+            "a.ndjson.gz",
+            plain.clone(),
+            "is no gzip file, though its name says so: it begins like plain NDJSON; rename it",
+        ),
+        (
+            "a.ndjson.zst",
+            plain.clone(),
+            "is no zstd file, though its name says so: it begins like plain NDJSON; rename it",
+        ),
+        ("a.ndjson.gz", zstd.clone(), "is no gzip file, though its name says so: it is zstd; rename it"),
+        (
+            "a.ndjson.zst",
+            crate::unproven::gzip(&plain, 1),
+            "is no zstd file, though its name says so: it is gzip; rename it",
+        ),
+    ] {
+        let world = World::new(&[patient("b")]);
+        std::fs::rename(world.store().join("a.ndjson"), world.store().join("b.ndjson")).unwrap();
+        std::fs::write(world.store().join(name), bytes).unwrap();
+        let export = world.export("out", &["--system"], 1);
+        assert_eq!(ids(&export)["Patient"], ["b"]);
+        message(&export.messages(), words);
+    }
+    // What is cut off is no other kind of file.
+    let world = World::new(&[]);
+    std::fs::write(world.store().join("a.ndjson.zst"), &zstd[..zstd.len() - 3]).unwrap();
+    let export = world.export("out", &["--system"], 1);
+    assert!(!export.messages().iter().any(|message| message.text.contains("though its name")));
+}
