@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::job_lifecycle::{accepted, bundled, ended, files};
-use crate::run::{run, scratch, testdata};
+use crate::run::{Bounds, Export, decode, run, scratch, testdata};
 
 /// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: files are equal at each level, with and without `_since`, in each
 /// compression.
@@ -48,7 +48,26 @@ fn the_command_line_and_http_write_the_same_files() {
             let done = run(&all);
             assert_eq!(done.code, 0, "{done:?}");
             let mut written = BTreeMap::new();
-            for folder in ["", "error", "deleted"] {
+            // The operator is told more by one message: two files beside the data are not read.
+            let export = Export::read(&out, Bounds { file_bytes: 100_000, ..Bounds::DEFAULT });
+            let told: Vec<String> = export.messages().into_iter().map(|message| message.text).collect();
+            let (more, told): (Vec<String>, Vec<String>) =
+                told.into_iter().partition(|text| text.contains("2 files of the store not read"));
+            assert_eq!(more.len(), 1, "{target}");
+            let is_message = |name: &str| name.starts_with("OperationOutcome");
+            let name = match compression {
+                "gzip" => "m.gz",
+                "zstd" => "m.zst",
+                _ => "m",
+            };
+            let texts: String = served
+                .iter()
+                .filter(|(name, _)| is_message(name))
+                .map(|(_, body)| String::from_utf8(decode(name, body)).unwrap())
+                .collect();
+            assert_eq!(texts.lines().count(), told.len(), "{target}: {texts}");
+            served.retain(|name, _| !is_message(name));
+            for folder in ["", "deleted"] {
                 for entry in std::fs::read_dir(out.join(folder)).into_iter().flatten().flatten() {
                     let name = entry.file_name().into_string().unwrap();
                     if name.contains(".ndjson") {
