@@ -63,7 +63,8 @@ impl StoreState {
             }
             (None, Some(StoreRefusal::OtherChoices)) => {
                 tracing::error!(
-                    "the index was made with other choices than [store] has: nothing is exported until they agree"
+                    "the index was made with other choices than [store] has: nothing is exported until they agree. Change [store], \
+                     or make the index again with `outpour index --remake`"
                 );
             }
             (None, Some(StoreRefusal::ResourcesMissing { gone, present })) => {

@@ -70,3 +70,28 @@ fn a_store_goes_and_comes_back() {
     export();
     assert_eq!(server.stop(), Some(0));
 }
+
+/// Where `[store]` has another choice than the index was made with, nothing is exported until it is made again, by hand.
+#[test]
+fn choices_that_differ_from_the_index() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    std::fs::write(store.join("a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    let index = |more: &[&str]| {
+        let done = crate::run::run(&[&["index", "--store", store.to_str().unwrap()], more].concat());
+        assert_eq!(done.code, 0, "{done:#?}");
+    };
+    index(&[]);
+    std::fs::write(scratch.path().join("serve.toml"), "[store]\nids = \"r4\"\n").unwrap();
+    let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
+    assert!(wait_until(&server, 503).contains("made with other choices"));
+    refused(&server);
+    assert!(server.log().contains("--ids any, and r4 is given") && server.log().contains("outpour index --remake"));
+    index(&["--ids", "r4", "--remake"]);
+    // The next kick-off looks again.
+    server.fhir("Patient/$export");
+    wait_until(&server, 200);
+    let job = accepted(&server.client(), &server.fhir("Patient/$export"));
+    assert_eq!(ended(&server.client(), &job).status, 200);
+}
