@@ -7,17 +7,30 @@ use super::job_lifecycle::{accepted, ended};
 use super::server::Server;
 use crate::run::scratch;
 
-/// Waits until the service is ready, or not; the answer of the probe.
+/// Waits until the service is ready.
 #[track_caller]
-fn wait_until(server: &Server, status: u16) -> String {
+fn wait_until_ready(server: &Server) {
+    wait_until(server, 200, "");
+}
+
+/// Waits until the service is not ready for the reason given; the answer of the probe. A service that is still opening
+/// its index is not ready either.
+#[track_caller]
+fn wait_until_unready(server: &Server, reason: &str) -> String {
+    wait_until(server, 503, reason)
+}
+
+#[track_caller]
+fn wait_until(server: &Server, status: u16, reason: &str) -> String {
     for _ in 0..3000 {
         let answer = server.client().get("/health/ready");
-        if answer.status == status {
-            return answer.text();
+        let text = answer.text();
+        if answer.status == status && text.contains(reason) {
+            return text;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("not {status} in time:\n{}", server.log());
+    panic!("not {status} {reason:?} in time:\n{}", server.log());
 }
 
 /// Asserts that a kick-off is refused for the time being, and that nothing of the host or the data is told.
@@ -39,12 +52,12 @@ fn a_store_goes_and_comes_back() {
     let server = Server::start(scratch.path(), &["--store", "store", "--index-dir", "index", "--data", "data"]);
     // 1. No data file yet.
     refused(&server);
-    assert!(wait_until(&server, 503).contains("no data file"));
+    wait_until_unready(&server, "no data file");
     let row = |n: u32| format!("{{\"resourceType\":\"Patient\",\"id\":\"p{n}\"}}\n");
     std::fs::create_dir(store.join("d")).unwrap();
     std::fs::write(store.join("a.ndjson"), (0..20).map(row).collect::<String>()).unwrap();
     std::fs::write(store.join("d/b.ndjson"), (20..30).map(row).collect::<String>()).unwrap();
-    wait_until(&server, 200);
+    wait_until_ready(&server);
     let export = || {
         let answer = server.fhir("Patient/$export");
         let job = accepted(&server.client(), &answer);
@@ -55,18 +68,18 @@ fn a_store_goes_and_comes_back() {
     std::fs::rename(&store, &away).unwrap();
     std::fs::create_dir(&store).unwrap();
     refused(&server);
-    let text = wait_until(&server, 503);
-    assert!(text.contains("30 of 30 resources") && !text.contains("ndjson"), "{text}");
+    let text = wait_until_unready(&server, "30 of 30 resources");
+    assert!(!text.contains("ndjson"), "{text}");
     std::fs::remove_dir(&store).unwrap();
     std::fs::rename(&away, &store).unwrap();
-    wait_until(&server, 200);
+    wait_until_ready(&server);
     export();
     // 3. Part of it is missing.
     std::fs::rename(store.join("d"), &away).unwrap();
     refused(&server);
-    assert!(wait_until(&server, 503).contains("10 of 30 resources"));
+    wait_until_unready(&server, "10 of 30 resources");
     std::fs::rename(&away, store.join("d")).unwrap();
-    wait_until(&server, 200);
+    wait_until_ready(&server);
     export();
     assert_eq!(server.stop(), Some(0));
 }
@@ -85,13 +98,13 @@ fn choices_that_differ_from_the_index() {
     index(&[]);
     std::fs::write(scratch.path().join("serve.toml"), "[store]\nids = \"r4\"\n").unwrap();
     let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
-    assert!(wait_until(&server, 503).contains("made with other choices"));
+    wait_until_unready(&server, "made with other choices");
     refused(&server);
     assert!(server.log().contains("--ids any, and r4 is given") && server.log().contains("outpour index --remake"));
     index(&["--ids", "r4", "--remake"]);
     // The next kick-off looks again.
     server.fhir("Patient/$export");
-    wait_until(&server, 200);
+    wait_until_ready(&server);
     let job = accepted(&server.client(), &server.fhir("Patient/$export"));
     assert_eq!(ended(&server.client(), &job).status, 200);
 }
