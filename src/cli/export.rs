@@ -238,6 +238,7 @@ fn ledger_line(ledger: &Ledger) -> String {
     let classes = [
         ("blank", ledger.blank),
         ("faulty", ledger.faulty),
+        ("not FHIR", ledger.not_fhir),
         (&*noun_form(ledger.tombstone, "tombstone"), ledger.tombstone),
         ("future", ledger.future),
         ("superseded", ledger.superseded),

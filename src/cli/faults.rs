@@ -6,15 +6,11 @@ use crate::cli::say;
 use crate::count_text::counted;
 use crate::error::IndexError;
 use crate::extract::fault::FaultKind;
-use crate::index::fault_places::{FaultPlace, list_faults};
+use crate::index::fault_places::{FaultPlaces, list_faults};
 use crate::index::snapshot::Index;
 
 /// The faulty lines of a store.
-pub(crate) struct FaultList {
-    places: Vec<FaultPlace>,
-    /// Number of faults, by kind, whose places the index does not keep.
-    unplaced: Vec<u64>,
-}
+pub(crate) struct FaultList(FaultPlaces);
 
 impl FaultList {
     /// The faulty lines that an index knows.
@@ -22,13 +18,12 @@ impl FaultList {
     /// # Errors
     /// [`IndexError::Damaged`] when the index is.
     pub(crate) fn of(index: &Index) -> Result<FaultList, IndexError> {
-        let (places, unplaced) = list_faults(index)?;
-        Ok(FaultList { places, unplaced })
+        list_faults(index).map(FaultList)
     }
 
     /// Prints the list for people.
     pub(crate) fn print(&self) {
-        self.places.iter().for_each(|place| say(&place.text));
+        self.0.places.iter().for_each(|place| say(&place.text));
         for (kind, count) in self.unplaced().filter(|(_, count)| *count > 0) {
             say(&format!(
                 "{} of kind {} in parts of files with more than are listed",
@@ -36,8 +31,12 @@ impl FaultList {
                 kind.name()
             ));
         }
-        if self.places.is_empty() {
+        if self.0.places.is_empty() {
             say("No line is faulty.");
+        }
+        if !self.0.other_data.is_empty() {
+            let files = counted(self.0.other_data.len() as u64, "file");
+            say(&format!("{files} without any resourceType not read, and not counted as faulty."));
         }
     }
 
@@ -48,11 +47,11 @@ impl FaultList {
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.name().to_string(), count.into()))
             .collect();
-        json!({ "places": self.places, "unplaced": unplaced })
+        json!({ "places": self.0.places, "unplaced": unplaced })
     }
 
     /// Kinds of faults, each with the number of those whose places are not known.
     fn unplaced(&self) -> impl Iterator<Item = (FaultKind, u64)> {
-        FaultKind::ALL.iter().copied().zip(self.unplaced.iter().copied())
+        FaultKind::ALL.iter().copied().zip(self.0.unplaced.iter().copied())
     }
 }

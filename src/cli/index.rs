@@ -15,6 +15,7 @@ use crate::error::{CorruptIndex, IndexError, RequestError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
+use crate::index::other_data::FaultTotals;
 use crate::index::report::RefreshStats;
 use crate::index::segment::layout::SegmentHeader;
 use crate::index::snapshot::Index;
@@ -58,15 +59,16 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
         }
     };
     let seconds = begun.elapsed().as_secs_f64();
-    let LineTotals { types, faults, index_bytes, lines, faulty, tombstones } = counts;
+    let LineTotals { types, faults, index_bytes, lines, tombstones } = counts;
+    let faulty: u64 = faults.by_kind.iter().sum();
     let named_types: serde_json::Map<String, serde_json::Value> = ResourceType::all()
         .filter(|t| types[t.index()] > 0)
         .map(|t| (t.name().to_string(), types[t.index()].into()))
         .collect();
     let named_faults: serde_json::Map<String, serde_json::Value> = FaultKind::ALL
         .iter()
-        .filter(|kind| faults[**kind as usize] > 0)
-        .map(|kind| (kind.name().to_string(), faults[*kind as usize].into()))
+        .filter(|kind| faults.by_kind[**kind as usize] > 0)
+        .map(|kind| (kind.name().to_string(), faults.by_kind[*kind as usize].into()))
         .collect();
     if args.run.json {
         let mut document = json!({
@@ -117,14 +119,12 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
 struct LineTotals {
     /// Rows by resource type.
     types: Vec<u64>,
-    /// Faulty lines by kind of fault.
-    faults: Vec<u64>,
+    /// Faulty lines by kind of fault, and files without FHIR.
+    faults: FaultTotals,
     /// Bytes of all segments on disk.
     index_bytes: u64,
     /// Lines of the store, faulty ones included.
     lines: u64,
-    /// Faulty lines of the store, of any kind.
-    faulty: u64,
     /// Entries of deletion lines, one for each resource deleted.
     tombstones: u64,
 }
@@ -140,10 +140,9 @@ impl LineTotals {
             |count: &dyn Fn(&SegmentHeader) -> u64| index.segments().iter().map(|segment| count(segment.head())).sum();
         Ok(LineTotals {
             types: (0..ResourceType::COUNT).map(|offset| totals.rows(offset)).collect(),
-            faults: (0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).collect(),
+            faults: FaultTotals::of(index)?,
             index_bytes: sum(&|head| head.size),
             lines: sum(&|head| head.lines),
-            faulty: sum(&|head| head.faulty),
             tombstones: sum(&|head| head.tombstones),
         })
     }
@@ -194,9 +193,8 @@ mod tests {
                 types.iter_mut().zip(columns.type_count).for_each(|(sum, count)| *sum += count);
                 faults.iter_mut().zip(columns.fault_count).for_each(|(sum, count)| *sum += count);
             }
-            assert_eq!((&counts.types, &counts.faults), (&types, &faults));
+            assert_eq!((&counts.types, &counts.faults.by_kind), (&types, &faults));
             assert_eq!(counts.types[ResourceType::PATIENT.index()], rows);
-            assert_eq!(counts.faults.iter().sum::<u64>(), counts.faulty);
         }
     }
 }

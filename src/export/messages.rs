@@ -7,7 +7,7 @@ use crate::fhir::instant::Instant;
 use crate::fhir::reference::OddReference;
 use crate::ids::PatientId;
 use crate::index::fault_places::visit_faults;
-use crate::index::meta::MemoryLoss;
+use crate::index::meta::{FileEntry, MemoryLoss};
 use crate::index::segment::layout::Column;
 use crate::index::segment::row_note::RowNote;
 use crate::index::snapshot::Snapshot;
@@ -17,6 +17,7 @@ use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population, Van
 use crate::select::cohort::Cohort;
 use crate::select::file_order::count_decided_by_file;
 use crate::select::selection::{Selection, foreign_owners};
+use std::collections::HashSet;
 
 /// Names of files that are not read in a message; the others are counted.
 const FILES_NAMED_MAX: usize = 5;
@@ -229,10 +230,11 @@ pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -
             let text = format!("faulty lines of the store that were passed by: {faults}; its operator knows which");
             messages.push("faults", Issue::new(Severity::Error, IssueCode::Incomplete, text));
         }
-        _ => fault_issues(snapshot, plan, &mut messages)?,
-    }
-    if audience != Audience::BoundClient {
-        note_issues(snapshot, &mut messages)?;
+        _ => {
+            let told = fault_issues(snapshot, plan, &mut messages)?;
+            note_issues(snapshot, &mut messages)?;
+            file_issues(snapshot, plan, &told, &mut messages);
+        }
     }
     let passed_over = snapshot.index().ignored_files();
     if audience == Audience::Operator && !passed_over.is_empty() {
@@ -290,6 +292,32 @@ fn note_issues(snapshot: &Snapshot, messages: &mut IssueLog) -> Result<(), Corru
     Ok(())
 }
 
+/// Adds a warning for each file that is something else than its name says, or holds no FHIR; not for those of `told`.
+fn file_issues(snapshot: &Snapshot, plan: &Plan, told: &HashSet<String>, messages: &mut IssueLog) {
+    let index = snapshot.index();
+    let mut warn = |cause, text| messages.push(cause, Issue::new(Severity::Warning, IssueCode::Informational, text));
+    let is_other = |file: &&FileEntry| file.other_compression().is_some() && !told.contains(&file.name);
+    for file in index.generation().files.iter().filter(is_other) {
+        let (name, found) = (&file.name, file.compression.noun());
+        warn(
+            "other-compression",
+            format!(
+                "{name}: the file is {found}, though its name says otherwise; it was read as what it is: rename it"
+            ),
+        );
+    }
+    for other in &plan.selection.stats.other_data {
+        let (name, lines) = (index.file_name(other.file), counted(other.lines, "line"));
+        warn(
+            "no-fhir",
+            format!(
+                "{name}: passed over, because none of its {lines} has a resourceType: it holds no FHIR; list it in \
+                 .outpourignore in the store, or keep it elsewhere"
+            ),
+        );
+    }
+}
+
 /// The cause and the words of a kind of note.
 fn note_text(note: RowNote) -> (&'static str, &'static str) {
     match note {
@@ -328,23 +356,28 @@ fn note_text(note: RowNote) -> (&'static str, &'static str) {
     }
 }
 
-/// Adds the issues about faulty lines of the export, those of each kind bounded in number.
-fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
-    let mut report = vec![0u64; FaultKind::ALL.len()];
-    visit_faults(snapshot.index(), snapshot.segments(), &mut |place| {
-        report[place.kind as usize] += 1;
-        messages.push(place.kind.name(), Issue::new(Severity::Error, fault_code(place.kind), place.text));
+/// Adds the issues about faulty lines of the export, those of each kind bounded in number. Returns the names of files that
+/// are told as a whole.
+fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<HashSet<String>, IndexError> {
+    let stats = &plan.selection.stats;
+    let mut whole_files = HashSet::new();
+    let told = visit_faults(snapshot.index(), snapshot.segments(), &stats.other_data, &mut |place| {
+        let cause = if place.is_whole_file { "no-ndjson" } else { place.kind.name() };
+        messages.push(cause, Issue::new(Severity::Error, fault_code(place.kind), place.text));
+        if place.is_whole_file {
+            whole_files.insert(place.file);
+        }
     })?;
     // The index keeps the details of so many faults a segment; the others are counted.
-    for (kind, reported) in FaultKind::ALL.iter().zip(report) {
+    for (kind, told) in FaultKind::ALL.iter().zip(told) {
         messages.more(
             Severity::Error,
             fault_code(*kind),
             kind.name(),
-            plan.selection.stats.faults[*kind as usize] - reported,
+            stats.faults[*kind as usize].saturating_sub(told),
         );
     }
-    Ok(())
+    Ok(whole_files)
 }
 
 /// The FHIR issue code of a kind of faulty line.

@@ -133,7 +133,8 @@ fn file_entry(files: &StoreFiles, file: FileId, raw: Option<u64>) -> Result<File
         _ => files.source(file)?.content_hash(0..files.source(file)?.len())?,
     };
     let (stamp, settled) = (files.stamp(file), files.is_settled(file));
-    Ok(FileEntry { name: files.name(file).to_string(), stamp, settled, raw, appendable: true })
+    let compression = files.compression(file);
+    Ok(FileEntry { name: files.name(file).to_string(), compression, stamp, settled, raw, appendable: true })
 }
 
 /// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `times` the
@@ -258,7 +259,7 @@ impl StoreDiff {
         };
         let entry = &old.known.files[old_file.index()];
         let numbers = old.of_file(old_file);
-        if old.has_other_rules {
+        if old.has_other_rules || entry.compression != compression {
             // Its rows are compared one by one with those that the same lines were before.
             self.changed = true;
             numbers.for_each(|number| self.dropped.push(old.dropped(number, Some(file))));

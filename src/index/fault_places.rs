@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::codec::compression::Compression;
+use crate::casts::to_usize;
+use crate::codec::compression::{Compression, FIRST_BYTES};
 use crate::codec::zstd::{FRAME_HEADER_BYTES_MAX, Zstd};
 use crate::count_text::counted;
 use crate::error::IndexError;
@@ -11,6 +12,8 @@ use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
 use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::ids::{FileId, SegmentId};
+use crate::index::file_form::FileForm;
+use crate::index::other_data::{FaultTotals, OtherData};
 use crate::index::row_reader::stream_range;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Index;
@@ -30,6 +33,11 @@ pub(crate) struct FaultPlace {
     /// Kind of the fault.
     #[serde(serialize_with = "serialize_kind")]
     pub kind: FaultKind,
+    /// Number of faulty lines that are told so: more than one where a file is told as a whole.
+    pub lines: u64,
+    /// Whether it stands for a file as a whole, which is no NDJSON.
+    #[serde(skip)]
+    pub is_whole_file: bool,
     /// The whole as a sentence.
     pub text: String,
 }
@@ -39,30 +47,22 @@ fn serialize_kind<S: serde::Serializer>(kind: &FaultKind, to: S) -> Result<S::Ok
     to.serialize_str(kind.name())
 }
 
-/// First bytes of gzip members (RFC 1952) and zstd frames (RFC 8878), skippable ones aside.
-const MAGIC: [(Compression, &[u8]); 2] = [(Compression::Gzip, b"\x1f\x8b"), (Compression::Zstd, b"\x28\xb5\x2f\xfd")];
-
 /// What is wrong with the member or frame at an offset of a compressed file, if a look at its first bytes tells.
 fn coding_problem(index: &Index, file: FileId, offset: u64) -> Option<String> {
     name_problem(index, file, offset).or_else(|| window_problem(index, file, offset))
 }
 
-/// What is wrong with the name of a compressed file whose first bytes are of something else.
+/// What is wrong with the name of a compressed file whose first bytes are of something else, which an index of an earlier
+/// version reads by its name.
 fn name_problem(index: &Index, file: FileId, offset: u64) -> Option<String> {
-    let named = index.compression(file);
-    let source = index.source(file).ok().filter(|source| offset == 0 && source.len() >= 4)?;
+    let known = index.compression(file);
+    let source = index.source(file).ok().filter(|_| offset == 0)?;
     let mut buffer = Vec::new();
-    let first = source.read(0, 4, &mut buffer).ok()?;
-    let found = MAGIC.iter().find(|(_, magic)| first.starts_with(magic)).map(|(compression, _)| *compression);
-    let is = match found {
-        Some(compression) if compression == named => return None,
-        Some(compression) => format!("it is {}", compression.name()),
-        None if first.starts_with(b"{") || first.starts_with(b"\xef\xbb\xbf") => {
-            "it begins like plain NDJSON".to_string()
-        }
-        None => return None,
-    };
-    Some(format!("the file is no {} file, though its name says so: {is}; rename it", named.name()))
+    let first = source.read(0, to_usize(source.len().min(FIRST_BYTES as u64)), &mut buffer).ok()?;
+    let found = Compression::of_first_bytes(first, known);
+    (found != known).then(|| {
+        format!("the file is no {} file, though its name says so: it is {}; rename it", known.name(), found.noun())
+    })
 }
 
 /// What is wrong with the zstd frame at an offset of a file, if it is that its window is larger than is taken. The index keeps
@@ -78,22 +78,84 @@ fn window_problem(index: &Index, file: FileId, offset: u64) -> Option<String> {
     Zstd::window_problem(source.read(offset, usize::try_from(len).ok()?, &mut buffer).ok()?)
 }
 
-/// Passes the faults of segments, which come in store order, to `on_fault`. The index keeps the places of the first
-/// [`SEGMENT_FAULTS_MAX`](crate::limits::SEGMENT_FAULTS_MAX) of a segment; of the others it keeps the number by kind.
+/// Numbers of faults by kind, as [`FaultKind::ALL`].
+pub(crate) type FaultCounts = Vec<u64>;
+
+/// The form of a file that is told as a whole, with the number of its faulty lines by kind: its first line is faulty, and
+/// its first bytes tell what it is. `segments` are all of the file, in order.
+fn told_form(index: &Index, segments: &[SegmentId]) -> Result<Option<(FileForm, FaultCounts)>, IndexError> {
+    let first = index.segment(segments[0]);
+    let begins_faulty = first.head().faulty > 0
+        && index.entry(segments[0]).start == 0
+        && first.verify_columns(&[Column::Fault])?.faults().next().is_some_and(|fault| fault.line == 0);
+    let lines = segments.iter().map(|segment| index.segment(*segment).head().lines).sum();
+    let form = begins_faulty.then(|| FileForm::of_file(index, index.file_of(segments[0]), lines)).flatten();
+    let Some(form) = form else { return Ok(None) };
+    let holds_rows = segments.iter().any(|segment| {
+        let head = index.segment(*segment).head();
+        head.lines > head.blank + head.faulty
+    });
+    if form.excludes_rows() && holds_rows {
+        return Ok(None);
+    }
+    let mut counts = vec![0; FaultKind::ALL.len()];
+    for segment in segments {
+        let columns = index.segment(*segment).verify_columns(&[Column::FaultCount])?;
+        columns.fault_count.iter().zip(&mut counts).for_each(|(count, sum)| *sum += count);
+    }
+    Ok(Some((form, counts)))
+}
+
+/// Passes the faults of segments, which come in store order, to `on_fault`: one by one, or those of a file at once whose
+/// first bytes tell that it is no NDJSON ([`FileForm`]). Those of `other_data` are none. The index keeps the places of the
+/// first [`SEGMENT_FAULTS_MAX`](crate::limits::SEGMENT_FAULTS_MAX) of a segment; of the others it keeps the number by kind.
+/// Returns how many of each kind were passed on.
 ///
 /// # Errors
 /// [`IndexError::Damaged`] when the index is.
 pub(crate) fn visit_faults(
     index: &Index,
     segments: impl Iterator<Item = SegmentId>,
+    other_data: &[OtherData],
+    on_fault: &mut dyn FnMut(FaultPlace),
+) -> Result<FaultCounts, IndexError> {
+    let segments: Vec<SegmentId> = segments.collect();
+    let mut told = vec![0; FaultKind::ALL.len()];
+    let (mut forms, mut surrogates) = (0, 0usize);
+    for own in segments.chunk_by(|one, next| index.file_of(*one) == index.file_of(*next)) {
+        let file = index.file_of(own[0]);
+        let has_faults = own.iter().any(|segment| index.segment(*segment).head().faulty > 0);
+        if !has_faults || other_data.binary_search_by_key(&file, |other| other.file).is_ok() {
+            continue;
+        }
+        // Each look opens a file, which then stays open: the first ones are told so, the others line by line.
+        let form = if forms < MESSAGES_PER_CAUSE_MAX { told_form(index, own)? } else { None };
+        let Some((form, counts)) = form else {
+            visit_lines(index, own, &mut told, &mut surrogates, on_fault)?;
+            continue;
+        };
+        forms += 1;
+        let (name, lines) = (index.file_name(file), counts.iter().sum());
+        let kind = (0..counts.len()).find(|kind| counts[*kind] > 0).unwrap_or_default();
+        let text = format!("{name}: {}; not read of it: {}", form.words(), counted(lines, "line"));
+        counts.iter().zip(&mut told).for_each(|(count, sum)| *sum += count);
+        let (file, kind) = (name.to_string(), FaultKind::ALL[kind]);
+        on_fault(FaultPlace { file, line: 1, byte: 0, kind, lines, is_whole_file: true, text });
+    }
+    Ok(told)
+}
+
+/// Passes the faults of the segments of one file to `on_fault`, one by one, and counts them in `told`.
+fn visit_lines(
+    index: &Index,
+    segments: &[SegmentId],
+    told: &mut [u64],
+    surrogates: &mut usize,
     on_fault: &mut dyn FnMut(FaultPlace),
 ) -> Result<(), IndexError> {
-    let (mut file, mut lines_before, mut surrogates) = (None, 0, 0);
-    for segment in segments {
+    let mut lines_before = 0;
+    for segment in segments.iter().copied() {
         let (entry, own) = (index.entry(segment), index.file_of(segment));
-        if file != Some(own) {
-            (file, lines_before) = (Some(own), 0);
-        }
         let lines = index.segment(segment).head().lines;
         if index.segment(segment).head().faulty == 0 {
             lines_before += lines;
@@ -133,16 +195,17 @@ pub(crate) fn visit_faults(
                     }
                 }
                 FaultKind::LoneSurrogate => {
-                    surrogates += 1;
+                    *surrogates += 1;
                     // Those behind the first ones are only placed: each line is read again.
                     let range = byte..byte + u64::from(fault.length);
-                    let is_named = surrogates <= MESSAGES_PER_CAUSE_MAX;
+                    let is_named = *surrogates <= MESSAGES_PER_CAUSE_MAX;
                     let resource = is_named.then(|| resource_of_line(index, own, range)).flatten().unwrap_or_default();
                     format!("{name}: line {line} at byte {byte}{resource}: {kind} (byte {} of the line)", fault.at)
                 }
                 _ => format!("{name}: line {line} at byte {byte}: {kind} (byte {} of the line)", fault.at),
             };
-            on_fault(FaultPlace { file: name.to_string(), line, byte, kind, text });
+            told[kind as usize] += 1;
+            on_fault(FaultPlace { file: name.to_string(), line, byte, kind, lines: 1, is_whole_file: false, text });
         }
         lines_before += lines;
     }
@@ -161,17 +224,24 @@ fn resource_of_line(index: &Index, file: FileId, range: Range<u64>) -> Option<St
     Some(format!(", {}/{id}", facts.resource_type.name()))
 }
 
-/// All faults of an index, and for each kind (as [`FaultKind::ALL`]) the number of those whose places it does not keep.
+/// Where the faulty lines of an index are.
+pub(crate) struct FaultPlaces {
+    /// The places that the index keeps, in store order.
+    pub places: Vec<FaultPlace>,
+    /// Numbers of the faults whose places it does not keep.
+    pub unplaced: FaultCounts,
+    /// The files without FHIR, whose lines are no faults.
+    pub other_data: Vec<OtherData>,
+}
+
+/// All faults of an index.
 ///
 /// # Errors
 /// [`IndexError::Damaged`] when the index is.
-pub(crate) fn list_faults(index: &Index) -> Result<(Vec<FaultPlace>, Vec<u64>), IndexError> {
-    let totals = index.global().totals()?;
-    let mut unplaced: Vec<u64> = (0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).collect();
+pub(crate) fn list_faults(index: &Index) -> Result<FaultPlaces, IndexError> {
+    let FaultTotals { by_kind, other_data } = FaultTotals::of(index)?;
     let mut places = Vec::new();
-    visit_faults(index, index.segment_ids(), &mut |place| {
-        unplaced[place.kind as usize] = unplaced[place.kind as usize].saturating_sub(1);
-        places.push(place);
-    })?;
-    Ok((places, unplaced))
+    let told = visit_faults(index, index.segment_ids(), &other_data, &mut |place| places.push(place))?;
+    let unplaced = by_kind.iter().zip(told).map(|(all, told)| all.saturating_sub(told)).collect();
+    Ok(FaultPlaces { places, unplaced, other_data })
 }

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::extract::rules::LineRules;
 use crate::index::dir::{IndexDir, TwinFile, is_absence, is_no_file_of_ours};
@@ -172,6 +173,7 @@ fn read_times(dir: &IndexDir, meta: &IndexMeta) -> Result<(RowTimes, bool), Inde
 /// hash of their own; `legacy_files` finds it.
 fn carried_over(legacy: LegacyMeta) -> IndexMeta {
     let file = |file: LegacyFile| FileEntry {
+        compression: Compression::of_file_name(&file.name).unwrap_or_default(),
         name: file.name,
         stamp: FileStamp { len: file.len, ..FileStamp::default() },
         settled: false,

@@ -5,7 +5,7 @@
 //! separators, so that a thousand files are read in microseconds. Snapshots taken after its publication are recorded in
 //! the [`SnapshotLog`].
 
-use crate::codec::compression::UnprovenPolicy;
+use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::id::IdRule;
@@ -50,6 +50,8 @@ pub(crate) const SCAN_AGAIN: u64 = u64::MAX;
 pub struct FileEntry {
     /// Path relative to the store.
     pub name: String,
+    /// Compression of its bytes, as they were read: by its first bytes, or in an index of an earlier version by its name.
+    pub compression: Compression,
     /// Size, times and identity when it was indexed.
     pub stamp: FileStamp,
     /// Whether the stamp was settled when it was taken ([`FileStamp::is_settled`]). Any other file is read again, even
@@ -60,6 +62,13 @@ pub struct FileEntry {
     /// Whether new bytes behind the old end can be indexed by themselves: a plain file always, a compressed one when
     /// it ended with a whole member and a whole line.
     pub appendable: bool,
+}
+
+impl FileEntry {
+    /// Compression of the file, if it is another than that of its name.
+    pub(crate) fn other_compression(&self) -> Option<Compression> {
+        Some(self.compression).filter(|compression| Compression::of_file_name(&self.name) != Some(*compression))
+    }
 }
 
 /// A segment: its place in the index, its range of a store file, and the first snapshot that held it.
@@ -304,6 +313,7 @@ impl IndexMeta {
         body.number(self.files.len() as u64);
         for file in &self.files {
             body.text(&file.name);
+            body.number(file.compression as u64);
             body.stamp(&file.stamp);
             body.number(u64::from(file.settled));
             body.number(file.raw);
@@ -397,8 +407,14 @@ impl IndexMeta {
         let (root, present) = (body.text()?, body.number()?);
         let (times, vanished) = (body.text()?, body.text()?);
         let file = |body: &mut MetaReader<'_>| {
-            let (name, stamp) = (body.text()?, body.stamp()?);
-            Some(FileEntry { name, stamp, settled: body.flag()?, raw: body.number()?, appendable: body.flag()? })
+            let name = body.text()?;
+            let compression = match version > BEFORE_CHOICES {
+                true => *Compression::ALL.get(usize::try_from(body.number()?).ok()?)?,
+                false => Compression::of_file_name(&name).unwrap_or_default(),
+            };
+            let stamp = body.stamp()?;
+            let (settled, raw, appendable) = (body.flag()?, body.number()?, body.flag()?);
+            Some(FileEntry { name, compression, stamp, settled, raw, appendable })
         };
         let files = body.list(file)?;
         let index_file = |body: &mut MetaReader<'_>| {
@@ -554,7 +570,14 @@ mod tests {
             present: 10,
             times: "times-4".into(),
             vanished: "vanished-3".into(),
-            files: vec![FileEntry { name: "ä/b.ndjson".into(), stamp, settled: true, raw: 9, appendable: true }],
+            files: vec![FileEntry {
+                name: "ä/b.ndjson".into(),
+                compression: Compression::Zstd,
+                stamp,
+                settled: true,
+                raw: 9,
+                appendable: true,
+            }],
             containers: vec![IndexFile { name: "extents-1".into(), stamp: Some(stamp) }],
             segments: vec![segment(0, Some(-7)), segment(7, None)],
             global: IndexFile::new("merged-1".into()),

@@ -44,8 +44,7 @@ pub(crate) fn rebuild_from_record(
     let known = index.find_segments(record);
     let same = index.generation().rules == record.rules.rules();
     // A compressed file is decoded from its start, so all of its segments are scanned again.
-    let is_coded =
-        |name: &str| Compression::of_file_name(name).is_some_and(|compression| compression != Compression::None);
+    let is_coded = |name: &str| files.position(name).is_some_and(|file| files.compression(file) != Compression::None);
     let lost = record.segments.iter().zip(&known).filter(|(segment, known)| known.is_none() && is_coded(&segment.file));
     let lost: HashSet<&str> = lost.map(|(segment, _)| segment.file.as_str()).collect();
     let stays = |segment: &SegmentRef| same && !lost.contains(segment.file.as_str());

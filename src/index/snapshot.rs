@@ -51,9 +51,10 @@ impl Index {
         times: RowTimes,
         segments: Vec<Segment>,
         global: GlobalIndex,
-        files: StoreFiles,
+        mut files: StoreFiles,
         durable: bool,
     ) -> Result<Index, CorruptIndex> {
+        files.take_compressions(&meta);
         let mut restarts = vec![Vec::new(); files.count()];
         for (entry, segment) in meta.segments.iter().zip(&segments) {
             if files.compression(entry.file) == Compression::None {
@@ -180,12 +181,15 @@ impl Index {
         // Other rules make other rows of the same bytes, and so does another policy if they are compressed.
         let same_policy = record.unproven == self.meta.unproven;
         let same_rules = record.rules.rules() == self.meta.rules;
-        let may_have =
-            |file: &str| same_rules && (same_policy || Compression::of_file_name(file) == Some(Compression::None));
+        let may_have = |segment: SegmentId| {
+            same_rules && (same_policy || self.compression(self.file_of(segment)) == Compression::None)
+        };
         let wanted = record.segments.iter();
         // A segment occurs once in a snapshot.
         wanted
-            .map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail)).filter(|_| may_have(&e.file)))
+            .map(|e| {
+                known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail)).filter(|segment| may_have(*segment))
+            })
             .collect()
     }
 
@@ -203,7 +207,7 @@ impl Index {
         self.files.source(file)
     }
 
-    /// Compression of a store file, by its name.
+    /// Compression of a store file, as the index has read it.
     pub fn compression(&self, file: FileId) -> Compression {
         self.files.compression(file)
     }
@@ -410,6 +414,7 @@ impl Snapshot {
                 end: entry.end,
                 content: entry.content,
                 tail: entry.tail,
+                compression: self.index.meta.files[entry.file.index()].other_compression(),
                 first_seen: entry.first_seen,
                 row_times: self.index.row_times(segment).iter().map(|run| (run.row, run.first_seen)).collect(),
             }

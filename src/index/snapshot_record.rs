@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::compression::UnprovenPolicy;
+use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::id::IdRule;
@@ -98,6 +98,9 @@ pub struct SegmentRef {
     pub content: u64,
     /// Whether it is the last line of a plain file, without a newline.
     pub tail: bool,
+    /// Compression of the file, if it is another than that of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// T of the first snapshot that held it, in ticks; `None` before the first.
     pub first_seen: Option<i64>,
     /// Rows with a first-seen time of their own: first row of a run, and the time in ticks (`None`: that of the

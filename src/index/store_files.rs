@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::codec::compression::Compression;
+use crate::casts::to_usize;
+use crate::codec::compression::{Compression, FIRST_BYTES};
 use crate::error::IndexError;
 use crate::ids::FileId;
 use crate::index::meta::{FileEntry, IndexMeta};
@@ -23,13 +24,28 @@ pub(crate) struct StoreFiles {
     walked: Walk,
     /// Whether plain files end at the length of the walk, even if they are longer by now.
     truncated: bool,
-    open: Vec<OnceLock<StoreFile>>,
+    /// Whether names decide what files are, as they do for an index of an earlier version.
+    by_name: bool,
+    /// Compressions that are known without a look at the file.
+    known: Vec<Option<Compression>>,
+    open: Vec<OnceLock<OpenedStoreFile>>,
+}
+
+/// A file that was opened, and its compression by its first bytes.
+struct OpenedStoreFile {
+    source: StoreFile,
+    compression: Compression,
+}
+
+/// Whether the names of a store's files decide what they are.
+fn goes_by_names(store: &Store, known: Option<&IndexMeta>) -> bool {
+    known.is_some_and(|known| !known.chosen) && !store.options().remake
 }
 
 /// Walks a store. An index of a version that knew fewer names goes on without files of others.
 fn walk_for(store: &Store, known: Option<&IndexMeta>) -> Result<Walk, IndexError> {
     let mut walked = walk_store(store)?;
-    if known.is_some_and(|known| !known.chosen) && !store.options().remake {
+    if goes_by_names(store, known) {
         let (files, others) = walked.files.into_iter().partition(|found| Compression::is_earlier_name(&found.name));
         walked.files = files;
         let others: Vec<WalkedFile> = others;
@@ -45,7 +61,7 @@ impl StoreFiles {
     /// # Errors
     /// When a directory cannot be read.
     pub(crate) fn find(store: &Store, known: Option<&IndexMeta>) -> Result<StoreFiles, IndexError> {
-        Ok(StoreFiles::of(store, walk_for(store, known)?, false))
+        Ok(StoreFiles::of(store, walk_for(store, known)?, false).compared_with(known, goes_by_names(store, known)))
     }
 
     /// As [`StoreFiles::find`], cut back to the bytes of a listing; of later bytes only those already indexed remain.
@@ -59,24 +75,47 @@ impl StoreFiles {
     ) -> Result<StoreFiles, IndexError> {
         let mut walked = walk_for(store, known)?;
         listing.truncate_to(&mut walked, known);
-        Ok(StoreFiles::of(store, walked, true))
+        Ok(StoreFiles::of(store, walked, true).compared_with(known, goes_by_names(store, known)))
     }
 
     /// The files of an index meta, without a walk over the store.
     pub(crate) fn known_to(store: &Store, meta: &IndexMeta) -> StoreFiles {
         let found = |entry: &FileEntry| WalkedFile {
             name: entry.name.clone(),
-            compression: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
+            named: entry.compression,
             stamp: entry.stamp,
+            listed_len: None,
         };
         let files = meta.files.iter().map(found).collect();
-        StoreFiles::of(store, Walk { files, begun_ns: i64::MIN, ignored: Vec::new() }, true)
+        let mut files = StoreFiles::of(store, Walk { files, begun_ns: i64::MIN, ignored: Vec::new() }, true);
+        files.take_compressions(meta);
+        files
     }
 
     /// Files of a walk; `truncated` cuts plain files at the length that the walk has.
     fn of(store: &Store, walked: Walk, truncated: bool) -> StoreFiles {
-        let open = walked.files.iter().map(|_| OnceLock::new()).collect();
-        StoreFiles { root: store.root().to_path_buf(), access: store.options().access, walked, truncated, open }
+        let open: Vec<_> = walked.files.iter().map(|_| OnceLock::new()).collect();
+        let (root, access, known) = (store.root().to_path_buf(), store.options().access, vec![None; open.len()]);
+        StoreFiles { root, access, walked, truncated, by_name: false, known, open }
+    }
+
+    /// The same files, of which those that are untouched since an index meta are what they were then.
+    fn compared_with(mut self, known: Option<&IndexMeta>, by_name: bool) -> StoreFiles {
+        self.by_name = by_name;
+        for entry in known.filter(|known| known.chosen).into_iter().flat_map(|known| &known.files) {
+            if let Some(file) = self.position(&entry.name)
+                && entry.settled
+                && entry.stamp == self.stamp(file)
+            {
+                self.known[file.index()] = Some(entry.compression);
+            }
+        }
+        self
+    }
+
+    /// Takes the compressions of the files from the index meta that was made of them.
+    pub(crate) fn take_compressions(&mut self, meta: &IndexMeta) {
+        self.known = meta.files.iter().map(|entry| Some(entry.compression)).collect();
     }
 
     /// Number of data files.
@@ -94,9 +133,15 @@ impl StoreFiles {
         &self.walked.files[file.index()].name
     }
 
-    /// Compression of a file, by its name.
+    /// Compression of a file: as an index knows it, else by its first bytes, which are read. That of its name if the file
+    /// cannot be read, which [`StoreFiles::source`] tells.
     pub(crate) fn compression(&self, file: FileId) -> Compression {
-        self.walked.files[file.index()].compression
+        let named = self.walked.files[file.index()].named;
+        match self.known[file.index()] {
+            Some(known) => known,
+            None if self.by_name => named,
+            None => self.opened(file).map_or(named, |opened| opened.compression),
+        }
     }
 
     /// The file of this name (relative to the store); `None` when there is none.
@@ -107,7 +152,7 @@ impl StoreFiles {
 
     /// Size and times of a file: as opened if it was opened, else as the walk found them.
     pub(crate) fn stamp(&self, file: FileId) -> FileStamp {
-        self.open[file.index()].get().map_or(self.walked.files[file.index()].stamp, StoreFile::stamp)
+        self.open[file.index()].get().map_or(self.walked.files[file.index()].stamp, |opened| opened.source.stamp())
     }
 
     /// Whether the stamp of a file was settled when the walk began, so that the file still having it has not been
@@ -119,25 +164,39 @@ impl StoreFiles {
     /// The file, opened on first use.
     ///
     /// # Errors
-    /// As [`StoreFile::open`].
+    /// As [`StoreFile::open`] and [`StoreFile::read`].
     pub(crate) fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
-        if let Some(source) = self.open[file.index()].get() {
-            return Ok(source);
+        self.opened(file).map(|opened| &opened.source)
+    }
+
+    /// The file and its compression, opened on first use.
+    fn opened(&self, file: FileId) -> Result<&OpenedStoreFile, StoreFileError> {
+        if let Some(opened) = self.open[file.index()].get() {
+            return Ok(opened);
         }
+        let WalkedFile { named, stamp, listed_len, .. } = self.walked.files[file.index()];
         let source = StoreFile::open(self.root.join(self.name(file)), self.access)
             .map_err(|error| error.of_store(self.count()))?;
-        let source = match self.compression(file) {
+        let compression = match self.known[file.index()] {
+            Some(known) => known,
+            None if self.by_name => named,
+            None => {
+                let len = source.len().min(FIRST_BYTES as u64);
+                Compression::of_first_bytes(source.read(0, to_usize(len), &mut Vec::new())?, named)
+            }
+        };
+        let source = match compression {
             // Bytes appended since the walk are not part of it.
-            Compression::None if self.truncated => source.up_to(self.walked.files[file.index()].stamp.len),
+            Compression::None if self.truncated => source.up_to(listed_len.unwrap_or(stamp.len)),
             _ => source,
         };
         // If another thread has opened it meanwhile, its handle is used.
-        Ok(self.open[file.index()].get_or_init(|| source))
+        Ok(self.open[file.index()].get_or_init(|| OpenedStoreFile { source, compression }))
     }
 
     /// The files that have been opened, with their handles.
     pub(crate) fn opened_files(&self) -> impl Iterator<Item = (FileId, &StoreFile)> {
-        self.ids().zip(&self.open).filter_map(|(file, open)| open.get().map(|source| (file, source)))
+        self.ids().zip(&self.open).filter_map(|(file, open)| open.get().map(|opened| (file, &opened.source)))
     }
 
     /// Relative paths that the walk ignored.

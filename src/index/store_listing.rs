@@ -57,8 +57,10 @@ impl StoreListing {
         walk.files.retain(|found| self.position_of(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
             let listed = self.position_of(&found.name).map_or(0, |i| self.files[i].1.len);
-            if found.compression == Compression::None {
-                found.stamp.len = found.stamp.len.min(listed.max(known(found).map_or(0, |known| known.len)));
+            let len = listed.max(known(found).map_or(0, |known| known.len));
+            found.listed_len = Some(len);
+            if found.named == Compression::None {
+                found.stamp.len = found.stamp.len.min(len);
             }
         }
     }

@@ -14,7 +14,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::codec::compression::Compression;
+use crate::codec::compression::{Compression, FIRST_BYTES};
 use crate::index::segment::layout;
 use crate::index::{global, meta};
 use crate::inspect::report::InspectReport;
@@ -130,7 +130,10 @@ fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), Insp
 /// Kind of a file; `None` if it is nothing that this project writes.
 fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
     let mut first_bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(open_regular(path, Links::Follow)?, 64), &mut first_bytes)?;
+    io::Read::read_to_end(
+        &mut io::Read::take(open_regular(path, Links::Follow)?, FIRST_BYTES as u64),
+        &mut first_bytes,
+    )?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let by_name = match &*name {
         MANIFEST => Some(FileKind::Manifest),
@@ -141,7 +144,8 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         meta::FILE | meta::TWIN => Some(FileKind::IndexMeta),
         _ if name.starts_with("extents-") => Some(FileKind::Segments),
         _ if name.starts_with("merged-") => Some(FileKind::GlobalIndex),
-        _ => Compression::of_file_name(&name).map(FileKind::Data),
+        _ => Compression::of_file_name(&name)
+            .map(|named| FileKind::Data(Compression::of_first_bytes(&first_bytes, named))),
     };
     Ok(match &first_bytes[..] {
         bytes if bytes.starts_with(&layout::MAGIC) => Some(FileKind::Segments),

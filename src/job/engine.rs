@@ -6,8 +6,8 @@
 //! `shared`.
 
 use crate::error::IndexError;
-use crate::extract::fault::FaultKind;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::index::other_data::FaultTotals;
 use crate::index::snapshot::Snapshot;
 use crate::index::store_listing::StoreListing;
 use crate::job::api::{
@@ -449,8 +449,8 @@ impl JobEngine {
     /// are damaged.
     pub(crate) fn faulty_lines(&self) -> Option<u64> {
         let snapshot = self.snapshot_now()?;
-        let totals = snapshot.index().global().totals().ok()?;
-        Some((0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).sum())
+        let faults = FaultTotals::of(snapshot.index()).ok()?;
+        Some(faults.by_kind.iter().sum())
     }
 
     /// The time by the engine's clock.

@@ -32,6 +32,9 @@ pub struct Ledger {
     pub lines: u64,
     pub blank: u64,
     pub faulty: u64,
+    /// Lines of files without FHIR. Left out where there are none, as in manifests of versions that did not count them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_fhir: u64,
     pub tombstone: u64,
     pub future: u64,
     pub superseded: u64,
@@ -42,12 +45,18 @@ pub struct Ledger {
     pub exported: u64,
 }
 
+/// Whether a count is left out of a document.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Ledger {
     /// Adds the counts of another ledger, class by class.
     pub fn add(&mut self, other: &Ledger) {
         self.lines += other.lines;
         self.blank += other.blank;
         self.faulty += other.faulty;
+        self.not_fhir += other.not_fhir;
         self.tombstone += other.tombstone;
         self.future += other.future;
         self.superseded += other.superseded;
@@ -62,6 +71,7 @@ impl Ledger {
     pub fn balances(&self) -> bool {
         let sum = self.blank
             + self.faulty
+            + self.not_fhir
             + self.tombstone
             + self.future
             + self.superseded

@@ -10,6 +10,7 @@ use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::ids::{OwnerOrd, SegmentId};
 use crate::index::global::Section;
+use crate::index::other_data::{OtherData, find_other_data};
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
 use crate::limits::POSTINGS_SHARE;
@@ -36,6 +37,8 @@ pub struct SelectionStats {
     pub faults: Vec<u64>,
     /// References to patients under each base that is not ours: base and count, none of them 0.
     pub foreign: Vec<(String, u64)>,
+    /// Files without FHIR, whose lines are no faults.
+    pub other_data: Vec<OtherData>,
 }
 
 /// The exported rows, and the class of every other line.
@@ -122,6 +125,15 @@ impl Selection {
                     foreign[index.base_of_segment(segment, to_u32(base)).index()] += count;
                 }
             }
+        }
+        // Most stores have no such fault, and none of their headers is read.
+        if self.stats.faults[FaultKind::NoType as usize] > 0 {
+            self.stats.other_data = find_other_data(index, snapshot.segments())?;
+            let lines: u64 = self.stats.other_data.iter().map(|other| other.lines).sum();
+            let untyped = &mut self.stats.faults[FaultKind::NoType as usize];
+            *untyped = untyped.saturating_sub(lines);
+            self.ledger.faulty = self.ledger.faulty.saturating_sub(lines);
+            self.ledger.not_fhir += lines;
         }
         self.stats.foreign = (0..foreign.len())
             .filter(|base| !cohort.ours[*base] && foreign[*base] > 0)

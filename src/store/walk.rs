@@ -23,10 +23,12 @@ use crate::sys::store_file::{FileStamp, file_clock_ns};
 pub(crate) struct WalkedFile {
     /// Path relative to the store, `/` between its parts; store order is the bytewise order of these.
     pub name: String,
-    /// Compression of its bytes, by its name.
-    pub compression: Compression,
-    /// Size and times at the time of the walk.
+    /// Compression of its bytes by its name; the bytes themselves may tell another one.
+    pub named: Compression,
+    /// Size and times at the time of the walk; a plain file is cut at the length of a listing, if there is one.
     pub stamp: FileStamp,
+    /// Length at which a listing cuts it, in bytes, if it turns out to be plain.
+    pub listed_len: Option<u64>,
 }
 
 /// Data files and ignored paths of a store.
@@ -95,11 +97,14 @@ fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf
 fn push(
     entry: &std::fs::DirEntry,
     name: String,
-    compression: Compression,
+    named: Compression,
     walk: &mut Walk,
 ) -> Result<(), (PathBuf, io::Error)> {
     match entry.metadata() {
-        Ok(found) => walk.files.push(WalkedFile { name, compression, stamp: FileStamp::of_metadata(&found) }),
+        Ok(found) => {
+            let stamp = FileStamp::of_metadata(&found);
+            walk.files.push(WalkedFile { name, named, stamp, listed_len: None });
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err((entry.path(), error)),
     }

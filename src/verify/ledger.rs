@@ -168,10 +168,11 @@ fn store_root(job: &PlanRecord, options: &LedgerOptions) -> Option<PathBuf> {
 /// Pairs the classes of two ledgers, in the order of reading 10.
 fn class_counts(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
     type ClassTotals = (&'static str, fn(&Ledger) -> u64);
-    let all: [ClassTotals; 11] = [
+    let all: [ClassTotals; 12] = [
         ("lines", |ledger| ledger.lines),
         ("blank", |ledger| ledger.blank),
         ("faulty", |ledger| ledger.faulty),
+        ("notFhir", |ledger| ledger.not_fhir),
         ("tombstone", |ledger| ledger.tombstone),
         ("future", |ledger| ledger.future),
         ("superseded", |ledger| ledger.superseded),

@@ -4,6 +4,7 @@
 //! the project's own scanner piece by piece and marked as such: it is not checked by a second reader.
 
 use crate::extract::extractor::Extractor;
+use crate::extract::fault::FaultKind;
 use crate::extract::rules::LineRules;
 use crate::hash::Hasher64;
 use crate::limits::{LINE_HELD_MAX, ROW_BYTES_MAX};
@@ -176,6 +177,7 @@ impl LongLine {
             _ if self.blank => OracleLine::Blank,
             _ if self.length > ROW_BYTES_MAX => OracleLine::Faulty,
             Ok(facts) => OracleLine::of_facts(facts, rules),
+            Err(fault) if fault.kind == FaultKind::NoType => OracleLine::Untyped,
             Err(_) => OracleLine::Faulty,
         }
     }

@@ -4,7 +4,8 @@
 //! that are too long to be held.
 
 use crate::extract::facts::{Content, Facts, LastUpdated};
-use crate::extract::naive;
+use crate::extract::fault::FaultKind;
+use crate::extract::naive::{self, FaultFound};
 use crate::extract::rules::LineRules;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -18,6 +19,8 @@ pub(crate) enum OracleLine {
     Blank,
     /// Neither a resource nor a list of deletions.
     Faulty,
+    /// Faulty: a whole JSON object without a `resourceType` that is a string.
+    Untyped,
     /// A Bundle of DELETE entries: its lastUpdated and the urls of its entries.
     Deletions(Option<Instant>, Vec<String>),
     /// A resource with its facts.
@@ -78,7 +81,11 @@ impl OracleLine {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return OracleLine::Blank;
         }
-        let Ok(facts) = naive::extract(line, rules) else { return OracleLine::Faulty };
+        let facts = match naive::extract(line, rules) {
+            Ok(facts) => facts,
+            Err(FaultFound::Kind(FaultKind::NoType)) => return OracleLine::Untyped,
+            Err(_) => return OracleLine::Faulty,
+        };
         let illegal_updated = facts.last_updated == Some(None);
         let updated = facts.last_updated.flatten();
         match (facts.content, facts.id) {

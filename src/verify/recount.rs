@@ -28,6 +28,7 @@ pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, memb
     ledger.lines = history.lines;
     ledger.blank = history.blank;
     ledger.faulty = history.faulty;
+    ledger.not_fhir = history.not_fhir;
     ledger.tombstone = history.tombstones;
     let question = RecountQuestion { history, request: recorded, members, provenances: Default::default() };
     for (i, version) in history.versions.iter().enumerate() {

@@ -99,7 +99,7 @@ impl<'a> SegmentCheck<'a> {
         let line = if length > ROW_BYTES_MAX { OracleLine::Faulty } else { line };
         match line {
             OracleLine::Blank => self.counts.blank += 1,
-            OracleLine::Faulty => self.check_fault(position, length),
+            OracleLine::Faulty | OracleLine::Untyped => self.check_fault(position, length),
             OracleLine::Deletions(updated, urls) => self.check_deletions(position, &updated, &urls, prior_owners),
             OracleLine::Row(row) => self.check_resource((position, length, hash), &row),
         }

@@ -119,6 +119,10 @@ pub(crate) struct VersionHistory {
     pub blank: u64,
     /// Number of faulty lines.
     pub faulty: u64,
+    /// Number of those that are whole JSON objects without a type.
+    untyped: u64,
+    /// Number of lines of files without FHIR, which are not counted as faulty.
+    pub not_fhir: u64,
     /// Number of lines of deletions.
     pub tombstones: u64,
     /// Lines too long to be held, which only the scanner has read.
@@ -149,12 +153,12 @@ impl VersionHistory {
         let count = record.segments.chunk_by(|one, next| one.file == next.file).count();
         for segment in &record.segments {
             if names.last() != Some(&segment.file.as_str()) {
-                let Some(compression) = Compression::of_file_name(&segment.file) else {
+                let Some(named) = Compression::of_file_name(&segment.file) else {
                     return Err(changed_error(root, &segment.file));
                 };
                 let source =
                     StoreFile::open(root.join(&segment.file), access).map_err(|error| error.of_store(count))?;
-                files.push((source, compression));
+                files.push((source, segment.compression.unwrap_or(named)));
                 names.push(&segment.file);
             }
             segments.push((files.len() - 1, files[files.len() - 1].1));
@@ -214,7 +218,11 @@ impl VersionHistory {
             file_of: segments.iter().map(|(file, _)| *file).collect(),
             ..VersionHistory::default()
         };
-        for part in parts {
+        let mut counts = vec![(0, 0); history.files.len()];
+        for (task, part) in segment_lines::tasks(&segments).into_iter().zip(parts) {
+            let (others, untyped) = &mut counts[segments[task.start].0];
+            *others += part.lines - part.blank - part.untyped;
+            *untyped += part.untyped;
             history.versions.extend(part.versions);
             history.deletions.extend(part.deletions);
             history.departed.extend(part.departed);
@@ -224,6 +232,9 @@ impl VersionHistory {
             history.tombstones += part.tombstones;
             history.long += part.long;
         }
+        // A file of nothing but untyped lines holds no FHIR.
+        history.not_fhir = counts.iter().filter(|(others, _)| *others == 0).map(|(_, untyped)| untyped).sum();
+        history.faulty -= history.not_fhir;
         history.sort();
         Ok(history)
     }
@@ -254,6 +265,10 @@ impl VersionHistory {
         match line {
             OracleLine::Blank => self.blank += 1,
             OracleLine::Faulty => self.faulty += 1,
+            OracleLine::Untyped => {
+                self.faulty += 1;
+                self.untyped += 1;
+            }
             OracleLine::Deletions(updated, urls) => {
                 self.tombstones += 1;
                 for target in urls.iter().filter_map(|url| Reference::parse(url)) {

@@ -212,6 +212,7 @@ fn an_earlier_index_keeps_its_rules() {
     };
     std::fs::write(store.join("x.ndjson"), row(&long)).unwrap();
     std::fs::write(store.join("y.jsonl"), row("jsonl")).unwrap();
+    std::fs::write(store.join("z.ndjson.gz"), row("plain")).unwrap();
     let run = |as_of: &str, since: &str| {
         let words = ["--all-patients", "--index-dir", text(&index), "--as-of", as_of, "--since", since, "--force"];
         let done = run::export(&store, &out, &words);
@@ -224,12 +225,15 @@ fn an_earlier_index_keeps_its_rules() {
     run(&third, SECOND);
     let export = run(&fourth, &third);
     assert!(says(&export) && export.lines().is_empty(), "{:?}", export.lines());
+    let told = "z.ndjson.gz: from line 1 on, from byte 0 of the file: the file is no gzip file, though its name says so: it is \
+                plain text; rename it";
+    assert!(export.messages().iter().any(|message| message.text.contains(told)), "{:#?}", export.messages());
     assert!(export.messages().iter().any(|message| message.text.contains("not read: y.jsonl")));
     let words = ["index", "--store", text(&store), "--index-dir", text(&index), "--remake"];
     assert_eq!(run::run(&words).code, 0);
     let export = run(&fifth, &fourth);
     let ids: Vec<String> =
         export.lines().into_values().flatten().map(|line| String::from_utf8(line).unwrap()).collect();
-    assert_eq!(ids.len(), 2, "{ids:?}");
-    assert!(ids[0].contains(&long) && ids[1].contains("jsonl") && !says(&export));
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert!(ids[0].contains(&long) && ids[1].contains("jsonl") && ids[2].contains("plain") && !says(&export));
 }

@@ -17,6 +17,7 @@ mod disk;
 mod edits;
 mod engine_cases;
 mod errors;
+mod file_forms;
 mod fixture;
 mod generated;
 mod generator;

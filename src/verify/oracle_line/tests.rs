@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::extract::extractor::Extractor;
+use crate::extract::fault::FaultKind;
 use crate::extract::rules::LineRules;
 use crate::simd::Kernel;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::path::Path;
 fn scanned(line: &[u8]) -> OracleLine {
     match Extractor::new(Kernel::detect(), LineRules::default()).extract(line) {
         Ok(facts) => OracleLine::of_facts(facts, LineRules::default()),
+        Err(fault) if fault.kind == FaultKind::NoType => OracleLine::Untyped,
         Err(_) => OracleLine::Faulty,
     }
 }

@@ -14,7 +14,14 @@ use std::sync::LazyLock;
 pub(crate) enum Line {
     Blank,
     Fault(#[expect(dead_code, reason = "read by people who print it")] String),
-    Tombstones { last_updated: Option<Instant>, urls: Vec<String> },
+    /// A whole object without a `resourceType`: a fault, unless all lines of its file are such.
+    Untyped,
+    /// An untyped line of a file without FHIR.
+    NotFhir,
+    Tombstones {
+        last_updated: Option<Instant>,
+        urls: Vec<String>,
+    },
     Row(Box<Row>),
 }
 
@@ -77,6 +84,7 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
     top.add("resourceType", true);
     let resource_type = match read_wanted(text, &top)?.strings("resourceType").as_slice() {
         [name] if is_type(name) => name.clone(),
+        [] => return Ok(Line::Untyped),
         _ => return Err("no known resourceType".into()),
     };
     let tree = read_wanted(text, &wants(&resource_type))?;

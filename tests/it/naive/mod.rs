@@ -202,7 +202,8 @@ pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String>
     for (index, entry) in store.entries.iter().enumerate() {
         let class = match &entry.what {
             Line::Blank => "blank",
-            Line::Fault(_) => {
+            Line::NotFhir => "notFhir",
+            Line::Fault(_) | Line::Untyped => {
                 answer.faults.push((entry.file.clone(), entry.line, entry.offset));
                 "faulty"
             }
@@ -213,7 +214,7 @@ pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String>
             let of_type = answer.lines.entry(store.row(index).resource_type.clone()).or_default();
             of_type.push(entry.bytes.clone());
         }
-        *answer.ledger.get_mut(class).unwrap() += 1;
+        *answer.ledger.entry(class).or_default() += 1;
     }
     answer.deleted = deleted(store, request, &cohort);
     Ok(answer)

@@ -59,9 +59,17 @@ impl Store {
 
     fn read_file(&mut self, dir: &Path, file: &str) {
         let raw = std::fs::read(dir.join(file)).unwrap();
-        let (bytes, is_torn) = match file.ends_with(".gz") || file.ends_with(".zst") {
-            true => proven_bytes(&raw, file.ends_with(".gz")),
-            false => (raw, false),
+        let first = self.entries.len();
+        // What a file is, its first bytes tell before its name does.
+        let is_gzip = raw.starts_with(b"\x1f\x8b\x08");
+        let is_zstd = raw.starts_with(b"\x28\xb5\x2f\xfd") || raw.get(1..4) == Some(b"\x2a\x4d\x18");
+        let is_text = raw.trim_ascii_start().starts_with(b"{") || raw.starts_with(b"\xef\xbb\xbf");
+        let named = if is_text { "" } else { file };
+        let (bytes, is_torn) = match (is_gzip, is_zstd) {
+            (true, _) => proven_bytes(&raw, true),
+            (_, true) => proven_bytes(&raw, false),
+            _ if named.ends_with(".gz") || named.ends_with(".zst") => proven_bytes(&raw, named.ends_with(".gz")),
+            _ => (raw, false),
         };
         // A byte order mark at the start of the file is not part of a line; a file of nothing else has no line.
         let mut start = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
@@ -92,6 +100,12 @@ impl Store {
             let what = Line::Fault("not proven".into());
             let (line, offset) = (number + 1, start as u64);
             self.add(Entry { file: file.into(), line, offset, bytes: bytes[start..].into(), what });
+        }
+        // A file of nothing but untyped objects holds no FHIR.
+        let own = &mut self.entries[first..];
+        if own.iter().all(|entry| matches!(entry.what, Line::Untyped | Line::Blank)) {
+            let untyped = own.iter_mut().filter(|entry| matches!(entry.what, Line::Untyped));
+            untyped.for_each(|entry| entry.what = Line::NotFhir);
         }
     }
 
