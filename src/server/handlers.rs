@@ -13,6 +13,7 @@ use crate::hash::digest::Digest;
 use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
 use crate::job::store_state::StoreRefusal;
+use crate::server::admission::AnswerPlace;
 use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::dialect::job_view::StartedJob;
@@ -184,6 +185,9 @@ async fn answer_operation(
     // 2. Authentication, before any id is looked up.
     let (mount_auth_rules, peer) = (app.mount_auth(&app.mounts[mount_index]), parts.extensions.get::<Peer>());
     let principal = app.authenticator.authenticate(mount_auth_rules, &parts.headers, peer).await?;
+    if let (true, Some(place)) = (app.authenticator.requires_access_token(), parts.extensions.get::<AnswerPlace>()) {
+        place.hand_over(&principal.client)?;
+    }
     let is_illegal = |name: &Option<String>| {
         name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse_r4(name.as_bytes()).is_none())
     };

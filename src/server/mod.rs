@@ -3,6 +3,7 @@
 //! Handlers read requests and render answers. Jobs are run by [`crate::job`] on threads of its own, never on those of
 //! the async runtime.
 
+pub(crate) mod admission;
 pub(crate) mod auth;
 pub(crate) mod capability;
 pub(crate) mod config;
@@ -29,5 +30,6 @@ pub(crate) mod request_path;
 pub(crate) mod router;
 pub(crate) mod routes;
 pub(crate) mod serve;
+pub(crate) mod shares;
 pub(crate) mod state;
 pub(crate) mod tls;

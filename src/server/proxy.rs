@@ -59,7 +59,7 @@ impl Proxies {
     }
 
     /// Whether an address is a trusted proxy.
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(&address))
     }
 

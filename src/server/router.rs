@@ -1,9 +1,11 @@
 //! The router: the route tables of all mounts bound to the handlers, with the layers in front of them.
 //!
 //! A request passes the normalisation of its path (`request_path`), the choice of the media type of errors
-//! (`middleware::name_error_type`), the access log (`middleware::log_request`), the host check (`hosts::check_host`) and
+//! (`middleware::name_error_type`), the access log (`middleware::log_request`), the shares of answers in progress
+//! (`admission::admit`), the host check (`hosts::check_host`) and
 //! the method check (`middleware::check_method`), in this order, then the routes. So all of them see one form of the path. Nothing here handles an operation.
 
+use crate::server::admission::admit;
 use crate::server::error::ApiError;
 use crate::server::handlers::{PathParams, handle_operation, health, not_allowed, overview, ready};
 use crate::server::hosts;
@@ -54,6 +56,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         }
     }
     let (mount_table, hosts) = (Arc::new(MountTable::of(&app.config)), app.hosts.clone());
+    let admission = app.admission.clone();
     let router = router
         .fallback(|| async { ApiError::not_found("this URL") })
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
@@ -64,6 +67,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let host_checked =
         Router::new().fallback_service(gated).layer(middleware::from_fn_with_state(hosts, hosts::check_host));
     let logged = host_checked
+        .layer(middleware::from_fn_with_state(admission, admit))
         .layer(middleware::from_fn_with_state(mount_table, log_request))
         .layer(middleware::from_fn(name_error_type));
     // A layer that changes the path must be a service of its own: those of a router run behind its routing.

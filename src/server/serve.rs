@@ -5,6 +5,7 @@
 use crate::group::registry::GroupRegistry;
 use crate::job::api::{EngineOptions, JobLimits, OpenError};
 use crate::job::engine::JobEngine;
+use crate::server::admission::Admission;
 use crate::server::auth::provider::Provider;
 use crate::server::config::auth::ClientConfig;
 use crate::server::config::{Config, TenantConfig};
@@ -23,7 +24,7 @@ use crate::server::{connection, file_watch};
 use crate::store::Store;
 use crate::sys::durability::FileSync;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -93,6 +94,7 @@ pub(crate) async fn serve(
     let connections = connection_limits(&config);
     let is_anonymous = !provider.authenticator.requires_access_token();
     let app = Arc::new(App {
+        admission: Arc::new(Admission::new(connections.connections_max, proxies.clone())),
         tenants,
         mounts,
         polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),
@@ -121,9 +123,14 @@ pub(crate) async fn serve(
         .map(|certificate| file_watch::watch_files(app.config.tls.paths(), move || reload_certificate(&certificate)));
     // 5. Answers until `stop`, then parks the jobs.
     begun(&ServeInfo { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
+    // The connections of a proxy are those of many clients.
+    let exempt = {
+        let proxies = proxies.clone();
+        move |address: IpAddr| proxies.trusts(address.to_canonical())
+    };
     let service =
         router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark_origin(request))));
-    let drained = connection::serve(listener, tls, service, connections, stop).await;
+    let drained = connection::serve(listener, tls, service, connections, exempt, stop).await;
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
     }

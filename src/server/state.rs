@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::group::registry::GroupRegistry;
 use crate::job::engine::JobEngine;
+use crate::server::admission::Admission;
 use crate::server::auth::{Authenticator, MountAuth};
 use crate::server::config::Config;
 use crate::server::config::mounts::Authorization;
@@ -26,6 +27,8 @@ pub(crate) struct Tenant {
 
 /// The shared state of the service; one per process.
 pub(crate) struct App {
+    /// Shares of the answers in progress.
+    pub admission: Arc<Admission>,
     /// The configuration at the start. Clients that are reloaded later are in `authenticator`.
     pub config: Config,
     /// All tenants, in the order of the configuration; mounts refer to them by position.

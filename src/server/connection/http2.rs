@@ -1,9 +1,8 @@
 //! HTTP/2 connections: settings of hyper's connection, idle time-outs, and a deadline for each stream.
 //!
 //! A stream whose client takes no bytes is reset; the other streams of its connection go on. A connection without
-//! requests is closed. Memory per connection is bounded by its streams, and the requests of all connections together
-//! by a number of permits, so that HTTP/2 gives a client no more resources than as many connections would. Requests
-//! that hyper cannot read are answered by hyper, with a status or a reset and no body.
+//! requests is closed. Memory per connection is bounded by its streams, and the answers of all connections together by
+//! [`admission`](crate::server::admission). Requests that hyper cannot read are answered by hyper, with a status or a reset and no body.
 
 use std::future::Future;
 use std::pin::Pin;

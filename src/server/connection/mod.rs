@@ -21,7 +21,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,7 @@ use crate::server::connection::request_tracker::{Peer, RequestTracker, TrackedBo
 use crate::server::connection::timeout_stream::{Protocol, TimeoutStream};
 use crate::server::connection::transport::Transport;
 use crate::server::error::ApiError;
+use crate::server::shares::{Holder, Shares};
 
 /// ALPN identifier of HTTP/2.
 const ALPN_TWO: &[u8] = b"h2";
@@ -63,6 +64,40 @@ const UNCONFIRMED_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverTls(pub bool);
 
+/// Connections that an address may have whatever it has already, while there is room: those of a busy browser or client.
+const CONNECTIONS_LEAST: u64 = 32;
+
+/// Closes a connection of an address that has its share. Where no TLS is to be spoken, it is told so first, as far as the
+/// kernel takes the bytes at once.
+fn refuse(stream: &TcpStream, over_tls: bool) {
+    if !over_tls {
+        let _ = stream.try_write(&protocol_errors::too_many_connections());
+    }
+}
+
+/// Tells the log of refused connections, at most once in [`REFUSALS_PAUSE`].
+#[derive(Default)]
+struct RefusalLog {
+    told: Option<Instant>,
+    /// Refused since.
+    count: u64,
+}
+
+impl RefusalLog {
+    /// Counts a refused connection of an address, and tells the log of it if it is time.
+    fn note(&mut self, address: IpAddr) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= REFUSALS_PAUSE) {
+            let count = std::mem::take(&mut self.count);
+            tracing::warn!(client = %address, count, "connections were refused: an address has its share of them open");
+            self.told = Some(Instant::now());
+        }
+    }
+}
+
+/// Pause between two lines of the log about refused connections.
+const REFUSALS_PAUSE: Duration = Duration::from_secs(10);
+
 /// Result of the drain when a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DrainState {
@@ -70,7 +105,8 @@ pub(crate) struct DrainState {
     pub cut: usize,
 }
 
-/// Serves connections until `stop` resolves; then accepts no more, and gives the answers in flight `drain_wait` to
+/// Serves connections until `stop` resolves, of each address but the exempt ones so many that there is room for those of
+/// others; then accepts no more, and gives the answers in flight `drain_wait` to
 /// end. Requests carry the client's address as [`ConnectInfo`], the state of its connection as [`Peer`], and
 /// [`OverTls`]. A handler that panics is answered 500.
 pub(crate) async fn serve(
@@ -78,18 +114,16 @@ pub(crate) async fn serve(
     tls: Option<TlsAcceptor>,
     app: Router,
     limits: ConnectionLimits,
+    exempt: impl Fn(IpAddr) -> bool,
     stop: impl Future<Output = ()>,
 ) -> DrainState {
     // 1. Shared state of the connections.
+    let shares = Shares::new(limits.connections_max as u64, CONNECTIONS_LEAST);
+    let mut refusals = RefusalLog::default();
     let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
     let (stopping, stops) = watch::channel(());
-    let context = ServerContext {
-        app: app.layer(CatchPanicLayer::custom(panicked)),
-        tls,
-        streams: Arc::new(Semaphore::new(limits.connections_max)),
-        limits: Arc::new(limits),
-        stops,
-    };
+    let context =
+        ServerContext { app: app.layer(CatchPanicLayer::custom(panicked)), tls, limits: Arc::new(limits), stops };
     // 2. Accept until `stop`.
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -106,9 +140,21 @@ pub(crate) async fn serve(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, client)) => {
+                let holder = Holder::Address(client.ip().to_canonical());
+                let share = match exempt(client.ip()) {
+                    true => None,
+                    false => match shares.take(&holder, 1) {
+                        Some(share) => Some(share),
+                        None => {
+                            refusals.note(client.ip());
+                            refuse(&stream, context.tls.is_some());
+                            continue;
+                        }
+                    },
+                };
                 let context = context.clone();
                 connections.spawn(async move {
-                    let _permit = permit;
+                    let _held = (permit, share);
                     context.answer(stream, client).await;
                 });
             }
@@ -140,8 +186,6 @@ struct ServerContext {
     app: Router,
     tls: Option<TlsAcceptor>,
     limits: Arc<ConnectionLimits>,
-    /// Permits for requests in progress on HTTP/2 connections, one each.
-    streams: Arc<Semaphore>,
     /// Changes when the server stops: its sender is dropped.
     stops: watch::Receiver<()>,
 }
@@ -194,7 +238,7 @@ impl ServerContext {
             .max_headers(limits.headers_max)
             .max_header_size(limits.head_bytes_max)
             .max_buf_size(limits.head_bytes_max.max(8192));
-        let service = ConnectionService { app: self.app, client, tls, tracker, limits, streams: None };
+        let service = ConnectionService { app: self.app, client, tls, tracker, limits };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(timeout_stream), service));
         tokio::select! {
             ended = &mut connection => return ended,
@@ -207,9 +251,7 @@ impl ServerContext {
     async fn answer_two(mut self, stream: impl Transport, since: Instant, client: SocketAddr) -> hyper::Result<()> {
         let (tracker, limits) = (Arc::new(RequestTracker::default()), self.limits);
         let timeout_stream = TimeoutStream::new(stream, Protocol::Two, since, tracker.clone(), limits.clone());
-        let streams = Some(self.streams);
-        let service =
-            ConnectionService { app: self.app, client, tls: OverTls(true), tracker: tracker.clone(), limits, streams };
+        let service = ConnectionService { app: self.app, client, tls: OverTls(true), tracker: tracker.clone(), limits };
         let limits = service.limits.clone();
         let mut connection = pin!(http2::builder(&limits).serve_connection(TokioIo::new(timeout_stream), service));
         tokio::select! {
@@ -232,8 +274,6 @@ struct ConnectionService {
     tls: OverTls,
     tracker: Arc<RequestTracker>,
     limits: Arc<ConnectionLimits>,
-    /// Permits for requests; `None` under HTTP/1.1, which has one request at a time.
-    streams: Option<Arc<Semaphore>>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
@@ -242,27 +282,19 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut guard = self.tracker.begin();
+        let guard = self.tracker.begin();
         let mut request =
             request.map(|body| Body::new(TrackedBody::new(body, self.tracker.clone(), self.limits.body_wait)));
         request.extensions_mut().insert(ConnectInfo(self.client));
         request.extensions_mut().insert(self.tls);
         request.extensions_mut().insert(Peer::new(self.tracker.clone()));
-        let Some(streams) = self.streams.clone() else {
-            let answer = self.app.clone().call(request);
-            return Box::pin(
-                async move { Ok(answer.await?.map(|body| TrackedResponseBody { body, _answering: guard })) },
-            );
-        };
+        // Under HTTP/1.1 the library has counted them.
         if request.headers().len() > self.limits.headers_max {
             let response = protocol_errors::too_many_headers(&self.limits).into_response();
             return Box::pin(async move { Ok(response.map(|body| TrackedResponseBody { body, _answering: guard })) });
         }
-        let mut app = self.app.clone();
-        Box::pin(async move {
-            guard.hold(streams.acquire_owned().await.ok());
-            Ok(app.call(request).await?.map(|body| TrackedResponseBody { body, _answering: guard }))
-        })
+        let answer = self.app.clone().call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| TrackedResponseBody { body, _answering: guard })) })
     }
 }
 

@@ -52,6 +52,13 @@ fn header_limits_text(limits: &ConnectionLimits) -> String {
     )
 }
 
+/// 503 for a connection of an address that has its share of connections.
+pub(crate) fn too_many_connections() -> Vec<u8> {
+    let reason = "this address has as many connections open as it may have at a time: close some, or keep one and send \
+                  requests one after the other";
+    http1_answer(503, IssueCode::Throttled, reason)
+}
+
 /// 408 for a request whose headers do not end within `wait`.
 pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
     let reason = format!(

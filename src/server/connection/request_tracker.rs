@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use crate::server::connection::stream_pace::note_body_poll;
@@ -41,7 +40,7 @@ impl RequestTracker {
     pub(crate) fn begin(self: &Arc<RequestTracker>) -> RequestGuard {
         self.begun.fetch_add(1, Relaxed);
         self.watched.store(false, Relaxed);
-        RequestGuard { tracker: self.clone(), permit: None }
+        RequestGuard { tracker: self.clone() }
     }
 
     /// Requests begun so far.
@@ -116,15 +115,6 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
     tracker: Arc<RequestTracker>,
-    /// A permit that is released with the guard; `None` under HTTP/1.1.
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl RequestGuard {
-    /// Keeps a permit until the request ends.
-    pub(crate) fn hold(&mut self, permit: Option<OwnedSemaphorePermit>) {
-        self.permit = permit;
-    }
 }
 
 impl Drop for RequestGuard {

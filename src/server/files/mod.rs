@@ -28,6 +28,7 @@ use hyper::{Method, StatusCode};
 
 use crate::codec::compression::Compression;
 use crate::issue::IssueCode;
+use crate::server::admission::HeldBytes;
 use crate::server::error::ApiError;
 use crate::server::files::body::{BodyReader, FileBody};
 use crate::server::files::negotiation::{MEDIA_TYPES, coding_name, negotiate_coding, takes_ndjson};
@@ -145,6 +146,7 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     if *method == Method::GET {
         *response.body_mut() = Body::new(body(opened, &file, coding, range).map_err(|error| failed(&file, error))?);
+        response.extensions_mut().insert(HeldBytes(0));
     }
     Ok(response)
 }

@@ -99,6 +99,11 @@ impl PartsBody {
         PartsBody { parts, offset: 0, left, reading: None }
     }
 
+    /// Bytes of the parts that are held in memory.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.parts.iter().filter(|part| matches!(part, BodyPart::Bytes(_))).map(BodyPart::len).sum()
+    }
+
     /// Advances the body past `bytes` and makes them a frame.
     fn note_sent(&mut self, bytes: Bytes) -> Frame<Bytes> {
         self.offset += bytes.len() as u64;

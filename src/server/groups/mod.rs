@@ -15,6 +15,7 @@ mod tests;
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -32,6 +33,7 @@ use crate::group::rules::{GroupContent, GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::{IssueCode, Severity};
 use crate::limits::GROUP_PAGE_BYTES;
+use crate::server::admission::HeldBytes;
 use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, informational_outcome, outcome};
 use crate::server::groups::body::{BodyPart, PartsBody};
 use crate::server::groups::request::{GroupSearch, check_content_type, parse_tags, precondition};
@@ -283,7 +285,9 @@ fn answer(outcome: Result<Response, ApiError>) -> Response {
 /// 200 with parts of FHIR JSON as its body.
 fn resource(parts: impl IntoIterator<Item = BodyPart>) -> Response {
     let headers = [(header::CONTENT_TYPE, FHIR_JSON), (header::CACHE_CONTROL, "no-store")];
-    (headers, Body::new(PartsBody::new(parts))).into_response()
+    let body = PartsBody::new(parts);
+    let held = HeldBytes(body.held_bytes());
+    (headers, Extension(held), Body::new(body)).into_response()
 }
 
 /// Sets `ETag` and, if the instant can be written, `Last-Modified`.

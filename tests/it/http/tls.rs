@@ -19,7 +19,7 @@ use super::server::Server;
 use crate::run::{scratch, testdata};
 
 /// Writes a new certificate for this machine and its key into a directory.
-fn write_certificate(directory: &Path) {
+pub(super) fn write_certificate(directory: &Path) {
     let made = rcgen::generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
     std::fs::write(directory.join("new.pem"), made.cert.pem()).unwrap();
     std::fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();

@@ -97,7 +97,7 @@ impl Server {
         let (files, trusted) = make(dir.path());
         let certificate = Certificate::load(files).unwrap();
         let tls = (over == Over::Tls).then(|| certificate.acceptor().unwrap());
-        let ended = tokio::spawn(serve(listener, tls, app, limits, async move { drop(stopped.await) }));
+        let ended = tokio::spawn(serve(listener, tls, app, limits, |_| false, async move { drop(stopped.await) }));
         Server { over, certificate, trusted, address, stop: Some(stop), ended, dir, bytes }
     }
 
@@ -367,6 +367,35 @@ async fn stopping_drains() {
         file.read_exact(&mut [0; 1000]).await.unwrap();
         server.stop().await;
         assert_eq!(server.ended.await.unwrap(), DrainState { cut: 1 });
+    }
+}
+
+/// An address has at most its share of connections; the next one of it is told so, and one that is closed makes room.
+#[tokio::test]
+async fn an_address_has_a_share() {
+    for over in BOTH {
+        let server = Server::start(over, ConnectionLimits { connections_max: 100, ..Default::default() }).await;
+        let mut open = Vec::new();
+        for _ in 0..50 {
+            let mut client = server.connect().await;
+            client.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            client.read_u8().await.unwrap();
+            open.push(client);
+        }
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).await.unwrap();
+        match over {
+            Over::Tcp => refused(&String::from_utf8(told).unwrap(), 503, "throttled"),
+            Over::Tls => assert!(told.is_empty()),
+        }
+        open.pop();
+        while tokio::time::timeout(Duration::from_secs(5), server.say("GET /hello HTTP/1.0\r\nhost: x\r\n\r\n"))
+            .await
+            .is_err()
+        {}
+        drop(open);
+        server.lives().await;
     }
 }
 

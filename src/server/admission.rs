@@ -1,0 +1,256 @@
+//! Admission of requests: shares of the answers in progress, and of the memory that their bodies hold while clients do not
+//! take them. So no client, and no address without one, keeps the others from being answered.
+//!
+//! An answer counts from its request until its last byte is taken, for the client's address at first, and for the client
+//! once that is known. Health probes always go. Addresses of trusted proxies stand for many clients and are not counted.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{Response, StatusCode};
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use hyper::body::{Frame, SizeHint};
+
+use crate::issue::IssueCode;
+use crate::server::error::ApiError;
+use crate::server::proxy::{Proxies, RequestOrigin};
+use crate::server::shares::{Holder, Share, Shares};
+
+/// Answers in progress that a client may have whatever it has already, while there is room: what a browser opens at once.
+const ANSWERS_LEAST: u64 = 16;
+
+/// Bytes of bodies in memory, over all clients.
+const BODY_BYTES: u64 = 256 << 20;
+
+/// Bodies up to this length, in bytes, are not counted: the number of answers bounds them.
+const SMALL_BODY_BYTES: u64 = 16 << 10;
+
+/// `Retry-After` of an answer to a client that has its share in progress, in seconds.
+const RETRY_SECONDS: u64 = 5;
+
+/// Response extension: so many bytes of the body are held in memory; the others are read piece by piece as the client takes
+/// them. Without it a body is held as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeldBytes(pub u64);
+
+/// The shares of a service.
+pub(crate) struct Admission {
+    answers: Shares,
+    body_bytes: Shares,
+    proxies: Proxies,
+}
+
+impl Admission {
+    /// Shares of so many answers in progress.
+    pub(crate) fn new(answers_max: usize, proxies: Proxies) -> Admission {
+        Admission {
+            answers: Shares::new(answers_max as u64, ANSWERS_LEAST),
+            body_bytes: Shares::new(BODY_BYTES, SMALL_BODY_BYTES),
+            proxies,
+        }
+    }
+
+    /// Who a request counts for before it is authenticated; `None` for one of a trusted proxy itself.
+    fn holder(&self, origin: Option<&RequestOrigin>) -> Option<Holder> {
+        origin.map(|origin| origin.client).filter(|address| !self.proxies.trusts(*address)).map(Holder::Address)
+    }
+}
+
+/// Request extension: the place of the answer among those in progress.
+#[derive(Clone)]
+pub(crate) struct AnswerPlace {
+    answers: Shares,
+    held: Arc<Mutex<HeldPlace>>,
+}
+
+/// What an answer holds.
+#[derive(Debug, Default)]
+struct HeldPlace {
+    holder: Option<Holder>,
+    share: Option<Share>,
+}
+
+impl AnswerPlace {
+    /// Counts the answer for the client that has authenticated, and no longer for its address.
+    ///
+    /// # Errors
+    /// 429 if the client has its share of answers in progress.
+    pub(crate) fn hand_over(&self, client: &str) -> Result<(), ApiError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = Holder::Client(client.to_string());
+        held.share = None;
+        held.share = Some(self.answers.take(&holder, 1).ok_or_else(answers_error)?);
+        held.holder = Some(holder);
+        Ok(())
+    }
+}
+
+/// 429 for a client that has its share of answers in progress.
+fn answers_error() -> ApiError {
+    let text = "as many answers to this client are in progress as it may have at a time: read them to their ends, then ask \
+                again";
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text).retry_after(RETRY_SECONDS)
+}
+
+/// Answers a request if its client may have another answer in progress, and 429 if not; 503 if its body would take more
+/// memory than the client may hold.
+pub(crate) async fn admit(State(admission): State<Arc<Admission>>, mut request: Request, next: Next) -> Response<Body> {
+    if request.uri().path().starts_with("/health/") {
+        return next.run(request).await;
+    }
+    let holder = admission.holder(request.extensions().get::<RequestOrigin>());
+    let share = match &holder {
+        Some(holder) => match admission.answers.take(holder, 1) {
+            Some(share) => Some(share),
+            None => return answers_error().into_response(),
+        },
+        None => None,
+    };
+    let held = Arc::new(Mutex::new(HeldPlace { holder, share }));
+    request.extensions_mut().insert(AnswerPlace { answers: admission.answers.clone(), held: held.clone() });
+    let response = next.run(request).await;
+    // What it holds from here on ends with the body.
+    let HeldPlace { holder, share } = std::mem::take(&mut *held.lock().unwrap_or_else(PoisonError::into_inner));
+    let whole = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
+    let size = response.extensions().get::<HeldBytes>().map_or(whole, |held| held.0);
+    let memory = match holder.filter(|_| size > SMALL_BODY_BYTES) {
+        Some(holder) => match admission.body_bytes.take(&holder, size) {
+            Some(memory) => Some(memory),
+            None => {
+                let text = "answers to this client that it has not read yet take as much memory as they may: read them, then \
+                            ask again";
+                return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Throttled, text)
+                    .retry_after(RETRY_SECONDS)
+                    .into_response();
+            }
+        },
+        None => None,
+    };
+    response.map(|body| Body::new(AdmittedBody { body, _answer: share, _memory: memory }))
+}
+
+/// The body of an answer, which gives back what it holds when it ends.
+struct AdmittedBody {
+    body: Body,
+    _answer: Option<Share>,
+    _memory: Option<Share>,
+}
+
+impl hyper::body::Body for AdmittedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::extract::ConnectInfo;
+    use axum::routing::get;
+    use std::net::SocketAddr;
+    use tower::ServiceExt;
+
+    /// A service of few answers, whose route takes `size` bytes of memory.
+    fn service(answers_max: usize, trusted: &[&str], size: usize) -> Router {
+        let proxies = Proxies::parse(&trusted.iter().map(|text| text.to_string()).collect::<Vec<_>>()).unwrap();
+        let admission = Arc::new(Admission::new(answers_max, proxies.clone()));
+        let hand_over = async |place: axum::Extension<AnswerPlace>| match place.hand_over("client") {
+            Ok(()) => "mine".into_response(),
+            Err(error) => error.into_response(),
+        };
+        Router::new()
+            .route("/", get(move || async move { vec![0u8; size] }))
+            .route("/mine", get(hand_over))
+            .route(
+                "/streamed",
+                get(move || async move {
+                    let mut response = vec![0u8; size].into_response();
+                    response.extensions_mut().insert(HeldBytes(0));
+                    response
+                }),
+            )
+            .route("/health/live", get(|| async { "alive" }))
+            .layer(axum::middleware::from_fn_with_state(admission, admit))
+            .layer(tower::util::MapRequestLayer::new(move |request| proxies.mark_origin(request)))
+    }
+
+    async fn ask(service: &Router, from: &str, path: &str) -> Response<Body> {
+        let mut request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let (peer, forwarded) = from.split_once(' ').unwrap_or((from, ""));
+        let peer: SocketAddr = format!("{peer}:1").parse().unwrap();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        if !forwarded.is_empty() {
+            request.headers_mut().insert("x-forwarded-for", forwarded.parse().unwrap());
+        }
+        service.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Asks until refused; the answers, which are in progress.
+    async fn fill(service: &Router, from: &str, path: &str) -> Vec<Response<Body>> {
+        let mut answers = Vec::new();
+        loop {
+            let answer = ask(service, from, path).await;
+            match answer.status().as_u16() {
+                200 => answers.push(answer),
+                429 | 503 => return answers,
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    /// Whoever has many answers in progress, there is room for the next one, and for health probes.
+    #[tokio::test]
+    async fn answers_in_progress_are_shared() {
+        let service = service(1000, &["10.0.0.1"], 1);
+        let first = fill(&service, "127.0.0.1", "/").await;
+        assert_eq!(first.len(), 500);
+        assert_eq!(fill(&service, "127.0.0.2", "/").await.len(), 250);
+        assert_eq!(ask(&service, "127.0.0.1", "/health/live").await.status(), 200);
+        // A proxy's clients are counted, and it itself is not.
+        assert_eq!(fill(&service, "10.0.0.1 127.0.0.3", "/").await.len(), 250);
+        for _ in 0..2000 {
+            assert_eq!(ask(&service, "10.0.0.1", "/").await.status(), 200);
+        }
+        // A client that has authenticated counts for itself.
+        assert_eq!(fill(&service, "127.0.0.4", "/mine").await.len(), 250);
+        drop(first);
+        let refused = ask(&service, "127.0.0.1", "/").await;
+        assert_eq!(refused.status(), 200, "what was read is free again");
+        let own = fill(&service, "127.0.0.1", "/").await;
+        let refused = ask(&service, "127.0.0.1", "/").await;
+        assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"5".parse().unwrap()));
+        drop(own);
+    }
+
+    /// Bodies in memory are bounded in sum, those that are read piece by piece are not counted.
+    #[tokio::test]
+    async fn bodies_in_memory_are_shared() {
+        let service = service(1000, &[], 8 << 20);
+        let held = fill(&service, "127.0.0.1", "/").await;
+        assert_eq!(held.len(), 16);
+        assert_eq!(fill(&service, "127.0.0.2", "/").await.len(), 8);
+        drop(held);
+        assert_eq!(ask(&service, "127.0.0.1", "/").await.status(), 200);
+        let size = 1 << 20;
+        assert_eq!(fill(&self::service(64, &[], size), "127.0.0.1", "/streamed").await.len(), 32);
+    }
+}

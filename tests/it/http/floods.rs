@@ -1,0 +1,169 @@
+//! Clients that take all they can get: others are answered all the same, at once.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::client::Answer;
+use super::job_lifecycle::bundled;
+use super::server::Server;
+use super::tls::write_certificate;
+use crate::run::scratch;
+
+/// Address of the client that takes all it can get, and of another.
+const GREEDY: &str = "127.0.0.1";
+const OTHER: &str = "127.0.0.2";
+
+/// Longest time after which the other client is answered.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// A connection from an address of this machine.
+fn connect(from: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(format!("{from}:0").parse().unwrap())?;
+        socket.connect(to).await
+    })?;
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(stream)
+}
+
+/// Sends a GET from an address over HTTP/1.1.
+fn get(from: &str, server: &Server, path: &str) -> Answer {
+    let mut stream = connect(from, server.address).unwrap();
+    let headers = "Host: localhost\r\nAccept: application/fhir+json\r\nConnection: close";
+    write!(stream, "GET {path} HTTP/1.1\r\n{headers}\r\n\r\n").unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    Answer::parse(&bytes).expect("an answer")
+}
+
+/// An HTTP/2 connection, frame by frame (RFC 9113).
+struct Http2(StreamOwned<ClientConnection, TcpStream>);
+
+impl Http2 {
+    /// A connection whose streams begin with a window of so many bytes.
+    fn open(directory: &Path, from: &str, to: SocketAddr, window: u32) -> Http2 {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(directory.join("cert.pem")).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let mut config = config.with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let session = ClientConnection::new(Arc::new(config), ServerName::try_from("127.0.0.1").unwrap()).unwrap();
+        let mut stream = StreamOwned::new(session, connect(from, to).unwrap());
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let mut connection = Http2(stream);
+        // SETTINGS_INITIAL_WINDOW_SIZE.
+        connection.send(4, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat());
+        connection
+    }
+
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        self.0.write_all(&[&head, payload].concat()).unwrap();
+        self.0.flush().unwrap();
+    }
+
+    /// Sends a GET; header fields are not compressed (RFC 7541).
+    fn request(&mut self, stream: u32, path: &str) {
+        let literal = |name: u8, value: &str| [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+        let block = [vec![0x82, 0x87], literal(0x04, path), literal(0x01, "localhost")].concat();
+        self.send(1, 0x4 | 0x1, stream, &block);
+    }
+
+    /// The status of the next answer.
+    fn status(&mut self) -> u16 {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            self.0.read_exact(&mut payload).unwrap();
+            match (head[3], payload.first()) {
+                (1, Some(0x88)) => return 200,
+                // A status that has no number of its own: a literal of three digits, as text or as Huffman code.
+                (1, Some(_)) => return 0,
+                (4, _) if head[4] & 1 == 0 => self.send(4, 1, 0, &[]),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Streams whose client takes no bytes hold no more than its share: others are answered over HTTP/2, and its own health
+/// probes, too.
+#[test]
+fn streams_without_a_window() {
+    let scratch = scratch();
+    write_certificate(scratch.path());
+    let config = "[tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n[limits]\nconnections = 256\n";
+    std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    let open = |from: &str, window: u32| Http2::open(scratch.path(), from, server.address, window);
+    let mut greedy: Vec<Http2> = Vec::new();
+    for _ in 0..4 {
+        let mut connection = open(GREEDY, 0);
+        (0..100).for_each(|n| connection.request(2 * n + 1, "/fhir/metadata"));
+        greedy.push(connection);
+    }
+    // Its streams are in progress once each connection has had an answer to the last of them.
+    for connection in &mut greedy {
+        for _ in 0..100 {
+            connection.status();
+        }
+    }
+    let begun = Instant::now();
+    let mut other = open(OTHER, 1 << 20);
+    other.request(1, "/fhir/metadata");
+    assert_eq!(other.status(), 200);
+    let mut probe = open(GREEDY, 1 << 20);
+    probe.request(1, "/health/live");
+    assert_eq!(probe.status(), 200);
+    probe.request(3, "/fhir/metadata");
+    assert_ne!(probe.status(), 200, "it has its share");
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    // What it lets go is free again.
+    drop(greedy);
+    let end = Instant::now() + Duration::from_secs(20);
+    let mut stream = 5;
+    loop {
+        probe.request(stream, "/fhir/metadata");
+        match probe.status() {
+            200 => break,
+            _ => assert!(Instant::now() < end, "{}", server.log()),
+        }
+        stream += 2;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Connections of one address take no more than its share: those of others are accepted at once, and the log says so.
+#[test]
+fn connections_of_one_address() {
+    let scratch = scratch();
+    std::fs::write(scratch.path().join("serve.toml"), "[limits]\nconnections = 256\n").unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    let greedy: Vec<TcpStream> = (0..400).filter_map(|_| connect(GREEDY, server.address).ok()).collect();
+    let begun = Instant::now();
+    assert_eq!(get(OTHER, &server, "/fhir/metadata").status, 200);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(server.log().contains("connections were refused"), "{}", server.log());
+    drop(greedy);
+    let end = Instant::now() + Duration::from_secs(20);
+    while get(GREEDY, &server, "/fhir/metadata").status != 200 {
+        assert!(Instant::now() < end, "{}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
