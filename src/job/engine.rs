@@ -13,7 +13,7 @@ use crate::index::store_listing::StoreListing;
 use crate::job::api::{
     AcceptedJob, EngineOptions, FileView, JobLookup, JobView, KickOffError, OpenError, RetryOutcome,
 };
-use crate::job::indexer::Indexer;
+use crate::job::indexer::{Indexer, RequestedRun};
 use crate::job::record::{
     FORMAT, GROUP_FILE, JobRecord, KickOff, PATIENT_FILE, RecordDirectory, RecordedPopulation, is_job_id, scope_file,
 };
@@ -485,8 +485,23 @@ impl JobEngine {
     /// Indexes the store's new bytes in a run that begins after this call, and waits for its end at most `wait_max`.
     /// Returns whether the run has ended. Blocks: not for an async thread.
     pub(crate) fn index_and_wait(&self, wait_max: Duration) -> bool {
+        self.inner.indexer.run_and_wait(wait_max, self.index_run())
+    }
+
+    /// Indexes the store's new bytes in a run that begins after this call, without waiting for it.
+    pub(crate) fn request_index(&self) -> RequestedRun {
+        self.inner.indexer.request_run(self.index_run())
+    }
+
+    /// Whether a run that [`JobEngine::request_index`] returned has ended.
+    pub(crate) fn has_indexed(&self, run: RequestedRun) -> bool {
+        self.inner.indexer.has_ended(run)
+    }
+
+    /// A run of the indexing thread.
+    fn index_run(&self) -> impl Fn() + Send + 'static {
         let inner = self.inner.clone();
-        self.inner.indexer.run_and_wait(wait_max, move || {
+        move || {
             let _index_lock = inner.lock_index();
             let done = inner.pool.install(|| inner.options.store.index(&Progress::default()));
             match done {
@@ -502,7 +517,7 @@ impl JobEngine {
                     inner.store_state.note_error(&error);
                 }
             }
-        })
+        }
     }
 
     /// Number of files of the store that are not read, because they are no data files by their names.
@@ -515,19 +530,14 @@ impl JobEngine {
         self.inner.store_state.refusal()
     }
 
-    /// Why a store with these files is refused, `None` if it is not. If an indexed file is not among them, or there is
-    /// none at all, the store is looked at first, for at most `wait_max`. Blocks: not for an async thread.
-    pub(crate) fn refusal_of(&self, listing: &StoreListing, wait_max: Duration) -> Option<StoreRefusal> {
-        if self.store_refusal().is_none() {
-            let lacks = match self.inner.indexer.latest_published(self.store()) {
-                Some(index) => listing.lacks_file_of(index.generation()),
-                None => false,
-            };
-            if lacks || listing.is_empty() {
-                self.index_and_wait(wait_max);
-            }
-        }
-        self.store_refusal()
+    /// Whether a store with these files may have to be refused, so that it is to be looked at first: an indexed file is not
+    /// among them, or there is none at all. Not for one that is refused already.
+    pub(crate) fn may_be_refused(&self, listing: &StoreListing) -> bool {
+        let lacks = || {
+            let index = self.inner.indexer.latest_published(self.store());
+            index.is_some_and(|index| listing.lacks_file_of(index.generation()))
+        };
+        self.store_refusal().is_none() && (listing.is_empty() || lacks())
     }
 
     /// Number of jobs that wait or run.

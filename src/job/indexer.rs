@@ -20,6 +20,10 @@ pub(crate) struct Indexer {
     runs: Arc<(Mutex<IndexRuns>, Condvar)>,
 }
 
+/// A run that was requested: the number of runs that have ended with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestedRun(u64);
+
 /// Runs of the indexing thread.
 #[derive(Default)]
 struct IndexRuns {
@@ -54,7 +58,22 @@ impl Indexer {
     /// Runs `run` once on the indexing thread, beginning after this call, and waits for its end at most `wait_max`.
     /// Returns whether it has ended. Callers that come during a run share the next one.
     pub(crate) fn run_and_wait(&self, wait_max: Duration, run: impl Fn() + Send + 'static) -> bool {
+        let awaited = self.request_run(run).0;
         let (runs, ended) = &*self.runs;
+        let now = runs.lock().expect("no panic under it");
+        let (now, _) = ended.wait_timeout_while(now, wait_max, |now| now.ended < awaited).expect("no panic under it");
+        now.ended >= awaited
+    }
+
+    /// Whether a run that was requested has ended.
+    pub(crate) fn has_ended(&self, run: RequestedRun) -> bool {
+        self.runs.0.lock().expect("no panic under it").ended >= run.0
+    }
+
+    /// Runs `run` once on the indexing thread, beginning after this call, and does not wait for it. Callers that come during
+    /// a run share the next one.
+    pub(crate) fn request_run(&self, run: impl Fn() + Send + 'static) -> RequestedRun {
+        let (runs, _) = &*self.runs;
         let mut now = runs.lock().expect("no panic under it");
         // A run under way may have listed the store before the caller's bytes were written: it does not count.
         let awaited = now.ended + 1 + u64::from(now.running);
@@ -77,8 +96,7 @@ impl Indexer {
                 }
             });
         }
-        let (now, _) = ended.wait_timeout_while(now, wait_max, |now| now.ended < awaited).expect("no panic under it");
-        now.ended >= awaited
+        RequestedRun(awaited)
     }
 }
 
@@ -99,6 +117,8 @@ mod tests {
             }
         };
         assert!(!indexer.run_and_wait(Duration::ZERO, run(begun.clone())), "it does not wait longer than it may");
+        let requested = indexer.request_run(run(begun.clone()));
+        assert!(!indexer.has_ended(requested), "it begins behind the run under way");
         let callers: Vec<_> = (0..8)
             .map(|_| {
                 let (indexer, run) = (indexer.clone(), run(begun.clone()));
@@ -106,6 +126,7 @@ mod tests {
             })
             .collect();
         assert!(callers.into_iter().all(|caller| caller.join().unwrap()));
-        assert!((2..=9).contains(&begun.load(SeqCst)));
+        assert!(indexer.has_ended(requested));
+        assert!((2..=10).contains(&begun.load(SeqCst)));
     }
 }

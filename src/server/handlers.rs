@@ -27,7 +27,9 @@ use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
 use crate::server::kick_off::request::Level;
-use crate::server::kick_off::start::{PREFERENCE_APPLIED, StartedExport, kick_off, kick_off_error};
+use crate::server::kick_off::start::{
+    IndexAwaited, KickOffStep, PREFERENCE_APPLIED, ReceivedKickOff, StartedExport, kick_off, kick_off_error,
+};
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
 use crate::server::overview::{mount_overview, service_overview};
@@ -45,6 +47,9 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use serde_json::json;
+
+/// Pause between two looks whether the index has caught up with a kick-off.
+const INDEX_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Interval at which the state of a job is read while its kick-off waits for the end of the job.
 const JOB_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -224,11 +229,41 @@ async fn answer_operation(
     // 5. Operations that block.
     let shared_request = Arc::new(handler_request);
     if operation.is_export() {
-        let (worker_app, worker_request) = (app.clone(), shared_request.clone());
-        let started = run_blocking(move || start_export(&worker_app, mount_index, operation, &worker_request)).await?;
+        let started = start_export_in_steps(&app, mount_index, operation, &shared_request).await?;
         return Ok(wait_for_job(&app, &app.mounts[mount_index], &shared_request.principal, started).await);
     }
     run_blocking(move || act_on_job(&app, mount_index, operation, &shared_request)).await
+}
+
+/// Starts the job of an export. Where the index is behind the store, it is waited for up to `group_wait_milliseconds`, and no
+/// thread with it. At most [`App::kick_offs`] requests are judged at a time, so that other work finds threads that may block.
+///
+/// # Errors
+/// Those of [`start_export`].
+async fn start_export_in_steps(
+    app: &Arc<App>,
+    mount_index: usize,
+    operation: Operation,
+    request: &Arc<HandlerRequest>,
+) -> Result<StartedExport, ApiError> {
+    let deadline = Moment::now() + Duration::from_millis(app.config.jobs.group_wait_milliseconds);
+    let mut awaited = None;
+    loop {
+        let step = {
+            let _permit = app.kick_offs.acquire().await;
+            let (app, request) = (app.clone(), request.clone());
+            run_blocking(move || start_export(&app, mount_index, operation, &request, awaited)).await?
+        };
+        let run = match step {
+            KickOffStep::Started(started) => return Ok(*started),
+            KickOffStep::Behind(run) => run,
+        };
+        let engine = &app.tenant(&app.mounts[mount_index]).engine;
+        while !engine.has_indexed(run) && Moment::now() < deadline {
+            tokio::time::sleep(INDEX_POLL_INTERVAL.min(deadline.saturating_duration_since(Moment::now()))).await;
+        }
+        awaited = Some(IndexAwaited { has_ended: engine.has_indexed(run) });
+    }
 }
 
 /// Runs `work` on a thread that may block.
@@ -349,11 +384,13 @@ fn start_export(
     mount_index: usize,
     operation: Operation,
     request: &HandlerRequest,
-) -> Result<StartedExport, ApiError> {
+    awaited: Option<IndexAwaited>,
+) -> Result<KickOffStep, ApiError> {
     let (mount, principal, query) = (&app.mounts[mount_index], &request.principal, request.uri.query());
-    let url = url_of(mount, &request.uri);
-    let kick_off_at =
-        |level: &Level, query| kick_off(app, mount, principal, level, query, &request.headers, url.clone());
+    let kick_off_at = |level: &Level, query| {
+        let (headers, url) = (&request.headers, url_of(mount, &request.uri));
+        kick_off(app, &ReceivedKickOff { mount, principal, level, query, headers, url, awaited })
+    };
     match operation {
         Operation::SystemExport => match &principal.patient {
             Some(patient) if mount.dialect.user_exports => kick_off_at(&Level::User(patient.clone()), query),

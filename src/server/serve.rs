@@ -35,6 +35,9 @@ use tokio::net::TcpListener;
 /// Longest single wait for the first indexing; the wait is repeated until the index is complete.
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
 
+/// Most kick-offs that are judged at a time, out of the 512 threads of the runtime that may block.
+const KICK_OFFS_MAX: usize = 64;
+
 /// Shortest pause between two looks at whether a store is refused.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -97,6 +100,7 @@ pub(crate) async fn serve(
         admission: Arc::new(Admission::new(connections.connections_max, proxies.clone())),
         tenants,
         mounts,
+        kick_offs: tokio::sync::Semaphore::new(KICK_OFFS_MAX),
         polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),
         hosts: Arc::new(is_anonymous.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,

@@ -39,6 +39,8 @@ pub(crate) struct App {
     pub hosts: Arc<Option<AllowedHosts>>,
     /// The enabled mounts, once per tenant they serve; the router refers to them by position.
     pub mounts: Vec<Mount>,
+    /// Permits to judge kick-offs, each of which takes a thread that may block.
+    pub kick_offs: tokio::sync::Semaphore,
     /// Rate limit of status polls.
     pub polls: PollLimiter,
 }

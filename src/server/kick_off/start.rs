@@ -5,7 +5,6 @@
 //! the dialect of the mount.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -17,6 +16,7 @@ use crate::group::registry::RegisteredGroup;
 use crate::group::registry::view::{GroupLookup, GroupView};
 use crate::issue::IssueCode;
 use crate::job::api::{AcceptedJob, KickOffError};
+use crate::job::indexer::RequestedRun;
 use crate::job::record::{RecordedPopulation, RecordedScope, StoredRequest};
 use crate::limits::READ_BYTES;
 use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_modifier};
@@ -48,34 +48,85 @@ pub(crate) struct StartedExport {
     pub respond_async: bool,
 }
 
-/// Starts the job of a kick-off that passes all checks. `query` and `url` are as received. Blocks: it waits for the
-/// index and syncs a job record.
+/// What became of a kick-off.
+pub(crate) enum KickOffStep {
+    /// Its job was accepted.
+    Started(Box<StartedExport>),
+    /// It cannot be judged by the index as it is: it is to be asked again once this run has ended, or the wait for it.
+    Behind(RequestedRun),
+}
+
+/// Why a kick-off is not started yet.
+enum Hindrance {
+    /// It is refused.
+    Refused(ApiError),
+    /// It is to be asked again after this run.
+    Behind(RequestedRun),
+}
+
+impl From<ApiError> for Hindrance {
+    fn from(refusal: ApiError) -> Hindrance {
+        Hindrance::Refused(refusal)
+    }
+}
+
+/// What was waited for before a kick-off is asked again: whether the run of the index has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexAwaited {
+    /// Whether the run has ended, or else the wait.
+    pub has_ended: bool,
+}
+
+/// A kick-off as it was received.
+pub(crate) struct ReceivedKickOff<'a> {
+    /// The mount.
+    pub mount: &'a Mount,
+    /// The client.
+    pub principal: &'a Principal,
+    /// The level of the export.
+    pub level: &'a Level,
+    /// The query, as received.
+    pub query: Option<&'a str>,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// The absolute URL, as received.
+    pub url: String,
+    /// What was waited for; `None` at first.
+    pub awaited: Option<IndexAwaited>,
+}
+
+/// Starts the job of a kick-off that passes all checks. Blocks: it syncs a job record. It does not wait for the index:
+/// where it is behind the store, the caller waits for it, without a thread, and asks again.
 ///
 /// # Errors
 /// All problems of the request, missing rights, an unknown or unusable Group, a busy engine; in each case no job
 /// exists (KICK-10).
-pub(crate) fn kick_off(
-    app: &App,
-    mount: &Mount,
-    principal: &Principal,
-    level: &Level,
-    query: Option<&str>,
-    headers: &HeaderMap,
-    url: String,
-) -> Result<StartedExport, ApiError> {
+pub(crate) fn kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<KickOffStep, ApiError> {
+    match try_kick_off(app, received) {
+        Ok(started) => Ok(KickOffStep::Started(Box::new(started))),
+        Err(Hindrance::Behind(run)) => Ok(KickOffStep::Behind(run)),
+        Err(Hindrance::Refused(refusal)) => Err(refusal),
+    }
+}
+
+/// As [`kick_off`].
+fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExport, Hindrance> {
+    let ReceivedKickOff { mount, principal, level, query, headers, url, awaited } = received;
     // 1. The text of the request, and the rights of the client.
     let tenant = app.tenant(mount);
     let clock = KickOffClock { now: tenant.engine.now(), last: &|| tenant.engine.last_transaction_time() };
-    let mut params = kick_off::parse(level, query, headers, &clock, &mount.kickoff)?;
+    let mut params = kick_off::parse(level, *query, headers, &clock, &mount.kickoff)?;
     principal.allow(level, &mut params)?;
     // 2. The files of the store at this time, and the Group.
     let listing = tenant.engine.list_files().map_err(|error| unreadable_store(&error))?;
-    let wait_max = Duration::from_millis(app.config.jobs.group_wait_milliseconds);
-    if tenant.engine.refusal_of(&listing, wait_max).is_some() {
-        return Err(refused_store());
+    if awaited.is_none() && tenant.engine.may_be_refused(&listing) {
+        return Err(Hindrance::Behind(tenant.engine.request_index()));
+    }
+    if tenant.engine.store_refusal().is_some() {
+        return Err(refused_store().into());
     }
     let group = match level {
-        Level::Group(id) => Some(group_population(app, mount, principal, id, &listing)?),
+        Level::Group(id) => Some(group_population(app, received, id, &listing)?),
         _ => None,
     };
     let population = match level {
@@ -109,7 +160,13 @@ pub(crate) fn kick_off(
     let accepted = tenant.engine.kick_off(job).map_err(kick_off_error)?;
     tracing::info!(job = accepted.id, client = principal.log_name(), mount = mount.name(), "a job was accepted");
     let applied = params.preference_applied();
-    Ok(StartedExport { job: accepted, request: url, notes, applied, respond_async: params.prefer.respond_async })
+    Ok(StartedExport {
+        job: accepted,
+        request: url.clone(),
+        notes,
+        applied,
+        respond_async: params.prefer.respond_async,
+    })
 }
 
 /// Why a kick-off is not started, or a request refused: 404 with one text, both for a Group that does not exist and
@@ -118,20 +175,20 @@ pub(crate) fn unknown_group() -> ApiError {
     ApiError::not_found("this Group")
 }
 
-/// Looks up the Group of a kick-off that is being started. If it is missing and files of `view` are not indexed yet,
-/// waits for the index up to `group_wait_milliseconds`. An invisible Group takes the same steps (KICK-16).
+/// Looks up the Group of a kick-off that is being started. If it is missing and files of `view` are not indexed yet, the
+/// index is waited for. An invisible Group takes the same steps (KICK-16).
 ///
 /// # Errors
 /// 404 for a missing, deleted or invisible Group, 503 if the index is still behind `view`.
 fn find_group(
-    app: &App,
     tenant: &Tenant,
-    mount: &Mount,
+    received: &ReceivedKickOff<'_>,
     id: &str,
-    visible: bool,
     view: &crate::index::store_listing::StoreListing,
-) -> Result<GroupLookup, ApiError> {
-    let Some(id) = Id::parse_r4(id.as_bytes()) else { return Err(unknown_group()) };
+) -> Result<GroupLookup, Hindrance> {
+    let ReceivedKickOff { mount, principal, awaited, .. } = received;
+    let visible = principal.sees_group(id);
+    let Some(id) = Id::parse_r4(id.as_bytes()) else { return Err(unknown_group().into()) };
     let look_up = || -> Result<(GroupLookup, bool), ApiError> {
         let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
@@ -139,22 +196,15 @@ fn find_group(
         let found = groups.find(&id).map_err(|error| unreadable_store(&error))?;
         Ok((if visible { found } else { GroupLookup::Unknown }, indexed))
     };
-    let (found, indexed) = look_up()?;
-    match found {
-        GroupLookup::Unknown | GroupLookup::Deleted { .. } if !indexed => {}
-        GroupLookup::Unknown | GroupLookup::Deleted { .. } => return Err(unknown_group()),
-        found => return Ok(found),
-    }
-    let is_caught_up = tenant.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
-    match look_up()? {
-        (GroupLookup::Unknown | GroupLookup::Deleted { .. }, indexed) if is_caught_up && indexed => {
-            Err(unknown_group())
-        }
-        (GroupLookup::Unknown | GroupLookup::Deleted { .. }, _) => {
+    let is_missing = |found: &GroupLookup| matches!(found, GroupLookup::Unknown | GroupLookup::Deleted { .. });
+    match (look_up()?, awaited) {
+        ((found, _), _) if !is_missing(&found) => Ok(found),
+        ((_, true), None | Some(IndexAwaited { has_ended: true })) => Err(unknown_group().into()),
+        ((_, false), None) => Err(Hindrance::Behind(tenant.engine.request_index())),
+        (_, Some(_)) => {
             let text = "new data is being read in, and this Group may be part of it; ask again";
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(1))
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(1).into())
         }
-        (found, _) => Ok(found),
     }
 }
 
@@ -179,13 +229,13 @@ struct GroupPopulation {
 /// 404 for a missing or invisible Group, 400 for one that cannot be exported, 503 if store or index cannot be read.
 fn group_population(
     app: &App,
-    mount: &Mount,
-    principal: &Principal,
+    received: &ReceivedKickOff<'_>,
     id: &str,
     view: &crate::index::store_listing::StoreListing,
-) -> Result<GroupPopulation, ApiError> {
+) -> Result<GroupPopulation, Hindrance> {
+    let ReceivedKickOff { mount, principal, .. } = received;
     let tenant = app.tenant(mount);
-    let found = find_group(app, tenant, mount, id, principal.sees_group(id), view)?;
+    let found = find_group(tenant, received, id, view)?;
     let snapshot = tenant.engine.snapshot_now();
     let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
     let mut population = GroupPopulation::default();

@@ -167,3 +167,50 @@ fn connections_of_one_address() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// Kick-offs that wait for the index take no thread from other requests.
+#[test]
+fn kick_offs_of_unknown_groups() {
+    let scratch = scratch();
+    let index = scratch.path().join("index");
+    std::fs::create_dir(&index).unwrap();
+    let config = "[jobs]\ngroup_wait_milliseconds = 20000\n[limits]\nconnections = 4096\n";
+    std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
+    let write = |name: &str| {
+        let line = format!("{{\"resourceType\":\"Patient\",\"id\":\"{name}\"}}\n");
+        std::fs::write(scratch.path().join(format!("store/{name}.ndjson")), line).unwrap();
+    };
+    std::fs::create_dir(scratch.path().join("store")).unwrap();
+    write("a");
+    let words = ["--store", "store", "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
+    let server = Server::start(scratch.path(), &words);
+    server.wait_until_ready();
+    let group =
+        r#"{"resourceType":"Group","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+    let headers = [("Content-Type", "application/fhir+json"), ("Accept", "application/fhir+json")];
+    let made = server.client().ask("POST", "/fhir/Group", &headers, group.as_bytes());
+    let id = made.json()["id"].as_str().unwrap().to_string();
+    // The index is being written by another process, and the store has a file that it lacks.
+    let lock = std::fs::File::open(index.join("lock")).unwrap();
+    lock.lock().unwrap();
+    write("new");
+    let waiting: Vec<TcpStream> = (0..700)
+        .map(|number| {
+            let mut stream = connect(GREEDY, server.address).unwrap();
+            let headers = "Host: localhost\r\nAccept: application/fhir+json\r\nPrefer: respond-async";
+            write!(stream, "GET /fhir/Group/none{number}/$export HTTP/1.1\r\n{headers}\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(3));
+    let begun = Instant::now();
+    assert_eq!(get(OTHER, &server, &format!("/fhir/Group/{id}")).status, 200);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    // Once the index has caught up, each hears that there is no such Group.
+    drop(lock);
+    for mut stream in waiting.into_iter().take(20) {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head[9..], b"404");
+    }
+}
