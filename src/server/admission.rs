@@ -23,11 +23,20 @@ use crate::server::shares::{Holder, Share, Shares};
 /// Answers in progress that a client may have whatever it has already, while there is room: what a browser opens at once.
 const ANSWERS_LEAST: u64 = 16;
 
+/// Least bound of the bytes of bodies of requests in memory, over all clients: more where four largest ones are more.
+const REQUEST_BYTES: u64 = 256 << 20;
+
 /// Bytes of bodies in memory, over all clients.
 const BODY_BYTES: u64 = 256 << 20;
 
 /// Bodies up to this length, in bytes, are not counted: the number of answers bounds them.
 const SMALL_BODY_BYTES: u64 = 16 << 10;
+
+/// Downloads that decode a file up to the range that is asked for, over all clients: threads that may block are many more.
+const SKIPS_MAX: u64 = 64;
+
+/// The same of one client.
+const CLIENT_SKIPS_MAX: u64 = 4;
 
 /// `Retry-After` of an answer to a client that has its share in progress, in seconds.
 const RETRY_SECONDS: u64 = 5;
@@ -40,15 +49,20 @@ pub(crate) struct HeldBytes(pub u64);
 /// The shares of a service.
 pub(crate) struct Admission {
     answers: Shares,
+    skips: Shares,
+    request_bytes: Shares,
     body_bytes: Shares,
     proxies: Proxies,
 }
 
 impl Admission {
-    /// Shares of so many answers in progress.
-    pub(crate) fn new(answers_max: usize, proxies: Proxies) -> Admission {
+    /// Shares of so many answers in progress, to requests whose bodies have at most so many bytes.
+    pub(crate) fn new(answers_max: usize, body_bytes_max: usize, proxies: Proxies) -> Admission {
+        let body_bytes_max = body_bytes_max as u64;
         Admission {
             answers: Shares::new(answers_max as u64, ANSWERS_LEAST),
+            skips: Shares::bounded(SKIPS_MAX, CLIENT_SKIPS_MAX),
+            request_bytes: Shares::new(REQUEST_BYTES.max(body_bytes_max.saturating_mul(4)), body_bytes_max),
             body_bytes: Shares::new(BODY_BYTES, SMALL_BODY_BYTES),
             proxies,
         }
@@ -64,6 +78,8 @@ impl Admission {
 #[derive(Clone)]
 pub(crate) struct AnswerPlace {
     answers: Shares,
+    skips: Shares,
+    request_bytes: Shares,
     held: Arc<Mutex<HeldPlace>>,
 }
 
@@ -72,6 +88,8 @@ pub(crate) struct AnswerPlace {
 struct HeldPlace {
     holder: Option<Holder>,
     share: Option<Share>,
+    /// Bytes of the request's body.
+    request: Vec<Share>,
 }
 
 impl AnswerPlace {
@@ -86,6 +104,37 @@ impl AnswerPlace {
         held.share = Some(self.answers.take(&holder, 1).ok_or_else(answers_error)?);
         held.holder = Some(holder);
         Ok(())
+    }
+}
+
+impl AnswerPlace {
+    /// Counts bytes of the body of the request for its client, until the request is answered.
+    ///
+    /// # Errors
+    /// 503 if the client may have no more at a time.
+    pub(crate) fn hold_request_bytes(&self, bytes: u64) -> Result<(), ApiError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(holder) = held.holder.clone().filter(|_| bytes > 0) else { return Ok(()) };
+        let share = self.request_bytes.take(&holder, bytes).ok_or_else(|| {
+            let text = "bodies of requests take as much memory as they may at a time: send this one again later";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Throttled, text).retry_after(RETRY_SECONDS)
+        })?;
+        held.request.push(share);
+        Ok(())
+    }
+
+    /// A permit to decode a file up to a range; nothing for a trusted proxy itself.
+    ///
+    /// # Errors
+    /// 429 if the client has as many already, or all clients together.
+    pub(crate) fn begin_skip(&self) -> Result<Option<Share>, ApiError> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(holder) = &held.holder else { return Ok(None) };
+        self.skips.take(holder, 1).map(Some).ok_or_else(|| {
+            let text = "this range is decoded from the start of its file, and as many such downloads as may be are at it: ask \
+                        for the ranges one after the other, or for the stored coding with Accept-Encoding";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text).retry_after(RETRY_SECONDS)
+        })
     }
 }
 
@@ -110,11 +159,16 @@ pub(crate) async fn admit(State(admission): State<Arc<Admission>>, mut request: 
         },
         None => None,
     };
-    let held = Arc::new(Mutex::new(HeldPlace { holder, share }));
-    request.extensions_mut().insert(AnswerPlace { answers: admission.answers.clone(), held: held.clone() });
+    let held = Arc::new(Mutex::new(HeldPlace { holder, share, request: Vec::new() }));
+    request.extensions_mut().insert(AnswerPlace {
+        answers: admission.answers.clone(),
+        skips: admission.skips.clone(),
+        request_bytes: admission.request_bytes.clone(),
+        held: held.clone(),
+    });
     let response = next.run(request).await;
     // What it holds from here on ends with the body.
-    let HeldPlace { holder, share } = std::mem::take(&mut *held.lock().unwrap_or_else(PoisonError::into_inner));
+    let HeldPlace { holder, share, .. } = std::mem::take(&mut *held.lock().unwrap_or_else(PoisonError::into_inner));
     let whole = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
     let size = response.extensions().get::<HeldBytes>().map_or(whole, |held| held.0);
     let memory = match holder.filter(|_| size > SMALL_BODY_BYTES) {
@@ -172,7 +226,7 @@ mod tests {
     /// A service of few answers, whose route takes `size` bytes of memory.
     fn service(answers_max: usize, trusted: &[&str], size: usize) -> Router {
         let proxies = Proxies::parse(&trusted.iter().map(|text| text.to_string()).collect::<Vec<_>>()).unwrap();
-        let admission = Arc::new(Admission::new(answers_max, proxies.clone()));
+        let admission = Arc::new(Admission::new(answers_max, 16 << 20, proxies.clone()));
         let hand_over = async |place: axum::Extension<AnswerPlace>| match place.hand_over("client") {
             Ok(()) => "mine".into_response(),
             Err(error) => error.into_response(),
@@ -239,6 +293,32 @@ mod tests {
         let refused = ask(&service, "127.0.0.1", "/").await;
         assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"5".parse().unwrap()));
         drop(own);
+    }
+
+    /// Bodies of requests are bounded in sum, whoever sends them.
+    #[tokio::test]
+    async fn bodies_of_requests_are_shared() {
+        let admission = Admission::new(1000, 16 << 20, Proxies::default());
+        let place = |number: u8| {
+            let holder = Some(Holder::Address([127, 0, 0, number].into()));
+            let held = HeldPlace { holder, ..HeldPlace::default() };
+            AnswerPlace {
+                answers: admission.answers.clone(),
+                skips: admission.skips.clone(),
+                request_bytes: admission.request_bytes.clone(),
+                held: Arc::new(Mutex::new(held)),
+            }
+        };
+        let first = place(1);
+        let taken = (0..100).take_while(|_| first.hold_request_bytes(16 << 20).is_ok()).count();
+        assert_eq!(taken, 8);
+        let second = place(2);
+        assert_eq!((0..100).take_while(|_| second.hold_request_bytes(16 << 20).is_ok()).count(), 4);
+        let refusal = second.hold_request_bytes(16 << 20).unwrap_err();
+        assert_eq!(refusal.status, 503);
+        drop(first);
+        assert!(second.hold_request_bytes(16 << 20).is_ok());
+        second.hold_request_bytes(0).unwrap();
     }
 
     /// Bodies in memory are bounded in sum, those that are read piece by piece are not counted.

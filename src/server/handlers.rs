@@ -20,9 +20,9 @@ use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::render;
 use crate::server::error::{ApiError, informational_outcome, outcome_resource};
 use crate::server::files::binary::send_as_binary;
-use crate::server::files::{StoredFile, send};
+use crate::server::files::{FileReader, StoredFile, send};
 use crate::server::groups::GroupHandlers;
-use crate::server::groups::request::check_content_coding;
+use crate::server::groups::request::{check_content_coding, check_content_type};
 use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
@@ -33,6 +33,7 @@ use crate::server::kick_off::start::{
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
 use crate::server::overview::{mount_overview, service_overview};
+use crate::server::request_body::{BodyLimits, read_body};
 use crate::server::request_path::OriginalUri;
 use crate::server::routes::Operation;
 use crate::server::state::App;
@@ -68,6 +69,8 @@ struct HandlerRequest {
     version: Option<String>,
     /// The whole body; `None` unless the operation creates or updates a Group.
     body: Option<axum::body::Bytes>,
+    /// Who takes the answer, for files.
+    reader: FileReader,
 }
 
 impl HandlerRequest {
@@ -203,14 +206,22 @@ async fn answer_operation(
     // 3. The body, for the operations that take one.
     let body = match operation {
         Operation::GroupCreate | Operation::GroupUpdate => {
+            // What may not be done is not read.
+            principal.check_group(operation, id.as_deref().unwrap_or_default())?;
+            check_content_type(&parts.headers)?;
             check_content_coding(&parts.headers)?;
-            Some(read_body(body, app.config.limits.body_bytes).await?)
+            let limits = BodyLimits {
+                bytes_max: app.config.limits.body_bytes,
+                whole_wait: Duration::from_secs(app.config.limits.whole_body_seconds),
+            };
+            Some(read_body(body, limits, parts.extensions.get()).await?)
         }
         _ => None,
     };
+    let reader = FileReader::of(&parts.extensions);
     let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());
     let mut handler_request =
-        HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
+        HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body, reader };
     // 4. Operations that run on this thread: they wait for no disk, or hand their reads to blocking threads.
     match operation {
         Operation::File | Operation::Binary => {
@@ -307,25 +318,6 @@ fn job_id(mount: &Mount, request: &HandlerRequest) -> Result<String, ApiError> {
     };
     crate::fhir::id::Id::parse_r4(name.as_bytes()).ok_or_else(unknown)?;
     (mount.dialect.job_named)(&name).ok_or_else(unknown)
-}
-
-/// Reads the whole body of a request into memory, at most `most` bytes.
-///
-/// # Errors
-/// 413 for a longer body, 400 for one that breaks off.
-async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, ApiError> {
-    use http_body_util::{BodyExt, LengthLimitError, Limited};
-    match Limited::new(body, most).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let text = format!("the body has more than {most} bytes, which is what this service takes");
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, text))
-        }
-        Err(_) => {
-            let text = "the body did not arrive as a whole; send it again";
-            Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Incomplete, text))
-        }
-    }
 }
 
 /// The root of the service: where its mounts are; public, as their descriptions are.
@@ -564,7 +556,7 @@ async fn send_file(
     operation: Operation,
     requested: HandlerRequest,
 ) -> Result<Response<Body>, ApiError> {
-    let id = requested.id.unwrap_or_default();
+    let (id, reader) = (requested.id.unwrap_or_default(), requested.reader);
     let unknown = || ApiError::not_found("this file");
     let found = match app.tenant(mount).engine.file(&id, mount.name(), &requested.principal.client) {
         Ok(found) => found.ok_or_else(unknown)?,
@@ -587,8 +579,8 @@ async fn send_file(
         finished,
     };
     Ok(match operation {
-        Operation::Binary => send_as_binary(&requested.method, &requested.headers, stored, &id).await,
-        _ => send(&requested.method, &requested.headers, stored).await,
+        Operation::Binary => send_as_binary(&requested.method, &requested.headers, stored, &id, reader).await,
+        _ => send(&requested.method, &requested.headers, stored, reader).await,
     })
 }
 

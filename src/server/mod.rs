@@ -26,6 +26,7 @@ pub(crate) mod overview;
 pub(crate) mod parameters;
 pub(crate) mod proxy;
 pub(crate) mod rate_limit;
+pub(crate) mod request_body;
 pub(crate) mod request_path;
 pub(crate) mod router;
 pub(crate) mod routes;

@@ -97,7 +97,7 @@ pub(crate) async fn serve(
     let connections = connection_limits(&config);
     let is_anonymous = !provider.authenticator.requires_access_token();
     let app = Arc::new(App {
-        admission: Arc::new(Admission::new(connections.connections_max, proxies.clone())),
+        admission: Arc::new(Admission::new(connections.connections_max, config.limits.body_bytes, proxies.clone())),
         tenants,
         mounts,
         kick_offs: tokio::sync::Semaphore::new(KICK_OFFS_MAX),

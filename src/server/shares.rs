@@ -27,6 +27,8 @@ struct SharedUnits {
     capacity: u64,
     /// Units that any holder may take while there are as many.
     least: u64,
+    /// Units that no holder may have more of.
+    most: u64,
     held: Mutex<HeldUnits>,
 }
 
@@ -47,7 +49,12 @@ pub(crate) struct Share {
 impl Shares {
     /// A resource of `capacity` units, of which a holder may have `least` whatever it has already, while they are there.
     pub(crate) fn new(capacity: u64, least: u64) -> Shares {
-        Shares(Arc::new(SharedUnits { capacity, least, held: Mutex::default() }))
+        Shares(Arc::new(SharedUnits { capacity, least, most: u64::MAX, held: Mutex::default() }))
+    }
+
+    /// A resource of `capacity` units, of which no holder may have more than `most`.
+    pub(crate) fn bounded(capacity: u64, most: u64) -> Shares {
+        Shares(Arc::new(SharedUnits { capacity, least: most, most, held: Mutex::default() }))
     }
 
     /// Takes units for a holder; `None` if its share is used up, or they are not there.
@@ -57,7 +64,7 @@ impl Shares {
         let free = self.0.capacity.saturating_sub(held.all);
         // What it would have may not be more than what would be left.
         let allowed = own + units <= self.0.least || own + units <= free.saturating_sub(units);
-        if units > free || !allowed {
+        if units > free || own + units > self.0.most || !allowed {
             return None;
         }
         held.all += units;
@@ -117,6 +124,12 @@ mod tests {
         assert!(shares.take(&holder(2), 3).is_none());
         assert!(shares.take(&holder(2), 2).is_some());
         assert!(Shares::new(0, 4).take(&holder(0), 1).is_none());
+        let bounded = Shares::bounded(10, 4);
+        let taken: Vec<Share> = (0..100).filter_map(|number| bounded.take(&holder(number % 3), 1)).collect();
+        assert_eq!(taken.len(), 10);
+        let bounded = Shares::bounded(10, 4);
+        let taken: Vec<Share> = (0..100).filter_map(|_| bounded.take(&holder(0), 1)).collect();
+        assert_eq!(taken.len(), 4);
         assert!(Shares::new(u64::MAX, 4).take(&holder(0), u64::MAX / 2).is_some());
     }
 }

@@ -185,6 +185,8 @@ pub(crate) struct LimitsConfig {
     pub idle_seconds: u64,
     /// Longest pause in the body of a request, in seconds.
     pub body_seconds: u64,
+    /// Longest time for the body of a request to arrive as a whole, in seconds.
+    pub whole_body_seconds: u64,
     /// Longest time for which a client takes no bytes of an answer, in seconds.
     pub write_seconds: u64,
     /// Time that answers in flight have to end when the service stops, in seconds.
@@ -318,6 +320,7 @@ impl Default for LimitsConfig {
             head_seconds: connections.head_wait.as_secs(),
             idle_seconds: connections.idle_wait.as_secs(),
             body_seconds: connections.body_wait.as_secs(),
+            whole_body_seconds: 300,
             write_seconds: connections.write_wait.as_secs(),
             drain_seconds: connections.drain_wait.as_secs(),
         }

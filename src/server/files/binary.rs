@@ -16,16 +16,22 @@ use crate::limits::WRAPPED_FILE_BYTES_MAX;
 use crate::server::error::{ApiError, FHIR_JSON, outcome_resource};
 use crate::server::files::body::BodyReader;
 use crate::server::files::negotiation::MEDIA_TYPES;
-use crate::server::files::{StoredFile, failed, send};
+use crate::server::files::{FileReader, StoredFile, failed, send};
 use crate::server::http::accept::Accept;
 
 /// The answer to a read of `Binary/{id}`: the file itself, or a Binary resource if the client prefers FHIR's JSON;
 /// 413 instead of the resource for a file of more than [`WRAPPED_FILE_BYTES_MAX`] bytes.
-pub(crate) async fn send_as_binary(method: &Method, headers: &HeaderMap, file: StoredFile, id: &str) -> Response {
+pub(crate) async fn send_as_binary(
+    method: &Method,
+    headers: &HeaderMap,
+    file: StoredFile,
+    id: &str,
+    reader: FileReader,
+) -> Response {
     let offered = [MEDIA_TYPES[0], MEDIA_TYPES[1], MEDIA_TYPES[2], FHIR_JSON, "application/json"];
     let best = Accept::of(headers).best(&offered);
     if best.is_none_or(|best| MEDIA_TYPES.contains(&best)) {
-        return send(method, headers, file).await;
+        return send(method, headers, file, reader).await;
     }
     match wrap_file(file, id).await {
         Ok(response) => response,

@@ -18,6 +18,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::codec::compression::Compression;
 use crate::limits::{DECODED_BYTES, FETCHED_BYTES, SENT_BYTES, ZSTD_WINDOW_LOG_MAX};
+use crate::server::connection::request_tracker::Peer;
+use crate::server::shares::Share;
 use crate::sys::sendfile::OutgoingFile;
 
 /// The bytes of a file or of a range of it. The file stays open until the body ends, so that its deletion does not
@@ -25,6 +27,8 @@ use crate::sys::sendfile::OutgoingFile;
 pub(crate) struct FileBody {
     strategy: ReadStrategy,
     left: u64,
+    /// The client's side of the connection, where a body may take long to begin.
+    peer: Option<Peer>,
 }
 
 /// How the next piece of a body is obtained.
@@ -48,7 +52,12 @@ pub(crate) struct BodyReader {
     left: u64,
     /// Whether the range ends at the end of the file, where the decoder must end and checks its checksum.
     is_last: bool,
+    /// Permit to skip, which is given back once the range begins.
+    permit: Option<Share>,
 }
+
+/// Decoded bytes that are skipped at a time. A body that is dropped skips no more than that.
+const SKIPPED_BYTES: u64 = 8 << 20;
 
 impl BodyReader {
     /// A reader of `range` out of the `len` decoded bytes of `file`, which is compressed with `coding`.
@@ -72,10 +81,15 @@ impl BodyReader {
                 Box::new(decoder)
             }
         };
-        Ok(BodyReader { bytes, skip, left, is_last })
+        Ok(BodyReader { bytes, skip, left, is_last, permit: None })
     }
 
-    /// Reads the next piece, never empty. Not to be called once the range is read.
+    /// The same reader with a permit to skip.
+    pub(crate) fn with_permit(self, permit: Option<Share>) -> BodyReader {
+        BodyReader { permit, ..self }
+    }
+
+    /// Reads the next piece, empty while bytes before the range are skipped. Not to be called once the range is read.
     ///
     /// # Errors
     /// The system's and the decoder's; `UnexpectedEof` or `InvalidData` if the file has fewer or more bytes than
@@ -83,12 +97,14 @@ impl BodyReader {
     pub(crate) fn next(&mut self) -> io::Result<Bytes> {
         let short = || io::Error::new(io::ErrorKind::UnexpectedEof, "it has fewer bytes than were recorded");
         if self.skip > 0 {
-            let skipped = io::copy(&mut self.bytes.by_ref().take(self.skip), &mut io::sink())?;
-            self.skip -= skipped;
-            if self.skip > 0 {
+            let part = self.skip.min(SKIPPED_BYTES);
+            if io::copy(&mut self.bytes.by_ref().take(part), &mut io::sink())? < part {
                 return Err(short());
             }
+            self.skip -= part;
+            return Ok(Bytes::new());
         }
+        self.permit = None;
         let len = self.left.min(DECODED_BYTES as u64);
         let mut piece = Vec::with_capacity(len as usize);
         self.bytes.by_ref().take(len).read_to_end(&mut piece)?;
@@ -110,12 +126,16 @@ impl FileBody {
         FileBody {
             strategy: ReadStrategy::Mapped { file, at: range.start, fetched: range.start, fetching: None },
             left,
+            peer: None,
         }
     }
 
-    /// A body that sends the range of a reader.
-    pub(crate) fn read(reader: BodyReader) -> FileBody {
-        FileBody { left: reader.left, strategy: ReadStrategy::Read(reader) }
+    /// A body that sends the range of a reader to a client, whose leaving is noticed before the range begins.
+    pub(crate) fn read(reader: BodyReader, peer: Option<Peer>) -> FileBody {
+        if reader.skip > 0 {
+            peer.iter().for_each(Peer::watch);
+        }
+        FileBody { left: reader.left, strategy: ReadStrategy::Read(reader), peer }
     }
 
     /// The next piece of the body, never empty.
@@ -150,6 +170,15 @@ impl FileBody {
             }
             ReadStrategy::Reading(running) => {
                 let (reader, piece) = ready!(Pin::new(running).poll(context)).map_err(io::Error::other)?;
+                if piece.as_ref().is_ok_and(Bytes::is_empty) {
+                    // Whoever has gone away needs no more of the file.
+                    if self.peer.as_ref().is_some_and(Peer::has_closed) {
+                        self.strategy = ReadStrategy::Ended;
+                        return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                    }
+                    self.strategy = read_ahead(reader);
+                    return self.next(context);
+                }
                 self.strategy = if piece.is_ok() && reader.left > 0 { read_ahead(reader) } else { ReadStrategy::Ended };
                 Poll::Ready(piece)
             }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
+use axum::http::Extensions;
 use axum::response::{IntoResponse, Response};
 use hyper::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
@@ -28,13 +29,15 @@ use hyper::{Method, StatusCode};
 
 use crate::codec::compression::Compression;
 use crate::issue::IssueCode;
-use crate::server::admission::HeldBytes;
+use crate::server::admission::{AnswerPlace, HeldBytes};
+use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
 use crate::server::files::body::{BodyReader, FileBody};
 use crate::server::files::negotiation::{MEDIA_TYPES, coding_name, negotiate_coding, takes_ndjson};
 use crate::server::http::byte_range::{RangeSpec, parse_range};
 use crate::server::http::dates::imf_fixdate_of;
 use crate::server::http::preconditions::{PreconditionVerdict, Validators};
+use crate::server::shares::Share;
 use crate::sys::directory::Directory;
 use crate::sys::sendfile::OutgoingFile;
 
@@ -59,6 +62,22 @@ pub(crate) struct StoredFile {
     pub finished: SystemTime,
 }
 
+/// Who reads a file: what the request says of its place and of its connection.
+#[derive(Clone, Default)]
+pub(crate) struct FileReader {
+    /// Place of the answer among those in progress.
+    pub place: Option<AnswerPlace>,
+    /// The client's side of the connection.
+    pub peer: Option<Peer>,
+}
+
+impl FileReader {
+    /// The reader of a request with these extensions.
+    pub(crate) fn of(extensions: &Extensions) -> FileReader {
+        FileReader { place: extensions.get().cloned(), peer: extensions.get().cloned() }
+    }
+}
+
 /// The answer to a request for this file (FILE-03, FILE-04, FILE-05, FILE-14, FILE-15, FILE-19). The file is opened
 /// before the answer begins and stays open until it ends, so that deletion and expiry do not cut it (DELETE-06).
 ///
@@ -66,8 +85,8 @@ pub(crate) struct StoredFile {
 /// without an available coding, 412 to failed preconditions, 416 to a range behind the end. Several ranges at once,
 /// and ranges of a HEAD, are ignored. A file that differs from its record is 500, one that cannot be opened for the
 /// moment is 503.
-pub(crate) async fn send(method: &Method, headers: &HeaderMap, file: StoredFile) -> Response {
-    match answer(method, headers, file).await {
+pub(crate) async fn send(method: &Method, headers: &HeaderMap, file: StoredFile, reader: FileReader) -> Response {
+    match answer(method, headers, file, reader).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
@@ -77,7 +96,12 @@ pub(crate) async fn send(method: &Method, headers: &HeaderMap, file: StoredFile)
 ///
 /// # Errors
 /// The error answers that [`send`] lists.
-async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Result<Response, ApiError> {
+async fn answer(
+    method: &Method,
+    headers: &HeaderMap,
+    file: StoredFile,
+    reader: FileReader,
+) -> Result<Response, ApiError> {
     // 1. Method, media type and coding.
     let refuse = |status, code, reason: String| Err(ApiError::new(status, code, reason));
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -145,7 +169,11 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
     // 5. The body.
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     if *method == Method::GET {
-        *response.body_mut() = Body::new(body(opened, &file, coding, range).map_err(|error| failed(&file, error))?);
+        // Bytes before the range have to be decoded, too.
+        let skips = coding != file.coding && range.start > 0;
+        let permit = reader.place.as_ref().filter(|_| skips).map(AnswerPlace::begin_skip).transpose()?.flatten();
+        let body = body(opened, &file, coding, range, (permit, reader.peer)).map_err(|error| failed(&file, error))?;
+        *response.body_mut() = Body::new(body);
         response.extensions_mut().insert(HeldBytes(0));
     }
     Ok(response)
@@ -190,13 +218,21 @@ impl StoredFile {
 }
 
 /// The body with a range of the chosen representation, from the map or by a reader.
-fn body(opened: OpenedFile, file: &StoredFile, coding: Compression, range: Range<u64>) -> io::Result<FileBody> {
+fn body(
+    opened: OpenedFile,
+    file: &StoredFile,
+    coding: Compression,
+    range: Range<u64>,
+    (permit, peer): (Option<Share>, Option<Peer>),
+) -> io::Result<FileBody> {
     Ok(match opened {
         OpenedFile::Mapped(mapped) => FileBody::mapped(mapped, range),
         OpenedFile::File(plain) if coding == file.coding => {
-            FileBody::read(BodyReader::new(plain, Compression::None, range, file.file_bytes)?)
+            FileBody::read(BodyReader::new(plain, Compression::None, range, file.file_bytes)?, peer)
         }
-        OpenedFile::File(plain) => FileBody::read(BodyReader::new(plain, file.coding, range, file.bytes)?),
+        OpenedFile::File(plain) => {
+            FileBody::read(BodyReader::new(plain, file.coding, range, file.bytes)?.with_permit(permit), peer)
+        }
     })
 }
 

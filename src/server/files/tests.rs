@@ -60,7 +60,7 @@ impl Stored {
         for (name, value) in headers {
             map.append(name, HeaderValue::from_str(value).unwrap());
         }
-        let response = send(&method, &map, self.file.clone()).await;
+        let response = send(&method, &map, self.file.clone(), FileReader::default()).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes().to_vec());
         Answered { status: head.status.as_u16(), headers: head.headers, body }
@@ -322,7 +322,10 @@ async fn what_is_no_file_of_ours_is_refused() {
             answered.expect("an answer at once").is_refused(500, "operator");
         }
         let fhir = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/fhir+json"))]);
-        assert_eq!(send_as_binary(&Method::GET, &fhir, stored.file.clone(), "x").await.status(), 500);
+        assert_eq!(
+            send_as_binary(&Method::GET, &fhir, stored.file.clone(), "x", FileReader::default()).await.status(),
+            500
+        );
         std::fs::remove_file(moved).unwrap();
     }
 }
@@ -336,7 +339,7 @@ async fn deletion_does_not_cut_a_download() {
         let stored = Stored::new(stored_as, rows(5_000_000));
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
-        let mut body = send(&Method::GET, &headers, stored.file.clone()).await.into_body();
+        let mut body = send(&Method::GET, &headers, stored.file.clone(), FileReader::default()).await.into_body();
         let mut got = body.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
         drop(stored.dir);
         got.extend(body.collect().await.unwrap().to_bytes());
@@ -363,8 +366,32 @@ async fn a_damaged_file_is_never_whole() {
     }
     // A mapped file that is truncated while it is sent.
     let stored = Stored::new(Compression::None, rows(5_000_000));
-    let mut body = send(&Method::GET, &HeaderMap::new(), stored.file.clone()).await.into_body();
+    let mut body = send(&Method::GET, &HeaderMap::new(), stored.file.clone(), FileReader::default()).await.into_body();
     body.frame().await.unwrap().unwrap();
     std::fs::OpenOptions::new().write(true).open(stored.path()).unwrap().set_len(1 << 20).unwrap();
     assert!(body.collect().await.is_err());
+}
+
+/// Bytes before a range are skipped in parts, and no more once the client has gone away or the body is dropped.
+#[tokio::test]
+async fn skipping_ends_with_the_client() {
+    for stored_as in [Compression::Gzip, Compression::Zstd] {
+        let stored = Stored::new(stored_as, rows(30_000_000));
+        let last = stored.plain.len() - 1;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={last}-")).unwrap());
+        for leaves in [false, true] {
+            let peer = Peer::default();
+            let reader = FileReader { place: None, peer: Some(peer.clone()) };
+            let body = send(&Method::GET, &headers, stored.file.clone(), reader).await.into_body();
+            if leaves {
+                peer.close();
+            }
+            match body.collect().await {
+                Ok(body) => assert!(!leaves && body.to_bytes() == stored.plain[last..]),
+                Err(_) => assert!(leaves),
+            }
+        }
+    }
 }

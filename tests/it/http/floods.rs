@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::client::Answer;
+use super::credentials::{Credential, client};
 use super::job_lifecycle::bundled;
 use super::server::Server;
 use super::tls::write_certificate;
@@ -212,5 +213,78 @@ fn kick_offs_of_unknown_groups() {
         let mut head = [0; 12];
         stream.read_exact(&mut head).unwrap();
         assert_eq!(&head[9..], b"404");
+    }
+}
+
+/// A Group that may not be written is not read: it takes no memory, and its client is refused at once.
+#[test]
+fn bodies_of_requests() {
+    let scratch = scratch();
+    let token = Credential::token(&[]);
+    std::fs::write(scratch.path().join("serve.toml"), client("reader", "levels = ['group']", &[&token])).unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
+    let before = server.memory();
+    let length = 16 << 20;
+    let send = |credential: &str| {
+        let mut stream = connect(GREEDY, server.address).unwrap();
+        let head = format!(
+            "POST /fhir/Group HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/fhir+json\r\n\
+             Content-Length: {length}\r\n{credential}\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    // 1. No credential, and one without the right: refused before the body.
+    for (credential, status) in
+        [(String::new(), b"401"), (format!("{}: {}\r\n", token.headers[0].0, token.headers[0].1), b"403")]
+    {
+        let mut streams: Vec<TcpStream> = (0..80).map(|_| send(&credential)).collect();
+        for stream in &mut streams {
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).unwrap();
+            assert_eq!(&head[9..], status);
+        }
+        assert!(server.memory() < before + (64 << 20), "{} before {before}", server.memory());
+    }
+}
+
+/// A body that does not arrive in time is 408, whatever comes of it; those of one address take no more memory than its share.
+#[test]
+fn bodies_that_never_end() {
+    let scratch = scratch();
+    std::fs::write(scratch.path().join("serve.toml"), "[limits]\nbody_seconds = 60\nwhole_body_seconds = 6\n").unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
+    let before = server.memory();
+    let head = format!(
+        "POST /fhir/Group HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/fhir+json\r\nContent-Length: {}\r\n\r\n",
+        16 << 20
+    );
+    let piece = vec![b' '; 15 << 20];
+    let begun = Instant::now();
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for _ in 0..24 {
+        let mut stream = connect(GREEDY, server.address).unwrap();
+        // One that is refused may be closed before it was sent as a whole.
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&piece));
+        streams.push(stream);
+    }
+    let mut statuses = Vec::new();
+    for stream in &mut streams {
+        let mut head = [0; 12];
+        // A connection that was reset had its answer, which the reset may have overtaken.
+        let status =
+            stream.read_exact(&mut head).map_or(503, |()| (head[9] - b'0') as u16 * 100 + u16::from(head[11] - b'0'));
+        statuses.push(status);
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 408).count(), 8, "{statuses:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    drop(streams);
+    // What they took is given back.
+    let end = Instant::now() + Duration::from_secs(60);
+    while server.memory() > before + (50 << 20) {
+        assert!(Instant::now() < end, "{} before {before}", server.memory());
+        std::thread::sleep(Duration::from_millis(200));
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::codec::compression::Compression;
-use crate::server::files::{StoredFile, send};
+use crate::server::files::{FileReader, StoredFile, send};
 use crate::server::tls::tests::{connector, make};
 use crate::server::tls::{Certificate, TlsFiles};
 use crate::sys::sigbus;
@@ -83,7 +83,12 @@ impl Server {
             "it is here"
         };
         let app = Router::new()
-            .route("/file", get(async move |method, headers: HeaderMap| send(&method, &headers, file()).await))
+            .route(
+                "/file",
+                get(async move |method, headers: HeaderMap| {
+                    send(&method, &headers, file(), FileReader::default()).await
+                }),
+            )
             .route("/hello", get(async |ConnectInfo(client): ConnectInfo<SocketAddr>| client.ip().to_string()))
             .route("/slow", get(slow))
             .route("/watch", get(watch))
