@@ -113,7 +113,13 @@ pub enum IndexError {
         path: PathBuf,
         /// What it holds instead, in words: the number and the first names of other files.
         others: String,
+        /// How many of those are links ([`StoreOptions::follow_symlinks`](crate::store::StoreOptions::follow_symlinks)).
+        links: u64,
     },
+    /// The list of names to pass over in the store cannot be used: its path, and what is wrong. Without it more would be
+    /// read than its author wants.
+    #[error("{path}: {1}", path = .0.display())]
+    IgnoreFile(PathBuf, String),
     /// The index was made with other choices than are given. It is as it was; one that is to be made again needs a word
     /// ([`StoreOptions::remake`](crate::store::StoreOptions::remake)).
     #[error("the index of this store was made with other choices: {}", other_choices(different))]

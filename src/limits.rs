@@ -21,6 +21,8 @@ pub(crate) const GENERATION_BYTES_MAX: u64 = 1 << 30;
 /// Longest manifest, plan, status or list of finished files that is read, in bytes: about 400 for each file of an
 /// export.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+/// Longest list of names to pass over in a store, in bytes: some ten thousand patterns.
+pub(crate) const IGNORE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Longest configuration of the service that is read, in bytes.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 64 << 20;
 /// Longest Group file or list of patients that a verification holds, in bytes: enough for 60 million patients.

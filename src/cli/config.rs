@@ -1,7 +1,9 @@
 //! From flags to decisions: sizes, instants, policies, the store and the thread pool; all checks of an
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
-use crate::cli::args::choices::{ChoiceArgs, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg};
+use crate::cli::args::choices::{
+    ChoiceArgs, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
+};
 use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
     SelectionArg, StoreArgs, VanishedArg, WriteArgs,
@@ -89,7 +91,7 @@ pub(crate) fn open_store(
         .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
 }
 
-/// The choices of how rows are read.
+/// The choices of how a store is read.
 pub(crate) fn row_choices(args: &ChoiceArgs) -> RowChoices {
     RowChoices {
         validate: None,
@@ -109,6 +111,7 @@ pub(crate) fn row_choices(args: &ChoiceArgs) -> RowChoices {
             PatientReferencesArg::Strict => PatientReferences::Strict,
             PatientReferencesArg::Lenient => PatientReferences::Lenient,
         }),
+        follow_symlinks: args.follow_symlinks.map(|how| how == FollowSymlinksArg::Yes),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::issue::Severity;
 use crate::plan::Plan;
 use crate::request::Audience;
 use crate::select::ledger::Ledger;
+use crate::store::walk::excluded_text;
 use crate::sys::process_limits::reached_limit;
 use crate::sys::unsynced_entry::os_error;
 use crate::text_table::{TextTable, grouped as count, grouped_with};
@@ -60,6 +61,7 @@ pub(crate) fn exit_of(error: &ExportError) -> Exit {
             IndexError::NoStore { .. }
             | IndexError::ForeignIndex { .. }
             | IndexError::NoDataFiles { .. }
+            | IndexError::IgnoreFile(..)
             | IndexError::OtherChoices { .. },
         ) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
@@ -131,6 +133,7 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "messages": messages.counts(),
             "index": work,
             "ignoredFiles": snapshot.index().ignored_files(),
+            "excludedFiles": snapshot.index().walked().excluded,
         }));
     }
     say(&format!("Plan as of {}; nothing was written\n", snapshot.as_of()));
@@ -210,6 +213,7 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
         let more = if *number > 1 { format!(" (and {} more of the kind)", count(number - 1)) } else { String::new() };
         out += &format!("  {:<10} {}{more}\n", message.severity.name(), message.say(&FLAGS));
     }
+    out += &excluded_line(exported.excluded);
     out += &index_line(&exported.index);
     if exported.resumed_files > 0 {
         out += &format!("  resumed    {} finished already\n", grouped_with(exported.resumed_files as u64, "file"));
@@ -253,6 +257,14 @@ fn ledger_line(ledger: &Ledger) -> String {
     // Without lines nothing stands behind the colon.
     let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
     format!("{:<10} {}{parts}", "lines", count(ledger.lines))
+}
+
+/// A line of a summary on what `.outpourignore` took, with its newline; empty if it took nothing.
+pub(crate) fn excluded_line(excluded: u64) -> String {
+    match excluded {
+        0 => String::new(),
+        excluded => format!("  excluded   {} by .outpourignore\n", excluded_text(excluded)),
+    }
 }
 
 /// Lines of the summary of `outpour export` on what was done to the index: scanned, repaired, or held in memory only;
@@ -326,6 +338,7 @@ fn document(exported: &ExportReport, exit: Exit, seconds: f64) -> serde_json::Va
         "members": { "listed": exported.members_listed, "found": exported.members_found },
         "index": exported.index,
         "ignoredFiles": exported.ignored,
+        "excludedFiles": exported.excluded,
         "resumedFiles": exported.resumed_files,
         "seconds": seconds,
     })

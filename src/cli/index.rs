@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::args::{IndexArgs, ValidateArg};
 use crate::cli::config::{open_store, pool, row_choices};
-use crate::cli::export::{exit_of, index_line};
+use crate::cli::export::{excluded_line, exit_of, index_line};
 use crate::cli::faults::FaultList;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
@@ -87,6 +87,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             "extentBytes": index_bytes,
             "work": work,
             "ignoredFiles": index.ignored_files(),
+            "excludedFiles": index.walked().excluded,
             "seconds": seconds,
         });
         if let Some(listed) = &listed {
@@ -108,7 +109,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     say(&format!("  patients   {}", count(index.patients() as u64)));
     say(&format!("  deletions  {}", count(tombstones)));
     say(&format!("  extents    {} of {}", index.segment_count(), format_bytes(index_bytes)));
-    say(index_line(&work).trim_end());
+    say((excluded_line(index.walked().excluded) + &index_line(&work)).trim_end());
     let rate = format_bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
     listed.iter().for_each(FaultList::print);

@@ -114,6 +114,11 @@ pub(crate) fn index_text(error: &IndexError) -> String {
         IndexError::Damaged(_) => {
             "; run `outpour index --recheck` on the store, which repairs it, and check the disk that holds it"
         }
+        IndexError::NoDataFiles { links: 1.., .. } => {
+            "; give the directory that holds the .ndjson files with --store, or --follow-symlinks to have links followed \
+             (with an index that does not, `outpour index --remake --follow-symlinks`)"
+        }
+        IndexError::IgnoreFile(..) => "; correct it, or remove it to have everything read",
         IndexError::NoDataFiles { .. } => "; give the directory that holds the .ndjson files with --store",
         IndexError::ResourcesMissing { .. } => ", or, if they are to be gone, allow it with --allow-missing",
         IndexError::OtherChoices { .. } => {
@@ -209,6 +214,17 @@ mod tests {
                 "2 of 9 resources of the last snapshot are gone from the store without a deletion, more than 10 % (2 of a, \
                  which is gone): mount or restore what is missing, or, if they are to be gone, allow it with \
                  --allow-missing",
+            ),
+            (
+                IndexError::NoDataFiles { path: path(), others: ", but 1 symbolic link: a".into(), links: 1 }.into(),
+                "the store /p holds no data file (.ndjson or .jsonl, with .gz or .zst or nothing behind it), but 1 symbolic \
+                 link: a: check that it is mounted and that the path is right; give the directory that holds the .ndjson \
+                 files with --store, or --follow-symlinks to have links followed (with an index that does not, `outpour \
+                 index --remake --follow-symlinks`)",
+            ),
+            (
+                IndexError::IgnoreFile(path(), "line 2 is no pattern: x".into()).into(),
+                "/p: line 2 is no pattern: x; correct it, or remove it to have everything read",
             ),
             (
                 IndexError::Write { name: "n".into(), source: io() }.into(),

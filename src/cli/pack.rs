@@ -57,6 +57,7 @@ fn exit_of(error: &PackError) -> Exit {
             IndexError::NoStore { .. }
             | IndexError::ForeignIndex { .. }
             | IndexError::NoDataFiles { .. }
+            | IndexError::IgnoreFile(..)
             | IndexError::OtherChoices { .. },
         ) => Exit::BadRequest,
         PackError::Index(IndexError::Cancelled) => Exit::Interrupted,

@@ -17,6 +17,8 @@ use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population, Van
 use crate::select::cohort::Cohort;
 use crate::select::file_order::count_decided_by_file;
 use crate::select::selection::{Selection, foreign_owners};
+use crate::store::walk::{Walk, excluded_text};
+use crate::sys::regular_file::Links;
 use std::collections::HashSet;
 
 /// Names of files that are not read in a message; the others are counted.
@@ -236,25 +238,49 @@ pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -
             file_issues(snapshot, plan, &told, &mut messages);
         }
     }
-    let passed_over = snapshot.index().ignored_files();
+    let walked = snapshot.index().walked();
+    let passed_over = &walked.ignored;
     if audience == Audience::Operator && !passed_over.is_empty() {
         let names = passed_over.iter().take(FILES_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if passed_over.len() > FILES_NAMED_MAX { ", ..." } else { "" };
         let text = format!(
             "{} of the store not read: {names}{more}. Names of data files end in .ndjson or .jsonl, with .gz or .zst behind it; \
-             beside the manifest of an export only what it lists is read",
-            counted(passed_over.len() as u64, "file")
+             beside the manifest of an export only what it lists is read{}",
+            counted(passed_over.len() as u64, "file"),
+            links_text(walked)
         );
         messages.push("files-not-read", Issue::new(Severity::Warning, IssueCode::Informational, text));
     }
+    if audience == Audience::Operator && walked.excluded > 0 {
+        let text = format!("{} of the store passed over, as .outpourignore asks", excluded_text(walked.excluded));
+        messages.push("excluded", Issue::new(Severity::Information, IssueCode::Informational, text));
+    }
     if audience == Audience::Operator && !snapshot.index().generation().chosen {
-        let text = "The index was made by a version that did not know --ids, --lone-surrogates and --patient-references; \
-                    it goes on as that version did (r4, pass, strict). `outpour index --remake` with the options of the \
+        let text = "The index was made by a version that did not know --ids, --lone-surrogates, --patient-references and \
+                    --follow-symlinks; it goes on as that version did (r4, pass, strict, no), and without files whose names \
+                    are no UTF-8 or do not end as names did then. `outpour index --remake` with the options of the \
                     store takes the defaults of this version, and keeps what the index remembers of exports"
             .to_string();
         messages.push("earlier-rules", Issue::new(Severity::Information, IssueCode::Informational, text));
     }
     Ok(messages)
+}
+
+/// How many of the files that are not read are symbolic links, and what can be done; empty if none is.
+fn links_text(walked: &Walk) -> String {
+    match (walked.ignored_links, walked.rules.links) {
+        (0, _) => String::new(),
+        (links, Links::Refuse) => format!(
+            ". {} of them {}: with --follow-symlinks links are followed",
+            links,
+            word_form(links, "is a symbolic link", "are symbolic links")
+        ),
+        (links, Links::Follow) => format!(
+            ". {} of them {}, to nothing, in a circle or to no data file",
+            links,
+            word_form(links, "is a symbolic link", "are symbolic links")
+        ),
+    }
 }
 
 /// Adds the warnings about rows that are no faults: one for each kind of note, with the place of the first row.

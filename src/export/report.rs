@@ -40,4 +40,6 @@ pub struct ExportReport {
     pub members_found: u64,
     /// Files in the store's tree that are no data files.
     pub ignored: Vec<String>,
+    /// How many files and directories `.outpourignore` took.
+    pub excluded: u64,
 }

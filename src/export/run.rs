@@ -17,6 +17,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::request::{Audience, ExportRequest};
 use crate::store::Store;
+use crate::store::paths::check_outside_linked;
 use crate::sys::durability::FileSync;
 use crate::write::deleted_bundle::deleted_lines;
 use crate::write::encode::Encoder;
@@ -92,6 +93,7 @@ impl ExportRun {
             (None, None) => store.snapshot_watched(moment.time.clone(), progress),
         };
         let (snapshot, work, plan, messages) = plan_snapshot(store, request, &take, progress)?;
+        check_outside_linked(&snapshot.index().walked().linked, &options.out)?;
         check_faults(&plan, options.faults_allowed)?;
         let job = plan_record(&plan, &snapshot, store);
         let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
@@ -258,6 +260,7 @@ impl ExportRun {
             members_listed: self.plan.cohort.listed,
             members_found: self.plan.cohort.members.count() as u64,
             ignored: self.snapshot.index().ignored_files().to_vec(),
+            excluded: self.snapshot.index().walked().excluded,
         })
     }
 
@@ -416,6 +419,9 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
         },
         "ledger": plan.ledger(),
     });
+    if generation.follow_symlinks {
+        extension["policies"]["followSymlinks"] = true.into();
+    }
     if !request.vanished.is_default() {
         extension["policies"]["vanished"] = request.vanished.name().into();
     }

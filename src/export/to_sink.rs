@@ -92,6 +92,7 @@ pub fn export_to_sink(
         members_listed: plan.cohort.listed,
         members_found: plan.cohort.members.count() as u64,
         ignored: snapshot.index().ignored_files().to_vec(),
+        excluded: snapshot.index().walked().excluded,
     })
 }
 

@@ -134,6 +134,7 @@ pub(crate) fn join_segments(
             old_name: file.name.clone(),
             old_stamp: file.stamp,
             segment: Some(segment),
+            is_excluded: false,
             first_seen: entry.first_seen,
             runs: times.runs(origin).to_vec(),
         };

@@ -69,6 +69,9 @@ pub(crate) struct DroppedSegment {
     pub old_stamp: FileStamp,
     /// Its columns; `None` when they cannot be read.
     pub segment: Option<Segment>,
+    /// Whether its file may well be there, and is only not read any more, because the store's owner chose so. What it held
+    /// is not gone.
+    pub is_excluded: bool,
     /// First-seen time of the segment.
     pub first_seen: Option<i64>,
     /// First-seen times of rows.
@@ -100,10 +103,11 @@ enum SegmentFate {
     Dropped,
 }
 
-/// Whether names and stamps of the files equal those of the index meta, all stamps were settled, and no segment is
-/// marked to be scanned again.
+/// Whether names and stamps of the files, and the rules of the walk, equal those of the index meta, all stamps were
+/// settled, and no segment is marked to be scanned again.
 pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, rules: RowRules) -> bool {
     rules == (known.rules, known.unproven)
+        && files.has_walk_rules_of(known)
         && known.files.len() == files.count()
         && known.segments.iter().all(|segment| segment.at != SCAN_AGAIN)
         && files
@@ -159,13 +163,14 @@ pub(crate) fn diff(
         dropped: Vec::new(),
         joined: Vec::new(),
         changed: known.global.name.is_empty() || known.files.len() != files.count(),
-        restamped: false,
+        restamped: !files.has_walk_rules_of(&known),
         repaired: Vec::new(),
     };
     let (has_other_rules, has_other_policy) = (known.rules != rules, known.unproven != unproven);
     diff.changed |= has_other_rules || has_other_policy;
     (known.unproven, diff.meta.unproven) = (unproven, unproven);
     diff.meta.rules = rules;
+    (diff.meta.follow_symlinks, diff.meta.ignore_hash) = files.walk_rules();
     let old = OldSegments { known: &known, opened, times, has_other_rules, has_other_policy };
     for file in files.ids() {
         let entry = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(files.name(file).as_bytes())).ok();
@@ -174,7 +179,9 @@ pub(crate) fn diff(
     for (old_file, entry) in known.file_ids().zip(&known.files) {
         if files.position(&entry.name).is_none() {
             diff.changed = true;
-            old.of_file(old_file).for_each(|number| diff.dropped.push(old.dropped(number, None)));
+            let is_excluded = files.is_excluded(&entry.name, &known);
+            let dropped = old.of_file(old_file).map(|number| old.dropped(number, None));
+            diff.dropped.extend(dropped.map(|segment| DroppedSegment { is_excluded, ..segment }));
         }
     }
     diff.changed |= !diff.spans.is_empty() || !diff.dropped.is_empty();
@@ -234,6 +241,7 @@ impl OldSegments<'_> {
             old_name: self.known.files[entry.file.index()].name.clone(),
             old_stamp: self.known.files[entry.file.index()].stamp,
             segment: segment.filter(|_| entry.at != SCAN_AGAIN),
+            is_excluded: false,
             first_seen: entry.first_seen,
             runs: self.times.runs(number).to_vec(),
         }

@@ -6,7 +6,9 @@
 use crate::extract::Validate;
 use crate::hash::xxh3_64;
 use crate::ids::FileId;
+use crate::store::file_name::name_of;
 use crate::store::walk::is_store_name;
+use std::ffi::OsStr;
 
 /// What begins the index meta of format 3.
 const MAGIC: &[u8] = b"outpour-index 3 ";
@@ -81,7 +83,7 @@ impl LegacyMeta {
         let (birth, latest) = (body.optional()?, body.optional()?);
         let files = body.list(|body| {
             let (name, len, _times, _samples) = (body.text()?, body.number()?, body.numbers::<2>()?, body.number()?);
-            Some(LegacyFile { name, len, appendable: body.flag()? })
+            Some(LegacyFile { name: name_of(OsStr::new(&name)), len, appendable: body.flag()? })
         })?;
         // Containers, and the global index: name, whether it has a stamp, the stamp. They are not used.
         let index_file = |body: &mut WordReader<'_>| Some((body.text()?, body.flag()?, body.numbers::<3>()?));

@@ -17,8 +17,12 @@ use crate::index::segment::layout;
 use crate::index::snapshot_log::SnapshotLog;
 use crate::index::snapshot_time::{SnapshotTime, ticks_rounded_up};
 use crate::named_enum::by_name;
+use crate::store::choices::links_of;
+use crate::store::file_name::name_of;
 use crate::store::walk::is_store_name;
+use crate::sys::regular_file::Links;
 use crate::sys::store_file::FileStamp;
+use std::ffi::OsStr;
 
 /// File name of the index meta in the index directory.
 pub(crate) const FILE: &str = "generation";
@@ -128,6 +132,10 @@ pub struct IndexMeta {
     pub rules: LineRules,
     /// Whether the rules were chosen, or are the defaults of a version with a choice; else an earlier version made the index.
     pub chosen: bool,
+    /// Whether symbolic links in the store were followed.
+    pub follow_symlinks: bool,
+    /// xxh3 of the store's `.outpourignore`; 0 when it had none.
+    pub ignore_hash: u64,
     /// What became of rows of compressed files that are not proven.
     pub unproven: UnprovenPolicy,
     /// T of the first snapshot ever taken, in ticks rounded up; `None` before it.
@@ -192,6 +200,8 @@ impl IndexMeta {
             sequence: 0,
             rules: rules.into(),
             chosen: true,
+            follow_symlinks: false,
+            ignore_hash: 0,
             unproven: UnprovenPolicy::default(),
             birth: None,
             latest: None,
@@ -207,6 +217,11 @@ impl IndexMeta {
             segments: Vec::new(),
             global: IndexFile::default(),
         }
+    }
+
+    /// What a walk of the store does with links.
+    pub(crate) fn links(&self) -> Links {
+        links_of(self.follow_symlinks)
     }
 
     /// The store files, in store order.
@@ -302,6 +317,8 @@ impl IndexMeta {
         body.number(u64::from(self.rules.lone_surrogates == LoneSurrogates::Fault));
         body.number(u64::from(self.rules.patient_references == PatientReferences::Lenient));
         body.number(u64::from(self.chosen));
+        body.number(u64::from(self.follow_symlinks));
+        body.number(self.ignore_hash);
         body.optional(self.birth);
         body.optional(self.latest);
         body.number(self.lost.map_or(0, |loss| 1 + loss as u64));
@@ -389,6 +406,7 @@ impl IndexMeta {
         let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
         let unproven = if body.flag()? { UnprovenPolicy::Export } else { UnprovenPolicy::Fault };
         let (mut rules, mut chosen) = (LineRules::without_choices(validate), false);
+        let (mut follow_symlinks, mut ignore_hash) = (false, 0);
         if version > BEFORE_CHOICES {
             rules = LineRules {
                 validate,
@@ -397,6 +415,7 @@ impl IndexMeta {
                 patient_references: if body.flag()? { PatientReferences::Lenient } else { PatientReferences::Strict },
             };
             chosen = body.flag()?;
+            (follow_symlinks, ignore_hash) = (body.flag()?, body.number()?);
         }
         let (birth, latest) = (body.optional()?, body.optional()?);
         let lost = match body.number()? {
@@ -408,6 +427,8 @@ impl IndexMeta {
         let (times, vanished) = (body.text()?, body.text()?);
         let file = |body: &mut MetaReader<'_>| {
             let name = body.text()?;
+            // Versions without a spelling of names wrote them as they were.
+            let name = if version > BEFORE_CHOICES { name } else { name_of(OsStr::new(&name)) };
             let compression = match version > BEFORE_CHOICES {
                 true => *Compression::ALL.get(usize::try_from(body.number()?).ok()?)?,
                 false => Compression::of_file_name(&name).unwrap_or_default(),
@@ -444,6 +465,8 @@ impl IndexMeta {
             sequence,
             rules,
             chosen,
+            follow_symlinks,
+            ignore_hash,
             unproven,
             birth,
             latest,
@@ -582,6 +605,8 @@ mod tests {
             segments: vec![segment(0, Some(-7)), segment(7, None)],
             global: IndexFile::new("merged-1".into()),
             unproven: UnprovenPolicy::Export,
+            follow_symlinks: true,
+            ignore_hash: 77,
             ..IndexMeta::empty(Validate::Structure)
         }
     }
@@ -614,7 +639,16 @@ mod tests {
             IndexMeta::from_bytes(&meta.to_bytes()).is_some()
         };
         assert!(reads(&|_| {}));
-        for name in ["../x.ndjson", "/etc/x.ndjson", "a/../x.ndjson", "a//x.ndjson", ".hidden/x.ndjson", "passwd", ""] {
+        for name in [
+            "../x.ndjson",
+            "/etc/x.ndjson",
+            "a/../x.ndjson",
+            "a//x.ndjson",
+            ".hidden/x.ndjson",
+            "passwd",
+            "",
+            r"\x2e\x2e/x.ndjson",
+        ] {
             assert!(!reads(&|meta| meta.files[0].name = name.to_string()), "{name}");
         }
         for name in ["../extents-1", "extents-/../../x", "extents-1/x", "merged-1", "lock", "", "/extents-1"] {

@@ -1,6 +1,7 @@
 //! Methods of [`Store`] that use its index: refresh, snapshots, listings, verification and repair. Each delegates to a
 //! module of `index`.
 
+use crate::store::choices::links_of;
 use crate::store::walk::walk_store;
 use std::sync::Arc;
 
@@ -71,12 +72,17 @@ impl Store {
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
-    /// Names, sizes and times of the data files of the store now; no file is read.
+    /// Names, sizes and times of the data files of the store now; none of them is read.
     ///
     /// # Errors
-    /// When a directory cannot be read.
+    /// When a directory, the index or `.outpourignore` cannot be read.
     pub fn list_files(&self) -> Result<StoreListing, IndexError> {
-        Ok(StoreListing::of(&walk_store(self)?))
+        let links = match self.options().choices.follow_symlinks {
+            Some(follow) => links_of(follow),
+            // As the index was made with, if there is one.
+            None => refresh::links_of_published(self)?,
+        };
+        Ok(StoreListing::of(&walk_store(self, links)?))
     }
 
     /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::list_files`] listed: later bytes and

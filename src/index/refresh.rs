@@ -34,11 +34,12 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
 use crate::index::vanished::{self, VanishedFile, VanishedResource};
-use crate::limits::{GONE_FILES_NAMED_MAX, STORE_ROWS_MAX};
+use crate::limits::STORE_ROWS_MAX;
 use crate::progress::Progress;
 use crate::store::StoreOptions;
 use crate::store::choices::RowRules;
 use crate::store::{IndexAccess, Store};
+use crate::sys::regular_file::Links;
 use crate::sys::store_file::FileStamp;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -86,6 +87,7 @@ pub(crate) fn refresh(
         if let Some(known) = known.as_mut().filter(|_| verification == Verification::Nothing) {
             known.copy_lost |= lacks_copy(&dir)?;
         }
+        let rules = chosen_rules(store, known.as_ref().map(|known| &known.current))?;
         let files = match listing {
             Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
             None => StoreFiles::find(store, known.as_ref().map(|known| &known.current))?,
@@ -96,11 +98,15 @@ pub(crate) fn refresh(
         // What was indexed before is missed, unless all of it may be.
         let is_missed = |known: &LoadedMeta| known.current.first.is_some() && !known.current.segments.is_empty();
         let misses = store.options().allow_missing < 100.0 && known.as_ref().is_some_and(is_missed);
-        if files.count() == 0 && !misses {
-            let path = store.root().to_path_buf();
-            return Err(IndexError::NoDataFiles { path, others: words_of_others(files.ignored_names()) });
+        // What is not read by choice is not missed: without this, a choice that leaves nothing to read would be one of an
+        // empty export.
+        let walked = files.walked();
+        let hides =
+            walked.excluded > 0 || known.as_ref().is_some_and(|known| known.current.links() != walked.rules.links);
+        if files.count() == 0 && (!misses || hides) {
+            let (path, others) = (store.root().to_path_buf(), walked.words_of_others());
+            return Err(IndexError::NoDataFiles { path, others, links: walked.ignored_links });
         }
-        let rules = chosen_rules(store, known.as_ref().map(|known| &known.current))?;
         if let Some(known) = known
             && is_unchanged(&files, &known.current, rules)
             && (known.current.chosen || !store.options().remake)
@@ -152,6 +158,11 @@ pub(crate) fn refresh(
         };
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification)).transpose()?;
         let mut rules = chosen_rules(store, known.as_ref())?;
+        let is_other_walk = |known: &IndexMeta| known.links() != files.walked().rules.links;
+        if !store.options().remake && known.as_ref().is_some_and(is_other_walk) {
+            // Another process has made the index meanwhile, with the other choice of links.
+            continue;
+        }
         // Rows are compared one by one, for which segments of an earlier format lack a column: they are made again by the
         // rules that stand, and then by others.
         let stand = known.as_ref().filter(|known| known.segments.iter().any(|segment| segment.at == SCAN_AGAIN));
@@ -229,20 +240,10 @@ fn chosen_rules(store: &Store, known: Option<&IndexMeta>) -> Result<RowRules, In
     let StoreOptions { choices, remake, .. } = store.options();
     let Some(known) = known.filter(|_| !remake) else { return Ok(choices.of_new_index()) };
     let stands = (known.rules, known.unproven);
-    match choices.differences(stands) {
+    match choices.differences(stands, known.follow_symlinks) {
         different if different.is_empty() => Ok(stands),
         different => Err(IndexError::OtherChoices { different }),
     }
-}
-
-/// What a store without data files holds instead, for a message.
-fn words_of_others(names: &[String]) -> String {
-    if names.is_empty() {
-        return String::new();
-    }
-    let first = names.iter().take(GONE_FILES_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = if names.len() > GONE_FILES_NAMED_MAX { ", ..." } else { "" };
-    format!(", but {} of other names: {first}{more}", counted(names.len() as u64, "file"))
 }
 
 /// Path of the store without links, as the index meta keeps it.
@@ -323,6 +324,20 @@ fn log_snapshot(
 /// cannot be read: a snapshot then fails and says why. Makes no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     load(&IndexDir::Directory(store.index_dir())).ok()?.known()?.current.latest
+}
+
+/// What a walk does with links by the index on disk, or a new one.
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when there may be one that cannot be read.
+pub(crate) fn links_of_published(store: &Store) -> Result<Links, IndexError> {
+    let new = store.options().choices.links_of_new_index();
+    match load(&IndexDir::Directory(store.index_dir())) {
+        Ok(memory) => Ok(memory.known().map_or(new, |known| known.current.links())),
+        // There the index is in memory, and always new.
+        Err(IndexError::ReadIndex { source, .. }) if is_unwritable_place(&source) => Ok(new),
+        Err(error) => Err(error),
+    }
 }
 
 /// The index as the last refresh published it, without a new refresh or a walk over the store; `None` when no intact

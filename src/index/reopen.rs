@@ -19,6 +19,7 @@ use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
 use crate::progress::Progress;
 use crate::store::Store;
+use crate::store::file_name::path_of;
 
 /// The snapshot of a record: from the index if it has all segments of the record, else by a refresh in memory, which
 /// scans the recorded bytes that the index lacks.
@@ -39,7 +40,7 @@ pub(crate) fn rebuild_from_record(
         Err((index, _)) => index,
     };
     // 1. The index lacks segments of the record. Those that it has are kept, the other recorded ranges are scanned.
-    let files = StoreFiles::find(store, Some(index.generation()))?;
+    let files = StoreFiles::find_for_record(store, record, index.generation())?;
     let dir = IndexDir::memory();
     let known = index.find_segments(record);
     let same = index.generation().rules == record.rules.rules();
@@ -52,7 +53,8 @@ pub(crate) fn rebuild_from_record(
         record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
     // 2. Collect the kept segments and the ranges to scan.
     let (entries, unproven) = (file_entries(&files)?, record.unproven);
-    let mut meta = IndexMeta { files: entries, unproven, ..IndexMeta::empty(record.rules.rules()) };
+    let follow_symlinks = record.follow_symlinks;
+    let mut meta = IndexMeta { files: entries, unproven, follow_symlinks, ..IndexMeta::empty(record.rules.rules()) };
     meta.containers = index.generation().containers.clone();
     meta.lost = index.generation().lost;
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
@@ -118,5 +120,5 @@ pub(crate) fn rebuild_from_record(
 
 /// The error of a refresh to the bytes of a record: a store file (relative to the store) no longer holds them.
 fn lost_error(store: &Store, name: &str, reason: &'static str, restorable: bool) -> IndexError {
-    IndexError::SnapshotLost { path: store.root().join(name), reason, restorable }
+    IndexError::SnapshotLost { path: store.root().join(path_of(name)), reason, restorable }
 }

@@ -53,7 +53,7 @@ const READ: [Column; 13] = [
 pub(crate) struct RowMatches {
     /// For each new segment the runs of its rows and DELETE entries that were in the store before.
     pub runs: Vec<Vec<TimeRun>>,
-    /// Resources whose newest record is in no segment any more.
+    /// Resources whose newest record is in no segment any more, except those of excluded files.
     pub missing: Vec<MissingResource>,
     /// Number of dropped segments that cannot be read: all rows in their place count as new, and none is known to be gone.
     pub unreadable: usize,
@@ -202,7 +202,10 @@ pub(crate) fn match_rows(
     }
     let is_missing =
         |one: &Candidate| one.older_stands || one.newest.is_row() || one.is_deleted && one.newest_row.is_some();
-    let missing = candidates.into_iter().filter(is_missing);
+    // What is only not read any more is not gone.
+    let excluded = |segment: usize| dropped[readable[segment].0].is_excluded;
+    let is_excluded = |one: &Candidate| excluded(one.newest.segment) || one.held_by.iter().any(|held| excluded(*held));
+    let missing = candidates.into_iter().filter(|one| is_missing(one) && !is_excluded(one));
     matches.missing = missing
         .map(|one| MissingResource {
             resource_type: one.entity.0,
@@ -628,6 +631,7 @@ mod tests {
                     old_name: String::new(),
                     old_stamp: FileStamp::default(),
                     segment: Some(segment),
+                    is_excluded: false,
                     first_seen: Some(times[file]),
                     runs: Vec::new(),
                 })

@@ -17,6 +17,7 @@ use crate::index::snapshot_record::{RecordedRules, SegmentRef, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
 use crate::index::vanished::{VanishedFile, VanishedResource};
 use crate::store::packed::seek_table::SeekTable;
+use crate::store::walk::Walk;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -296,6 +297,11 @@ impl Index {
         self.files.ignored_names()
     }
 
+    /// The walk that found the store's files.
+    pub(crate) fn walked(&self) -> &Walk {
+        self.files.walked()
+    }
+
     /// Whether the index is on disk and outlives the process.
     pub fn is_durable(&self) -> bool {
         self.durable
@@ -423,6 +429,7 @@ impl Snapshot {
             as_of: self.as_of.to_string(),
             rules: RecordedRules::of(self.index.meta.rules),
             unproven: self.index.meta.unproven,
+            follow_symlinks: self.index.meta.follow_symlinks,
             birth: self.index.meta.birth,
             segments: segments.collect(),
         }

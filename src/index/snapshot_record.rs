@@ -21,6 +21,9 @@ pub struct SnapshotRecord {
     /// What became of rows of compressed files that are not proven. Left out when they are faults, as by default.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unproven: UnprovenPolicy,
+    /// Whether symbolic links in the store were followed. Left out when they were not, as by default.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow_symlinks: bool,
     /// T of the first snapshot of the index, in ticks; `None` if it had none.
     pub birth: Option<i64>,
     /// The visible segments, in store order.

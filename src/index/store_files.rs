@@ -3,6 +3,7 @@
 //! A walk takes the stamp of every file; most queries need no more. Between walk and opening a file may change;
 //! the caller compares [`StoreFiles::stamp`] with the index meta.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -11,10 +12,14 @@ use crate::codec::compression::{Compression, FIRST_BYTES};
 use crate::error::IndexError;
 use crate::ids::FileId;
 use crate::index::meta::{FileEntry, IndexMeta};
+use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::store_listing::StoreListing;
 use crate::store::Store;
-use crate::store::walk::{Walk, WalkedFile, walk_store};
+use crate::store::choices::links_of;
+use crate::store::file_name::path_of;
+use crate::store::walk::{Walk, WalkRules, WalkedFile, is_earlier_name, walk_store, walk_store_by};
 use crate::sys::access::Access;
+use crate::sys::regular_file::Links;
 use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
 
 /// The data files of a store, in store order.
@@ -42,17 +47,25 @@ fn goes_by_names(store: &Store, known: Option<&IndexMeta>) -> bool {
     known.is_some_and(|known| !known.chosen) && !store.options().remake
 }
 
-/// Walks a store. An index of a version that knew fewer names goes on without files of others.
+/// Walks a store, with links as the index was made with or its caller chose. An index of a version that knew fewer names
+/// goes on without files of others.
 fn walk_for(store: &Store, known: Option<&IndexMeta>) -> Result<Walk, IndexError> {
-    let mut walked = walk_store(store)?;
-    if goes_by_names(store, known) {
-        let (files, others) = walked.files.into_iter().partition(|found| Compression::is_earlier_name(&found.name));
+    let choices = &store.options().choices;
+    let stands = known.filter(|_| !store.options().remake);
+    let walked = walk_store(store, stands.map_or_else(|| choices.links_of_new_index(), IndexMeta::links))?;
+    Ok(without_later_names(walked, stands))
+}
+
+/// What an index of a version that knew fewer names takes of a walk.
+fn without_later_names(mut walked: Walk, stands: Option<&IndexMeta>) -> Walk {
+    if stands.is_some_and(|stands| !stands.chosen) {
+        let (files, others) = walked.files.into_iter().partition(|found| is_earlier_name(&found.name));
         walked.files = files;
         let others: Vec<WalkedFile> = others;
         walked.ignored.extend(others.into_iter().map(|found| found.name));
         walked.ignored.sort();
     }
-    Ok(walked)
+    walked
 }
 
 impl StoreFiles {
@@ -62,6 +75,31 @@ impl StoreFiles {
     /// When a directory cannot be read.
     pub(crate) fn find(store: &Store, known: Option<&IndexMeta>) -> Result<StoreFiles, IndexError> {
         Ok(StoreFiles::of(store, walk_for(store, known)?, false).compared_with(known, goes_by_names(store, known)))
+    }
+
+    /// As [`StoreFiles::find`], for a record: with links as it was made with, and with the files that it names, also if
+    /// they are passed over by now.
+    ///
+    /// # Errors
+    /// As [`StoreFiles::find`].
+    pub(crate) fn find_for_record(
+        store: &Store,
+        record: &SnapshotRecord,
+        known: &IndexMeta,
+    ) -> Result<StoreFiles, IndexError> {
+        let links = links_of(record.follow_symlinks);
+        let mut walked = without_later_names(walk_store(store, links)?, Some(known));
+        let is_found =
+            |name: &str| walked.files.binary_search_by(|one| one.name.as_bytes().cmp(name.as_bytes())).is_ok();
+        let mut lacking: HashSet<&str> = record.segments.iter().map(|segment| segment.file.as_str()).collect();
+        lacking.retain(|name| !is_found(name));
+        if !lacking.is_empty() && !walked.rules.ignore.is_absent() {
+            let all = walk_store_by(store, WalkRules { links, ..WalkRules::default() })?;
+            walked.files.extend(all.files.into_iter().filter(|found| lacking.contains(found.name.as_str())));
+            walked.files.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+        }
+        let by_name = goes_by_names(store, Some(known));
+        Ok(StoreFiles::of(store, walked, false).compared_with(Some(known), by_name))
     }
 
     /// As [`StoreFiles::find`], cut back to the bytes of a listing; of later bytes only those already indexed remain.
@@ -87,7 +125,9 @@ impl StoreFiles {
             listed_len: None,
         };
         let files = meta.files.iter().map(found).collect();
-        let mut files = StoreFiles::of(store, Walk { files, begun_ns: i64::MIN, ignored: Vec::new() }, true);
+        let rules = WalkRules { links: meta.links(), ..WalkRules::default() };
+        let walked = Walk { files, begun_ns: i64::MIN, rules, ..Walk::default() };
+        let mut files = StoreFiles::of(store, walked, true);
         files.take_compressions(meta);
         files
     }
@@ -175,7 +215,8 @@ impl StoreFiles {
             return Ok(opened);
         }
         let WalkedFile { named, stamp, listed_len, .. } = self.walked.files[file.index()];
-        let source = StoreFile::open(self.root.join(self.name(file)), self.access)
+        let path = self.root.join(path_of(self.name(file)));
+        let source = StoreFile::open_by(&path, self.access, self.walked.rules.links)
             .map_err(|error| error.of_store(self.count()))?;
         let compression = match self.known[file.index()] {
             Some(known) => known,
@@ -197,6 +238,28 @@ impl StoreFiles {
     /// The files that have been opened, with their handles.
     pub(crate) fn opened_files(&self) -> impl Iterator<Item = (FileId, &StoreFile)> {
         self.ids().zip(&self.open).filter_map(|(file, open)| open.get().map(|opened| (file, &opened.source)))
+    }
+
+    /// Whether links were followed, and the hash of the patterns of names that were passed over, as an index meta has them.
+    pub(crate) fn walk_rules(&self) -> (bool, u64) {
+        (self.walked.rules.links == Links::Follow, self.walked.rules.ignore.hash)
+    }
+
+    /// Whether an index meta was made of a walk with the same rules.
+    pub(crate) fn has_walk_rules_of(&self, known: &IndexMeta) -> bool {
+        self.walk_rules() == (known.follow_symlinks, known.ignore_hash)
+    }
+
+    /// Whether a file of an index meta that the walk did not find is not read any more because of `.outpourignore` or
+    /// another choice of links, and so is not gone. Another choice of links leaves the file where it was.
+    pub(crate) fn is_excluded(&self, name: &str, known: &IndexMeta) -> bool {
+        let is_there = || std::fs::metadata(self.root.join(path_of(name))).is_ok_and(|found| found.is_file());
+        self.walked.rules.ignore.takes_file(name) || self.walked.rules.links != known.links() && is_there()
+    }
+
+    /// The walk, of which only the rules are known where there was none.
+    pub(crate) fn walked(&self) -> &Walk {
+        &self.walked
     }
 
     /// Relative paths that the walk ignored.

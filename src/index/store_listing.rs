@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::Compression;
 use crate::index::meta::IndexMeta;
-use crate::store::walk::{Walk, WalkedFile};
+use crate::store::walk::{Walk, WalkedFile, is_earlier_name};
 use crate::sys::store_file::FileStamp;
 
 /// Names and stamps of a store's data files, in store order.
@@ -38,7 +38,7 @@ impl StoreListing {
     /// Whether an index meta covers every byte of the listing.
     pub fn is_indexed(&self, meta: &IndexMeta) -> bool {
         // An index of an earlier version does not take all of them.
-        let files = self.files.iter().filter(|(name, _)| meta.chosen || Compression::is_earlier_name(name));
+        let files = self.files.iter().filter(|(name, _)| meta.chosen || is_earlier_name(name));
         files.into_iter().all(|(name, stamp)| {
             // The index may cover later bytes of the same file, too, but must not be of an earlier state or of another file.
             let is_same_file = |known: &FileStamp| (known.inode, known.device) == (stamp.inode, stamp.device);

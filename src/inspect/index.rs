@@ -191,6 +191,12 @@ pub(crate) fn index_meta(path: &Path, report: &mut InspectReport) -> Option<Inde
         section.fact("lone surrogates", found.rules.lone_surrogates.name());
         section.fact("patient references", found.rules.patient_references.name());
         section.fact("unproven", found.unproven.name());
+        section.fact("symbolic links", if found.follow_symlinks { "followed" } else { "not followed" });
+        let patterns = match found.ignore_hash {
+            0 => "none".to_string(),
+            hash => format!("{hash:016x}"),
+        };
+        section.fact(".outpourignore", patterns);
         section.fact("first snapshot", instant_text(found.birth));
         section.fact("latest snapshot", instant_text(found.latest));
         section.fact("files", grouped(found.files.len() as u64));

@@ -507,7 +507,7 @@ impl JobEngine {
             match done {
                 Ok((index, _)) => {
                     inner.store_state.note(None);
-                    inner.store_state.note_passed_over(index.ignored_files());
+                    inner.store_state.note_passed_over(index.walked());
                 }
                 Err(error) => {
                     // A store that stays away is looked at again and again: that is said once.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::IndexError;
+use crate::store::walk::Walk;
 
 /// Names of files that are not read in a line of the log; the others are counted.
 const NAMES_LOGGED_MAX: usize = 5;
@@ -14,6 +15,8 @@ const NAMES_LOGGED_MAX: usize = 5;
 pub(crate) enum StoreRefusal {
     /// It holds no data file.
     NoDataFiles,
+    /// Its `.outpourignore` cannot be used.
+    IgnoreFile,
     /// Its index was made with other choices than the configuration has.
     OtherChoices,
     /// So many of the resources of the last snapshot are gone without a deletion.
@@ -30,6 +33,7 @@ impl StoreRefusal {
     pub(crate) fn of(error: &IndexError) -> Option<StoreRefusal> {
         match error {
             IndexError::NoDataFiles { .. } => Some(StoreRefusal::NoDataFiles),
+            IndexError::IgnoreFile(..) => Some(StoreRefusal::IgnoreFile),
             IndexError::OtherChoices { .. } => Some(StoreRefusal::OtherChoices),
             IndexError::ResourcesMissing { gone, present, .. } => {
                 Some(StoreRefusal::ResourcesMissing { gone: *gone, present: *present })
@@ -45,6 +49,8 @@ pub(crate) struct StoreState {
     refusal: Mutex<Option<StoreRefusal>>,
     /// Number of files that were not read, because they are no data files.
     passed_over: AtomicU64,
+    /// Number of files and directories that `.outpourignore` took.
+    excluded: AtomicU64,
 }
 
 impl StoreState {
@@ -60,6 +66,9 @@ impl StoreState {
         match (*known, refusal) {
             (None, Some(StoreRefusal::NoDataFiles)) => {
                 tracing::error!("the store holds no data file: nothing is exported until it does");
+            }
+            (None, Some(StoreRefusal::IgnoreFile)) => {
+                tracing::error!("the .outpourignore of the store cannot be used: nothing is exported until it can");
             }
             (None, Some(StoreRefusal::OtherChoices)) => {
                 tracing::error!(
@@ -86,14 +95,23 @@ impl StoreState {
     }
 
     /// Notes the files of the store that are not read. A change of their number is logged, with the first names.
-    pub(crate) fn note_passed_over(&self, names: &[String]) {
+    pub(crate) fn note_passed_over(&self, walked: &Walk) {
+        let (names, links) = (&walked.ignored, walked.ignored_links);
         let count = names.len() as u64;
         if self.passed_over.swap(count, Relaxed) != count && count > 0 {
             let first = names.iter().take(NAMES_LOGGED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
             tracing::warn!(
                 files = count,
+                links,
                 first,
-                "files of the store are not read: they are no data files by their names"
+                "files of the store are not read: they are no data files by their names, or links that are not followed \
+                 (follow_symlinks in [store])"
+            );
+        }
+        if self.excluded.swap(walked.excluded, Relaxed) != walked.excluded {
+            tracing::info!(
+                number = walked.excluded,
+                "files or directories of the store are passed over by .outpourignore"
             );
         }
     }

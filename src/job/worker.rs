@@ -11,6 +11,7 @@ use crate::export::repair::repair_index;
 use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
+use crate::issue::Parameter;
 use crate::job::record::{
     FileRecord, GROUP_FILE, JobFailure, JobRecord, PATIENT_FILE, PlannedCounts, RecordKind, RecordedPopulation,
     UrlNaming,
@@ -441,6 +442,9 @@ fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
 /// Reason of a failure in words for the client: no path of the host, nothing of the data.
 fn public_reason(error: &ExportError) -> &'static str {
     match error {
+        ExportError::Request(wrong) if wrong.problems.iter().any(|one| one.parameter == Some(Parameter::Out)) => {
+            "the service failed; its operator finds the cause in the log"
+        }
         ExportError::Request(_) => {
             "what was asked for cannot be exported any more: the Group is gone or cannot stand for patients"
         }

@@ -34,6 +34,7 @@ use crate::pack::retention::Retention;
 use crate::pack::row_fetch::RowFetcher;
 use crate::pack::writer::{PackHeader, PackWriter};
 use crate::progress::Progress;
+use crate::store::paths::check_outside_linked;
 use crate::store::{Store, StoreOptions};
 use crate::sys::atomic_dir::AtomicDir;
 use crate::sys::durability::FileSync;
@@ -67,6 +68,8 @@ pub(crate) fn pack(
     check_outside(store.root(), &options.to)?;
     let directory = AtomicDir::begin(&options.to, options.sync)?;
     let (snapshot, work) = verified_snapshot(store, time.into(), progress)?;
+    check_outside_linked(&snapshot.index().walked().linked, &options.to)
+        .map_err(|_| PackError::Inside { to: options.to.clone(), store: store.root().to_path_buf() })?;
     let mut packed =
         PackReport { transaction_time: snapshot.as_of().to_string(), index: work, ..PackReport::default() };
     write_store(&snapshot, store.options(), &directory, options, progress, &mut packed)?;

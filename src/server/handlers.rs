@@ -102,9 +102,8 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
         // Counts alone: which tenant and which files it is stands in the log.
         let text = match refusal {
             StoreRefusal::NoDataFiles => "the store holds no data file: is it mounted?".to_string(),
-            StoreRefusal::OtherChoices => {
-                "the index of the store was made with other choices than the configuration has".to_string()
-            }
+            StoreRefusal::IgnoreFile => "the list of names to pass over in the store cannot be used".to_string(),
+            StoreRefusal::OtherChoices => "the index was made with other choices than the configured ones".to_string(),
             StoreRefusal::ResourcesMissing { gone, present } => format!(
                 "{gone} of {} of the last snapshot {} gone from the store without a deletion, more than is allowed: is all of \
                  it mounted?",

@@ -1,16 +1,17 @@
-//! What a caller chooses of how the rows of a store are read.
+//! What a caller chooses of how a store is read: the rules of its rows, and whether its links are followed.
 
 use crate::codec::compression::UnprovenPolicy;
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
+use crate::sys::regular_file::Links;
 
 /// How rows are read, which is a fact of an index: what becomes of rows of compressed files that are not proven, and the
 /// rules of lines.
 pub(crate) type RowRules = (LineRules, UnprovenPolicy);
 
-/// Choices of how rows are read; `None` for what the index was made with, or for a new one the default.
+/// Choices of how a store is read; `None` for what the index was made with, or for a new one the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RowChoices {
     /// How strictly a scan checks resources.
@@ -23,6 +24,13 @@ pub(crate) struct RowChoices {
     pub(crate) lone_surrogates: Option<LoneSurrogates>,
     /// Which Patient references are followed.
     pub(crate) patient_references: Option<PatientReferences>,
+    /// Whether symbolic links in the store are followed.
+    pub(crate) follow_symlinks: Option<bool>,
+}
+
+/// What a walk does with links, by the choice.
+pub(crate) fn links_of(follow_symlinks: bool) -> Links {
+    if follow_symlinks { Links::Follow } else { Links::Refuse }
 }
 
 /// A choice that differs from what an index was made with: option, value given, value that stands.
@@ -45,8 +53,14 @@ impl RowChoices {
         (lines, self.unproven.unwrap_or(unproven))
     }
 
+    /// Whether a walk for a new index follows links.
+    pub(crate) fn links_of_new_index(&self) -> Links {
+        links_of(self.follow_symlinks.unwrap_or(false))
+    }
+
     /// The choices that differ from what stands.
-    pub(crate) fn differences(&self, (lines, unproven): RowRules) -> Vec<ChoiceDifference> {
+    pub(crate) fn differences(&self, (lines, unproven): RowRules, follow_symlinks: bool) -> Vec<ChoiceDifference> {
+        let yes_or_no = |follow: bool| if follow { "yes" } else { "no" };
         let named = [
             ("--validate", self.validate.map(Validate::name), lines.validate.name()),
             ("--unproven", self.unproven.map(UnprovenPolicy::name), unproven.name()),
@@ -57,6 +71,7 @@ impl RowChoices {
                 self.patient_references.map(PatientReferences::name),
                 lines.patient_references.name(),
             ),
+            ("--follow-symlinks", self.follow_symlinks.map(yes_or_no), yes_or_no(follow_symlinks)),
         ];
         let different = named.into_iter().filter_map(|(option, given, stands)| Some((option, given?, stands)));
         different.filter(|(_, given, stands)| given != stands).collect()

@@ -4,6 +4,8 @@
 //! are in [`index::open_store`](crate::index::open_store). Nothing here knows requests or output files.
 
 pub(crate) mod choices;
+pub(crate) mod file_name;
+pub(crate) mod ignore_file;
 pub(crate) mod packed;
 pub(crate) mod paths;
 pub(crate) mod walk;
@@ -50,7 +52,7 @@ pub struct StoreOptions {
     pub(crate) access: Access,
     /// Scanner kernel to extract lines with.
     pub(crate) kernel: Kernel,
-    /// How rows are read.
+    /// How the store is read.
     pub(crate) choices: RowChoices,
     /// Whether an index that was made with other choices is made again.
     pub(crate) remake: bool,
@@ -122,6 +124,13 @@ impl StoreOptions {
     /// for a new one.
     pub fn patient_references(mut self, patient_references: PatientReferences) -> StoreOptions {
         self.choices.patient_references = Some(patient_references);
+        self
+    }
+
+    /// Whether symbolic links in the store are followed, also to files and directories outside of it; what the index was
+    /// made with unless given, not so for a new one.
+    pub fn follow_symlinks(mut self, follow: bool) -> StoreOptions {
+        self.choices.follow_symlinks = Some(follow);
         self
     }
 

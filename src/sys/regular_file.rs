@@ -99,7 +99,15 @@ pub(crate) fn open_regular(path: &Path, links: Links) -> Result<File, RegularFil
 /// # Errors
 /// As [`open_regular`]; [`RegularFileError::TooLong`] when it has more than `bytes_max` bytes.
 pub(crate) fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
-    read_bounded(open_regular(path, Links::Follow)?, bytes_max)
+    read_regular_as(path, bytes_max, Links::Follow)
+}
+
+/// As [`read_regular`]; a link in the last component is treated as `links` says.
+///
+/// # Errors
+/// As [`read_regular`].
+pub(crate) fn read_regular_as(path: &Path, bytes_max: u64, links: Links) -> Result<Vec<u8>, RegularFileError> {
+    read_bounded(open_regular(path, links)?, bytes_max)
 }
 
 /// Reads a file that the user named completely, within a bound: unlike [`read_regular`], it waits for a pipe or

@@ -101,7 +101,7 @@ pub enum StoreFileError {
     )]
     TooManyOpen { path: PathBuf, files: usize, source: io::Error },
     /// It is a directory, a device, a pipe, a socket or a symbolic link.
-    #[error("{} is no regular file (symbolic links are not followed): give the file itself", path.display())]
+    #[error("{} is no regular file, or a symbolic link where none is followed: give the file itself", path.display())]
     NotAFile { path: PathBuf },
     /// The system failed to read or map it.
     #[error("cannot read {} at byte {offset}: check the disk or mount, then run again", path.display())]
@@ -187,8 +187,15 @@ impl StoreFile {
     /// [`StoreFileError::Open`] when it cannot be opened, [`StoreFileError::NotAFile`] when it is no regular file, or
     /// [`StoreFileError::Read`] when it cannot be mapped.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<StoreFile, StoreFileError> {
-        let path = path.as_ref();
-        match open_regular(path, Links::Refuse) {
+        StoreFile::open_by(path.as_ref(), access, Links::Refuse)
+    }
+
+    /// As [`StoreFile::open`]; a link in the last component is treated as `links` says.
+    ///
+    /// # Errors
+    /// As [`StoreFile::open`].
+    pub(crate) fn open_by(path: &Path, access: Access, links: Links) -> Result<StoreFile, StoreFileError> {
+        match open_regular(path, links) {
             Ok(file) => StoreFile::of_file(file, path, access),
             Err(RegularFileError::NotRegular) => Err(StoreFileError::NotAFile { path: path.to_path_buf() }),
             Err(error) => Err(StoreFileError::Open { path: path.to_path_buf(), source: error.into() }),

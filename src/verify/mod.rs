@@ -100,6 +100,7 @@ impl VerifyError {
                 IndexError::NoStore { .. }
                 | IndexError::ForeignIndex { .. }
                 | IndexError::NoDataFiles { .. }
+                | IndexError::IgnoreFile(..)
                 | IndexError::OtherChoices { .. },
             ) => 2,
             VerifyError::Index(IndexError::Cancelled) | VerifyError::Cancelled => 130,

@@ -13,6 +13,8 @@ use crate::hash::{Hasher128, xxh3_64};
 use crate::ids::EntryId;
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::progress::Progress;
+use crate::store::choices::links_of;
+use crate::store::file_name::path_of;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
 use crate::sys::access::Access;
 use crate::sys::store_file::StoreFile;
@@ -156,8 +158,9 @@ impl VersionHistory {
                 let Some(named) = Compression::of_file_name(&segment.file) else {
                     return Err(changed_error(root, &segment.file));
                 };
-                let source =
-                    StoreFile::open(root.join(&segment.file), access).map_err(|error| error.of_store(count))?;
+                let path = root.join(path_of(&segment.file));
+                let source = StoreFile::open_by(&path, access, links_of(record.follow_symlinks))
+                    .map_err(|error| error.of_store(count))?;
                 files.push((source, segment.compression.unwrap_or(named)));
                 names.push(&segment.file);
             }
@@ -464,7 +467,7 @@ fn is_late(first_seen: Option<i64>, birth: Option<i64>, recorded: &RecordedReque
 
 /// [`IndexError::Changed`] for a store file.
 fn changed_error(root: &Path, file: &str) -> VerifyError {
-    let path: PathBuf = root.join(file);
+    let path: PathBuf = root.join(path_of(file));
     let reason = "no longer holds the bytes that were exported; a ledger can be recounted only from those".to_string();
     VerifyError::Index(IndexError::Changed { path, reason })
 }

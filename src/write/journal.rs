@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Directory of the journal, inside the output directory.
-pub(crate) const JOB: &str = ".outpour-job";
+pub(crate) const JOB: &str = crate::store::paths::JOB;
 /// Directory of the journal and files of a run that is to replace a finished export, until it does.
 pub(crate) const NEXT: &str = ".outpour-job/next";
 /// File name of the manifest.

@@ -41,6 +41,7 @@ mod receipts;
 mod rivals;
 mod run;
 mod store_forms;
+mod store_names;
 mod synth;
 mod truncate;
 mod unproven;

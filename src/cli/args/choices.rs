@@ -1,8 +1,8 @@
-//! The flags that say how rows are read.
+//! The flags that say how a store is read.
 
 use clap::ValueEnum;
 
-/// How rows are read. An index keeps what it was made with; a choice that differs is refused.
+/// How a store is read. An index keeps what it was made with; a choice that differs is refused.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub(crate) struct ChoiceArgs {
     /// Rows of a gzip member or zstd frame whose checksum fails or that is cut off: one fault, with what stands behind
@@ -21,6 +21,18 @@ pub(crate) struct ChoiceArgs {
     /// another case of `Patient` [default: strict, or what the index was made with]
     #[arg(long, value_name = "HOW")]
     pub patient_references: Option<PatientReferencesArg>,
+    /// Whether symbolic links in the store are followed, also to files and directories outside of it; the flag alone says
+    /// yes [default: no, or what the index was made with]
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "yes")]
+    pub follow_symlinks: Option<FollowSymlinksArg>,
+}
+
+/// See `--follow-symlinks`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum FollowSymlinksArg {
+    Yes,
+    No,
 }
 
 /// See `--ids`.

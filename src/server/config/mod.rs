@@ -97,6 +97,9 @@ pub(crate) struct StoreConfig {
     /// Which Patient references are followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patient_references: Option<PatientReferences>,
+    /// Whether symbolic links in the store are followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow_symlinks: Option<bool>,
     /// Percent of the resources of the last snapshot that may be gone without a deletion; with more the store counts as
     /// not mounted: the service is not ready, and kick-offs are answered 503.
     pub allow_missing: f64,
@@ -263,6 +266,7 @@ impl Default for StoreConfig {
             ids: None,
             lone_surrogates: None,
             patient_references: None,
+            follow_symlinks: None,
             allow_missing: ALLOW_MISSING_DEFAULT,
         }
     }

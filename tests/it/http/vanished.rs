@@ -108,3 +108,76 @@ fn choices_that_differ_from_the_index() {
     let job = accepted(&server.client(), &server.fhir("Patient/$export"));
     assert_eq!(ended(&server.client(), &job).status, 200);
 }
+
+/// A list of names to pass over that cannot be used stops exports until it can; links are followed as `[store]` says, and
+/// clients are told neither.
+#[test]
+fn names_that_are_passed_over_and_links() {
+    let scratch = scratch();
+    let (store, beside) = (scratch.path().join("store"), scratch.path().join("beside"));
+    for (directory, id) in [(&store, "a"), (&beside, "b")] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::write(
+            directory.join(format!("{id}.ndjson")),
+            format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"}}\n"),
+        )
+        .unwrap();
+    }
+    std::os::unix::fs::symlink(&beside, store.join("link")).unwrap();
+    std::fs::write(store.join("c.ndjson"), "{").unwrap();
+    std::fs::write(store.join(".outpourignore"), "c.*\n").unwrap();
+    std::fs::write(scratch.path().join("serve.toml"), "[store]\nfollow_symlinks = true\n").unwrap();
+    let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
+    wait_until_ready(&server);
+    let export = || {
+        let job = accepted(&server.client(), &server.fhir("Patient/$export"));
+        let answer = ended(&server.client(), &job);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let manifest = export();
+    assert_eq!((&manifest["output"][0]["count"], &manifest["error"]), (&2.into(), &serde_json::json!([])));
+    assert!(server.log().contains("passed over by .outpourignore"), "{}", server.log());
+    // What a client gets follows links also where the configuration leaves the choice to the index.
+    std::fs::write(store.join(".outpourignore"), "[\n").unwrap();
+    refused(&server);
+    assert!(server.log().contains(".outpourignore: line 1 is no pattern"), "{}", server.log());
+    std::fs::remove_file(store.join(".outpourignore")).unwrap();
+    std::fs::remove_file(store.join("c.ndjson")).unwrap();
+    wait_until_ready(&server);
+    assert_eq!(export()["output"][0]["count"], 2);
+    assert_eq!(server.stop(), Some(0));
+    std::fs::write(scratch.path().join("serve.toml"), "[store]\n").unwrap();
+    let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
+    wait_until_ready(&server);
+    let job = accepted(&server.client(), &server.fhir("Patient/$export"));
+    assert_eq!(ended(&server.client(), &job).json()["output"][0]["count"], 2);
+    // Not usable when the service starts: it is not ready, and recovers by itself.
+    assert_eq!(server.stop(), Some(0));
+    std::fs::write(store.join(".outpourignore"), "[\n").unwrap();
+    let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
+    let text = wait_until_unready(&server, "names to pass over");
+    assert!(!text.contains("outpourignore"), "{text}");
+    std::fs::remove_file(store.join(".outpourignore")).unwrap();
+    wait_until_ready(&server);
+}
+
+/// Files of jobs beyond a link of the store would be read as its data: such a job fails, and the log says why.
+#[test]
+fn jobs_beyond_a_link_of_the_store() {
+    let scratch = scratch();
+    let (store, beside) = (scratch.path().join("store"), scratch.path().join("beside"));
+    std::fs::create_dir(&store).unwrap();
+    std::fs::create_dir(&beside).unwrap();
+    std::fs::write(store.join("a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    std::os::unix::fs::symlink(&beside, store.join("link")).unwrap();
+    std::fs::write(scratch.path().join("serve.toml"), "[store]\nfollow_symlinks = true\n").unwrap();
+    let server =
+        Server::start(scratch.path(), &["--store", "store", "--data", "beside/data", "--config", "serve.toml"]);
+    wait_until_ready(&server);
+    let job = accepted(&server.client(), &server.fhir("Patient/$export"));
+    let answer = ended(&server.client(), &job);
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert!(!answer.text().contains("beside"), "{}", answer.text());
+    assert!(server.log().contains("which a link of the store leads to"), "{}", server.log());
+}
