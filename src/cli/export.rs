@@ -20,7 +20,7 @@ use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
 use crate::index::meta::MemoryLoss;
 use crate::index::report::{GoneResources, RefreshStats};
-use crate::issue::Severity;
+use crate::issue::{Issue, IssueLog, Severity};
 use crate::plan::Plan;
 use crate::request::Audience;
 use crate::select::ledger::Ledger;
@@ -209,10 +209,7 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
             out += &format!("  {what:<10} {} in {folder}\n", severities.join(", "));
         }
     }
-    for (message, number) in exported.warnings.iter().take(WARNINGS_SHOWN_MAX) {
-        let more = if *number > 1 { format!(" (and {} more of the kind)", count(number - 1)) } else { String::new() };
-        out += &format!("  {:<10} {}{more}\n", message.severity.name(), message.say(&FLAGS));
-    }
+    out += &warning_lines(&exported.warnings);
     out += &excluded_line(exported.excluded);
     out += &index_line(&exported.index);
     if exported.resumed_files > 0 {
@@ -227,6 +224,22 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
         out += &format!(", {}/s read into the index", rate(exported.index.scanned_bytes));
     }
     out + &format!("\n  manifest   {}", exported.manifest_path.display())
+}
+
+/// Lines of a summary with the first warning or error of each cause, and the number of its cause.
+pub(crate) fn warning_lines(warnings: &[(Issue, u64)]) -> String {
+    let mut out = String::new();
+    for (message, number) in warnings.iter().take(WARNINGS_SHOWN_MAX) {
+        let more = if *number > 1 { format!(" (and {} more of the kind)", count(number - 1)) } else { String::new() };
+        out += &format!("  {:<10} {}{more}\n", message.severity.name(), message.say(&FLAGS));
+    }
+    out
+}
+
+/// The warnings and errors of a log, for a JSON document.
+pub(crate) fn warning_texts(messages: &IssueLog) -> Vec<String> {
+    let worse = messages.iter().filter(|message| message.severity >= Severity::Warning);
+    worse.map(|message| message.say(&FLAGS)).collect()
 }
 
 /// So many messages of a severity. Only warnings and errors are things that can be counted.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::args::{IndexArgs, ValidateArg};
 use crate::cli::config::{open_store, pool, row_choices};
-use crate::cli::export::{excluded_line, exit_of, index_line};
+use crate::cli::export::{excluded_line, exit_of, index_line, warning_lines, warning_texts};
 use crate::cli::faults::FaultList;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
@@ -14,12 +14,14 @@ use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{CorruptIndex, IndexError, RequestError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
+use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::other_data::FaultTotals;
 use crate::index::report::RefreshStats;
 use crate::index::segment::layout::SegmentHeader;
-use crate::index::snapshot::Index;
+use crate::index::snapshot::{Index, Snapshot};
 use crate::progress::Progress;
+use crate::select::store_issues::store_issues;
 use crate::store::Store;
 use crate::store::choices::RowChoices;
 use crate::text_table::{TextTable, grouped as count};
@@ -51,7 +53,17 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             return fail(exit_of(&error), &error, args.run.json);
         }
     };
-    let listed = match args.faults.then(|| FaultList::of(&index)).transpose() {
+    // Versions dated later count, too.
+    let snapshot = Snapshot::of_latest(index, Instant { ticks: i64::MAX, rest: Box::default() });
+    let (index, messages) = (snapshot.index(), store_issues(&snapshot));
+    let messages = match messages.map_err(IndexError::from) {
+        Ok(messages) => messages,
+        Err(error) => {
+            let error = error.into();
+            return fail(exit_of(&error), &error, args.run.json);
+        }
+    };
+    let listed = match args.faults.then(|| FaultList::of(index)).transpose() {
         Ok(listed) => listed,
         Err(error) => {
             let error = error.into();
@@ -88,6 +100,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             "work": work,
             "ignoredFiles": index.ignored_files(),
             "excludedFiles": index.walked().excluded,
+            "warnings": warning_texts(&messages),
             "seconds": seconds,
         });
         if let Some(listed) = &listed {
@@ -109,7 +122,8 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     say(&format!("  patients   {}", count(index.patients() as u64)));
     say(&format!("  deletions  {}", count(tombstones)));
     say(&format!("  extents    {} of {}", index.segment_count(), format_bytes(index_bytes)));
-    say((excluded_line(index.walked().excluded) + &index_line(&work)).trim_end());
+    let warnings = warning_lines(&messages.warnings());
+    say((warnings + &excluded_line(index.walked().excluded) + &index_line(&work)).trim_end());
     let rate = format_bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
     listed.iter().for_each(FaultList::print);

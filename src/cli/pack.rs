@@ -5,7 +5,7 @@ use std::time::Instant as Clock;
 use crate::cli::args::PackArgs;
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{open_store, pool, row_choices, sync};
-use crate::cli::export::{index_line, is_full};
+use crate::cli::export::{excluded_line, index_line, is_full, warning_lines, warning_texts};
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
@@ -42,6 +42,7 @@ pub(crate) fn run(args: PackArgs) -> Exit {
         document["exitCode"] = (exit as u8).into();
         document["directory"] = args.to.display().to_string().into();
         document["seconds"] = seconds.into();
+        document["warnings"] = warning_texts(&packed.messages).into();
         put_json(&document);
     }
     say(&summary(&packed, &args, seconds));
@@ -103,6 +104,8 @@ fn summary(packed: &PackReport, args: &PackArgs, seconds: f64) -> String {
         "frames",
         format!("{} of {} on average, in {}", count(frames), format_bytes(mean), grouped_with(files, "file")),
     );
+    out += &warning_lines(&packed.messages.warnings());
+    out += &excluded_line(packed.excluded);
     out += &index_line(&packed.index);
     out + &format!("  {:<10} {seconds:.2} s, {}/s", "time", format_bytes(rate))
 }

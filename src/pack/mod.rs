@@ -34,6 +34,7 @@ use crate::pack::retention::Retention;
 use crate::pack::row_fetch::RowFetcher;
 use crate::pack::writer::{PackHeader, PackWriter};
 use crate::progress::Progress;
+use crate::select::store_issues::store_issues;
 use crate::store::paths::check_outside_linked;
 use crate::store::{Store, StoreOptions};
 use crate::sys::atomic_dir::AtomicDir;
@@ -72,6 +73,8 @@ pub(crate) fn pack(
         .map_err(|_| PackError::Inside { to: options.to.clone(), store: store.root().to_path_buf() })?;
     let mut packed =
         PackReport { transaction_time: snapshot.as_of().to_string(), index: work, ..PackReport::default() };
+    packed.excluded = snapshot.index().walked().excluded;
+    packed.messages = store_issues(&snapshot).map_err(IndexError::from)?;
     write_store(&snapshot, store.options(), &directory, options, progress, &mut packed)?;
     // A store file that changed during the pack may have been read in two states.
     snapshot.index().verify_unchanged()?;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::index::report::RefreshStats;
+use crate::issue::IssueLog;
 
 /// Result of a pack. Its fields are keys of the JSON report.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -36,6 +37,11 @@ pub(crate) struct PackReport {
     pub bytes: u64,
     /// Bytes of the files on disk.
     pub file_bytes: u64,
+    /// What the old store gives occasion to say: files that are not read, versions that a file's name decided, and the like.
+    #[serde(skip)]
+    pub messages: IssueLog,
+    /// How many files and directories of the old store `.outpourignore` took.
+    pub excluded: u64,
     /// Work on the old store's index.
     pub index: RefreshStats,
 }

@@ -20,6 +20,7 @@ pub(crate) mod postings_scan;
 pub(crate) mod provenance;
 pub(crate) mod row_set;
 pub(crate) mod selection;
+pub(crate) mod store_issues;
 pub(crate) mod vanished;
 pub(crate) mod visibility;
 pub(crate) mod zone_map_scan;

@@ -38,7 +38,9 @@ impl World {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.store().join(name), bytes).unwrap();
+        let path = self.store().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
     }
 
     fn out(&self) -> PathBuf {
@@ -284,4 +286,39 @@ fn files_without_fhir_are_passed_over() {
     world.write("log.ndjson", (log(3) + &patient("q")).as_bytes());
     let export = world.export(&[], 1);
     assert_eq!((ids(&export).len(), export.ledger()["faulty"]), (2, 3));
+}
+
+/// `pack` and `index` say what an export says of the files of a store: nobody takes a packed store for the whole of one that it
+/// is not.
+#[test]
+fn other_commands_tell_of_files() {
+    let undated = |name: &str| format!("{{\"resourceType\":\"Patient\",\"id\":\"u\",\"gender\":\"{name}\"}}\n");
+    let world = World::new(&[
+        ("a.ndjson.gz", patient("a").as_bytes()),
+        ("b.csv", b"x"),
+        ("log.ndjson", b"{}\n"),
+        ("u.1.ndjson", undated("male").as_bytes()),
+        ("u.2.ndjson", undated("female").as_bytes()),
+        ("other/c.ndjson", b""),
+    ]);
+    world.write(".outpourignore", b"other\n");
+    let packed = world.scratch.path().join("packed");
+    let store = world.store();
+    for words in [&["index", "--store", text(&store)][..], &["pack", "--store", text(&store), "--to", text(&packed)]] {
+        let done = run::run(words);
+        let needles = [
+            "a.ndjson.gz: the file is plain text",
+            "1 file of the store not read: b.csv",
+            "log.ndjson: passed over",
+            "1 resource has versions in several files",
+            "1 file or directory by .outpourignore",
+        ];
+        for needle in needles {
+            assert!(done.stderr.contains(needle), "{needle}: {done:#?}");
+        }
+        std::fs::remove_dir_all(&packed).ok();
+        let done = run::run(&[words, &["--json"]].concat());
+        let document: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        assert_eq!(document["warnings"].as_array().unwrap().len(), 4, "{document:#}");
+    }
 }
