@@ -23,6 +23,8 @@ pub(crate) struct JobLimits {
     pub attempts: u32,
     /// How long the record of an expired job is kept, in seconds (STATUS-13).
     pub remembered_seconds: u64,
+    /// How long the files of a failed job are kept for another try, in seconds.
+    pub failed_seconds: u64,
     /// Used share of a disk, in hundredths, at and above which kick-offs are refused (EXPIRE-03).
     pub disk_high_water: u8,
     /// A job with more faulty lines fails (CONS-10); `None` allows any number.
@@ -36,6 +38,7 @@ impl Default for JobLimits {
             active: 100,
             attempts: 3,
             remembered_seconds: 24 * 3600,
+            failed_seconds: 24 * 3600,
             disk_high_water: 95,
             faults_allowed: None,
         }
@@ -158,6 +161,8 @@ pub(crate) enum RetryOutcome {
     Accepted,
     /// The job has not failed; its state.
     NotFailed(JobState),
+    /// Its files were removed, and what it began with is no longer to be had: the store has changed since.
+    SnapshotGone,
     /// There is no such job of this client on this mount, or it has expired.
     Unknown,
 }

@@ -6,6 +6,7 @@
 //! `shared`.
 
 use crate::error::IndexError;
+use crate::export::plan_record::PlanRecord;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::index::other_data::FaultTotals;
 use crate::index::snapshot::Snapshot;
@@ -21,7 +22,9 @@ use crate::job::registry::{Job, JobRegistry};
 use crate::job::shared::{self, EngineShared, LastTime};
 use crate::job::state::JobState;
 use crate::job::store_state::{StoreRefusal, StoreState};
+use crate::job::worker::plan_file;
 use crate::job::{reaper, worker};
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::sys::directory::Directory;
@@ -262,6 +265,9 @@ impl JobEngine {
         if let Some(refusal) = refusal(&job.record()) {
             return Ok(refusal);
         }
+        if job.record().files_removed && !self.snapshot_stands(&job) {
+            return Ok(RetryOutcome::SnapshotGone);
+        }
         self.reserve_slot(client)?;
         let retried = (|| {
             let _write = job.record_write.lock().expect("no panic under it");
@@ -274,6 +280,7 @@ impl JobEngine {
             }
             record.move_to(JobState::Queued);
             (record.failure, record.ended, record.expires) = (None, None, None);
+            record.files_removed = false;
             inner.records.write(&record)?;
             *job.record.lock().expect("no panic under it") = Arc::new(record);
             job.reset();
@@ -288,6 +295,18 @@ impl JobEngine {
         drop(registry);
         inner.wake.notify_all();
         retried.map_err(record_write_error)
+    }
+
+    /// Whether the store still has what a failed job began with. A job that failed before it was planned began with nothing.
+    fn snapshot_stands(&self, job: &Job) -> bool {
+        let inner = &self.inner;
+        let Ok(bytes) = inner.files.read(&plan_file(&job.id), MANIFEST_BYTES_MAX) else {
+            return job.record().planned.is_none();
+        };
+        let Ok(plan) = PlanRecord::from_bytes(&bytes) else { return false };
+        let _index_lock = inner.lock_index();
+        let store = inner.options.store.read_only();
+        inner.pool.install(|| store.reopen_snapshot(&plan.snapshot, &Progress::default())).is_ok()
     }
 
     /// Makes the record of an accepted kick-off and the files that belong to it, or leaves nothing on disk.
@@ -350,6 +369,7 @@ impl JobEngine {
             ended: None,
             keep_seconds: kick_off.keep_seconds,
             expires: None,
+            files_removed: false,
             failure: None,
             naming: kick_off.naming,
             planned: None,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::job::record::PlannedCounts;
 use crate::job::registry::Job;
 use crate::job::shared::{EngineShared, add_seconds, forget_job};
 use crate::job::state::JobState;
-use crate::job::worker::REAPER_SECONDS;
+use crate::job::worker::{REAPER_SECONDS, failed_files_due, remove_failed_output};
 
 /// Body of the reaper thread, until the engine stops. Woken by every work item that ends, it goes through the jobs only
 /// when one is due.
@@ -54,6 +55,18 @@ pub(crate) fn reap(inner: &EngineShared) {
     let mut due = None;
     for job in jobs {
         let record = job.record();
+        if let Some(files_due) = failed_files_due(&record, inner.options.limits.failed_seconds) {
+            let removed = if files_due > now { Ok(()) } else { remove_files(inner, &job) };
+            let next = match removed {
+                _ if files_due > now => Some(files_due),
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::error!(job = job.id, %error, "the files of a failed job cannot be removed");
+                    Some(add_seconds(&now, REAPER_SECONDS))
+                }
+            };
+            due = due.into_iter().chain(next).min();
+        }
         let Some(expiry) = record.expiry() else { continue };
         if expiry > now || record.state.is_active() {
             due = due.into_iter().chain([expiry]).min();
@@ -80,6 +93,23 @@ fn remove_trash(inner: &EngineShared) {
             tracing::error!(job = name, %error, "what a job left cannot be removed");
         }
     }
+}
+
+/// Removes the files of a failed job, whose record stays. A try that begins meanwhile waits for the record.
+fn remove_files(inner: &EngineShared, job: &Arc<Job>) -> std::io::Result<()> {
+    let mut removed = Ok(());
+    let changed = inner.change(job, |record| {
+        if record.state == JobState::Failed && !record.files_removed {
+            removed = remove_failed_output(inner, &job.id);
+            record.files_removed = removed.is_ok();
+            record.planned = record.planned.map(|planned| PlannedCounts { complete: 0, ..planned });
+        }
+    })?;
+    removed?;
+    if changed {
+        tracing::info!(job = job.id, "the files of a failed job were removed");
+    }
+    Ok(())
 }
 
 /// Moves a job to the expired state, with a new expiry after which it is forgotten, and puts its directory in the

@@ -292,6 +292,9 @@ pub(crate) struct JobRecord {
     /// When the job expires, or, once it has expired, when its record is removed; `None` for never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+    /// Whether the files that a failed job had written were removed to make room; another try writes all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files_removed: bool,
     /// Reason of a failed job; `None` for all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<JobFailure>,

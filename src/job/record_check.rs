@@ -42,6 +42,7 @@ impl JobRecord {
             (!active || self.view.is_some(), "it is active and does not say what it exports"),
             (self.state != JobState::Failed || self.failure.is_some(), "it has failed and does not say why"),
             (may_have_files || self.files.is_empty(), "it has files before it is complete"),
+            (!self.files_removed || self.files.is_empty(), "it has files that were removed"),
             (self.planned.is_none_or(|planned| planned.complete <= planned.shards), "it has done more than there is"),
         ])?;
         self.request.check()?;

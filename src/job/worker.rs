@@ -19,7 +19,9 @@ use crate::job::record::{
 use crate::job::registry::{Job, JobRegistry, RunPhase};
 use crate::job::shared::{EngineShared, add_seconds};
 use crate::job::state::JobState;
-use crate::write::journal::Receipt;
+use crate::limits::MANIFEST_BYTES_MAX;
+use crate::sys::durability::FileSync;
+use crate::write::journal::{JOB, PLAN, Receipt};
 use crate::write::output_name::OutputName;
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +30,42 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Name of the export's output directory within a job's directory.
 pub(crate) const OUT: &str = "out";
+/// Path of the plan of the job with this id, beneath the directory of the jobs' directories.
+pub(crate) fn plan_file(id: &str) -> String {
+    format!("{id}/{OUT}/{JOB}/{PLAN}")
+}
+
+/// Removes what a failed job has written, all but its plan, which says what it exports. Another try writes everything anew.
+///
+/// # Errors
+/// The system's; what is left then is removed later.
+pub(crate) fn remove_failed_output(inner: &EngineShared, id: &str) -> std::io::Result<()> {
+    let (output, plan) = (format!("{id}/{OUT}"), plan_file(id));
+    let recorded = inner.files.read(&plan, MANIFEST_BYTES_MAX).ok();
+    inner.files.remove_tree(&output)?;
+    let Some(recorded) = recorded else { return Ok(()) };
+    inner.files.make_directory(&output)?;
+    inner.files.make_directory(&format!("{output}/{JOB}"))?;
+    inner.files.replace(&plan, &recorded, inner.options.sync == FileSync::Yes)
+}
+
+/// Removes the copies of Groups and patients that a job was to export, once it is complete.
+fn remove_inputs(inner: &EngineShared, id: &str) {
+    let names = inner.files.directory(id).and_then(|directory| directory.names()).unwrap_or_default();
+    for name in names.iter().filter_map(|name| name.to_str()).filter(|name| *name != OUT) {
+        if let Err(error) = inner.files.remove_tree(&format!("{id}/{name}")) {
+            tracing::warn!(job = id, %error, "the copy of a Group of a complete job cannot be removed");
+        }
+    }
+}
+
+/// When the files of a failed job go; `None` for any other.
+pub(crate) fn failed_files_due(record: &JobRecord, failed_seconds: u64) -> Option<Instant> {
+    let has_files = record.state == JobState::Failed && !record.files_removed;
+    let ended = record.ended.as_deref().and_then(Instant::parse).filter(|_| has_files)?;
+    Some(add_seconds(&ended, failed_seconds))
+}
+
 /// Random names tried for one file before the job fails for want of a free one.
 const NAMES_TRIED_MAX: usize = 1000;
 /// Longest sleep of the reaper, and its delay before another try after an error, in seconds.
@@ -389,7 +427,9 @@ fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -
         Ok(true) => {
             registry.set_due(job.record().expiry());
             registry.queue.remove(job);
+            drop(registry);
             job.touch(&inner.now());
+            remove_inputs(inner, &job.id);
             tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
         }
         _ => registry.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
@@ -436,7 +476,9 @@ fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
             Some(JobFailure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
         *held = Arc::new(record);
     }
-    inner.registry().set_due(job.record().expiry());
+    let record = job.record();
+    let due = failed_files_due(&record, inner.options.limits.failed_seconds);
+    inner.registry().set_due(record.expiry().into_iter().chain(due).min());
 }
 
 /// Reason of a failure in words for the client: no path of the host, nothing of the data.

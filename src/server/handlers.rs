@@ -483,6 +483,10 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
             let text = format!("this job is {state}; only one that has failed can be tried again");
             Err(ApiError::new(StatusCode::CONFLICT, IssueCode::Conflict, text))
         }
+        RetryOutcome::SnapshotGone => {
+            let text = "the files of this job were removed, and the store no longer has what it began with; ask for a new export";
+            Err(ApiError::new(StatusCode::CONFLICT, IssueCode::Conflict, text))
+        }
         RetryOutcome::Unknown => Err(ApiError::not_found("this job")),
     }
 }

@@ -174,6 +174,7 @@ fn open_tenant(config: &Config, tenant: TenantConfig, store: Store) -> Result<Te
             active: config.jobs.active,
             attempts: config.jobs.attempts,
             remembered_seconds: config.jobs.remembered_seconds,
+            failed_seconds: config.jobs.failed_hours.saturating_mul(3600),
             disk_high_water: config.jobs.disk_high_water,
             faults_allowed: config.faults_allowed(),
         },

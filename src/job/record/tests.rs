@@ -55,6 +55,7 @@ fn complete() -> JobRecord {
         ended: Some("2024-01-01T00:00:01.000Z".into()),
         keep_seconds: Some(3600),
         expires: Some("2024-01-01T01:00:01.000Z".into()),
+        files_removed: false,
         failure: None,
         naming: UrlNaming::Random,
         planned: Some(PlannedCounts { rows: 4, shards: 2, complete: 2 }),

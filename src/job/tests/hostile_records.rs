@@ -174,6 +174,8 @@ fn links_below_the_directory_of_files_are_not_followed() {
         record["state"] = json!("queued");
         record["view"] = json!(crate::store::Store::open(world.path("store")).unwrap().list_files().unwrap());
         std::fs::write(&path, record.to_string()).unwrap();
+        // A complete job keeps none.
+        std::fs::write(world.path(&format!("data/files/{id}/patient")), "p3\n").unwrap();
         let outside = world.path("outside");
         std::fs::create_dir_all(outside.join("out")).unwrap();
         std::fs::write(outside.join("patient"), "p3\n").unwrap();

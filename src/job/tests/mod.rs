@@ -592,5 +592,6 @@ fn jobs_end_that_meet_the_first_index() {
 
 #[cfg(test)]
 mod clock;
+mod failed_files;
 #[cfg(test)]
 mod hostile_records;

@@ -143,6 +143,8 @@ pub(crate) struct JobsConfig {
     pub attempts: u32,
     /// Seconds for which an expired job is answered 410; then it is 404.
     pub remembered_seconds: u64,
+    /// Hours for which the files of a failed job are kept, so that another try goes on with them.
+    pub failed_hours: u64,
     /// Used share of the disk, in hundredths, from which on a kick-off is answered 507.
     pub disk_high_water: u8,
     /// A job fails if the store has more faulty lines than this, a number or a share such as `1%`; empty for no
@@ -293,6 +295,7 @@ impl Default for JobsConfig {
             active: limits.active,
             attempts: limits.attempts,
             remembered_seconds: limits.remembered_seconds,
+            failed_hours: limits.failed_seconds / 3600,
             disk_high_water: limits.disk_high_water,
             faults_allowed: String::new(),
             group_wait_milliseconds: 2000,
