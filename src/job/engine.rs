@@ -22,7 +22,6 @@ use crate::job::registry::{Job, JobRegistry};
 use crate::job::shared::{self, EngineShared, LastTime};
 use crate::job::state::JobState;
 use crate::job::store_state::{StoreRefusal, StoreState};
-use crate::job::worker::plan_file;
 use crate::job::{reaper, worker};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
@@ -300,7 +299,7 @@ impl JobEngine {
     /// Whether the store still has what a failed job began with. A job that failed before it was planned began with nothing.
     fn snapshot_stands(&self, job: &Job) -> bool {
         let inner = &self.inner;
-        let Ok(bytes) = inner.files.read(&plan_file(&job.id), MANIFEST_BYTES_MAX) else {
+        let Ok(bytes) = inner.files.read(&worker::plan_file(&job.id), MANIFEST_BYTES_MAX) else {
             return job.record().planned.is_none();
         };
         let Ok(plan) = PlanRecord::from_bytes(&bytes) else { return false };

@@ -450,6 +450,8 @@ fn a_flood_of_wrong_tokens_costs_little() {
     std::fs::write(scratch.path().join("serve.toml"), client("a", "", &[&right])).unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
     let id = right.headers[0].1.split(['.', ' ']).nth(1).unwrap();
+    // The first indexing takes memory of its own.
+    server.wait_until_ready();
     let before = server.memory();
     let flood = flood(&server, &right, id);
     assert!(flood.statuses.iter().all(|status| *status == 401), "{:?}", flood.statuses);
@@ -470,6 +472,7 @@ fn hashes_of_earlier_versions() {
     let text = format!("[ig]\nauthorization = ['bearer', 'client-headers']\n{clients}");
     std::fs::write(scratch.path().join("serve.toml"), text).unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let http = server.client();
     assert_eq!(right.get(&http, "/fhir/Group").status, 200);
     assert_eq!(server.threads("argon2"), 0, "not for a hash of today");

@@ -160,7 +160,7 @@ fn connections_of_one_address() {
     let begun = Instant::now();
     assert_eq!(get(OTHER, &server, "/fhir/metadata").status, 200);
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
-    assert!(server.log().contains("connections were refused"), "{}", server.log());
+    server.wait_for_log("connections were refused");
     drop(greedy);
     let end = Instant::now() + Duration::from_secs(20);
     while get(GREEDY, &server, "/fhir/metadata").status != 200 {

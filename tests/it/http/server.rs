@@ -99,6 +99,16 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until standard error holds this text: it is read by another thread, after what the text is about.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !self.log().contains(text) {
+            assert!(std::time::Instant::now() < end, "{text:?} is not in\n{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// Sends a GET below `/fhir` with the headers of a kick-off.
     pub(crate) fn fhir(&self, path: &str) -> Answer {
         let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];

@@ -137,11 +137,11 @@ fn names_that_are_passed_over_and_links() {
     };
     let manifest = export();
     assert_eq!((&manifest["output"][0]["count"], &manifest["error"]), (&2.into(), &serde_json::json!([])));
-    assert!(server.log().contains("passed over by .outpourignore"), "{}", server.log());
+    server.wait_for_log("passed over by .outpourignore");
     // What a client gets follows links also where the configuration leaves the choice to the index.
     std::fs::write(store.join(".outpourignore"), "[\n").unwrap();
     refused(&server);
-    assert!(server.log().contains(".outpourignore: line 1 is no pattern"), "{}", server.log());
+    server.wait_for_log(".outpourignore: line 1 is no pattern");
     std::fs::remove_file(store.join(".outpourignore")).unwrap();
     std::fs::remove_file(store.join("c.ndjson")).unwrap();
     wait_until_ready(&server);
@@ -179,5 +179,5 @@ fn jobs_beyond_a_link_of_the_store() {
     let answer = ended(&server.client(), &job);
     assert_eq!(answer.status, 500, "{}", answer.text());
     assert!(!answer.text().contains("beside"), "{}", answer.text());
-    assert!(server.log().contains("which a link of the store leads to"), "{}", server.log());
+    server.wait_for_log("which a link of the store leads to");
 }
