@@ -100,7 +100,8 @@ fn choices_that_differ_from_the_index() {
     let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
     wait_until_unready(&server, "made with other choices");
     refused(&server);
-    assert!(server.log().contains("--ids any, and r4 is given") && server.log().contains("outpour index --remake"));
+    server.wait_for_log("--ids any, and r4 is given");
+    server.wait_for_log("outpour index --remake");
     index(&["--ids", "r4", "--remake"]);
     // The next kick-off looks again.
     server.fhir("Patient/$export");
