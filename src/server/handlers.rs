@@ -1,4 +1,4 @@
-//! HTTP handlers of the operations of a mount, and of the health probes.
+//! HTTP handlers of the operations of a mount.
 //!
 //! The router binds each route to [`handle_operation`], which authenticates the request, reads its body where the
 //! operation takes one, and calls the code of the operation. Before a handler runs, the layers of `router` have
@@ -6,13 +6,11 @@
 //! (`middleware`). Work that touches the disk or the index runs on blocking threads. Path parameters are looked up, never
 //! joined into a file path (CORE-07).
 
-use crate::count_text::{counted, word_form};
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
 use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
-use crate::job::store_state::StoreRefusal;
 use crate::server::admission::AnswerPlace;
 use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
@@ -39,15 +37,14 @@ use crate::server::routes::Operation;
 use crate::server::state::App;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Moment, SystemTime};
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use serde_json::json;
 
 /// Pause between two looks whether the index has caught up with a kick-off.
 const INDEX_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -83,64 +80,6 @@ impl HandlerRequest {
 /// The path parameters by name, or the rejection when one is not UTF-8.
 pub(crate) type PathParams = Result<Path<HashMap<String, String>>, PathRejection>;
 
-/// 200 of a health probe: `document` as `application/json`.
-pub(crate) fn health(document: serde_json::Value) -> Response<Body> {
-    let mut response = outcome_resource(StatusCode::OK, &document);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// Text of the readiness probe when the clock was set back.
-const CLOCK_BEHIND_TEXT: &str = "the clock is behind the last transactionTime given out: was it set back? Exports take \
-     the milliseconds after that one until it has caught up";
-
-/// Readiness probe: 200 once every tenant has indexed its store after the start, 503 before, and while a store is refused
-/// because it holds no data file or lacks too much.
-pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
-    let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
-    if let Some(refusal) = app.tenants.iter().find_map(|tenant| tenant.engine.store_refusal()) {
-        // Counts alone: which tenant and which files it is stands in the log.
-        let text = match refusal {
-            StoreRefusal::NoDataFiles => "the store holds no data file: is it mounted?".to_string(),
-            StoreRefusal::IgnoreFile => "the list of names to pass over in the store cannot be used".to_string(),
-            StoreRefusal::OtherChoices => "the index was made with other choices than the configured ones".to_string(),
-            StoreRefusal::ResourcesMissing { gone, present } => format!(
-                "{gone} of {} of the last snapshot {} gone from the store without a deletion, more than is allowed: is all of \
-                 it mounted?",
-                counted(present, "resource"),
-                word_form(gone, "is", "are")
-            ),
-        };
-        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text)
-            .retry_after(1)
-            .into_response();
-    }
-    match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
-        true => {
-            // For the operator, whose log names them: what clients get counts them at most (reading 24).
-            let behind = app.tenants.iter().filter_map(|tenant| tenant.engine.clock_behind()).max();
-            let passed_over: u64 = app.tenants.iter().map(|tenant| tenant.engine.passed_over()).sum();
-            let count = move || Ok(app.tenants.iter().filter_map(|tenant| tenant.engine.faulty_lines()).sum::<u64>());
-            let faulty = run_blocking(count).await.ok();
-            let mut document = json!({
-                "status": "ready",
-                "activeJobs": active,
-                "faultyLines": faulty,
-                "filesNotRead": passed_over,
-                "clockBehindSeconds": behind.unwrap_or(0),
-            });
-            if behind.is_some() {
-                document["clock"] = CLOCK_BEHIND_TEXT.into();
-            }
-            health(document)
-        }
-        false => {
-            let text = "the store is being indexed for the first time since the start";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(1).into_response()
-        }
-    }
-}
-
 /// Handles a request for `operation` of the mount number `mount_index` and renders errors; the response carries the
 /// operation as an extension for the access log.
 pub(crate) async fn handle_operation(
@@ -173,13 +112,8 @@ async fn answer_operation(
     // 1. Methods and operations that need no authentication.
     let (id, version) = (path_params.remove("id"), path_params.remove("version"));
     let (parts, body) = request.into_parts();
-    // The router serves HEAD wherever it serves GET. HEAD must not start a job, and EXPORT may do nothing else.
-    let as_get = parts.extensions.get::<AsGet>().is_some();
-    if operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export() {
-        return Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET")));
-    }
-    // The description of the service is public (CAP-01).
-    if matches!(operation, Operation::Overview | Operation::Metadata | Operation::OperationDefinition) {
+    check_method_of(operation, &parts)?;
+    if operation.is_description() {
         return answer_description(
             &app,
             &app.mounts[mount_index],
@@ -276,11 +210,24 @@ async fn start_export_in_steps(
     }
 }
 
+/// Checks HEAD and EXPORT, which the router serves wherever it serves GET: HEAD must not start a job, and EXPORT may do
+/// nothing else.
+///
+/// # Errors
+/// 405 where the operation does not take the method.
+pub(crate) fn check_method_of(operation: Operation, parts: &Parts) -> Result<(), ApiError> {
+    let as_get = parts.extensions.get::<AsGet>().is_some();
+    match operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export() {
+        true => Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET"))),
+        false => Ok(()),
+    }
+}
+
 /// Runs `work` on a thread that may block.
 ///
 /// # Errors
 /// Those of `work`; 500 if it panics.
-async fn run_blocking<T: Send + 'static>(
+pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
@@ -333,7 +280,7 @@ pub(crate) async fn overview(State(app): State<Arc<App>>, request: Request) -> R
 ///
 /// # Errors
 /// 404 for an unknown OperationDefinition, 406 if the client accepts no JSON.
-fn answer_description(
+pub(crate) fn answer_description(
     app: &App,
     mount: &Mount,
     operation: Operation,

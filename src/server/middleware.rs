@@ -148,6 +148,13 @@ mod tests {
         for none in ["/fhirs", "/", "", "/v1/a/bulk-export/bulk-data", "/health/live"] {
             assert_eq!(find(none), None, "{none}");
         }
+        let mut config = Config::default();
+        config.ig.base = "/{customer}".to_string();
+        let places = MountTable::of(&config);
+        let find = |path| places.find(path).map(|(dialect, rest)| (dialect.name, rest));
+        assert_eq!(find("/v1/a/bulk-export/bulk-data/r4/x"), Some(("oneup-mte", "/x")), "the one that names more");
+        assert_eq!(find("/bulk-data/r4"), Some(("oneup-ste", "")));
+        assert_eq!(find("/v1/metadata"), Some(("ig", "/metadata")));
     }
 
     /// NETSMART-E11: a UUID may have letters of either case; other texts are none.

@@ -16,11 +16,12 @@ use crate::request::FileBounds;
 use crate::server::auth::Principal;
 use crate::server::capability::{Declaration, Policies};
 use crate::server::config::Config;
-use crate::server::config::mounts::{CUSTOMER, MountConfig};
+use crate::server::config::mounts::{CUSTOMER, MountConfig, is_tenant_name};
 use crate::server::dialect::Dialect;
 use crate::server::dialect::job_view::{MountView, PolledJob};
 use crate::server::dialect::render::expired_error;
 use crate::server::error::ApiError;
+use crate::server::ids::now;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy};
 use crate::server::routes::{Enabled, Route, routes_on};
 
@@ -70,7 +71,10 @@ impl Mount {
         // A reference to any mount of a tenant is local on all its mounts, so that Groups have the same members on each
         // (DIALECT-05).
         let urls: Vec<(usize, String)> = mounts.iter().map(|mount| (mount.tenant, mount.url.clone())).collect();
+        let since = now().to_string();
         for mount in &mut mounts {
+            // One start for all: the dates of their CapabilityStatements must not tell tenants from one another.
+            mount.since.clone_from(&since);
             let tenant = mount.tenant;
             let own = urls.iter().filter(|(of, _)| *of == tenant).map(|(_, url)| url.clone());
             mount.fhir_bases = tenants[tenant].store.fhir_bases.iter().cloned().chain(own).collect();
@@ -93,7 +97,7 @@ impl Mount {
             tenant,
             url: format!("{public_url}{base}"),
             base,
-            since: crate::server::ids::now().to_string(),
+            since: now().to_string(),
             kickoff: KickOffPolicy {
                 headers: settings.header_policy,
                 parameters: dialect.parameters,
@@ -120,6 +124,11 @@ impl Mount {
             digest: files.digest,
             settings: settings.clone(),
         }
+    }
+
+    /// This mount at another base.
+    fn at_base(&self, base: String) -> Mount {
+        Mount { url: format!("{}{base}", self.root_url()), base, ..self.clone() }
     }
 
     /// Name of the dialect, which job records keep to tell the mounts of a tenant apart.
@@ -232,6 +241,53 @@ impl Mount {
     }
 }
 
+/// A mount that stands once for each tenant, under names that no tenant has.
+pub(crate) struct UnknownTenantMount {
+    /// With [`CUSTOMER`] in its base. No request reaches the data of its `tenant`.
+    mount: Mount,
+    /// Position of [`CUSTOMER`] among the segments of the base, from 0.
+    segment: usize,
+}
+
+impl UnknownTenantMount {
+    /// One for each enabled mount that stands once for each tenant. `public_url` and `since` are those of the mounts.
+    pub(crate) fn all(config: &Config, mounts: &[Mount], public_url: &str) -> Vec<UnknownTenantMount> {
+        let for_each =
+            config.mounts().into_iter().filter(|(_, settings)| settings.enabled && settings.is_for_each_tenant());
+        let one = |(table, settings): (&'static str, &MountConfig)| {
+            let base = settings.base.clone();
+            let segment = base.split('/').skip(1).position(|segment| segment == CUSTOMER).unwrap_or_default();
+            let mut mount = Mount::new(config, settings, Dialect::named(table), usize::MAX, base, public_url);
+            if let Some(known) = mounts.first() {
+                mount.since.clone_from(&known.since);
+            }
+            UnknownTenantMount { mount, segment }
+        };
+        for_each.map(one).collect()
+    }
+
+    /// Path of the base, with the tenant's name as a parameter.
+    pub(crate) fn base(&self) -> &str {
+        &self.mount.base
+    }
+
+    /// Name of the dialect.
+    pub(crate) fn name(&self) -> &'static str {
+        self.mount.name()
+    }
+
+    /// The routes of the mount that are switched on.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &'static Route> + '_ {
+        self.mount.routes()
+    }
+
+    /// The mount under the name in a path; `None` for what no tenant can be named.
+    pub(crate) fn named_in(&self, path: &str) -> Option<Mount> {
+        let name = path.split('/').skip(1).nth(self.segment).filter(|name| is_tenant_name(name))?;
+        Some(self.mount.at_base(self.mount.base.replacen(CUSTOMER, name, 1)))
+    }
+}
+
 /// The segments of each base path, with the dialect of the mount.
 pub(crate) struct MountTable(Vec<(Vec<String>, &'static Dialect)>);
 
@@ -244,9 +300,9 @@ impl MountTable {
     }
 
     /// The dialect of the mount whose base a path begins with, and the path below the base; `None` outside all
-    /// mounts.
+    /// mounts. Of several the one that names most segments, as the routes have it.
     pub(crate) fn find<'p>(&self, path: &'p str) -> Option<(&'static Dialect, &'p str)> {
-        self.0.iter().find_map(|(base, dialect)| {
+        let found = self.0.iter().filter_map(|(base, dialect)| {
             let mut rest = path;
             for segment in base {
                 rest = rest.strip_prefix('/')?;
@@ -256,7 +312,9 @@ impl MountTable {
                 }
                 rest = &rest[end..];
             }
-            Some((*dialect, rest))
-        })
+            let named = base.iter().filter(|segment| *segment != CUSTOMER).count();
+            Some((named, *dialect, rest))
+        });
+        found.max_by_key(|(named, ..)| *named).map(|(_, dialect, rest)| (dialect, rest))
     }
 }

@@ -100,6 +100,11 @@ impl Proxies {
 }
 
 impl RequestOrigin {
+    /// Whether what the request holds was sent over a secure connection.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.arrival == Arrival::Allowed
+    }
+
     /// 403 for a request by plain HTTP where TLS is required (CORE-01); `None` if it may be answered. Health probes
     /// may always.
     pub(crate) fn insecure_error(&self, path: &str) -> Option<ApiError> {

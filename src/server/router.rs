@@ -7,12 +7,15 @@
 
 use crate::server::admission::admit;
 use crate::server::error::ApiError;
-use crate::server::handlers::{PathParams, handle_operation, health, not_allowed, overview, ready};
+use crate::server::handlers::{PathParams, handle_operation, not_allowed, overview};
+use crate::server::health::{health, ready};
 use crate::server::hosts;
 use crate::server::middleware::{check_method, log_request, name_error_type};
 use crate::server::mount::MountTable;
 use crate::server::request_path::normalise_path;
+use crate::server::routes::{Operation, Route};
 use crate::server::state::App;
+use crate::server::unknown_tenants::handle_unknown_tenant;
 use axum::Router;
 use axum::extract::Request;
 use axum::extract::State;
@@ -26,6 +29,29 @@ use axum::routing::on;
 use serde_json::json;
 use std::sync::Arc;
 
+/// Adds the routes of a table below a base, each with its handler.
+fn add_routes<'r>(
+    mut router: Router<Arc<App>>,
+    base: &str,
+    routes: impl Iterator<Item = &'r Route>,
+    handler: impl Fn(Operation, MethodFilter) -> MethodRouter<Arc<App>>,
+) -> Router<Arc<App>> {
+    let mut methods_by_path: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
+    for route in routes {
+        let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
+        let methods = handler(route.operation, filter);
+        match methods_by_path.iter_mut().find(|(path, _)| *path == route.path) {
+            Some((_, known)) => *known = std::mem::take(known).merge(methods),
+            None => methods_by_path.push((route.path, methods)),
+        }
+    }
+    for (path, methods) in methods_by_path {
+        let path = format!("{base}{path}");
+        router = router.route(path.trim_end_matches('/'), methods);
+    }
+    router
+}
+
 /// The routes of all mounts, the health probes, and the layers in front of them.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
@@ -34,28 +60,40 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/", get(overview));
     for mount_index in 0..app.mounts.len() {
         let mount = &app.mounts[mount_index];
-        let mut methods_by_path: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
-        for route in mount.routes() {
-            let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
-            let operation = route.operation;
-            let handler = move |app: State<Arc<App>>, path_params: PathParams, request: Request| async move {
+        let handler = |operation: Operation| {
+            move |app: State<Arc<App>>, path_params: PathParams, request: Request| async move {
                 match path_params {
                     Ok(path_params) => handle_operation(app.0, mount_index, operation, path_params.0, request).await,
                     // No id and no name here is anything but UTF-8.
                     Err(_) => ApiError::not_found("this URL").into_response(),
                 }
-            };
-            match methods_by_path.iter_mut().find(|(path, _)| *path == route.path) {
-                Some((_, methods)) => *methods = std::mem::take(methods).on(filter, handler),
-                None => methods_by_path.push((route.path, on(filter, handler))),
             }
-        }
-        for (path, methods) in methods_by_path {
-            let path = format!("{}{path}", mount.base);
-            router = router.route(path.trim_end_matches('/'), methods);
-        }
+        };
+        router = add_routes(router, &mount.base, mount.routes(), |operation, filter| on(filter, handler(operation)));
     }
-    let (mount_table, hosts) = (Arc::new(MountTable::of(&app.config)), app.hosts.clone());
+    let mount_table = Arc::new(MountTable::of(&app.config));
+    for index in 0..app.unknown_tenants.len() {
+        let unknown = &app.unknown_tenants[index];
+        let handler = |operation: Operation| {
+            let mount_table = mount_table.clone();
+            move |app: State<Arc<App>>, path_params: PathParams, request: Request| async move {
+                let app = app.0;
+                let unknown = &app.unknown_tenants[index];
+                // A name that another mount begins with is that mount's.
+                let found = mount_table.find(request.uri().path());
+                match path_params {
+                    Ok(path_params) if found.is_some_and(|(dialect, _)| dialect.name == unknown.name()) => {
+                        let id = path_params.0.get("id").map(String::as_str);
+                        handle_unknown_tenant(app.clone(), unknown, operation, id, request).await
+                    }
+                    _ => ApiError::not_found("this URL").into_response(),
+                }
+            }
+        };
+        router =
+            add_routes(router, unknown.base(), unknown.routes(), |operation, filter| on(filter, handler(operation)));
+    }
+    let hosts = app.hosts.clone();
     let admission = app.admission.clone();
     let router = router
         .fallback(|| async { ApiError::not_found("this URL") })

@@ -78,6 +78,11 @@ impl Operation {
         matches!(self, SystemExport | PatientExport | GroupExport | TypeExport)
     }
 
+    /// Whether the operation describes the service, which everybody may ask for (CAP-01).
+    pub(crate) fn is_description(self) -> bool {
+        matches!(self, Operation::Overview | Operation::Metadata | Operation::OperationDefinition)
+    }
+
     /// Resource type and code of the FHIR REST interaction
     /// (<https://hl7.org/fhir/R4/valueset-type-restful-interaction.html>); `None` for kick-offs, jobs, files and
     /// metadata.

@@ -14,7 +14,7 @@ use crate::server::group_scope::{WriterCheck, check_writers};
 use crate::server::hosts::AllowedHosts;
 use crate::server::ids::{now, random};
 use crate::server::message_text::HTTP_WORDS;
-use crate::server::mount::Mount;
+use crate::server::mount::{Mount, UnknownTenantMount};
 use crate::server::proxy::Proxies;
 use crate::server::rate_limit::PollLimiter;
 use crate::server::router::router;
@@ -99,6 +99,7 @@ pub(crate) async fn serve(
     let app = Arc::new(App {
         admission: Arc::new(Admission::new(connections.connections_max, config.limits.body_bytes, proxies.clone())),
         tenants,
+        unknown_tenants: UnknownTenantMount::all(&config, &mounts, &public_url),
         mounts,
         kick_offs: tokio::sync::Semaphore::new(KICK_OFFS_MAX),
         polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),

@@ -10,7 +10,7 @@ use crate::server::auth::{Authenticator, MountAuth};
 use crate::server::config::Config;
 use crate::server::config::mounts::Authorization;
 use crate::server::hosts::AllowedHosts;
-use crate::server::mount::Mount;
+use crate::server::mount::{Mount, UnknownTenantMount};
 use crate::server::rate_limit::PollLimiter;
 
 /// A store with its jobs and Groups. No request reaches the data of two tenants (ONEUP-M01).
@@ -41,6 +41,8 @@ pub(crate) struct App {
     pub mounts: Vec<Mount>,
     /// Permits to judge kick-offs, each of which takes a thread that may block.
     pub kick_offs: tokio::sync::Semaphore,
+    /// The mounts of names that no tenant has; the router refers to them by position.
+    pub unknown_tenants: Vec<UnknownTenantMount>,
     /// Rate limit of status polls.
     pub polls: PollLimiter,
 }
@@ -55,7 +57,8 @@ impl App {
     pub(crate) fn mount_auth<'a>(&'a self, mount: &'a Mount) -> MountAuth<'a> {
         let is_accepted = |method| mount.settings.authorization.contains(&method);
         MountAuth {
-            tenant: &self.tenant(mount).name,
+            tenant: Some(&self.tenant(mount).name),
+            names_tenant: mount.settings.is_for_each_tenant(),
             bearer: is_accepted(Authorization::Bearer),
             client_headers: is_accepted(Authorization::ClientHeaders),
         }

@@ -18,7 +18,10 @@ use crate::issue::IssueCode;
 use crate::server::auth::argon2_pool::{Argon2Hash, Argon2Pool, PoolBusy};
 use crate::server::auth::credentials::{CredentialKind, Credentials, HeaderNames};
 use crate::server::auth::secret::{Sha256Hash, StoredHash};
-use crate::server::auth::{Authentication, Authenticator, MountAuth, Principal, WritingRights};
+use crate::server::auth::{
+    Authentication, Authenticator, CountedTenants, CountedTenantsFuture, MountAuth, Principal, WritingRights,
+    unknown_tenant,
+};
 use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, auth_problems};
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
@@ -179,6 +182,9 @@ enum RejectionReason {
     Busy,
 }
 
+/// A rejected request: why, and the entry of its credential if that is configured.
+type Rejection<'t> = (RejectionReason, Option<&'t ClientEntry>);
+
 impl StaticClients {
     /// The authenticator of a table. `key` is random, of this process alone; expiry of tokens is compared with
     /// `clock`.
@@ -200,7 +206,8 @@ impl StaticClients {
         self.table.read().expect("no panic under it").clone()
     }
 
-    /// Finds the entry of a credential and checks its secret, in the same time for known and unknown ids.
+    /// Finds the entry of a credential, checks its secret, in the same time for known and unknown ids, and that its client
+    /// may ask for the tenant of the mount.
     ///
     /// # Errors
     /// The reason, with the entry if the id is configured.
@@ -210,7 +217,23 @@ impl StaticClients {
         mount: MountAuth<'_>,
         sent: Credentials<'_>,
         peer: Option<&Peer>,
-    ) -> Result<&'t ClientEntry, (RejectionReason, Option<&'t ClientEntry>)> {
+    ) -> Result<&'t ClientEntry, Rejection<'t>> {
+        let entry = self.check_credential(table, mount, sent, peer).await?;
+        let tenants = &table.clients[entry.client].tenants;
+        match mount.tenant.is_some_and(|name| tenants.iter().any(|tenant| tenant == name)) {
+            true => Ok(entry),
+            false => Err((RejectionReason::OtherTenant, Some(entry))),
+        }
+    }
+
+    /// As [`StaticClients::check`], whatever the tenant.
+    async fn check_credential<'t>(
+        &self,
+        table: &'t ClientTable,
+        mount: MountAuth<'_>,
+        sent: Credentials<'_>,
+        peer: Option<&Peer>,
+    ) -> Result<&'t ClientEntry, Rejection<'t>> {
         let kind = match sent {
             Credentials::Nothing => return Err((RejectionReason::Missing, None)),
             Credentials::Several => return Err((RejectionReason::Several, None)),
@@ -240,10 +263,25 @@ impl StaticClients {
         if entry.expires.as_ref().is_some_and(|expires| *expires <= (self.clock)()) {
             return Err((RejectionReason::Expired(kind), Some(entry)));
         }
-        if !table.clients[entry.client].tenants.iter().any(|tenant| tenant == mount.tenant) {
-            return Err((RejectionReason::OtherTenant, Some(entry)));
-        }
         Ok(entry)
+    }
+
+    /// Logs the rejection of a request.
+    fn log_rejection(
+        &self,
+        table: &ClientTable,
+        tenant: Option<&str>,
+        headers: &HeaderMap,
+        (reason, entry): Rejection<'_>,
+    ) {
+        let client = entry.map(|entry| table.clients[entry.client].principal.log_name());
+        // An unknown id may be a secret in the wrong place: it is not logged.
+        let credential = match Credentials::of(headers, &table.headers) {
+            Credentials::Credential { id, .. } if entry.is_some() => Some(id),
+            _ => None,
+        };
+        let request = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        tracing::warn!(target: "outpour::audit", request, tenant, client, credential, ?reason, "refused");
     }
 
     /// Whether `secret` is the entry's. Without an entry the result is false after the same work.
@@ -283,18 +321,29 @@ impl Authenticator for StaticClients {
             let table = self.client_table();
             let credentials = Credentials::of(headers, &table.headers);
             let checked = self.check(&table, mount, credentials, peer).await;
-            checked.map(|entry| table.principal(entry)).map_err(|(reason, entry)| {
-                let client = entry.map(|entry| table.clients[entry.client].principal.log_name());
-                // An unknown id may be a secret in the wrong place: it is not logged.
-                let credential = match credentials {
-                    Credentials::Credential { id, .. } if entry.is_some() => Some(id),
-                    _ => None,
-                };
-                let request = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-                let tenant = mount.tenant;
-                tracing::warn!(target: "outpour::audit", request, tenant, client, credential, ?reason, "refused");
-                refusal(reason, mount)
+            checked.map(|entry| table.principal(entry)).map_err(|rejection| {
+                self.log_rejection(&table, mount.tenant, headers, rejection);
+                refusal(rejection.0, mount)
             })
+        })
+    }
+
+    fn counted_tenants<'a>(&'a self, headers: &'a HeaderMap, peer: Option<&'a Peer>) -> CountedTenantsFuture<'a> {
+        Box::pin(async move {
+            let table = self.client_table();
+            let credentials = Credentials::of(headers, &table.headers);
+            let mut seen = Vec::new();
+            if credentials != Credentials::Nothing {
+                let any_kind = MountAuth { tenant: None, names_tenant: false, bearer: true, client_headers: true };
+                match self.check_credential(&table, any_kind, credentials, peer).await {
+                    Ok(entry) if !table.principal(entry).is_bound() => {
+                        seen.clone_from(&table.clients[entry.client].tenants);
+                    }
+                    Ok(_) => {}
+                    Err(rejection) => self.log_rejection(&table, None, headers, rejection),
+                }
+            }
+            CountedTenants::Named(seen)
         })
     }
 
@@ -319,7 +368,7 @@ impl Authenticator for StaticClients {
 }
 
 /// The answer to a request that the check of configured clients rejected: 401 with the accepted kinds of credentials
-/// (AUTH-23, ONEUP-M09), 403 for another tenant (ONEUP-M01), 503 if the check could not be made.
+/// (AUTH-23, ONEUP-M09), 404 or 403 for another tenant (ONEUP-M01), 503 if the check could not be made.
 fn refusal(reason: RejectionReason, mount: MountAuth<'_>) -> ApiError {
     let send = match (mount.bearer, mount.client_headers) {
         (true, true) => "send Authorization: Bearer and a token, or the client headers",
@@ -354,6 +403,7 @@ fn refusal(reason: RejectionReason, mount: MountAuth<'_>) -> ApiError {
             let text = "the token has expired: send a fresh one; jobs and files of the same client are still there";
             (IssueCode::Expired, text.to_string(), Some("invalid_token"))
         }
+        RejectionReason::OtherTenant if mount.names_tenant => return unknown_tenant(),
         RejectionReason::OtherTenant => {
             let text = "this client has no access to this tenant's data";
             return ApiError::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, text);

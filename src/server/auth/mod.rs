@@ -17,22 +17,62 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 
 use crate::fhir::resource_type::ResourceType;
+use crate::issue::IssueCode;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
 
 /// The tenant of a mount, and the kinds of credentials that the mount accepts (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MountAuth<'a> {
-    /// Name of the tenant whose data the mount serves.
-    pub tenant: &'a str,
+    /// Name of the tenant whose data the mount serves; `None` under a name that no tenant has, where nobody may do
+    /// anything.
+    pub tenant: Option<&'a str>,
+    /// Whether the tenant's name stands in the URL: then a client is told of a tenant that it may not ask for what it is
+    /// told of one that is not there (ONEUP-M01).
+    pub names_tenant: bool,
     /// Whether bearer tokens are accepted.
     pub bearer: bool,
     /// Whether client headers are accepted (ONEUP-S07).
     pub client_headers: bool,
 }
+
+/// 404 with the same words for a tenant that is not there and for one that the client may not ask for (ONEUP-M01).
+pub(crate) fn unknown_tenant() -> ApiError {
+    let text = "this tenant is not known here, or not to this client: look at its name in the URL";
+    ApiError::new(StatusCode::NOT_FOUND, IssueCode::NotFound, text)
+}
+
+/// The tenants whose counts of jobs, faults and files the sender of a health probe may see: all without authorization;
+/// else those of a client that is not bound to Groups, types or a patient (reading 24).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CountedTenants {
+    /// Every tenant.
+    All,
+    /// These.
+    Named(Vec<String>),
+}
+
+impl CountedTenants {
+    /// Whether the counts of a tenant may be seen.
+    pub(crate) fn has(&self, tenant: &str) -> bool {
+        match self {
+            CountedTenants::All => true,
+            CountedTenants::Named(names) => names.iter().any(|name| name == tenant),
+        }
+    }
+
+    /// Whether no counts may be seen.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, CountedTenants::Named(names) if names.is_empty())
+    }
+}
+
+/// Name of the principal where there are no clients; no client of the configuration may have it, whose jobs would be
+/// everybody's otherwise.
+pub(crate) const ANYBODY: &str = "anybody";
 
 /// An authenticated sender and its rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +129,9 @@ impl WritingRights {
 /// The result of authentication: the principal, or the answer to a rejected request.
 pub(crate) type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Principal, ApiError>> + Send + 'a>>;
 
+/// The result of authenticating a health probe.
+pub(crate) type CountedTenantsFuture<'a> = Pin<Box<dyn Future<Output = CountedTenants> + Send + 'a>>;
+
 /// Authenticates the senders of requests.
 pub(crate) trait Authenticator: Send + Sync {
     /// The principal of a request. Takes microseconds on an async thread; slow checks run elsewhere, and are given up
@@ -99,6 +142,10 @@ pub(crate) trait Authenticator: Send + Sync {
         headers: &'a HeaderMap,
         peer: Option<&'a Peer>,
     ) -> Authentication<'a>;
+
+    /// The tenants whose counts the sender of a health probe may see. A probe without credentials, or with wrong ones, is
+    /// answered as well.
+    fn counted_tenants<'a>(&'a self, headers: &'a HeaderMap, peer: Option<&'a Peer>) -> CountedTenantsFuture<'a>;
 
     /// Whether the download of files needs credentials, as the manifest states (MANIFEST-03).
     fn requires_access_token(&self) -> bool;
@@ -136,11 +183,15 @@ impl AnonymousAccess {
 }
 
 impl Authenticator for AnonymousAccess {
-    fn authenticate<'a>(&'a self, _: MountAuth<'a>, _: &'a HeaderMap, _: Option<&'a Peer>) -> Authentication<'a> {
-        let client = "anybody".to_string();
+    fn authenticate<'a>(&'a self, mount: MountAuth<'a>, _: &'a HeaderMap, _: Option<&'a Peer>) -> Authentication<'a> {
+        let client = ANYBODY.to_string();
         let anybody =
             Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true };
-        Box::pin(std::future::ready(Ok(anybody)))
+        Box::pin(std::future::ready(mount.tenant.map(|_| anybody).ok_or_else(unknown_tenant)))
+    }
+
+    fn counted_tenants<'a>(&'a self, _: &'a HeaderMap, _: Option<&'a Peer>) -> CountedTenantsFuture<'a> {
+        Box::pin(std::future::ready(CountedTenants::All))
     }
 
     fn requires_access_token(&self) -> bool {
@@ -178,11 +229,11 @@ mod tests {
     /// CLIENT-05: every request is accepted, with or without credentials.
     #[tokio::test]
     async fn a_stray_header_is_ignored() {
-        let mount = MountAuth { tenant: "default", bearer: true, client_headers: true };
+        let mount = MountAuth { tenant: Some("default"), names_tenant: false, bearer: true, client_headers: true };
         for token in ["Bearer ", "Bearer a.b", "nonsense"] {
             let headers = HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, token.parse().unwrap())]);
             assert!(!AnonymousAccess(()).requires_access_token());
-            assert_eq!(AnonymousAccess(()).authenticate(mount, &headers, None).await.unwrap().client, "anybody");
+            assert_eq!(AnonymousAccess(()).authenticate(mount, &headers, None).await.unwrap().client, ANYBODY);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX};
 use crate::named_enum::by_name;
+use crate::server::auth::ANYBODY;
 use crate::server::auth::secret::StoredHash;
 use crate::server::auth::secret_hash::SecretHash;
 use std::collections::BTreeSet;
@@ -183,6 +184,12 @@ pub(crate) fn auth_problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<
             }
         };
         let mut report_problem = |text: String| problems.push(format!("{named}: {text}"));
+        if client.name == ANYBODY {
+            report_problem(
+                "jobs that were asked for without authorization belong to this name; give the client another one"
+                    .into(),
+            );
+        }
         if !names.insert(&client.name) {
             report_problem("another client has this name; jobs belong to it, so it must be of one client alone".into());
         }
@@ -326,6 +333,7 @@ mod tests {
     /// All problems of a client are reported at once. AUTH-24: a wider level would bypass its Groups.
     #[test]
     fn problems_are_told() {
+        wrong("[[clients]]\nname = 'anybody'", &["without authorization"]);
         wrong("[[clients]]\nname = 'a b'\n[[clients]]\nname = 'c'\n[[clients]]\nname = 'c'", &["a b", "one client"]);
         wrong("[[clients]]\nname = 'a'\ntypes = ['Patiant']\ntenants = ['x/y', 'z']", &["did you mean Patient", "x/y"]);
         wrong("[[clients]]\nname = 'a'\ntenants = []\nlevels = []", &["tenants is empty", "levels is empty"]);

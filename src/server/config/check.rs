@@ -5,7 +5,7 @@
 
 use crate::export::options::FaultsAllowed;
 use crate::limits::THREADS_MAX;
-use crate::server::config::mounts::DEFAULT_TENANT;
+use crate::server::config::mounts::{DEFAULT_TENANT, is_tenant_name};
 use crate::server::config::{Config, auth};
 use crate::server::hosts::AllowedHosts;
 use crate::server::proxy::Proxies;
@@ -116,11 +116,10 @@ impl Config {
         for (position, tenant) in tenants.iter().enumerate() {
             let (name, default) = (&tenant.name, tenant.name == DEFAULT_TENANT && position == 0);
             let key = |key: &str| if default { key.to_string() } else { format!("tenant {name:?}: {key}") };
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
             if !(0.0..=100.0).contains(&tenant.store.allow_missing) {
                 problems.push(key("store.allow_missing is a share in percent, between 0 and 100"));
             }
-            if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {
+            if !is_tenant_name(name) {
                 problems.push(format!("tenant {name:?}: a name has up to 64 letters, digits, '-', '.' and '_'"));
             }
             if tenants[..position].iter().any(|other| other.name == *name) {

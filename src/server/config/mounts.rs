@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::group::lookup::MembershipRule;
-use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
+use crate::limits::{NAME_BYTES_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
 use crate::request::{LateArrivals, MissingLastUpdated, Vanished};
 
@@ -282,6 +282,13 @@ pub(crate) fn read_oneup_ste<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
 /// Deserializes `[oneup_mte]` over the defaults of 1upHealth's multi-tenant environment.
 pub(crate) fn read_oneup_mte<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MountConfig, D::Error> {
     apply_defaults(deserializer, MountConfig::oneup_mte())
+}
+
+/// Whether a tenant can have a name: up to 64 letters, digits, `-`, `.` and `_`, the first of them no `.`.
+pub(crate) fn is_tenant_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 /// Name of the tenant that `[store]` and `[data]` outside `[[tenants]]` describe.

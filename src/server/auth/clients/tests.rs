@@ -9,7 +9,8 @@ use crate::server::auth::argon2_pool::hash_as_before;
 use crate::server::auth::secret::hash;
 use crate::server::config::Config;
 
-const DOOR: MountAuth<'static> = MountAuth { tenant: "default", bearer: true, client_headers: true };
+const DOOR: MountAuth<'static> =
+    MountAuth { tenant: Some("default"), names_tenant: false, bearer: true, client_headers: true };
 const NOW: &str = "2026-06-01T00:00:00Z";
 
 fn table(text: &str) -> ClientTable {
@@ -82,7 +83,7 @@ fn who_is_known_is_let_in() {
     let user = ask(&provider, DOOR, &token("tp.right")).unwrap();
     assert_eq!((user.client.as_str(), user.patient.as_deref()), ("a/Patient/p", Some("p")));
     assert_eq!(user.log_name(), "a", "no patient's id in the log");
-    let other = MountAuth { tenant: "other", ..DOOR };
+    let other = MountAuth { tenant: Some("other"), ..DOOR };
     let narrow = ask(&provider, other, &token("tb.right")).unwrap();
     assert_eq!((narrow.levels, narrow.groups.unwrap()), ([false, false, true], vec!["g".to_string()]));
     assert_eq!(narrow.types.unwrap(), [ResourceType::PATIENT]);

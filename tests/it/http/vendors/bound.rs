@@ -186,7 +186,7 @@ fn a_bound_client_sees_only_its_own_issues() {
         + "[oneup_ste]\nstrict_dialect = false\n[oneup_mte]\nstrict_dialect = false\n[netsmart]\nstrict_dialect = false\n";
     let server = serve(scratch.path(), &clients);
     let http = server.client();
-    let ready = http.get("/health/ready").json();
+    let ready = full.get(&http, "/health/ready").json();
     assert_eq!(ready["faultyLines"], 1, "{ready}");
     let mut requested = Vec::new();
     for mount in MOUNTS {
@@ -244,7 +244,7 @@ fn files_that_are_not_read() {
     std::fs::write(scratch.path().join("store/secret-notes.txt"), "notes").unwrap();
     let server = serve(scratch.path(), &client("full", "", &[&full]));
     let http = server.client();
-    let ready = http.get("/health/ready").json();
+    let ready = full.get(&http, "/health/ready").json();
     assert_eq!(ready["filesNotRead"], 1, "{ready}");
     let (_, messages, manifest) = export(&http, &full, "/fhir/Group/all/$export");
     assert!(!format!("{messages:?} {manifest}").contains("secret-notes"), "{messages:?}");

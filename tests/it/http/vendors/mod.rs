@@ -7,6 +7,7 @@ mod mte;
 mod netsmart;
 mod retry;
 mod ste;
+mod tenants;
 
 use std::path::Path;
 use std::time::Duration;

@@ -155,7 +155,7 @@ fn tokens_of_the_tenant_only() {
         let reported = world.by_headers.get(&client, path).outcome(401, "login");
         assert!(reported.contains("Bearer"), "{reported}");
         client.get(path).outcome(401, "login");
-        world.rival.get(&client, path).outcome(403, "forbidden");
+        world.rival.get(&client, path).outcome(404, "not-found");
         let nowhere = path.replace("ExampleCompany", "nobody");
         world.full.get(&client, &nowhere).outcome(404, "not-found");
     }
