@@ -1,4 +1,4 @@
-//! FHIR Groups: streaming readers (`reader`, `facts`, `identifiers`), rules for incoming Groups (`rules`), lookup in a
+//! FHIR Groups: streaming readers (`reader`, `facts`, `identifiers`), rules for incoming Groups (`rules`, `values`), lookup in a
 //! snapshot (`lookup`), and the registry of Groups that clients create (`registry`).
 //!
 //! Nothing here knows HTTP or jobs; members are resolved to patients in `select`.
@@ -9,3 +9,4 @@ pub(crate) mod lookup;
 pub(crate) mod reader;
 pub(crate) mod registry;
 pub(crate) mod rules;
+pub(crate) mod values;

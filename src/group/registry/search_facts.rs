@@ -12,6 +12,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::reference::Reference;
 use crate::group::facts::{GroupFact, GroupFactReader};
+use crate::group::values::ValueScan;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::limits::{GROUP_FACTS_BYTES_MAX, GROUP_FILTER_BYTES_MAX, GROUP_TOKENS_MAX};
 use crate::simd::Kernel;
@@ -42,6 +43,8 @@ pub(crate) struct SearchFacts {
     pub codes: Vec<(String, String)>,
     /// Bloom filter of the members' keys.
     pub members: MemberFilter,
+    /// Whether some readers of JSON refuse the Group, and with it any document that it stands in.
+    pub is_unreadable: bool,
 }
 
 impl SearchFacts {
@@ -56,6 +59,7 @@ impl SearchFacts {
         let mut facts = SearchFacts::default();
         let mut keys = Vec::new();
         let mut hash = Hasher64::new();
+        let (mut values, mut is_unreadable) = (ValueScan::new(), false);
         let mut on_fact = |fact: GroupFact<'_>| match fact {
             GroupFact::ResourceType(text) => facts.is_group = text == "Group",
             GroupFact::Id(text) => facts.id = Id::parse_r4(text.as_bytes()),
@@ -73,11 +77,13 @@ impl SearchFacts {
             let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
             feed_pieces(&mut |piece| {
                 hash.update(piece);
+                values.feed(piece, &mut |found| is_unreadable |= found.fault.is_unreadable());
                 reader.feed(piece);
             })?;
             reader.finish()
         };
         facts.members = MemberFilter::from_keys(&keys);
+        facts.is_unreadable = is_unreadable;
         // A version id is sent in an HTTP header, so an illegal one is replaced.
         if Id::parse_r4(facts.version.as_bytes()).is_none() {
             facts.version = format!("x{:016x}", hash.digest());

@@ -109,11 +109,11 @@ fn ids_of(groups: &GroupView<'_>, parameters: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn a_group_lives_and_is_there_after_a_restart() {
     let scratch = tempfile::tempdir().unwrap();
-    let text = "{\n \"name\" : \"a \\u00e9 b\",\"resourceType\":\"Group\",\"id\":\"mine\", \"quantity\": 1.50e0,\"meta\":{\"versionId\":\"77\", \
+    let text = "{\n \"name\" : \"a \\u00e9 b\",\"resourceType\":\"Group\",\"id\":\"mine\", \"x-number\": 1.50e0,\"meta\":{\"versionId\":\"77\", \
         \"profile\" : [\"p\"]},\n\"type\":\"person\",\"actual\":true,\"x-unknown\":[1.0,{\"a\" : null}]}";
     let line = |version: u64, second: i64| {
         format!(
-            r#"{{"resourceType":"Group","id":"g1","meta":{{"versionId":"{version}","lastUpdated":"{}","profile":["p"]}},"name":"a \u00e9 b","quantity":1.50e0,"type":"person","actual":true,"x-unknown":[1.0,{{"a":null}}]}}"#,
+            r#"{{"resourceType":"Group","id":"g1","meta":{{"versionId":"{version}","lastUpdated":"{}","profile":["p"]}},"name":"a \u00e9 b","x-number":1.50e0,"type":"person","actual":true,"x-unknown":[1.0,{{"a":null}}]}}"#,
             at(second)
         )
     };

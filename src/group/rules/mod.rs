@@ -4,6 +4,7 @@
 //! memory is bounded whatever the text. All violations are reported together, without content other than ids and codes.
 
 pub(crate) mod problem;
+pub(crate) mod shapes;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tokens;
@@ -18,7 +19,9 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::group::rules::problem::{RuleViolation, RuleViolations, unreadable};
+use crate::group::rules::shapes::{ElementShape, SHAPES};
 use crate::group::rules::tokens::{JsonToken, TokenReader, TokenText};
+use crate::group::values::{FoundValue, ValueScan};
 use crate::issue::IssueCode;
 use crate::limits::{GROUP_ELEMENTS_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
@@ -88,6 +91,7 @@ const ELEMENT_CHARS_MAX: usize = 64;
 pub(crate) struct GroupCheck<'a> {
     reader: GroupReader<'a>,
     tokens: TokenReader,
+    values: ValueScan,
     rules: CheckState<'a>,
     /// Byte offset of the next piece.
     position: u64,
@@ -109,6 +113,7 @@ impl<'a> GroupCheck<'a> {
         GroupCheck {
             reader,
             tokens: TokenReader::new(),
+            values: ValueScan::new(),
             rules: CheckState::new(rules, id),
             position: 0,
             lines: (0, 0),
@@ -122,6 +127,8 @@ impl<'a> GroupCheck<'a> {
         self.note_fault(piece);
         if self.fault.is_none() {
             self.tokens.feed(piece, |depth, token| self.rules.token(depth, token));
+            let place = PiecePlace { piece, position: self.position, lines: self.lines };
+            self.values.feed(piece, &mut |found| self.rules.report_value(found, place.line_and_column(found.at)));
         }
         self.lines.0 += memchr::memchr_iter(b'\n', piece).count() as u64;
         if let Some(last) = memchr::memrchr(b'\n', piece) {
@@ -137,10 +144,9 @@ impl<'a> GroupCheck<'a> {
         if self.fault.is_some_and(|(known, ..)| known == fault) {
             return;
         }
-        let before = &piece[..piece.len().min(fault.at.saturating_sub(self.position) as usize)];
-        let lines = self.lines.0 + memchr::memchr_iter(b'\n', before).count() as u64;
-        let begin = memchr::memrchr(b'\n', before).map_or(self.lines.1, |offset| self.position + offset as u64 + 1);
-        self.fault = Some((fault, lines + 1, fault.at.saturating_sub(begin) + 1));
+        let place = PiecePlace { piece, position: self.position, lines: self.lines };
+        let (line, column) = place.line_and_column(fault.at);
+        self.fault = Some((fault, line, column));
     }
 
     /// Ends the document.
@@ -161,57 +167,21 @@ impl<'a> GroupCheck<'a> {
     }
 }
 
-/// Shapes of the elements of R4's Group (<https://hl7.org/fhir/R4/group.html>); other elements are accepted unchecked.
-const SHAPES: [(&str, ElementShape); 13] = [
-    ("active", ElementShape::Bool),
-    ("actual", ElementShape::Bool),
-    ("characteristic", ElementShape::Objects),
-    ("code", ElementShape::Object),
-    ("contained", ElementShape::Objects),
-    ("extension", ElementShape::Objects),
-    ("identifier", ElementShape::Objects),
-    ("managingEntity", ElementShape::Object),
-    ("member", ElementShape::Objects),
-    ("meta", ElementShape::Object),
-    ("name", ElementShape::Text),
-    ("quantity", ElementShape::Number),
-    ("type", ElementShape::Text),
-];
-
-/// Shape that an element of a Group must have.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ElementShape {
-    Bool,
-    Number,
-    Object,
-    Objects,
-    Text,
+/// A piece of a document, and where it begins.
+struct PiecePlace<'p> {
+    piece: &'p [u8],
+    /// Offset of the piece, and as [`GroupCheck::lines`] before it.
+    position: u64,
+    lines: (u64, u64),
 }
 
-impl ElementShape {
-    /// Words for the shape in a violation.
-    fn name(self) -> &'static str {
-        match self {
-            ElementShape::Bool => "true or false",
-            ElementShape::Number => "a number",
-            ElementShape::Object => "an object",
-            ElementShape::Objects => "an array of objects",
-            ElementShape::Text => "a string that is not empty",
-        }
-    }
-
-    /// Whether a value that starts with a token has the shape.
-    fn fits(self, token: JsonToken<'_>) -> bool {
-        match (self, token) {
-            (ElementShape::Bool, JsonToken::Bool(_))
-            | (ElementShape::Number, JsonToken::Number)
-            | (ElementShape::Object, JsonToken::Object) => true,
-            // Items of another kind are reported one by one by `item`.
-            (ElementShape::Objects, JsonToken::Array) => true,
-            // A text too long to be read is not empty.
-            (ElementShape::Text, JsonToken::String(text)) => text.get().is_none_or(|text| !text.trim().is_empty()),
-            _ => false,
-        }
+impl PiecePlace<'_> {
+    /// Line and column of an offset in the piece, or of one before it on the line on which the piece begins.
+    fn line_and_column(&self, at: u64) -> (u64, u64) {
+        let before = &self.piece[..self.piece.len().min(at.saturating_sub(self.position) as usize)];
+        let lines = self.lines.0 + memchr::memchr_iter(b'\n', before).count() as u64;
+        let begin = memchr::memrchr(b'\n', before).map_or(self.lines.1, |offset| self.position + offset as u64 + 1);
+        (lines + 1, at.saturating_sub(begin) + 1)
     }
 }
 
@@ -289,6 +259,13 @@ impl<'a> CheckState<'a> {
             5 if in_member && self.member.identifier_is_object => self.in_identifier(token),
             _ => {}
         }
+    }
+
+    /// Reports a value that not every JSON reader takes, or that is out of the range of its type.
+    fn report_value(&mut self, found: FoundValue<'_>, (line, column): (u64, u64)) {
+        let path = found.element.map_or("Group".to_string(), |element| format!("Group.{element}"));
+        let place = format!("{path} (line {line}, column {column})");
+        self.problems.push(IssueCode::Value, &path, || format!("{place} {}", found.fault.text()));
     }
 
     /// Checks a token of the Group itself (depth 1): the name of an element, or the start of its value.

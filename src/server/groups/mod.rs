@@ -212,8 +212,14 @@ impl GroupHandlers<'_> {
         let mut entries: Vec<BodyPart> = Vec::new();
         let page = SearchPage { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
         let text_part = |text_part: String| BodyPart::Bytes(Bytes::from(text_part));
+        let mut left_out = Vec::new();
         let search_result = self.groups().search(&search.query, page, &mut |hit| {
             let id = hit.id;
+            // It would make the whole page unreadable.
+            if hit.found.facts().is_some_and(|facts| facts.is_unreadable) {
+                left_out.push(left_out_issue(&id));
+                return Ok(());
+            }
             if let Some(part) = BodyPart::of(hit.found)? {
                 let url = json!(format!("{}/Group/{id}", self.base));
                 let comma = if entries.is_empty() { "" } else { "," };
@@ -224,9 +230,11 @@ impl GroupHandlers<'_> {
             Ok(())
         });
         let found = search_result.map_err(failed)?;
-        if !search.ignored.is_empty() {
-            let warning = |problem: &RuleViolation| OutcomeIssue { severity: Severity::Warning, ..issue(problem) };
-            let reported = outcome(&search.ignored.iter().map(warning).collect::<Vec<_>>());
+        let warning = |problem: &RuleViolation| OutcomeIssue { severity: Severity::Warning, ..issue(problem) };
+        let mut warnings: Vec<OutcomeIssue> = search.ignored.iter().map(warning).collect();
+        warnings.extend(left_out);
+        if !warnings.is_empty() {
+            let reported = outcome(&warnings);
             let comma = if entries.is_empty() { "" } else { "," };
             entries.push(text_part(format!(r#"{comma}{{"resource":{reported},"search":{{"mode":"outcome"}}}}"#)));
         }
@@ -337,6 +345,15 @@ fn issue(problem: &RuleViolation) -> OutcomeIssue {
 /// 400 with all problems of a request.
 fn refuse(problems: Vec<RuleViolation>) -> ApiError {
     ApiError::of(StatusCode::BAD_REQUEST, problems.iter().map(issue).collect())
+}
+
+/// A Group that matches a search and is left out of its page.
+fn left_out_issue(id: &Id) -> OutcomeIssue {
+    let text = format!(
+        "Group/{id} is left out: it holds a number or half of a surrogate pair that many JSON readers refuse with all that \
+         stands around it; read it by itself, and write it again without"
+    );
+    OutcomeIssue { severity: Severity::Warning, ..OutcomeIssue::error(IssueCode::Incomplete, text) }
 }
 
 /// 507 if the disk is full, else 500, for a registry or store that fails; `error` goes to the log only.

@@ -259,7 +259,7 @@ fn bad_bodies_are_refused() {
 /// of each Group, of the store and of the registry alike.
 #[test]
 fn a_search_is_a_searchset() {
-    let identifier = r#","identifier":[{"system":"s","value":"v"}],"quantity":1.50"#;
+    let identifier = r#","identifier":[{"system":"s","value":"v"}],"extension":[{"url":"u","valueDecimal":1.50}]"#;
     let shop = Shop::new(&[row("b-store", identifier), row("c-packed", identifier)]);
     take(shop.desk(9).update("a-made", &HeaderMap::new(), &group(&format!(r#","id":"a-made"{identifier}"#))));
     let mut url = format!("{BASE}/Group?identifier=s%7Cv&_count=1");
@@ -267,7 +267,7 @@ fn a_search_is_a_searchset() {
     loop {
         let answer = take(shop.desk(9).search(Some(url.split_once('?').unwrap().1), &HeaderMap::new()));
         assert_eq!((answer.status, answer.header("content-type")), (200, FHIR_JSON));
-        assert!(String::from_utf8_lossy(&answer.body).contains(r#""quantity":1.50"#), "digits stay");
+        assert!(String::from_utf8_lossy(&answer.body).contains(r#""valueDecimal":1.50"#), "digits stay");
         let bundle = answer.json();
         assert_eq!((&bundle["type"], &bundle["total"]), (&json!("searchset"), &json!(3)));
         assert_eq!(bundle["link"][0], json!({"relation": "self", "url": url}));

@@ -8,6 +8,7 @@ mod floods;
 mod formats;
 mod full_disk;
 mod group_import;
+mod group_values;
 mod host_header;
 mod hostile;
 mod job_lifecycle;
