@@ -21,7 +21,7 @@ use crate::job::record::{
 use crate::job::registry::{Job, JobRegistry};
 use crate::job::shared::{self, EngineShared, LastTime};
 use crate::job::state::JobState;
-use crate::job::store_state::{StoreRefusal, StoreState};
+use crate::job::store_state::{LOCK, StoreRefusal, StoreState};
 use crate::job::{reaper, worker};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
@@ -95,7 +95,7 @@ impl JobEngine {
         private_directory(&options.files).map_err(failed(&options.files))?;
         let files = Directory::open(&options.files).map_err(failed(&options.files))?;
         let records = RecordDirectory::open(&options.records, options.sync).map_err(failed(&options.records))?;
-        let lock = create_private(&options.records.join(".lock")).map_err(failed(&options.records))?;
+        let lock = create_private(&options.records.join(LOCK)).map_err(failed(&options.records))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::Busy { path: options.records.clone() }),
@@ -520,28 +520,18 @@ impl JobEngine {
     /// A run of the indexing thread.
     fn index_run(&self) -> impl Fn() + Send + 'static {
         let inner = self.inner.clone();
-        move || {
-            let _index_lock = inner.lock_index();
-            let done = inner.pool.install(|| inner.options.store.index(&Progress::default()));
-            match done {
-                Ok((index, _)) => {
-                    inner.store_state.note(None);
-                    inner.store_state.note_passed_over(index.walked());
-                }
-                Err(error) => {
-                    // A store that stays away is looked at again and again: that is said once.
-                    if StoreRefusal::of(&error).is_none() || inner.store_state.refusal().is_none() {
-                        tracing::error!(%error, "the store cannot be indexed");
-                    }
-                    inner.store_state.note_error(&error);
-                }
-            }
-        }
+        move || inner.index_store()
     }
 
     /// Number of files of the store that are not read, because they are no data files by their names.
     pub(crate) fn passed_over(&self) -> u64 {
         self.inner.store_state.passed_over()
+    }
+
+    /// Why the store cannot be used at all at this moment; `None` if it can. It is then refused until it has been looked at
+    /// again. Blocks for a moment.
+    pub(crate) fn probe_store(&self) -> Option<StoreRefusal> {
+        self.inner.probe_store()
     }
 
     /// Why the store was refused at the last look; `None` if it was not.

@@ -44,7 +44,8 @@ impl Indexer {
         match &*held {
             Some((opened, index)) if *opened == stamp => Some(index.clone()),
             _ => {
-                let published = store.latest_published();
+                // It is only read here, which must go on where it cannot be written.
+                let published = store.read_only().latest_published();
                 if published.is_err() {
                     tracing::error!("the published index cannot be read; the next request tries again");
                 }

@@ -25,7 +25,8 @@ use crate::job::api::EngineOptions;
 use crate::job::indexer::Indexer;
 use crate::job::record::{JobRecord, RecordDirectory};
 use crate::job::registry::{Job, JobRegistry};
-use crate::job::store_state::StoreState;
+use crate::job::store_state::{StoreRefusal, StoreState, find_unusable};
+use crate::progress::Progress;
 use crate::sys::directory::Directory;
 
 /// What the workers, the reaper and the callers of a job engine share.
@@ -77,6 +78,39 @@ impl EngineShared {
     pub(crate) fn last_transaction_time(&self) -> Option<Instant> {
         self.last_t.take_in(self.options.store.latest_snapshot().as_ref());
         self.last_t.get()
+    }
+
+    /// Looks whether the store can be used at all ([`find_unusable`]); what it cannot be used for is noted, and stays noted
+    /// until it has been indexed again. Blocks for a moment.
+    pub(crate) fn probe_store(&self) -> Option<StoreRefusal> {
+        let (refusal, error) = find_unusable(&self.options.store, self.records.directory().path())?;
+        if self.store_state.refusal().is_none() {
+            tracing::error!(%error, "the store or the data directory cannot be used");
+        }
+        self.store_state.note(Some(refusal));
+        Some(refusal)
+    }
+
+    /// Indexes the store's new bytes, and notes what that tells of the store. Blocks.
+    pub(crate) fn index_store(&self) {
+        // An index that is in a store which is gone would be made where the store was.
+        if self.probe_store().is_some() {
+            return;
+        }
+        let _index_lock = self.lock_index();
+        match self.pool.install(|| self.options.store.index(&Progress::default())) {
+            Ok((index, _)) => {
+                self.store_state.note(None);
+                self.store_state.note_passed_over(index.walked());
+            }
+            Err(error) => {
+                // A store that stays away is looked at again and again: that is said once.
+                if StoreRefusal::of(&error).is_none() || self.store_state.refusal().is_none() {
+                    tracing::error!(%error, "the store cannot be indexed");
+                }
+                self.store_state.note_error(&error);
+            }
+        }
     }
 
     /// The moment that something is seen as of without a T of its own: now, or the last T if the clock was set back

@@ -1,18 +1,28 @@
 //! Whether the store was whole at the last look: one that is empty or lacks too much counts as not mounted, and exports
 //! nothing until a later look finds it again.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::IndexError;
+use crate::store::Store;
 use crate::store::walk::Walk;
+use crate::sys::private_files::create_private;
 
 /// Names of files that are not read in a line of the log; the others are counted.
 const NAMES_LOGGED_MAX: usize = 5;
 
+/// Name of the file in the directory of records that is locked while a service has it.
+pub(crate) const LOCK: &str = ".lock";
+
 /// Why a store was refused. Counts alone: paths and names are the operator's, and stand in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreRefusal {
+    /// It, or a directory of it, cannot be read.
+    Unreadable,
+    /// Its index, or the records of jobs, cannot be written.
+    Unwritable,
     /// It holds no data file.
     NoDataFiles,
     /// Its `.outpourignore` cannot be used.
@@ -32,6 +42,7 @@ impl StoreRefusal {
     /// The refusal that an error of the index is, if it is one.
     pub(crate) fn of(error: &IndexError) -> Option<StoreRefusal> {
         match error {
+            IndexError::NoStore { .. } | IndexError::Read { .. } => Some(StoreRefusal::Unreadable),
             IndexError::NoDataFiles { .. } => Some(StoreRefusal::NoDataFiles),
             IndexError::IgnoreFile(..) => Some(StoreRefusal::IgnoreFile),
             IndexError::OtherChoices { .. } => Some(StoreRefusal::OtherChoices),
@@ -41,6 +52,26 @@ impl StoreRefusal {
             _ => None,
         }
     }
+}
+
+/// Why a store cannot be used at all: its directory is not there, or its index or the directory of records cannot be
+/// written. `None` if it can, as far as that shows without reading it. At most a lock file is made that is not there.
+pub(crate) fn find_unusable(store: &Store, records: &Path) -> Option<(StoreRefusal, std::io::Error)> {
+    // Without file descriptors or memory nothing is known of the store.
+    let says_something =
+        |error: &std::io::Error| !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+    if let Err(error) = std::fs::read_dir(store.root()) {
+        return says_something(&error).then_some((StoreRefusal::Unreadable, error));
+    }
+    for path in [store.index_dir().join("lock"), records.join(LOCK)] {
+        match create_private(&path) {
+            Ok(_) => {}
+            // The next use of the index makes its directory again.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return says_something(&error).then_some((StoreRefusal::Unwritable, error)),
+        }
+    }
+    None
 }
 
 /// What the last look at the store found.
@@ -64,6 +95,14 @@ impl StoreState {
     pub(crate) fn note(&self, refusal: Option<StoreRefusal>) {
         let mut known = self.refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match (*known, refusal) {
+            (None, Some(StoreRefusal::Unreadable)) => {
+                tracing::error!("the store cannot be read: nothing is exported until it can be");
+            }
+            (None, Some(StoreRefusal::Unwritable)) => {
+                tracing::error!(
+                    "the index or the records of jobs cannot be written: nothing is exported until they can be"
+                );
+            }
             (None, Some(StoreRefusal::NoDataFiles)) => {
                 tracing::error!("the store holds no data file: nothing is exported until it does");
             }
@@ -83,7 +122,7 @@ impl StoreState {
                     "the store has lost too much: nothing is exported until it is whole again"
                 );
             }
-            (Some(_), None) => tracing::info!("the store is whole again"),
+            (Some(_), None) => tracing::info!("the store is whole again, and can be used"),
             _ => {}
         }
         *known = refusal;

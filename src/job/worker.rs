@@ -19,6 +19,7 @@ use crate::job::record::{
 use crate::job::registry::{Job, JobRegistry, RunPhase};
 use crate::job::shared::{EngineShared, add_seconds};
 use crate::job::state::JobState;
+use crate::job::store_state::StoreRefusal;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::durability::FileSync;
 use crate::write::journal::{JOB, PLAN, Receipt};
@@ -196,6 +197,10 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
     *job.started.lock().expect("no panic under it") = Some(inner.now());
     // 1. Begin or resume the export; once more from the start if what is there is spoiled or the index was repaired.
     let begin = || {
+        if inner.probe_store() == Some(StoreRefusal::Unreadable) {
+            let path = inner.options.store.root().to_path_buf();
+            return Err(IndexError::NoStore { path, reason: "cannot be read" }.into());
+        }
         prepare_directory(inner, &record)?;
         let options = options(inner, &job.id);
         // Chosen at kick-off by the rule for the next T, so not beyond the clock, which may have been set back since.

@@ -11,6 +11,7 @@ use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
 use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
+use crate::job::store_state::StoreRefusal;
 use crate::server::admission::AnswerPlace;
 use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
@@ -27,6 +28,7 @@ use crate::server::http::query::Query;
 use crate::server::kick_off::request::Level;
 use crate::server::kick_off::start::{
     IndexAwaited, KickOffStep, PREFERENCE_APPLIED, ReceivedKickOff, StartedExport, kick_off, kick_off_error,
+    unusable_store,
 };
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
@@ -484,7 +486,7 @@ fn group_operation(
         rules: mount.group_rules(),
         now: tenant.engine.now(),
     };
-    Ok(match operation {
+    let response = match operation {
         Operation::GroupSearch => group_handlers.search(request.uri.query(), headers),
         Operation::GroupCreate => group_handlers.create(headers, body, &crate::server::ids::random),
         Operation::GroupUpdate => group_handlers.update(id, headers, body),
@@ -493,7 +495,13 @@ fn group_operation(
             group_handlers.read_version(id, request.version.as_deref().unwrap_or_default(), headers)
         }
         _ => group_handlers.read(id, headers),
-    })
+    };
+    // Without its store, nobody knows which Groups there are.
+    let is_unknown = matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR);
+    if is_unknown && tenant.engine.probe_store() == Some(StoreRefusal::Unreadable) {
+        return Err(unusable_store());
+    }
+    Ok(response)
 }
 
 /// Handler of the routes of downloads: sends a file of a finished job, as stored or as a Binary resource (FILE).

@@ -32,7 +32,7 @@ const CLOCK_BEHIND_TEXT: &str = "the clock is behind the last transactionTime gi
      the milliseconds after that one until it has caught up";
 
 /// Readiness probe: 200 once every tenant has indexed its store after the start, 503 before, and while a store is refused
-/// because it holds no data file or lacks too much. Numbers are of the tenants that the sender may see
+/// because it cannot be used, holds no data file or lacks too much. Numbers are of the tenants that the sender may see
 /// them of ([`CountedTenants`]).
 pub(crate) async fn ready(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     let seen = counted_tenants(&app, &request.into_parts().0).await;
@@ -84,6 +84,10 @@ async fn add_counts(app: &Arc<App>, seen: CountedTenants, document: &mut Value) 
 /// it is stands in the log.
 fn refusal_text(refusal: StoreRefusal, is_counted: bool) -> String {
     match refusal {
+        StoreRefusal::Unreadable => "the store cannot be read: is it there?".to_string(),
+        StoreRefusal::Unwritable => {
+            "the index or the records of jobs cannot be written: is their disk read-only?".to_string()
+        }
         StoreRefusal::NoDataFiles => "the store holds no data file: is it mounted?".to_string(),
         StoreRefusal::IgnoreFile => "the list of names to pass over in the store cannot be used".to_string(),
         StoreRefusal::OtherChoices => "the index was made with other choices than the configured ones".to_string(),

@@ -144,10 +144,11 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// If the store of a tenant is refused, looks whether it is whole again. Returns the pause before the next look, several
-/// times as long as this one took: what is there of the store may be read anew by each.
+/// Looks whether the store of a tenant can be used; if it is refused and can be, looks whether it is whole again. Returns
+/// the pause before the next look, several times as long as this one took: what is there of the store may be read anew by
+/// each.
 fn look_again(tenant: &Tenant) -> Duration {
-    if tenant.engine.store_refusal().is_none() {
+    if tenant.engine.probe_store().is_some() || tenant.engine.store_refusal().is_none() {
         return LOOK_PAUSE;
     }
     let begun = Instant::now();

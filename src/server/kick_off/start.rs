@@ -18,6 +18,7 @@ use crate::issue::IssueCode;
 use crate::job::api::{AcceptedJob, KickOffError};
 use crate::job::indexer::RequestedRun;
 use crate::job::record::{RecordedPopulation, RecordedScope, StoredRequest};
+use crate::job::store_state::StoreRefusal;
 use crate::limits::READ_BYTES;
 use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_modifier};
 use crate::server::auth::Principal;
@@ -118,12 +119,17 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
     let mut params = kick_off::parse(level, *query, headers, &clock, &mount.kickoff)?;
     principal.allow(level, &mut params)?;
     // 2. The files of the store at this time, and the Group.
+    if tenant.engine.probe_store().is_some() {
+        return Err(unusable_store().into());
+    }
     let listing = tenant.engine.list_files().map_err(|error| unreadable_store(&error))?;
     if awaited.is_none() && tenant.engine.may_be_refused(&listing) {
         return Err(Hindrance::Behind(tenant.engine.request_index()));
     }
-    if tenant.engine.store_refusal().is_some() {
-        return Err(refused_store().into());
+    match tenant.engine.store_refusal() {
+        None => {}
+        Some(StoreRefusal::Unreadable | StoreRefusal::Unwritable) => return Err(unusable_store().into()),
+        Some(_) => return Err(refused_store().into()),
     }
     let group = match level {
         Level::Group(id) => Some(group_population(app, received, id, &listing)?),
@@ -334,7 +340,12 @@ fn read_group_header(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember
 /// A kick-off cannot be started: 503 for a store, index or Group registry that cannot be read; `error` is logged.
 fn unreadable_store(error: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(%error, "the store cannot be read");
-    let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
+    unusable_store()
+}
+
+/// A request cannot be answered: 503 for a store, index or data directory that cannot be used for the moment.
+pub(crate) fn unusable_store() -> ApiError {
+    let text = "the store cannot be used for the moment; ask again, and tell the operator if that does not help";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(BUSY_SECONDS)
 }
 

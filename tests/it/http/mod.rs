@@ -24,6 +24,7 @@ mod records;
 mod same_as_command_line;
 pub(crate) mod server;
 mod spec_rows;
+mod store_away;
 mod tls;
 mod vanished;
 mod vendors;
