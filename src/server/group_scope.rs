@@ -68,7 +68,12 @@ fn patient_groups(
     let (mut found, mut copies) = (Vec::new(), Vec::new());
     for id in ids {
         let Some(parsed) = Id::parse_r4(id.as_bytes()) else { continue };
-        match groups.find(&parsed)? {
+        let group = match groups.find(&parsed) {
+            // A damaged file gives nobody to name.
+            Err(GroupsError::Damaged { .. }) => continue,
+            group => group?,
+        };
+        match group {
             // A Group that is unknown now may be indexed by the time the export begins.
             GroupLookup::Store(_) | GroupLookup::Unknown => found.push(ScopeGroup::Store(id)),
             GroupLookup::Registered(group) if group.writer().is_some_and(|writer| !writer.bound_to_groups) => {
@@ -105,7 +110,15 @@ fn presence_of(groups: &GroupView<'_>, ids: &[String]) -> Result<SourcePresence,
             // A version without a recorded writer may be of either kind.
             _ => SourcePresence::Formerly,
         };
-        best = best.max(match groups.find(&id)? {
+        let group = match groups.find(&id) {
+            // A damaged file stops its own Group only, and no start.
+            Err(GroupsError::Damaged { .. }) => {
+                best = best.max(SourcePresence::Formerly);
+                continue;
+            }
+            group => group?,
+        };
+        best = best.max(match group {
             GroupLookup::Store(_) => SourcePresence::Current,
             GroupLookup::Registered(group) => by_writer(group.writer()),
             GroupLookup::Deleted { .. } => SourcePresence::Formerly,

@@ -187,6 +187,7 @@ fn open_tenant(config: &Config, tenant: TenantConfig, store: Store) -> Result<Te
     };
     let engine = JobEngine::open(options).map_err(|error| open_text(&error))?;
     let groups = GroupRegistry::open(&tenant.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
+    groups.damaged_files().iter().for_each(|error| tracing::error!(%error, "one Group cannot be served"));
     Ok(Tenant { name: tenant.name, engine, groups, ready: AtomicBool::new(false) })
 }
 

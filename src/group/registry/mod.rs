@@ -41,6 +41,7 @@ use crate::limits::READ_BYTES;
 use crate::sys::durability::{FileSync, replace_file, sync_directory};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular};
+use crate::sys::store_file::FileStamp;
 use serde_json::json;
 
 /// Groups of the registry or the store cannot be read or written.
@@ -90,10 +91,37 @@ pub(crate) struct RegistryEntry {
 /// Whether an entry is a Group or a deletion.
 #[derive(Debug)]
 enum EntryState {
-    /// A Group; `len` is its bytes without the newline.
-    Live { facts: Arc<SearchFacts>, len: u64, writer: Option<GroupWriter> },
+    /// A Group; `len` is its bytes without the newline. A file of another stamp is read again before it is believed.
+    Live { facts: Arc<SearchFacts>, len: u64, writer: Option<GroupWriter>, stamp: Option<FileStamp> },
+    /// A file that does not hold what was written, and why: nobody knows whether there is a Group. It counts before
+    /// whatever the store has.
+    Damaged(String),
     /// A deletion, kept for ever.
     Deleted,
+}
+
+impl RegistryEntry {
+    /// The entry of a file that cannot be read as what was written.
+    fn damaged(error: &GroupsError) -> RegistryEntry {
+        let reason = match error {
+            GroupsError::Damaged { reason, .. } => reason.clone(),
+            GroupsError::Io { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        // Later than any version of the store.
+        let at = Instant { ticks: i64::MAX, rest: Box::default() };
+        RegistryEntry { version: 0, at, state: EntryState::Damaged(reason) }
+    }
+
+    /// Whether two entries are of the same version of a Group.
+    fn is_same_version(&self, other: &RegistryEntry) -> bool {
+        match (&self.state, &other.state) {
+            (EntryState::Live { facts, len, .. }, EntryState::Live { facts: known, len: known_len, .. }) => {
+                (self.version, &self.at, facts, len) == (other.version, &other.at, known, known_len)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// One version of a registered Group. Its file is open, so it stays readable when a later version replaces it.
@@ -168,12 +196,12 @@ pub(crate) struct GroupRegistry {
 
 impl GroupRegistry {
     /// Opens the registry of a directory, and creates the directory if it is missing. Reads every Group once and
-    /// removes temporary files that a crash left; other files are left alone.
+    /// removes temporary files that a crash left; other files are left alone. A file whose content is not what was written
+    /// stops its own Group only: whoever asks for that is told so ([`GroupsError::Damaged`]), because a service that
+    /// skipped it would answer wrongly about it.
     ///
     /// # Errors
-    /// [`GroupsError::Busy`] if another process has it open; [`GroupsError::Io`]; [`GroupsError::Damaged`] for the
-    /// first file whose content is not what was written, because a service that skipped a Group would answer wrongly
-    /// about it.
+    /// [`GroupsError::Busy`] if another process has it open; [`GroupsError::Io`].
     pub(crate) fn open(directory: &Path, sync: FileSync) -> Result<GroupRegistry, GroupsError> {
         private_directory(directory).map_err(io_at(directory))?;
         let lock = create_private(&directory.join(".lock")).map_err(io_at(directory))?;
@@ -188,7 +216,8 @@ impl GroupRegistry {
             let Some(name) = name.to_str() else { continue };
             let path = directory.join(name);
             if let Some(id) = name.strip_suffix(SUFFIX).and_then(|id| Id::parse_r4(id.as_bytes())) {
-                entries.insert(id, Arc::new(load(&path, &id)?));
+                let entry = load(&path, &id).unwrap_or_else(|error| RegistryEntry::damaged(&error));
+                entries.insert(id, Arc::new(entry));
             } else if is_leftover(name) {
                 std::fs::remove_file(&path).map_err(io_at(&path))?;
             }
@@ -220,9 +249,34 @@ impl GroupRegistry {
         self.directory.join(format!("{id}{SUFFIX}"))
     }
 
-    /// The entry of an id; `None` if the registry never had a Group of it.
+    /// The damaged files, each with what is wrong with it.
+    pub(crate) fn damaged_files(&self) -> Vec<GroupsError> {
+        let damaged = |(id, entry): (Id, Arc<RegistryEntry>)| match &entry.state {
+            EntryState::Damaged(reason) => Some(self.damaged(&id, reason.clone())),
+            _ => None,
+        };
+        self.entries().into_iter().filter_map(damaged).collect()
+    }
+
+    /// The entry of an id; `None` if the registry never had a Group of it. A damaged file is looked at again: it may have
+    /// been put back, or moved away to give its Group up.
     fn entry(&self, id: &Id) -> Option<Arc<RegistryEntry>> {
-        self.entries.read().expect("no panic under it").get(id).cloned()
+        let entry = self.entries.read().expect("no panic under it").get(id).cloned()?;
+        if !matches!(entry.state, EntryState::Damaged(_)) {
+            return Some(entry);
+        }
+        match load(&self.path_of(id), id) {
+            Ok(mended) => {
+                let mended = Arc::new(mended);
+                self.entries.write().expect("no panic under it").insert(*id, mended.clone());
+                Some(mended)
+            }
+            Err(GroupsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.entries.write().expect("no panic under it").remove(id);
+                None
+            }
+            Err(_) => Some(entry),
+        }
     }
 
     /// Every entry, deletions included, in the order of ids.
@@ -247,16 +301,27 @@ impl GroupRegistry {
     }
 
     /// Opens the Group of an entry; `None` for a deletion. The caller holds the stripe's lock, in either mode.
+    ///
+    /// # Errors
+    /// [`GroupsError::Io`] if it cannot be opened, [`GroupsError::Damaged`] if its file is not the one that was written.
     fn open_group(&self, id: &Id, entry: &RegistryEntry) -> Result<Option<RegisteredGroup>, GroupsError> {
-        let EntryState::Live { facts, len, writer } = &entry.state else { return Ok(None) };
+        let (facts, len, writer, stamp) = match &entry.state {
+            EntryState::Live { facts, len, writer, stamp } => (facts, len, writer, stamp),
+            EntryState::Damaged(reason) => return Err(self.damaged(id, reason.clone())),
+            EntryState::Deleted => return Ok(None),
+        };
         let path = self.path_of(id);
         let file = Arc::new(open_regular(&path, Links::Refuse).map_err(|error| io_at(&path)(error.into()))?);
+        let opened = FileStamp::of_metadata(&file.metadata().map_err(io_at(&path))?);
+        if stamp.as_ref() != Some(&opened) && !load(&path, id)?.is_same_version(entry) {
+            return Err(self.damaged(id, "it holds another version than the service has written".to_string()));
+        }
         Ok(Some(RegisteredGroup { file, path, len: *len, facts: facts.clone(), writer: writer.clone() }))
     }
 
     /// Replaces a Group's file by a line and that of its writer, and its entry; returns the line. The caller holds the
     /// stripe's lock for writing.
-    fn replace(&self, id: &Id, mut line: Vec<u8>, entry: RegistryEntry) -> Result<Vec<u8>, GroupsError> {
+    fn replace(&self, id: &Id, mut line: Vec<u8>, mut entry: RegistryEntry) -> Result<Vec<u8>, GroupsError> {
         let path = self.path_of(id);
         let len = line.len();
         line.push(b'\n');
@@ -266,7 +331,12 @@ impl GroupRegistry {
         let written = replace_file(&path, &line, self.sync).map_err(io_at(&path));
         // If the rename was done but could not be synced, the file in the directory decides the entry.
         let entry = match &written {
-            Ok(()) => Some(entry),
+            Ok(()) => {
+                if let EntryState::Live { stamp, .. } = &mut entry.state {
+                    *stamp = std::fs::symlink_metadata(&path).ok().map(|found| FileStamp::of_metadata(&found));
+                }
+                Some(entry)
+            }
             Err(_) => load(&path, id).ok(),
         };
         if let Some(entry) = entry {
@@ -290,7 +360,7 @@ impl GroupRegistry {
             Ok::<_, GroupsError>(())
         })?;
         let facts = Arc::new(facts.map_err(|fault| self.damaged(id, fault.kind.to_string()))?);
-        let state = EntryState::Live { facts, len: line.len() as u64, writer };
+        let state = EntryState::Live { facts, len: line.len() as u64, writer, stamp: None };
         self.replace(id, line, RegistryEntry { version, at: instant, state })
     }
 
@@ -335,7 +405,8 @@ fn is_leftover(name: &str) -> bool {
 fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
     let damaged = |reason: &str| GroupsError::Damaged { path: path.to_path_buf(), reason: reason.to_string() };
     let mut file = open_regular(path, Links::Refuse).map_err(|error| io_at(path)(error.into()))?;
-    let len = file.metadata().map_err(io_at(path))?.len();
+    let metadata = file.metadata().map_err(io_at(path))?;
+    let (len, stamp) = (metadata.len(), Some(FileStamp::of_metadata(&metadata)));
     let mut buffer = vec![0; READ_BYTES.min(len as usize)];
     // 1. Feed the first line to the reader of facts; keep what follows it, bounded, and a deletion's line.
     // `line_len` is the length of the first line, once its end was read.
@@ -395,5 +466,5 @@ fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
     if !facts.is_group || facts.id != Some(*id) {
         return Err(damaged("it is not the Group that its name says"));
     }
-    Ok(RegistryEntry { version, at: time, state: EntryState::Live { facts: Arc::new(facts), len, writer } })
+    Ok(RegistryEntry { version, at: time, state: EntryState::Live { facts: Arc::new(facts), len, writer, stamp } })
 }

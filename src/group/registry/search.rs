@@ -13,7 +13,7 @@ use crate::group::facts::{GroupFact, GroupFactReader};
 use crate::group::registry::query::{GroupQuery, ReferenceCriterion};
 use crate::group::registry::store_groups::StoreLocation;
 use crate::group::registry::view::{GroupLookup, GroupView, facts_of, registry_has};
-use crate::group::registry::{GroupsError, RegistryEntry};
+use crate::group::registry::{EntryState, GroupsError, RegistryEntry};
 use crate::limits::READ_BYTES;
 use crate::simd::Kernel;
 
@@ -29,12 +29,15 @@ pub(crate) struct SearchPage {
 }
 
 /// Total and continuation of a search, after its page was passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SearchSummary {
     /// Groups that match, on all pages.
     pub total: u64,
     /// The last id of this page; `None` if no Group follows it.
     pub next: Option<Id>,
+    /// Groups of which nobody knows whether they match, because their files are damaged: on the first page, and no more
+    /// than the page has room for. They are not in the total.
+    pub damaged: Vec<Id>,
 }
 
 /// A Group that matches a search.
@@ -77,11 +80,22 @@ impl GroupView<'_> {
         self.registry.store_facts.lock().expect("no panic under it").begin();
         let (mut total, mut reported, mut bytes) = (0u64, 0usize, 0u64);
         let (mut last, mut next) = (None, None);
+        let mut damaged = Vec::new();
         for (id, candidate) in self.candidates(query)? {
             let on_page = page.after.is_none_or(|after| id > after) && next.is_none() && page.count > 0;
             let full = reported >= page.count || bytes > page.bytes_max;
             let wanted = on_page && !full;
-            let Some(hit) = self.examine(&id, candidate, query, wanted)? else { continue };
+            let hit = match self.examine(&id, candidate, query, wanted) {
+                // One file of the registry stops its own Group only.
+                Err(GroupsError::Damaged { .. } | GroupsError::Io { .. }) => {
+                    if page.after.is_none() && damaged.len() < page.count {
+                        damaged.push(id);
+                    }
+                    continue;
+                }
+                examined => examined?,
+            };
+            let Some(hit) = hit else { continue };
             total += 1;
             if wanted {
                 (reported, bytes, last) = (reported + 1, bytes + hit.len(), Some(id));
@@ -90,7 +104,7 @@ impl GroupView<'_> {
                 next = last;
             }
         }
-        Ok(SearchSummary { total, next })
+        Ok(SearchSummary { total, next, damaged })
     }
 
     /// Every id that may have a matching Group, with its states in registry and store.
@@ -129,6 +143,9 @@ impl GroupView<'_> {
         let is_newer = |entry: &RegistryEntry| in_store.as_ref().is_none_or(|in_store| registry_has(entry, in_store));
         let by_members = !query.members().is_empty();
         if let Some(entry) = entry.as_deref().filter(|entry| is_newer(entry)) {
+            if let EntryState::Damaged(reason) = &entry.state {
+                return Err(self.registry.damaged(id, reason.clone()));
+            }
             let Some(facts) = facts_of(entry) else { return Ok(None) };
             if !query.may_match(id, facts, BaseUrls::new(self.bases)) {
                 return Ok(None);

@@ -333,10 +333,11 @@ pub(crate) fn registry_has(entry: &RegistryEntry, in_store: &StoreLocation) -> b
     }
 }
 
-/// The facts of a Group in its registry's entry, for reads of registry and store as one; `None` if it is a deletion.
+/// The facts of a Group in its registry's entry, for reads of registry and store as one; `None` if it is a deletion or
+/// damaged.
 pub(crate) fn facts_of(entry: &RegistryEntry) -> Option<&SearchFacts> {
     match &entry.state {
         EntryState::Live { facts, .. } => Some(facts),
-        EntryState::Deleted => None,
+        EntryState::Deleted | EntryState::Damaged(_) => None,
     }
 }

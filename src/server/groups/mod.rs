@@ -233,6 +233,10 @@ impl GroupHandlers<'_> {
         let warning = |problem: &RuleViolation| OutcomeIssue { severity: Severity::Warning, ..issue(problem) };
         let mut warnings: Vec<OutcomeIssue> = search.ignored.iter().map(warning).collect();
         warnings.extend(left_out);
+        warnings.extend(found.damaged.iter().map(|id| OutcomeIssue {
+            severity: Severity::Warning,
+            ..OutcomeIssue::error(IssueCode::Incomplete, damaged_text(id.as_str()))
+        }));
         if !warnings.is_empty() {
             let reported = outcome(&warnings);
             let comma = if entries.is_empty() { "" } else { "," };
@@ -356,6 +360,19 @@ fn left_out_issue(id: &Id) -> OutcomeIssue {
     OutcomeIssue { severity: Severity::Warning, ..OutcomeIssue::error(IssueCode::Incomplete, text) }
 }
 
+/// What a client is told of a Group whose file is damaged.
+fn damaged_text(id: &str) -> String {
+    format!(
+        "Group/{id} is damaged in the service's data directory, and neither read, written nor exported until its operator \
+         has put it back; nothing else is affected"
+    )
+}
+
+/// 500 for a Group of this id whose file is damaged.
+pub(crate) fn damaged_group(id: &str) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, damaged_text(id))
+}
+
 /// 507 if the disk is full, else 500, for a registry or store that fails; `error` goes to the log only.
 fn failed(error: GroupsError) -> ApiError {
     tracing::error!(%error, "Groups cannot be read or kept");
@@ -363,6 +380,9 @@ fn failed(error: GroupsError) -> ApiError {
         matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     };
     match &error {
+        GroupsError::Damaged { path, .. } => {
+            damaged_group(path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default())
+        }
         GroupsError::Io { source, .. } if is_full(source) => ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,
             IssueCode::NoStore,

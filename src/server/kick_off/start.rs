@@ -12,8 +12,8 @@ use crate::count_text::counted;
 use crate::fhir::id::Id;
 use crate::group::lookup::{UnusableGroup, check_usable, read_group};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
-use crate::group::registry::RegisteredGroup;
 use crate::group::registry::view::{GroupLookup, GroupView};
+use crate::group::registry::{GroupsError, RegisteredGroup};
 use crate::issue::IssueCode;
 use crate::job::api::{AcceptedJob, KickOffError};
 use crate::job::indexer::RequestedRun;
@@ -24,6 +24,7 @@ use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_mo
 use crate::server::auth::Principal;
 use crate::server::error::{ApiError, OutcomeIssue};
 use crate::server::group_scope::scope_of;
+use crate::server::groups::damaged_group;
 use crate::server::kick_off;
 use crate::server::kick_off::request::{KickOffClock, Level};
 use crate::server::mount::Mount;
@@ -199,7 +200,12 @@ fn find_group(
         let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
         let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
-        let found = groups.find(&id).map_err(|error| unreadable_store(&error))?;
+        let found = groups.find(&id).map_err(|error| match error {
+            GroupsError::Damaged { .. } if visible => damaged_group(id.as_str()),
+            // What is wrong with a Group that the client may not see is not told.
+            GroupsError::Damaged { .. } => unknown_group(),
+            error => unreadable_store(&error),
+        })?;
         Ok((if visible { found } else { GroupLookup::Unknown }, indexed))
     };
     let is_missing = |found: &GroupLookup| matches!(found, GroupLookup::Unknown | GroupLookup::Deleted { .. });

@@ -4,6 +4,7 @@ mod bodies;
 mod client;
 mod clock;
 mod credentials;
+mod damaged_group;
 mod floods;
 mod formats;
 mod full_disk;
