@@ -1,5 +1,4 @@
-//! Rules that can be checked from the source text: layers, circles of files, names, docs, unsafe notes, bans, lengths, and
-//! that cited rows of the specification exist.
+//! Rules that can be checked from the source text: layers, circles of files, names, docs, unsafe notes, bans, lengths, rows.
 //!
 //! It reads text, not syntax: comments are cut at `//`, and a file's own tests (from `#[cfg(test)]` before its test
 //! module on) are held to the unsafe and leftover rules only.
@@ -56,7 +55,7 @@ const OPENS_WHAT_IS_NAMED: [(&str, &str); 3] = [
 const LEFTOVERS: [&str; 5] = ["TODO", "FIXME", "XXX", "dbg!(", "todo!("];
 
 /// Tables of the specification and the last number of each, for the rows that comments cite.
-const ROWS: [(&str, u32); 26] = [
+const ROWS: [(&str, u32); 27] = [
     ("DIALECT", 6),
     ("CORE", 9),
     ("KICK", 19),
@@ -83,6 +82,7 @@ const ROWS: [(&str, u32); 26] = [
     ("CAP", 13),
     ("CLIENT", 12),
     ("AUTH", 28),
+    ("PRIV", 4),
 ];
 
 struct Source {

@@ -125,7 +125,10 @@ fn expire(inner: &EngineShared, job: &Arc<Job>, now: &Instant) -> std::io::Resul
         }
     })?;
     if changed {
-        tracing::info!(job = job.id, "a job has expired");
+        let record = job.record();
+        tracing::info!(
+            target: "outpour::audit", job = job.id, client = record.client_name(), mount = record.mount, "a job has expired"
+        );
         inner.registry().trash.push(job.id.clone());
     }
     Ok(())

@@ -325,6 +325,11 @@ impl JobRecord {
         self.state = next;
     }
 
+    /// Name of the client for the log: of a user's job that of its client, since no patient's id may be logged.
+    pub(crate) fn client_name(&self) -> &str {
+        self.client.split('/').next().unwrap_or_default()
+    }
+
     /// When the job expires or its record is removed; `None` for never.
     pub(crate) fn expiry(&self) -> Option<Instant> {
         self.expires.as_deref().and_then(Instant::parse)

@@ -435,7 +435,14 @@ fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -
             drop(registry);
             job.touch(&inner.now());
             remove_inputs(inner, &job.id);
-            tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
+            let listed = &job.record().files;
+            let rows: u64 =
+                listed.iter().filter(|file| file.kind == RecordKind::Output).map(|file| file.receipt.count).sum();
+            let bytes: u64 = listed.iter().map(|file| file.receipt.file_bytes).sum();
+            tracing::info!(
+                target: "outpour::audit", job = job.id, client = record.client_name(), mount = record.mount, rows,
+                files = listed.len(), bytes, "a job is complete"
+            );
         }
         _ => registry.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
     }
@@ -458,6 +465,10 @@ fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
     });
     let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
     tracing::error!(job = job.id, detail, "a job failed");
+    let record = job.record();
+    tracing::info!(
+        target: "outpour::audit", job = job.id, client = record.client_name(), mount = record.mount, "a job is over: it failed"
+    );
     let failure = JobFailure { reason: reason.to_string(), detail };
     let planned = planned_counts(job, &job.record());
     // A client that reads of the failure may retry at once: by then no run, queue entry or lock of this attempt is

@@ -13,6 +13,7 @@ use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
 use crate::job::store_state::StoreRefusal;
 use crate::server::admission::AnswerPlace;
+use crate::server::audit::{Audit, loggable_id};
 use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::dialect::job_view::StartedJob;
@@ -30,7 +31,7 @@ use crate::server::kick_off::start::{
     IndexAwaited, KickOffStep, PREFERENCE_APPLIED, ReceivedKickOff, StartedExport, kick_off, kick_off_error,
     unusable_store,
 };
-use crate::server::middleware::AsGet;
+use crate::server::middleware::check_method_of;
 use crate::server::mount::Mount;
 use crate::server::overview::{mount_overview, service_overview};
 use crate::server::request_body::{BodyLimits, read_body};
@@ -70,6 +71,8 @@ struct HandlerRequest {
     body: Option<axum::body::Bytes>,
     /// Who takes the answer, for files.
     reader: FileReader,
+    /// The audit log of the request.
+    audit: Arc<Audit>,
 }
 
 impl HandlerRequest {
@@ -102,8 +105,7 @@ pub(crate) async fn handle_operation(
 /// Authenticates a request and runs its operation.
 ///
 /// # Errors
-/// 405 for HEAD or EXPORT where the operation does not take it, 404 for a path parameter that is no legal id, what
-/// authentication and the operation refuse.
+/// 405 for HEAD or EXPORT where the operation does not take it, what authentication and the operation refuse.
 async fn answer_operation(
     app: Arc<App>,
     mount_index: usize,
@@ -131,6 +133,40 @@ async fn answer_operation(
     if let (true, Some(place)) = (app.authenticator.requires_access_token(), parts.extensions.get::<AnswerPlace>()) {
         place.hand_over(&principal.client)?;
     }
+    let mount = &app.mounts[mount_index];
+    let audit = Audit::new(&parts.headers, &principal, &app.tenant(mount).name, mount.name());
+    // 3. The operation, and what the audit log has of its refusal.
+    let (asker, asked) = (principal.clone(), id.clone());
+    let ids = (id, version);
+    let authenticated = AuthenticatedRequest { parts, body, ids, principal, audit: Arc::new(audit) };
+    let audit = authenticated.audit.clone();
+    let answered = run_operation(app, mount_index, operation, authenticated).await;
+    let status = answered.as_ref().map_or_else(|refusal| refusal.status, Response::status);
+    audit.refused(operation, loggable_id(&asker, operation, asked.as_deref(), status), status);
+    answered
+}
+
+/// A request whose sender is known.
+struct AuthenticatedRequest {
+    parts: Parts,
+    body: Body,
+    /// The path parameters `id` and `version`.
+    ids: (Option<String>, Option<String>),
+    principal: Principal,
+    audit: Arc<Audit>,
+}
+
+/// Reads the body of an authenticated request, and runs its operation.
+///
+/// # Errors
+/// 404 for a path parameter that is no legal id, what the operation refuses.
+async fn run_operation(
+    app: Arc<App>,
+    mount_index: usize,
+    operation: Operation,
+    authenticated: AuthenticatedRequest,
+) -> Result<Response<Body>, ApiError> {
+    let AuthenticatedRequest { parts, body, ids: (id, version), principal, audit } = authenticated;
     let is_illegal = |name: &Option<String>| {
         name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse_r4(name.as_bytes()).is_none())
     };
@@ -138,7 +174,7 @@ async fn answer_operation(
     if is_illegal(&id) && operation != Operation::File || is_illegal(&version) {
         return Err(ApiError::not_found("this URL"));
     }
-    // 3. The body, for the operations that take one.
+    // 1. The body, for the operations that take one.
     let body = match operation {
         Operation::GroupCreate | Operation::GroupUpdate => {
             // What may not be done is not read.
@@ -155,9 +191,18 @@ async fn answer_operation(
     };
     let reader = FileReader::of(&parts.extensions);
     let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());
-    let mut handler_request =
-        HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body, reader };
-    // 4. Operations that run on this thread: they wait for no disk, or hand their reads to blocking threads.
+    let mut handler_request = HandlerRequest {
+        method: parts.method,
+        headers: parts.headers,
+        uri,
+        principal,
+        id,
+        version,
+        body,
+        reader,
+        audit,
+    };
+    // 2. Operations that run on this thread: they wait for no disk, or hand their reads to blocking threads.
     match operation {
         Operation::File | Operation::Binary => {
             return send_file(&app, &app.mounts[mount_index], operation, handler_request).await;
@@ -172,7 +217,7 @@ async fn answer_operation(
         }
         _ => {}
     }
-    // 5. Operations that block.
+    // 3. Operations that block.
     let shared_request = Arc::new(handler_request);
     if operation.is_export() {
         let started = start_export_in_steps(&app, mount_index, operation, &shared_request).await?;
@@ -209,19 +254,6 @@ async fn start_export_in_steps(
             tokio::time::sleep(INDEX_POLL_INTERVAL.min(deadline.saturating_duration_since(Moment::now()))).await;
         }
         awaited = Some(IndexAwaited { has_ended: engine.has_indexed(run) });
-    }
-}
-
-/// Checks HEAD and EXPORT, which the router serves wherever it serves GET: HEAD must not start a job, and EXPORT may do
-/// nothing else.
-///
-/// # Errors
-/// 405 where the operation does not take the method.
-pub(crate) fn check_method_of(operation: Operation, parts: &Parts) -> Result<(), ApiError> {
-    let as_get = parts.extensions.get::<AsGet>().is_some();
-    match operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export() {
-        true => Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET"))),
-        false => Ok(()),
     }
 }
 
@@ -329,7 +361,12 @@ fn start_export(
     let (mount, principal, query) = (&app.mounts[mount_index], &request.principal, request.uri.query());
     let kick_off_at = |level: &Level, query| {
         let (headers, url) = (&request.headers, url_of(mount, &request.uri));
-        kick_off(app, &ReceivedKickOff { mount, principal, level, query, headers, url, awaited })
+        let step = kick_off(app, &ReceivedKickOff { mount, principal, level, query, headers, url, awaited })?;
+        if let KickOffStep::Started(started) = &step {
+            let group = if let Level::Group(id) = level { Some(id.as_str()) } else { None };
+            request.audit.kick_off(&started.job.id, operation, group);
+        }
+        Ok(step)
     };
     match operation {
         Operation::SystemExport => match &principal.patient {
@@ -380,8 +417,8 @@ fn act_on_job(
 ) -> Result<Response<Body>, ApiError> {
     let mount = &app.mounts[mount_index];
     match operation {
-        Operation::JobDelete => delete_job(app, mount, &request.principal, request.request_id()),
-        Operation::JobRetry => retry_job(app, mount, &request.principal, request.request_id()),
+        Operation::JobDelete => delete_job(app, mount, request),
+        Operation::JobRetry => retry_job(app, mount, request),
         _ => group_operation(app, mount, operation, request),
     }
 }
@@ -390,10 +427,11 @@ fn act_on_job(
 ///
 /// # Errors
 /// 404 for a job that the client does not have, 503 if its record cannot be removed.
-fn delete_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
+fn delete_job(app: &App, mount: &Mount, request: &HandlerRequest) -> Result<Response<Body>, ApiError> {
+    let (principal, id) = (&request.principal, request.request_id());
     match app.tenant(mount).engine.delete(id, mount.name(), &principal.client) {
         Ok(true) => {
-            tracing::info!(job = id, client = principal.log_name(), "a job was deleted");
+            request.audit.job_deleted(id);
             Ok(informational_outcome(StatusCode::ACCEPTED, "the export is deleted, and its files go"))
         }
         Ok(false) => Err(ApiError::not_found("this job")),
@@ -409,11 +447,12 @@ fn delete_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resu
 ///
 /// # Errors
 /// 404 for a job that the client does not have, 409 for one that has not failed, and those of the engine.
-fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
+fn retry_job(app: &App, mount: &Mount, request: &HandlerRequest) -> Result<Response<Body>, ApiError> {
+    let (principal, id) = (&request.principal, request.request_id());
     let engine = &app.tenant(mount).engine;
     match engine.retry(id, mount.name(), &principal.client).map_err(kick_off_error)? {
         RetryOutcome::Accepted => {
-            tracing::info!(job = id, client = principal.log_name(), "a job is tried again");
+            request.audit.job_retried(id);
             let found = engine.find(id, mount.name(), &principal.client);
             let JobLookup::Job(view) = &found else { return Err(ApiError::not_found("this job")) };
             let time = crate::fhir::instant::Instant::parse(&view.record.transaction_time)
@@ -501,6 +540,7 @@ fn group_operation(
     if is_unknown && tenant.engine.probe_store() == Some(StoreRefusal::Unreadable) {
         return Err(unusable_store());
     }
+    request.audit.group(operation, &response);
     Ok(response)
 }
 
@@ -536,15 +576,10 @@ async fn send_file(
         etag_seed: receipt.digest.as_ref().map_or(id.clone(), |digest: &Digest| digest.value.clone()),
         finished,
     };
-    Ok(match operation {
+    let response = match operation {
         Operation::Binary => send_as_binary(&requested.method, &requested.headers, stored, &id, reader).await,
         _ => send(&requested.method, &requested.headers, stored, reader).await,
-    })
-}
-
-/// 405, for a method to which no handler is bound. The caller adds the `Allow` header, which lists the methods of the
-/// path (CORE-06).
-pub(crate) fn not_allowed(method: &Method) -> ApiError {
-    let text = format!("{method} is not possible here; the Allow header says what is");
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, text)
+    };
+    requested.audit.download(&record.id, &id, &requested.method, &response);
+    Ok(response)
 }

@@ -17,6 +17,7 @@ use std::time::Instant as Moment;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
@@ -27,6 +28,17 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// Request extension: the request was sent with the method EXPORT and is routed as GET.
 #[derive(Clone, Copy)]
 pub(crate) struct AsGet;
+
+/// Longest method that is repeated whole, in bytes: longer than any in the registry of HTTP's methods.
+const METHOD_BYTES_MAX: usize = 24;
+
+/// A method for the log and for texts; a longer one than any that there is, is cut.
+pub(crate) fn method_text(method: &Method) -> String {
+    match method.as_str().get(..METHOD_BYTES_MAX) {
+        Some(beginning) if method.as_str().len() > METHOD_BYTES_MAX => format!("{beginning}…"),
+        _ => method.to_string(),
+    }
+}
 
 /// Answers 403 to methods that the mount's dialect never allows, and turns EXPORT into GET where it is allowed.
 pub(crate) async fn check_method(
@@ -46,12 +58,32 @@ pub(crate) async fn check_method(
         MethodPolicy::Forbidden => {
             let text = format!(
                 "{} is not taken here: ask with GET or EXPORT, and with PUT only to try a failed job again at its status URL",
-                request.method()
+                method_text(request.method())
             );
             return ApiError::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, text).into_response();
         }
     }
     next.run(request).await
+}
+
+/// Checks HEAD and EXPORT, which the router serves wherever it serves GET: HEAD must not start a job, and EXPORT may do
+/// nothing else.
+///
+/// # Errors
+/// 405 where the operation does not take the method.
+pub(crate) fn check_method_of(operation: Operation, parts: &Parts) -> Result<(), ApiError> {
+    let as_get = parts.extensions.get::<AsGet>().is_some();
+    match operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export() {
+        true => Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET"))),
+        false => Ok(()),
+    }
+}
+
+/// 405, for a method to which no handler is bound. The caller adds the `Allow` header, which lists the methods of the
+/// path (CORE-06).
+pub(crate) fn not_allowed(method: &Method) -> ApiError {
+    let text = format!("{} is not possible here; the Allow header says what is", method_text(method));
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, IssueCode::NotSupported, text)
 }
 
 /// Sends an OperationOutcome of an error as `application/json` to a client that accepts only that name of JSON: R4 lets a
@@ -88,7 +120,7 @@ pub(crate) async fn log_request(
     let rejected_id = client_id.filter(|client_id| ids == RequestIds::Uuid && client_id.as_bytes() != id.as_bytes());
     let value = HeaderValue::from_str(&id).expect("letters and digits");
     request.headers_mut().insert(REQUEST_ID, value.clone());
-    let (method, begun) = (request.method().clone(), Moment::now());
+    let (method, begun) = (method_text(request.method()), Moment::now());
     let origin = request.extensions().get::<RequestOrigin>().copied();
     let mut response = match origin.and_then(|origin| origin.insecure_error(request.uri().path())) {
         Some(refusal) => refusal.into_response(),
@@ -101,7 +133,7 @@ pub(crate) async fn log_request(
     let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
     let client = origin.map_or("unknown".to_string(), |origin| origin.client.to_string());
     tracing::info!(
-        target: "outpour::access", request = id, client, %method, mount, route, status, milliseconds, "answered"
+        target: "outpour::access", request = id, client, method, mount, route, status, milliseconds, "answered"
     );
     response
 }

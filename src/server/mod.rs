@@ -4,6 +4,7 @@
 //! the async runtime.
 
 pub(crate) mod admission;
+pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod capability;
 pub(crate) mod config;

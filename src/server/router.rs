@@ -6,11 +6,12 @@
 //! the method check (`middleware::check_method`), in this order, then the routes. So all of them see one form of the path. Nothing here handles an operation.
 
 use crate::server::admission::admit;
+use crate::server::connection::catch_panics;
 use crate::server::error::ApiError;
-use crate::server::handlers::{PathParams, handle_operation, not_allowed, overview};
+use crate::server::handlers::{PathParams, handle_operation, overview};
 use crate::server::health::{health, ready};
 use crate::server::hosts;
-use crate::server::middleware::{check_method, log_request, name_error_type};
+use crate::server::middleware::{check_method, log_request, name_error_type, not_allowed};
 use crate::server::mount::MountTable;
 use crate::server::request_path::normalise_path;
 use crate::server::routes::{Operation, Route};
@@ -104,7 +105,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         Router::new().fallback_service(router).layer(middleware::from_fn_with_state(mount_table.clone(), check_method));
     let host_checked =
         Router::new().fallback_service(gated).layer(middleware::from_fn_with_state(hosts, hosts::check_host));
+    // A handler that panics has an answer in the access log as well.
     let logged = host_checked
+        .layer(catch_panics())
         .layer(middleware::from_fn_with_state(admission, admit))
         .layer(middleware::from_fn_with_state(mount_table, log_request))
         .layer(middleware::from_fn(name_error_type));

@@ -78,6 +78,11 @@ impl Operation {
         matches!(self, SystemExport | PatientExport | GroupExport | TypeExport)
     }
 
+    /// Whether the operation is on a job.
+    pub(crate) fn is_of_job(self) -> bool {
+        matches!(self, Operation::JobStatus | Operation::JobDelete | Operation::JobRetry)
+    }
+
     /// Whether the operation describes the service, which everybody may ask for (CAP-01).
     pub(crate) fn is_description(self) -> bool {
         matches!(self, Operation::Overview | Operation::Metadata | Operation::OperationDefinition)

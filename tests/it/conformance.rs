@@ -50,6 +50,9 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("CLIENT-01", "POST kick-off is not built"),
     ("CLIENT-03", "credentials come from the configuration: there is no SMART configuration to find"),
     ("CLIENT-07", "_typeFilter is not built"),
+    ("PRIV-01", "consents and security labels are not looked at: a client has what its configuration says"),
+    ("PRIV-03", "files are not encrypted here: an encrypted disk does that for store, index and files alike"),
+    ("PRIV-04", "files are not encrypted"),
     ("CLIENT-10", "no client signs anything here: credentials come from the configuration"),
 ];
 

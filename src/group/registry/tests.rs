@@ -154,7 +154,7 @@ fn a_group_lives_and_is_there_after_a_restart() {
     assert_eq!((written.version, written.created), (4, true));
 }
 
-/// Files are for their owner only, as all that holds patient ids.
+/// PRIV-03: files are for their owner only, as all that holds patient ids.
 #[test]
 fn files_are_private() {
     use std::os::unix::fs::PermissionsExt;

@@ -5,6 +5,7 @@
 //! [`admission`](crate::server::admission). Requests that hyper cannot read are answered by hyper, with a status or a reset and no body.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::limits::STREAMS_MAX;
 use crate::server::connection::limits::ConnectionLimits;
+use crate::server::connection::protocol_errors::log_cut;
 use crate::server::connection::request_tracker::RequestTracker;
 use crate::server::connection::stream_pace::{PACE, StreamPace};
 use crate::server::connection::timer::Timer;
@@ -26,9 +28,9 @@ const UNREAD_BYTES: u32 = 1 << 20;
 /// Flow-control window of a stream: most unread bytes of one request body.
 const UNREAD_STREAM_BYTES: u32 = 256 << 10;
 
-/// The settings of HTTP/2 connections under these limits.
-pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<StreamExecutor> {
-    let mut builder = Builder::new(StreamExecutor { wait: limits.write_wait });
+/// The settings of HTTP/2 connections of a client under these limits.
+pub(crate) fn builder(limits: &ConnectionLimits, client: SocketAddr) -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor { wait: limits.write_wait, client });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -74,13 +76,15 @@ pub(crate) async fn wait_still(tracker: &RequestTracker, wait: Duration) {
 pub(crate) struct StreamExecutor {
     /// Longest time for which the client of a stream takes no bytes.
     wait: Duration,
+    /// Address of the client, for the log.
+    client: SocketAddr,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         let pace = Arc::<StreamPace>::default();
         let stream = Box::pin(PACE.scope(pace.clone(), stream));
-        tokio::spawn(PacedStream { stream, pace, wait: self.wait, timer: Timer::default() });
+        tokio::spawn(PacedStream { stream, pace, wait: self.wait, client: self.client, timer: Timer::default() });
     }
 }
 
@@ -89,6 +93,7 @@ struct PacedStream<F> {
     stream: Pin<Box<F>>,
     pace: Arc<StreamPace>,
     wait: Duration,
+    client: SocketAddr,
     timer: Timer,
 }
 
@@ -103,7 +108,7 @@ impl<F: Future<Output = ()>> Future for PacedStream<F> {
         let Some(since) = self.pace.since() else { return Poll::Pending };
         let deadline = since + self.wait;
         ready!(self.timer.poll(deadline, context));
-        tracing::debug!("a stream was reset: its client does not read");
+        log_cut(self.client, "the client of a stream does not read");
         Poll::Ready(())
     }
 }

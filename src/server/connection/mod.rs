@@ -71,7 +71,7 @@ const CONNECTIONS_LEAST: u64 = 32;
 /// kernel takes the bytes at once.
 fn refuse(stream: &TcpStream, over_tls: bool) {
     if !over_tls {
-        let _ = stream.try_write(&protocol_errors::too_many_connections());
+        let _ = stream.try_write(&protocol_errors::too_many_connections().bytes);
     }
 }
 
@@ -122,8 +122,7 @@ pub(crate) async fn serve(
     let mut refusals = RefusalLog::default();
     let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
     let (stopping, stops) = watch::channel(());
-    let context =
-        ServerContext { app: app.layer(CatchPanicLayer::custom(panicked)), tls, limits: Arc::new(limits), stops };
+    let context = ServerContext { app: app.layer(catch_panics()), tls, limits: Arc::new(limits), stops };
     // 2. Accept until `stop`.
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -211,8 +210,14 @@ impl ServerContext {
                     Ok(Ok(stream)) => {
                         self.answer_one(stream, since, client, OverTls(true)).await.map_err(|error| error.to_string())
                     }
-                    Ok(Err(error)) => Err(format!("no TLS: {error}")),
-                    Err(_) => Err("the TLS handshake took too long".to_string()),
+                    Ok(Err(error)) => {
+                        protocol_errors::log_cut(client, "no TLS");
+                        Err(format!("no TLS: {error}"))
+                    }
+                    Err(_) => {
+                        protocol_errors::log_cut(client, "the TLS handshake took too long");
+                        Err("the TLS handshake took too long".to_string())
+                    }
                 }
             }
         };
@@ -230,7 +235,8 @@ impl ServerContext {
         tls: OverTls,
     ) -> hyper::Result<()> {
         let (tracker, limits) = (Arc::new(RequestTracker::default()), self.limits);
-        let timeout_stream = TimeoutStream::new(stream, Protocol::One, since, tracker.clone(), limits.clone());
+        let timeout_stream =
+            TimeoutStream::new(stream, Protocol::One, (since, client), tracker.clone(), limits.clone());
         let mut builder = http1::Builder::new();
         builder
             .half_close(true) // a client that has sent its last byte may still read
@@ -250,10 +256,12 @@ impl ServerContext {
     /// Serves an HTTP/2 connection.
     async fn answer_two(mut self, stream: impl Transport, since: Instant, client: SocketAddr) -> hyper::Result<()> {
         let (tracker, limits) = (Arc::new(RequestTracker::default()), self.limits);
-        let timeout_stream = TimeoutStream::new(stream, Protocol::Two, since, tracker.clone(), limits.clone());
+        let timeout_stream =
+            TimeoutStream::new(stream, Protocol::Two, (since, client), tracker.clone(), limits.clone());
         let service = ConnectionService { app: self.app, client, tls: OverTls(true), tracker: tracker.clone(), limits };
         let limits = service.limits.clone();
-        let mut connection = pin!(http2::builder(&limits).serve_connection(TokioIo::new(timeout_stream), service));
+        let mut connection =
+            pin!(http2::builder(&limits, client).serve_connection(TokioIo::new(timeout_stream), service));
         tokio::select! {
             ended = &mut connection => return ended,
             () = http2::wait_idle(&tracker, since, &limits) => {}
@@ -291,11 +299,17 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
         // Under HTTP/1.1 the library has counted them.
         if request.headers().len() > self.limits.headers_max {
             let response = protocol_errors::too_many_headers(&self.limits).into_response();
+            protocol_errors::log_answer(self.client, response.status().as_u16(), "too many headers");
             return Box::pin(async move { Ok(response.map(|body| TrackedResponseBody { body, _answering: guard })) });
         }
         let answer = self.app.clone().call(request);
         Box::pin(async move { Ok(answer.await?.map(|body| TrackedResponseBody { body, _answering: guard })) })
     }
+}
+
+/// Makes handlers that panic answer 500.
+pub(crate) fn catch_panics() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response> {
+    CatchPanicLayer::custom(panicked)
 }
 
 /// 500 of a handler that panicked. The panic message goes to the panic hook, not to the client.

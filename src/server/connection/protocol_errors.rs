@@ -3,6 +3,7 @@
 //!
 //! No handler sees such a request, so that the answers are made as bytes. Each closes the connection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -12,9 +13,17 @@ use crate::issue::IssueCode;
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::error::ApiError;
 
+/// An answer as bytes, with its status for the log.
+pub(crate) struct RawAnswer {
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// The whole answer.
+    pub bytes: Vec<u8>,
+}
+
 /// The answer with an OperationOutcome that replaces `head`, if that is a whole answer of the library to an
 /// unreadable request; else `None`.
-pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> {
+pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<RawAnswer> {
     let text = str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
     let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
@@ -28,14 +37,28 @@ pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<
             _ => return None,
         }
     }
+    if !is_empty {
+        return None;
+    }
     let reason = match status {
         400 => "this is no HTTP/1.1 request: check the request line and the headers".to_string(),
         414 => "the URI of the request is longer than this server reads: shorten its query".to_string(),
         431 => header_limits_text(limits),
         _ => return None,
     };
-    is_empty
-        .then(|| http1_answer(status, if status == 400 { IssueCode::Structure } else { IssueCode::TooLong }, &reason))
+    Some(http1_answer(status, if status == 400 { IssueCode::Structure } else { IssueCode::TooLong }, &reason))
+}
+
+/// Logs an answer that no handler has made, as the access log does for the others.
+pub(crate) fn log_answer(client: SocketAddr, status: u16, why: &str) {
+    let client = client.ip().to_canonical().to_string();
+    tracing::info!(target: "outpour::access", client, status, why, "answered");
+}
+
+/// Logs a connection, or a stream of one, that is given up without an answer.
+pub(crate) fn log_cut(client: SocketAddr, why: &str) {
+    let client = client.ip().to_canonical().to_string();
+    tracing::info!(target: "outpour::access", client, why, "cut off");
 }
 
 /// 431 for an HTTP/2 request with too many headers, which the library does not count.
@@ -53,14 +76,14 @@ fn header_limits_text(limits: &ConnectionLimits) -> String {
 }
 
 /// 503 for a connection of an address that has its share of connections.
-pub(crate) fn too_many_connections() -> Vec<u8> {
+pub(crate) fn too_many_connections() -> RawAnswer {
     let reason = "this address has as many connections open as it may have at a time: close some, or keep one and send \
                   requests one after the other";
     http1_answer(503, IssueCode::Throttled, reason)
 }
 
 /// 408 for a request whose headers do not end within `wait`.
-pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
+pub(crate) fn too_slow(wait: Duration) -> RawAnswer {
     let reason = format!(
         "the request line and headers took longer than {}: send them at once",
         counted(wait.as_secs(), "second")
@@ -69,7 +92,7 @@ pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
 }
 
 /// A whole HTTP/1.1 answer as bytes, with an OperationOutcome, that closes the connection.
-fn http1_answer(status: u16, code: IssueCode, reason: &str) -> Vec<u8> {
+fn http1_answer(status: u16, code: IssueCode, reason: &str) -> RawAnswer {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = ApiError::new(status, code, reason).to_json();
     let phrase = status.canonical_reason().unwrap_or_default();
@@ -79,5 +102,5 @@ fn http1_answer(status: u16, code: IssueCode, reason: &str) -> Vec<u8> {
         status.as_u16(),
         body.len()
     );
-    [head.as_bytes(), body.as_ref()].concat()
+    RawAnswer { status: status.as_u16(), bytes: [head.as_bytes(), body.as_ref()].concat() }
 }

@@ -12,6 +12,7 @@ use crate::server::connection::timer::Timer;
 use crate::server::connection::transport::Transport;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -37,6 +38,8 @@ pub(crate) enum Protocol {
 pub(crate) struct TimeoutStream<T> {
     stream: T,
     protocol: Protocol,
+    /// Address of the other side, for the log.
+    client: SocketAddr,
     tracker: Arc<RequestTracker>,
     limits: Arc<ConnectionLimits>,
     /// Start of the headers that are being read; `None` between requests.
@@ -68,17 +71,18 @@ struct RefusalWriter {
 }
 
 impl<T: Transport> TimeoutStream<T> {
-    /// The stream of a connection that was accepted at `since`.
+    /// The stream of a connection that was accepted at `since` from `client`.
     pub(crate) fn new(
         stream: T,
         protocol: Protocol,
-        since: Instant,
+        (since, client): (Instant, SocketAddr),
         tracker: Arc<RequestTracker>,
         limits: Arc<ConnectionLimits>,
     ) -> TimeoutStream<T> {
         TimeoutStream {
             stream,
             protocol,
+            client,
             tracker,
             limits,
             head_since: Some(since),
@@ -97,6 +101,7 @@ impl<T: Transport> TimeoutStream<T> {
     /// error to fail with.
     fn cut_connection(&mut self, why: &'static str) -> io::Error {
         let _ = self.stream.socket().set_zero_linger();
+        protocol_errors::log_cut(self.client, why);
         io::Error::new(io::ErrorKind::TimedOut, why)
     }
 
@@ -112,8 +117,10 @@ impl<T: Transport> TimeoutStream<T> {
         ready!(self.reading.poll(deadline, context));
         if self.head_since.is_some() {
             // One attempt, as much as the socket takes. No answer is in progress whose bytes this could split.
+            let answer = protocol_errors::too_slow(self.limits.head_wait);
+            protocol_errors::log_answer(self.client, answer.status, "no headers in time");
             let mut stream = Pin::new(&mut self.stream);
-            let _ = stream.as_mut().poll_write(context, &protocol_errors::too_slow(self.limits.head_wait));
+            let _ = stream.as_mut().poll_write(context, &answer.bytes);
             let _ = stream.poll_flush(context);
         }
         // TLS announces the end of the stream; without that a client must suspect truncation.
@@ -157,7 +164,10 @@ impl<T: Transport> TimeoutStream<T> {
             let mut filled = buffers.iter().filter(|buffer| !buffer.is_empty());
             if let (Some(head), None) = (filled.next(), filled.next()) {
                 let answer = protocol_errors::answer_unparsed(head, &self.limits);
-                self.refusal = answer.map(|answer| RefusalWriter { answer, written: 0, instead_of: head.len() });
+                self.refusal = answer.map(|answer| {
+                    protocol_errors::log_answer(self.client, answer.status, "the request cannot be read");
+                    RefusalWriter { answer: answer.bytes, written: 0, instead_of: head.len() }
+                });
             }
         }
         let Some(refusing) = &mut self.refusal else { return Poll::Ready(None) };

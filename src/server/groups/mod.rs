@@ -34,6 +34,7 @@ use crate::index::snapshot::Snapshot;
 use crate::issue::{IssueCode, Severity};
 use crate::limits::GROUP_PAGE_BYTES;
 use crate::server::admission::HeldBytes;
+use crate::server::audit::ServedGroups;
 use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, informational_outcome, outcome};
 use crate::server::groups::body::{BodyPart, PartsBody};
 use crate::server::groups::request::{GroupSearch, check_content_type, parse_tags, precondition};
@@ -145,7 +146,8 @@ impl GroupHandlers<'_> {
         let mut response = StatusCode::NO_CONTENT.into_response();
         match self.groups().delete(&id, &expected, &self.now).map_err(failed)? {
             Ok(Some(written)) => {
-                set_validators(response.headers_mut(), &written.version.to_string(), Some(&written.at))
+                set_validators(response.headers_mut(), &written.version.to_string(), Some(&written.at));
+                response.extensions_mut().insert(ServedGroups(vec![id]));
             }
             Ok(None) => {}
             Err(refused) => return Err(precondition_failed(&refused)),
@@ -193,6 +195,7 @@ impl GroupHandlers<'_> {
             false => resource(BodyPart::of(found).map_err(failed)?),
         };
         set_validators(response.headers_mut(), &facts.version, facts.last_updated.as_ref());
+        response.extensions_mut().insert(ServedGroups(vec![id]));
         Ok(response)
     }
 
@@ -212,6 +215,7 @@ impl GroupHandlers<'_> {
         let mut entries: Vec<BodyPart> = Vec::new();
         let page = SearchPage { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
         let text_part = |text_part: String| BodyPart::Bytes(Bytes::from(text_part));
+        let mut served = Vec::new();
         let mut left_out = Vec::new();
         let search_result = self.groups().search(&search.query, page, &mut |hit| {
             let id = hit.id;
@@ -220,6 +224,7 @@ impl GroupHandlers<'_> {
                 left_out.push(left_out_issue(&id));
                 return Ok(());
             }
+            served.push(id);
             if let Some(part) = BodyPart::of(hit.found)? {
                 let url = json!(format!("{}/Group/{id}", self.base));
                 let comma = if entries.is_empty() { "" } else { "," };
@@ -249,7 +254,9 @@ impl GroupHandlers<'_> {
         // FHIR has no empty arrays.
         let (open, close) = if entries.is_empty() { ("", "}") } else { (r#","entry":["#, "]}") };
         let parts = [text_part(head + open)].into_iter().chain(entries).chain([text_part(close.to_string())]);
-        Ok(resource(parts))
+        let mut response = resource(parts);
+        response.extensions_mut().insert(ServedGroups(served));
+        Ok(response)
     }
 
     /// All problems of a Group in one error: 413 for one beyond the limits of the service; 422 where the mount's
@@ -278,6 +285,7 @@ impl GroupHandlers<'_> {
             }
         };
         *response.status_mut() = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        response.extensions_mut().insert(ServedGroups(vec![written.id]));
         let headers = response.headers_mut();
         set_validators(headers, &version, Some(&written.at));
         let location = format!("{}/Group/{}/_history/{version}", self.base, written.id);

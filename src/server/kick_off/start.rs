@@ -165,7 +165,6 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
         naming: mount.dialect.naming,
     };
     let accepted = tenant.engine.kick_off(job).map_err(kick_off_error)?;
-    tracing::info!(job = accepted.id, client = principal.log_name(), mount = mount.name(), "a job was accepted");
     let applied = params.preference_applied();
     Ok(StartedExport {
         job: accepted,
