@@ -28,7 +28,10 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
 use crate::issue::IssueCode;
+use crate::server::connection::TargetFragment;
+use crate::server::connection::protocol_errors::FRAGMENT_TEXT;
 use crate::server::error::ApiError;
+use crate::server::http::framing::framing_error;
 use crate::server::http::host::{host_error, split_port};
 use crate::server::ids::REQUEST_ID;
 
@@ -171,14 +174,19 @@ fn configured_host(text: &str) -> Option<HostName> {
     address.ok().or_else(|| HostName::parse(text))
 }
 
-/// Middleware: answers requests without one valid `Host`, then those that fail the host check, and logs the latter. `None`
-/// in the state disables the check of which host it is.
+/// Middleware: answers requests whose target has a fragment, without one valid `Host`, or in a coding that is not decoded,
+/// then those that fail the host check, and logs the latter. `None` in the state disables the check of which host it is.
 pub(crate) async fn check_host(
     State(hosts): State<Arc<Option<AllowedHosts>>>,
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    if let Some(refusal) = host_error(request.version(), request.headers()) {
+    let fragment = request
+        .extensions()
+        .get::<TargetFragment>()
+        .map(|TargetFragment| ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Structure, FRAGMENT_TEXT));
+    let refusal = fragment.or_else(|| host_error(request.version(), request.headers()));
+    if let Some(refusal) = refusal.or_else(|| framing_error(request.headers())) {
         return refusal.into_response();
     }
     let Some(hosts) = hosts.as_ref() else { return next.run(request).await };

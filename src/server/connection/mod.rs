@@ -64,6 +64,10 @@ const UNCONFIRMED_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverTls(pub bool);
 
+/// Request extension: the target of the request had a fragment, which the library has left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TargetFragment;
+
 /// Connections that an address may have whatever it has already, while there is room: those of a busy browser or client.
 const CONNECTIONS_LEAST: u64 = 32;
 
@@ -296,6 +300,9 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
         request.extensions_mut().insert(ConnectInfo(self.client));
         request.extensions_mut().insert(self.tls);
         request.extensions_mut().insert(Peer::new(self.tracker.clone()));
+        if self.tracker.take_fragment(request.method(), request.uri()) {
+            request.extensions_mut().insert(TargetFragment);
+        }
         // Under HTTP/1.1 the library has counted them.
         if request.headers().len() > self.limits.headers_max {
             let response = protocol_errors::too_many_headers(&self.limits).into_response();

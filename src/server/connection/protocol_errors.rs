@@ -22,8 +22,8 @@ pub(crate) struct RawAnswer {
 }
 
 /// The answer with an OperationOutcome that replaces `head`, if that is a whole answer of the library to an
-/// unreadable request; else `None`.
-pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<RawAnswer> {
+/// unreadable request; else `None`. `received` is the beginning of that request, as far as it is known.
+pub(crate) fn answer_unparsed(head: &[u8], received: &[u8], limits: &ConnectionLimits) -> Option<RawAnswer> {
     let text = str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
     let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
@@ -40,6 +40,11 @@ pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<
     if !is_empty {
         return None;
     }
+    if matches!(status, 400 | 431)
+        && let Some((status, code, reason)) = unparsed_reason(received)
+    {
+        return Some(http1_answer(status, code, reason));
+    }
     let reason = match status {
         400 => "this is no HTTP/1.1 request: check the request line and the headers".to_string(),
         414 => "the URI of the request is longer than this server reads: shorten its query".to_string(),
@@ -47,6 +52,54 @@ pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<
         _ => return None,
     };
     Some(http1_answer(status, if status == 400 { IssueCode::Structure } else { IssueCode::TooLong }, &reason))
+}
+
+/// Text of a request whose target has a fragment.
+pub(crate) const FRAGMENT_TEXT: &str = "a # stands in the target of the request: what follows it is for the client alone; \
+     send the target without it, or %23 where the sign itself is meant";
+
+/// Why the library cannot read a request that begins with these bytes, where its own status does not say it; with the
+/// status that says it. `None` for any other reason.
+fn unparsed_reason(received: &[u8]) -> Option<(u16, IssueCode, &'static str)> {
+    let mut lines = received.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut words = lines.next()?.split(|byte| *byte == b' ');
+    if words.nth(1).is_some_and(|target| target.contains(&b'#')) {
+        return Some((400, IssueCode::Structure, FRAGMENT_TEXT));
+    }
+    let mut lengths: Vec<&[u8]> = Vec::new();
+    let mut codings: Vec<&[u8]> = Vec::new();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        let items = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            lengths.extend(items);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            codings.extend(items);
+        }
+    }
+    let is_number = |length: &&[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+    // The library keeps the two largest numbers for itself.
+    let is_huge = |length: &&[u8]| {
+        str::from_utf8(length).is_ok_and(|text| text.parse::<u64>().map_or(true, |n| n > u64::MAX - 2))
+    };
+    if !lengths.iter().all(is_number) {
+        let text = "Content-Length: the value is no number of bytes; send the length of the body, once";
+        return Some((400, IssueCode::Structure, text));
+    }
+    if lengths.iter().any(is_huge) {
+        let text = "Content-Length: the body is announced as longer than any that this server takes";
+        return Some((413, IssueCode::TooLong, text));
+    }
+    if lengths.windows(2).any(|pair| pair[0] != pair[1]) {
+        let text = "Content-Length: it stands there twice with different values; send the length of the body, once";
+        return Some((400, IssueCode::Structure, text));
+    }
+    if codings.last().is_some_and(|last| !last.eq_ignore_ascii_case(b"chunked")) {
+        let text = "Transfer-Encoding: the last coding must be chunked, or nobody knows where the body ends; send chunked alone";
+        return Some((400, IssueCode::Structure, text));
+    }
+    None
 }
 
 /// Logs an answer that no handler has made, as the access log does for the others.
@@ -103,4 +156,38 @@ fn http1_answer(status: u16, code: IssueCode, reason: &str) -> RawAnswer {
         body.len()
     );
     RawAnswer { status: status.as_u16(), bytes: [head.as_bytes(), body.as_ref()].concat() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CORE-04: what the library cannot read is told as what it is.
+    #[test]
+    fn unreadable_requests_are_told_apart() {
+        let reason =
+            |head: &str| unparsed_reason(format!("{head}\r\n\r\nX: #").as_bytes()).map(|found| (found.0, found.2));
+        for (head, status, word) in [
+            ("GET /a#b HTTP/1.1\r\nHost: x", 400, "a #"),
+            ("POST /a HTTP/1.1\r\nContent-Length: 18446744073709551615", 413, "longer than any"),
+            ("POST /a HTTP/1.1\r\ncontent-length: 99999999999999999999999", 413, "longer than any"),
+            ("POST /a HTTP/1.1\r\nContent-Length: -1", 400, "no number"),
+            ("POST /a HTTP/1.1\r\nContent-Length:", 400, "no number"),
+            ("POST /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2", 400, "twice"),
+            ("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked, gzip", 400, "chunked"),
+        ] {
+            let (found, text) = reason(head).unwrap_or_else(|| panic!("{head}"));
+            assert_eq!(found, status, "{head}");
+            assert!(text.contains(word), "{head}: {text}");
+        }
+        for other in [
+            "",
+            "nonsense",
+            "GET / HTTP/9.9",
+            "GET /a%23b HTTP/1.1\r\nX: #",
+            "POST / HTTP/1.1\r\nContent-Length: 18446744073709551613",
+        ] {
+            assert_eq!(reason(other), None, "{other}");
+        }
+    }
 }

@@ -1,19 +1,20 @@
 //! State of a connection's requests, shared by the service above the HTTP library and the stream below it.
 //!
-//! The library does not report whether a request is being answered or its body was read. The service records here
+//! The library does not report whether a request is being answered or its body was read, nor what of its head it passes over. The service records here
 //! when it is called and when the body of its answer is dropped; the time-outs of the stream depend on it. The
 //! time-out of request bodies is here too. All atomics are relaxed: they are counters and flags of their own, and
 //! order no other memory.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{Method, Uri};
 use tokio::time::{Instant, Sleep};
 
 use crate::server::connection::stream_pace::note_body_poll;
@@ -33,6 +34,9 @@ pub(crate) struct RequestTracker {
     watched: AtomicBool,
     /// Whether the client has closed its side of the connection.
     closed: AtomicBool,
+    /// What was read since the last request, to tell what the library does not: why it cannot read a request, and whether
+    /// a target has a fragment. Under HTTP/1.1 only.
+    head: Mutex<Vec<u8>>,
 }
 
 impl RequestTracker {
@@ -56,6 +60,50 @@ impl RequestTracker {
     /// Records that the client has taken bytes.
     pub(crate) fn note_bytes_taken(&self) {
         self.taken.fetch_add(1, Relaxed);
+    }
+
+    /// Keeps bytes that may be of the head of a request, at most so many of one request; `begins` drops those before.
+    pub(crate) fn keep_head(&self, bytes: &[u8], begins: bool, most: usize) {
+        let mut head = self.lock_head();
+        if begins {
+            head.clear();
+        }
+        let room = most.saturating_sub(head.len()).min(bytes.len());
+        head.extend_from_slice(&bytes[..room]);
+    }
+
+    /// The beginning of a request that no handler was called for, as far as it is kept.
+    pub(crate) fn kept_head(&self) -> Vec<u8> {
+        self.lock_head().clone()
+    }
+
+    /// Drops the head of a request that has begun; whether its target had a fragment, which the library leaves out.
+    pub(crate) fn take_fragment(&self, method: &Method, uri: &Uri) -> bool {
+        let mut head = self.lock_head();
+        let has_fragment = memchr::memchr(b'#', &head).is_some() && {
+            let target = format!("{method} {uri}");
+            let line = head.trim_ascii_start();
+            match line.strip_prefix(target.as_bytes()).and_then(|rest| rest.first()) {
+                Some(b'#') => true,
+                Some(b' ') => false,
+                // The body of a request before stands there as well.
+                _ => memchr::memmem::find(&head, format!("\n{target}#").as_bytes()).is_some(),
+            }
+        };
+        // What follows may be a request that was sent at once with this one.
+        match memchr::memmem::find(&head, b"\r\n\r\n") {
+            Some(end) => drop(head.drain(..end + 4)),
+            None => head.clear(),
+        }
+        if head.is_empty() {
+            *head = Vec::new();
+        }
+        has_fragment
+    }
+
+    /// Locks the kept bytes. A poisoned lock is taken all the same: any bytes will do.
+    fn lock_head(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Times that the client has taken bytes; not a number of bytes.

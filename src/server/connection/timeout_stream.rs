@@ -163,7 +163,7 @@ impl<T: Transport> TimeoutStream<T> {
         if self.protocol == Protocol::One && self.refusal.is_none() && !self.tracker.is_answering() {
             let mut filled = buffers.iter().filter(|buffer| !buffer.is_empty());
             if let (Some(head), None) = (filled.next(), filled.next()) {
-                let answer = protocol_errors::answer_unparsed(head, &self.limits);
+                let answer = protocol_errors::answer_unparsed(head, &self.tracker.kept_head(), &self.limits);
                 self.refusal = answer.map(|answer| {
                     protocol_errors::log_answer(self.client, answer.status, "the request cannot be read");
                     RefusalWriter { answer: answer.bytes, written: 0, instead_of: head.len() }
@@ -198,8 +198,13 @@ impl<T: Transport> AsyncRead for TimeoutStream<T> {
             Poll::Ready(Ok(())) => {
                 self.active = Instant::now();
                 self.ended = buffer.filled().len() == before;
-                if self.head_since.is_none() && !self.tracker.is_answering() {
-                    self.head_since = Some(self.active);
+                let begins = self.head_since.is_none();
+                if !self.tracker.is_answering() {
+                    let active = self.active;
+                    self.head_since.get_or_insert(active);
+                    if self.protocol == Protocol::One {
+                        self.tracker.keep_head(&buffer.filled()[before..], begins, self.limits.head_bytes_max);
+                    }
                 }
                 Poll::Ready(Ok(()))
             }

@@ -5,6 +5,7 @@ pub(crate) mod byte_range;
 pub(crate) mod dates;
 pub(crate) mod entity_tags;
 pub(crate) mod format;
+pub(crate) mod framing;
 pub(crate) mod host;
 pub(crate) mod list;
 pub(crate) mod preconditions;

@@ -8,6 +8,7 @@ mod credentials;
 mod damaged_group;
 mod floods;
 mod formats;
+mod framing;
 mod full_disk;
 mod group_import;
 mod group_values;
