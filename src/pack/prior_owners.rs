@@ -28,7 +28,9 @@ pub(crate) fn prior_owner_entries(
     if columns.tomb_updated[tombstone.index()] == NO_INSTANT {
         return Ok(Vec::new()); // a deletion without an instant ends nothing
     }
-    if retention.is_followed(index.record_of_entry(segment, tombstone))? {
+    let record = index.record_of_entry(segment, tombstone);
+    // A version that followed may be gone already, by an earlier pack.
+    if retention.was_followed(segment, tombstone) || retention.is_followed(record)? {
         return Ok(sentinel_entry(NO_INSTANT, FOLLOWED));
     }
     let ended = index.version_before(segment, tombstone)?.map(|row| index.locate(row));

@@ -3,10 +3,14 @@
 //! A version is dropped if a later version, or a deletion under the store's own base URL, follows it no later than T. A
 //! deleted Provenance is kept: its compartment is that of its targets, which may still change owners.
 
+use std::collections::HashMap;
+
 use crate::error::CorruptIndex;
+use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::{EntryId, RecordId, RowAddress, SegmentId};
+use crate::index::segment::layout::BASE_BITS;
 use crate::index::snapshot::{RowState, Snapshot};
 
 /// Rows that go to the same files. `Some(ticks)`: rows that the index first saw at this T although they are dated
@@ -44,6 +48,9 @@ pub(crate) struct Retention<'a> {
     ours: Vec<bool>,
     /// The sets of the snapshot, `None` first, then ascending.
     sets: Vec<VersionSet>,
+    /// Of each resource the lastUpdated, in ticks, of the youngest version that an earlier pack dropped, as far as DELETE
+    /// entries record it.
+    purged_before: HashMap<(ResourceType, Id), i64>,
 }
 
 impl<'a> Retention<'a> {
@@ -51,7 +58,8 @@ impl<'a> Retention<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot) -> Retention<'a> {
         let index = snapshot.index();
         let ours = index.bases().iter().map(String::is_empty).collect();
-        let mut retention = Retention { snapshot, ours, sets: vec![None] };
+        let mut retention = Retention { snapshot, ours, sets: vec![None], purged_before: HashMap::new() };
+        retention.purged_before = retention.collect_purged();
         // The times of rows and DELETE entries: that of the segment, and those of the runs.
         let times = |segment| {
             let own = index.row_times(segment).iter().filter_map(|run| run.first_seen);
@@ -62,6 +70,35 @@ impl<'a> Retention<'a> {
         late.dedup();
         retention.sets.extend(late.into_iter().map(Some));
         retention
+    }
+
+    /// The youngest versions that DELETE entries record as dropped.
+    fn collect_purged(&self) -> HashMap<(ResourceType, Id), i64> {
+        let index = self.snapshot.index();
+        let mut youngest = HashMap::new();
+        for segment in self.snapshot.segments().filter(|segment| index.segment(*segment).head().left > 0) {
+            let columns = index.segment(segment).columns();
+            for entry in index.segment(segment).entry_ids() {
+                let base = index.base_of_segment(segment, columns.tomb_base[entry.index()] & BASE_BITS);
+                let prior = columns.prior_owner_of(entry).filter(|prior| !prior.followed && self.ours[base.index()]);
+                if let Some(prior) = prior {
+                    let known = youngest.entry(columns.tombstone_of(entry)).or_insert(prior.updated);
+                    *known = prior.updated.max(*known);
+                }
+            }
+        }
+        youngest
+    }
+
+    /// Whether a version that an earlier pack dropped followed a DELETE entry of a segment.
+    pub(crate) fn was_followed(&self, segment: SegmentId, entry: EntryId) -> bool {
+        let columns = self.snapshot.index().segment(segment).columns();
+        let (Some(purged), Some(updated)) =
+            (self.purged_before.get(&columns.tombstone_of(entry)), columns.tombstone_updated(entry))
+        else {
+            return false;
+        };
+        InstantRef { ticks: *purged, rest: &[] } >= updated
     }
 
     /// The version sets of the snapshot, that of rows that are never late-arriving first.

@@ -474,3 +474,43 @@ fn packing_hostile_stores_keeps_lines_and_faults() {
         }
     }
 }
+
+/// DELETED-05: a deletion that comes to a packed store, older than a version that the pack has dropped, ends nothing, however often
+/// the store is packed again.
+#[test]
+fn deletions_between_dropped_versions() {
+    let scratch = scratch();
+    let dirs = ["store", "packed", "again"].map(|name| scratch.path().join(name));
+    let [store, packed, again] = &dirs;
+    std::fs::create_dir(store).unwrap();
+    let row = |meta: &str, subject: &str| {
+        format!(r#"{{"resourceType":"Observation","id":"x","meta":{{{meta}}},"subject":{{"reference":"{subject}"}}}}"#)
+    };
+    let at = |hour: u32| format!(r#""lastUpdated":"2020-01-02T{hour:02}:00:00Z""#);
+    let deletion = |hour: u32| {
+        let entry = r#"{"request":{"method":"DELETE","url":"Observation/x"}}"#;
+        format!(r#"{{"resourceType":"Bundle","type":"transaction","meta":{{{}}},"entry":[{entry}]}}"#, at(hour))
+    };
+    let write = |file: &Path, lines: &[String]| std::fs::write(file, lines.join("\n") + "\n").unwrap();
+    let patient = |id: &str| format!(r#"{{"resourceType":"Patient","id":"{id}","meta":{{{}}}}}"#, at(1));
+    let lines =
+        [patient("a"), patient("b"), row(&at(5), "Patient/a"), deletion(7), row(&at(19), "Device/d"), deletion(21)];
+    write(&store.join("a.ndjson"), &lines);
+    let as_of = ["--as-of", "2020-01-02T22:00:00Z"];
+    assert_eq!(pack(store, packed, &as_of).code, 0);
+    let delta = [row(r#""versionId":"1""#, "Patient/b"), deletion(10)];
+    [store, packed].iter().for_each(|directory| write(&directory.join(DELTA), &delta));
+    assert_eq!(pack(packed, again, &as_of).code, 0);
+    for directory in [store, packed, again] {
+        let out = scratch.path().join("out");
+        let words = [&["--all-patients", "--since", "2020-01-02T06:00:00Z", "--force"][..], &as_of].concat();
+        let done = run::export(directory, &out, &words);
+        assert_eq!(done.code, 0, "{done:#?}");
+        assert_eq!(
+            Export::read(&out, run::Bounds::DEFAULT).deletions(),
+            Vec::<String>::new(),
+            "{}",
+            directory.display()
+        );
+    }
+}
