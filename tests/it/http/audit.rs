@@ -179,7 +179,6 @@ fn a_failed_job_is_told() {
     drop(lock);
     let over = event(&server, "outpour::audit", &[("message", "a job is over: it failed".into())]);
     assert_eq!(over["client"], "nightly");
-    std::fs::rename(scratch.path().join("away"), scratch.path().join("store")).unwrap();
 }
 
 /// PRIV-02, CORE-08: every answer is a line of the log, those too that no handler makes; a connection that is cut off is.
