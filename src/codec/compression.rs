@@ -82,7 +82,7 @@ impl Compression {
 
 by_name!(Compression);
 
-/// Number of bytes at the start of a store file by which it is told what it is.
+/// Number of bytes at the start of a store file from which its compression is found.
 pub(crate) const FIRST_BYTES: usize = 64;
 
 /// First bytes of a gzip member (RFC 1952, 2.3.1): its magic, and deflate as the method.

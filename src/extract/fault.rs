@@ -51,7 +51,7 @@ kinds! {
     NoType "no-type" "the object has no resourceType that is a string";
     UnknownType "unknown-type" "the resourceType is none of FHIR R4";
     NoId "no-id" "the resource has no id that is a string";
-    IllegalId "illegal-id" "the id is not legal: 1 to 255 letters, digits, '-', '.', '_' and '~' (with --ids r4 1 to 64 letters, digits, '-' and '.')";
+    IllegalId "illegal-id" "the id is not legal: 1 to 255 letters, digits, '-', '.', '_' and '~' (by R4's rule, where that is chosen, 1 to 64 letters, digits, '-' and '.')";
     Bundle "bundle" "a Bundle that is no list of deletions cannot be exported; take it apart, one resource a line";
     BundleUrl "bundle-url" "a deletion does not name one resource as Type/id";
     BundleTooLong "bundle-too-long" "a Bundle has more DELETE entries than one line may have; split it";

@@ -185,18 +185,18 @@ fn note_text(note: RowNote) -> (&'static str, &'static str) {
         }
         RowNote::Reference(OddReference::Slash) => (
             "reference-slash",
-            "Patient references with a slash before or behind them, which are not followed (--patient-references lenient \
-             follows them)",
+            "Patient references with a slash before or behind them, which are not followed where such references \
+             are read strictly, as by default",
         ),
         RowNote::Reference(OddReference::TypeCase) => (
             "reference-case",
-            "Patient references with another case of the type's name, which are not followed (--patient-references lenient \
-             follows them)",
+            "Patient references with another case of the type's name, which are not followed where such references \
+             are read strictly, as by default",
         ),
         RowNote::Reference(OddReference::WhiteSpace) => (
             "reference-space",
-            "Patient references with white space around them, which are not followed (--patient-references lenient \
-             follows them)",
+            "Patient references with white space around them, which are not followed where such references \
+             are read strictly, as by default",
         ),
         RowNote::Reference(OddReference::IdentifierOnly) => (
             "reference-identifier",

@@ -1,7 +1,8 @@
 //! A store: a directory of NDJSON files, plain, compressed or packed, and the options to open it with.
 //!
 //! `walk` finds the files, `packed` reads packed ones, `paths` checks output directories. Methods that use the index
-//! are in [`index::open_store`](crate::index::open_store). Nothing here knows requests or output files.
+//! are in [`index::open_store`](crate::index::open_store). Nothing here knows requests or output files. The one unsafe
+//! function, [`Store::open_mapped`], stands here because the promise that it needs is that of who opens the store.
 
 pub(crate) mod choices;
 pub(crate) mod file_name;
