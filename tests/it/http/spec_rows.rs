@@ -160,6 +160,28 @@ fn faults() {
     }
 }
 
+/// OUTCOME-02, OUTCOME-05: what is told of odd ids and references names no option of the command line; the client of these tests
+/// looks for one in each answer.
+#[test]
+fn odd_references_and_ids() {
+    let scratch = scratch();
+    let observation = |id: &str, reference: &str| {
+        format!(r#"{{"resourceType":"Observation","id":"{id}","subject":{{"reference":"{reference}"}}}}"#)
+    };
+    let references =
+        ["/Patient/a", "patient/a", " Patient/a", "urn:uuid:5edebc8a-2514-4ae1-874e-7029785e9639", "Patient?x=y"];
+    let mut rows: Vec<String> =
+        references.iter().enumerate().map(|(n, text)| observation(&format!("o{n}"), text)).collect();
+    rows.extend([observation("a_b", "Patient/a"), observation("a b", "Patient/a")]);
+    let lines: Vec<&str> = [GROUP, PATIENT].into_iter().chain(rows.iter().map(String::as_str)).collect();
+    let server = small(scratch.path(), &lines, "");
+    let (rows, done) = export(&server, "Patient/$export");
+    assert_eq!(done.status, 200, "{}", done.text());
+    let told: Vec<String> =
+        rows.iter().filter(|(of, _)| of == "OperationOutcome").map(|(_, row)| row.to_string()).collect();
+    assert!(told.len() >= 7, "{told:#?}");
+}
+
 /// KICK-12, STATUS-04, STATUS-16, STATUS-20, CORE-05, CORE-08: limits on jobs and polls, and forged forwarding headers.
 #[test]
 fn limits_and_polls() {
