@@ -47,6 +47,8 @@ pub(crate) struct ExportRun {
     plan_id: String,
     /// Shards that are written together.
     tasks: Vec<Vec<ShardId>>,
+    /// Bytes before compression of the files that no former run finished.
+    bytes_to_write: u64,
     /// Files that a former run finished, by name.
     finished: BTreeMap<String, Receipt>,
     recoders: Recompressors,
@@ -117,10 +119,10 @@ impl ExportRun {
             }
             None => Vec::new(),
         };
+        let written: u64 = finished.iter().map(|receipt| receipt.bytes).sum();
+        let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
+        let left = (plan.bytes() + lines as u64).saturating_sub(written);
         if directory.is_staged() {
-            let written: u64 = finished.iter().map(|receipt| receipt.bytes).sum();
-            let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
-            let left = (plan.bytes() + lines as u64).saturating_sub(written);
             // How much compressed files will take is not known: they are tried.
             let needed = if request.compression == Compression::None { left } else { 0 };
             if !directory.has_room_beside(needed)? {
@@ -131,6 +133,7 @@ impl ExportRun {
         progress.expect_writes(plan.bytes(), plan.shards.len() as u64);
         let run = ExportRun {
             tasks: group_shards(&plan, &snapshot),
+            bytes_to_write: left,
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
             recoders: Recompressors::default(),
             receipts: Mutex::new(vec![None; plan.shards.len()]),
@@ -163,6 +166,17 @@ impl ExportRun {
     /// How many tasks there are to write.
     pub(crate) fn tasks(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Bytes before compression of the files that were to be written when the run began: all but those that a former run
+    /// had finished.
+    pub(crate) fn bytes_to_write(&self) -> u64 {
+        self.bytes_to_write
+    }
+
+    /// Bytes on the disk of the files that a former run had finished.
+    pub(crate) fn file_bytes_written(&self) -> u64 {
+        self.finished.values().map(|receipt| receipt.file_bytes).sum()
     }
 
     /// The plan.

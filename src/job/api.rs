@@ -1,15 +1,17 @@
 //! Types at the boundary of the job engine: its options and bounds, the outcomes of kick-offs and retries, and the
 //! views of jobs and files that their owners get. The operations themselves are methods of `engine::JobEngine`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::export::options::FaultsAllowed;
 use crate::fhir::instant::Instant;
 use crate::issue::ParameterNames;
 use crate::job::record::{JobRecord, PlannedCounts};
+use crate::job::space_account::SpaceAccount;
 use crate::job::state::JobState;
 use crate::store::Store;
+use crate::sys::disk::DiskSpace;
 use crate::sys::durability::FileSync;
 
 /// Bounds on the jobs that an engine accepts, and on each job.
@@ -27,6 +29,10 @@ pub(crate) struct JobLimits {
     pub failed_seconds: u64,
     /// Used share of a disk, in hundredths, at and above which kick-offs are refused (EXPIRE-03).
     pub disk_high_water: u8,
+    /// How long a job whose files have no room on the disk waits before it fails, in seconds.
+    pub space_wait_seconds: u64,
+    /// Share of the disk, in hundredths, that the files of one client may take; 100 for no bound.
+    pub client_disk_share: u8,
     /// A job with more faulty lines fails (CONS-10); `None` allows any number.
     pub faults_allowed: Option<FaultsAllowed>,
 }
@@ -40,10 +46,15 @@ impl Default for JobLimits {
             remembered_seconds: 24 * 3600,
             failed_seconds: 24 * 3600,
             disk_high_water: 95,
+            space_wait_seconds: 3600,
+            client_disk_share: 80,
             faults_allowed: None,
         }
     }
 }
+
+/// Gives size and free space of the disk that holds a directory.
+pub(crate) type DiskSpaceSource = Box<dyn Fn(&Path) -> std::io::Result<DiskSpace> + Send + std::marker::Sync>;
 
 /// How a job engine is opened: directories, threads, bounds, and its sources of time and randomness.
 pub(crate) struct EngineOptions {
@@ -59,6 +70,10 @@ pub(crate) struct EngineOptions {
     pub limits: JobLimits,
     /// Whether records and files are synced before a response reports them.
     pub sync: FileSync,
+    /// Size and free space of the disk that holds a directory.
+    pub disk_space: DiskSpaceSource,
+    /// What jobs have reserved on the disk; engines of one process share it.
+    pub space: Arc<SpaceAccount>,
     /// Source of the current time.
     pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
     /// Random bytes, from a source fit for secrets.
@@ -146,6 +161,8 @@ pub(crate) struct JobView {
     pub percent: u8,
     /// Estimated seconds to the end; `None` before the first hundredth is done in this process.
     pub seconds_left: Option<u64>,
+    /// Whether the job is planned and waits for room on the disk.
+    pub awaits_space: bool,
     /// Whether the job was looked up before, since the engine was opened.
     pub asked_before: bool,
     /// Resources and shards, planned and complete; `None` before the job is planned.

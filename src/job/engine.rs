@@ -22,12 +22,11 @@ use crate::job::registry::{Job, JobRegistry};
 use crate::job::shared::{self, EngineShared, LastTime};
 use crate::job::state::JobState;
 use crate::job::store_state::{LOCK, StoreRefusal, StoreState};
-use crate::job::{reaper, worker};
+use crate::job::{job_end, reaper, space, worker};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::sys::directory::Directory;
-use crate::sys::disk::disk_space;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::{create_private, private_directory};
 use std::collections::HashSet;
@@ -165,6 +164,7 @@ impl JobEngine {
             index_lock: Mutex::default(),
             _lock: lock,
         });
+        space::measure_kept_files(&inner);
         // Leftovers of a crash are removed before the first request is answered.
         reaper::reap(&inner);
         let engine = JobEngine { inner, threads: Mutex::default() };
@@ -223,7 +223,7 @@ impl JobEngine {
         let inner = &self.inner;
         let limits = &inner.options.limits;
         for directory in [&inner.options.files, &inner.options.records] {
-            let used = disk_space(directory).map_err(KickOffError::Unwritable)?.used_hundredths();
+            let used = (inner.options.disk_space)(directory).map_err(KickOffError::Unwritable)?.used_hundredths();
             if used >= limits.disk_high_water {
                 return Err(KickOffError::DiskFull);
             }
@@ -299,7 +299,7 @@ impl JobEngine {
     /// Whether the store still has what a failed job began with. A job that failed before it was planned began with nothing.
     fn snapshot_stands(&self, job: &Job) -> bool {
         let inner = &self.inner;
-        let Ok(bytes) = inner.files.read(&worker::plan_file(&job.id), MANIFEST_BYTES_MAX) else {
+        let Ok(bytes) = inner.files.read(&job_end::plan_file(&job.id), MANIFEST_BYTES_MAX) else {
             return job.record().planned.is_none();
         };
         let Ok(plan) = PlanRecord::from_bytes(&bytes) else { return false };
@@ -395,8 +395,16 @@ impl JobEngine {
             (elapsed * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
         });
         let asked_before = job.looked_up.swap(true, Relaxed);
-        let planned = worker::planned_counts(&job, &record);
-        JobLookup::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.last_change() })
+        let planned = job_end::planned_counts(&job, &record);
+        JobLookup::Job(JobView {
+            record,
+            percent,
+            seconds_left,
+            awaits_space: job.awaits_space.load(Relaxed),
+            asked_before,
+            planned,
+            changed: job.last_change(),
+        })
     }
 
     /// Whether the retention of an ended job is over. The reaper may not have expired it yet.
@@ -427,7 +435,7 @@ impl JobEngine {
             return Err(());
         }
         let Some(file) = record.files.get(i) else { return Ok(None) };
-        let place = format!("{}/{}/{}", job.id, worker::OUT, file.receipt.file);
+        let place = format!("{}/{}/{}", job.id, job_end::OUT, file.receipt.file);
         Ok(Some(FileView { record, at: i, root: self.inner.options.files.clone(), place }))
     }
 

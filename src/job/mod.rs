@@ -11,11 +11,14 @@ pub(crate) mod api;
 pub(crate) mod engine;
 pub(crate) mod fair_queue;
 pub(crate) mod indexer;
+pub(crate) mod job_end;
 pub(crate) mod reaper;
 pub(crate) mod record;
 pub(crate) mod record_check;
 pub(crate) mod registry;
 pub(crate) mod shared;
+pub(crate) mod space;
+pub(crate) mod space_account;
 pub(crate) mod state;
 pub(crate) mod store_state;
 #[cfg(test)]

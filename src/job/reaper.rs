@@ -2,14 +2,19 @@
 //! expired or unknown. Downloads under way keep their open files.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::job::job_end::{failed_files_due, remove_failed_output};
 use crate::job::record::PlannedCounts;
 use crate::job::registry::Job;
 use crate::job::shared::{EngineShared, add_seconds, forget_job};
 use crate::job::state::JobState;
-use crate::job::worker::{REAPER_SECONDS, failed_files_due, remove_failed_output};
+use crate::job::worker::{REAPER_SECONDS, admit_jobs};
+
+/// How often it is looked whether a job that waits for room on the disk gets it, in seconds.
+const SPACE_SECONDS: u64 = 1;
 
 /// Body of the reaper thread, until the engine stops. Woken by every work item that ends, it goes through the jobs only
 /// when one is due.
@@ -34,9 +39,16 @@ pub(crate) fn run_reaper(inner: &Arc<EngineShared>) {
             }
             // One more, so that the due time is past at waking. The bound lets a clock that is set be noticed.
             let until_due = Duration::from_millis((ticks / (TICKS_PER_SECOND / 1000)) as u64 + 1);
-            let wait_max = Duration::from_secs(REAPER_SECONDS);
+            let waiting = registry.queue.iter().any(|job| job.awaits_space.load(Relaxed));
+            let wait_max = Duration::from_secs(if waiting { SPACE_SECONDS } else { REAPER_SECONDS });
             drop(inner.wake.wait_timeout(registry, until_due.min(wait_max)).expect("no panic under it"));
             inner.clock_behind();
+            // What a job was refused may be there now: another one has ended, or files were removed.
+            if waiting {
+                remove_trash(inner);
+                admit_jobs(inner);
+                inner.wake.notify_all();
+            }
             registry = inner.registry();
         }
     }
@@ -102,6 +114,7 @@ fn remove_files(inner: &EngineShared, job: &Arc<Job>) -> std::io::Result<()> {
         if record.state == JobState::Failed && !record.files_removed {
             removed = remove_failed_output(inner, &job.id);
             record.files_removed = removed.is_ok();
+            job.disk_bytes.store(0, Relaxed);
             record.planned = record.planned.map(|planned| PlannedCounts { complete: 0, ..planned });
         }
     })?;
@@ -122,6 +135,7 @@ fn expire(inner: &EngineShared, job: &Arc<Job>, now: &Instant) -> std::io::Resul
             record.move_to(JobState::Expired);
             record.expires = Some(add_seconds(now, remembered).to_string());
             record.extension.clear();
+            job.disk_bytes.store(0, Relaxed);
         }
     })?;
     if changed {

@@ -33,6 +33,11 @@ pub(crate) struct Job {
     pub repaired_once: AtomicBool,
     /// When work on the job began in this process; `None` before.
     pub started: Mutex<Option<Instant>>,
+    /// Bytes on the disk of the files of the job, as far as known: what it has reserved while it is written, then what its
+    /// files take until they are removed.
+    pub disk_bytes: AtomicU64,
+    /// The job waits for room on the disk, which was logged.
+    pub awaits_space: AtomicBool,
     /// How far the run of the job has come.
     pub phase: Mutex<RunPhase>,
     /// Time of the last change, in ticks.
@@ -66,6 +71,8 @@ impl Job {
             percent: AtomicU64::new(0),
             repaired_once: AtomicBool::new(false),
             started: Mutex::new(None),
+            disk_bytes: AtomicU64::new(0),
+            awaits_space: AtomicBool::new(false),
             phase: Mutex::new(RunPhase::Waiting),
         })
     }
@@ -92,6 +99,7 @@ impl Job {
             counter.store(0, Relaxed);
         }
         self.repaired_once.store(false, Relaxed);
+        self.awaits_space.store(false, Relaxed);
         *self.started.lock().expect("no panic under it") = None;
         *self.phase.lock().expect("no panic under it") = RunPhase::Waiting;
     }
@@ -141,6 +149,17 @@ pub(crate) enum RunPhase {
     Waiting,
     /// A worker takes the snapshot and plans, or repairs the index.
     Preparing,
+    /// The job is planned; its files wait for room on the disk.
+    AwaitingSpace {
+        /// The planned export, which holds the lock of its output directory.
+        run: Arc<ExportRun>,
+        /// Tasks to write, as in `Writing`.
+        pending: Vec<(usize, u32)>,
+        /// When the wait began, in ticks.
+        since: i64,
+        /// Seconds that it lasts at least: a disk was full although there seemed to be room.
+        pause_seconds: u64,
+    },
     /// Workers write the tasks of the run.
     Writing {
         /// The planned export, which holds the lock of its output directory.
@@ -151,6 +170,8 @@ pub(crate) enum RunPhase {
         busy: usize,
         /// Error that the job fails with once `busy` is 0; no task is started after it.
         failed: Option<ExportError>,
+        /// A task met a full disk; once `busy` is 0 the job waits for room, and no task is started before.
+        disk_full: bool,
     },
     /// A worker publishes the manifest.
     Finishing,
@@ -164,7 +185,7 @@ impl RunPhase {
         match self {
             RunPhase::Preparing | RunPhase::Finishing => true,
             RunPhase::Writing { busy, .. } => *busy > 0,
-            RunPhase::Waiting | RunPhase::Ended => false,
+            RunPhase::Waiting | RunPhase::AwaitingSpace { .. } | RunPhase::Ended => false,
         }
     }
 }

@@ -4,10 +4,11 @@
 //!
 //! 1. `EngineShared::index_lock`, then the store's own lock file (taken inside the store). None of the locks below is
 //!    held while it is acquired.
-//! 2. `Job::record_write`, held across a write of the record to disk.
-//! 3. `EngineShared::registry`. It is never acquired while `Job::record_write` or a lock of step 4 is held, and no
+//! 2. `SpaceAccount::reservations`, held while the disk is looked at and planned jobs get room on it.
+//! 3. `Job::record_write`, held across a write of the record to disk.
+//! 4. `EngineShared::registry`. It is never acquired while `Job::record_write` or a lock of step 5 is held, and no
 //!    thread that holds it touches the disk.
-//! 4. `Job::phase`, `Job::record` and `Job::started`. No other lock is acquired under them. They
+//! 5. `Job::phase`, `Job::record` and `Job::started`. No other lock is acquired under them. They
 //!    are held for a moment, except `Job::phase` while a failed run writes its status.
 
 use std::fs::File;

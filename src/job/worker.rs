@@ -1,76 +1,30 @@
 //! The worker threads: each takes one work item after the other from the fair queue and prepares a job (snapshot and
-//! plan), writes one shard of it, or finishes it (manifest). Also the end of a job, complete or failed, and what its
-//! client may read of an error.
+//! plan), writes one shard of it, or finishes it (manifest).
 //!
 //! Work that touches the store or the output runs on the engine's pool, where a panic ends the job and not the service.
-//! Expiry is in `reaper`; the order of the locks is in `shared`.
+//! Room on the disk is in `space`, the end of a job in `job_end`, expiry in `reaper`, the order of the locks in `shared`.
 
-use crate::error::{ExportError, IndexError, JournalError, limit_of};
+use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::repair_index;
-use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
-use crate::issue::Parameter;
-use crate::job::record::{
-    FileRecord, GROUP_FILE, JobFailure, JobRecord, PATIENT_FILE, PlannedCounts, RecordKind, RecordedPopulation,
-    UrlNaming,
-};
+use crate::job::job_end::{OUT, complete_job, fail_job, record_error};
+use crate::job::record::{GROUP_FILE, JobRecord, PATIENT_FILE, PlannedCounts, RecordedPopulation};
 use crate::job::registry::{Job, JobRegistry, RunPhase};
-use crate::job::shared::{EngineShared, add_seconds};
+use crate::job::shared::EngineShared;
+use crate::job::space::{RefusedJob, admit_planned_jobs, is_disk_full};
 use crate::job::state::JobState;
 use crate::job::store_state::StoreRefusal;
-use crate::limits::MANIFEST_BYTES_MAX;
-use crate::sys::durability::FileSync;
-use crate::write::journal::{JOB, PLAN, Receipt};
-use crate::write::output_name::OutputName;
-use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Name of the export's output directory within a job's directory.
-pub(crate) const OUT: &str = "out";
-/// Path of the plan of the job with this id, beneath the directory of the jobs' directories.
-pub(crate) fn plan_file(id: &str) -> String {
-    format!("{id}/{OUT}/{JOB}/{PLAN}")
-}
-
-/// Removes what a failed job has written, all but its plan, which says what it exports. Another try writes everything anew.
-///
-/// # Errors
-/// The system's; what is left then is removed later.
-pub(crate) fn remove_failed_output(inner: &EngineShared, id: &str) -> std::io::Result<()> {
-    let (output, plan) = (format!("{id}/{OUT}"), plan_file(id));
-    let recorded = inner.files.read(&plan, MANIFEST_BYTES_MAX).ok();
-    inner.files.remove_tree(&output)?;
-    let Some(recorded) = recorded else { return Ok(()) };
-    inner.files.make_directory(&output)?;
-    inner.files.make_directory(&format!("{output}/{JOB}"))?;
-    inner.files.replace(&plan, &recorded, inner.options.sync == FileSync::Yes)
-}
-
-/// Removes the copies of Groups and patients that a job was to export, once it is complete.
-fn remove_inputs(inner: &EngineShared, id: &str) {
-    let names = inner.files.directory(id).and_then(|directory| directory.names()).unwrap_or_default();
-    for name in names.iter().filter_map(|name| name.to_str()).filter(|name| *name != OUT) {
-        if let Err(error) = inner.files.remove_tree(&format!("{id}/{name}")) {
-            tracing::warn!(job = id, %error, "the copy of a Group of a complete job cannot be removed");
-        }
-    }
-}
-
-/// When the files of a failed job go; `None` for any other.
-pub(crate) fn failed_files_due(record: &JobRecord, failed_seconds: u64) -> Option<Instant> {
-    let has_files = record.state == JobState::Failed && !record.files_removed;
-    let ended = record.ended.as_deref().and_then(Instant::parse).filter(|_| has_files)?;
-    Some(add_seconds(&ended, failed_seconds))
-}
-
-/// Random names tried for one file before the job fails for want of a free one.
-const NAMES_TRIED_MAX: usize = 1000;
 /// Longest sleep of the reaper, and its delay before another try after an error, in seconds.
 pub(crate) const REAPER_SECONDS: u64 = 30;
+
+/// How long a job at least waits that met a full disk, before it tries again, in seconds.
+const DISK_FULL_PAUSE_SECONDS: u64 = 5;
 
 /// One piece of work for a worker.
 enum WorkItem {
@@ -114,8 +68,11 @@ fn next_work_item(registry: &mut JobRegistry) -> Option<WorkItem> {
                 *preparing = true;
                 Some(WorkItem::Prepare(job.clone()))
             }
-            RunPhase::Writing { run, pending, busy, failed } => {
-                if let (None, Some((task, tried))) = (&failed, pending.pop()) {
+            RunPhase::Writing { run, pending, busy, failed, disk_full } => {
+                if failed.is_none()
+                    && !*disk_full
+                    && let Some((task, tried)) = pending.pop()
+                {
                     *busy += 1;
                     return Some(WorkItem::Write(job.clone(), run.clone(), task, tried));
                 }
@@ -247,8 +204,9 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
                 }),
             };
             job.touch(&inner.now());
-            let writing = RunPhase::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
-            *job.phase.lock().expect("no panic under it") = writing;
+            let since = inner.now().ticks;
+            let planned = RunPhase::AwaitingSpace { run: Arc::new(run), pending, since, pause_seconds: 0 };
+            *job.phase.lock().expect("no panic under it") = planned;
             recorded.err().map(|error| Some(record_error(inner, error)))
         }
         // No worker takes up a job that is about to fail.
@@ -267,9 +225,20 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
         _ if deleted => discard_if_idle(inner, job),
         // A stopping engine cancels the work: the error is of that, and the next engine prepares the job again.
         Some(error) if !parked => fail_job(inner, job, error),
-        _ => {}
+        _ => admit_jobs(inner),
     }
     inner.wake.notify_all();
+}
+
+/// Lets the planned jobs be written that have room on the disk by now, and ends those that will get none.
+pub(crate) fn admit_jobs(inner: &EngineShared) {
+    for RefusedJob { job, error } in admit_planned_jobs(inner) {
+        if job.deleted.load(Relaxed) {
+            discard_if_idle(inner, &job);
+        } else {
+            fail_job(inner, &job, Some(error));
+        }
+    }
 }
 
 /// Logs the issues of a job that its client does not get to see, for the operator.
@@ -291,7 +260,7 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
     let mut fatal = None;
     {
         let mut phase = job.phase.lock().expect("no panic under it");
-        let RunPhase::Writing { pending, busy, failed, .. } = &mut *phase else { return };
+        let RunPhase::Writing { pending, busy, failed, disk_full, .. } = &mut *phase else { return };
         *busy -= 1;
         let stopped = job.progress.cancel.load(Relaxed);
         job.touch(&inner.now());
@@ -304,7 +273,11 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
                 tracing::warn!(job = job.id, task, tried, again, detail, "a shard could not be written");
                 match (again, error) {
                     // Taken after all others: the cause may have passed by then.
-                    (true, _) => pending.insert(0, (task, tried + 1)),
+                    (true, error) => {
+                        pending.insert(0, (task, tried + 1));
+                        // Others took what was reserved. The job waits for room as it did when it was planned.
+                        *disk_full |= error.is_some_and(|error| is_disk_full(&error));
+                    }
                     (false, Some(error)) => *failed = Some(error),
                     (false, None) => *failed = Some(ExportError::Cancelled),
                 }
@@ -319,6 +292,9 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
                 run.fail(&error, &*inner.options.clock);
             }
             fatal = Some(error);
+        } else if let RunPhase::Writing { busy: 0, disk_full: true, .. } = &*phase {
+            job.awaits_space.store(true, Relaxed);
+            await_space_again(&mut phase, inner.now().ticks);
         }
     }
     if let Some(error) = fatal {
@@ -327,6 +303,16 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
         discard_if_idle(inner, job);
     }
     inner.wake.notify_all();
+}
+
+/// Has a job wait for room from `now`, in ticks, whose files met a full disk.
+fn await_space_again(phase: &mut RunPhase, now: i64) {
+    *phase = match std::mem::replace(phase, RunPhase::Ended) {
+        RunPhase::Writing { run, pending, .. } => {
+            RunPhase::AwaitingSpace { run, pending, since: now, pause_seconds: DISK_FULL_PAUSE_SECONDS }
+        }
+        other => other,
+    };
 }
 
 /// Whether another attempt may help. Damage of the index or of a packed file stays until it is repaired.
@@ -381,162 +367,6 @@ fn finish_job(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
         }
     }
     inner.wake.notify_all();
-}
-
-/// Names the files of a finished export, records the job as complete and takes it out of the queue.
-///
-/// # Errors
-/// If no name is free, or the record cannot be written; the names are then free again.
-fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -> std::io::Result<()> {
-    let record = job.record();
-    // The names are registered before the record lists them, so that every listed file can be fetched at once.
-    let named = {
-        let mut registry = inner.registry();
-        let mut name = |index: usize, of: &str| {
-            let names = (0..NAMES_TRIED_MAX).map(|_| match record.naming {
-                UrlNaming::Random => inner.new_id(),
-                UrlNaming::Typed => format!("{of}_{}.ndjson", &inner.new_id()[..8]),
-            });
-            for id in names {
-                if let Entry::Vacant(free) = registry.files.entry((record.mount.clone(), id.clone())) {
-                    free.insert((job.clone(), index));
-                    return Ok(id);
-                }
-            }
-            Err(std::io::Error::other("no name for a file is free"))
-        };
-        let file = |(i, receipt): (usize, &Receipt)| {
-            let (id, receipt) = (name(i, &receipt.r#type)?, receipt.clone());
-            let kind = OutputName::parse(&receipt.file).map_or(RecordKind::Output, |name| RecordKind::of(&name));
-            Ok(FileRecord { id, kind, receipt })
-        };
-        exported.files.iter().enumerate().map(file).collect::<std::io::Result<Vec<FileRecord>>>()
-    };
-    let files = match named {
-        Ok(files) => files,
-        Err(error) => {
-            inner.registry().files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
-            return Err(error);
-        }
-    };
-    let changed = inner.change(job, |record| {
-        record.move_to(JobState::Complete);
-        record.view = None;
-        record.files = files;
-        record.planned = record.planned.map(|planned| PlannedCounts { complete: planned.shards, ..planned });
-        record.extension = exported.manifest.extension.clone();
-        end_job(record, inner.now());
-    });
-    let mut registry = inner.registry();
-    match changed {
-        Ok(true) => {
-            registry.set_due(job.record().expiry());
-            registry.queue.remove(job);
-            drop(registry);
-            job.touch(&inner.now());
-            remove_inputs(inner, &job.id);
-            let listed = &job.record().files;
-            let rows: u64 =
-                listed.iter().filter(|file| file.kind == RecordKind::Output).map(|file| file.receipt.count).sum();
-            let bytes: u64 = listed.iter().map(|file| file.receipt.file_bytes).sum();
-            tracing::info!(
-                target: "outpour::audit", job = job.id, client = record.client_name(), mount = record.mount, rows,
-                files = listed.len(), bytes, "a job is complete"
-            );
-        }
-        _ => registry.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
-    }
-    changed.map(drop)
-}
-
-/// Sets the end and the expiry of a job's record, as every end of a job does. Neither goes by a clock that was set back
-/// behind the job's transactionTime.
-fn end_job(record: &mut JobRecord, now: Instant) {
-    let now = Instant::parse(&record.transaction_time).into_iter().chain([now]).max().expect("not empty");
-    record.expires = record.keep_seconds.map(|seconds| add_seconds(&now, seconds).to_string());
-    record.ended = Some(now.to_string());
-}
-
-/// Records a job as failed and takes it out of the queue; `error` is `None` after a panic.
-fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
-    let detail = error.as_ref().map_or("a worker panicked".to_string(), |error| match limit_of(error) {
-        Some(limit) => format!("{error}; {limit}"),
-        None => error.to_string(),
-    });
-    let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
-    tracing::error!(job = job.id, detail, "a job failed");
-    let record = job.record();
-    tracing::info!(
-        target: "outpour::audit", job = job.id, client = record.client_name(), mount = record.mount, "a job is over: it failed"
-    );
-    let failure = JobFailure { reason: reason.to_string(), detail };
-    let planned = planned_counts(job, &job.record());
-    // A client that reads of the failure may retry at once: by then no run, queue entry or lock of this attempt is
-    // left.
-    *job.phase.lock().expect("no panic under it") = RunPhase::Ended;
-    inner.registry().queue.remove(job);
-    job.touch(&inner.now());
-    let changed = inner.change(job, |record| {
-        record.move_to(JobState::Failed);
-        record.failure = Some(failure);
-        record.planned = planned;
-        end_job(record, inner.now());
-    });
-    if let Err(error) = changed {
-        // The record on disk stays active: the next engine on this directory tries the job again.
-        tracing::error!(job = job.id, %error, "the record of a failed job cannot be written");
-        let mut held = job.record.lock().expect("no panic under it");
-        let mut record = (**held).clone();
-        record.state = JobState::Failed;
-        record.failure =
-            Some(JobFailure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
-        *held = Arc::new(record);
-    }
-    let record = job.record();
-    let due = failed_files_due(&record, inner.options.limits.failed_seconds);
-    inner.registry().set_due(record.expiry().into_iter().chain(due).min());
-}
-
-/// Reason of a failure in words for the client: no path of the host, nothing of the data.
-fn public_reason(error: &ExportError) -> &'static str {
-    match error {
-        ExportError::Request(wrong) if wrong.problems.iter().any(|one| one.parameter == Some(Parameter::Out)) => {
-            "the service failed; its operator finds the cause in the log"
-        }
-        ExportError::Request(_) => {
-            "what was asked for cannot be exported any more: the Group is gone or cannot stand for patients"
-        }
-        ExportError::Faults { .. } => "the store holds more faulty lines than this service allows",
-        ExportError::Index(IndexError::Changed { .. } | IndexError::SnapshotLost { .. }) | ExportError::Torn { .. } => {
-            "a file of the store was changed in place while it was read; ask again"
-        }
-        ExportError::Index(IndexError::NoDataFiles { .. } | IndexError::ResourcesMissing { .. }) => {
-            "the store lacks much of what it held; ask again when its operator has restored it"
-        }
-        ExportError::Index(_) | ExportError::Decode(_) | ExportError::Frame { .. } => {
-            "the store cannot be read as a whole; its operator finds the cause in the log"
-        }
-        ExportError::Write { .. } | ExportError::Record(_) => {
-            "an output file cannot be written; the operator finds the cause in the log"
-        }
-        ExportError::Differs { .. }
-        | ExportError::Import { .. }
-        | ExportError::Unsynced { .. }
-        | ExportError::Cancelled => "the service failed; its operator finds the cause in the log",
-    }
-}
-
-/// The export error for a job record that cannot be written.
-fn record_error(inner: &EngineShared, source: std::io::Error) -> ExportError {
-    ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
-}
-
-/// Counts of the shards of a job, planned and written by the worker threads (`complete`), `None` before it is planned.
-/// `complete` is at most the number of shards and at least the recorded one.
-pub(crate) fn planned_counts(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
-    let planned = record.planned?;
-    let files_done = job.progress.files_done.load(Relaxed);
-    Some(PlannedCounts { complete: planned.complete.max(files_done).min(planned.shards), ..planned })
 }
 
 /// Share of a job that the worker threads have done, in hundredths from 0 to 99, never less than reported before.

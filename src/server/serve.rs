@@ -5,6 +5,7 @@
 use crate::group::registry::GroupRegistry;
 use crate::job::api::{EngineOptions, JobLimits, OpenError};
 use crate::job::engine::JobEngine;
+use crate::job::space_account::SpaceAccount;
 use crate::server::admission::Admission;
 use crate::server::auth::provider::Provider;
 use crate::server::config::auth::ClientConfig;
@@ -22,6 +23,7 @@ use crate::server::state::{App, Tenant};
 use crate::server::tls::Certificate;
 use crate::server::{connection, file_watch};
 use crate::store::Store;
+use crate::sys::disk::disk_space;
 use crate::sys::durability::FileSync;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -80,7 +82,9 @@ pub(crate) async fn serve(
     let public_url = config.public_url(listen);
     // 2. Tenants and mounts.
     let tenants = config.all_tenants().into_iter().zip(stores);
-    let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| open_tenant(&config, of, store)).collect();
+    let space = Arc::default();
+    let tenants: Result<Vec<Tenant>, String> =
+        tenants.map(|(of, store)| open_tenant(&config, of, store, &space)).collect();
     let (tenants, mounts) = (Arc::new(tenants?), Mount::all(&config, &public_url));
     // 3. Clients, whose rights are checked against the Groups of the tenants.
     let check = |of: WriterCheck| {
@@ -160,7 +164,12 @@ fn look_again(tenant: &Tenant) -> Duration {
 ///
 /// # Errors
 /// A sentence on the directory or file that cannot be opened.
-fn open_tenant(config: &Config, tenant: TenantConfig, store: Store) -> Result<Tenant, String> {
+fn open_tenant(
+    config: &Config,
+    tenant: TenantConfig,
+    store: Store,
+    space: &Arc<SpaceAccount>,
+) -> Result<Tenant, String> {
     let sync = if tenant.data.sync { FileSync::Yes } else { FileSync::No };
     let threads = match config.jobs.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -178,9 +187,14 @@ fn open_tenant(config: &Config, tenant: TenantConfig, store: Store) -> Result<Te
             remembered_seconds: config.jobs.remembered_seconds,
             failed_seconds: config.jobs.failed_hours.saturating_mul(3600),
             disk_high_water: config.jobs.disk_high_water,
+            space_wait_seconds: config.jobs.space_wait_seconds,
+            // One client alone has nobody to leave room for.
+            client_disk_share: if config.clients.len() < 2 { 100 } else { config.jobs.client_disk_share },
             faults_allowed: config.faults_allowed(),
         },
         sync,
+        disk_space: Box::new(disk_space),
+        space: space.clone(),
         clock: Box::new(now),
         random: Box::new(random),
         words: &HTTP_WORDS,

@@ -72,6 +72,8 @@ impl World {
             threads: 2,
             limits,
             sync: FileSync::No,
+            disk_space: Box::new(crate::sys::disk::disk_space),
+            space: Arc::default(),
             // A job reads the clock between writing its plan and writing its files.
             clock: Box::new(move || {
                 let mut block = block.lock().unwrap();
@@ -590,8 +592,7 @@ fn jobs_end_that_meet_the_first_index() {
     }
 }
 
-#[cfg(test)]
 mod clock;
 mod failed_files;
-#[cfg(test)]
 mod hostile_records;
+mod space;

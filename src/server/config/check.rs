@@ -85,6 +85,8 @@ impl Config {
         require(threads <= THREADS_MAX, format!("jobs.threads is {threads}, more than {THREADS_MAX}"));
         require(self.limits.head_bytes >= 8192, "limits.head_bytes is less than 8192".into());
         require(self.jobs.disk_high_water <= 100, "jobs.disk_high_water is a share in hundredths, at most 100".into());
+        let share = self.jobs.client_disk_share;
+        require((1..=100).contains(&share), "jobs.client_disk_share is a share in hundredths, from 1 to 100".into());
         let allowed = self.jobs.faults_allowed.trim();
         let is_share_valid =
             |allowed: FaultsAllowed| !matches!(allowed, FaultsAllowed::Percent(p) if !(0.0..=100.0).contains(&p));

@@ -147,6 +147,10 @@ pub(crate) struct JobsConfig {
     pub failed_hours: u64,
     /// Used share of the disk, in hundredths, from which on a kick-off is answered 507.
     pub disk_high_water: u8,
+    /// Seconds for which a job whose files have no room on the disk waits; then it fails.
+    pub space_wait_seconds: u64,
+    /// Share of the disk, in hundredths, that the files of one client may take where there are several.
+    pub client_disk_share: u8,
     /// A job fails if the store has more faulty lines than this, a number or a share such as `1%`; empty for no
     /// limit.
     pub faults_allowed: String,
@@ -297,6 +301,8 @@ impl Default for JobsConfig {
             remembered_seconds: limits.remembered_seconds,
             failed_hours: limits.failed_seconds / 3600,
             disk_high_water: limits.disk_high_water,
+            space_wait_seconds: limits.space_wait_seconds,
+            client_disk_share: limits.client_disk_share,
             faults_allowed: String::new(),
             group_wait_milliseconds: 2000,
         }

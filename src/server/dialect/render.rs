@@ -43,8 +43,12 @@ pub(crate) fn status_of_job(polled: &PolledJob<'_>) -> Response<Body> {
 /// 202 of a job that runs or waits, with the share that is done (STATUS-01…03); `view` is what the client is shown of it.
 fn in_progress_status(polled: &PolledJob<'_>, view: &JobView) -> Response<Body> {
     let percent = view.percent.min(99);
-    let mut response =
-        informational_outcome(StatusCode::ACCEPTED, format!("the export is being written: {percent}% complete"));
+    let text = match view.awaits_space {
+        true => "the export waits for room on the disk; it goes on when other exports are deleted or have expired"
+            .to_string(),
+        false => format!("the export is being written: {percent}% complete"),
+    };
+    let mut response = informational_outcome(StatusCode::ACCEPTED, text);
     add_progress_headers(response.headers_mut(), polled, view);
     response
 }
