@@ -23,8 +23,12 @@ use crate::server::shares::{Holder, Share, Shares};
 /// Answers in progress that a client may have whatever it has already, while there is room: what a browser opens at once.
 const ANSWERS_LEAST: u64 = 16;
 
-/// Least bound of the bytes of bodies of requests in memory, over all clients: more where four largest ones are more.
-const REQUEST_BYTES: u64 = 256 << 20;
+/// Bytes of bodies of requests in memory, over all clients, and those that a client may have whatever others have.
+const REQUEST_BYTES: u64 = 64 << 20;
+const REQUEST_BYTES_LEAST: u64 = 1 << 20;
+
+/// Least bound of the bytes of bodies of requests in files, over all clients: more where eight largest ones are more.
+const REQUEST_FILE_BYTES: u64 = 1 << 30;
 
 /// Bytes of bodies in memory, over all clients.
 const BODY_BYTES: u64 = 256 << 20;
@@ -51,6 +55,7 @@ pub(crate) struct Admission {
     answers: Shares,
     skips: Shares,
     request_bytes: Shares,
+    request_file_bytes: Shares,
     body_bytes: Shares,
     proxies: Proxies,
 }
@@ -62,7 +67,8 @@ impl Admission {
         Admission {
             answers: Shares::new(answers_max as u64, ANSWERS_LEAST),
             skips: Shares::bounded(SKIPS_MAX, CLIENT_SKIPS_MAX),
-            request_bytes: Shares::new(REQUEST_BYTES.max(body_bytes_max.saturating_mul(4)), body_bytes_max),
+            request_bytes: Shares::new(REQUEST_BYTES, REQUEST_BYTES_LEAST),
+            request_file_bytes: Shares::new(REQUEST_FILE_BYTES.max(body_bytes_max.saturating_mul(8)), body_bytes_max),
             body_bytes: Shares::new(BODY_BYTES, SMALL_BODY_BYTES),
             proxies,
         }
@@ -80,6 +86,7 @@ pub(crate) struct AnswerPlace {
     answers: Shares,
     skips: Shares,
     request_bytes: Shares,
+    request_file_bytes: Shares,
     held: Arc<Mutex<HeldPlace>>,
 }
 
@@ -108,15 +115,28 @@ impl AnswerPlace {
 }
 
 impl AnswerPlace {
-    /// Counts bytes of the body of the request for its client, until the request is answered.
+    /// Counts bytes of the body of the request, held in memory, for its client, until the request is answered.
     ///
     /// # Errors
     /// 503 if the client may have no more at a time.
     pub(crate) fn hold_request_bytes(&self, bytes: u64) -> Result<(), ApiError> {
+        self.hold(&self.request_bytes, bytes)
+    }
+
+    /// As [`AnswerPlace::hold_request_bytes`], for bytes in a file.
+    ///
+    /// # Errors
+    /// 503 if the client may have no more at a time.
+    pub(crate) fn hold_request_file_bytes(&self, bytes: u64) -> Result<(), ApiError> {
+        self.hold(&self.request_file_bytes, bytes)
+    }
+
+    /// Takes a share of `units` for the body of the request.
+    fn hold(&self, units: &Shares, bytes: u64) -> Result<(), ApiError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(holder) = held.holder.clone().filter(|_| bytes > 0) else { return Ok(()) };
-        let share = self.request_bytes.take(&holder, bytes).ok_or_else(|| {
-            let text = "bodies of requests take as much memory as they may at a time: send this one again later";
+        let share = units.take(&holder, bytes).ok_or_else(|| {
+            let text = "bodies of requests take as much room as they may at a time: send this one again later";
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Throttled, text).retry_after(RETRY_SECONDS)
         })?;
         held.request.push(share);
@@ -164,6 +184,7 @@ pub(crate) async fn admit(State(admission): State<Arc<Admission>>, mut request: 
         answers: admission.answers.clone(),
         skips: admission.skips.clone(),
         request_bytes: admission.request_bytes.clone(),
+        request_file_bytes: admission.request_file_bytes.clone(),
         held: held.clone(),
     });
     let response = next.run(request).await;
@@ -306,18 +327,20 @@ mod tests {
                 answers: admission.answers.clone(),
                 skips: admission.skips.clone(),
                 request_bytes: admission.request_bytes.clone(),
+                request_file_bytes: admission.request_file_bytes.clone(),
                 held: Arc::new(Mutex::new(held)),
             }
         };
         let first = place(1);
-        let taken = (0..100).take_while(|_| first.hold_request_bytes(16 << 20).is_ok()).count();
-        assert_eq!(taken, 8);
+        let taken = (0..100).take_while(|_| first.hold_request_file_bytes(16 << 20).is_ok()).count();
+        assert_eq!(taken, 32);
+        assert_eq!((0..1000).take_while(|_| first.hold_request_bytes(256 << 10).is_ok()).count(), 128);
         let second = place(2);
-        assert_eq!((0..100).take_while(|_| second.hold_request_bytes(16 << 20).is_ok()).count(), 4);
-        let refusal = second.hold_request_bytes(16 << 20).unwrap_err();
+        assert_eq!((0..100).take_while(|_| second.hold_request_file_bytes(16 << 20).is_ok()).count(), 16);
+        let refusal = second.hold_request_file_bytes(16 << 20).unwrap_err();
         assert_eq!(refusal.status, 503);
         drop(first);
-        assert!(second.hold_request_bytes(16 << 20).is_ok());
+        assert!(second.hold_request_file_bytes(16 << 20).is_ok());
         second.hold_request_bytes(0).unwrap();
     }
 

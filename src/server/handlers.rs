@@ -34,7 +34,7 @@ use crate::server::kick_off::start::{
 use crate::server::middleware::check_method_of;
 use crate::server::mount::Mount;
 use crate::server::overview::{mount_overview, service_overview};
-use crate::server::request_body::{BodyLimits, read_body};
+use crate::server::request_body::{BodyLimits, RequestBody, read_body};
 use crate::server::request_path::OriginalUri;
 use crate::server::routes::Operation;
 use crate::server::state::App;
@@ -68,7 +68,7 @@ struct HandlerRequest {
     /// The path parameter `version` of a Group read.
     version: Option<String>,
     /// The whole body; `None` unless the operation creates or updates a Group.
-    body: Option<axum::body::Bytes>,
+    body: Option<RequestBody>,
     /// Who takes the answer, for files.
     reader: FileReader,
     /// The audit log of the request.
@@ -185,7 +185,11 @@ async fn run_operation(
                 bytes_max: app.config.limits.body_bytes,
                 whole_wait: Duration::from_secs(app.config.limits.whole_body_seconds),
             };
-            Some(read_body(body, limits, parts.extensions.get()).await?)
+            let (service, place) = (app.clone(), parts.extensions.get());
+            let new_file = move || {
+                service.tenant(&service.mounts[mount_index]).groups.create_body_file(crate::server::ids::random())
+            };
+            Some(read_body(body, limits, place, new_file).await?)
         }
         _ => None,
     };

@@ -22,6 +22,25 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Makes a file without a name, for reading and writing, on the file system of a directory. It goes with its last handle.
+/// Where such files cannot be made, it bears `name` for a moment, a name that is not in use.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn create_unnamed(directory: &Path, name: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC).open(directory) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
+            let path = directory.join(name);
+            let file = options.create_new(true).open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        }
+        opened => opened,
+    }
+}
+
 /// Makes a directory and its missing parents with mode 0700; an existing one is kept.
 ///
 /// # Errors

@@ -9,10 +9,11 @@ use crate::codec::byte_order_mark::without_mark;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::reader::GroupMember;
-use crate::group::registry::json::{JsonSpan, push_compact};
+use crate::group::registry::json::{JsonSpan, write_compact};
 use crate::group::rules::problem::RuleViolation;
 use crate::group::rules::{GroupCheck, GroupRules, WantedId};
 use crate::limits::READ_BYTES;
+use std::io::{self, Write};
 
 /// A body that passed the rules for Groups.
 #[derive(Clone, Copy, Debug)]
@@ -44,32 +45,39 @@ impl<'a> GroupDocument<'a> {
         }
     }
 
-    /// The line that is kept, without its newline: the Group with a new id, version and lastUpdated.
-    pub(crate) fn stamp_version(&self, id: &Id, version: u64, instant: &Instant) -> Vec<u8> {
-        let mut line = Vec::with_capacity(self.root.bytes().len() + 128);
-        line.extend_from_slice(
-            format!(
-                r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"{version}","lastUpdated":"{instant}""#
-            )
-            .as_bytes(),
-        );
+    /// Writes the line that is kept, without its newline: the Group with a new id, version and lastUpdated. It is never held
+    /// as a whole.
+    ///
+    /// # Errors
+    /// The error of `line`.
+    pub(crate) fn write_version(
+        &self,
+        id: &Id,
+        version: u64,
+        instant: &Instant,
+        line: &mut dyn Write,
+    ) -> io::Result<()> {
+        write!(
+            line,
+            r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"{version}","lastUpdated":"{instant}""#
+        )?;
         for (_, meta) in self.root.members().filter(|(member, _)| member.name() == "meta") {
             // Extensions of the two replaced values go with them.
-            push_others(meta, &["versionId", "lastUpdated", "_versionId", "_lastUpdated"], &mut line);
+            write_others(meta, &["versionId", "lastUpdated", "_versionId", "_lastUpdated"], line)?;
         }
-        line.push(b'}');
-        push_others(self.root, &["resourceType", "id", "meta"], &mut line);
-        line.push(b'}');
-        line
+        line.write_all(b"}")?;
+        write_others(self.root, &["resourceType", "id", "meta"], line)?;
+        line.write_all(b"}")
     }
 }
 
-/// Appends the members of a client's object to the stored line, each after a comma, but for the named ones.
-fn push_others(object: JsonSpan<'_>, replaced: &[&str], line: &mut Vec<u8>) {
+/// Writes the members of a client's object to the stored line, each after a comma, but for the named ones.
+fn write_others(object: JsonSpan<'_>, replaced: &[&str], line: &mut dyn Write) -> io::Result<()> {
     for (member, value) in object.members().filter(|(member, _)| !replaced.contains(&&*member.name())) {
-        line.push(b',');
-        line.extend_from_slice(member.bytes());
-        line.push(b':');
-        push_compact(value.bytes(), line);
+        line.write_all(b",")?;
+        line.write_all(member.bytes())?;
+        line.write_all(b":")?;
+        write_compact(value.bytes(), line)?;
     }
+    Ok(())
 }

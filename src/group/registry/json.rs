@@ -4,6 +4,7 @@
 //! arbitrary, but nothing panics.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 /// A value of a document, as its text without white space around it.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +165,7 @@ fn end_of_string(text: &[u8]) -> usize {
 }
 
 /// Appends a value without the white space between its tokens: one line, every token as written.
-pub(crate) fn push_compact(value: &[u8], line: &mut Vec<u8>) {
+pub(crate) fn write_compact(value: &[u8], line: &mut dyn Write) -> io::Result<()> {
     let mut offset = 0;
     while offset < value.len() {
         let len = match value[offset] {
@@ -178,9 +179,10 @@ pub(crate) fn push_compact(value: &[u8], line: &mut Vec<u8>) {
                 value[offset..].iter().position(stops).unwrap_or(value.len() - offset)
             }
         };
-        line.extend_from_slice(&value[offset..offset + len]);
+        line.write_all(&value[offset..offset + len])?;
         offset += len;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -210,7 +212,7 @@ mod tests {
             prop_assert_eq!(tree(JsonSpan::of(&compact)), document.clone());
             prop_assert_eq!(tree(JsonSpan::of(&pretty)), document);
             let mut line = Vec::new();
-            push_compact(&pretty, &mut line);
+            write_compact(&pretty, &mut line).unwrap();
             prop_assert_eq!(line, compact);
         }
 
@@ -222,7 +224,7 @@ mod tests {
                 left.extend(value.members().map(|(_, value)| value));
                 value.text();
             }
-            push_compact(text.as_bytes(), &mut Vec::new());
+            write_compact(text.as_bytes(), &mut Vec::new()).unwrap();
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -38,8 +38,8 @@ use crate::group::registry::search_facts::{FactsCache, SearchFacts};
 use crate::group::registry::writer::{GroupWriter, WRITER_LINE_BYTES_MAX};
 use crate::hash::xxh3_64;
 use crate::limits::READ_BYTES;
-use crate::sys::durability::{FileSync, replace_file, sync_directory};
-use crate::sys::private_files::{create_private, private_directory};
+use crate::sys::durability::{FileSync, replace_file_with, sync_directory};
+use crate::sys::private_files::{create_private, create_unnamed, private_directory};
 use crate::sys::regular_file::{Links, open_regular};
 use crate::sys::store_file::FileStamp;
 use serde_json::json;
@@ -319,16 +319,20 @@ impl GroupRegistry {
         Ok(Some(RegisteredGroup { file, path, len: *len, facts: facts.clone(), writer: writer.clone() }))
     }
 
-    /// Replaces a Group's file by a line and that of its writer, and its entry; returns the line. The caller holds the
-    /// stripe's lock for writing.
-    fn replace(&self, id: &Id, mut line: Vec<u8>, mut entry: RegistryEntry) -> Result<Vec<u8>, GroupsError> {
+    /// Replaces a Group's file by a line, which `write_line` writes, and that of its writer, and its entry. The caller holds
+    /// the stripe's lock for writing.
+    fn replace(&self, id: &Id, write_line: LineWriter<'_>, mut entry: RegistryEntry) -> Result<(), GroupsError> {
         let path = self.path_of(id);
-        let len = line.len();
-        line.push(b'\n');
-        if let EntryState::Live { writer: Some(writer), .. } = &entry.state {
-            line.extend(writer.to_line());
-        }
-        let written = replace_file(&path, &line, self.sync).map_err(io_at(&path));
+        let writer = match &entry.state {
+            EntryState::Live { writer, .. } => writer.as_ref().map(GroupWriter::to_line).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let write_file = &mut |out: &mut dyn Write| {
+            write_line(out)?;
+            out.write_all(b"\n")?;
+            out.write_all(&writer)
+        };
+        let written = replace_file_with(&path, self.sync, write_file).map_err(io_at(&path));
         // If the rename was done but could not be synced, the file in the directory decides the entry.
         let entry = match &written {
             Ok(()) => {
@@ -342,26 +346,43 @@ impl GroupRegistry {
         if let Some(entry) = entry {
             self.entries.write().expect("no panic under it").insert(*id, Arc::new(entry));
         }
-        line.truncate(len);
-        written.map(|()| line)
+        written
     }
 
-    /// Writes a version of a Group and returns its line. The caller holds the stripe's lock for writing.
+    /// Writes a version of a Group, whose line `write_line` writes twice alike: to be read, and to the file. The caller holds
+    /// the stripe's lock for writing.
+    ///
+    /// # Errors
+    /// If it cannot be written, or not be opened again.
     fn put(
         &self,
         id: &Id,
-        line: Vec<u8>,
+        write_line: LineWriter<'_>,
         version: u64,
         instant: Instant,
         writer: Option<GroupWriter>,
-    ) -> Result<Vec<u8>, GroupsError> {
+    ) -> Result<RegisteredGroup, GroupsError> {
+        let mut len = 0;
         let facts = SearchFacts::read(|feed| {
-            line.chunks(READ_BYTES).for_each(feed);
-            Ok::<_, GroupsError>(())
+            let mut out = BufWriter::with_capacity(READ_BYTES, PieceWriter { feed, len: &mut len });
+            write_line(&mut out).and_then(|()| out.flush()).map_err(io_at(&self.path_of(id)))
         })?;
         let facts = Arc::new(facts.map_err(|fault| self.damaged(id, fault.kind.to_string()))?);
-        let state = EntryState::Live { facts, len: line.len() as u64, writer, stamp: None };
-        self.replace(id, line, RegistryEntry { version, at: instant, state })
+        let state = EntryState::Live { facts, len, writer, stamp: None };
+        self.replace(id, write_line, RegistryEntry { version, at: instant, state })?;
+        let gone = || self.damaged(id, "it is not the Group that was written".to_string());
+        let entry = self.entry(id).ok_or_else(gone)?;
+        self.open_group(id, &entry)?.ok_or_else(gone)
+    }
+
+    /// Makes a file without a name where Groups are kept, for a body that may become one. `random` makes the name that it
+    /// has for a moment where the file system has no files without.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn create_body_file(&self, random: [u8; 16]) -> io::Result<File> {
+        // A name that the next start removes.
+        create_unnamed(&self.directory, &format!(".{:032x}{SUFFIX}.part", u128::from_le_bytes(random)))
     }
 
     /// Replaces a Group by its deletion. The caller holds the stripe's lock for writing.
@@ -372,17 +393,37 @@ impl GroupRegistry {
             "type": "transaction",
             "entry": [{"request": {"method": "DELETE", "url": format!("Group/{id}")}}],
         });
-        self.replace(
-            id,
-            line.to_string().into_bytes(),
-            RegistryEntry { version, at: instant, state: EntryState::Deleted },
-        )
-        .map(drop)
+        let line = line.to_string();
+        let entry = RegistryEntry { version, at: instant, state: EntryState::Deleted };
+        self.replace(id, &|out| out.write_all(line.as_bytes()), entry)
     }
 
     /// A [`GroupsError::Damaged`] for the file of an id.
     fn damaged(&self, id: &Id, reason: String) -> GroupsError {
         GroupsError::Damaged { path: self.path_of(id), reason }
+    }
+}
+
+/// Writes the line of a Group or a deletion, without its newline, as often as it is called.
+type LineWriter<'a> = &'a dyn Fn(&mut dyn Write) -> io::Result<()>;
+
+/// Passes on what is written, in pieces, and counts its bytes.
+struct PieceWriter<'a> {
+    feed: &'a mut dyn FnMut(&[u8]),
+    len: &'a mut u64,
+}
+
+impl Write for PieceWriter<'_> {
+    /// Passes the whole piece on.
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        (self.feed)(piece);
+        *self.len += piece.len() as u64;
+        Ok(piece.len())
+    }
+
+    /// Nothing is kept back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

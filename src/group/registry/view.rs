@@ -2,6 +2,7 @@
 //!
 //! Of two Groups of the same id the one with the later lastUpdated counts; if they are equal, the registry's.
 
+use std::io::Write;
 use std::sync::LazyLock;
 
 use crate::fhir::id::Id;
@@ -86,7 +87,7 @@ impl Precondition {
 }
 
 /// A version that was written and survives a crash.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct GroupWrite {
     /// Id of the Group that was written.
     pub id: Id,
@@ -96,8 +97,8 @@ pub(crate) struct GroupWrite {
     pub at: Instant,
     /// Whether there was no Group of this id before.
     pub created: bool,
-    /// The resource, one line without its newline; empty for a deletion.
-    pub line: Vec<u8>,
+    /// The version itself; `None` for a deletion.
+    pub group: Option<RegisteredGroup>,
 }
 
 /// The current state did not meet the condition of a write.
@@ -257,14 +258,9 @@ impl<'a> GroupView<'a> {
         now: &Instant,
     ) -> Result<GroupWrite, GroupsError> {
         let (version, instant) = (found.next_version(), found.next_instant(now));
-        let line = self.registry.put(
-            id,
-            document.stamp_version(id, version, &instant),
-            version,
-            instant.clone(),
-            self.writer_after(found),
-        )?;
-        Ok(GroupWrite { id: *id, version, at: instant, created: found.facts().is_none(), line })
+        let write_line = &|out: &mut dyn Write| document.write_version(id, version, &instant, out);
+        let group = self.registry.put(id, write_line, version, instant.clone(), self.writer_after(found))?;
+        Ok(GroupWrite { id: *id, version, at: instant, created: found.facts().is_none(), group: Some(group) })
     }
 
     /// The writer to record in the version that follows a state. A writer bound to Groups is marked as following an
@@ -320,7 +316,7 @@ impl<'a> GroupView<'a> {
         }
         let (version, instant) = (found.next_version(), found.next_instant(now));
         self.registry.mark_deleted(id, version, instant.clone())?;
-        Ok(Ok(Some(GroupWrite { id: *id, version, at: instant, created: false, line: Vec::new() })))
+        Ok(Ok(Some(GroupWrite { id: *id, version, at: instant, created: false, group: None })))
     }
 }
 

@@ -100,7 +100,7 @@ impl GroupHandlers<'_> {
             let id: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
             let id = Id::parse_r4(id.as_bytes()).expect("32 hexadecimal digits are a legal id");
             if let Ok(written) = self.groups().create(&id, &document, &self.now).map_err(failed)? {
-                return Ok(self.written(headers, written));
+                return self.written(headers, written);
             }
         }
         Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, "no id is free; try again"))
@@ -124,7 +124,7 @@ impl GroupHandlers<'_> {
             GroupDocument::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;
         let groups = self.groups();
         match groups.update(&id, &document, &expected, &self.now).map_err(failed)? {
-            Ok(written) => Ok(self.written(headers, written)),
+            Ok(written) => self.written(headers, written),
             // The condition holds for a missing Group, so that visibility is the cause: answer as for an unknown id.
             Err(_) if !groups.is_seen(&id) && expected.is_met_by(&GroupLookup::Unknown) => Err(unknown_group()),
             Err(refused) => Err(precondition_failed(&refused)),
@@ -273,12 +273,18 @@ impl GroupHandlers<'_> {
     }
 
     /// The answer to a successful create or update, with the body that `Prefer: return=` selects.
-    fn written(&self, headers: &HeaderMap, written: GroupWrite) -> Response {
+    ///
+    /// # Errors
+    /// Those of [`failed`], if what was written cannot be read.
+    fn written(&self, headers: &HeaderMap, written: GroupWrite) -> Result<Response, ApiError> {
         let version = written.version.to_string();
         let preferences = Prefer::of(headers);
         let mut response = match preferences.returned.unwrap_or(ReturnPreference::Representation) {
             ReturnPreference::Minimal => Body::empty().into_response(),
-            ReturnPreference::Representation => resource([BodyPart::Bytes(Bytes::from(written.line))]),
+            ReturnPreference::Representation => {
+                let group = written.group.map(|group| BodyPart::of(GroupLookup::Registered(group)));
+                resource(group.transpose().map_err(failed)?.flatten())
+            }
             ReturnPreference::Outcome => {
                 let done = if written.created { "created" } else { "updated" };
                 informational_outcome(StatusCode::OK, format!("Group/{} was {done} as version {version}", written.id))
@@ -293,7 +299,7 @@ impl GroupHandlers<'_> {
         if let Some(wanted) = preferences.returned {
             headers.insert("preference-applied", HeaderValue::from_static(wanted.text()));
         }
-        response
+        Ok(response)
     }
 }
 
