@@ -15,7 +15,9 @@ pub(super) fn bundled(directory: &Path, words: &[&str]) -> Server {
     let store = testdata("stores/synthea-r4-100");
     let mut all = vec!["--store", store.to_str().unwrap(), "--index-dir", "index", "--data", "data"];
     all.extend(words);
-    Server::start(directory, &all)
+    let server = Server::start(directory, &all);
+    server.wait_until_ready();
+    server
 }
 
 /// Asserts that a kick-off was accepted; the path of the job's status.
