@@ -17,6 +17,7 @@ use crate::named_enum::by_name;
 pub enum Parameter {
     Group,
     Patients,
+    Patient,
     Type,
     Since,
     Until,
@@ -44,6 +45,7 @@ impl Parameter {
         match self {
             Parameter::Group => "group",
             Parameter::Patients => "patients",
+            Parameter::Patient => "patient",
             Parameter::Type => "_type",
             Parameter::Since => "_since",
             Parameter::Until => "_until",

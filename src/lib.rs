@@ -30,6 +30,7 @@ mod job;
 mod limits;
 mod named_enum;
 mod pack;
+mod patient_restriction;
 mod plan;
 mod progress;
 mod request;

@@ -12,6 +12,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::issue::{Advice, Issue, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
+use crate::patient_restriction::PatientList;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -225,6 +226,8 @@ pub struct ExportRequest {
     /// Whether a list of patients may name nobody. It decides no byte of an export, only whether there is one; so it is
     /// no part of a plan's name, and a resumed run gives it again.
     pub allow_empty: bool,
+    /// Patients to whom the population is restricted; all of it if `None`.
+    pub(crate) only_patients: Option<PatientList>,
     /// How Group members are read.
     pub members: MembershipRule,
     /// What the Group's writer may draw on; the whole store if `None`.
@@ -267,6 +270,7 @@ impl ExportRequest {
             since: None,
             until: None,
             allow_empty: false,
+            only_patients: None,
             members: MembershipRule::default(),
             writer: None,
             absent_groups: BTreeSet::new(),
@@ -397,6 +401,18 @@ impl ExportRequest {
         self
     }
 
+    /// `patient`: restricts the export to these patients of its population, an id or a reference each, such as `a` or
+    /// `Patient/a`. Repeats add up. One whom the population does not hold is a warning (PATIENT-05).
+    pub fn only_patients<S: Into<String>>(mut self, patients: impl IntoIterator<Item = S>) -> ExportRequest {
+        let mut ids = match self.only_patients.take() {
+            Some(PatientList::Ids(ids)) => ids,
+            _ => Vec::new(),
+        };
+        ids.extend(patients.into_iter().map(Into::into));
+        self.only_patients = Some(PatientList::Ids(ids));
+        self
+    }
+
     /// How Group members are read; as listed unless given.
     pub fn members(mut self, rule: MembershipRule) -> ExportRequest {
         self.members = rule;
@@ -516,6 +532,10 @@ impl ExportRequest {
                 Parameter::MaxFileResources,
                 "0 is no bound; give at least 1, or leave it out",
             ));
+        }
+        if self.population == Population::System && self.only_patients.is_some() {
+            let text = "an export of the whole store is not restricted to patients; ask for that of all patients";
+            problems.push(RequestProblem::of(Parameter::Patient, text));
         }
         if self.population != Population::System
             && !self.types.is_empty()

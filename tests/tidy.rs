@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 17] = [
     &["casts", "count_text", "ids", "limits", "named_enum", "simd", "sys"],
     &["codec", "fhir", "hash"],
-    &["error", "issue", "progress", "text_table"],
+    &["error", "issue", "patient_restriction", "progress", "text_table"],
     &["extract"],
     &["store"],
     &["index"],

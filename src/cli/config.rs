@@ -197,6 +197,11 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     if args.allow_empty {
         request = request.allow_empty();
     }
+    let only = args.patient.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|id| !id.is_empty());
+    let only: Vec<&str> = only.collect();
+    if !only.is_empty() {
+        request = request.only_patients(only);
+    }
     if args.allow_empty && args.patients.is_none() {
         let text = "not given, so --allow-empty has nothing to allow; leave it out";
         request = request.problem(RequestProblem::of(Parameter::Patients, text));

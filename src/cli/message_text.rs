@@ -13,6 +13,7 @@ fn flag(parameter: Parameter) -> &'static str {
     match parameter {
         Parameter::Group => "--group",
         Parameter::Patients => "--patients",
+        Parameter::Patient => "--patient",
         Parameter::Type => "--type",
         Parameter::Since => "--since",
         Parameter::Until => "--until",

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
 use crate::export::vanished_record::VanishedRecord;
+use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
+use crate::hash::Hasher128;
 use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::vanished::VanishedResource;
@@ -35,6 +37,9 @@ pub(crate) struct PlanRecord {
     /// Resources that are gone from the store and that the export lists as deleted or counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vanished: Vec<VanishedRecord>,
+    /// Ids of the patients to whom the export is restricted, ascending; the request holds their hash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only_patients: Vec<String>,
     /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
     #[serde(default)]
     pub origin: ExportOrigin,
@@ -134,6 +139,10 @@ impl PlanRecord {
         if self.vanished.iter().any(|gone| gone.resource().is_none()) {
             return wrong("vanished");
         }
+        let ids = &self.only_patients;
+        if !ids.is_sorted_by(|a, b| a < b) || ids.iter().any(|id| Id::parse(id.as_bytes()).is_none()) {
+            return wrong("onlyPatients");
+        }
         if Instant::parse(&self.snapshot.as_of).is_none() {
             return wrong("snapshot.asOf");
         }
@@ -190,6 +199,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if let Some(writer) = &plan.cohort.writer {
         fields.push(("writer", writer.clone()));
     }
+    if let Some(ids) = &plan.cohort.only {
+        fields.push(("--patient", format!("patients {}", hash_of_ids(ids.iter().map(Id::as_str)))));
+    }
     if !request.vanished.is_default() {
         fields.push(("--vanished", request.vanished.name().to_string()));
     }
@@ -206,7 +218,8 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     let shards = shards.map(|(position, shard)| (plan.file_name(position), shard.rows, shard.bytes)).collect();
     let plan_id = plan_id(&plan.snapshot_id, &request);
     let origin = ExportOrigin::of(store, &plan.request);
-    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, vanished, origin }
+    let only_patients = plan.cohort.only.iter().flatten().map(Id::to_string).collect();
+    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, vanished, only_patients, origin }
 }
 
 /// The parameter that a field of `plan.json` holds, if it is one. Some fields bear the name that the command line has
@@ -221,6 +234,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--late" => Parameter::Late,
         "--missing-last-updated" => Parameter::MissingLastUpdated,
         "--vanished" => Parameter::Vanished,
+        "--patient" => Parameter::Patient,
         "--max-file-bytes" => Parameter::MaxFileBytes,
         "--max-file-resources" => Parameter::MaxFileResources,
         "--compress" => Parameter::Compression,
@@ -233,7 +247,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
 /// What a field of `plan.json` without a value means, as a word.
 fn word_of_nothing(parameter: Option<Parameter>) -> &'static str {
     match parameter {
-        Some(Parameter::Type) => "all",
+        Some(Parameter::Type | Parameter::Patient) => "all",
         Some(Parameter::MaxFileResources) => "no bound",
         // Recorded only where it is not the default.
         Some(Parameter::Vanished) => Vanished::Report.name(),
@@ -247,6 +261,16 @@ fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
     format!("{:032x}", crate::hash::xxh3_128(&identity))
 }
 
+/// Hash of ids of patients, which are not told where records are compared.
+pub(crate) fn hash_of_ids<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Hasher128::new();
+    ids.for_each(|id| {
+        hash.update(id.as_bytes());
+        hash.update(b"\n");
+    });
+    format!("{:032x}", hash.digest())
+}
+
 /// Hash of what was decided while the request was read: it goes into the message files, and so into the plan's name.
 fn notes_hash(notes: &[Issue]) -> String {
     let notes = serde_json::to_vec(notes).expect("plain data");
@@ -257,7 +281,8 @@ fn notes_hash(notes: &[Issue]) -> String {
 pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
     // A field with its default may be left out of a record, or be new since it was written.
     let value = |record: &PlanRecord, field: &str| record.request.get(field).cloned().unwrap_or_default();
-    for field in recorded.request.keys().filter(|field| *field == "--vanished").chain(now.request.keys()) {
+    let of_choice = |field: &&String| matches!(field.as_str(), "--vanished" | "--patient");
+    for field in recorded.request.keys().filter(of_choice).chain(now.request.keys()) {
         let (then, given) = (value(recorded, field), value(now, field));
         if then != given {
             let parameter = recorded_parameter(field);

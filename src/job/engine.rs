@@ -16,9 +16,11 @@ use crate::job::api::{
 };
 use crate::job::indexer::{Indexer, RequestedRun};
 use crate::job::record::{
-    FORMAT, GROUP_FILE, JobRecord, KickOff, PATIENT_FILE, RecordDirectory, RecordedPopulation, is_job_id, scope_file,
+    FORMAT, GROUP_FILE, JobRecord, KickOff, ONLY_PATIENTS_FILE, PATIENT_FILE, RecordDirectory, RecordedPopulation,
+    is_job_id, scope_file,
 };
 use crate::job::registry::{Job, JobRegistry};
+use crate::job::service_mark::check_same_disk;
 use crate::job::shared::{self, EngineShared, LastTime};
 use crate::job::state::JobState;
 use crate::job::store_state::{LOCK, StoreRefusal, StoreState};
@@ -35,49 +37,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// Name of the file, in both directories, whose equal content says that records and files belong together.
-const MARK: &str = ".service";
-/// Most bytes of a mark that are read.
-const MARK_BYTES_MAX: u64 = 4096;
-
 /// The job engine. Dropping it stops it, see [`JobEngine::stop`].
 pub(crate) struct JobEngine {
     /// State shared with the workers and the reaper.
     pub(crate) inner: Arc<EngineShared>,
     /// The workers and the reaper, joined by [`JobEngine::stop`].
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-}
-
-/// Checks that records and files belong together, by the mark in both directories, which is made when both are new.
-/// With the records of another volume, or none, every directory of a finished job would be removed as unknown.
-///
-/// # Errors
-/// [`OpenError::Strangers`] if the files bear a mark that the records do not; [`OpenError::Directory`] if a mark cannot
-/// be read or written.
-fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directory) -> Result<(), OpenError> {
-    let failed = |directory: &Directory| {
-        let path = directory.path().join(MARK);
-        |source| OpenError::Directory { path, source }
-    };
-    let read = |directory: &Directory| match directory.read(MARK, MARK_BYTES_MAX) {
-        Ok(mark) => Ok(Some(mark)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(directory)(error)),
-    };
-    let (of_files, of_records) = (read(files)?, read(records)?);
-    if of_files.is_some() && of_files != of_records {
-        return Err(OpenError::Strangers { files: options.files.clone(), records: options.records.clone() });
-    }
-    let new = || format!("{:032x}\n", u128::from_le_bytes((options.random)())).into_bytes();
-    let mark = of_records.clone().unwrap_or_else(new);
-    // The mark of the records first: then files without a mark mean a first start that was cut short, never lost
-    // records.
-    for (directory, found) in [(records, of_records), (files, of_files)] {
-        if found.is_none() {
-            directory.replace(MARK, &mark, options.sync == FileSync::Yes).map_err(failed(directory))?;
-        }
-    }
-    Ok(())
 }
 
 impl JobEngine {
@@ -328,7 +293,9 @@ impl JobEngine {
             RecordedPopulation::Patient(patient) => Some(format!("{patient}\n")),
             _ => None,
         };
-        if kick_off.group.is_some() || patient.is_some() {
+        let only = kick_off.only_patients.as_ref();
+        let has_files = kick_off.group.is_some() || patient.is_some() || only.is_some();
+        if has_files {
             inner.files.make_directory(&id)?;
         }
         if let Some(group) = &kick_off.group {
@@ -339,11 +306,15 @@ impl JobEngine {
             let file = directory.join(scope_file(id.as_str()));
             group.copy_to(&file, inner.options.sync).map_err(std::io::Error::other)?;
         }
+        let sync = inner.options.sync == FileSync::Yes;
         if let Some(patient) = &patient {
-            let sync = inner.options.sync == FileSync::Yes;
             inner.files.replace(&format!("{id}/{PATIENT_FILE}"), patient.as_bytes(), sync)?;
         }
-        if (kick_off.group.is_some() || patient.is_some()) && inner.options.sync == FileSync::Yes {
+        if let Some(only) = only {
+            let lines: String = only.iter().map(|patient| format!("{patient}\n")).collect();
+            inner.files.replace(&format!("{id}/{ONLY_PATIENTS_FILE}"), lines.as_bytes(), sync)?;
+        }
+        if has_files && sync {
             inner.files.sync()?;
         }
         inner.last_transaction_time();
@@ -371,6 +342,7 @@ impl JobEngine {
             files_removed: false,
             failure: None,
             naming: kick_off.naming,
+            separate_status: kick_off.separate_status,
             planned: None,
             files: Vec::new(),
             extension: serde_json::Map::new(),

@@ -16,6 +16,7 @@ pub(crate) mod reaper;
 pub(crate) mod record;
 pub(crate) mod record_check;
 pub(crate) mod registry;
+pub(crate) mod service_mark;
 pub(crate) mod shared;
 pub(crate) mod space;
 pub(crate) mod space_account;

@@ -2,6 +2,7 @@
 //! record must fulfil beyond its form is checked in `record_check`; the jobs in memory are in `registry`.
 
 use crate::codec::compression::Compression;
+use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::RegisteredGroup;
@@ -11,6 +12,7 @@ use crate::index::store_listing::StoreListing;
 use crate::issue::Issue;
 use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
+use crate::patient_restriction::PatientList;
 use crate::request::{
     Audience, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population, Vanished, WriterScope,
 };
@@ -28,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const GROUP_FILE: &str = "group.ndjson";
 /// Name of the file in a job's directory that holds the id of the one exported patient.
 pub(crate) const PATIENT_FILE: &str = "patient";
+/// Name of the file in a job's directory that lists the patients to whom an export is restricted, one id a line.
+pub(crate) const ONLY_PATIENTS_FILE: &str = "patients";
 
 /// Population whose records a job exports, as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +100,9 @@ pub(crate) struct StoredRequest {
     /// Population whose records are exported.
     #[serde(rename = "whose")]
     pub population: RecordedPopulation,
+    /// Number of patients to whom the population is restricted, whose ids a file of the job's directory holds; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_patients: Option<u64>,
     /// `_type`, sorted; empty for all.
     pub types: Vec<String>,
     /// `_since` with every digit given; `None` for no lower bound.
@@ -150,6 +157,9 @@ impl StoredRequest {
             RecordedPopulation::StoreGroup(id) => ExportRequest::group(id.clone()),
             RecordedPopulation::OwnGroup(_) => ExportRequest::group_file(directory.join(GROUP_FILE)),
         };
+        if self.only_patients.is_some() {
+            request.only_patients = Some(PatientList::File(directory.join(ONLY_PATIENTS_FILE)));
+        }
         request = request.types(&self.types);
         if let Some(since) = &self.since {
             request = request.since(since);
@@ -185,6 +195,10 @@ pub(crate) struct KickOff {
     pub request: StoredRequest,
     /// The Group to copy into the job's directory; only for [`RecordedPopulation::OwnGroup`].
     pub group: Option<RegisteredGroup>,
+    /// Ids of the patients to whom the export is restricted, if it is; they become a file of the job's directory.
+    pub only_patients: Option<Vec<Id>>,
+    /// Whether polls are answered with their own status, and that of the job in a header (HDR-10).
+    pub separate_status: bool,
     /// The Groups to copy into the job's directory, one for each [`ScopeGroup::Copied`].
     pub scope: Vec<RegisteredGroup>,
     /// Files of the store and their sizes at kick-off; nothing beyond them is exported.
@@ -301,6 +315,9 @@ pub(crate) struct JobRecord {
     /// How the files are named in URLs.
     #[serde(default)]
     pub naming: UrlNaming,
+    /// Whether polls are answered with their own status, and that of the job in a header (HDR-10).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub separate_status: bool,
     /// Size of the plan; `None` before the job is planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<PlannedCounts>,

@@ -10,7 +10,7 @@ use crate::export::repair::repair_index;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
 use crate::job::job_end::{OUT, complete_job, fail_job, record_error};
-use crate::job::record::{GROUP_FILE, JobRecord, PATIENT_FILE, PlannedCounts, RecordedPopulation};
+use crate::job::record::{GROUP_FILE, JobRecord, ONLY_PATIENTS_FILE, PATIENT_FILE, PlannedCounts, RecordedPopulation};
 use crate::job::registry::{Job, JobRegistry, RunPhase};
 use crate::job::shared::EngineShared;
 use crate::job::space::{RefusedJob, admit_planned_jobs, is_disk_full};
@@ -134,7 +134,8 @@ fn prepare_directory(inner: &EngineShared, record: &JobRecord) -> Result<(), Exp
         RecordedPopulation::OwnGroup(_) => Some(GROUP_FILE),
         RecordedPopulation::System | RecordedPopulation::AllPatients | RecordedPopulation::StoreGroup(_) => None,
     };
-    input.map_or(Ok(()), |name| files.open_file(name).map(drop).map_err(failed(name)))
+    let only = record.request.only_patients.map(|_| ONLY_PATIENTS_FILE);
+    input.into_iter().chain(only).try_for_each(|name| files.open_file(name).map(drop).map_err(failed(name)))
 }
 
 /// Removes the output directory of the job with this id, for a worker thread that must write it from the start.

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use crate::error::ExportError;
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::group::lookup::our_bases;
 use crate::ids::RowAddress;
@@ -14,6 +15,8 @@ use crate::issue::IssueLog;
 use crate::request::{ExportRequest, Population, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::members::MemberResolver;
+use crate::select::only_patients::restrict;
+use crate::select::patient_list::read_patient_ids;
 
 /// The patients whose records are exported, and the Group or list that they come from.
 pub struct Cohort {
@@ -34,6 +37,8 @@ pub struct Cohort {
     pub listed: u64,
     /// XXH3-128 of the Group or list that came with the request, in a file or in memory.
     pub content_hash: Option<u128>,
+    /// Ids of the patients to whom the export is restricted, ascending; `None` for no restriction (PATIENT-01).
+    pub(crate) only: Option<Vec<Id>>,
     /// Name of the scope of the Group's writer, if it has one: equal names only for equal scopes.
     pub writer: Option<String>,
     /// Warnings about members that did not resolve, and notes on the Groups read.
@@ -87,7 +92,14 @@ impl Cohort {
         }
         resolver.add_nested_groups()?;
         resolver.add_identified()?;
-        let found = resolver.finish()?;
+        let mut found = resolver.finish()?;
+        let only = match &request.only_patients {
+            Some(list) => Some(read_patient_ids(list, &BaseUrls::new(&request.fhir_bases))?),
+            None => None,
+        };
+        if let Some(ids) = &only {
+            found = restrict(snapshot, request, &ours, found, ids)?;
+        }
         Ok(Cohort {
             patients: (request.population != Population::System).then_some(found.patients),
             members: found.members,
@@ -97,6 +109,7 @@ impl Cohort {
             group_id: group.1,
             listed: found.listed,
             content_hash,
+            only,
             writer,
             messages: found.messages,
         })
@@ -119,7 +132,7 @@ fn eligible_patients(
     name.push_str("; patients of");
     for source in sources {
         let mut request = request.clone();
-        (request.population, request.writer) = (source.clone(), None);
+        (request.population, request.writer, request.only_patients) = (source.clone(), None, None);
         match Cohort::resolve(snapshot, &request) {
             Ok(cohort) => {
                 cohort.patients.iter().flat_map(Bitmap::iter).for_each(|patient| {

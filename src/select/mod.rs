@@ -15,6 +15,7 @@ pub(crate) mod file_order;
 pub(crate) mod ledger;
 pub(crate) mod members;
 pub(crate) mod nested_groups;
+pub(crate) mod only_patients;
 pub(crate) mod patient_list;
 pub(crate) mod postings_scan;
 pub(crate) mod provenance;

@@ -9,12 +9,14 @@ use std::path::Path;
 use crate::codec::byte_order_mark::{BYTE_ORDER_MARK, skip_mark};
 use crate::count_text::{numbered, word_form};
 use crate::error::{ExportError, RequestError, RequestProblem};
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::Hasher128;
 use crate::issue::{Advice, IssuePlace, Parameter};
 use crate::limits::{LINES_NAMED_MAX, READ_BYTES};
+use crate::patient_restriction::PatientList;
 use crate::select::members::{MemberResolver, prefixed, unreadable_error};
 
 impl MemberResolver<'_> {
@@ -104,6 +106,53 @@ impl MemberResolver<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads the list of patients that restricts an export: their ids, ascending, each once. `bases` are those under which
+/// absolute references are ours.
+///
+/// # Errors
+/// [`RequestError`] if the file cannot be read, or a line is neither an id nor a reference to a Patient of this store
+/// (PATIENT-06).
+pub(crate) fn read_patient_ids(list: &PatientList, bases: &BaseUrls<'_>) -> Result<Vec<Id>, RequestError> {
+    let mut ids = Vec::new();
+    let mut wrong = WrongLines::default();
+    let mut add = |line: &[u8], number: u64| {
+        let text = line.trim_ascii();
+        let reference = || Reference::parse(str::from_utf8(text).ok()?);
+        let is_ours =
+            |found: &Reference<'_>| found.resource_type == ResourceType::PATIENT && bases.contains(found.base);
+        match Id::parse(text).or_else(|| reference().filter(is_ours).map(|found| found.id())) {
+            Some(id) => ids.push(id),
+            None if text.is_empty() => {}
+            None => wrong.add(text, number),
+        }
+    };
+    match list {
+        PatientList::Ids(texts) => (1..).zip(texts).for_each(|(number, text)| add(text.as_bytes(), number)),
+        PatientList::File(path) => {
+            let name = path.display().to_string();
+            let unreadable = |error| unreadable_error(Parameter::Patient, &name, &error);
+            let mut reader = BufReader::with_capacity(READ_BYTES, File::open(path).map_err(unreadable)?);
+            let mut line = Vec::new();
+            for number in 1.. {
+                line.clear();
+                let limit = 2 * crate::limits::REFERENCE_BYTES_MAX as u64;
+                if (&mut reader).take(limit).read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
+                    break;
+                }
+                add(&line, number);
+            }
+        }
+    }
+    let problems: Vec<RequestProblem> =
+        wrong.texts().into_iter().map(|text| RequestProblem::of(Parameter::Patient, text)).collect();
+    if !problems.is_empty() {
+        return Err(RequestError { problems });
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }
 
 /// The lines of a list that name no patient.

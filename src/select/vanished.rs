@@ -190,7 +190,8 @@ impl<'a> OwnerCheck<'a> {
         if !self.ours.contains(base) {
             return Ok(false);
         }
-        if self.request.population == Population::AllPatients || self.cohort.vanished_members.contains(id) {
+        let is_everybody = self.request.population == Population::AllPatients && self.cohort.only.is_none();
+        if is_everybody || self.cohort.vanished_members.contains(id) {
             return Ok(true);
         }
         let Some(patients) = &self.cohort.patients else { return Ok(true) };

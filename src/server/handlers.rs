@@ -22,7 +22,6 @@ use crate::server::error::{ApiError, informational_outcome, outcome_resource};
 use crate::server::files::binary::send_as_binary;
 use crate::server::files::{FileReader, StoredFile, send};
 use crate::server::groups::GroupHandlers;
-use crate::server::groups::request::{check_content_coding, check_content_type};
 use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
@@ -33,8 +32,9 @@ use crate::server::kick_off::start::{
 };
 use crate::server::middleware::check_method_of;
 use crate::server::mount::Mount;
+use crate::server::operation_body::{export_level, read_operation_body};
 use crate::server::overview::{mount_overview, service_overview};
-use crate::server::request_body::{BodyLimits, RequestBody, read_body};
+use crate::server::request_body::RequestBody;
 use crate::server::request_path::OriginalUri;
 use crate::server::routes::Operation;
 use crate::server::state::App;
@@ -67,7 +67,7 @@ struct HandlerRequest {
     id: Option<String>,
     /// The path parameter `version` of a Group read.
     version: Option<String>,
-    /// The whole body; `None` unless the operation creates or updates a Group.
+    /// The whole body; `None` unless the operation takes one.
     body: Option<RequestBody>,
     /// Who takes the answer, for files.
     reader: FileReader,
@@ -116,7 +116,7 @@ async fn answer_operation(
     // 1. Methods and operations that need no authentication.
     let (id, version) = (path_params.remove("id"), path_params.remove("version"));
     let (parts, body) = request.into_parts();
-    check_method_of(operation, &parts)?;
+    check_method_of(app.mounts[mount_index].routes(), operation, &parts)?;
     if operation.is_description() {
         return answer_description(
             &app,
@@ -175,24 +175,8 @@ async fn run_operation(
         return Err(ApiError::not_found("this URL"));
     }
     // 1. The body, for the operations that take one.
-    let body = match operation {
-        Operation::GroupCreate | Operation::GroupUpdate => {
-            // What may not be done is not read.
-            principal.check_group(operation, id.as_deref().unwrap_or_default())?;
-            check_content_type(&parts.headers)?;
-            check_content_coding(&parts.headers)?;
-            let limits = BodyLimits {
-                bytes_max: app.config.limits.body_bytes,
-                whole_wait: Duration::from_secs(app.config.limits.whole_body_seconds),
-            };
-            let (service, place) = (app.clone(), parts.extensions.get());
-            let new_file = move || {
-                service.tenant(&service.mounts[mount_index]).groups.create_body_file(crate::server::ids::random())
-            };
-            Some(read_body(body, limits, place, new_file).await?)
-        }
-        _ => None,
-    };
+    let named = id.as_deref().unwrap_or_default();
+    let body = read_operation_body(&app, mount_index, operation, named, &principal, &parts, body).await?;
     let reader = FileReader::of(&parts.extensions);
     let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());
     let mut handler_request = HandlerRequest {
@@ -365,29 +349,24 @@ fn start_export(
     let (mount, principal, query) = (&app.mounts[mount_index], &request.principal, request.uri.query());
     let kick_off_at = |level: &Level, query| {
         let (headers, url) = (&request.headers, url_of(mount, &request.uri));
-        let step = kick_off(app, &ReceivedKickOff { mount, principal, level, query, headers, url, awaited })?;
+        let body = request.body.as_deref().filter(|body| !body.trim_ascii().is_empty());
+        let step = kick_off(app, &ReceivedKickOff { mount, principal, level, query, body, headers, url, awaited })?;
         if let KickOffStep::Started(started) = &step {
             let group = if let Level::Group(id) = level { Some(id.as_str()) } else { None };
             request.audit.kick_off(&started.job.id, operation, group);
         }
         Ok(step)
     };
-    match operation {
-        Operation::SystemExport => match &principal.patient {
-            Some(patient) if mount.dialect.user_exports => kick_off_at(&Level::User(patient.clone()), query),
-            _ => kick_off_at(&Level::System, query),
-        },
-        Operation::PatientExport => kick_off_at(&Level::Patient, query),
-        Operation::TypeExport => {
-            let resource_type = ResourceType::all()
-                .find(|resource_type| resource_type.name().eq_ignore_ascii_case(request.request_id()));
-            let resource_type = resource_type.ok_or_else(|| ApiError::not_found("this URL"))?;
-            // Same as the parameter `_type` (ONEUP-M06); a `_type` in the query adds to it.
-            let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
-            kick_off_at(&Level::Patient, Some(&format!("_type={}{rest}", resource_type.name())))
-        }
-        _ => kick_off_at(&Level::Group(request.request_id().to_string()), query),
+    let level = export_level(mount, operation, principal, request.request_id());
+    if operation != Operation::TypeExport {
+        return kick_off_at(&level, query);
     }
+    let resource_type =
+        ResourceType::all().find(|resource_type| resource_type.name().eq_ignore_ascii_case(request.request_id()));
+    let resource_type = resource_type.ok_or_else(|| ApiError::not_found("this URL"))?;
+    // Same as the parameter `_type` (ONEUP-M06); a `_type` in the query adds to it.
+    let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
+    kick_off_at(&level, Some(&format!("_type={}{rest}", resource_type.name())))
 }
 
 /// The answer to an accepted kick-off. If the mount waits for its jobs and the client does not prefer

@@ -11,7 +11,7 @@ use crate::server::http::accept::Accept;
 use crate::server::ids::REQUEST_ID;
 use crate::server::mount::MountTable;
 use crate::server::proxy::RequestOrigin;
-use crate::server::routes::Operation;
+use crate::server::routes::{Operation, Route};
 use std::sync::Arc;
 use std::time::Instant as Moment;
 
@@ -71,12 +71,21 @@ pub(crate) async fn check_method(
 ///
 /// # Errors
 /// 405 where the operation does not take the method.
-pub(crate) fn check_method_of(operation: Operation, parts: &Parts) -> Result<(), ApiError> {
+pub(crate) fn check_method_of(
+    routes: impl Iterator<Item = &'static Route>,
+    operation: Operation,
+    parts: &Parts,
+) -> Result<(), ApiError> {
     let as_get = parts.extensions.get::<AsGet>().is_some();
-    match operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export() {
-        true => Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET"))),
-        false => Ok(()),
+    let is_refused = operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export();
+    if !is_refused {
+        return Ok(());
     }
+    let mut methods: Vec<&str> =
+        routes.filter(|route| route.operation == operation).map(|route| route.method.as_str()).collect();
+    methods.dedup();
+    let allow = HeaderValue::from_str(&methods.join(",")).unwrap_or(HeaderValue::from_static("GET"));
+    Err(not_allowed(&parts.method).header(header::ALLOW, allow))
 }
 
 /// 405, for a method to which no handler is bound. The caller adds the `Allow` header, which lists the methods of the

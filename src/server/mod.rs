@@ -24,6 +24,7 @@ pub(crate) mod kick_off;
 pub(crate) mod message_text;
 pub(crate) mod middleware;
 pub(crate) mod mount;
+pub(crate) mod operation_body;
 pub(crate) mod overview;
 pub(crate) mod parameters;
 pub(crate) mod proxy;

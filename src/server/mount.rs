@@ -19,7 +19,7 @@ use crate::server::config::Config;
 use crate::server::config::mounts::{CUSTOMER, MountConfig, is_tenant_name};
 use crate::server::dialect::Dialect;
 use crate::server::dialect::job_view::{MountView, PolledJob};
-use crate::server::dialect::render::expired_error;
+use crate::server::dialect::render::{expired_error, separate_status};
 use crate::server::error::ApiError;
 use crate::server::ids::now;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy};
@@ -166,6 +166,7 @@ impl Mount {
     pub(crate) fn stored_request(&self, population: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
         StoredRequest {
             population,
+            only_patients: params.patients.as_ref().map(|patients| patients.len() as u64),
             types: params.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
             since: params.since.as_ref().map(ToString::to_string),
             until: params.until.as_ref().map(ToString::to_string),
@@ -230,12 +231,13 @@ impl Mount {
             }
             JobLookup::Job(view) => {
                 let bound_client = principal.is_bound() || view.record.request.bound_client;
-                (self.dialect.render_polled)(&PolledJob {
+                let answer = (self.dialect.render_polled)(&PolledJob {
                     mount: self.view(),
                     view,
                     requires_access_token,
                     bound_client,
-                })
+                });
+                if view.record.separate_status { separate_status(answer) } else { answer }
             }
         }
     }

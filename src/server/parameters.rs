@@ -23,6 +23,8 @@ pub(crate) struct ParameterRow {
     pub lenient: bool,
     /// Whether it applies at system level (PATIENT-03); at the other levels all do.
     pub system: bool,
+    /// Types of its value in the body of a POST, as elements of `Parameters.parameter` (PARAM-05).
+    pub body_types: &'static [&'static str],
 }
 
 impl ParameterRow {
@@ -41,6 +43,11 @@ pub(crate) fn find<'a>(table: &'a [ParameterRow], name: &str) -> Option<&'a Para
     table.iter().find(|parameter| parameter.name == name)
 }
 
+/// Types of texts in the body of a POST.
+const TEXT_TYPES: &[&str] = &["valueString", "valueCode"];
+/// Types of instants in the body of a POST.
+const INSTANT_TYPES: &[&str] = &["valueInstant", "valueDateTime", "valueString"];
+
 /// The row of a parameter that is served.
 const fn served_parameter(
     name: &'static str,
@@ -48,7 +55,17 @@ const fn served_parameter(
     max: &'static str,
     documentation: &'static str,
 ) -> ParameterRow {
-    ParameterRow { name, fhir_type, min: 0, max, documentation, supported: true, lenient: false, system: true }
+    ParameterRow {
+        name,
+        fhir_type,
+        min: 0,
+        max,
+        documentation,
+        supported: true,
+        lenient: false,
+        system: true,
+        body_types: TEXT_TYPES,
+    }
 }
 
 /// The row of a parameter that is known and not served.
@@ -72,24 +89,30 @@ const OUTPUT_FORMAT: ParameterRow = served_parameter(
 );
 
 /// `_since` of the IG.
-const SINCE: ParameterRow = served_parameter(
-    "_since",
-    "instant",
-    "1",
-    "Resources whose `meta.lastUpdated` is strictly later, compared as instants. Seconds and zone are required. Who is \
+const SINCE: ParameterRow = ParameterRow {
+    body_types: INSTANT_TYPES,
+    ..served_parameter(
+        "_since",
+        "instant",
+        "1",
+        "Resources whose `meta.lastUpdated` is strictly later, compared as instants. Seconds and zone are required. Who is \
      a member, and whose record a resource is in, does not depend on it. Deletions since then are listed in the \
      manifest's `deleted`.",
-);
+    )
+};
 
 /// `_until` of the IG.
-const UNTIL: ParameterRow = served_parameter(
-    "_until",
-    "instant",
-    "1",
-    "Resources whose `meta.lastUpdated` is strictly earlier, compared as instants. Seconds and zone are required, and \
+const UNTIL: ParameterRow = ParameterRow {
+    body_types: INSTANT_TYPES,
+    ..served_parameter(
+        "_until",
+        "instant",
+        "1",
+        "Resources whose `meta.lastUpdated` is strictly earlier, compared as instants. Seconds and zone are required, and \
      `_since` must be earlier. Only the latest version of a resource is exported: one that changed again after \
      `_until` is absent, so windows of time do not add up to the history.",
-);
+    )
+};
 
 /// `_type` of the IG.
 const TYPE: ParameterRow = ParameterRow {
@@ -111,11 +134,20 @@ const ELEMENTS: ParameterRow =
 /// `_typeFilter` of the IG, not served.
 const TYPE_FILTER: ParameterRow =
     known_parameter("_typeFilter", "string", "*", "Searches that resources of a type must match.");
-/// `patient` of the IG, not served.
+/// `patient` of the IG.
 const PATIENT: ParameterRow = ParameterRow {
     system: false,
-    ..known_parameter("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
+    body_types: &["valueReference"],
+    ..served_parameter(
+        "patient",
+        "Reference",
+        "*",
+        "References to the Patients to whose records an export of a Group or of all patients is restricted, in the body of a \
+         POST only. One that is not in the Group, or not known, gets a warning in the `error` files.",
+    )
 };
+/// `patient` in dialects that have no POST. Never ignored, because the answer would be wider (HDR-07).
+const PATIENT_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..PATIENT };
 /// `includeAssociatedData` of the IG, not served.
 const ASSOCIATED: ParameterRow = known_parameter(
     "includeAssociatedData",
@@ -140,7 +172,7 @@ const UNTIL_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..UNTIL };
 /// The table of a vendor's dialect, with its own `_since` and `_type`; the other parameters of the IG are known and
 /// not served.
 const fn vendor_table(since: ParameterRow, types: ParameterRow) -> [ParameterRow; 10] {
-    [OUTPUT_FORMAT, since, UNTIL_UNKNOWN, types, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL]
+    [OUTPUT_FORMAT, since, UNTIL_UNKNOWN, types, ELEMENTS, TYPE_FILTER, PATIENT_UNKNOWN, ASSOCIATED, ORGANIZE, PARTIAL]
 }
 
 /// Netsmart's parameters: the three of its documents (NETSMART-G04).
@@ -186,7 +218,7 @@ mod tests {
     /// SINCE-01, SINCE-08, FMT-01, TYPE-01: the served parameters. PARAM-01, PARAM-03: those that are lists.
     #[test]
     fn what_is_served() {
-        assert_eq!(names(|p| p.supported), ["_outputFormat", "_since", "_until", "_type"]);
+        assert_eq!(names(|p| p.supported), ["_outputFormat", "_since", "_until", "_type", "patient"]);
         let lists = ["_type", "_elements", "_typeFilter", "patient", "includeAssociatedData"];
         assert_eq!(names(ParameterRow::is_list), lists);
         assert!(PARAMETERS.iter().all(|p| p.min == 0 && ["1", "*"].contains(&p.max)));
@@ -196,8 +228,8 @@ mod tests {
     /// HDR-05: parameters that `handling=lenient` may ignore. HDR-07: those that it never ignores.
     #[test]
     fn what_lenient_passes_over() {
-        assert_eq!(names(|p| !p.lenient), ["_outputFormat", "_since", "_until"]);
-        for name in ["_type", "_elements", "patient", "includeAssociatedData", "_typeFilter", "organizeOutputBy"] {
+        assert_eq!(names(|p| !p.lenient), ["_outputFormat", "_since", "_until", "patient"]);
+        for name in ["_type", "_elements", "includeAssociatedData", "_typeFilter", "organizeOutputBy"] {
             assert!(find(PARAMETERS, name).unwrap().lenient, "{name}");
         }
     }

@@ -160,8 +160,11 @@ const fn route(method: Method, path: &'static str, operation: Operation) -> Rout
 /// Routes of the Bulk Data IG (DIALECT-02).
 pub(crate) const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
+    route(Method::POST, "/$export", Operation::SystemExport),
     route(Method::GET, "/Patient/$export", Operation::PatientExport),
+    route(Method::POST, "/Patient/$export", Operation::PatientExport),
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
+    route(Method::POST, "/Group/{id}/$export", Operation::GroupExport),
     route(Method::GET, "/bulk-status/{id}", Operation::JobStatus),
     route(Method::DELETE, "/bulk-status/{id}", Operation::JobDelete),
     route(Method::GET, "/bulk-files/{id}", Operation::File),

@@ -50,7 +50,7 @@ async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let (parts, _) = request.into_parts();
     let Some(mount) = unknown.named_in(parts.uri.path()) else { return Err(ApiError::not_found("this URL")) };
-    check_method_of(operation, &parts)?;
+    check_method_of(mount.routes(), operation, &parts)?;
     if operation.is_description() {
         return answer_description(app, &mount, operation, id, &parts.headers, parts.uri.query());
     }

@@ -48,7 +48,9 @@ impl ListedMembers {
         };
         let mut group = None;
         match &recorded.population {
-            VerifiedPopulation::System | VerifiedPopulation::AllPatients => return Ok(ListedMembers::default()),
+            VerifiedPopulation::System | VerifiedPopulation::AllPatients => {
+                return Ok(ListedMembers { patients: recorded.only.as_deref().map(named_patients), group });
+            }
             VerifiedPopulation::Patients(path, hash) => resolver.add_list(&population_file(path, hash)?),
             VerifiedPopulation::Group(id) => {
                 resolver.seen.insert(entity("Group", id));
@@ -71,8 +73,18 @@ impl ListedMembers {
                 resolver.add_group(&history.bytes(version)?, depth);
             }
         }
-        Ok(ListedMembers { patients: Some(resolver.patients), group })
+        let mut patients = resolver.patients;
+        if let Some(only) = &recorded.only {
+            let only = named_patients(only);
+            patients.retain(|patient| only.contains(patient));
+        }
+        Ok(ListedMembers { patients: Some(patients), group })
     }
+}
+
+/// Hashes of the names of patients, by their ids.
+fn named_patients(ids: &[String]) -> HashSet<u128> {
+    ids.iter().map(|id| entity("Patient", id)).collect()
 }
 
 /// Bytes of a population's file without its byte order mark; [`IndexError::Changed`] if its hash is not that of the file of the export.

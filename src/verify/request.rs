@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::export::plan_record::PlanRecord;
+use crate::export::plan_record::{PlanRecord, hash_of_ids};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
@@ -38,6 +38,8 @@ pub(crate) struct RecordedRequest {
     pub until: Option<Instant>,
     /// Whether members must be active.
     pub active: bool,
+    /// Patients to whom the export was restricted; all if `None`.
+    pub only: Option<Vec<String>>,
     /// Bases that are ours, without a slash at the end.
     pub bases: Vec<String>,
     /// Whether late-arriving rows were exported.
@@ -76,6 +78,11 @@ impl RecordedRequest {
         let types = types
             .map(|name| ResourceType::parse(name).ok_or_else(|| format!("names an unknown type {name:?}")))
             .collect::<Result<_, _>>()?;
+        let only = job.request.get("--patient").map(|recorded| {
+            let given = format!("patients {}", hash_of_ids(job.only_patients.iter().map(String::as_str)));
+            let differs = "lists other patients than the export was restricted to; export again";
+            if *recorded == given { Ok(job.only_patients.clone()) } else { Err(differs.to_string()) }
+        });
         let bases = field("--fhir-base")?.split(' ').filter(|base| !base.is_empty());
         Ok(RecordedRequest {
             population: recorded_population(job, field("population")?, file)?,
@@ -83,6 +90,7 @@ impl RecordedRequest {
             types,
             since: instant("--since")?,
             until: instant("--until")?,
+            only: only.transpose()?,
             active: choice("--members", "active", "listed")?,
             bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),
             late: choice("--late", "include", "report")?,

@@ -164,6 +164,9 @@ pub(crate) struct ExportArgs {
     #[arg(long, help_heading = "Whose records (one of)")]
     pub system: bool,
 
+    /// Of these the records of some patients alone: ids or references, separated by commas; repeats add up
+    #[arg(long, value_name = "ID,ID", help_heading = "Which records")]
+    pub patient: Vec<String>,
     /// Resource types, separated by commas; repeats add up [default: all]
     #[arg(long = "type", value_name = "A,B", help_heading = "Which records")]
     pub types: Vec<String>,

@@ -28,6 +28,7 @@ fn complete() -> JobRecord {
         url: "http://localhost/fhir/$export?_type=Patient".into(),
         request: StoredRequest {
             population: RecordedPopulation::StoreGroup("g".into()),
+            only_patients: None,
             types: vec!["Observation".into(), "Patient".into()],
             since: Some("2020-01-01T00:00:00.000Z".into()),
             until: None,
@@ -58,6 +59,7 @@ fn complete() -> JobRecord {
         files_removed: false,
         failure: None,
         naming: UrlNaming::Random,
+        separate_status: false,
         planned: Some(PlannedCounts { rows: 4, shards: 2, complete: 2 }),
         files: vec![
             file(1, RecordKind::Output, "Observation.00001.ndjson", "Observation"),

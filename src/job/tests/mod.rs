@@ -21,7 +21,6 @@ use crate::store::Store;
 use crate::sys::durability::FileSync;
 
 const START: &str = "2024-01-01T00:00:00Z";
-
 /// A store, the directories of an engine, and the clock and ids of every engine opened on them.
 pub(crate) struct World {
     dir: tempfile::TempDir,
@@ -100,6 +99,7 @@ impl World {
             url: "http://localhost/fhir/$export".into(),
             request: StoredRequest {
                 population,
+                only_patients: None,
                 types: Vec::new(),
                 since: None,
                 until: None,
@@ -118,6 +118,8 @@ impl World {
             },
             group: None,
             scope: Vec::new(),
+            only_patients: None,
+            separate_status: false,
             view: engine.list_files().unwrap(),
             keep_seconds: Some(3600),
             naming: UrlNaming::Random,

@@ -47,17 +47,26 @@ impl Principal {
         self.sees_groups() && self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == id))
     }
 
+    /// Checks the level of a kick-off (KICK-18).
+    ///
+    /// # Errors
+    /// 403 for one at which it may not export.
+    pub(crate) fn check_level(&self, level: &Level) -> Result<(), ApiError> {
+        // An invisible Group is not refused here but looked up, so that it takes as long as a missing one (KICK-16).
+        let hidden = matches!(level, Level::Group(id) if !self.sees_group(id));
+        if !hidden && !self.may_export(level) {
+            return Err(forbidden("this client may not export at this level; ask for a Group that it may see"));
+        }
+        Ok(())
+    }
+
     /// Checks the level and the types of a kick-off (KICK-18); if it names no types, sets those that the principal
     /// may export (AUTH-22, NETSMART-E02).
     ///
     /// # Errors
     /// 403 for a level or type that it may not export.
     pub(crate) fn allow(&self, level: &Level, params: &mut KickOffParams) -> Result<(), ApiError> {
-        // An invisible Group is not refused here but looked up, so that it takes as long as a missing one (KICK-16).
-        let hidden = matches!(level, Level::Group(id) if !self.sees_group(id));
-        if !hidden && !self.may_export(level) {
-            return Err(forbidden("this client may not export at this level; ask for a Group that it may see"));
-        }
+        self.check_level(level)?;
         let Some(allowed) = &self.types else { return Ok(()) };
         let denied: Vec<&str> =
             params.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();

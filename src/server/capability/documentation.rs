@@ -76,8 +76,9 @@ impl Declaration<'_> {
         let level = |export: &'static crate::server::capability::ExportDeclaration| {
             let values: Vec<String> = self.parameters_of(export).map(|of| of.name.to_string()).collect();
             let text = format!(
-                "{} Asked for by GET at {}. Parameters: {}; what they mean stands in {}.",
+                "{} Asked for by {} at {}. Parameters: {}; what they mean stands in {}.",
                 export.description,
+                self.methods(export),
                 self.urls_in_markdown(export),
                 code_list(&values),
                 self.definition_url(export),

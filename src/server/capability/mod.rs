@@ -174,9 +174,10 @@ impl Declaration<'_> {
             "kind": "operation",
             "experimental": false,
             "description": format!(
-                "{} Called by GET at {} with `Prefer: respond-async`, as the \
+                "{} Called by {} at {} with `Prefer: respond-async`, as the \
                  [asynchronous pattern](http://hl7.org/fhir/R4/async.html) of FHIR R4 says.",
                 export.description,
+                self.methods(export),
                 self.urls_in_markdown(export),
             ),
             "affectsState": false,
@@ -223,12 +224,22 @@ impl Declaration<'_> {
         format!("{}/OperationDefinition/{}", self.base_url, export.id)
     }
 
+    /// The methods of a kick-off operation, for readers.
+    fn methods(&self, export: &ExportDeclaration) -> String {
+        let routes = routes_on(self.routes, &self.enabled).filter(|route| route.operation == export.operation);
+        let mut methods: Vec<&str> = routes.map(|route| route.method.as_str()).collect();
+        methods.dedup();
+        methods.join(" or ")
+    }
+
     /// The URLs of a kick-off operation, in markdown, each `$` in its plain form only.
     fn urls_in_markdown(&self, export: &ExportDeclaration) -> String {
         let routes = routes_on(self.routes, &self.enabled).filter(|route| route.operation == export.operation);
         let written = routes.filter(|route| !route.path.contains('%'));
         let place = |route: &Route| format!("`[base]{}`", route.path.replace('{', "[").replace('}', "]"));
-        written.map(place).collect::<Vec<_>>().join(" or ")
+        let mut places: Vec<String> = written.map(place).collect();
+        places.dedup();
+        places.join(" or ")
     }
 
     /// A kick-off operation under its name in release 3 and the one in release 2, if they differ (CAP-03, CAP-04).

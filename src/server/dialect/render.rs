@@ -2,7 +2,7 @@
 //! dialects build on them.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
@@ -16,6 +16,9 @@ use crate::server::error::{ApiError, informational_outcome};
 use crate::server::http::dates::imf_fixdate;
 use crate::write::journal::Receipt;
 use crate::write::manifest::{EXPORT_KEY, Manifest};
+
+/// Header with the status of a job, where it is apart from that of the poll (HDR-10).
+const EXPORT_STATUS: HeaderName = HeaderName::from_static("x-export-status");
 
 /// Upper bound of `Retry-After` in the answer to a poll, in seconds (STATUS-03).
 const RETRY_SECONDS_MAX: u64 = 120;
@@ -61,6 +64,16 @@ pub(crate) fn add_progress_headers(headers: &mut HeaderMap, polled: &PolledJob<'
     let progress = format!("{}% complete", view.percent.min(99));
     headers.insert("x-progress", HeaderValue::from_str(&progress).expect("plain text"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from(view.seconds_left.unwrap_or(1).clamp(1, RETRY_SECONDS_MAX)));
+}
+
+/// The answer to a poll whose client asked for its status apart from that of the job: 200, with the job's in a header
+/// (XSTAT-01…03).
+pub(crate) fn separate_status(mut answer: Response<Body>) -> Response<Body> {
+    let status = answer.status();
+    let text = format!("{} {}", status.as_str(), status.canonical_reason().unwrap_or_default());
+    *answer.status_mut() = StatusCode::OK;
+    answer.headers_mut().extend(HeaderValue::from_str(text.trim_end()).ok().map(|value| (EXPORT_STATUS, value)));
+    answer
 }
 
 /// 500 of a failed job, with an issue code that does not invite a retry (STATUS-08, STATUS-09).

@@ -93,7 +93,7 @@ impl GroupHandlers<'_> {
             let text = "If-None-Exist: conditional create is not done here; search first, then create without it";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueCode::NotSupported, text).at("http.if-none-exist"));
         }
-        check_content_type(headers)?;
+        check_content_type(headers, "a Group")?;
         let document =
             GroupDocument::check(body, WantedId::Ignored, &self.rules).map_err(|problems| self.refuse(problems))?;
         for _ in 0..IDS_TRIED_MAX {
@@ -118,7 +118,7 @@ impl GroupHandlers<'_> {
     /// 404, 412 and 415 as there, those of [`GroupHandlers::refuse`] and [`failed`].
     fn try_update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Response, ApiError> {
         let id = parse_id(id)?;
-        check_content_type(headers)?;
+        check_content_type(headers, "a Group")?;
         let expected = precondition(headers)?;
         let document =
             GroupDocument::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;

@@ -49,32 +49,32 @@ pub(crate) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError
     })
 }
 
-/// Checks the headers of a Group request over HTTP: `Content-Type` is JSON. A body without one is taken for JSON.
+/// Checks the headers of a request over HTTP with `what` as its body: `Content-Type` is JSON. A body without one is taken for JSON.
 ///
 /// # Errors
 /// 415 for any other type.
-pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn check_content_type(headers: &HeaderMap, what: &str) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if matches!(essence.as_str(), "application/fhir+json" | "application/json" | "application/json+fhir") {
         return Ok(());
     }
-    let text = "Content-Type: a Group is taken as application/fhir+json (or application/json)";
+    let text = format!("Content-Type: {what} is taken as application/fhir+json (or application/json)");
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, text).at("http.content-type"))
 }
 
-/// Checks the headers of a Group request over HTTP: the body has no content coding (RFC 9110, 8.4). Nothing is decoded
+/// Checks the headers of a request over HTTP with `what` as its body: it has no content coding (RFC 9110, 8.4). Nothing is decoded
 /// here, so that a small body never becomes a large one.
 ///
 /// # Errors
 /// 415 for any coding but identity, with the `Accept-Encoding` that section 15.5.16 asks for.
-pub(crate) fn check_content_coding(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn check_content_coding(headers: &HeaderMap, what: &str) -> Result<(), ApiError> {
     let codings = join_header_lines(headers, header::CONTENT_ENCODING);
     let mut codings = codings.split(',').map(str::trim).filter(|coding| !coding.is_empty());
     if codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
         return Ok(());
     }
-    let text = "Content-Encoding: a Group is taken as it is, without a coding; send it without this header";
+    let text = format!("Content-Encoding: {what} is taken as it is, without a coding; send it without this header");
     let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, text);
     let accepted = HeaderValue::from_static("identity");
     Err(refusal.at("http.content-encoding").header(header::ACCEPT_ENCODING, accepted))
@@ -249,7 +249,7 @@ mod tests {
         #[test]
         fn no_header_or_query_is_a_panic(value in "[ -~]{0,30}", query in "[%&=a-f0-9_|+,\\\\é]{0,30}") {
             let headers = headers(&[("if-match", &value), ("prefer", &value), ("content-type", &value)]);
-            let _ = (precondition(&headers), check_content_type(&headers));
+            let _ = (precondition(&headers), check_content_type(&headers, "a Group"));
             let _ = GroupSearch::read(Some(&query), &[], false);
         }
     }

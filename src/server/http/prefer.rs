@@ -9,6 +9,8 @@ use crate::server::http::list::{join_header_lines, split_list, unquoted};
 pub(crate) struct Prefer {
     /// Whether `respond-async` was sent.
     pub respond_async: bool,
+    /// Whether `separate-export-status` was sent (HDR-08).
+    pub separate_status: bool,
     /// Whether handling is lenient: `handling=lenient` (HDR-05), not `strict`, another value or absent.
     pub lenient: bool,
     /// The body of an answer to a write, from `return=`; `None` if it is absent or unknown.
@@ -50,12 +52,13 @@ impl ReturnPreference {
 impl Prefer {
     /// Reads the headers (HDR-04). The first of repeated preferences counts, as the RFC requires.
     pub(crate) fn of(headers: &HeaderMap) -> Prefer {
-        let (mut respond_async, mut handling, mut returned) = (false, None, None);
+        let (mut respond_async, mut separate_status, mut handling, mut returned) = (false, false, None, None);
         for preference in split_list(&join_header_lines(headers, "prefer"), ',') {
             let preference = split_list(preference, ';').next().unwrap_or_default();
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
             match name.trim().to_ascii_lowercase().as_str() {
                 "respond-async" => respond_async = true,
+                "separate-export-status" => separate_status = true,
                 "handling" => handling = handling.or_else(|| Some(unquoted(value))),
                 "return" => returned = returned.or_else(|| Some(unquoted(value))),
                 _ => {}
@@ -63,9 +66,18 @@ impl Prefer {
         }
         Prefer {
             respond_async,
+            separate_status,
             lenient: handling.is_some_and(|value| value.eq_ignore_ascii_case("lenient")),
             returned: returned.and_then(|value| ReturnPreference::parse(&value)),
         }
+    }
+}
+
+impl Prefer {
+    /// Whether polls are to be answered with their own status, and the job's in a header (HDR-09): asked for with
+    /// `respond-async` alone.
+    pub(crate) fn separates_status(&self) -> bool {
+        self.respond_async && self.separate_status
     }
 }
 
@@ -142,7 +154,7 @@ mod tests {
         #[test]
         fn neighbours_do_not_matter(before in "[a-f]{1,8}(=\"[a-f ,;=]{0,8}\")?", after in "[a-f]{1,8}; [a-f]{1,4}=1") {
             let prefer = of(&[&format!("{before}, Handling=Lenient;x=\",\", respond-async ,{after}")]);
-            prop_assert_eq!(prefer, Prefer { respond_async: true, lenient: true, returned: None });
+            prop_assert_eq!(prefer, Prefer { respond_async: true, separate_status: false, lenient: true, returned: None });
         }
     }
 }

@@ -4,6 +4,7 @@
 //! the client may export is checked in `start`. The rules of a mount are a [`KickOffPolicy`]; the known parameters
 //! are the table in [`parameters`](crate::server::parameters).
 
+pub(crate) mod body;
 pub(crate) mod parameters;
 pub(crate) mod request;
 pub(crate) mod start;
@@ -17,19 +18,24 @@ use crate::server::http::accept::Accept;
 use crate::server::http::format::{is_form_parameter, named_format};
 use crate::server::http::prefer::Prefer;
 use crate::server::http::query::Query;
+use crate::server::kick_off::body::read_body_parameters;
 use crate::server::kick_off::parameters::read_parameters;
-use crate::server::kick_off::request::{KickOffClock, KickOffParams, KickOffPolicy, Level};
+use crate::server::kick_off::request::{
+    GivenParameter, KickOffContext, KickOffParams, KickOffPolicy, Level, ParameterSource,
+};
 use axum::http::{HeaderMap, StatusCode};
 
-/// Reads a kick-off by GET from its query string, as received, and its headers. `clock` bounds `_since`.
+/// Reads a kick-off from its query string, as received, its headers, and its body if it is one by POST that is not empty.
+/// Body and query are merged (KICK-06).
 ///
 /// # Errors
 /// All problems in one error: 406 if the client accepts no response type of the service, else 400.
 pub(crate) fn parse(
     level: &Level,
     query: Option<&str>,
+    body: Option<&[u8]>,
     headers: &HeaderMap,
-    clock: &KickOffClock<'_>,
+    context: &KickOffContext<'_>,
     policy: &KickOffPolicy,
 ) -> Result<KickOffParams, ApiError> {
     let (mut pairs, malformed) = Query::parse(query);
@@ -52,7 +58,13 @@ pub(crate) fn parse(
     }
     pairs.retain(|(name, _)| !is_form_parameter(name));
     problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(IssueCode::Invalid, problem)));
-    match read_parameters(level, &pairs, prefer.lenient, clock, policy) {
+    let of_query = |(name, value)| GivenParameter { name, value, source: ParameterSource::Query };
+    let mut given: Vec<GivenParameter> = pairs.into_iter().map(of_query).collect();
+    match body.map_or(Ok(Vec::new()), read_body_parameters) {
+        Ok(in_body) => given.extend(in_body),
+        Err(wrong) => problems.extend(wrong),
+    }
+    match read_parameters(level, &given, prefer.lenient, context, policy) {
         Ok(params) if problems.is_empty() => Ok(KickOffParams { prefer, ..params }),
         checked => {
             problems.extend(checked.err().unwrap_or_default());

@@ -1,51 +1,59 @@
 //! Checks the parameters of a kick-off against the table of the mount: each value by itself, then `_since` with
 //! `_until`.
 //!
-//! It reads decoded pairs of names and values and knows no HTTP. Under lenient handling some problems become notes.
+//! It reads decoded names and values, of query and body, and knows no HTTP. Under lenient handling some problems become notes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::count_text::{counted, word_form};
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::compartment;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::server::error::OutcomeIssue;
 use crate::server::http::query::plus_for_space;
-use crate::server::kick_off::request::{KickOffClock, KickOffParams, KickOffPolicy, Level};
+use crate::server::kick_off::request::{
+    GivenParameter, KickOffContext, KickOffParams, KickOffPolicy, Level, ParameterSource,
+};
 use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 
-/// Checks decoded parameters; values hold a space where the query had a raw `+`.
+/// Checks decoded parameters; values of the query hold a space where it had a raw `+`.
 ///
 /// # Errors
 /// All problems: the first [`KICKOFF_PROBLEMS_MAX`] in full, then a count of the rest.
 pub(crate) fn read_parameters(
     level: &Level,
-    pairs: &[(String, String)],
+    given: &[GivenParameter],
     lenient: bool,
-    clock: &KickOffClock<'_>,
+    context: &KickOffContext<'_>,
     policy: &KickOffPolicy,
 ) -> Result<KickOffParams, Vec<OutcomeIssue>> {
     let mut reader = ParameterReader {
         lenient,
-        clock,
+        context,
         policy,
         problems: Vec::new(),
         problems_more: 0,
         notes: IssueLog::default(),
         params: KickOffParams::default(),
     };
-    let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, value) in pairs {
-        // An empty value has no effect, but the name of the parameter is still checked (PARAM-07).
-        let values_of_name = values.entry(name).or_default();
-        values_of_name.extend(Some(value.trim()).filter(|value| !value.is_empty()));
+    let mut by_name: BTreeMap<&str, Vec<&GivenParameter>> = BTreeMap::new();
+    for parameter in given {
+        // An empty value has no effect, but the name of the parameter and the type are still checked (PARAM-07).
+        let of_name = by_name.entry(&parameter.name).or_default();
+        let counts = !parameter.value.trim().is_empty() || parameter.source != ParameterSource::Query;
+        of_name.extend(Some(parameter).filter(|_| counts));
     }
-    for (name, values) in values {
+    for (name, values) in by_name {
         match find(policy.parameters, name) {
             Some(_) if values.is_empty() => {}
-            Some(parameter) if parameter.supported => reader.check_supported(level, parameter, &values),
+            Some(parameter) if parameter.supported => {
+                let values = reader.check_types_of_values(parameter, &values);
+                reader.check_supported(level, parameter, &values);
+            }
             Some(parameter) => reader.check_unsupported(name, parameter.lenient),
             None => reader.check_unsupported(name, true),
         }
@@ -58,7 +66,7 @@ pub(crate) fn read_parameters(
 struct ParameterReader<'a> {
     /// Whether the client prefers `handling=lenient`.
     lenient: bool,
-    clock: &'a KickOffClock<'a>,
+    context: &'a KickOffContext<'a>,
     policy: &'a KickOffPolicy,
     problems: Vec<OutcomeIssue>,
     /// Problems beyond [`KICKOFF_PROBLEMS_MAX`], only counted.
@@ -101,16 +109,75 @@ impl ParameterReader<'_> {
         }
     }
 
+    /// Checks the types of values given in the body (PARAM-05); returns the values of types that the parameter takes.
+    fn check_types_of_values<'g>(
+        &mut self,
+        parameter: &ParameterRow,
+        values: &[&'g GivenParameter],
+    ) -> Vec<&'g GivenParameter> {
+        let mut refused = BTreeSet::new();
+        let taken = values.iter().copied().filter(|given| match given.source {
+            ParameterSource::Body(value_type) if !parameter.body_types.contains(&value_type) => {
+                refused.insert(value_type);
+                false
+            }
+            _ => true,
+        });
+        let taken = taken.collect();
+        for value_type in refused {
+            let text = format!("{value_type} is not taken for it; give {}", parameter.body_types.join(" or "));
+            self.problem(IssueCode::Value, parameter.name, text);
+        }
+        taken
+    }
+
+    /// Checks the references of `patient` (PATIENT-01…06). What is wrong with it is never ignored: the answer would be wider.
+    fn patients(&mut self, level: &Level, values: &[&GivenParameter]) {
+        if values.iter().any(|given| given.source == ParameterSource::Query) {
+            let text = "it is taken in the body of a POST only, as valueReference".to_string();
+            return self.problem(IssueCode::Invalid, "patient", text);
+        }
+        if !matches!(level, Level::Patient | Level::Group(_)) {
+            let text =
+                "an export of the system is not restricted to patients; export all patients, or a Group".to_string();
+            return self.problem(IssueCode::Invalid, "patient", text);
+        }
+        let bases = BaseUrls::new(self.context.fhir_bases);
+        let mut ids = Vec::with_capacity(values.len());
+        for (i, given) in values.iter().enumerate() {
+            let reference = Reference::parse(given.value.trim());
+            let is_ours =
+                |found: &Reference<'_>| found.resource_type == ResourceType::PATIENT && bases.contains(found.base);
+            match reference.filter(is_ours) {
+                Some(found) => ids.push(found.id()),
+                None => {
+                    let text = format!("number {} of them is no reference to a Patient of this server", i + 1);
+                    self.problem(IssueCode::Value, "patient", text);
+                }
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        self.params.patients = Some(ids);
+    }
+
     /// Checks the non-empty values of a parameter that is served.
-    fn check_supported(&mut self, level: &Level, parameter: &ParameterRow, values: &[&str]) {
+    fn check_supported(&mut self, level: &Level, parameter: &ParameterRow, values: &[&GivenParameter]) {
         let name = parameter.name;
+        if name == "patient" {
+            return self.patients(level, values);
+        }
         if name == "_type" {
             // Repeated parameters are one list (PARAM-01).
-            let items = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+            let items = values.iter().flat_map(|given| given.value.split(',')).map(str::trim);
             return self.types(level, items.filter(|item| !item.is_empty()).collect());
         }
-        // No space is legal in these values, so that each was an unencoded `+` (PARAM-06).
-        let values: BTreeSet<String> = values.iter().map(|value| plus_for_space(value)).collect();
+        // No space is legal in these values, so that each in a query was an unencoded `+` (PARAM-06).
+        let value_of = |given: &&GivenParameter| match given.source {
+            ParameterSource::Query => plus_for_space(given.value.trim()),
+            ParameterSource::Body(_) => given.value.trim().to_string(),
+        };
+        let values: BTreeSet<String> = values.iter().map(value_of).filter(|value| !value.is_empty()).collect();
         if values.len() > 1 {
             let text = "it is given more than once with different values; give it once".to_string();
             return self.problem(IssueCode::Invalid, name, text);
@@ -137,8 +204,8 @@ impl ParameterReader<'_> {
         let time = self.instant(name, value, read)?;
         let skew = i64::try_from(self.policy.clock_skew_seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
         // The last transactionTime is never refused to who sends it back, whatever the clock shows since.
-        let now = &self.clock.now;
-        if time.ticks > now.ticks.saturating_add(skew) && (self.clock.last)().is_none_or(|last| time > last) {
+        let now = &self.context.now;
+        if time.ticks > now.ticks.saturating_add(skew) && (self.context.last)().is_none_or(|last| time > last) {
             let text = format!("{:?} lies in the future; it is {now} here", shorten(value));
             self.problem(IssueCode::Value, name, text);
             return None;

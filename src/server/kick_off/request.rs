@@ -3,6 +3,7 @@
 
 use axum::http::HeaderValue;
 
+use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::{Issue, IssueCode};
@@ -23,12 +24,34 @@ pub(crate) enum Level {
     User(String),
 }
 
-/// What bounds `_since` from above.
-pub(crate) struct KickOffClock<'a> {
-    /// The time by the service's clock.
+/// A parameter of a kick-off, as given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GivenParameter {
+    /// Its name.
+    pub name: String,
+    /// Its value; of a list, one item or several.
+    pub value: String,
+    /// Where it was given.
+    pub source: ParameterSource,
+}
+
+/// Where a parameter was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParameterSource {
+    /// In the query, where a space stands for a raw `+` (PARAM-06).
+    Query,
+    /// In the body, as a value of this type, such as `valueString`.
+    Body(&'static str),
+}
+
+/// What parameters are checked against besides the policy of the mount.
+pub(crate) struct KickOffContext<'a> {
+    /// The time by the service's clock, which bounds `_since` from above.
     pub now: Instant,
     /// The last transactionTime given out from the store, `None` before the first; asked for when it decides.
     pub last: &'a dyn Fn() -> Option<Instant>,
+    /// Base URLs under which absolute references are ours.
+    pub fhir_bases: &'a [String],
 }
 
 /// How a mount checks the headers and parameters of kick-offs.
@@ -57,6 +80,8 @@ pub(crate) struct KickOffPolicy {
 pub(crate) struct KickOffParams {
     /// Types of `_type`, sorted, without repeats; empty for all types.
     pub types: Vec<ResourceType>,
+    /// Ids of `patient`, ascending, each once; `None` for no restriction (PATIENT-01).
+    pub patients: Option<Vec<Id>>,
     /// Exclusive lower bound of `meta.lastUpdated`; `None` for no bound.
     pub since: Option<Instant>,
     /// Exclusive upper bound of `meta.lastUpdated`; `None` for no bound.
@@ -71,11 +96,12 @@ impl KickOffParams {
     /// Value of `Preference-Applied` for a kick-off request that was read: the preferences of the client that had an
     /// effect (HDR-11); `None` if none had.
     pub(crate) fn preference_applied(&self) -> Option<HeaderValue> {
-        match (self.prefer.respond_async, !self.notes.is_empty()) {
-            (true, true) => Some(HeaderValue::from_static("respond-async, handling=lenient")),
-            (true, false) => Some(HeaderValue::from_static("respond-async")),
-            (false, true) => Some(HeaderValue::from_static("handling=lenient")),
-            (false, false) => None,
-        }
+        let applied = [
+            (self.prefer.respond_async, "respond-async"),
+            (self.prefer.separates_status(), "separate-export-status"),
+            (!self.notes.is_empty(), "handling=lenient"),
+        ];
+        let applied: Vec<&str> = applied.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text).collect();
+        if applied.is_empty() { None } else { HeaderValue::from_str(&applied.join(", ")).ok() }
     }
 }

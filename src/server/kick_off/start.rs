@@ -26,7 +26,7 @@ use crate::server::error::{ApiError, OutcomeIssue};
 use crate::server::group_scope::scope_of;
 use crate::server::groups::damaged_group;
 use crate::server::kick_off;
-use crate::server::kick_off::request::{KickOffClock, Level};
+use crate::server::kick_off::request::{KickOffContext, Level};
 use crate::server::mount::Mount;
 use crate::server::state::{App, Tenant};
 use crate::simd::Kernel;
@@ -89,6 +89,8 @@ pub(crate) struct ReceivedKickOff<'a> {
     pub level: &'a Level,
     /// The query, as received.
     pub query: Option<&'a str>,
+    /// The body; `None` unless it is a POST with one that is not empty.
+    pub body: Option<&'a [u8]>,
     /// The headers.
     pub headers: &'a HeaderMap,
     /// The absolute URL, as received.
@@ -113,11 +115,15 @@ pub(crate) fn kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<Kick
 
 /// As [`kick_off`].
 fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExport, Hindrance> {
-    let ReceivedKickOff { mount, principal, level, query, headers, url, awaited } = received;
+    let ReceivedKickOff { mount, principal, level, query, body, headers, url, awaited } = received;
     // 1. The text of the request, and the rights of the client.
     let tenant = app.tenant(mount);
-    let clock = KickOffClock { now: tenant.engine.now(), last: &|| tenant.engine.last_transaction_time() };
-    let mut params = kick_off::parse(level, *query, headers, &clock, &mount.kickoff)?;
+    let context = KickOffContext {
+        now: tenant.engine.now(),
+        last: &|| tenant.engine.last_transaction_time(),
+        fhir_bases: mount.fhir_bases(),
+    };
+    let mut params = kick_off::parse(level, *query, *body, headers, &context, &mount.kickoff)?;
     principal.allow(level, &mut params)?;
     // 2. The files of the store at this time, and the Group.
     if tenant.engine.probe_store().is_some() {
@@ -159,6 +165,8 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
             ..mount.stored_request(population, &params)
         },
         group: own,
+        only_patients: params.patients.take(),
+        separate_status: params.prefer.separates_status(),
         scope: scope_groups,
         view: listing,
         keep_seconds: mount.settings.retention_seconds(),

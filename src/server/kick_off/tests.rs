@@ -34,13 +34,13 @@ fn headers(accept: &[&str], prefer: &[&str]) -> HeaderMap {
 }
 
 /// The clock of the tests, before any transactionTime was given out.
-fn clock() -> KickOffClock<'static> {
-    KickOffClock { now: Instant::parse(NOW).unwrap(), last: &|| None }
+fn context() -> KickOffContext<'static> {
+    KickOffContext { now: Instant::parse(NOW).unwrap(), last: &|| None, fhir_bases: &[] }
 }
 
 fn with(level: &Level, query: &str, prefer: &str, policy: &KickOffPolicy) -> Result<KickOffParams, ApiError> {
     let headers = headers(&["application/fhir+json"], &[prefer]);
-    parse(level, Some(query), &headers, &clock(), policy)
+    parse(level, Some(query), None, &headers, &context(), policy)
 }
 
 /// A system-level kick-off under strict handling.
@@ -98,7 +98,7 @@ fn headers_are_checked() {
         (&["text/html"], &[], Err(406), Err(406)),
     ] {
         let read = |policy| {
-            let found = parse(&Level::Patient, None, &headers(accept, prefer), &clock(), policy);
+            let found = parse(&Level::Patient, None, None, &headers(accept, prefer), &context(), policy);
             found.map(drop).map_err(|refusal| refusal.status.as_u16())
         };
         assert_eq!((read(&IG), read(&assume)), (strictly, assumed), "{accept:?} {prefer:?}");
@@ -109,7 +109,7 @@ fn headers_are_checked() {
 #[test]
 fn all_problems_are_told_at_once() {
     let query = "_outputFormat=csv&_since=yesterday&_type=Nope&foo=1&_until=%zz&_typeFilter=x";
-    let refusal = parse(&Level::System, Some(query), &HeaderMap::new(), &clock(), &IG).unwrap_err();
+    let refusal = parse(&Level::System, Some(query), None, &HeaderMap::new(), &context(), &IG).unwrap_err();
     let reported: Vec<_> = refusal.issues.iter().map(|issue| (issue.code, issue.expression.as_deref())).collect();
     assert_eq!(
         reported,
@@ -127,7 +127,7 @@ fn all_problems_are_told_at_once() {
     let names = ["Accept", "Prefer", "_until", "_outputFormat", "_since", "_type", "_typeFilter", "foo"];
     assert_eq!(wrong(Err(refusal)), names);
     let html = headers(&["text/html"], &[]);
-    let refusal = parse(&Level::System, Some("foo=1"), &html, &clock(), &IG).unwrap_err();
+    let refusal = parse(&Level::System, Some("foo=1"), None, &html, &context(), &IG).unwrap_err();
     assert_eq!((refusal.status.as_u16(), refusal.issues.len()), (406, 3));
 }
 
@@ -215,9 +215,9 @@ fn instants() {
             ("2024-06-01T15:00:00.0000001Z", false),
             ("2024-06-01T15:01:00Z", false),
         ] {
-            let clock = KickOffClock { last: &last, ..clock() };
+            let context = KickOffContext { last: &last, ..context() };
             let headers = headers(&["application/fhir+json"], &["respond-async"]);
-            let found = parse(&Level::System, Some(&format!("_since={since}")), &headers, &clock, &policy);
+            let found = parse(&Level::System, Some(&format!("_since={since}")), None, &headers, &context, &policy);
             if taken { assert!(found.is_ok(), "{since}") } else { assert_eq!(wrong(found), ["_since"], "{since}") }
         }
     }
@@ -302,7 +302,6 @@ fn unsupported_parameters() {
     for name in [
         "_elements",
         "_typeFilter",
-        "patient",
         "includeAssociatedData",
         "organizeOutputBy",
         "allowPartialManifests",
@@ -331,7 +330,7 @@ fn unsupported_parameters() {
 #[test]
 fn forms_of_answers() {
     let read = |accept: &[&str], query: &str| {
-        let found = parse(&Level::Patient, Some(query), &headers(accept, &["respond-async"]), &clock(), &IG);
+        let found = parse(&Level::Patient, Some(query), None, &headers(accept, &["respond-async"]), &context(), &IG);
         found.map(|params| (types(&params).join(","), params.notes.len())).map_err(|refusal| refusal.status.as_u16())
     };
     let plain = Ok(("Patient".to_string(), 0));
@@ -372,7 +371,8 @@ fn applied_preferences_are_told() {
         ("handling=lenient; respond-async, respond-async", "foo=1", Some("respond-async, handling=lenient")),
         ("handling=lenient", "foo=1", Some("handling=lenient")),
         ("return=minimal", "", None),
-        ("separate-export-status, respond-async", "", Some("respond-async")),
+        ("separate-export-status, respond-async", "", Some("respond-async, separate-export-status")),
+        ("separate-export-status", "", None),
     ] {
         let params = with(&Level::System, query, prefer, &assume).unwrap();
         assert_eq!(params.preference_applied(), applied.map(HeaderValue::from_static), "{prefer}");
@@ -413,7 +413,7 @@ fn floods_are_bounded() {
 /// CAP-13: every advertised parameter is accepted at every level, and every type by `_type` at system level.
 #[test]
 fn what_is_advertised_is_accepted() {
-    for parameter in PARAMETERS.iter().filter(|parameter| parameter.supported) {
+    for parameter in PARAMETERS.iter().filter(|parameter| parameter.supported && parameter.name != "patient") {
         let value = match parameter.fhir_type {
             "instant" => "2024-05-01T00:00:00Z",
             _ if parameter.name == "_type" => "Patient",
@@ -442,7 +442,7 @@ proptest! {
         let headers_policy = if strictly { HeaderPolicy::Strict } else { HeaderPolicy::Assume };
         let policy = KickOffPolicy { headers: headers_policy, case_sensitive_types: strictly, dates, clock_skew_seconds: u64::MAX, ..IG };
         for level in [Level::System, Level::Patient] {
-            let found = parse(&level, Some(&query), &headers(&[&accept], &[&prefer]), &clock(), &policy);
+            let found = parse(&level, Some(&query), None, &headers(&[&accept], &[&prefer]), &context(), &policy);
             if let Err(refusal) = found {
                 prop_assert!(!refusal.issues.is_empty() && refusal.issues.iter().all(|issue| issue.diagnostics.contains(' ')));
             }
@@ -462,4 +462,94 @@ proptest! {
         let [since, until] = [&params.since, &params.until].map(|at| at.as_ref().unwrap().to_string());
         prop_assert_eq!(strict(&format!("_since={since}&_until={until}{}", of.concat())).unwrap(), params);
     }
+}
+
+/// A kick-off by POST; the body holds these entries of `Parameters.parameter`.
+fn post(level: &Level, query: &str, entries: &str, prefer: &str) -> Result<KickOffParams, ApiError> {
+    let body = format!(r#"{{"resourceType":"Parameters","parameter":[{entries}]}}"#);
+    let bases = ["https://x.example/fhir".to_string()];
+    let context = KickOffContext { fhir_bases: &bases, ..context() };
+    parse(level, Some(query), Some(body.as_bytes()), &headers(&["application/fhir+json"], &[prefer]), &context, &IG)
+}
+
+/// KICK-05, KICK-06, PARAM-01, PARAM-03, PARAM-05: a body says what a query would, and is merged with it.
+#[test]
+fn bodies_say_what_queries_do() {
+    let entry = |name: &str, value_type: &str, value: &str| format!(r#"{{"name":"{name}","{value_type}":{value}}}"#);
+    let since = "2024-05-01T00:00:00Z";
+    for (query, entries, expected) in [
+        ("", String::new(), ""),
+        ("", entry("_type", "valueString", r#""Patient,Observation""#), "_type=Patient,Observation"),
+        ("_type=Patient", entry("_type", "valueCode", r#""Observation""#), "_type=Patient,Observation"),
+        ("", entry("_since", "valueInstant", &format!("{since:?}")), "_since=2024-05-01T00:00:00Z"),
+        ("", entry("_since", "valueDateTime", &format!("{since:?}")), "_since=2024-05-01T00:00:00Z"),
+        ("", entry("_since", "valueString", &format!("{since:?}")), "_since=2024-05-01T00:00:00Z"),
+        (
+            "_since=2024-05-01T00:00:00Z",
+            entry("_since", "valueInstant", &format!("{since:?}")),
+            "_since=2024-05-01T00:00:00Z",
+        ),
+        ("", entry("_until", "valueInstant", r#""2024-05-01T05:00:00+05:00""#), "_until=2024-05-01T05:00:00%2B05:00"),
+        ("", entry("_outputFormat", "valueString", r#""application/fhir+ndjson""#), ""),
+        ("", entry("_type", "valueString", r#""""#), ""),
+    ] {
+        let by_get = with(&Level::System, expected, "respond-async", &IG).unwrap();
+        assert_eq!(post(&Level::System, query, &entries, "respond-async").unwrap(), by_get, "{query} {entries}");
+    }
+    for (query, entries, places) in [
+        ("_since=2024-05-02T00:00:00Z", entry("_since", "valueInstant", &format!("{since:?}")), vec!["_since"]),
+        ("", entry("_since", "valueDate", r#""2024-05-01""#), vec!["_since"]),
+        ("", entry("_since", "valueString", r#""2024-05-01T05:00:00 05:00""#), vec!["_since"]),
+        ("", entry("_type", "valueCoding", r#"{"code":"Patient"}"#), vec!["_type"]),
+        ("", entry("_type", "valueReference", r#"{"reference":"Patient/a"}"#), vec!["_type"]),
+        (
+            "foo=1",
+            [entry("bar", "valueString", r#""x""#), entry("_until", "valueBoolean", "true")].join(","),
+            vec!["_until", "bar", "foo"],
+        ),
+    ] {
+        assert_eq!(wrong(post(&Level::System, query, &entries, "respond-async")), places, "{query} {entries}");
+    }
+    let ignored = post(&Level::System, "foo=1", &entry("bar", "valueUrl", r#""x""#), "respond-async, handling=lenient");
+    assert_eq!(ignored.unwrap().notes.len(), 2);
+    // Problems of the body and of everything else at once.
+    let both = parse(&Level::System, Some("foo=1"), Some(b"{}"), &HeaderMap::new(), &context(), &IG).unwrap_err();
+    assert_eq!(both.issues.len(), 4);
+}
+
+/// PATIENT-01, PATIENT-02, PATIENT-03, PATIENT-06, HDR-07: forms of references, and what is refused under lenient, too.
+#[test]
+fn patients_are_listed_in_bodies() {
+    let entry = |reference: &str| format!(r#"{{"name":"patient","valueReference":{{"reference":"{reference}"}}}}"#);
+    let group = Level::Group("g".into());
+    let entries =
+        ["Patient/b", "https://x.example/fhir/Patient/a", "Patient/b/_history/3", "Patient/b"].map(entry).join(",");
+    for level in [&Level::Patient, &group] {
+        let ids: Vec<String> = post(level, "", &entries, "respond-async")
+            .unwrap()
+            .patients
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert_eq!(post(level, "", "", "respond-async").unwrap().patients, None);
+    }
+    for prefer in ["respond-async", "respond-async, handling=lenient"] {
+        for reference in
+            ["Group/a", "#a", "https://y.example/fhir/Patient/a", "Patient", "a", "urn:uuid:a", "Patient/a b", ""]
+        {
+            let found = post(&group, "", &[entry("Patient/a"), entry(reference)].join(","), prefer);
+            let refusal = found.unwrap_err();
+            assert!(refusal.issues[0].diagnostics.starts_with("patient: number 2 "), "{:?}", refusal.issues);
+        }
+        assert_eq!(wrong(post(&Level::System, "", &entries, prefer)), ["patient"]);
+        assert_eq!(wrong(with(&group, "patient=Patient/a", prefer, &IG)), ["patient"]);
+        assert_eq!(wrong(post(&group, "patient=Patient/a", &entries, prefer)), ["patient"]);
+        let texts = r#"{"name":"patient","valueString":"Patient/a"}"#;
+        assert_eq!(wrong(post(&group, "", texts, prefer)), ["patient"]);
+    }
+    let many: Vec<String> = (0..100_000).map(|n| entry(&format!("Patient/p{n}"))).collect();
+    let found = post(&group, "", &many.join(","), "respond-async").unwrap();
+    assert_eq!(found.patients.unwrap().len(), 100_000);
 }

@@ -58,7 +58,7 @@ fn coded_bodies_are_refused() {
         [JSON, ("Content-Encoding", "gzip"), ("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
     let status = accepted(&http, &http.ask("GET", "/fhir/$export?_type=Patient", &async_kick_off, &coded));
     assert_eq!(http.ask("DELETE", &status, &async_kick_off, &coded).status, 202);
-    http.ask("POST", "/fhir/$export", &async_kick_off, &coded).outcome(405, "not-supported");
+    http.ask("POST", "/fhir/$export", &async_kick_off, &coded).outcome(415, "not-supported");
     http.ask("POST", &format!("{NETSMART}/Group"), &async_kick_off, &coded).outcome(404, "not-found");
     http.ask("POST", &format!("{MTE_DEFAULT}/Group"), &async_kick_off, &coded).outcome(403, "forbidden");
     assert_eq!(http.ask("DELETE", "/fhir/Group/made", &async_kick_off, &coded).status, 204);

@@ -93,7 +93,7 @@ fn refused_kick_offs() {
         assert!(!reported.contains(scratch.path().to_str().unwrap()), "no path of the host: {reported}");
     }
     for (method, target, allow) in [
-        ("POST", "/fhir/$export", "GET"),
+        ("POST", "/fhir/bulk-status/x", "GET"),
         ("PUT", "/fhir/Group/ten/$export", "GET"),
         ("HEAD", "/fhir/$export", "GET"),
         ("BREW", "/fhir/bulk-status/x", "GET"),

@@ -22,6 +22,7 @@ mod overviews;
 mod pages;
 mod paths;
 mod polls;
+mod post;
 mod queries;
 mod records;
 mod same_as_command_line;

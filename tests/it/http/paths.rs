@@ -56,7 +56,7 @@ fn slashes_that_do_not_count() {
         ("GET", "/v1/nobody/bulk-export/bulk-data/r4/metadata"),
         ("GET", "/nowhere"),
         ("GET", "/fhir/Group?_id=ten"),
-        ("POST", "/fhir/$export"),
+        ("POST", "/fhir/bulk-status/x"),
         ("HEAD", "/fhir/$export"),
         ("DELETE", "/fhir/metadata"),
         ("POST", "/v1/default/bulk-export/bulk-data/r4/Group"),

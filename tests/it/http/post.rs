@@ -1,0 +1,242 @@
+//! Kick-offs by POST: a body means what a query means, and only a body restricts an export to patients.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::client::{Answer, Client};
+use super::job_lifecycle::{accepted, bundled, ended, files};
+use super::server::Server;
+use crate::run::{run, scratch, testdata};
+use serde_json::Value;
+
+const HEADERS: [(&str, &str); 3] =
+    [("Accept", "application/fhir+json"), ("Prefer", "respond-async"), ("Content-Type", "application/fhir+json")];
+
+/// A `Parameters` of these entries.
+fn parameters(entries: &str) -> String {
+    format!(r#"{{"resourceType":"Parameters","parameter":[{entries}]}}"#)
+}
+
+fn post(client: &Client, path: &str, body: &str) -> Answer {
+    client.ask("POST", &format!("/fhir/{path}"), &HEADERS, body.as_bytes())
+}
+
+/// Lines of the output and deleted files of a job, by the name of the file.
+fn lines(client: &Client, manifest: &Value) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for (_, path, _) in files(client, manifest) {
+        let file = client.ask("GET", &path, &[("Accept-Encoding", "identity")], b"");
+        let name = file.header("content-disposition").unwrap().split('"').nth(1).unwrap().to_string();
+        if !name.starts_with("OperationOutcome") {
+            assert!(found.insert(name, file.body).is_none());
+        }
+    }
+    found
+}
+
+/// Texts of the messages of a job.
+fn messages(client: &Client, manifest: &Value) -> Vec<String> {
+    let error = manifest["error"].as_array().unwrap();
+    let bodies = error.iter().map(|file| client.get(client.path(file["url"].as_str().unwrap())).body);
+    let texts = bodies.flat_map(|body| {
+        let text = String::from_utf8(body).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    });
+    texts.map(|outcome| outcome["issue"][0]["diagnostics"].as_str().unwrap().to_string()).collect()
+}
+
+/// KICK-05, KICK-06, PARAM-01, MANIFEST-02: a POST gives the files of the GET with the same parameters at every level; the
+/// manifest names its URL as it was sent.
+#[test]
+fn a_post_is_answered_as_its_get() {
+    let scratch = scratch();
+    let config = "[ig]\nfirst_poll_in_progress = false\n";
+    std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    let client = server.client();
+    let done = |answer: &Answer| ended(&client, &accepted(&client, answer)).json();
+    let types = r#"{"name":"_type","valueString":"Patient,Condition"}"#;
+    let since = r#"{"name":"_since","valueInstant":"2015-01-01T00:00:00+01:00"}"#;
+    for (by_get, by_post, body) in [
+        ("Group/ten/$export", "Group/ten/$export", parameters("")),
+        ("Group/ten/$export", "Group/ten/$export", r#"{"resourceType":"Parameters"}"#.to_string()),
+        ("Group/ten/$export?_type=Patient,Condition", "Group/ten/$export", parameters(types)),
+        ("Group/ten/$export?_type=Patient,Condition,Encounter", "Group/ten/$export?_type=Encounter", parameters(types)),
+        (
+            "Patient/$export?_type=Patient,Condition&_since=2015-01-01T00:00:00%2B01:00",
+            "Patient/$export",
+            parameters(&format!("{types},{since}")),
+        ),
+        ("$export?_type=Organization", "$export?_type=Organization", String::new()),
+    ] {
+        let (expected, found) = (done(&server.fhir(by_get)), done(&post(&client, by_post, &body)));
+        assert_eq!(found["request"], format!("http://{}/fhir/{by_post}", server.address));
+        let (expected, found) = (lines(&client, &expected), lines(&client, &found));
+        assert!(!expected.is_empty() && expected == found, "{by_get} {by_post}");
+    }
+    // With no body and no Content-Type, as a public client sends it.
+    let bare = client.ask("POST", "/fhir/Group/one/$export?_type=Patient", &HEADERS[..2], b"");
+    assert_eq!(lines(&client, &done(&bare)), lines(&client, &done(&server.fhir("Group/one/$export?_type=Patient"))));
+    let plain = [HEADERS[0], HEADERS[1], ("Content-Type", "application/json")];
+    let plain = client.ask("POST", "/fhir/Group/one/$export", &plain, parameters(types).as_bytes());
+    assert_eq!(lines(&client, &done(&plain)).len(), 2);
+    // What cannot be used is refused, all at once, and makes no job.
+    let jobs = scratch.path().join("data/jobs").read_dir().unwrap().count();
+    let wrong = parameters(r#"{"name":"foo","valueString":"x"},{"name":"_since","valueBoolean":true}"#);
+    let told = post(&client, "$export?_type=Nope", &wrong).outcome(400, "not-supported");
+    assert!(["foo: ", "_since: ", "_type: "].iter().all(|name| told.contains(name)), "{told}");
+    for (body, code) in [("{", "structure"), ("[]", "structure"), (r#"{"resourceType":"Bundle"}"#, "structure")] {
+        post(&client, "$export", body).outcome(400, code);
+    }
+    let text = [HEADERS[0], HEADERS[1], ("Content-Type", "text/plain")];
+    client.ask("POST", "/fhir/$export", &text, b"x").outcome(415, "not-supported");
+    let coded = [HEADERS[0], HEADERS[1], HEADERS[2], ("Content-Encoding", "gzip")];
+    client.ask("POST", "/fhir/$export", &coded, b"x").outcome(415, "not-supported");
+    post(&client, "Group/nobody/$export", &parameters("")).outcome(404, "not-found");
+    assert_eq!(scratch.path().join("data/jobs").read_dir().unwrap().count(), jobs);
+    let head = client.ask("HEAD", "/fhir/$export", &HEADERS[..2], b"");
+    assert_eq!((head.status, head.header("allow")), (405, Some("GET,POST")));
+    // Dialects whose documents have no POST have none.
+    assert_eq!(client.ask("POST", "/uscore/v1/bulk-data/Group/ten/$export", &HEADERS, b"").status, 405);
+    assert_eq!(client.ask("POST", "/v1/default/bulk-export/bulk-data/r4/$export", &HEADERS, b"").status, 403);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Ids of the patients of a Group of the bundled store, by an export of it.
+fn patients_of(client: &Client, server: &Server, group: &str) -> BTreeSet<String> {
+    let manifest =
+        ended(client, &accepted(client, &server.fhir(&format!("Group/{group}/$export?_type=Patient")))).json();
+    let lines = lines(client, &manifest);
+    let text = String::from_utf8(lines.into_values().flatten().collect()).unwrap();
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_string();
+    text.lines().map(id).collect()
+}
+
+/// PATIENT-01, PATIENT-04, PATIENT-05: an export of a Group or of all patients is restricted to those that are listed; one who
+/// is not there and one who is not in the Group are told alike; the command line writes the same bytes, and its ledger is
+/// recounted.
+#[test]
+fn exports_are_restricted_to_patients() {
+    let scratch = scratch();
+    let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    let client = server.client();
+    let ten: Vec<String> = patients_of(&client, &server, "ten").into_iter().collect();
+    let others = patients_of(&client, &server, "all");
+    let other = others.iter().find(|id| !ten.contains(id)).unwrap();
+    let wanted = [&ten[2], &ten[7], other, "nobody", &ten[2]].map(|id| {
+        let form =
+            if id == ten[7] { format!("http://{}/fhir/Patient/{id}", server.address) } else { format!("Patient/{id}") };
+        format!(r#"{{"name":"patient","valueReference":{{"reference":"{form}"}}}}"#)
+    });
+    let body = parameters(&wanted.join(","));
+    for (level, words, found, absent) in [
+        ("Group/ten/$export", "--group ten", vec![&ten[2], &ten[7]], vec![other.as_str(), "nobody"]),
+        ("Patient/$export", "--all-patients", vec![&ten[2], &ten[7], other], vec!["nobody"]),
+    ] {
+        let manifest = ended(&client, &accepted(&client, &post(&client, level, &body))).json();
+        assert_eq!(manifest["request"], format!("http://{}/fhir/{level}", server.address));
+        let restricted = lines(&client, &manifest);
+        let text = String::from_utf8(restricted.values().flat_map(|body| body.clone()).collect()).unwrap();
+        let of_patients = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of_patients = of_patients.filter(|resource| resource["resourceType"] == "Patient");
+        let ids: BTreeSet<String> = of_patients.map(|patient| patient["id"].as_str().unwrap().to_string()).collect();
+        assert_eq!(ids, found.iter().map(|id| id.to_string()).collect(), "{level}");
+        for id in others.iter().filter(|id| !ids.contains(*id)) {
+            assert!(!text.contains(id.as_str()), "{level}: {id} is in the output");
+        }
+        let told: Vec<String> =
+            messages(&client, &manifest).into_iter().filter(|text| text.starts_with("patient: ")).collect();
+        let mut alike: Vec<String> = told.iter().zip(&absent).map(|(text, id)| text.replace(id, "")).collect();
+        alike.dedup();
+        assert_eq!((told.len(), alike.len()), (absent.len(), 1), "{level}: {told:?}");
+        assert!(absent.iter().all(|id| told.iter().any(|text| text.contains(id))));
+        // The command line, and the recount of its ledger.
+        let out = scratch.path().join(words.replace(' ', ""));
+        let (store, index, out) =
+            (testdata("stores/synthea-r4-100"), scratch.path().join("index"), out.to_str().unwrap());
+        let base = format!("http://{}/fhir", server.address);
+        let patients = format!("{},{base}/Patient/{},{other}", ten[2], ten[7]);
+        let mut all = vec!["export", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()];
+        all.extend(["--out", out, "--as-of", manifest["transactionTime"].as_str().unwrap(), "--members", "active"]);
+        all.extend(["--fhir-base", &base, "--patient", &patients, "--patient", "nobody"]);
+        all.extend(words.split(' '));
+        let done = run(&all);
+        assert_eq!(done.code, 0, "{done:?}");
+        for (name, body) in &restricted {
+            assert!(std::fs::read(std::path::Path::new(out).join(name)).unwrap() == *body, "{level}: {name}");
+        }
+        let verified = run(&["verify", out, "--ledger"]);
+        assert_eq!(verified.code, 0, "{verified:#?}");
+    }
+    // An empty result if none is there.
+    let nobody = parameters(r#"{"name":"patient","valueReference":{"reference":"Patient/nobody"}}"#);
+    let manifest = ended(&client, &accepted(&client, &post(&client, "Group/ten/$export", &nobody))).json();
+    assert_eq!(manifest["output"], serde_json::json!([]));
+    // Where it may not be, under lenient handling, too.
+    for prefer in ["respond-async", "respond-async, handling=lenient"] {
+        let headers = [HEADERS[0], ("Prefer", prefer), HEADERS[2]];
+        let by_get = client.ask("GET", "/fhir/Group/ten/$export?patient=Patient/a", &headers[..2], b"");
+        assert!(by_get.outcome(400, "invalid").contains("patient: "));
+        let of_system = client.ask("POST", "/fhir/$export", &headers, body.as_bytes());
+        assert!(of_system.outcome(400, "invalid").contains("patient: "));
+        for vendor in ["/uscore/v1/bulk-data/Group/ten/$export", "/bulk-data/r4/Group/ten/$export"] {
+            let refused = client.ask("GET", &format!("{vendor}?patient=Patient/a"), &headers[..2], b"");
+            assert_eq!(refused.status, 400, "{vendor}: {}", refused.text());
+        }
+    }
+    let system = run(&["export", "--store", ".", "--out", "x", "--system", "--patient", "a"]);
+    system.refused(2, &["--patient"]);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// HDR-08, HDR-09, HDR-10, XSTAT-01, XSTAT-02, XSTAT-03, XSTAT-04: where it is asked for, polls say their own status, and
+/// that of the job in a header; never without.
+#[test]
+fn the_status_of_an_export_apart_from_its_poll() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let rows = "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n{\"resourceType\":\"Patient\",\"id\":}\n";
+    std::fs::write(store.join("Patient.ndjson"), rows).unwrap();
+    let apart = [HEADERS[0], ("Prefer", "respond-async, separate-export-status")];
+    for (faults, status, text) in [("", 200, "200 OK"), ("faults_allowed = \"0\"", 500, "500 Internal Server Error")] {
+        std::fs::write(scratch.path().join("serve.toml"), format!("[jobs]\n{faults}\n")).unwrap();
+        let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
+        server.wait_until_ready();
+        let client = server.client();
+        let answer = client.ask("GET", "/fhir/Patient/$export", &apart, b"");
+        assert_eq!(answer.header("preference-applied"), Some("respond-async, separate-export-status"));
+        let job = accepted(&client, &answer);
+        let first = client.get(&job);
+        assert_eq!(first.status, 200);
+        let mut last = first.clone();
+        let mut states = vec![first.header("x-export-status").unwrap().to_string()];
+        while last.header("x-export-status") == Some("202 Accepted") {
+            assert!(last.header("retry-after").is_some() && last.header("x-progress").is_some());
+            std::thread::sleep(std::time::Duration::from_millis(600));
+            last = client.get(&job);
+            assert_eq!(last.status, 200);
+            states.push(last.header("x-export-status").unwrap().to_string());
+        }
+        assert_eq!(states.last().map(String::as_str), Some(text), "{states:?}");
+        assert_eq!(last.json()["resourceType"] == "OperationOutcome", status == 500, "{}", last.text());
+        // A poll that fails has its own status alone.
+        let limited = (0..30).map(|_| client.get(&job)).find(|answer| answer.status == 429).unwrap();
+        assert_eq!(limited.header("x-export-status"), None);
+        let unknown = client.get("/fhir/bulk-status/0123456789abcdef0123456789abcdef");
+        assert_eq!((unknown.status, unknown.header("x-export-status")), (404, None));
+        // Without it.
+        let plain = client.ask("GET", "/fhir/Patient/$export", &apart[..1], b"");
+        assert_eq!(plain.status, 400);
+        let answer = client.ask("GET", "/fhir/Patient/$export", &HEADERS[..2], b"");
+        assert_eq!(answer.header("preference-applied"), Some("respond-async"));
+        let ended = ended(&client, &accepted(&client, &answer));
+        assert_eq!((ended.status, ended.header("x-export-status")), (status, None));
+        // It outlives the service.
+        assert_eq!(server.stop(), Some(0));
+        let server = Server::start(scratch.path(), &["--store", "store", "--data", "data", "--config", "serve.toml"]);
+        // The first poll of a process says that the job is under way.
+        server.client().get(&job);
+        assert_eq!(server.client().get(&job).header("x-export-status"), Some(text));
+        assert_eq!(server.stop(), Some(0));
+    }
+}
