@@ -18,6 +18,7 @@ pub enum Parameter {
     Group,
     Patients,
     Patient,
+    AssociatedData,
     Type,
     Since,
     Until,
@@ -46,6 +47,7 @@ impl Parameter {
             Parameter::Group => "group",
             Parameter::Patients => "patients",
             Parameter::Patient => "patient",
+            Parameter::AssociatedData => "includeAssociatedData",
             Parameter::Type => "_type",
             Parameter::Since => "_since",
             Parameter::Until => "_until",
@@ -96,14 +98,14 @@ pub(crate) enum Advice {
     SystemLevel,
     /// The window must begin before it ends; this is where it begins.
     BeginEarlier(String),
-    /// Late rows were left out because the request says so ([`LateArrivals::Report`](crate::request::LateArrivals::Report)).
+    /// Late rows were left out because the request says so ([`LateArrivals::Report`](crate::policies::LateArrivals::Report)).
     LateReported,
     /// An export of nobody can be asked for ([`ExportRequest::allow_empty`](crate::request::ExportRequest::allow_empty)).
     AllowEmpty,
-    /// Undated rows were left out because the request says so ([`MissingLastUpdated::Exclude`](crate::request::MissingLastUpdated::Exclude)).
+    /// Undated rows were left out because the request says so ([`MissingLastUpdated::Exclude`](crate::policies::MissingLastUpdated::Exclude)).
     UndatedExcluded,
     /// Resources that are gone were only counted because the request says so
-    /// ([`Vanished::Report`](crate::request::Vanished::Report)).
+    /// ([`Vanished::Report`](crate::policies::Vanished::Report)).
     VanishedReported,
 }
 

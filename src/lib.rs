@@ -10,6 +10,7 @@
 // What only the command line and the service use is compiled without them too; their builds say what nothing uses.
 #![cfg_attr(not(all(feature = "cli", feature = "server")), allow(dead_code))]
 
+mod associated_data;
 mod casts;
 #[cfg(feature = "cli")]
 mod cli;
@@ -32,6 +33,7 @@ mod named_enum;
 mod pack;
 mod patient_restriction;
 mod plan;
+mod policies;
 mod progress;
 mod request;
 mod select;
@@ -80,8 +82,9 @@ pub use crate::index::snapshot::Snapshot;
 pub use crate::index::snapshot_time::SnapshotTime;
 pub use crate::issue::{Issue, IssueCode, Parameter, Severity};
 pub use crate::plan::Plan;
+pub use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 pub use crate::progress::Progress;
-pub use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population, Vanished};
+pub use crate::request::{ExportRequest, Population};
 pub use crate::store::{Store, StoreOptions};
 pub use crate::sys::durability::FileSync;
 pub use crate::write::journal::Receipt;

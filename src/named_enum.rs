@@ -63,7 +63,7 @@ mod tests {
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::{IssueCode, Severity};
     use crate::named_enum::pinned;
-    use crate::request::{LateArrivals, MissingLastUpdated};
+    use crate::policies::{LateArrivals, MissingLastUpdated};
     use crate::write::status_file::Status;
 
     /// The words of released versions. Each stands in a record, a manifest or a hash on somebody's disk: a test that fails

@@ -2,6 +2,7 @@
 //!
 //! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
 
+use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
 use crate::fhir::compartment;
@@ -11,8 +12,8 @@ use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::{Advice, Issue, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
-use crate::named_enum::by_name;
 use crate::patient_restriction::PatientList;
+use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -65,85 +66,6 @@ impl Population {
         }
     }
 }
-
-/// What happens to late rows under `_since`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LateArrivals {
-    /// They are exported whatever their lastUpdated.
-    #[default]
-    Include,
-    /// They are only counted.
-    Report,
-}
-
-impl LateArrivals {
-    /// Every value.
-    pub const ALL: [LateArrivals; 2] = [LateArrivals::Include, LateArrivals::Report];
-
-    /// Its word, as that of [`MembershipRule`].
-    pub const fn name(self) -> &'static str {
-        match self {
-            LateArrivals::Include => "include",
-            LateArrivals::Report => "report",
-        }
-    }
-}
-
-/// What happens to rows without `meta.lastUpdated` under `_since` and `_until` (reading 2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MissingLastUpdated {
-    /// They pass.
-    #[default]
-    Include,
-    /// They do not.
-    Exclude,
-}
-
-impl MissingLastUpdated {
-    /// Every value.
-    pub const ALL: [MissingLastUpdated; 2] = [MissingLastUpdated::Include, MissingLastUpdated::Exclude];
-
-    /// Its word, as that of [`MembershipRule`].
-    pub const fn name(self) -> &'static str {
-        match self {
-            MissingLastUpdated::Include => "include",
-            MissingLastUpdated::Exclude => "exclude",
-        }
-    }
-}
-
-/// What happens under `_since` to resources that are gone from a replaced file (reading 26).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Vanished {
-    /// They are only counted.
-    #[default]
-    Report,
-    /// They are listed as deletions.
-    Delete,
-}
-
-impl Vanished {
-    /// Every value.
-    pub const ALL: [Vanished; 2] = [Vanished::Report, Vanished::Delete];
-
-    /// Its word, as that of [`MembershipRule`].
-    pub const fn name(self) -> &'static str {
-        match self {
-            Vanished::Report => "report",
-            Vanished::Delete => "delete",
-        }
-    }
-
-    /// Whether it is the default, which records leave out: they were written before there was a choice.
-    pub(crate) fn is_default(&self) -> bool {
-        *self == Vanished::default()
-    }
-}
-
-by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Vanished);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,6 +150,8 @@ pub struct ExportRequest {
     pub allow_empty: bool,
     /// Patients to whom the population is restricted; all of it if `None`.
     pub(crate) only_patients: Option<PatientList>,
+    /// Provenance of the exported resources; by the rule for all other types if `None` (ASSOC-05).
+    pub associated: Option<AssociatedData>,
     /// How Group members are read.
     pub members: MembershipRule,
     /// What the Group's writer may draw on; the whole store if `None`.
@@ -271,6 +195,7 @@ impl ExportRequest {
             until: None,
             allow_empty: false,
             only_patients: None,
+            associated: None,
             members: MembershipRule::default(),
             writer: None,
             absent_groups: BTreeSet::new(),
@@ -410,6 +335,24 @@ impl ExportRequest {
         };
         ids.extend(patients.into_iter().map(Into::into));
         self.only_patients = Some(PatientList::Ids(ids));
+        self
+    }
+
+    /// `includeAssociatedData`: codes of sets of associated resources. Of several the least restrictive counts (ASSOC-04);
+    /// empty items are ignored.
+    pub fn include_associated_data<S: AsRef<str>>(mut self, codes: impl IntoIterator<Item = S>) -> ExportRequest {
+        for code in codes {
+            let code = code.as_ref().trim();
+            match AssociatedData::parse(code) {
+                _ if code.is_empty() => {}
+                Some(known) => self.associated = self.associated.max(Some(known)),
+                None => {
+                    let names = AssociatedData::ALL.map(AssociatedData::name).join(" or ");
+                    let text = format!("{code:?} is no set of resources that can be added; give {names}");
+                    self.problems.push(RequestProblem::of(Parameter::AssociatedData, text));
+                }
+            }
+        }
         self
     }
 
@@ -575,6 +518,10 @@ impl ExportRequest {
         }
         if let Some(until) = &self.until {
             parameters.push(format!("_until={until}"));
+        }
+        if let Some(associated) = self.associated {
+            parameters.push(format!("includeAssociatedData={}", associated.name()));
+            parameters.sort();
         }
         let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
         format!("{}{path}{query}", self.base_url.as_deref().unwrap_or(""))

@@ -22,7 +22,8 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
 use crate::limits::THREADS_MAX;
-use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::request::{AccessPath, ExportRequest, FileBounds};
 use crate::simd::Kernel;
 use crate::store::choices::RowChoices;
 use crate::store::paths::check_outside_store;
@@ -202,6 +203,8 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     if !only.is_empty() {
         request = request.only_patients(only);
     }
+    let associated = args.include_associated_data.iter().flat_map(|list| list.split(','));
+    request = request.include_associated_data(associated);
     if args.allow_empty && args.patients.is_none() {
         let text = "not given, so --allow-empty has nothing to allow; leave it out";
         request = request.problem(RequestProblem::of(Parameter::Patients, text));

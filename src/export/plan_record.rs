@@ -16,7 +16,8 @@ use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::vanished::VanishedResource;
 use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
-use crate::request::{ExportRequest, Population, Vanished};
+use crate::policies::Vanished;
+use crate::request::{ExportRequest, Population};
 use crate::store::Store;
 use crate::store::walk::is_store_name;
 use crate::write::journal::place_of_json_error;
@@ -199,6 +200,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if let Some(writer) = &plan.cohort.writer {
         fields.push(("writer", writer.clone()));
     }
+    if let Some(associated) = request.associated {
+        fields.push(("--include-associated-data", associated.name().to_string()));
+    }
     if let Some(ids) = &plan.cohort.only {
         fields.push(("--patient", format!("patients {}", hash_of_ids(ids.iter().map(Id::as_str)))));
     }
@@ -235,6 +239,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--missing-last-updated" => Parameter::MissingLastUpdated,
         "--vanished" => Parameter::Vanished,
         "--patient" => Parameter::Patient,
+        "--include-associated-data" => Parameter::AssociatedData,
         "--max-file-bytes" => Parameter::MaxFileBytes,
         "--max-file-resources" => Parameter::MaxFileResources,
         "--compress" => Parameter::Compression,
@@ -281,7 +286,8 @@ fn notes_hash(notes: &[Issue]) -> String {
 pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
     // A field with its default may be left out of a record, or be new since it was written.
     let value = |record: &PlanRecord, field: &str| record.request.get(field).cloned().unwrap_or_default();
-    let of_choice = |field: &&String| matches!(field.as_str(), "--vanished" | "--patient");
+    let of_choice =
+        |field: &&String| matches!(field.as_str(), "--vanished" | "--patient" | "--include-associated-data");
     for field in recorded.request.keys().filter(of_choice).chain(now.request.keys()) {
         let (then, given) = (value(recorded, field), value(now, field));
         if then != given {
@@ -307,8 +313,8 @@ mod tests {
     use crate::group::lookup::MembershipRule;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::IssueCode;
+    use crate::policies::{LateArrivals, MissingLastUpdated};
     use crate::progress::Progress;
-    use crate::request::{LateArrivals, MissingLastUpdated};
     use crate::store::StoreOptions;
 
     /// The record of an export of a store that never changes, at an instant that never changes.

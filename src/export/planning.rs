@@ -11,6 +11,7 @@ use crate::issue::{IssueLog, Parameter};
 use crate::plan::{Plan, cut_shards};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
+use crate::select::associated::add_associated;
 use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::selection::Selection;
@@ -34,7 +35,8 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
         return Err(RequestError::one(RequestProblem::of(Parameter::Since, text)).into());
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
-    let selection = Selection::new(snapshot, &cohort, request)?;
+    let mut selection = Selection::new(snapshot, &cohort, request)?;
+    add_associated(snapshot, &cohort, request, &mut selection)?;
     let mut deletions = Deletions::new(snapshot, &cohort, request)?;
     let vanished = VanishedSelection::new(snapshot, &cohort, request)?;
     deletions.add_vanished(&vanished);

@@ -436,6 +436,9 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
     if generation.follow_symlinks {
         extension["policies"]["followSymlinks"] = true.into();
     }
+    if let Some(associated) = request.associated {
+        extension["policies"]["includeAssociatedData"] = associated.name().into();
+    }
     if !request.vanished.is_default() {
         extension["policies"]["vanished"] = request.vanished.name().into();
     }

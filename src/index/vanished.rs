@@ -3,7 +3,7 @@
 //! An index compares each version of the store with the one before. What is gone cannot be found again later, so it is
 //! kept in a small file beside the index meta, written twice, and carried over whatever is built anew. A resource that
 //! comes back is forgotten. Whether readers are told of a deletion is the choice of an export
-//! ([`Vanished`](crate::request::Vanished)).
+//! ([`Vanished`](crate::policies::Vanished)).
 
 use std::sync::OnceLock;
 

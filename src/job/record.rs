@@ -1,6 +1,7 @@
 //! The record of a job, its form on disk (JSON with a checksum at the end), and the directory of the records. What a
 //! record must fulfil beyond its form is checked in `record_check`; the jobs in memory are in `registry`.
 
+use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -13,9 +14,8 @@ use crate::issue::Issue;
 use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::patient_restriction::PatientList;
-use crate::request::{
-    Audience, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population, Vanished, WriterScope,
-};
+use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::request::{Audience, ExportRequest, FileBounds, Population, WriterScope};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
@@ -109,6 +109,9 @@ pub(crate) struct StoredRequest {
     pub since: Option<String>,
     /// `_until` with every digit given; `None` for no upper bound.
     pub until: Option<String>,
+    /// `includeAssociatedData`, as its code; `None` if nothing was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub associated: Option<String>,
     /// Which entries of a Group count as members.
     pub members: MembershipRule,
     /// Scope of the Group's writer; the whole store if `None`.
@@ -167,6 +170,7 @@ impl StoredRequest {
         if let Some(until) = &self.until {
             request = request.until(until);
         }
+        request.associated = self.associated.as_deref().and_then(AssociatedData::parse);
         request.members = self.members;
         request.absent_groups = self.absent_groups.iter().cloned().collect();
         request.writer = self.scope.as_ref().map(|scope| scope.to_scope(directory));

@@ -2,6 +2,7 @@
 //! it. A record that does not pass is treated as one that cannot be read. The checksum of a record is verified in
 //! `record`.
 
+use crate::associated_data::AssociatedData;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
@@ -114,6 +115,9 @@ impl StoredRequest {
         }
         if !self.since.iter().chain(&self.until).all(|text| is_instant(text)) {
             return Err("it exports what changed since, or until, what is no instant");
+        }
+        if self.associated.as_deref().is_some_and(|code| AssociatedData::parse(code).is_none()) {
+            return Err("it adds associated data of a name that there is not");
         }
         if self.bounds.file_bytes == 0 || self.bounds.file_resources == Some(0) {
             return Err("its files may hold nothing");

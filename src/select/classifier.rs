@@ -8,7 +8,8 @@ use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::{EntryId, OwnerOrd, RowAddress, SegmentId};
 use crate::index::snapshot::{RowState, Snapshot};
-use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
+use crate::policies::{LateArrivals, MissingLastUpdated};
+use crate::request::{ExportRequest, Population};
 use crate::select::cohort::Cohort;
 use crate::select::ledger::{RowClass, SegmentSelection};
 use crate::select::provenance::{CohortMembership, Horizon};
@@ -32,7 +33,7 @@ pub(crate) struct RowClassifier<'a> {
     pub request: &'a ExportRequest,
     /// Which rows are the members' records, as far as it was asked.
     pub membership: CohortMembership<'a>,
-    /// Whether `_type` selects each type, by [`ResourceType::index`].
+    /// Whether each type is selected by `_type`, Provenance only where none is associated, by [`ResourceType::index`].
     types: [bool; ResourceType::COUNT],
 }
 
@@ -41,6 +42,8 @@ impl<'a> RowClassifier<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> RowClassifier<'a> {
         let mut types = [request.types.is_empty(); ResourceType::COUNT];
         request.types.iter().for_each(|t| types[t.index()] = true);
+        // Which Provenances are exported depends on what else is.
+        types[ResourceType::PROVENANCE.index()] &= request.associated.is_none();
         let membership = CohortMembership::new(snapshot, cohort, request);
         RowClassifier { snapshot, cohort, request, membership, types }
     }
@@ -53,6 +56,13 @@ impl<'a> RowClassifier<'a> {
     /// Whether `_type` selects a resource type; without `_type`, every type.
     pub(crate) fn selects_type(&self, resource_type: ResourceType) -> bool {
         self.types[resource_type.index()]
+    }
+
+    /// Whether deletions of a resource type are listed: those of selected types, and of Provenance where it is associated
+    /// (ASSOC-08).
+    pub(crate) fn lists_deletions_of(&self, resource_type: ResourceType) -> bool {
+        let is_associated = self.request.associated.is_some() && resource_type == ResourceType::PROVENANCE;
+        self.selects_type(resource_type) || is_associated
     }
 
     /// Whether an instant lies between `_since` and `_until`. `None` (an undated row) passes without a window, else by

@@ -16,7 +16,8 @@ use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::Snapshot;
-use crate::request::{AccessPath, ExportRequest, LateArrivals, Population};
+use crate::policies::LateArrivals;
+use crate::request::{AccessPath, ExportRequest, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
 use crate::select::provenance::Horizon;
@@ -89,7 +90,7 @@ impl Deletions {
                 let is_late = || is_late && classifier.is_late_entry(segment_id, entry);
                 let in_window = classifier.before_until(updated)
                     && (classifier.after_since(updated) || request.late == LateArrivals::Include && is_late());
-                if !classifier.selects_type(resource_type) || !in_window {
+                if !classifier.lists_deletions_of(resource_type) || !in_window {
                     continue;
                 }
                 let record = index.record_of_entry(segment_id, entry);

@@ -6,6 +6,7 @@
 
 #![deny(clippy::cast_possible_truncation)]
 
+pub(crate) mod associated;
 pub(crate) mod bitmap;
 pub(crate) mod classifier;
 pub(crate) mod cohort;

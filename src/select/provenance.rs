@@ -165,7 +165,7 @@ impl<'a> CohortMembership<'a> {
     }
 
     /// First records of the resources that a Provenance row is about, under a base of ours and in the store.
-    fn targets(&self, row: RowAddress) -> Result<Vec<RecordId>, CorruptIndex> {
+    pub(crate) fn targets(&self, row: RowAddress) -> Result<Vec<RecordId>, CorruptIndex> {
         let (segment, row) = row.parts();
         let index = self.snapshot.index();
         let (targets, columns) = index.segment(segment).row_targets(row)?;
@@ -276,6 +276,17 @@ impl<'a> CohortMembership<'a> {
             record = index.global().next(number)?;
         }
         Ok(last)
+    }
+
+    /// The row that is the last version of a resource at T, deleted or not; `None` if that was purged.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn last_row(&self, first: RecordId) -> Result<Option<RowAddress>, CorruptIndex> {
+        Ok(match self.last_version(first, Horizon::All, &mut || false)? {
+            Some(LastVersion::Row(row)) => Some(row),
+            _ => None,
+        })
     }
 
     /// The purged version that a DELETE entry records, if it existed as of a horizon and is younger than `last`.

@@ -80,6 +80,21 @@ impl RowSet {
     }
 }
 
+impl RowSet {
+    /// Adds rows, ascending, that are not in the set.
+    pub(crate) fn add_all(&mut self, rows: &[usize]) {
+        match self {
+            RowSet::Sorted(list) => {
+                list.extend(rows.iter().map(|row| to_u32(*row)));
+                list.sort_unstable();
+            }
+            RowSet::Bitmap(bits) => rows.iter().for_each(|row| {
+                bits.insert(*row);
+            }),
+        }
+    }
+}
+
 /// Iterator over the rows of a set, ascending.
 pub enum RowSetIter<'a> {
     /// Rows of a sorted list.

@@ -16,7 +16,8 @@ use crate::ids::BaseId;
 use crate::index::snapshot::{Index, RowState, Snapshot};
 use crate::index::snapshot_time::ticks_rounded_up;
 use crate::index::vanished::{VanishCause, VanishedResource};
-use crate::request::{Audience, ExportRequest, Population, Vanished};
+use crate::policies::Vanished;
+use crate::request::{Audience, ExportRequest, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
 
@@ -100,7 +101,7 @@ impl VanishedSelection {
             // What was gone before the first snapshot no reader was ever given.
             let is_known = birth.is_some_and(|birth| first > birth);
             let in_window = is_news && is_known && classifier.before_until(InstantRef { ticks: first, rest: &[] });
-            if !in_window || !classifier.selects_type(gone.resource_type) {
+            if !in_window || !classifier.lists_deletions_of(gone.resource_type) {
                 continue;
             }
             let is_owned = owners.in_cohort(gone)?;

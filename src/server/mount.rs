@@ -170,6 +170,7 @@ impl Mount {
             types: params.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
             since: params.since.as_ref().map(ToString::to_string),
             until: params.until.as_ref().map(ToString::to_string),
+            associated: params.associated.map(|associated| associated.name().to_string()),
             members: self.settings.members,
             scope: None,
             absent_groups: Vec::new(),

@@ -148,13 +148,22 @@ const PATIENT: ParameterRow = ParameterRow {
 };
 /// `patient` in dialects that have no POST. Never ignored, because the answer would be wider (HDR-07).
 const PATIENT_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..PATIENT };
-/// `includeAssociatedData` of the IG, not served.
-const ASSOCIATED: ParameterRow = known_parameter(
-    "includeAssociatedData",
-    "code",
-    "*",
-    "Named sets of associated resources, such as Provenance, to add.",
-);
+/// `includeAssociatedData` of the IG.
+const ASSOCIATED: ParameterRow = ParameterRow {
+    lenient: true,
+    body_types: &["valueCode", "valueString", "valueCoding"],
+    ..served_parameter(
+        "includeAssociatedData",
+        "code",
+        "*",
+        "`LatestProvenanceResources`: of each exported resource the newest Provenance; `RelevantProvenanceResources`: every \
+         Provenance; of both the second. They are added whatever `_type` says, and no other Provenance is exported. Without it \
+         Provenance is exported that is about a patient's record, or at system level every one. Any other value is refused, \
+         under `handling=lenient` ignored with a message.",
+    )
+};
+/// `includeAssociatedData` in dialects whose documents do not have it.
+const ASSOCIATED_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..ASSOCIATED };
 /// `organizeOutputBy` of the IG, not served.
 const ORGANIZE: ParameterRow =
     known_parameter("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized.");
@@ -172,7 +181,18 @@ const UNTIL_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..UNTIL };
 /// The table of a vendor's dialect, with its own `_since` and `_type`; the other parameters of the IG are known and
 /// not served.
 const fn vendor_table(since: ParameterRow, types: ParameterRow) -> [ParameterRow; 10] {
-    [OUTPUT_FORMAT, since, UNTIL_UNKNOWN, types, ELEMENTS, TYPE_FILTER, PATIENT_UNKNOWN, ASSOCIATED, ORGANIZE, PARTIAL]
+    [
+        OUTPUT_FORMAT,
+        since,
+        UNTIL_UNKNOWN,
+        types,
+        ELEMENTS,
+        TYPE_FILTER,
+        PATIENT_UNKNOWN,
+        ASSOCIATED_UNKNOWN,
+        ORGANIZE,
+        PARTIAL,
+    ]
 }
 
 /// Netsmart's parameters: the three of its documents (NETSMART-G04).
@@ -218,7 +238,10 @@ mod tests {
     /// SINCE-01, SINCE-08, FMT-01, TYPE-01: the served parameters. PARAM-01, PARAM-03: those that are lists.
     #[test]
     fn what_is_served() {
-        assert_eq!(names(|p| p.supported), ["_outputFormat", "_since", "_until", "_type", "patient"]);
+        assert_eq!(
+            names(|p| p.supported),
+            ["_outputFormat", "_since", "_until", "_type", "patient", "includeAssociatedData"]
+        );
         let lists = ["_type", "_elements", "_typeFilter", "patient", "includeAssociatedData"];
         assert_eq!(names(ParameterRow::is_list), lists);
         assert!(PARAMETERS.iter().all(|p| p.min == 0 && ["1", "*"].contains(&p.max)));

@@ -99,7 +99,7 @@ pub(crate) fn verify_ledger(
     })?;
     let history = VersionHistory::read(&root, &job.snapshot, &recorded, options.access, progress)?;
     let members = ListedMembers::resolve(&history, &recorded)?;
-    let found = recount(&history, &recorded, &members);
+    let found = recount(&history, &recorded, &members)?;
 
     let mut differences = Mismatches::default();
     if export.transaction_time.as_deref() != Some(job.snapshot.as_of.as_str()) {

@@ -3,9 +3,11 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::associated_data::AssociatedData;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::select::ledger::Ledger;
+use crate::verify::VerifyError;
 use crate::verify::members::ListedMembers;
 use crate::verify::request::{RecordedRequest, VerifiedPopulation};
 use crate::verify::version_history::{Deletion, KnownVersion, LastState, RecordedEnd, ResourceVersion, VersionHistory};
@@ -22,7 +24,14 @@ pub(crate) struct Recount {
 }
 
 /// Classifies and counts all lines of the store.
-pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, members: &ListedMembers) -> Recount {
+///
+/// # Errors
+/// [`VerifyError`] if a Provenance that competes with another cannot be read.
+pub(crate) fn recount(
+    history: &VersionHistory,
+    recorded: &RecordedRequest,
+    members: &ListedMembers,
+) -> Result<Recount, VerifyError> {
     let mut found = Recount::default();
     let ledger = &mut found.ledger;
     ledger.lines = history.lines;
@@ -31,8 +40,11 @@ pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, memb
     ledger.not_fhir = history.not_fhir;
     ledger.tombstone = history.tombstones;
     let question = RecountQuestion { history, request: recorded, members, provenances: Default::default() };
+    let classes: Vec<RecountClass> =
+        history.versions.iter().enumerate().map(|(i, version)| question.class_of(i, version)).collect();
+    let associated = question.associated(&classes)?;
     for (i, version) in history.versions.iter().enumerate() {
-        let class = question.class_of(i, version);
+        let class = if associated.contains(&i) { RecountClass::Exported } else { classes[i] };
         *match class {
             RecountClass::Future => &mut ledger.future,
             RecountClass::Superseded => &mut ledger.superseded,
@@ -49,7 +61,7 @@ pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, memb
     }
     let listed = history.deletions.iter().filter(|deletion| question.lists(deletion));
     found.deleted = listed.map(|deletion| deletion.entity).collect();
-    found
+    Ok(found)
 }
 
 /// Class of a row in the ledger; the order of the variants is that of the tests.
@@ -95,13 +107,49 @@ impl RecountQuestion<'_> {
         if self.history.is_deleted(version, &recorded.as_of) {
             return RecountClass::Deleted;
         }
-        if !recorded.types.is_empty() && !recorded.types.contains(&version.resource_type) {
+        let is_associated = recorded.associated.is_some() && version.resource_type == ResourceType::PROVENANCE;
+        if is_associated || !recorded.types.is_empty() && !recorded.types.contains(&version.resource_type) {
             return RecountClass::Type;
         }
         if recorded.population != VerifiedPopulation::System && !self.in_cohort(i, MembershipMoment::Now) {
             return RecountClass::Cohort;
         }
         if self.passes(i, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
+    }
+
+    /// The Provenance versions that `includeAssociatedData` adds to the exported ones of these classes: for each of them all
+    /// that are about it, or the newest.
+    fn associated(&self, classes: &[RecountClass]) -> Result<HashSet<usize>, VerifyError> {
+        let Some(asked) = self.request.associated else { return Ok(HashSet::new()) };
+        let mut about: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (i, version) in self.history.versions.iter().enumerate() {
+            if version.resource_type != ResourceType::PROVENANCE || classes[i] != RecountClass::Type {
+                continue;
+            }
+            for target in &version.targets {
+                if let Some(LastState::Version(last)) = self.history.last(*target, &self.request.as_of, &|_late| true)
+                    && classes[last] == RecountClass::Exported
+                {
+                    about.entry(last).or_default().push(i);
+                }
+            }
+        }
+        let mut found = HashSet::new();
+        for all in about.into_values() {
+            if asked == AssociatedData::RelevantProvenance {
+                found.extend(all);
+                continue;
+            }
+            let mut newest = None;
+            for i in all {
+                let row: serde_json::Value = serde_json::from_slice(&self.history.bytes(i)?).unwrap_or_default();
+                let recorded = row["recorded"].as_str().and_then(Instant::parse);
+                let age = (recorded, self.history.versions[i].updated.clone(), row["id"].to_string(), i);
+                newest = newest.max(Some(age));
+            }
+            found.extend(newest.map(|(.., i)| i));
+        }
+        Ok(found)
     }
 
     /// Whether a version passes the time filter: `_since` and `_until` are strict, undated and late-arriving rows pass
@@ -134,7 +182,8 @@ impl RecountQuestion<'_> {
         let in_window = deletion.updated <= recorded.as_of
             && recorded.until.as_ref().is_none_or(|until| deletion.updated < *until)
             && (deletion.updated > *since || deletion.late && recorded.late);
-        let of_type = recorded.types.is_empty() || recorded.types.contains(&deletion.resource_type);
+        let is_associated = recorded.associated.is_some() && deletion.resource_type == ResourceType::PROVENANCE;
+        let of_type = is_associated || recorded.types.is_empty() || recorded.types.contains(&deletion.resource_type);
         if !in_window || !of_type {
             return false;
         }

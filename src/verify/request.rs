@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::associated_data::AssociatedData;
 use crate::export::plan_record::{PlanRecord, hash_of_ids};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::instant::Instant;
@@ -38,6 +39,8 @@ pub(crate) struct RecordedRequest {
     pub until: Option<Instant>,
     /// Whether members must be active.
     pub active: bool,
+    /// Provenance of exported resources that was asked for; `None` for that of the cohort.
+    pub associated: Option<AssociatedData>,
     /// Patients to whom the export was restricted; all if `None`.
     pub only: Option<Vec<String>>,
     /// Bases that are ours, without a slash at the end.
@@ -83,6 +86,9 @@ impl RecordedRequest {
             let differs = "lists other patients than the export was restricted to; export again";
             if *recorded == given { Ok(job.only_patients.clone()) } else { Err(differs.to_string()) }
         });
+        let associated = job.request.get("--include-associated-data").map(|code| {
+            AssociatedData::parse(code).ok_or("names associated data that this version does not know".to_string())
+        });
         let bases = field("--fhir-base")?.split(' ').filter(|base| !base.is_empty());
         Ok(RecordedRequest {
             population: recorded_population(job, field("population")?, file)?,
@@ -90,6 +96,7 @@ impl RecordedRequest {
             types,
             since: instant("--since")?,
             until: instant("--until")?,
+            associated: associated.transpose()?,
             only: only.transpose()?,
             active: choice("--members", "active", "listed")?,
             bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),

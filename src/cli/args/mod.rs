@@ -167,6 +167,10 @@ pub(crate) struct ExportArgs {
     /// Of these the records of some patients alone: ids or references, separated by commas; repeats add up
     #[arg(long, value_name = "ID,ID", help_heading = "Which records")]
     pub patient: Vec<String>,
+    /// Add the Provenance of the exported resources, whatever --type says: LatestProvenanceResources,
+    /// RelevantProvenanceResources [default: Provenance that is about the patients' records]
+    #[arg(long, value_name = "A,B", help_heading = "Which records")]
+    pub include_associated_data: Vec<String>,
     /// Resource types, separated by commas; repeats add up [default: all]
     #[arg(long = "type", value_name = "A,B", help_heading = "Which records")]
     pub types: Vec<String>,

@@ -29,6 +29,7 @@ fn complete() -> JobRecord {
         request: StoredRequest {
             population: RecordedPopulation::StoreGroup("g".into()),
             only_patients: None,
+            associated: None,
             types: vec!["Observation".into(), "Patient".into()],
             since: Some("2020-01-01T00:00:00.000Z".into()),
             until: None,

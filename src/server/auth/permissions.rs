@@ -68,6 +68,9 @@ impl Principal {
     pub(crate) fn allow(&self, level: &Level, params: &mut KickOffParams) -> Result<(), ApiError> {
         self.check_level(level)?;
         let Some(allowed) = &self.types else { return Ok(()) };
+        if params.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
+            return Err(forbidden("includeAssociatedData: this client may not export Provenance"));
+        }
         let denied: Vec<&str> =
             params.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
         if !denied.is_empty() {
@@ -242,6 +245,11 @@ mod tests {
         assert!(refused.status == 403 && refused.to_json().contains("Condition"));
         let outside = Principal { types: Some(types(&["Organization"])), ..principal() };
         assert_eq!(outside.allow(&Level::Patient, &mut KickOffParams::default()).unwrap_err().status, 403);
+        // Provenance that is added to what is exported needs its right, too (ASSOC-08).
+        let associated = Some(crate::associated_data::AssociatedData::LatestProvenance);
+        let mut added = KickOffParams { associated, ..KickOffParams::default() };
+        assert_eq!(client.allow(&Level::Patient, &mut added).unwrap_err().status, 403);
+        principal().allow(&Level::Patient, &mut added).unwrap();
         let mut all = KickOffParams::default();
         principal().allow(&Level::System, &mut all).unwrap();
         assert!(all.types.is_empty());

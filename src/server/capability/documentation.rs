@@ -10,7 +10,7 @@ use crate::count_text::counted;
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
-use crate::request::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
 

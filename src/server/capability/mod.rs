@@ -18,7 +18,8 @@ use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
-use crate::request::{FileBounds, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::request::FileBounds;
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::group::lookup::MembershipRule;
 use crate::limits::{NAME_BYTES_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
-use crate::request::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 
 /// Segment of a base path that the name of a tenant replaces.
 pub(crate) const CUSTOMER: &str = "{customer}";

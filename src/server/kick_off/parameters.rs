@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::associated_data::AssociatedData;
 use crate::count_text::{counted, word_form};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::compartment;
@@ -161,11 +162,34 @@ impl ParameterReader<'_> {
         self.params.patients = Some(ids);
     }
 
+    /// Checks the codes of `includeAssociatedData` (ASSOC-01, ASSOC-04, ASSOC-07).
+    fn associated_data(&mut self, values: &[&GivenParameter]) {
+        let items: BTreeSet<&str> = values.iter().flat_map(|given| given.value.split(',')).map(str::trim).collect();
+        for code in items.into_iter().filter(|code| !code.is_empty()) {
+            let names = AssociatedData::ALL.map(AssociatedData::name).join(" or ");
+            match AssociatedData::parse(code) {
+                Some(known) => self.params.associated = self.params.associated.max(Some(known)),
+                None if self.lenient => {
+                    let text =
+                        format!("includeAssociatedData: {:?} is not supported here and was ignored", shorten(code));
+                    self.note_ignored("unknown associated data", text);
+                }
+                None => {
+                    let text = format!("{:?} is not supported here; give {names}", shorten(code));
+                    self.problem(IssueCode::NotSupported, "includeAssociatedData", text);
+                }
+            }
+        }
+    }
+
     /// Checks the non-empty values of a parameter that is served.
     fn check_supported(&mut self, level: &Level, parameter: &ParameterRow, values: &[&GivenParameter]) {
         let name = parameter.name;
         if name == "patient" {
             return self.patients(level, values);
+        }
+        if name == "includeAssociatedData" {
+            return self.associated_data(values);
         }
         if name == "_type" {
             // Repeated parameters are one list (PARAM-01).

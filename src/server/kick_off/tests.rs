@@ -302,7 +302,6 @@ fn unsupported_parameters() {
     for name in [
         "_elements",
         "_typeFilter",
-        "includeAssociatedData",
         "organizeOutputBy",
         "allowPartialManifests",
         "_maximumFileSize",
@@ -417,6 +416,7 @@ fn what_is_advertised_is_accepted() {
         let value = match parameter.fhir_type {
             "instant" => "2024-05-01T00:00:00Z",
             _ if parameter.name == "_type" => "Patient",
+            "code" => "LatestProvenanceResources",
             _ => OUTPUT_FORMATS[0],
         };
         for level in [Level::System, Level::Patient, Level::Group("g".into())] {
@@ -552,4 +552,33 @@ fn patients_are_listed_in_bodies() {
     let many: Vec<String> = (0..100_000).map(|n| entry(&format!("Patient/p{n}"))).collect();
     let found = post(&group, "", &many.join(","), "respond-async").unwrap();
     assert_eq!(found.patients.unwrap().len(), 100_000);
+}
+
+/// ASSOC-01, ASSOC-04, ASSOC-07, PARAM-01, PARAM-05: one value, a list and repeats, in query and body; the least restrictive
+/// counts; an unknown one is refused, or ignored with a message.
+#[test]
+fn associated_data_is_named() {
+    use crate::associated_data::AssociatedData::{LatestProvenance, RelevantProvenance};
+    let (latest, relevant) = ("LatestProvenanceResources", "RelevantProvenanceResources");
+    for (query, expected) in [
+        (format!("includeAssociatedData={latest}"), Some(LatestProvenance)),
+        (format!("includeAssociatedData={latest},{relevant}"), Some(RelevantProvenance)),
+        (format!("includeAssociatedData={relevant}&includeAssociatedData={latest}"), Some(RelevantProvenance)),
+        ("includeAssociatedData=,".to_string(), None),
+    ] {
+        for level in [Level::System, Level::Patient, Level::Group("g".into())] {
+            assert_eq!(with(&level, &query, "respond-async", &IG).unwrap().associated, expected, "{query}");
+        }
+    }
+    for entry in [
+        format!(r#""valueCode":"{latest}""#),
+        format!(r#""valueString":"{latest}""#),
+        format!(r#""valueCoding":{{"code":"{latest}"}}"#),
+    ] {
+        let entry = format!(r#"{{"name":"includeAssociatedData",{entry}}}"#);
+        assert_eq!(post(&Level::Patient, "", &entry, "respond-async").unwrap().associated, Some(LatestProvenance));
+    }
+    assert_eq!(wrong(strict("includeAssociatedData=Nope,_x")), ["includeAssociatedData", "includeAssociatedData"]);
+    let ignored = lenient(&format!("includeAssociatedData=Nope,{latest}")).unwrap();
+    assert_eq!((ignored.associated, ignored.notes.len()), (Some(LatestProvenance), 1));
 }

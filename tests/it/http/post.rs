@@ -240,3 +240,73 @@ fn the_status_of_an_export_apart_from_its_poll() {
         assert_eq!(server.stop(), Some(0));
     }
 }
+
+/// ASSOC-01, ASSOC-02, ASSOC-03, ASSOC-08: Provenance of what is exported, over HTTP as on the command line.
+#[test]
+fn provenance_is_added_to_what_is_exported() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let meta = r#""meta":{"lastUpdated":"2020-01-01T00:00:00Z"}"#;
+    let provenance = |id: &str, recorded: u32, about: &str| {
+        format!(
+            r#"{{"resourceType":"Provenance","id":"{id}",{meta},"recorded":"202{recorded}-01-01T00:00:00Z","target":[{{"reference":"{about}"}}]}}"#
+        )
+    };
+    let rows = [
+        format!(r#"{{"resourceType":"Patient","id":"a",{meta}}}"#),
+        format!(r#"{{"resourceType":"Observation","id":"o",{meta},"subject":{{"reference":"Patient/a"}}}}"#),
+        provenance("first", 1, "Observation/o"),
+        provenance("last", 2, "Observation/o"),
+        provenance("of-patient", 3, "Patient/a"),
+    ];
+    std::fs::write(store.join("rows.ndjson"), rows.join("\n") + "\n").unwrap();
+    let toml = "[ig]\nfirst_poll_in_progress = false\n";
+    std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
+    let words = ["--store", "store", "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
+    let server = Server::start(scratch.path(), &words);
+    server.wait_until_ready();
+    let client = server.client();
+    for (code, ids) in
+        [("LatestProvenanceResources", &["last"][..]), ("RelevantProvenanceResources", &["first", "last"])]
+    {
+        let query = format!("Patient/$export?_type=Observation&includeAssociatedData={code}");
+        let manifest = ended(&client, &accepted(&client, &server.fhir(&query))).json();
+        assert_eq!(manifest["request"], format!("http://{}/fhir/{query}", server.address));
+        let body = parameters(&format!(r#"{{"name":"includeAssociatedData","valueCode":"{code}"}}"#));
+        let by_post = post(&client, "Patient/$export?_type=Observation", &body);
+        let by_post = ended(&client, &accepted(&client, &by_post)).json();
+        let served = lines(&client, &manifest);
+        assert_eq!(served, lines(&client, &by_post));
+        let text = String::from_utf8(served["Provenance.00001.ndjson"].clone()).unwrap();
+        let found: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+        assert_eq!(found, ids.iter().map(|id| Value::from(*id)).collect::<Vec<_>>());
+        let out = scratch.path().join(code);
+        let out = out.to_str().unwrap();
+        let store = store.to_str().unwrap();
+        let done = run(&[
+            "export",
+            "--store",
+            store,
+            "--out",
+            out,
+            "--all-patients",
+            "--type",
+            "Observation",
+            "--include-associated-data",
+            code,
+            "--as-of",
+            manifest["transactionTime"].as_str().unwrap(),
+        ]);
+        assert_eq!(done.code, 0, "{done:?}");
+        for (name, body) in &served {
+            assert!(std::fs::read(std::path::Path::new(out).join(name)).unwrap() == *body, "{name}");
+        }
+        assert_eq!(run(&["verify", out, "--ledger"]).code, 0);
+    }
+    server.fhir("$export?includeAssociatedData=Nope").outcome(400, "not-supported");
+    run(&["export", "--store", "store", "--out", "x", "--system", "--include-associated-data", "Nope"])
+        .refused(2, &["--include-associated-data", "Nope"]);
+    assert_eq!(server.stop(), Some(0));
+}

@@ -1,0 +1,83 @@
+//! The policies of a request about time: late rows, undated ones, and resources that are gone.
+
+use crate::group::lookup::MembershipRule;
+use crate::named_enum::by_name;
+
+/// What happens to late rows under `_since`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LateArrivals {
+    /// They are exported whatever their lastUpdated.
+    #[default]
+    Include,
+    /// They are only counted.
+    Report,
+}
+
+impl LateArrivals {
+    /// Every value.
+    pub const ALL: [LateArrivals; 2] = [LateArrivals::Include, LateArrivals::Report];
+
+    /// Its word, as that of [`MembershipRule`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            LateArrivals::Include => "include",
+            LateArrivals::Report => "report",
+        }
+    }
+}
+
+/// What happens to rows without `meta.lastUpdated` under `_since` and `_until` (reading 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MissingLastUpdated {
+    /// They pass.
+    #[default]
+    Include,
+    /// They do not.
+    Exclude,
+}
+
+impl MissingLastUpdated {
+    /// Every value.
+    pub const ALL: [MissingLastUpdated; 2] = [MissingLastUpdated::Include, MissingLastUpdated::Exclude];
+
+    /// Its word, as that of [`MembershipRule`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            MissingLastUpdated::Include => "include",
+            MissingLastUpdated::Exclude => "exclude",
+        }
+    }
+}
+
+/// What happens under `_since` to resources that are gone from a replaced file (reading 26).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Vanished {
+    /// They are only counted.
+    #[default]
+    Report,
+    /// They are listed as deletions.
+    Delete,
+}
+
+impl Vanished {
+    /// Every value.
+    pub const ALL: [Vanished; 2] = [Vanished::Report, Vanished::Delete];
+
+    /// Its word, as that of [`MembershipRule`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Vanished::Report => "report",
+            Vanished::Delete => "delete",
+        }
+    }
+
+    /// Whether it is the default, which records leave out: they were written before there was a choice.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Vanished::default()
+    }
+}
+
+by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Vanished);
