@@ -21,9 +21,27 @@ pub(crate) struct RawAnswer {
     pub bytes: Vec<u8>,
 }
 
+impl RawAnswer {
+    /// This answer up to the end of its headers.
+    fn without_body(mut self) -> RawAnswer {
+        let end = memchr::memmem::find(&self.bytes, b"\r\n\r\n").map_or(self.bytes.len(), |at| at + 4);
+        self.bytes.truncate(end);
+        self
+    }
+}
+
 /// The answer with an OperationOutcome that replaces `head`, if that is a whole answer of the library to an
 /// unreadable request; else `None`. `received` is the beginning of that request, as far as it is known.
 pub(crate) fn answer_unparsed(head: &[u8], received: &[u8], limits: &ConnectionLimits) -> Option<RawAnswer> {
+    let answer = unparsed_answer(head, received, limits)?;
+    // Whoever asks with HEAD reads no body, also of an answer to a target that is none (RFC 9110, 9.3.2). With more behind it,
+    // the request that cannot be read may be the next one, sent at once with a HEAD that has been answered.
+    let is_alone = memchr::memmem::find(received, b"\r\n\r\n").is_none_or(|end| end + 4 == received.len());
+    Some(if is_alone && received.starts_with(b"HEAD ") { answer.without_body() } else { answer })
+}
+
+/// As [`answer_unparsed`], whatever the method is.
+fn unparsed_answer(head: &[u8], received: &[u8], limits: &ConnectionLimits) -> Option<RawAnswer> {
     let text = str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
     let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;

@@ -38,6 +38,12 @@ fn requests_are_told_what_is_wrong() {
         let said = ask(&format!("GET {target}"), "Connection: close\r\n").outcome(400, "structure");
         assert!(said.contains("a # stands in the target"), "{target}: {said}");
     }
+    // No answer to HEAD has a body, that to a target which cannot be read neither.
+    for target in ["fhir/metadata", "/fhir/metadata#x"] {
+        let answer = ask(&format!("HEAD {target}"), "");
+        assert_eq!((answer.status, answer.body.len()), (400, 0), "{target}: {}", answer.text());
+        assert_ne!(answer.header("content-length"), Some("0"), "{target}: that of GET");
+    }
     // One after the other, and at once: only the one with the sign is refused.
     let two = |first: &str, second: &str| {
         let head = |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
