@@ -23,6 +23,7 @@ use crate::server::state::{App, Tenant};
 use crate::server::tls::Certificate;
 use crate::server::{connection, file_watch};
 use crate::store::Store;
+use crate::sys::allocator::{anonymous_bytes, release_free_memory};
 use crate::sys::disk::disk_space;
 use crate::sys::durability::FileSync;
 use std::future::Future;
@@ -45,6 +46,12 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest pause after a look at a store that is refused.
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at the memory of the process.
+const MEMORY_PAUSE: Duration = Duration::from_secs(10);
+
+/// Bytes of anonymous memory above the least that the process has had, which are left to the allocator.
+const MEMORY_KEPT_BYTES: u64 = 16 << 20;
 
 /// Addresses of a service that accepts requests.
 pub(crate) struct ServeInfo {
@@ -139,13 +146,28 @@ pub(crate) async fn serve(
     };
     let service =
         router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark_origin(request))));
+    let memory = tokio::spawn(release_memory());
     let drained = connection::serve(listener, tls, service, connections, exempt, stop).await;
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
     }
     drop((provider.watcher, renewal));
+    memory.abort();
     tokio::task::spawn_blocking(move || app.tenants.iter().for_each(|tenant| tenant.engine.stop())).await.ok();
     Ok(())
+}
+
+/// Has the allocator give free memory back, again and again, while the process has more than it once had: after a storm of
+/// large bodies, or an export, the allocator would keep it. During one, it is cheaper to keep what is about to be used.
+async fn release_memory() {
+    let mut least = u64::MAX;
+    while let Some(bytes) = anonymous_bytes() {
+        least = least.min(bytes);
+        tokio::time::sleep(MEMORY_PAUSE).await;
+        if bytes > least + MEMORY_KEPT_BYTES && tokio::task::spawn_blocking(release_free_memory).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Looks whether the store of a tenant can be used; if it is refused and can be, looks whether it is whole again. Returns

@@ -5,9 +5,10 @@
 //! `regular_file` opens files that others may have replaced; `file_map` maps index files, `little_endian` views their
 //! bytes as integers; `directory`, `atomic_dir`, `durability` and `private_files` make, replace and sync files of our
 //! own; `disk` reserves space and `process_limits` names the limits of the process; `sendfile` sends a stored file to
-//! a socket; `interrupt` handles SIGINT and SIGTERM.
+//! a socket; `interrupt` handles SIGINT and SIGTERM; `allocator` gives free memory back.
 
 pub(crate) mod access;
+pub(crate) mod allocator;
 pub(crate) mod atomic_dir;
 pub(crate) mod directory;
 pub(crate) mod disk;
