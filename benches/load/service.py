@@ -21,17 +21,19 @@ def free_port():
 
 
 class Service:
-    """Serves `store` until the end of the block; `config` is {table: {key: value}}. What it keeps lies in a new
-    directory under `scratch` and goes with it. Fails when it has logged an error or does not stop in time."""
+    """Serves `store` until the end of the block; `config` is {table: {key: value}}, and `clients` the end of the
+    configuration. With `tls`, a context of clients, it speaks TLS alone. What it keeps lies in a new directory under
+    `scratch` and goes with it. Fails when it has logged an error or does not stop in time."""
 
-    def __init__(self, binary, store, index, scratch, config):
+    def __init__(self, binary, store, index, scratch, config, clients="", tls=None):
+        self.tls = tls
         self.home = Path(tempfile.mkdtemp(dir=scratch))
         self.port = free_port()
         tables = {"log": {"level": "info"}, **config}
         lines = [f'listen = "127.0.0.1:{self.port}"']
         for name, keys in tables.items():
             lines += [f"[{name}]"] + [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
-        (self.home / "serve.toml").write_text("\n".join(lines) + "\n")
+        (self.home / "serve.toml").write_text("\n".join(lines) + "\n" + clients)
         self.data = self.home / "data"
         self.log = open(self.home / "log", "wb")
         self.process = subprocess.Popen(
@@ -81,13 +83,18 @@ class Service:
 
 
 class Client:
-    """A connection that is kept."""
+    """A connection that is kept, from an address of this machine, with headers of its own."""
 
-    def __init__(self, service):
-        self.connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    def __init__(self, service, headers=None, address="127.0.0.1"):
+        to = {"host": "127.0.0.1", "port": service.port, "timeout": 60, "source_address": (address, 0)}
+        if service.tls:
+            self.connection = http.client.HTTPSConnection(**to, context=service.tls)
+        else:
+            self.connection = http.client.HTTPConnection(**to)
+        self.headers = HEADERS | (headers or {})
 
     def ask(self, method, path, headers=None):
-        self.connection.request(method, path, headers=headers or HEADERS)
+        self.connection.request(method, path, headers=headers or self.headers)
         answer = self.connection.getresponse()
         return answer.status, answer.headers, answer.read()
 
