@@ -96,6 +96,37 @@ pub(crate) fn body(chance: &mut Chance, id: Option<&str>) -> Vec<u8> {
     }
 }
 
+/// The body of a kick-off: a `Parameters` that is right, wrong or damaged, or any other body.
+pub(crate) fn kick_off_body(chance: &mut Chance) -> Vec<u8> {
+    if chance.one_in(8) {
+        return body(chance, None);
+    }
+    let entries = [
+        "{\"name\":\"_type\",\"valueString\":\"Patient\"}",
+        "{\"name\":\"_type\",\"valueCode\":\"Nope\"}",
+        "{\"name\":\"_since\",\"valueInstant\":\"2019-06-01T00:00:00Z\"}",
+        "{\"name\":\"_since\",\"valueDateTime\":\"2019\"}",
+        "{\"name\":\"patient\",\"valueReference\":{\"reference\":\"Patient/a\"}}",
+        "{\"name\":\"patient\",\"valueReference\":{\"reference\":\"../../etc\"}}",
+        "{\"name\":\"patient\",\"valueReference\":[]}",
+        "{\"name\":\"includeAssociatedData\",\"valueCoding\":{\"code\":\"LatestProvenanceResources\"}}",
+        "{\"name\":\"\\ud800\",\"valueString\":\"x\"}",
+        "{\"name\":\"unknown\",\"valueDecimal\":1e999999}",
+        "{\"name\":\"a\",\"part\":[{\"name\":\"b\"}]}",
+        "{\"valueString\":\"x\"}",
+        "3",
+    ];
+    let count = if chance.one_in(20) { 3000 } else { chance.below(4) };
+    let chosen: Vec<&str> =
+        (0..count).map(|_| if chance.one_in(2) { entries[0] } else { chance.pick(&entries) }).collect();
+    let kind = if chance.one_in(20) { "Bundle" } else { "Parameters" };
+    let mut body = format!("{{\"resourceType\":\"{kind}\",\"parameter\":[{}]}}", chosen.join(",")).into_bytes();
+    if chance.one_in(4) {
+        damage(chance, &mut body);
+    }
+    body
+}
+
 /// A Group that can be stored, as far as its members are patients of the store.
 fn group(chance: &mut Chance, id: Option<&str>) -> Vec<u8> {
     let mut fields = vec!["\"resourceType\":\"Group\"".to_string()];

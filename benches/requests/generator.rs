@@ -1,6 +1,6 @@
 //! Requests made at random: over the route tables, beside them, and against HTTP itself.
 
-use super::bodies::{BODY_BYTES, body};
+use super::bodies::{BODY_BYTES, body, kick_off_body};
 use super::chance::Chance;
 use super::service::{Service, WriteKind};
 
@@ -174,14 +174,14 @@ fn request(chance: &mut Chance, service: &Service, number: u64, is_last: bool) -
     if is_last {
         head += "Connection: close\r\n";
     }
-    let with_body = matches!(kind, Some(WriteKind::Create | WriteKind::Replace)) || chance.one_in(30);
+    let with_body = kind.is_some_and(|kind| kind != WriteKind::KickOff || !chance.one_in(6)) || chance.one_in(30);
     if !with_body {
         let odd = if chance.one_in(60) { chance.pick(&["Content-Length: 0\r\n", "Content-Length: 5\r\n"]) } else { "" };
         let whole = !odd.contains('5');
         return ((head + odd + "\r\n").into_bytes(), method, whole);
     }
     let id = target.rsplit('/').next().filter(|_| method == "PUT");
-    let body = body(chance, id);
+    let body = if kind == Some(WriteKind::KickOff) { kick_off_body(chance) } else { body(chance, id) };
     if !chance.one_in(15) {
         let types = [
             "application/fhir+json",
@@ -276,7 +276,7 @@ fn operation(chance: &mut Chance, service: &Service) -> (String, String, Option<
         2..=3 => format!("g{}", chance.below(16)),
         _ => chance.pick(&["one", "one", "one", "ten", "example-group"]).to_string(),
     };
-    let (method, path, kind) = match chance.below(30) {
+    let (method, path, kind) = match chance.below(33) {
         0 => ("GET", format!("{base}/$export{}", narrow_query(chance)), None),
         1 => ("GET", format!("{base}/Patient/$export{}", narrow_query(chance)), None),
         2 => ("GET", format!("{base}/Group/{}/$export{}", group(chance), query(chance, EXPORT)), None),
@@ -318,6 +318,12 @@ fn operation(chance: &mut Chance, service: &Service) -> (String, String, Option<
         ),
         24..=26 => ("PUT", format!("{writable}/Group/g{}", chance.below(16)), Some(WriteKind::Replace)),
         27 => ("DELETE", format!("{writable}/Group/{}", group(chance)), None),
+        30 => ("POST", format!("{base}/$export{}", narrow_query(chance)), Some(WriteKind::KickOff)),
+        31 => ("POST", format!("{base}/Patient/$export{}", narrow_query(chance)), Some(WriteKind::KickOff)),
+        32 => {
+            let path = format!("{base}/Group/{}/$export{}", group(chance), query(chance, EXPORT));
+            ("POST", path, Some(WriteKind::KickOff))
+        }
         28 => {
             let names = [
                 "metadata",
@@ -350,7 +356,7 @@ const EXPORT: Parameters = &[
     ("_outputFormat", &["application/fhir%2Bndjson", "application/fhir+ndjson", "ndjson", "text/csv", "%ff"]),
     ("_elements", &["id", "Patient.id"]),
     ("_typeFilter", &["Patient%3Fname%3Da", "%00"]),
-    ("includeAssociatedData", &["LatestProvenanceResources"]),
+    ("includeAssociatedData", &["LatestProvenanceResources", "RelevantProvenanceResources,_x", "%00"]),
     ("patient", &["Patient/a"]),
     ("_format", &["json", "xml", "application/fhir%2Bjson"]),
     ("_pretty", &["true"]),

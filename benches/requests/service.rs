@@ -16,12 +16,14 @@ use super::bodies::BODY_BYTES;
 use super::chance::Chance;
 
 /// What a request with a body writes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteKind {
     /// A Group under a new id.
     Create,
     /// A Group under the id of the path.
     Replace,
+    /// The parameters of a kick-off.
+    KickOff,
 }
 
 /// A bounded list of texts, the oldest first.

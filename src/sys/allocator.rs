@@ -25,22 +25,25 @@ pub(crate) fn release_free_memory() {}
 mod tests {
     use super::*;
 
-    /// Blocks that were freed between others are given back.
+    /// Blocks that were freed between others are given back. Tests beside it take and give back memory of their own, so it is
+    /// tried a few times.
     #[test]
     #[cfg(target_env = "gnu")]
     fn free_memory_is_given_back() {
-        // Freed, it makes blocks of up to its size come from the arenas.
-        drop(vec![1_u8; 30 << 20]);
-        let mut blocks: Vec<Vec<u8>> = (0..640).map(|_| vec![1_u8; 100 << 10]).collect();
-        let full = anonymous_bytes().unwrap();
-        let mut number = 0;
-        blocks.retain(|_| {
-            number += 1;
-            number % 8 == 0
-        });
-        release_free_memory();
-        // Tests beside it take memory of their own.
-        assert!(anonymous_bytes().unwrap() + (30 << 20) < full, "{full} before");
-        assert_eq!(blocks.len(), 80);
+        let is_given_back = |_| {
+            // Freed, it makes blocks of up to its size come from the arenas.
+            drop(vec![1_u8; 30 << 20]);
+            let mut blocks: Vec<Vec<u8>> = (0..640).map(|_| vec![1_u8; 100 << 10]).collect();
+            let full = anonymous_bytes().unwrap();
+            let mut number = 0;
+            blocks.retain(|_| {
+                number += 1;
+                number % 8 == 0
+            });
+            release_free_memory();
+            assert_eq!(blocks.len(), 80);
+            anonymous_bytes().unwrap() + (30 << 20) < full
+        };
+        assert!((0..20).any(is_given_back));
     }
 }
