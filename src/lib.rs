@@ -72,6 +72,7 @@ pub use crate::export::report::ExportReport;
 pub use crate::export::to_sink::export_to_sink;
 pub use crate::extract::Validate;
 pub use crate::extract::rules::LoneSurrogates;
+pub use crate::fhir::elements::selection::{ElementProblem, ElementProblemKind, ElementSelection};
 pub use crate::fhir::id::IdRule;
 pub use crate::fhir::instant::{Instant, ParseInstantError};
 pub use crate::fhir::reference::PatientReferences;
@@ -112,4 +113,5 @@ pub mod internals {
     pub use crate::select::selection::Selection;
     pub use crate::simd::Kernel;
     pub use crate::sys::sigbus::install;
+    pub use crate::write::reduce::line_reducer::LineReducer;
 }

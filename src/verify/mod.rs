@@ -23,6 +23,7 @@ pub(crate) mod output_file;
 pub(crate) mod packed;
 pub(crate) mod prior_owners;
 pub(crate) mod recount;
+pub(crate) mod reduced_line;
 pub(crate) mod request;
 pub(crate) mod segment;
 pub(crate) mod segment_lines;

@@ -1,9 +1,10 @@
 //! Output files: copy, compress, digest, journal, publish.
 //!
 //! `shard` and `shard_groups` decide which shards one pass over the store writes; `copy_run` and `frame_copy` copy the
-//! bytes of rows; `encode` compresses and digests them, `write_buffer` gathers them into long writes for a `sink`.
-//! `journal` defines the files that record a run, `output_dir` the order in which its files appear and replace those of
-//! an earlier export, `manifest` the document that is published last. Nothing here selects rows or reads a clock.
+//! bytes of rows to a `shard_output`, `reduce` reduces them on the way where elements are listed; `encode` compresses and
+//! digests them, `write_buffer` gathers them into long writes for a `sink`. `journal` defines the files that record a run,
+//! `output_dir` the order in which its files appear and replace those of an earlier export, `manifest` the document that
+//! is published last. Nothing here selects rows or reads a clock.
 
 pub(crate) mod copy_run;
 pub(crate) mod deleted_bundle;
@@ -15,8 +16,10 @@ pub(crate) mod manifest;
 pub(crate) mod operation_outcome;
 pub(crate) mod output_dir;
 pub(crate) mod output_name;
+pub(crate) mod reduce;
 pub(crate) mod shard;
 pub(crate) mod shard_groups;
+pub(crate) mod shard_output;
 pub(crate) mod sink;
 pub(crate) mod status_file;
 pub(crate) mod write_buffer;
