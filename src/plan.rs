@@ -9,7 +9,9 @@
 use crate::casts::to_u32;
 use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::subsetted::REDUCTION_BYTES_MAX;
 use crate::ids::{RowAddress, ShardId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
@@ -41,7 +43,8 @@ pub struct Shard {
     pub last: RowAddress,
     /// Number of its rows.
     pub rows: u64,
-    /// Its uncompressed bytes, including a newline after each row.
+    /// Its uncompressed bytes, including a newline after each row. Of a type that `_elements` reduces the most that they can
+    /// be: those of the rows in the store, and what a reduction may add to each (ELEM-03).
     pub bytes: u64,
 }
 
@@ -77,14 +80,15 @@ pub struct Plan {
 pub struct TypeTotal {
     /// Number of exported rows.
     pub rows: u64,
-    /// Uncompressed bytes, including newlines.
+    /// Uncompressed bytes, including newlines; at most so many if the type is reduced.
     pub bytes: u64,
     /// Number of output files.
     pub files: u64,
 }
 
 /// Cuts the selected rows into shards, by type, then greedily in store order (FILE-12): a file takes rows as long as
-/// its bounds hold, and a row longer than the bound is alone in its file.
+/// its bounds hold, and a row longer than the bound is alone in its file. A row that `elements` reduces counts as the longest
+/// that it can become, so that its file keeps the bounds.
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page that is read fails its checksum.
@@ -92,8 +96,10 @@ pub(crate) fn cut_shards(
     snapshot: &Snapshot,
     selection: &Selection,
     bounds: FileBounds,
+    elements: &ElementSelection,
 ) -> Result<Vec<Shard>, CorruptIndex> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
+    let added: Vec<u64> = ResourceType::all().map(|of_type| added_bytes(elements, of_type)).collect();
     let fits = |open: &Shard, rows: u64, bytes: u64| {
         let alone = open.rows == 0 && rows == 1;
         alone
@@ -112,7 +118,8 @@ pub(crate) fn cut_shards(
             if shards.is_empty() {
                 shards.push(Shard::begin(only, 1, address(0)));
             }
-            shards.last_mut().filter(|open| fits(open, header.rows, header.row_bytes))
+            let bytes = header.row_bytes + header.rows * added[only.index()];
+            shards.last_mut().filter(|open| fits(open, header.rows, bytes)).map(|open| (open, bytes))
         });
         // 2. The writer reads locations of rows that are verified here: all at once if many rows are exported, else row
         // by row. A packed segment that is added whole needs none: its frames are copied, and if some of its rows must
@@ -121,10 +128,10 @@ pub(crate) fn cut_shards(
         if dense && !(framed && joined.is_some()) {
             segment.verify_copied(0..segment.rows())?;
         }
-        if let Some(open) = joined {
+        if let Some((open, bytes)) = joined {
             open.last = address(segment.rows() - 1);
             open.rows += header.rows;
-            open.bytes += header.row_bytes;
+            open.bytes += bytes;
             continue;
         }
         // 3. Otherwise row by row.
@@ -134,7 +141,7 @@ pub(crate) fn cut_shards(
                 segment.verify_copied(row..row + 1)?;
             }
             let resource_type = header.only_type().unwrap_or_else(|| columns.type_of(row));
-            let bytes = u64::from(columns.length(row)) + 1;
+            let bytes = u64::from(columns.length(row)) + 1 + added[resource_type.index()];
             let shards = &mut done[resource_type.index()];
             match shards.last_mut() {
                 Some(open) if fits(open, 1, bytes) => {
@@ -150,6 +157,11 @@ pub(crate) fn cut_shards(
         }
     }
     Ok(done.into_iter().flatten().collect())
+}
+
+/// Most bytes that each row of a type may grow by.
+fn added_bytes(elements: &ElementSelection, of_type: ResourceType) -> u64 {
+    if elements.reduces(of_type) { REDUCTION_BYTES_MAX } else { 0 }
 }
 
 /// How much there is of it, and of whom not a word.
@@ -179,9 +191,20 @@ impl Plan {
         self.shards.iter().map(|shard| shard.rows).sum()
     }
 
-    /// Uncompressed bytes of all files.
+    /// Uncompressed bytes of all files; at most so many if any type is reduced.
     pub fn bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes).sum()
+    }
+
+    /// Bytes of the rows of all files as they are in the store, with a newline each.
+    pub(crate) fn source_bytes(&self) -> u64 {
+        self.shard_ids().map(|shard| self.source_bytes_of(shard)).sum()
+    }
+
+    /// Bytes of the rows of one file as they are in the store, with a newline each.
+    pub(crate) fn source_bytes_of(&self, shard: ShardId) -> u64 {
+        let Shard { resource_type, rows, bytes, .. } = self.shard(shard);
+        bytes - rows * added_bytes(&self.request.elements, *resource_type)
     }
 
     /// The ledger: the lines of the snapshot by class.

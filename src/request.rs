@@ -6,6 +6,7 @@ use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
 use crate::fhir::compartment;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
@@ -145,6 +146,8 @@ pub struct ExportRequest {
     pub since: Option<Instant>,
     /// `_until`, strict (SINCE-08).
     pub until: Option<Instant>,
+    /// `_elements`: the root elements that resources keep; all of every type if empty.
+    pub elements: ElementSelection,
     /// Whether a list of patients may name nobody. It decides no byte of an export, only whether there is one; so it is
     /// no part of a plan's name, and a resumed run gives it again.
     pub allow_empty: bool,
@@ -193,6 +196,7 @@ impl ExportRequest {
             types: Vec::new(),
             since: None,
             until: None,
+            elements: ElementSelection::default(),
             allow_empty: false,
             only_patients: None,
             associated: None,
@@ -305,6 +309,26 @@ impl ExportRequest {
                 format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"),
             )),
         }
+        self
+    }
+
+    /// `_elements`: the root elements that resources keep beside mandatory ones, as `Type.element` or `element`
+    /// ([`ElementSelection::parse`]); the others are left out, and what is reduced gets the tag `SUBSETTED` in `meta.tag`
+    /// (ELEM-01 to ELEM-06). Types that no item touches stay whole, byte for byte. Which resources are exported does not
+    /// depend on it. It takes the place of a list given before; each wrong item is a problem of the request.
+    ///
+    /// ```
+    /// use outpour::ExportRequest;
+    /// let request = ExportRequest::all_patients().elements(["id", "Patient.birthDate", "Observation.value"]);
+    /// assert!(request.check().is_ok());
+    /// let wrong = ExportRequest::all_patients().elements(["Patient.name.family", "Patient.nmae"]);
+    /// assert_eq!(wrong.check().unwrap_err().problems.len(), 2);
+    /// ```
+    pub fn elements<S: AsRef<str>>(mut self, items: impl IntoIterator<Item = S>) -> ExportRequest {
+        let (selection, problems) = ElementSelection::parse(items);
+        self.elements = selection;
+        let problems = problems.into_iter().map(|wrong| RequestProblem::of(Parameter::Elements, wrong.to_string()));
+        self.problems.extend(problems);
         self
     }
 
@@ -509,6 +533,9 @@ impl ExportRequest {
             Population::GroupDocument(_) => format!("Group/{}/$export", group_id.unwrap_or("document")),
         };
         let mut parameters = Vec::new();
+        if !self.elements.is_empty() {
+            parameters.push(format!("_elements={}", self.elements));
+        }
         if let Some(since) = &self.since {
             parameters.push(format!("_since={since}"));
         }
@@ -540,6 +567,7 @@ mod tests {
             .types(["Patient"])
             .since_instant(time(1))
             .until_instant(time(2))
+            .elements(["id", "Patient.name"])
             .allow_empty()
             .members(MembershipRule::Active)
             .fhir_bases(["https://b.example/fhir/", "http://a.example", "https://b.example/fhir"])
@@ -555,6 +583,7 @@ mod tests {
         let mut expected = ExportRequest::group("g").types(["Patient"]);
         expected.since = Some(time(1));
         expected.until = Some(time(2));
+        expected.elements = ElementSelection::parse(["Patient.name", "id"]).0;
         expected.allow_empty = true;
         expected.members = MembershipRule::Active;
         expected.fhir_bases = ["http://a.example", "https://b.example/fhir"].map(String::from).to_vec();

@@ -18,6 +18,7 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::Type => "--type",
         Parameter::Since => "--since",
         Parameter::Until => "--until",
+        Parameter::Elements => "--elements",
         Parameter::AsOf => "--as-of",
         Parameter::Members => "--members",
         Parameter::FhirBase => "--fhir-base",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
 use crate::export::vanished_record::VanishedRecord;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::hash::Hasher128;
@@ -23,6 +24,11 @@ use crate::store::walk::is_store_name;
 use crate::write::journal::place_of_json_error;
 use crate::write::output_name::{OutputName, are_numbered};
 
+/// Field of the request that holds the elements that are kept.
+const ELEMENTS_FIELD: &str = "--elements";
+/// Fields that records leave out where they have their defaults.
+const LEFT_OUT: [&str; 4] = [ELEMENTS_FIELD, "--vanished", "--patient", "--include-associated-data"];
+
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,7 +39,7 @@ pub(crate) struct PlanRecord {
     pub request: BTreeMap<String, String>,
     /// The snapshot.
     pub snapshot: SnapshotRecord,
-    /// The files: name, rows, uncompressed bytes.
+    /// The files: name, rows, uncompressed bytes (of reduced types the most that they can be).
     pub shards: Vec<(String, u64, u64)>,
     /// Resources that are gone from the store and that the export lists as deleted or counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -109,7 +115,19 @@ impl PlanRecord {
         self.vanished.iter().filter_map(VanishedRecord::resource).collect()
     }
 
-    /// Rows and bytes of each shard, by the name of its file.
+    /// The elements that its resources keep, `_elements`.
+    ///
+    /// # Errors
+    /// A clause about the record, if an item of it is none.
+    pub(crate) fn elements(&self) -> Result<ElementSelection, String> {
+        let text = self.request.get(ELEMENTS_FIELD).map_or("", String::as_str);
+        match ElementSelection::parse(text.split(',')) {
+            (selection, problems) if problems.is_empty() => Ok(selection),
+            _ => Err(format!("has {text:?} for {ELEMENTS_FIELD}, which this version does not know")),
+        }
+    }
+
+    /// Rows and bytes of each shard, by the name of its file; bytes of reduced types are the most that they can be.
     pub(crate) fn files_by_name(&self) -> HashMap<&str, (u64, u64)> {
         self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
     }
@@ -206,6 +224,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if let Some(ids) = &plan.cohort.only {
         fields.push(("--patient", format!("patients {}", hash_of_ids(ids.iter().map(Id::as_str)))));
     }
+    if !request.elements.is_empty() {
+        fields.push((ELEMENTS_FIELD, request.elements.to_string()));
+    }
     if !request.vanished.is_default() {
         fields.push(("--vanished", request.vanished.name().to_string()));
     }
@@ -233,6 +254,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--type" => Parameter::Type,
         "--since" => Parameter::Since,
         "--until" => Parameter::Until,
+        ELEMENTS_FIELD => Parameter::Elements,
         "--members" => Parameter::Members,
         "--fhir-base" => Parameter::FhirBase,
         "--late" => Parameter::Late,
@@ -252,7 +274,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
 /// What a field of `plan.json` without a value means, as a word.
 fn word_of_nothing(parameter: Option<Parameter>) -> &'static str {
     match parameter {
-        Some(Parameter::Type | Parameter::Patient) => "all",
+        Some(Parameter::Type | Parameter::Patient | Parameter::Elements) => "all",
         Some(Parameter::MaxFileResources) => "no bound",
         // Recorded only where it is not the default.
         Some(Parameter::Vanished) => Vanished::Report.name(),
@@ -286,9 +308,7 @@ fn notes_hash(notes: &[Issue]) -> String {
 pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
     // A field with its default may be left out of a record, or be new since it was written.
     let value = |record: &PlanRecord, field: &str| record.request.get(field).cloned().unwrap_or_default();
-    let of_choice =
-        |field: &&String| matches!(field.as_str(), "--vanished" | "--patient" | "--include-associated-data");
-    for field in recorded.request.keys().filter(of_choice).chain(now.request.keys()) {
+    for field in recorded.request.keys().filter(|field| LEFT_OUT.contains(&field.as_str())).chain(now.request.keys()) {
         let (then, given) = (value(recorded, field), value(now, field));
         if then != given {
             let parameter = recorded_parameter(field);
@@ -377,7 +397,7 @@ mod tests {
     #[test]
     fn differences_from_nothing_have_words() {
         type RequestChange = fn(&mut ExportRequest);
-        let cases: [(Parameter, &str, &str, RequestChange); 6] = [
+        let cases: [(Parameter, &str, &str, RequestChange); 7] = [
             (Parameter::Type, "all", "Patient", |request| *request = request.clone().types(["Patient"])),
             (Parameter::Since, "none", "2020-01-01T00:00:00.000Z", |request| {
                 *request = request.clone().since("2020-01-01T00:00:00Z");
@@ -390,6 +410,9 @@ mod tests {
                 request.base_url = Some("https://a.example/".into())
             }),
             (Parameter::Vanished, "report", "delete", |request| request.vanished = Vanished::Delete),
+            (Parameter::Elements, "all", "Patient.name,id", |request| {
+                *request = request.clone().elements(["id", "Patient.name"]);
+            }),
         ];
         let plain = record(|_| {});
         for (wanted, nothing, value, change) in cases {

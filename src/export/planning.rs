@@ -42,7 +42,7 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
     deletions.add_vanished(&vanished);
     let mut messages = std::mem::take(&mut cohort.messages);
     add_absent_members(snapshot, &cohort, &selection, &mut messages)?;
-    let shards = cut_shards(snapshot, &selection, request.bounds)?;
+    let shards = cut_shards(snapshot, &selection, request.bounds, &request.elements)?;
     open_sources(snapshot, &selection)?;
     Ok(Plan {
         request: request.clone(),

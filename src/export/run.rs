@@ -9,11 +9,12 @@ use crate::export::plan_record::{PlanRecord, check_same_request, plan_record};
 use crate::export::planning::{check_faults, plan_snapshot};
 use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
 use crate::ids::ShardId;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Issue, IssueLog};
-use crate::plan::Plan;
+use crate::plan::{Plan, Shard};
 use crate::progress::Progress;
 use crate::request::{Audience, ExportRequest};
 use crate::store::Store;
@@ -31,7 +32,7 @@ use crate::write::shard::copy_shards;
 use crate::write::shard_groups::group_shards;
 use crate::write::sink::DirSink;
 use crate::write::status_file::{Status, StatusFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -114,23 +115,34 @@ impl ExportRun {
             Some(_) => {
                 // A receipt counts if it says what is planned; messages and deletions are made anew.
                 let planned = job.files_by_name();
-                let is_planned = |file: &Receipt| planned.get(&*file.file) == Some(&(file.count, file.bytes));
+                let is_planned = |file: &Receipt| {
+                    let reduced = ResourceType::parse(&file.r#type).is_some_and(|of| request.elements.reduces(of));
+                    // What reduced rows come to is not planned, only the most that it can be.
+                    planned.get(&*file.file).is_some_and(|(count, bytes)| {
+                        file.count == *count && (file.bytes == *bytes || reduced && file.bytes < *bytes)
+                    })
+                };
                 directory.finished_files(request.digest, is_planned)?
             }
             None => Vec::new(),
         };
-        let written: u64 = finished.iter().map(|receipt| receipt.bytes).sum();
+        let names: HashSet<&str> = finished.iter().map(|receipt| receipt.file.as_str()).collect();
+        let unwritten = plan.shards.iter().enumerate().filter(|(shard, _)| !names.contains(&*plan.file_name(*shard)));
+        let (reduced, whole): (Vec<_>, Vec<_>) =
+            unwritten.map(|(_, shard)| shard).partition(|shard| request.elements.reduces(shard.resource_type));
+        let bytes_of = |shards: &[&Shard]| shards.iter().map(|shard| shard.bytes).sum::<u64>();
         let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
-        let left = (plan.bytes() + lines as u64).saturating_sub(written);
+        let whole = bytes_of(&whole) + lines as u64;
+        let left = whole + bytes_of(&reduced);
         if directory.is_staged() {
-            // How much compressed files will take is not known: they are tried.
-            let needed = if request.compression == Compression::None { left } else { 0 };
+            // How much compressed and reduced files will take is not known: they are tried.
+            let needed = if request.compression == Compression::None { whole } else { 0 };
             if !directory.has_room_beside(needed)? {
                 directory.move_into_place(&finished)?;
             }
         }
         let status = status_file(&plan, &snapshot, &job, &directory)?;
-        progress.expect_writes(plan.bytes(), plan.shards.len() as u64);
+        progress.expect_writes(plan.source_bytes(), plan.shards.len() as u64);
         let run = ExportRun {
             tasks: group_shards(&plan, &snapshot),
             bytes_to_write: left,
@@ -169,7 +181,7 @@ impl ExportRun {
     }
 
     /// Bytes before compression of the files that were to be written when the run began: all but those that a former run
-    /// had finished.
+    /// had finished. Of reduced types the most that they can be.
     pub(crate) fn bytes_to_write(&self) -> u64 {
         self.bytes_to_write
     }
@@ -210,7 +222,7 @@ impl ExportRun {
                 }
                 // What a former run finished.
                 let Some(receipt) = self.finished.get(&plan.file_name(shard.index())) else { return true };
-                progress.write_done.fetch_add(plan.shard(*shard).bytes, Relaxed);
+                progress.write_done.fetch_add(plan.source_bytes_of(*shard), Relaxed);
                 progress.files_done.fetch_add(1, Relaxed);
                 receipts[shard.index()] = Some(receipt.clone());
                 false

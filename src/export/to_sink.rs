@@ -56,7 +56,7 @@ pub fn export_to_sink(
     let take = || store.snapshot_watched(time.clone(), progress);
     let (snapshot, index, plan, messages) = plan_snapshot(store, request, &take, progress)?;
     progress.begin_writing_again();
-    progress.expect_writes(plan.bytes(), plan.shards.len() as u64);
+    progress.expect_writes(plan.source_bytes(), plan.shards.len() as u64);
     let write = |shard| plan.write_shard(shard, &snapshot, sink, progress);
     let output: Vec<Receipt> = (0..plan.shards.len()).map(write).collect::<Result<_, _>>()?;
     let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());

@@ -112,6 +112,9 @@ pub(crate) struct StoredRequest {
     /// `includeAssociatedData`, as its code; `None` if nothing was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub associated: Option<String>,
+    /// `_elements`, its items sorted; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elements: Vec<String>,
     /// Which entries of a Group count as members.
     pub members: MembershipRule,
     /// Scope of the Group's writer; the whole store if `None`.
@@ -171,6 +174,7 @@ impl StoredRequest {
             request = request.until(until);
         }
         request.associated = self.associated.as_deref().and_then(AssociatedData::parse);
+        request = request.elements(&self.elements);
         request.members = self.members;
         request.absent_groups = self.absent_groups.iter().cloned().collect();
         request.writer = self.scope.as_ref().map(|scope| scope.to_scope(directory));

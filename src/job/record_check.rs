@@ -3,6 +3,7 @@
 //! `record`.
 
 use crate::associated_data::AssociatedData;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
@@ -112,6 +113,9 @@ impl StoredRequest {
         }
         if !self.types.iter().all(|name| ResourceType::parse(name).is_some()) {
             return Err("it exports a type that there is not");
+        }
+        if !ElementSelection::parse(&self.elements).1.is_empty() {
+            return Err("it keeps an element that there is not");
         }
         if !self.since.iter().chain(&self.until).all(|text| is_instant(text)) {
             return Err("it exports what changed since, or until, what is no instant");

@@ -16,6 +16,8 @@ use serde::Serialize;
 use crate::count_text::counted;
 use crate::export::plan_record::PlanRecord;
 use crate::export::vanished_record::VanishedRecord;
+use crate::fhir::elements::selection::ElementSelection;
+use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::DigestAlgorithm;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
@@ -25,7 +27,7 @@ use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::manifest::{self, ListedFile, StatedManifest};
 use crate::verify::mismatch::{Mismatch, Mismatches};
-use crate::verify::output_file::{self, FileSection, VerifiedFile, entity};
+use crate::verify::output_file::{self, FileSection, StatedLines, VerifiedFile, entity};
 use crate::write::journal::{JOB, MANIFEST, STATUS};
 
 /// Most names of unlisted files in a report.
@@ -93,6 +95,7 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
     let bytes = manifest_bytes(directory)?;
     let mut mismatches = Mismatches::default();
     let stated = manifest::read(&bytes, &mut mismatches);
+    let elements = stated_elements(directory, &stated);
     let length = |listed: &ListedFile| directory.join(&listed.name).metadata().map_or(0, |found| found.len());
     progress.scan_total.store(stated.files.iter().map(length).sum(), Relaxed);
     let found: Vec<VerifiedFile> = stated
@@ -103,7 +106,8 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
                 Some(digest) => digest.algorithm,
                 None => DigestAlgorithm::None,
             };
-            output_file::read(directory, &listed.name, listed.section, &listed.of_type, algorithm, progress)
+            let lines = StatedLines { section: listed.section, of_type: &listed.of_type, elements: &elements };
+            output_file::read(directory, &listed.name, &lines, algorithm, progress)
         })
         .collect::<Result<_, _>>()?;
     // 2. Compare each file with the facts that the manifest states of it.
@@ -146,6 +150,21 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
     report.holds = mismatches.is_empty();
     report.differences = mismatches;
     Ok(report)
+}
+
+/// The elements that the resources of an export keep: by the record of its run, or, where that is gone, by the request that
+/// the manifest states.
+fn stated_elements(directory: &Path, stated: &StatedManifest) -> ElementSelection {
+    let record = read_regular(&directory.join(JOB).join("plan.json"), MANIFEST_BYTES_MAX).ok();
+    let record = record.and_then(|bytes| PlanRecord::from_bytes(&bytes).ok());
+    match record.filter(|job| stated.plan_id.as_ref() == Some(&job.plan_id)) {
+        Some(job) => job.elements().unwrap_or_default(),
+        None => {
+            let (_, query) = stated.request.split_once('?').unwrap_or_default();
+            let lists = query.split('&').filter_map(|pair| pair.strip_prefix("_elements="));
+            ElementSelection::parse(lists.flat_map(|list| list.split(','))).0
+        }
+    }
 }
 
 /// Bytes of the manifest of the export that is verified; [`VerifyError::NoExport`] if there is none.
@@ -241,11 +260,17 @@ fn check_record(directory: &Path, stated: &StatedManifest, deleted: &HashSet<u12
         Err(error) => differs(&format!("it cannot be read: {error}")),
         Ok(job) if job.plan_id != *plan_id => differs("it is the record of another export than the manifest's"),
         Ok(job) => {
-            let planned = job.shards.iter().map(|(name, rows, bytes)| (name.as_str(), Some(*rows), Some(*bytes)));
-            let output = stated.files.iter().filter(|listed| listed.section == FileSection::Output);
-            let listed = output
-                .map(|listed| (listed.name.as_str(), listed.count, listed.facts.as_ref().map(|facts| facts.bytes)));
-            if !planned.eq(listed) {
+            let output: Vec<&ListedFile> =
+                stated.files.iter().filter(|listed| listed.section == FileSection::Output).collect();
+            let elements = job.elements().unwrap_or_default();
+            let is_planned = |(listed, (name, rows, bytes)): (&&ListedFile, &(String, u64, u64))| {
+                let found = listed.facts.as_ref().map(|facts| facts.bytes);
+                // What reduced rows come to is not planned, only the most that it can be.
+                let reduced = ResourceType::parse(&listed.of_type).is_some_and(|of_type| elements.reduces(of_type));
+                let sized = if reduced { found <= Some(*bytes) } else { found == Some(*bytes) };
+                listed.name == *name && listed.count == Some(*rows) && sized && found.is_some()
+            };
+            if output.len() != job.shards.len() || !output.iter().zip(&job.shards).all(is_planned) {
                 differs("the manifest lists other files, rows or bytes than were planned");
             }
             if stated.vanished.is_some_and(|stated| stated != VanishedRecord::counts(&job.vanished)) {

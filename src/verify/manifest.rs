@@ -37,6 +37,8 @@ pub(crate) struct ListedFile {
 pub(crate) struct StatedManifest {
     /// The transactionTime; `None` if it is missing or no instant.
     pub transaction_time: Option<String>,
+    /// The request; empty if it states none.
+    pub request: String,
     /// Items of all sections in the manifest's order.
     pub files: Vec<ListedFile>,
     /// Ledger of the root extension; `None` if it is missing or cannot be read.
@@ -74,8 +76,9 @@ pub(crate) fn read(bytes: &[u8], mismatches: &mut Mismatches) -> StatedManifest 
         Some(place) if Instant::parse(place).is_some() => stated.transaction_time = Some(place.to_string()),
         _ => wrong("MANIFEST-01", "its transactionTime is no instant".to_string()),
     }
-    if !root.get("request").is_some_and(Value::is_string) {
-        wrong("MANIFEST-02", "its request is no string".to_string());
+    match root.get("request").and_then(Value::as_str) {
+        Some(request) => stated.request = request.to_string(),
+        None => wrong("MANIFEST-02", "its request is no string".to_string()),
     }
     if !root.get("requiresAccessToken").is_some_and(Value::is_boolean) {
         wrong("MANIFEST-03", "its requiresAccessToken is no boolean".to_string());

@@ -12,6 +12,7 @@ use crate::codec::compression::Compression;
 use crate::count_text::counted;
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::{Id, IdRule};
 use crate::fhir::reference::{PatientReferences, Reference};
 use crate::fhir::resource_type::ResourceType;
@@ -25,6 +26,7 @@ use crate::verify::json_oracle::JsonOracle;
 use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::oracle_line::OracleLine;
+use crate::verify::reduced_line::reduced_line;
 
 /// What any index takes: an export holds what its index took.
 const TAKEN: LineRules = LineRules {
@@ -83,7 +85,17 @@ pub(crate) struct VerifiedFile {
     pub mismatches: Mismatches,
 }
 
-/// Reads a file of an export. `of_type` is the resource type that the manifest states for it.
+/// What the manifest and the record state of the lines of a file.
+pub(crate) struct StatedLines<'a> {
+    /// Section of the manifest that lists the file.
+    pub section: FileSection,
+    /// Resource type that the manifest states for it.
+    pub of_type: &'a str,
+    /// Elements that the resources of the export keep.
+    pub elements: &'a ElementSelection,
+}
+
+/// Reads a file of an export.
 ///
 /// # Errors
 /// [`VerifyError::Read`] if the file exists and the operating system cannot read it; [`VerifyError::Cancelled`]. A
@@ -91,13 +103,12 @@ pub(crate) struct VerifiedFile {
 pub(crate) fn read(
     directory: &Path,
     name: &str,
-    section: FileSection,
-    of_type: &str,
+    lines: &StatedLines<'_>,
     algorithm: DigestAlgorithm,
     progress: &Progress,
 ) -> Result<VerifiedFile, VerifyError> {
     let path = directory.join(name);
-    let mut file_reading = FileReading::new(name, section, of_type);
+    let mut file_reading = FileReading::new(name, lines);
     let failed = |source| VerifyError::Read { path: path.clone(), source };
     let file = match open_regular(&path, Links::Follow) {
         Ok(file) => file,
@@ -186,14 +197,25 @@ struct FileReading<'a> {
     name: &'a str,
     section: FileSection,
     of_type: &'a str,
+    /// The type of the lines, and the elements to which they are reduced; `None` if they are whole.
+    reduction: Option<(ResourceType, &'a ElementSelection)>,
     json_oracle: JsonOracle,
     found: VerifiedFile,
 }
 
 impl<'a> FileReading<'a> {
     /// A file of which nothing was read yet.
-    fn new(name: &'a str, section: FileSection, of_type: &'a str) -> FileReading<'a> {
-        FileReading { name, section, of_type, json_oracle: JsonOracle::default(), found: VerifiedFile::default() }
+    fn new(name: &'a str, lines: &StatedLines<'a>) -> FileReading<'a> {
+        let StatedLines { section, of_type, elements } = *lines;
+        let known = ResourceType::parse(of_type).filter(|_| section == FileSection::Output);
+        FileReading {
+            name,
+            section,
+            of_type,
+            reduction: known.filter(|known| elements.reduces(*known)).map(|known| (known, elements)),
+            json_oracle: JsonOracle::default(),
+            found: VerifiedFile::default(),
+        }
     }
 
     /// The result for a file that cannot be opened as one of an export.
@@ -303,6 +325,12 @@ impl<'a> FileReading<'a> {
         }
         if named.resource_type.is_none() {
             wrong.push(("FILE-01", "it has no resourceType".to_string()));
+        }
+        // What is reduced already has nothing to be left out, and has the tag.
+        if let Some((of_type, elements)) = self.reduction
+            && reduced_line(line, of_type, elements).as_deref() != Some(line)
+        {
+            wrong.push(("ELEM-02", "it has elements that are not listed, or lacks the tag SUBSETTED".to_string()));
         }
         if self.section == FileSection::Deleted {
             match check_deletions(line) {

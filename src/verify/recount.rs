@@ -17,7 +17,7 @@ use crate::verify::version_history::{Deletion, KnownVersion, LastState, Recorded
 pub(crate) struct Recount {
     /// Number of lines by class.
     pub ledger: Ledger,
-    /// Number of exported lines by type, and the sum of their hashes.
+    /// Number of exported lines by type, and the sum of their hashes as they are written.
     pub exported: BTreeMap<&'static str, (u64, u64)>,
     /// Hashes of the names of the resources that are listed as deleted.
     pub deleted: HashSet<u128>,
@@ -26,7 +26,8 @@ pub(crate) struct Recount {
 /// Classifies and counts all lines of the store.
 ///
 /// # Errors
-/// [`VerifyError`] if a Provenance that competes with another cannot be read.
+/// [`VerifyError`] if a Provenance that competes with another, or a line that is to be reduced and is too long to be held,
+/// cannot be read.
 pub(crate) fn recount(
     history: &VersionHistory,
     recorded: &RecordedRequest,
@@ -56,7 +57,7 @@ pub(crate) fn recount(
         } += 1;
         if class == RecountClass::Exported {
             let (lines, sum) = found.exported.entry(version.resource_type.name()).or_default();
-            (*lines, *sum) = (*lines + 1, sum.wrapping_add(version.line));
+            (*lines, *sum) = (*lines + 1, sum.wrapping_add(history.exported_hash(i, &recorded.elements)?));
         }
     }
     let listed = history.deletions.iter().filter(|deletion| question.lists(deletion));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::associated_data::AssociatedData;
 use crate::export::plan_record::{PlanRecord, hash_of_ids};
 use crate::fhir::base_url::BaseUrls;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 
@@ -37,6 +38,8 @@ pub(crate) struct RecordedRequest {
     pub since: Option<Instant>,
     /// Value of `_until`; `None` if the request has none.
     pub until: Option<Instant>,
+    /// Elements that resources keep; all if it has none.
+    pub elements: ElementSelection,
     /// Whether members must be active.
     pub active: bool,
     /// Provenance of exported resources that was asked for; `None` for that of the cohort.
@@ -98,6 +101,7 @@ impl RecordedRequest {
             until: instant("--until")?,
             associated: associated.transpose()?,
             only: only.transpose()?,
+            elements: job.elements()?,
             active: choice("--members", "active", "listed")?,
             bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),
             late: choice("--late", "include", "report")?,

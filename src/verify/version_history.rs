@@ -6,13 +6,16 @@
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::extract::rules::LineRules;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::hash::{Hasher128, xxh3_64};
+use crate::hash::{Hasher64, Hasher128, xxh3_64};
 use crate::ids::EntryId;
 use crate::index::snapshot_record::SnapshotRecord;
+use crate::limits::LINE_HELD_MAX;
 use crate::progress::Progress;
+use crate::simd::Kernel;
 use crate::store::choices::links_of;
 use crate::store::file_name::path_of;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
@@ -24,8 +27,10 @@ use crate::verify::line_reader::{Body, CutLine};
 use crate::verify::oracle_line::{OracleLine, OracleRow};
 use crate::verify::output_file::entity;
 use crate::verify::prior_owners::PriorOwners;
+use crate::verify::reduced_line::reduced_line;
 use crate::verify::request::RecordedRequest;
 use crate::verify::segment_lines::{self, SegmentLines};
+use crate::write::reduce::line_reducer::LineReducer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -56,8 +61,9 @@ pub(crate) struct ResourceVersion {
     place: (u64, u64),
     /// Whether it arrived late: its segment was first seen after `_since`.
     pub late: bool,
-    /// Hash (xxh3, 64 bits) of its line.
-    pub line: u64,
+    /// Hash (xxh3, 64 bits) of its line as an export writes it; of its line in the store if that is to be reduced and is
+    /// too long to be held ([`VersionHistory::exported_hash`]).
+    line: u64,
 }
 
 /// A deletion with an instant, of a resource under the store's own bases.
@@ -299,6 +305,9 @@ impl VersionHistory {
             }
             OracleLine::Row(row) => {
                 let place = (cut.offset, length);
+                // A line that is too long to be held is reduced when it is known to be exported.
+                let hash =
+                    reduced_line(held, row.resource_type, &recorded.elements).map_or(hash, |line| xxh3_64(&line));
                 self.versions.push(resource_version(&row, held, segment, place, late, hash, recorded));
                 return true;
             }
@@ -373,6 +382,27 @@ impl VersionHistory {
     pub(crate) fn current(&self, entity: u128, instant: &Instant) -> Option<usize> {
         let last = self.last_version(entity, instant, &|_late| true)?;
         (!self.is_deleted(&self.versions[last], instant)).then_some(last)
+    }
+
+    /// Hash (xxh3, 64 bits) of a version's line as an export writes it. A line that is to be reduced and is too long to be held
+    /// is reduced by the reducer of exports, which no second implementation checks then.
+    ///
+    /// # Errors
+    /// [`VerifyError`] if such a line cannot be read again.
+    pub(crate) fn exported_hash(&self, version: usize, elements: &ElementSelection) -> Result<u64, VerifyError> {
+        let ResourceVersion { resource_type, segment, place: (start, length), line, .. } = self.versions[version];
+        let is_long = length > LINE_HELD_MAX as u64;
+        let reducer = is_long.then(|| LineReducer::of(elements, resource_type, Kernel::detect())).flatten();
+        let Some(mut reducer) = reducer else { return Ok(line) };
+        let (mut hash, mut reduced) = (Hasher64::new(), Vec::new());
+        let (source, compression) = &self.files[self.file_of[segment]];
+        let range = SegmentLines { start, end: start + length };
+        segment_lines::bytes(source, *compression, range, &Progress::default(), &mut |piece| {
+            reducer.feed(piece, &mut reduced);
+            hash.update(&reduced);
+            reduced.clear();
+        })?;
+        Ok(hash.digest())
     }
 
     /// Bytes of a version's line, without its line end.

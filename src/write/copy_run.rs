@@ -16,8 +16,8 @@ use crate::limits::READ_BYTES;
 use crate::progress::Progress;
 use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::StoreFile;
-use crate::write::encode::Encoder;
 use crate::write::frame_copy::{FrameCopier, FrameRequest};
+use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
 
 /// Most bytes of a run, unless it is one row: it stays in the second-level cache between read and write. A run ends
@@ -127,19 +127,18 @@ impl<'a> RunReader<'a> {
         output: &mut ShardOutput<S>,
         run: &mut CopyRun,
         line: RowSpan,
-        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+        failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
         run.note_file(line.file);
         if self.index.compression(line.file) != Compression::None {
             let done = self.flush(output, run, failed_write)?;
-            let ShardOutput { encoder, name, .. } = output;
-            return Ok(done + self.copy_decoded(encoder, line, &|error| failed_write(name, error))?);
+            return Ok(done + self.copy_decoded(output, line, failed_write)?);
         }
         let joins_run = run.file == line.file
             && line.start > run.end()
             && line.start - run.end() <= GAP_BYTES
             && line.start + line.length - run.start() <= RUN_BYTES
-            && run.bytes < output.encoder.preferred_len() as u64;
+            && run.bytes < output.preferred_len() as u64;
         let done = match run.lines.is_empty() || joins_run {
             true => 0,
             false => self.flush(output, run, failed_write)?,
@@ -160,25 +159,23 @@ impl<'a> RunReader<'a> {
         table: &SeekTable,
         request: &FrameRequest<'_>,
         progress: &Progress,
-        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+        failed_write: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
         let done = self.flush(output, run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
         let file = self.index.file_of(request.segment);
         run.note_file(file);
-        let before = output.encoder.bytes_in();
-        let ShardOutput { encoder, name, .. } = output;
-        let failed = |error| failed_write(name, error);
+        let before = output.source_bytes();
         let segment = self.index.segment(request.segment);
         let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
-        let mut long = |encoder: &mut Encoder<S>, row: usize| {
+        let mut long = |output: &mut ShardOutput<S>, row: usize| {
             let range = row_range(self.index, RowAddress::of(request.segment, row));
             let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
             let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
-            self.copy_decoded(encoder, line, &failed).map(|_| ())
+            self.copy_decoded(output, line, failed_write).map(|_| ())
         };
-        copier.take_rows(encoder, table, request, &failed, &mut long)?;
-        progress.write_done.fetch_add(output.encoder.bytes_in() - before, Relaxed);
+        copier.take_rows(output, table, request, failed_write, &mut long)?;
+        progress.write_done.fetch_add(output.source_bytes() - before, Relaxed);
         Ok(())
     }
 
@@ -187,18 +184,16 @@ impl<'a> RunReader<'a> {
         &mut self,
         output: &mut ShardOutput<S>,
         run: &mut CopyRun,
-        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+        failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
         if run.lines.is_empty() {
             return Ok(0);
         }
         let source = self.index.source(run.file)?;
         let (start, end) = (run.start(), run.end());
-        let failed = |error| failed_write(&output.name, error);
         if end - start > 8 * READ_BYTES as u64 {
             // A single row, too long to be held: a run of several rows never grows this far.
-            let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(failed);
-            copy_long(source, run.lines[0], &mut self.buffer, &mut write)?;
+            copy_long(source, run.lines[0], &mut self.buffer, output, failed_write)?;
         } else {
             let before = start.min(1);
             let behind = (source.len() - end).min(2);
@@ -210,7 +205,7 @@ impl<'a> RunReader<'a> {
             });
             // Rows are read straight into the write buffer, one byte early: that byte overwrites the newline of the row
             // written last with a newline. It is none at the start of a file, where this cannot be done.
-            let place = match inside.is_none() && start > BYTE_ORDER_MARK {
+            let place = match inside.is_none() && start > BYTE_ORDER_MARK && output.is_whole() {
                 true => output.encoder.reserve(len),
                 false => None,
             };
@@ -218,22 +213,27 @@ impl<'a> RunReader<'a> {
                 source.pread_into(offset, &mut place[..len])?;
                 run.lines.iter().try_for_each(|line| check_line(source, &place[..len], offset, *line))?;
                 let kept = close_gaps(place, offset, &run.lines);
-                output.encoder.commit(kept).map_err(failed)?;
+                output.encoder.commit(kept).map_err(|error| failed_write(&output.name, error))?;
             } else {
                 let bytes = match inside {
                     Some(bytes) => bytes,
                     None => source.pread(offset, len, &mut self.buffer)?,
                 };
                 run.lines.iter().try_for_each(|line| check_line(source, bytes, offset, *line))?;
+                let torn = |at: u64| ExportError::Torn { path: source.path().to_path_buf(), offset: at };
                 for rows in neighbour_ranges(&run.lines) {
+                    let first = rows.start;
                     let rows = (rows.start - offset) as usize..(rows.end - offset) as usize;
-                    match bytes.get(rows.end) {
-                        Some(b'\n') => output.encoder.write(&bytes[rows.start..=rows.end]).map_err(failed)?,
-                        _ => {
-                            output.encoder.write(&bytes[rows]).map_err(failed)?;
-                            output.encoder.write(b"\n").map_err(failed)?;
-                        }
+                    if bytes.get(rows.end) == Some(&b'\n') {
+                        output.write_rows(&bytes[rows.start..=rows.end], |at| torn(first + at as u64), failed_write)?;
+                        continue;
                     }
+                    // The last row ends with the file, or with a carriage return that is no part of it.
+                    let last =
+                        memchr::memrchr(b'\n', &bytes[rows.clone()]).map_or(rows.start, |at| rows.start + at + 1);
+                    output.write_rows(&bytes[rows.start..last], |at| torn(first + at as u64), failed_write)?;
+                    output.write_piece(&bytes[last..rows.end], failed_write)?;
+                    output.end_row(|| torn(offset + last as u64), failed_write)?;
                 }
             }
         }
@@ -245,9 +245,9 @@ impl<'a> RunReader<'a> {
     /// nearer.
     fn copy_decoded<S: Sink>(
         &mut self,
-        encoder: &mut Encoder<S>,
+        output: &mut ShardOutput<S>,
         line: RowSpan,
-        failed_write: &dyn Fn(std::io::Error) -> ExportError,
+        failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
         let source = self.index.source(line.file)?;
         let restart = self.index.restart_before(line.file, line.start);
@@ -289,10 +289,10 @@ impl<'a> RunReader<'a> {
             if !opens || memchr::memchr(b'\n', bytes).is_some() {
                 return Err(torn());
             }
-            encoder.write(bytes).map_err(failed_write)?;
+            output.write_piece(bytes, failed_write)?;
             position = decoding.piece_start + to as u64;
         }
-        encoder.write(b"\n").map_err(failed_write)?;
+        output.end_row(torn, failed_write)?;
         Ok(line.length + 1)
     }
 
@@ -346,12 +346,14 @@ fn check_line(source: &StoreFile, bytes: &[u8], position: u64, line: RowSpan) ->
 }
 
 /// Writes one row that is too long for a buffer in pieces of [`READ_BYTES`], and its newline.
-fn copy_long(
+fn copy_long<S: Sink>(
     source: &StoreFile,
     line: RowSpan,
     buffer: &mut Vec<u8>,
-    write: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
+    output: &mut ShardOutput<S>,
+    failed_write: FailedWrite<'_>,
 ) -> Result<(), ExportError> {
+    let torn = || ExportError::Torn { path: source.path().to_path_buf(), offset: line.start };
     let end = line.start + line.length;
     let mut position = line.start;
     while position < end {
@@ -360,20 +362,13 @@ fn copy_long(
         if position == line.start && !line.spaced && bytes.first() != Some(&b'{')
             || memchr::memchr(b'\n', bytes).is_some()
         {
-            return Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start });
+            return Err(torn());
         }
-        write(bytes)?;
+        output.write_piece(bytes, failed_write)?;
         position += len as u64;
     }
-    write(b"\n")
+    output.end_row(torn, failed_write)
 }
 
 /// Length in bytes of the UTF-8 byte order mark that a file may begin with.
 pub(crate) const BYTE_ORDER_MARK: u64 = 3;
-
-/// An output file being written: its encoder, name and resource type.
-pub(crate) struct ShardOutput<S: Sink> {
-    pub(crate) encoder: Encoder<S>,
-    pub(crate) name: String,
-    pub(crate) resource_type: &'static str,
-}

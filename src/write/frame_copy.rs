@@ -4,7 +4,7 @@
 //! wanted rows are compressed again, several frames together, on whatever threads are idle. Into other files the needed
 //! frames are decoded in turn into one buffer, which is written in long writes. The hash of every frame is checked
 //! before its bytes are used. The output is a function of the rows and the store's frames only, never of the number of
-//! threads.
+//! threads. Rows that are to be reduced are decoded, whatever the output is.
 //!
 //! Speed of light: for copies a hash of the compressed bytes and `write`; else the decoder and `write`.
 
@@ -28,7 +28,8 @@ use crate::select::row_set::RowSet;
 use crate::store::packed::frame_reader::{FrameError, FrameReader, is_held};
 use crate::store::packed::seek_table::{FrameInfo, SeekTable};
 use crate::sys::store_file::StoreFile;
-use crate::write::encode::{Encoder, zstd_compressor};
+use crate::write::encode::zstd_compressor;
+use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
 
 /// zstd level of recompressed frames. With [`RECODE_MATCH`] and compressed literals it makes frames of 48 KiB of
@@ -102,9 +103,7 @@ enum CopyStep {
 }
 
 /// Copies one row (number in the segment) of a frame too long to be held.
-type LongRow<'a, S> = &'a mut dyn FnMut(&mut Encoder<S>, usize) -> Result<(), ExportError>;
-/// Maps a failure of the sink to an error that names the output file.
-type CopyFailure<'a> = &'a dyn Fn(std::io::Error) -> ExportError;
+type LongRow<'a, S> = &'a mut dyn FnMut(&mut ShardOutput<S>, usize) -> Result<(), ExportError>;
 
 impl<'a> FrameCopier<'a> {
     /// A copier for one thread, without buffers yet.
@@ -120,10 +119,10 @@ impl<'a> FrameCopier<'a> {
     /// [`ExportError::Frame`] if a frame is damaged or has changed; errors of the index, the store and the sink.
     pub(crate) fn take_rows<S: Sink>(
         &mut self,
-        encoder: &mut Encoder<S>,
+        output: &mut ShardOutput<S>,
         table: &SeekTable,
         request: &FrameRequest<'_>,
-        failed: CopyFailure<'_>,
+        failed: FailedWrite<'_>,
         long: LongRow<'_, S>,
     ) -> Result<(), ExportError> {
         // 1. A segment whose rows are exactly those of its frames: no row is looked at.
@@ -131,13 +130,14 @@ impl<'a> FrameCopier<'a> {
         let source = self.index.source(self.index.file_of(request.segment))?;
         let segment = self.index.segment(request.segment);
         let one_type = segment.head().only_type().is_some_and(|only| only.index() == request.type_index);
-        if let Some(frames) = whole_frames(table, segment, request, one_type, encoder.compression()) {
+        let copies_frames = copies_frames(output);
+        if let Some(frames) = whole_frames(table, segment, request, one_type, copies_frames) {
             let mut steps = CopySteps::default();
             for frame in frames.map(|frame| table.frame(frame)) {
-                self.copy_whole_frame(encoder, source, frame, &mut steps, failed)?;
+                self.copy_whole_frame(output, source, frame, &mut steps, failed)?;
             }
-            self.flush_decoded(encoder, failed)?;
-            return self.run_steps(encoder, source, steps, failed);
+            self.flush_decoded(output, failed)?;
+            return self.run_steps(output, source, steps, failed);
         }
         // 2. Planning has verified the columns of rows that it selected one by one, but not of segments taken whole.
         let columns = segment.columns();
@@ -153,17 +153,14 @@ impl<'a> FrameCopier<'a> {
             next = own.end;
             let requested = own.start.max(request.rows.start)..own.end.min(request.rows.end);
             let all = one_type && requested == own && request.selected.all(requested.clone());
-            if all
-                && fills_frame(&columns, entry.start, &own, &frame)
-                && (is_held(&frame) || encoder.compression() == Compression::Zstd)
-            {
-                self.copy_whole_frame(encoder, source, frame, &mut steps, failed)?;
+            if all && fills_frame(&columns, entry.start, &own, &frame) && (is_held(&frame) || copies_frames) {
+                self.copy_whole_frame(output, source, frame, &mut steps, failed)?;
                 continue;
             }
             let rows = request.selected.range(requested).filter(|row| one_type || is_type(&columns, *row, request));
             if !is_held(&frame) {
-                self.run_steps(encoder, source, std::mem::take(&mut steps), failed)?;
-                rows.into_iter().try_for_each(|row| long(encoder, row))?;
+                self.run_steps(output, source, std::mem::take(&mut steps), failed)?;
+                rows.into_iter().try_for_each(|row| long(output, row))?;
                 continue;
             }
             let ranges = line_ranges(&columns, entry.start, rows, &frame);
@@ -171,38 +168,38 @@ impl<'a> FrameCopier<'a> {
             if bytes == 0 {
                 continue;
             }
-            match encoder.compression() {
-                Compression::Zstd => steps.recode(CopyJob { frame, ranges, bytes }),
-                _ => self.decode(encoder, source, &CopyJob { frame, ranges, bytes }, failed)?,
+            match copies_frames {
+                true => steps.recode(CopyJob { frame, ranges, bytes }),
+                false => self.decode(output, source, &CopyJob { frame, ranges, bytes }, failed)?,
             }
             if steps.held >= BATCH_BYTES {
-                self.run_steps(encoder, source, std::mem::take(&mut steps), failed)?;
+                self.run_steps(output, source, std::mem::take(&mut steps), failed)?;
             }
         }
-        self.flush_decoded(encoder, failed)?;
-        self.run_steps(encoder, source, steps, failed)
+        self.flush_decoded(output, failed)?;
+        self.run_steps(output, source, steps, failed)
     }
 
     /// Copies a frame that is wanted as a whole; one too long to be held is copied in pieces.
     fn copy_whole_frame<S: Sink>(
         &mut self,
-        encoder: &mut Encoder<S>,
+        output: &mut ShardOutput<S>,
         source: &StoreFile,
         frame: FrameInfo,
         steps: &mut CopySteps,
-        failed: CopyFailure<'_>,
+        failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
-        match encoder.compression() {
-            Compression::Zstd if is_held(&frame) => {
+        match copies_frames(output) {
+            true if is_held(&frame) => {
                 steps.copy(frame);
                 Ok(())
             }
-            Compression::Zstd => {
-                self.run_steps(encoder, source, std::mem::take(steps), failed)?;
-                self.copy_long_frame(encoder, source, &frame, failed)
+            true => {
+                self.run_steps(output, source, std::mem::take(steps), failed)?;
+                self.copy_long_frame(output, source, &frame, failed)
             }
-            _ => self.decode(
-                encoder,
+            false => self.decode(
+                output,
                 source,
                 &CopyJob { frame, ranges: Vec::new(), bytes: frame.uncompressed_len },
                 failed,
@@ -213,12 +210,14 @@ impl<'a> FrameCopier<'a> {
     /// Recompresses in parallel what must be, then appends all steps to the output in order.
     fn run_steps<S: Sink>(
         &mut self,
-        encoder: &mut Encoder<S>,
+        output: &mut ShardOutput<S>,
         source: &StoreFile,
         steps: CopySteps,
-        failed: CopyFailure<'_>,
+        failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
-        self.flush_decoded(encoder, failed)?;
+        self.flush_decoded(output, failed)?;
+        let ShardOutput { encoder, name, .. } = output;
+        let failed = |error| failed(name, error);
         let compressed_bytes: Vec<std::io::Result<Vec<u8>>> = steps
             .list
             .par_iter()
@@ -256,15 +255,17 @@ impl<'a> FrameCopier<'a> {
     /// Copies a frame that is too long to be held in pieces, after hashing it.
     fn copy_long_frame<S: Sink>(
         &mut self,
-        encoder: &mut Encoder<S>,
+        output: &mut ShardOutput<S>,
         source: &StoreFile,
         frame: &FrameInfo,
-        failed: CopyFailure<'_>,
+        failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
         let end = frame.compressed + frame.compressed_len;
         if source.content_hash(frame.compressed..end)? != frame.hash {
             return Err(frame_error(source, frame, "its bytes have changed"));
         }
+        let ShardOutput { encoder, name, .. } = output;
+        let failed = |error| failed(name, error);
         let mut offset = frame.compressed;
         while offset < end {
             let len = (end - offset).min(READ_BYTES as u64);
@@ -280,26 +281,37 @@ impl<'a> FrameCopier<'a> {
     /// output, else into `decoded`, which is written when it is full.
     fn decode<S: Sink>(
         &mut self,
-        encoder: &mut Encoder<S>,
+        output: &mut ShardOutput<S>,
         source: &StoreFile,
         job: &CopyJob,
-        failed: CopyFailure<'_>,
+        failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
         let len = job.frame.uncompressed_len as usize;
-        if let Some(place) = encoder.reserve(len) {
+        if !output.is_whole() {
+            // Reduced rows are gathered behind the reducer.
+            self.decoded.add(&mut self.reader, source, job)?;
+            let torn = |_| ExportError::Torn { path: source.path().to_path_buf(), offset: job.frame.uncompressed };
+            let text = std::mem::take(&mut self.decoded.len);
+            return output.write_rows(&self.decoded.buffer[..text], torn, failed);
+        }
+        if let Some(place) = output.encoder.reserve(len) {
             let kept = decode_job(&mut self.reader, source, job, &mut place[1..])?;
-            return encoder.commit(kept).map_err(failed);
+            return output.encoder.commit(kept).map_err(|error| failed(&output.name, error));
         }
         if self.decoded.len > 0 && self.decoded.len + len > DECODED_BYTES {
-            self.flush_decoded(encoder, failed)?;
+            self.flush_decoded(output, failed)?;
         }
         self.decoded.add(&mut self.reader, source, job)
     }
 
     /// Appends the decoded lines that wait to the output.
-    fn flush_decoded<S: Sink>(&mut self, encoder: &mut Encoder<S>, failed: CopyFailure<'_>) -> Result<(), ExportError> {
+    fn flush_decoded<S: Sink>(
+        &mut self,
+        output: &mut ShardOutput<S>,
+        failed: FailedWrite<'_>,
+    ) -> Result<(), ExportError> {
         if self.decoded.len > 0 {
-            encoder.write(self.decoded.bytes()).map_err(failed)?;
+            output.encoder.write(self.decoded.bytes()).map_err(|error| failed(&output.name, error))?;
             self.decoded.len = 0;
         }
         Ok(())
@@ -468,14 +480,19 @@ fn compressed_end(frame: &FrameInfo) -> u64 {
     frame.compressed + frame.compressed_len
 }
 
+/// Whether frames go to an output compressed, copied or recompressed: to a `.zst` file of rows as they are.
+fn copies_frames<S: Sink>(output: &ShardOutput<S>) -> bool {
+    output.encoder.compression() == Compression::Zstd && output.is_whole()
+}
+
 /// Numbers of the frames of a segment that is taken as a whole, if they hold its rows and nothing else, so that no row
-/// need be looked at; else `None`. A frame too long to be held qualifies only for a `.zst` output, which copies it.
+/// need be looked at; else `None`. A frame too long to be held qualifies only if it is copied.
 fn whole_frames(
     table: &SeekTable,
     segment: &Segment,
     request: &FrameRequest<'_>,
     one_type: bool,
-    compression: Compression,
+    copies_frames: bool,
 ) -> Option<Range<usize>> {
     let header = segment.head();
     if segment.rows() == 0
@@ -491,7 +508,7 @@ fn whole_frames(
     let bounded = last < table.frames()
         && table.frame(first).uncompressed == header.start
         && uncompressed_end(&table.frame(last)) == header.end
-        && (compression == Compression::Zstd || frames.clone().all(|frame| is_held(&table.frame(frame))));
+        && (copies_frames || frames.clone().all(|frame| is_held(&table.frame(frame))));
     bounded.then_some(frames)
 }
 

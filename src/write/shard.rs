@@ -1,8 +1,8 @@
-//! Copies the rows of shards from the store to their files, byte for byte (FILE-18).
+//! Copies the rows of shards from the store to their files, byte for byte (FILE-18), or as far as `_elements` keeps them.
 //!
 //! Neighbouring rows of a file become one run, which is read once and written from there. A compressed source
-//! is decoded once, feeding every shard that takes from it, so shards that share one are written together. No JSON is
-//! parsed: each range must follow a line end, begin with `{` and end before a line end, which catches a store file
+//! is decoded once, feeding every shard that takes from it, so shards that share one are written together. No JSON of whole
+//! rows is parsed: each range must follow a line end, begin with `{` and end before a line end, which catches a store file
 //! that was changed in place without looking inside.
 
 use crate::codec::compression::Compression;
@@ -14,11 +14,12 @@ use crate::index::snapshot::Snapshot;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::sys::store_file::{StoreFile, StoreFileError};
-use crate::write::copy_run::ShardOutput;
 use crate::write::copy_run::{CopyRun, DENSE_SHARE, ROWS_AHEAD, RowSpan, RunReader};
 use crate::write::encode::Encoder;
 use crate::write::frame_copy::{FrameCopier, FrameRequest, Recompressors};
 use crate::write::journal::Receipt;
+use crate::write::reduce::row_reduction::RowReduction;
+use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,7 +38,7 @@ pub(crate) fn copy_shards<S: Sink>(
     progress: &Progress,
     open: &mut dyn FnMut(ShardId) -> Result<Option<Encoder<S>>, ExportError>,
     close: &mut dyn FnMut(ShardId, Receipt) -> Result<(), ExportError>,
-    failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    failed_write: FailedWrite<'_>,
 ) -> Result<(), ExportError> {
     let index = snapshot.index();
     let mut lanes = shard_writers(plan, shards, open)?;
@@ -147,7 +148,7 @@ fn end_shard<S: Sink>(
     progress: &Progress,
     open: OpenShard<'_, S>,
     close: &mut dyn FnMut(ShardId, Receipt) -> Result<(), ExportError>,
-    failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    failed_write: FailedWrite<'_>,
 ) -> Result<(), ExportError> {
     let lane = &mut lanes[i];
     let shard = lane.shards[lane.current];
@@ -155,11 +156,17 @@ fn end_shard<S: Sink>(
         let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
         reader.check(&mut lane.run)?;
-        let ShardOutput { encoder, name, resource_type } = output;
-        // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
-        if encoder.bytes_in() != plan.shard(shard).bytes {
+        output.drain(failed_write)?;
+        // Rows that the index places wrongly would be caught above; this catches rows that nobody took. What reduced rows
+        // come to is not planned, but what they were reduced from is.
+        let is_planned = match &output.reduction {
+            None => output.encoder.bytes_in() == plan.shard(shard).bytes,
+            Some(reduction) => reduction.taken() == (plan.shard(shard).rows, plan.source_bytes_of(shard)),
+        };
+        if !is_planned {
             return Err(CorruptIndex("its rows do not come to what was planned").into());
         }
+        let ShardOutput { encoder, name, resource_type, .. } = output;
         let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
         close(shard, Receipt::new(name, resource_type, plan.shard(shard).rows, sums))?;
     }
@@ -199,7 +206,7 @@ impl Plan {
         };
         // The sum over all shards is taken for the first one only.
         if progress.files_total() != self.shards.len() as u64 {
-            progress.expect_writes(self.bytes(), self.shards.len() as u64);
+            progress.expect_writes(self.source_bytes(), self.shards.len() as u64);
         }
         let name = self.file_name(shard);
         let (compression, digest) = (self.request.compression, self.request.digest);
@@ -267,8 +274,15 @@ fn start_shard<S: Sink>(
     shard: ShardId,
     open: OpenShard<'_, S>,
 ) -> Result<Option<ShardOutput<S>>, ExportError> {
-    let resource_type = plan.shard(shard).resource_type.name();
-    Ok(open(shard)?.map(|encoder| ShardOutput { encoder, name: plan.file_name(shard.index()), resource_type }))
+    let resource_type = plan.shard(shard).resource_type;
+    let Some(encoder) = open(shard)? else { return Ok(None) };
+    let reduction = RowReduction::of(&plan.request.elements, resource_type);
+    Ok(Some(ShardOutput {
+        encoder,
+        name: plan.file_name(shard.index()),
+        resource_type: resource_type.name(),
+        reduction,
+    }))
 }
 
 /// A writer for each type among the shards that are written together.

@@ -199,7 +199,7 @@ proptest! {
                 let selection = Selection::new(&snapshot, &cohort, &request).unwrap();
                 for (file_bytes, file_resources) in &bounds {
                     let bounds = FileBounds { file_bytes: *file_bytes, file_resources: *file_resources };
-                    let shards = cut_shards(&snapshot, &selection, bounds).unwrap();
+                    let shards = cut_shards(&snapshot, &selection, bounds, &request.elements).unwrap();
                     prop_assert_eq!(shards, cut_by_rows(&snapshot, &selection, bounds), "{:?}", bounds);
                 }
             }

@@ -108,6 +108,7 @@ impl World {
                 only_patients: None,
                 associated: None,
                 types: Vec::new(),
+                elements: Vec::new(),
                 since: None,
                 until: None,
                 members: MembershipRule::Active,
