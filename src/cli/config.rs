@@ -195,6 +195,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     if let Some(until) = &args.until {
         request = request.until(until);
     }
+    request = request.elements(args.elements.iter().flat_map(|list| list.split(',')));
     if args.allow_empty {
         request = request.allow_empty();
     }

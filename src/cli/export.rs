@@ -18,6 +18,7 @@ use crate::export::messages::all_issues;
 use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::index::meta::MemoryLoss;
 use crate::index::report::{GoneResources, RefreshStats};
 use crate::issue::{Issue, IssueLog, Severity};
@@ -99,7 +100,9 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
         _ => Exit::Done,
     };
     if args.write.run.json {
-        put_json(&document(&exported, exit, seconds));
+        let mut document = document(&exported, exit, seconds);
+        add_elements(&mut document, &request.elements);
+        put_json(&document);
     }
     say(&summary(&exported, &args.store, seconds));
     Ok(exit)
@@ -118,7 +121,7 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
                 json!({ "file": plan.file_name(i), "type": shard.resource_type.name(), "count": shard.rows, "bytes": shard.bytes })
             })
             .collect();
-        put_json(&json!({
+        let mut document = json!({
             "status": "planned",
             "exitCode": 0,
             "transactionTime": snapshot.as_of().to_string(),
@@ -134,7 +137,9 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "index": work,
             "ignoredFiles": snapshot.index().ignored_files(),
             "excludedFiles": snapshot.index().walked().excluded,
-        }));
+        });
+        add_elements(&mut document, &plan.request.elements);
+        put_json(&document);
     }
     say(&format!("Plan as of {}; nothing was written\n", snapshot.as_of()));
     if work.in_memory.is_some() {
@@ -144,12 +149,22 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
         ));
     }
     say(&types_table(&plan));
+    if !plan.request.elements.is_empty() {
+        say(&format!("  elements   {}; bytes of reduced types are the most that they can be", plan.request.elements));
+    }
     say(&ledger_line(plan.ledger()));
     messages
         .iter()
         .take(10)
         .for_each(|message| say(&format!("  {}: {}", message.severity.name(), message.say(&FLAGS))));
     Ok(Exit::Done)
+}
+
+/// Adds the items of `_elements` to the document of a plan or of an export, if there are any.
+fn add_elements(document: &mut serde_json::Value, elements: &ElementSelection) {
+    if !elements.is_empty() {
+        document["elements"] = elements.items().collect();
+    }
 }
 
 /// Rows, bytes and files of a plan by type, as a table.

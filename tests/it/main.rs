@@ -15,6 +15,7 @@ mod costs;
 mod crash;
 mod disk;
 mod edits;
+mod elements;
 mod engine_cases;
 mod errors;
 mod file_forms;

@@ -180,6 +180,9 @@ pub(crate) struct ExportArgs {
     /// Only what was updated before this instant (strictly)
     #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
     pub until: Option<String>,
+    /// Root elements that records keep beside mandatory ones, as Type.element or element; repeats add up [default: all]
+    #[arg(long, value_name = "A.b,c", help_heading = "Which records")]
+    pub elements: Vec<String>,
     /// Take the store as of this instant, which becomes the transactionTime [default: now]
     #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
     pub as_of: Option<String>,
@@ -204,7 +207,6 @@ pub(crate) struct ExportArgs {
     /// With --since: resources that are gone from a file that was replaced: counted, or listed as deletions
     #[arg(long, value_name = "HOW", default_value = "report", help_heading = "Which records")]
     pub vanished: VanishedArg,
-
     /// Most uncompressed bytes of a file, such as 256MiB, 1GB or 1000000
     #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
     pub max_file_bytes: String,
