@@ -168,7 +168,7 @@ impl Mount {
             population,
             only_patients: params.patients.as_ref().map(|patients| patients.len() as u64),
             types: params.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
-            elements: Vec::new(),
+            elements: params.elements.items().map(str::to_string).collect(),
             since: params.since.as_ref().map(ToString::to_string),
             until: params.until.as_ref().map(ToString::to_string),
             associated: params.associated.map(|associated| associated.name().to_string()),

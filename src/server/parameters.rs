@@ -128,9 +128,21 @@ const TYPE: ParameterRow = ParameterRow {
     )
 };
 
-/// `_elements` of the IG, not served.
-const ELEMENTS: ParameterRow =
-    known_parameter("_elements", "string", "*", "Root elements to which resources are cut down.");
+/// `_elements` of the IG.
+const ELEMENTS: ParameterRow = ParameterRow {
+    lenient: true,
+    ..served_parameter(
+        "_elements",
+        "string",
+        "*",
+        "Root elements that resources keep, as `element` (of every type that has it) or `Type.element`, in a comma list or \
+         repeated. Mandatory elements, `id`, `meta`, `implicitRules` and `modifierExtension` stay, and what is reduced has the tag \
+         `SUBSETTED`. Types that no item touches stay whole. Nested paths and unknown names are refused, under \
+         `handling=lenient` ignored with a message.",
+    )
+};
+/// `_elements` in dialects whose documents do not have it.
+const ELEMENTS_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..ELEMENTS };
 /// `_typeFilter` of the IG, not served.
 const TYPE_FILTER: ParameterRow =
     known_parameter("_typeFilter", "string", "*", "Searches that resources of a type must match.");
@@ -186,7 +198,7 @@ const fn vendor_table(since: ParameterRow, types: ParameterRow) -> [ParameterRow
         since,
         UNTIL_UNKNOWN,
         types,
-        ELEMENTS,
+        ELEMENTS_UNKNOWN,
         TYPE_FILTER,
         PATIENT_UNKNOWN,
         ASSOCIATED_UNKNOWN,
@@ -240,7 +252,7 @@ mod tests {
     fn what_is_served() {
         assert_eq!(
             names(|p| p.supported),
-            ["_outputFormat", "_since", "_until", "_type", "patient", "includeAssociatedData"]
+            ["_outputFormat", "_since", "_until", "_type", "_elements", "patient", "includeAssociatedData"]
         );
         let lists = ["_type", "_elements", "_typeFilter", "patient", "includeAssociatedData"];
         assert_eq!(names(ParameterRow::is_list), lists);

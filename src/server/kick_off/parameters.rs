@@ -9,6 +9,7 @@ use crate::associated_data::AssociatedData;
 use crate::count_text::{counted, word_form};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::compartment;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -162,6 +163,19 @@ impl ParameterReader<'_> {
         self.params.patients = Some(ids);
     }
 
+    /// Checks the items of `_elements` (ELEM-01, ELEM-05).
+    fn elements(&mut self, values: &[&GivenParameter]) {
+        let items = values.iter().flat_map(|given| given.value.split(','));
+        let (selection, problems) = ElementSelection::parse(items);
+        self.params.elements = selection;
+        for problem in problems {
+            match self.lenient {
+                true => self.note_ignored("unknown elements", format!("_elements: {problem}; it was ignored")),
+                false => self.problem(IssueCode::NotSupported, "_elements", problem.to_string()),
+            }
+        }
+    }
+
     /// Checks the codes of `includeAssociatedData` (ASSOC-01, ASSOC-04, ASSOC-07).
     fn associated_data(&mut self, values: &[&GivenParameter]) {
         let items: BTreeSet<&str> = values.iter().flat_map(|given| given.value.split(',')).map(str::trim).collect();
@@ -187,6 +201,9 @@ impl ParameterReader<'_> {
         let name = parameter.name;
         if name == "patient" {
             return self.patients(level, values);
+        }
+        if name == "_elements" {
+            return self.elements(values);
         }
         if name == "includeAssociatedData" {
             return self.associated_data(values);

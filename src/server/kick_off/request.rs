@@ -4,6 +4,7 @@
 use axum::http::HeaderValue;
 
 use crate::associated_data::AssociatedData;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
@@ -83,6 +84,8 @@ pub(crate) struct KickOffParams {
     pub types: Vec<ResourceType>,
     /// Ids of `patient`, ascending, each once; `None` for no restriction (PATIENT-01).
     pub patients: Option<Vec<Id>>,
+    /// Root elements of `_elements`; empty for all.
+    pub elements: ElementSelection,
     /// `includeAssociatedData`; `None` if nothing was asked for.
     pub associated: Option<AssociatedData>,
     /// Exclusive lower bound of `meta.lastUpdated`; `None` for no bound.

@@ -300,7 +300,6 @@ fn types_outside_the_compartment() {
 #[test]
 fn unsupported_parameters() {
     for name in [
-        "_elements",
         "_typeFilter",
         "organizeOutputBy",
         "allowPartialManifests",
@@ -417,6 +416,7 @@ fn what_is_advertised_is_accepted() {
             "instant" => "2024-05-01T00:00:00Z",
             _ if parameter.name == "_type" => "Patient",
             "code" => "LatestProvenanceResources",
+            _ if parameter.name == "_elements" => "id,Patient.name",
             _ => OUTPUT_FORMATS[0],
         };
         for level in [Level::System, Level::Patient, Level::Group("g".into())] {
@@ -581,4 +581,18 @@ fn associated_data_is_named() {
     assert_eq!(wrong(strict("includeAssociatedData=Nope,_x")), ["includeAssociatedData", "includeAssociatedData"]);
     let ignored = lenient(&format!("includeAssociatedData=Nope,{latest}")).unwrap();
     assert_eq!((ignored.associated, ignored.notes.len()), (Some(LatestProvenance), 1));
+}
+
+/// ELEM-01, ELEM-05, PARAM-01: items of `_elements` in query and body; wrong ones are refused, or ignored with a message each.
+#[test]
+fn elements_are_named() {
+    let items = |found: KickOffParams| found.elements.items().map(str::to_string).collect::<Vec<_>>();
+    let query = "_elements=id,Patient.name&_elements=%20Observation.value%20,";
+    assert_eq!(items(strict(query).unwrap()), ["Observation.value", "Patient.name", "id"]);
+    let entry = r#"{"name":"_elements","valueString":"Patient.name"}"#;
+    assert_eq!(items(post(&Level::Patient, "_elements=id", entry, "respond-async").unwrap()), ["Patient.name", "id"]);
+    assert_eq!(wrong(strict("_elements=Patient.name.family,nmae,Pateint.name,id")), ["_elements"; 3]);
+    let ignored = lenient("_elements=Patient.name.family,id").unwrap();
+    assert_eq!(ignored.notes.len(), 1);
+    assert_eq!(items(ignored), ["id"]);
 }

@@ -65,7 +65,7 @@ fn refused_kick_offs() {
             &["_since"],
         ),
         (
-            "/fhir/$export?_elements=id&_typeFilter=x&patient=y",
+            "/fhir/$export?_elements=id.x&_typeFilter=x&patient=y",
             &both,
             400,
             "not-supported",
@@ -165,10 +165,10 @@ fn accepted_kick_offs() {
         ("$export?_type=Substance", both.clone(), "$export?_type=Substance", &[]),
         ("Group/ten/$export?_type=Nope,Patient", lenient.clone(), "Group/ten/$export?_type=Patient", &["Nope"]),
         (
-            "Group/ten/$export?foo=bar&_elements=id&_type=Patient",
+            "Group/ten/$export?foo=bar&_typeFilter=x&_type=Patient",
             vec![ACCEPT, ("prefer", "handling=lenient"), PREFER],
             "Group/ten/$export?_type=Patient",
-            &["foo", "_elements"],
+            &["foo", "_typeFilter"],
         ),
     ];
     let contents = |target: &str, headers: &[(&str, &str)]| {

@@ -44,7 +44,7 @@ fn messages(client: &Client, manifest: &Value) -> Vec<String> {
     texts.map(|outcome| outcome["issue"][0]["diagnostics"].as_str().unwrap().to_string()).collect()
 }
 
-/// KICK-05, KICK-06, PARAM-01, MANIFEST-02: a POST gives the files of the GET with the same parameters at every level; the
+/// KICK-05, KICK-06, PARAM-01, MANIFEST-02, CLIENT-01: a POST gives the files of the GET with the same parameters at every level; the
 /// manifest names its URL as it was sent.
 #[test]
 fn a_post_is_answered_as_its_get() {
@@ -308,5 +308,63 @@ fn provenance_is_added_to_what_is_exported() {
     server.fhir("$export?includeAssociatedData=Nope").outcome(400, "not-supported");
     run(&["export", "--store", "store", "--out", "x", "--system", "--include-associated-data", "Nope"])
         .refused(2, &["--include-associated-data", "Nope"]);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// ELEM-01, ELEM-02, ELEM-03, ELEM-04, MANIFEST-02: resources are reduced over HTTP as on the command line.
+#[test]
+fn elements_over_http_and_on_the_command_line() {
+    let scratch = scratch();
+    let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    let client = server.client();
+    let query = "Group/ten/$export?_type=Patient,Condition&_elements=Patient.name,Patient.birthDate";
+    let manifest = ended(&client, &accepted(&client, &server.fhir(query))).json();
+    let body = parameters(
+        r#"{"name":"_elements","valueString":"Patient.name"},{"name":"_elements","valueString":"Patient.birthDate"}"#,
+    );
+    let by_post = post(&client, "Group/ten/$export?_type=Patient,Condition", &body);
+    let by_post = ended(&client, &accepted(&client, &by_post)).json();
+    let served = lines(&client, &manifest);
+    assert_eq!(served, lines(&client, &by_post));
+    let patients = String::from_utf8(served["Patient.00001.ndjson"].clone()).unwrap();
+    assert_eq!(patients.lines().count(), 10);
+    for line in patients.lines() {
+        let patient: Value = serde_json::from_str(line).unwrap();
+        let names: Vec<&String> = patient.as_object().unwrap().keys().collect();
+        assert!(
+            names.iter().all(|name| ["resourceType", "id", "meta", "name", "birthDate"].contains(&name.as_str())),
+            "{names:?}"
+        );
+        let tags = patient["meta"]["tag"].as_array().unwrap();
+        assert!(tags.iter().any(|tag| tag["code"] == "SUBSETTED"), "{tags:?}");
+    }
+    let out = scratch.path().join("out");
+    let (store, index) = (testdata("stores/synthea-r4-100"), scratch.path().join("index"));
+    let done = run(&[
+        "export",
+        "--store",
+        store.to_str().unwrap(),
+        "--index-dir",
+        index.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--group",
+        "ten",
+        "--members",
+        "active",
+        "--type",
+        "Patient,Condition",
+        "--elements",
+        "Patient.name,Patient.birthDate",
+        "--fhir-base",
+        &format!("http://{}/fhir", server.address),
+        "--as-of",
+        manifest["transactionTime"].as_str().unwrap(),
+    ]);
+    assert_eq!(done.code, 0, "{done:?}");
+    for (name, body) in &served {
+        assert!(std::fs::read(out.join(name)).unwrap() == *body, "{name}");
+    }
+    server.fhir("$export?_elements=Patient.name.family").outcome(400, "not-supported");
     assert_eq!(server.stop(), Some(0));
 }
