@@ -133,7 +133,8 @@ impl ExportRun {
         let bytes_of = |shards: &[&Shard]| shards.iter().map(|shard| shard.bytes).sum::<u64>();
         let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
         let whole = bytes_of(&whole) + lines as u64;
-        let left = whole + bytes_of(&reduced);
+        // Half of the most that reduced files can be: a guess, so that a job of few elements is not refused for want of room.
+        let left = whole + bytes_of(&reduced) / 2;
         if directory.is_staged() {
             // How much compressed and reduced files will take is not known: they are tried.
             let needed = if request.compression == Compression::None { whole } else { 0 };
@@ -181,7 +182,7 @@ impl ExportRun {
     }
 
     /// Bytes before compression of the files that were to be written when the run began: all but those that a former run
-    /// had finished. Of reduced types the most that they can be.
+    /// had finished. Of reduced types half of the most that they can be: what they come to is not known.
     pub(crate) fn bytes_to_write(&self) -> u64 {
         self.bytes_to_write
     }
