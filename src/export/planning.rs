@@ -24,6 +24,14 @@ use crate::sys::store_file::StoreFileError;
 /// # Errors
 /// [`ExportError::Request`] with every problem of the request, and what fails in the store.
 pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, ExportError> {
+    plan_cancellably(snapshot, request, &Progress::default())
+}
+
+/// As [`plan`], until `progress` is cancelled.
+///
+/// # Errors
+/// Also [`ExportError::Cancelled`].
+fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Progress) -> Result<Plan, ExportError> {
     request.check()?;
     if let Some(since) = &request.since
         && since > snapshot.as_of()
@@ -36,7 +44,7 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
     let mut selection = Selection::new(snapshot, &cohort, request)?;
-    add_associated(snapshot, &cohort, request, &mut selection)?;
+    add_associated(snapshot, &cohort, request, &mut selection, progress)?;
     let mut deletions = Deletions::new(snapshot, &cohort, request)?;
     let vanished = VanishedSelection::new(snapshot, &cohort, request)?;
     deletions.add_vanished(&vanished);
@@ -81,7 +89,7 @@ pub(crate) fn plan_only(
     let time = time.into();
     let take = || store.snapshot_watched(time.clone(), progress);
     let (snapshot, work, plan, _) =
-        plan_taken_snapshot(request, &take, &|| store.snapshot_verified(time.clone(), progress))?;
+        plan_taken_snapshot(request, progress, &take, &|| store.snapshot_verified(time.clone(), progress))?;
     Ok((plan, snapshot, work))
 }
 
@@ -101,19 +109,20 @@ pub(crate) fn plan_snapshot(
         work.repaired.extend(repair.repaired);
         Ok((snapshot, work))
     };
-    plan_taken_snapshot(request, take, &again)
+    plan_taken_snapshot(request, progress, take, &again)
 }
 
 /// Takes a snapshot and plans; one whose index turns out to be damaged is taken again.
 fn plan_taken_snapshot(
     request: &ExportRequest,
+    progress: &Progress,
     take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
     again: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
 ) -> Result<PlannedExport, ExportError> {
     let of = |(snapshot, mut work): (Snapshot, RefreshStats)| {
         let needs_memory = |since| snapshot.index().generation().memory_lost_since(since).is_some();
         work.tells_memory_loss |= request.since.as_ref().is_some_and(needs_memory);
-        let plan = plan(&snapshot, request)?;
+        let plan = plan_cancellably(&snapshot, request, progress)?;
         let messages = all_issues(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))
     };

@@ -187,6 +187,13 @@ impl ExportRun {
         self.bytes_to_write
     }
 
+    /// Bytes in the store of the rows of the files that are written.
+    pub(crate) fn source_bytes_written(&self) -> u64 {
+        let receipts = self.receipts.lock().expect("no panic under it");
+        let written = self.plan.shard_ids().filter(|shard| receipts.get(shard.index()).is_some_and(Option::is_some));
+        written.map(|shard| self.plan.source_bytes_of(shard)).sum()
+    }
+
     /// Bytes on the disk of the files that a former run had finished.
     pub(crate) fn file_bytes_written(&self) -> u64 {
         self.finished.values().map(|receipt| receipt.file_bytes).sum()

@@ -155,10 +155,10 @@ pub(crate) enum RunPhase {
         run: Arc<ExportRun>,
         /// Tasks to write, as in `Writing`.
         pending: Vec<(usize, u32)>,
-        /// When the wait began, in ticks.
+        /// When the wait began, in ticks: the first one since a task of the run was written.
         since: i64,
-        /// Seconds that it lasts at least: a disk was full although there seemed to be room.
-        pause_seconds: u64,
+        /// Until when no other try is made, in ticks: a disk was full although there seemed to be room. `None` for a first try.
+        full_until: Option<i64>,
     },
     /// Workers write the tasks of the run.
     Writing {
@@ -172,6 +172,8 @@ pub(crate) enum RunPhase {
         failed: Option<ExportError>,
         /// A task met a full disk; once `busy` is 0 the job waits for room, and no task is started before.
         disk_full: bool,
+        /// When the wait began, in ticks, after which no task has been written yet; `None` if one has.
+        waited_since: Option<i64>,
     },
     /// A worker publishes the manifest.
     Finishing,

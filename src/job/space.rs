@@ -1,6 +1,7 @@
 //! Room on the disk for the files of jobs. A job whose plan stands reserves what its files will take before the first of
 //! them is written. One that would not fit waits, and fails when it has waited too long or can never fit.
 
+use crate::codec::compression::Compression;
 use crate::error::ExportError;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::job::registry::{Job, RunPhase};
@@ -40,27 +41,35 @@ pub(crate) fn admit_planned_jobs(inner: &EngineShared) -> Vec<RefusedJob> {
         }
         registry.queue.iter().cloned().collect()
     };
-    reservations.admitted.retain(|(_, job)| job.strong_count() > 0);
+    // One that waits again reserves anew when it is admitted again.
+    reservations.admitted.retain(|(_, job)| job.upgrade().is_some_and(|job| is_written(&job)));
     for job in jobs {
         let Some((waited, needed)) = what_waits(&job, now, &reservations.measured) else { continue };
         let device = device_of(inner);
         // What others will still take is read before what is free: what they write in between counts twice, not never.
         let reserved = reservations.reserved(device, &job);
+        let is_guessed = reservations.measured.is_guess(needed.compression) || needed.is_reduced;
         let lacking = match (inner.options.disk_space)(&inner.options.files) {
-            Ok(disk) => find_lack(inner, &job, &needed, disk, reserved),
+            Ok(disk) => find_lack(inner, &job, &needed, disk, reserved).filter(|lack| {
+                // A guess refuses nobody: where nobody else writes, the disk will tell.
+                !is_guessed || lack.of_share || reserved > 0
+            }),
             // The writes will tell whether there is room.
             Err(error) => {
                 tracing::warn!(job = job.id, %error, "the free space of the disk cannot be read");
                 None
             }
         };
-        match lacking {
+        let is_over = waited >= inner.options.limits.space_wait_seconds;
+        let is_full =
+            || Lack { text: "the disk was full whenever it was tried".to_string(), for_ever: false, of_share: false };
+        match lacking.or_else(|| (is_over && needed.met_full_disk).then(is_full)) {
             None => {
                 job.disk_bytes.store(needed.all, Relaxed);
                 reservations.admitted.push((device, Arc::downgrade(&job)));
                 begin_writing(&job);
             }
-            Some(lack) if lack.for_ever || waited >= inner.options.limits.space_wait_seconds => {
+            Some(lack) if lack.for_ever && !is_guessed || is_over => {
                 if let Some(error) = end_waiting(inner, &job, &lack.text) {
                     refused.push(RefusedJob { job, error });
                 }
@@ -81,6 +90,11 @@ struct Needed {
     left: u64,
     /// Of all its files, those that it has still to write estimated.
     all: u64,
+    compression: Compression,
+    /// Whether some rows are reduced, so that the estimate is a guess.
+    is_reduced: bool,
+    /// Whether it met a full disk, and has written nothing since.
+    met_full_disk: bool,
 }
 
 /// How many seconds a planned job has waited by `now`, in ticks, and what it needs; `None` unless it waits, or while it is not to be
@@ -88,15 +102,22 @@ struct Needed {
 fn what_waits(job: &Job, now: i64, measured: &MeasuredCompression) -> Option<(u64, Needed)> {
     let (compression, left) = bytes_left(job)?;
     let phase = job.phase.lock().expect("no panic under it");
-    let RunPhase::AwaitingSpace { run, since, pause_seconds, .. } = &*phase else { return None };
+    let RunPhase::AwaitingSpace { run, since, full_until, .. } = &*phase else { return None };
     let waited = u64::try_from(now.saturating_sub(*since) / TICKS_PER_SECOND).unwrap_or(0);
-    if waited < *pause_seconds {
+    if full_until.is_some_and(|until| now < until) {
         return None;
     }
     let records = run.plan().shards.len() as u64 * FILE_RECORD_BYTES;
     let all = measured.estimate(compression, run.bytes_to_write()).saturating_add(run.file_bytes_written());
     let left = measured.estimate(compression, left);
-    Some((waited, Needed { left: left.saturating_add(records), all: all.saturating_add(records) }))
+    let needed = Needed {
+        left: left.saturating_add(records),
+        all: all.saturating_add(records),
+        compression,
+        is_reduced: !run.plan().request.elements.is_empty(),
+        met_full_disk: full_until.is_some(),
+    };
+    Some((waited, needed))
 }
 
 /// Why a job has no room.
@@ -105,17 +126,19 @@ struct Lack {
     text: String,
     /// No wait will help.
     for_ever: bool,
+    /// It is the share of the client that is used up.
+    of_share: bool,
 }
 
 /// What a job lacks for its files, if anything: room on the disk, or in the share of its client.
 fn find_lack(inner: &EngineShared, job: &Arc<Job>, needed: &Needed, disk: DiskSpace, reserved: u64) -> Option<Lack> {
     let usable = disk.total - disk.total / PARTS_KEPT_FREE;
     let free = disk.free.saturating_sub(disk.total / PARTS_KEPT_FREE);
-    let Needed { left, all } = *needed;
+    let Needed { left, all, .. } = *needed;
     if left > free.saturating_sub(reserved) {
         let text =
             format!("its files need about {left} more bytes; {free} are free, {reserved} of them for other jobs");
-        return Some(Lack { text, for_ever: left > usable });
+        return Some(Lack { text, for_ever: left > usable, of_share: false });
     }
     let share = u64::try_from(u128::from(disk.total) * u128::from(inner.options.limits.client_disk_share) / 100);
     let share = share.unwrap_or(u64::MAX);
@@ -127,7 +150,13 @@ fn find_lack(inner: &EngineShared, job: &Arc<Job>, needed: &Needed, disk: DiskSp
     (inner.options.limits.client_disk_share < 100 && kept.saturating_add(all) > share).then(|| Lack {
         text: format!("its files need about {all} bytes; its client has {kept} of the {share} that are its share"),
         for_ever: all > share,
+        of_share: true,
     })
+}
+
+/// Whether workers write the files of a job in memory.
+fn is_written(job: &Job) -> bool {
+    matches!(&*job.phase.lock().expect("no panic under it"), RunPhase::Writing { .. })
 }
 
 /// Device of the directory of the jobs' directories; 0 if it cannot be read.
@@ -140,8 +169,9 @@ fn begin_writing(job: &Job) {
     job.awaits_space.store(false, Relaxed);
     let mut phase = job.phase.lock().expect("no panic under it");
     *phase = match std::mem::replace(&mut *phase, RunPhase::Ended) {
-        RunPhase::AwaitingSpace { run, pending, .. } => {
-            RunPhase::Writing { run, pending, busy: 0, failed: None, disk_full: false }
+        RunPhase::AwaitingSpace { run, pending, since, full_until } => {
+            let waited_since = full_until.map(|_| since);
+            RunPhase::Writing { run, pending, busy: 0, failed: None, disk_full: false, waited_since }
         }
         other => other,
     };

@@ -26,6 +26,11 @@ impl MeasuredCompression {
         *total = (total.0 + u128::from(bytes), total.1 + u128::from(file_bytes));
     }
 
+    /// Whether nothing is known yet of how small files get.
+    pub(crate) fn is_guess(&self, compression: Compression) -> bool {
+        compression != Compression::None && self.totals[compression as usize].0 == 0
+    }
+
     /// About how long files of so many bytes of lines become, rather too long than too short.
     pub(crate) fn estimate(&self, compression: Compression, bytes: u64) -> u64 {
         match self.totals[compression as usize] {

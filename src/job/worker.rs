@@ -8,7 +8,7 @@ use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::repair_index;
 use crate::export::run::ExportRun;
-use crate::fhir::instant::Instant;
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::job_end::{OUT, complete_job, fail_job, record_error};
 use crate::job::record::{GROUP_FILE, JobRecord, ONLY_PATIENTS_FILE, PATIENT_FILE, PlannedCounts, RecordedPopulation};
 use crate::job::registry::{Job, JobRegistry, RunPhase};
@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(crate) const REAPER_SECONDS: u64 = 30;
 
 /// How long a job at least waits that met a full disk, before it tries again, in seconds.
-const DISK_FULL_PAUSE_SECONDS: u64 = 5;
+const DISK_FULL_PAUSE_SECONDS: i64 = 5;
 
 /// One piece of work for a worker.
 enum WorkItem {
@@ -68,7 +68,7 @@ fn next_work_item(registry: &mut JobRegistry) -> Option<WorkItem> {
                 *preparing = true;
                 Some(WorkItem::Prepare(job.clone()))
             }
-            RunPhase::Writing { run, pending, busy, failed, disk_full } => {
+            RunPhase::Writing { run, pending, busy, failed, disk_full, .. } => {
                 if failed.is_none()
                     && !*disk_full
                     && let Some((task, tried)) = pending.pop()
@@ -206,8 +206,9 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
             };
             job.touch(&inner.now());
             let since = inner.now().ticks;
-            let planned = RunPhase::AwaitingSpace { run: Arc::new(run), pending, since, pause_seconds: 0 };
-            *job.phase.lock().expect("no panic under it") = planned;
+            let planned = RunPhase::AwaitingSpace { run: Arc::new(run), pending, since, full_until: None };
+            // No worker takes up a job that is about to fail.
+            *job.phase.lock().expect("no panic under it") = if recorded.is_ok() { planned } else { RunPhase::Ended };
             recorded.err().map(|error| Some(record_error(inner, error)))
         }
         // No worker takes up a job that is about to fail.
@@ -261,24 +262,26 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
     let mut fatal = None;
     {
         let mut phase = job.phase.lock().expect("no panic under it");
-        let RunPhase::Writing { pending, busy, failed, disk_full, .. } = &mut *phase else { return };
+        let RunPhase::Writing { pending, busy, failed, disk_full, waited_since, .. } = &mut *phase else { return };
         *busy -= 1;
         let stopped = job.progress.cancel.load(Relaxed);
         job.touch(&inner.now());
         match written {
-            Ok(()) => {}
+            Ok(()) => *waited_since = None,
             Err(_) if stopped => pending.push((task, tried)),
+            // Others took what was reserved. The job waits for room as it did when it was planned, and the wait decides.
+            Err(Some(error)) if is_disk_full(&error) => {
+                tracing::warn!(job = job.id, task, detail = %error, "a shard met a full disk");
+                pending.insert(0, (task, tried));
+                *disk_full = true;
+            }
             Err(error) => {
                 let again = tried + 1 < inner.options.limits.attempts && error.as_ref().is_some_and(is_transient);
                 let detail = error.as_ref().map_or("a panic".to_string(), ToString::to_string);
                 tracing::warn!(job = job.id, task, tried, again, detail, "a shard could not be written");
                 match (again, error) {
                     // Taken after all others: the cause may have passed by then.
-                    (true, error) => {
-                        pending.insert(0, (task, tried + 1));
-                        // Others took what was reserved. The job waits for room as it did when it was planned.
-                        *disk_full |= error.is_some_and(|error| is_disk_full(&error));
-                    }
+                    (true, _) => pending.insert(0, (task, tried + 1)),
                     (false, Some(error)) => *failed = Some(error),
                     (false, None) => *failed = Some(ExportError::Cancelled),
                 }
@@ -295,7 +298,7 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
             fatal = Some(error);
         } else if let RunPhase::Writing { busy: 0, disk_full: true, .. } = &*phase {
             job.awaits_space.store(true, Relaxed);
-            await_space_again(&mut phase, inner.now().ticks);
+            await_space_again(job, &mut phase, inner.now().ticks);
         }
     }
     if let Some(error) = fatal {
@@ -307,10 +310,14 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
 }
 
 /// Has a job wait for room from `now`, in ticks, whose files met a full disk.
-fn await_space_again(phase: &mut RunPhase, now: i64) {
+fn await_space_again(job: &Job, phase: &mut RunPhase, now: i64) {
     *phase = match std::mem::replace(phase, RunPhase::Ended) {
-        RunPhase::Writing { run, pending, .. } => {
-            RunPhase::AwaitingSpace { run, pending, since: now, pause_seconds: DISK_FULL_PAUSE_SECONDS }
+        RunPhase::Writing { run, pending, waited_since, .. } => {
+            // What a failed task had written is gone.
+            job.progress.write_done.store(run.source_bytes_written(), Relaxed);
+            let full_until = now.saturating_add(DISK_FULL_PAUSE_SECONDS * TICKS_PER_SECOND);
+            let since = waited_since.unwrap_or(now);
+            RunPhase::AwaitingSpace { run, pending, since, full_until: Some(full_until) }
         }
         other => other,
     };

@@ -2,12 +2,15 @@
 //! Provenance in the cohort. What is exported of all other types is decided before, and alone decides.
 
 use crate::associated_data::AssociatedData;
+use crate::casts::to_usize;
+use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{RecordId, RowAddress, SegmentId};
+use crate::ids::{FileId, RecordId, RowAddress, SegmentId};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
+use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
 use crate::select::provenance::CohortMembership;
@@ -15,6 +18,8 @@ use crate::select::selection::Selection;
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Deserialize;
 
@@ -22,12 +27,13 @@ use serde::Deserialize;
 /// that it leaves out counts by its type. Reads rows only where one of several must be chosen.
 ///
 /// # Errors
-/// [`ExportError`] if the index is damaged, or a row cannot be read.
+/// [`ExportError`] if the index is damaged, a row cannot be read, or the work is cancelled.
 pub(crate) fn add_associated(
     snapshot: &Snapshot,
     cohort: &Cohort,
     request: &ExportRequest,
     selection: &mut Selection,
+    progress: &Progress,
 ) -> Result<(), ExportError> {
     let Some(asked) = request.associated else { return Ok(()) };
     let membership = CohortMembership::new(snapshot, cohort, request);
@@ -35,19 +41,25 @@ pub(crate) fn add_associated(
     let segments: Vec<SegmentId> = snapshot.segments().collect();
     let found: Vec<Vec<AboutRow>> = segments
         .par_iter()
-        .map(|segment| exported_targets(snapshot, cohort, &membership, selection, *segment))
-        .collect::<Result<_, CorruptIndex>>()?;
+        .map(|segment| match progress.cancel.load(Relaxed) {
+            true => Err(ExportError::Cancelled),
+            false => Ok(exported_targets(snapshot, cohort, &membership, selection, *segment)?),
+        })
+        .collect::<Result<_, ExportError>>()?;
     let mut about: Vec<AboutRow> = found.into_iter().flatten().collect();
     // 2. For each such row, all of them or the newest.
     about.sort_unstable();
     about.dedup();
     let mut chosen: Vec<RecordId> = Vec::new();
-    let mut ages = ProvenanceAges { snapshot, known: HashMap::new() };
+    let ages = match asked {
+        AssociatedData::RelevantProvenance => HashMap::new(),
+        AssociatedData::LatestProvenance => read_ages(snapshot, &about, progress)?,
+    };
     for of_target in about.chunk_by(|a, b| a.target == b.target) {
         let all = of_target.iter().map(|about| about.provenance);
         match asked {
             AssociatedData::RelevantProvenance => chosen.extend(all),
-            AssociatedData::LatestProvenance => chosen.extend(ages.newest(all)?),
+            AssociatedData::LatestProvenance => chosen.extend(newest(&ages, all)),
         }
     }
     chosen.sort_unstable();
@@ -130,49 +142,79 @@ impl ProvenanceAge {
     }
 }
 
-/// The ages of Provenances that compete, each read once.
-struct ProvenanceAges<'a> {
-    snapshot: &'a Snapshot,
-    known: HashMap<RecordId, ProvenanceAge>,
-}
-
-impl ProvenanceAges<'_> {
-    /// The newest of some Provenances about one resource; none of none.
-    fn newest(
-        &mut self,
-        all: impl ExactSizeIterator<Item = RecordId> + Clone,
-    ) -> Result<Option<RecordId>, ExportError> {
-        if all.len() > 1 {
-            for record in all.clone() {
-                if !self.known.contains_key(&record) {
-                    let age = self.read(record)?;
-                    self.known.insert(record, age);
-                }
-            }
-        }
-        // One alone is not read; it has no other to be compared with.
-        let order = |a: &RecordId, b: &RecordId| match (self.known.get(a), self.known.get(b)) {
-            (Some(a), Some(b)) => a.cmp(b),
-            _ => Ordering::Equal,
-        };
-        Ok(all.max_by(order))
-    }
-
-    /// Reads the age of a Provenance row.
-    fn read(&self, record: RecordId) -> Result<ProvenanceAge, ExportError> {
-        let index = self.snapshot.index();
+/// Reads the ages of Provenances that compete with others about a resource. Rows of a file are read in their order: what is
+/// compressed is decoded once, whatever the number of rows.
+///
+/// # Errors
+/// [`ExportError`] if a row cannot be read, or the work is cancelled.
+fn read_ages(
+    snapshot: &Snapshot,
+    about: &[AboutRow],
+    progress: &Progress,
+) -> Result<HashMap<RecordId, ProvenanceAge>, ExportError> {
+    let index = snapshot.index();
+    let of_several = about.chunk_by(|a, b| a.target == b.target).filter(|of_target| of_target.len() > 1);
+    let mut records: Vec<RecordId> = of_several.flatten().map(|about| about.provenance).collect();
+    records.sort_unstable();
+    records.dedup();
+    let mut places: Vec<(FileId, Range<u64>, RecordId)> = Vec::with_capacity(records.len());
+    for record in records {
         let address = index.locate(record);
         let (segment, row) = address.parts();
         index.segment(segment).verify_copied(row..row + 1)?;
-        let columns = index.segment(segment).row(row)?;
-        let updated = index.segment(segment).updated(row)?.map(|updated| updated.to_owned());
-        let id = columns.id_of(row).to_string();
-        let mut line = Vec::new();
-        stream_range(index, index.file_of(segment), row_range(index, address), &mut |piece| {
-            line.extend_from_slice(piece);
-        })?;
-        Ok(ProvenanceAge::read(&line, updated, &id))
+        places.push((index.file_of(segment), row_range(index, address), record));
     }
+    places.sort_unstable_by_key(|(file, range, _)| (*file, range.start));
+    let mut ages = HashMap::with_capacity(places.len());
+    // Rows are read in one go as long as decoding on is no farther than decoding from another point.
+    let goes_on = |a: &(FileId, Range<u64>, RecordId), b: &(FileId, Range<u64>, RecordId)| {
+        let is_plain = index.compression(a.0) == Compression::None;
+        a.0 == b.0 && !is_plain && index.restart_before(b.0, b.1.start).uncompressed <= a.1.end
+    };
+    for run in places.chunk_by(goes_on) {
+        if progress.cancel.load(Relaxed) {
+            return Err(ExportError::Cancelled);
+        }
+        let (file, whole) = (run[0].0, run[0].1.start..run[run.len() - 1].1.end);
+        let (mut rows, mut line, mut position) = (run.iter().peekable(), Vec::new(), whole.start);
+        let mut failed = None;
+        stream_range(index, file, whole, &mut |piece| {
+            let end = position + piece.len() as u64;
+            while let Some((_, range, record)) = rows.peek().filter(|(_, range, _)| range.start < end) {
+                let from = to_usize(range.start.max(position) - position);
+                let to = to_usize(range.end.min(end) - position);
+                line.extend_from_slice(&piece[from..to]);
+                if range.end > end {
+                    break;
+                }
+                match age_of(snapshot, *record, &line) {
+                    Ok(age) => drop(ages.insert(*record, age)),
+                    Err(error) => failed = Some(error),
+                }
+                line.clear();
+                rows.next();
+            }
+            position = end;
+        })?;
+        failed.map_or(Ok(()), Err)?;
+    }
+    Ok(ages)
+}
+
+/// The age of a Provenance row by its line.
+fn age_of(snapshot: &Snapshot, record: RecordId, line: &[u8]) -> Result<ProvenanceAge, CorruptIndex> {
+    let index = snapshot.index();
+    let (segment, row) = index.locate(record).parts();
+    let updated = index.segment(segment).updated(row)?.map(|updated| updated.to_owned());
+    Ok(ProvenanceAge::read(line, updated, index.segment(segment).row(row)?.id_of(row).as_str()))
+}
+
+/// The newest of some Provenances about one resource; none of none. One alone has no age, and no other to be compared with.
+fn newest(ages: &HashMap<RecordId, ProvenanceAge>, all: impl Iterator<Item = RecordId>) -> Option<RecordId> {
+    all.max_by(|a, b| match (ages.get(a), ages.get(b)) {
+        (Some(a), Some(b)) => a.cmp(b),
+        _ => Ordering::Equal,
+    })
 }
 
 #[cfg(test)]

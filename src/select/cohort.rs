@@ -105,7 +105,8 @@ impl Cohort {
             members: found.members,
             vanished_members: found.vanished,
             ours,
-            group_row: group.0,
+            // It lists members whom the export is not about.
+            group_row: group.0.filter(|_| only.is_none()),
             group_id: group.1,
             listed: found.listed,
             content_hash,

@@ -56,6 +56,10 @@ pub(crate) fn restrict(
             restricted.messages.push("patient-not-found", absent_patient(id, request));
         }
     }
+    if request.types.contains(&ResourceType::GROUP) {
+        let text = "Group: an export that is restricted to patients has no Group, which lists others";
+        restricted.messages.push("group-restricted", Issue::warning(IssueCode::NotSupported, text));
+    }
     Ok(restricted)
 }
 

@@ -23,8 +23,8 @@ use crate::server::shares::{Holder, Share, Shares};
 /// Answers in progress that a client may have whatever it has already, while there is room: what a browser opens at once.
 const ANSWERS_LEAST: u64 = 16;
 
-/// Bytes of bodies of requests in memory, over all clients, and those that a client may have whatever others have.
-const REQUEST_BYTES: u64 = 64 << 20;
+/// Bytes of bodies of requests in memory, and of the parameters in them, over all clients, and those that a client may have whatever others have.
+const REQUEST_BYTES: u64 = 192 << 20;
 const REQUEST_BYTES_LEAST: u64 = 1 << 20;
 
 /// Least bound of the bytes of bodies of requests in files, over all clients: more where eight largest ones are more.
@@ -334,7 +334,7 @@ mod tests {
         let first = place(1);
         let taken = (0..100).take_while(|_| first.hold_request_file_bytes(16 << 20).is_ok()).count();
         assert_eq!(taken, 32);
-        assert_eq!((0..1000).take_while(|_| first.hold_request_bytes(256 << 10).is_ok()).count(), 128);
+        assert_eq!((0..1000).take_while(|_| first.hold_request_bytes(256 << 10).is_ok()).count(), 384);
         let second = place(2);
         assert_eq!((0..100).take_while(|_| second.hold_request_file_bytes(16 << 20).is_ok()).count(), 16);
         let refusal = second.hold_request_file_bytes(16 << 20).unwrap_err();

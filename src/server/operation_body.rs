@@ -16,6 +16,11 @@ use axum::body::Body;
 use axum::http::Method;
 use axum::http::request::Parts;
 
+/// Bytes of memory that the parameters of a body take for each of its bytes, at most: 180 for an entry of 60, say.
+const PARAMETERS_GROWTH: u64 = 3;
+/// Most bytes of memory that the parameters of a body take: their number is bounded.
+const PARAMETERS_BYTES_MAX: u64 = 48 << 20;
+
 /// Reads the body of a request for `operation` of the mount number `mount_index`; `id` is the path parameter, empty if there
 /// is none. `None` for an operation that takes no body.
 ///
@@ -50,7 +55,11 @@ pub(crate) async fn read_operation_body(
     let (service, place) = (app.clone(), parts.extensions.get());
     let new_file =
         move || service.tenant(&service.mounts[mount_index]).groups.create_body_file(crate::server::ids::random());
-    read_body(body, limits, place, new_file).await.map(Some)
+    let read = read_body(body, limits, place, new_file).await?;
+    if let Some(place) = place.filter(|_| operation.is_export()) {
+        place.hold_request_bytes((read.len() as u64 * PARAMETERS_GROWTH).min(PARAMETERS_BYTES_MAX))?;
+    }
+    Ok(Some(read))
 }
 
 /// The level of a kick-off at a route; `id` is the path parameter.

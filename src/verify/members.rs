@@ -78,6 +78,8 @@ impl ListedMembers {
             let only = named_patients(only);
             patients.retain(|patient| only.contains(patient));
         }
+        // A restricted export has no Group.
+        let group = group.filter(|_| recorded.only.is_none());
         Ok(ListedMembers { patients: Some(patients), group })
     }
 }

@@ -102,6 +102,11 @@ impl Principal {
     pub(crate) fn check_job(&self, job: &JobRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
         let Some(allowed) = &self.types else { return Ok(()) };
+        if job.request.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
+            return Err(forbidden(
+                "this export has Provenance, which this client may no longer export; ask for a new one",
+            ));
+        }
         let types = &job.request.types;
         match !types.is_empty() && types.iter().all(|name| allowed.iter().any(|of| of.name() == name)) {
             true => Ok(()),

@@ -9,26 +9,20 @@ use crate::server::kick_off::request::{GivenParameter, ParameterSource};
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The types of values that some parameter takes (PARAM-05), as elements of `Parameters.parameter`.
-const VALUE_TYPES: [&str; 9] = [
-    "valueBoolean",
-    "valueCode",
-    "valueCoding",
-    "valueDateTime",
-    "valueInstant",
-    "valueInteger",
-    "valuePositiveInt",
-    "valueReference",
-    "valueString",
-];
+const VALUE_TYPES: [&str; 7] =
+    ["valueBoolean", "valueCode", "valueCoding", "valueDateTime", "valueInstant", "valueReference", "valueString"];
 
 /// Name of the type of any other value.
 const OTHER_TYPE: &str = "this type of value";
 
-/// Reads the parameters of a body.
+/// Most entries of a body: each takes more memory than it has bytes.
+const ENTRIES_MAX: usize = 250_000;
+
+/// Reads the parameters of a body. Each entry is judged as it is read, so that a body takes little more memory than its
+/// parameters do.
 ///
 /// # Errors
 /// All problems, at most [`KICKOFF_PROBLEMS_MAX`]: text that is no JSON, JSON that is no `Parameters` (KICK-06), and
@@ -44,71 +38,73 @@ pub(crate) fn read_body_parameters(body: &[u8]) -> Result<Vec<GivenParameter>, V
         let text = "the body is no Parameters resource: its resourceType must be Parameters";
         return Err(vec![structure(text.to_string()).at("Parameters.resourceType")]);
     }
-    let mut problems: Vec<OutcomeIssue> = Vec::new();
-    let mut add_problem = |text: String, place: String| {
-        if problems.len() < KICKOFF_PROBLEMS_MAX {
-            problems.push(structure(text).at(place));
-        }
-    };
-    for name in &document.others {
-        let text = format!("{} is no element that the Parameters of a kick-off may have", shorten(name));
-        add_problem(text, "Parameters".to_string());
+    let ParametersDocument { entries: ReadEntries { given, mut problems, count }, others, .. } = document;
+    if count > ENTRIES_MAX {
+        let text = format!("Parameters.parameter has {count} entries, more than {ENTRIES_MAX}; ask for less at a time");
+        problems.insert(0, structure(text).at("Parameters.parameter"));
     }
-    let mut given = Vec::with_capacity(document.entries.len());
-    for (i, entry) in document.entries.into_iter().enumerate() {
-        let place = || format!("Parameters.parameter[{i}]");
-        let ParametersEntry { name, value, more_values, others } = entry;
-        let Some(name) = name else {
-            add_problem(format!("Parameters.parameter[{i}] has no name"), place());
-            continue;
-        };
-        let shown = shorten(&name);
-        for other in &others {
-            add_problem(format!("{shown}: {} is not taken; give a value", shorten(other)), place());
-        }
-        match value {
-            _ if more_values => {
-                add_problem(format!("{shown}: it has more than one value; repeat the parameter"), place())
-            }
-            None if others.is_empty() => add_problem(format!("{shown}: it has no value"), place()),
-            None => {}
-            Some((value_type, value)) => match text_of(&value_type, value) {
-                Ok((value_type, value)) => {
-                    given.push(GivenParameter { name, value, source: ParameterSource::Body(value_type) });
-                }
-                Err(what) => add_problem(format!("{shown}: the value of {} {what}", shorten(&value_type)), place()),
-            },
-        }
+    for name in &others {
+        let text = format!("{name} is no element that the Parameters of a kick-off may have");
+        problems.push(structure(text).at("Parameters"));
     }
+    problems.truncate(KICKOFF_PROBLEMS_MAX);
     if problems.is_empty() { Ok(given) } else { Err(problems) }
 }
 
-/// The type of a value, and its text as a query would have it; no text for a type that no parameter takes.
+/// The parameters of the entries that were read, and what is wrong with the others.
+#[derive(Default)]
+struct ReadEntries {
+    given: Vec<GivenParameter>,
+    problems: Vec<OutcomeIssue>,
+    count: usize,
+}
+
+impl ReadEntries {
+    /// Judges the next entry.
+    fn add(&mut self, entry: ParametersEntry) {
+        let i = self.count;
+        self.count += 1;
+        if self.problems.len() == KICKOFF_PROBLEMS_MAX || i >= ENTRIES_MAX {
+            return;
+        }
+        let ParametersEntry { name, value, more_values, other } = entry;
+        let mut problem = |text: String| {
+            let issue = OutcomeIssue::error(IssueCode::Structure, text);
+            self.problems.push(issue.at(format!("Parameters.parameter[{i}]")));
+        };
+        let Some(name) = name else { return problem(format!("Parameters.parameter[{i}] has no name")) };
+        let shown = shorten(&name);
+        if let Some(other) = &other {
+            problem(format!("{shown}: {other} is not taken; give a value"));
+        }
+        match value {
+            _ if more_values => problem(format!("{shown}: it has more than one value; repeat the parameter")),
+            None if other.is_none() => problem(format!("{shown}: it has no value")),
+            None => {}
+            Some((value_type, value)) => match text_of(value_type, value) {
+                Ok(value) => self.given.push(GivenParameter { name, value, source: ParameterSource::Body(value_type) }),
+                Err(what) => problem(format!("{shown}: the value of {value_type} {what}")),
+            },
+        }
+    }
+}
+
+/// The text of a value as a query would have it; none for a type that no parameter takes.
 ///
 /// # Errors
 /// The predicate of a sentence about a value that is not of its type.
-fn text_of(value_type: &str, value: Value) -> Result<(&'static str, String), &'static str> {
-    let Some(known) = VALUE_TYPES.into_iter().find(|known| *known == value_type) else {
-        return Ok((OTHER_TYPE, String::new()));
-    };
-    let member = |value: Value, name: &str| match value {
-        Value::Object(mut members) => match members.remove(name) {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
-        },
-        _ => None,
-    };
-    let text = match (known, value) {
-        ("valueBoolean", Value::Bool(truth)) => Ok(truth.to_string()),
+fn text_of(value_type: &'static str, value: EntryValue) -> Result<String, &'static str> {
+    match (value_type, value) {
+        (OTHER_TYPE, _) => Ok(String::new()),
+        ("valueBoolean", EntryValue::Bool(truth)) => Ok(truth.to_string()),
         ("valueBoolean", _) => Err("is neither true nor false"),
-        ("valueInteger" | "valuePositiveInt", Value::Number(number)) => Ok(number.to_string()),
-        ("valueInteger" | "valuePositiveInt", _) => Err("is no number"),
-        ("valueCoding", value) => member(value, "code").ok_or("has no code"),
-        ("valueReference", value) => member(value, "reference").ok_or("has no reference"),
-        (_, Value::String(text)) => Ok(text),
+        ("valueCoding", EntryValue::Object { code, .. }) => code.ok_or("has no code"),
+        ("valueCoding", _) => Err("has no code"),
+        ("valueReference", EntryValue::Object { reference, .. }) => reference.ok_or("has no reference"),
+        ("valueReference", _) => Err("has no reference"),
+        (_, EntryValue::Text(text)) => Ok(text),
         _ => Err("is no string"),
-    };
-    text.map(|text| (known, text))
+    }
 }
 
 /// The beginning of a client's text, escaped, at most [`SHOWN_CHARS_MAX`] characters, for a message.
@@ -120,8 +116,8 @@ fn shorten(text: &str) -> String {
 #[derive(Default)]
 struct ParametersDocument {
     resource_type: Option<String>,
-    entries: Vec<ParametersEntry>,
-    /// Names of elements that decide something unknown, or that `Parameters` does not have.
+    entries: ReadEntries,
+    /// Names of elements that decide something unknown, or that `Parameters` does not have; the first few.
     others: Vec<String>,
 }
 
@@ -129,11 +125,23 @@ struct ParametersDocument {
 #[derive(Default)]
 struct ParametersEntry {
     name: Option<String>,
-    /// The name of the value's element, and the value.
-    value: Option<(String, Value)>,
+    /// The type of the value, and the value.
+    value: Option<(&'static str, EntryValue)>,
     more_values: bool,
-    /// Names of elements that are not taken.
-    others: Vec<String>,
+    /// Name of an element that is not taken.
+    other: Option<String>,
+}
+
+/// What a value of an entry says, as far as some parameter takes it.
+enum EntryValue {
+    Text(String),
+    Bool(bool),
+    Object {
+        code: Option<String>,
+        reference: Option<String>,
+    },
+    /// A number, an array or null.
+    Other,
 }
 
 impl<'de> Deserialize<'de> for ParametersDocument {
@@ -166,7 +174,9 @@ impl<'de> Deserialize<'de> for ParametersDocument {
                         }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
-                            document.others.push(name);
+                            if document.others.len() < KICKOFF_PROBLEMS_MAX {
+                                document.others.push(shorten(&name));
+                            }
                         }
                     }
                 }
@@ -175,6 +185,30 @@ impl<'de> Deserialize<'de> for ParametersDocument {
         }
 
         deserializer.deserialize_map(DocumentVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReadEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ReadEntries, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = ReadEntries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("parameters")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ReadEntries, A::Error> {
+                let mut read = ReadEntries::default();
+                while let Some(entry) = seq.next_element()? {
+                    read.add(entry);
+                }
+                Ok(read)
+            }
+        }
+
+        deserializer.deserialize_seq(EntriesVisitor)
     }
 }
 
@@ -199,12 +233,13 @@ impl<'de> Deserialize<'de> for ParametersEntry {
                             map.next_value::<IgnoredAny>()?;
                         }
                         _ if name.starts_with("value") && name.len() > "value".len() => {
+                            let known = VALUE_TYPES.into_iter().find(|known| *known == name).unwrap_or(OTHER_TYPE);
                             entry.more_values |= entry.value.is_some();
-                            entry.value = Some((name, map.next_value()?));
+                            entry.value = Some((known, map.next_value()?));
                         }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
-                            entry.others.push(name);
+                            entry.other = Some(shorten(&name));
                         }
                     }
                 }
@@ -213,6 +248,74 @@ impl<'de> Deserialize<'de> for ParametersEntry {
         }
 
         deserializer.deserialize_map(EntryVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for EntryValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EntryValue, D::Error> {
+        struct ValueVisitor;
+
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = EntryValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_bool<E: Error>(self, truth: bool) -> Result<EntryValue, E> {
+                Ok(EntryValue::Bool(truth))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<EntryValue, E> {
+                Ok(EntryValue::Text(text.to_string()))
+            }
+
+            fn visit_i64<E: Error>(self, _: i64) -> Result<EntryValue, E> {
+                Ok(EntryValue::Other)
+            }
+
+            fn visit_u64<E: Error>(self, _: u64) -> Result<EntryValue, E> {
+                Ok(EntryValue::Other)
+            }
+
+            fn visit_f64<E: Error>(self, _: f64) -> Result<EntryValue, E> {
+                Ok(EntryValue::Other)
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<EntryValue, E> {
+                Ok(EntryValue::Other)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<EntryValue, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(EntryValue::Other)
+            }
+
+            /// An object, or a number as serde_json hands on one of any precision.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EntryValue, A::Error> {
+                let (mut code, mut reference) = (None, None);
+                while let Some(name) = map.next_key::<String>()? {
+                    let member = match name.as_str() {
+                        "code" => &mut code,
+                        "reference" => &mut reference,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    if member.is_some() {
+                        return Err(A::Error::custom("an element stands twice"));
+                    }
+                    *member = match map.next_value()? {
+                        EntryValue::Text(text) => Some(text),
+                        _ => None,
+                    };
+                }
+                Ok(EntryValue::Object { code, reference })
+            }
+        }
+
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
@@ -251,7 +354,7 @@ mod tests {
             ("_type", "Patient,Group", "valueString"),
             ("patient", "Patient/a", "valueReference"),
             ("x", "true", "valueBoolean"),
-            ("n", "12", "valuePositiveInt"),
+            ("n", "", OTHER_TYPE),
             ("c", "k", "valueCoding"),
             ("u", "", OTHER_TYPE),
         ];

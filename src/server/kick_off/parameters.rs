@@ -46,7 +46,9 @@ pub(crate) fn read_parameters(
     for parameter in given {
         // An empty value has no effect, but the name of the parameter and the type are still checked (PARAM-07).
         let of_name = by_name.entry(&parameter.name).or_default();
-        let counts = !parameter.value.trim().is_empty() || parameter.source != ParameterSource::Query;
+        let is_empty = parameter.value.trim().is_empty() && parameter.source == ParameterSource::Query;
+        // Where `patient` may not be, it is told of whatever it says: the answer would be wider than was meant.
+        let counts = !is_empty || parameter.name == "patient";
         of_name.extend(Some(parameter).filter(|_| counts));
     }
     for (name, values) in by_name {

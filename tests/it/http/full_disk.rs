@@ -56,20 +56,21 @@ fn a_job_that_never_fits_fails_alone() {
 }
 
 /// STATUS-08, EXPIRE-03: a job that meets a full disk although there was room by the count (here no file can be made any
-/// more) waits, says so to its client, and goes on with what it has written when there is room; after `jobs.attempts` it
-/// fails with a reason.
+/// more) waits, says so to its client, and goes on with what it has written when there is room; after
+/// `jobs.space_wait_seconds` it fails with a reason.
 #[test]
 fn a_job_that_meets_a_full_disk_waits() {
     let scratch = scratch();
     let small = scratch.path().join("small");
     std::fs::create_dir(&small).unwrap();
-    for (attempts, waits) in [(100, true), (2, false)] {
+    for (wait_seconds, waits) in [(3600, true), (6, false)] {
         let Some(_mounted) = Tmpfs::mount(&small, "200m,nr_inodes=40", 0) else {
             println!("passed over: mounting is not allowed here");
             return;
         };
         std::fs::remove_dir_all(scratch.path().join("records")).ok();
-        let server = start(scratch.path(), &format!("attempts = {attempts}"), "max_bytes = 200000");
+        let server =
+            start(scratch.path(), &format!("attempts = 1\nspace_wait_seconds = {wait_seconds}"), "max_bytes = 200000");
         let client = server.client();
         let job = accepted(&client, &server.fhir("Patient/$export?_type=Claim,Encounter,Observation"));
         if waits {

@@ -1,6 +1,7 @@
 //! Kick-offs by POST: a body means what a query means, and only a body restricts an export to patients.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::client::{Answer, Client};
 use super::job_lifecycle::{accepted, bundled, ended, files};
@@ -167,6 +168,13 @@ fn exports_are_restricted_to_patients() {
         let verified = run(&["verify", out, "--ledger"]);
         assert_eq!(verified.code, 0, "{verified:#?}");
     }
+    // No Group leaves that lists others.
+    let with_group = [body.trim_end_matches("]}"), r#",{"name":"_type","valueString":"Patient,Group"}]}"#].concat();
+    let manifest = ended(&client, &accepted(&client, &post(&client, "Group/ten/$export", &with_group))).json();
+    assert_eq!(lines(&client, &manifest).len(), 1);
+    assert!(messages(&client, &manifest).iter().any(|text| text.starts_with("Group: ")));
+    let empty = client.ask("GET", "/fhir/Group/ten/$export?patient=", &HEADERS[..2], b"");
+    assert!(empty.outcome(400, "invalid").contains("patient: "));
     // An empty result if none is there.
     let nobody = parameters(r#"{"name":"patient","valueReference":{"reference":"Patient/nobody"}}"#);
     let manifest = ended(&client, &accepted(&client, &post(&client, "Group/ten/$export", &nobody))).json();
@@ -366,5 +374,37 @@ fn elements_over_http_and_on_the_command_line() {
         assert!(std::fs::read(out.join(name)).unwrap() == *body, "{name}");
     }
     server.fhir("$export?_elements=Patient.name.family").outcome(400, "not-supported");
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// CORE-08, KICK-06: a body of many entries, or of values that nothing takes, needs no more memory than one that is right.
+#[test]
+fn hostile_bodies_take_little_memory() {
+    let scratch = scratch();
+    let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    let client = server.client();
+    let before = server.memory();
+    let count = 15_000_000;
+    for (entry, between) in
+        [("", "{},"), (r#"{"name":"x","valueString":["#, "0,"), (r#"{"name":"x","valueString":["#, "{},")]
+    {
+        let many = between.repeat(count / between.len());
+        let end = if entry.is_empty() { "" } else { "]}" };
+        let body = parameters(&format!("{entry}{}{end}", many.trim_end_matches(',')));
+        let most = AtomicU64::new(0);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    most.fetch_max(server.memory(), Relaxed);
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            });
+            post(&client, "$export", &body).outcome(400, "structure");
+            done.store(true, Relaxed);
+        });
+        let most = most.load(Relaxed);
+        assert!(most < before + (48 << 20), "{entry} {between}: {most} before {before}");
+    }
     assert_eq!(server.stop(), Some(0));
 }
