@@ -256,7 +256,9 @@ fn lists_are_normalised() {
     ] {
         assert_eq!(strict(query).unwrap(), expected, "{query}");
     }
-    for query in ["", "_type=", "_type", "_type=,%20,", "_since=&_until=+&_outputFormat", "_elements=&includeAssociatedData"] {
+    for query in
+        ["", "_type=", "_type", "_type=,%20,", "_since=&_until=+&_outputFormat", "_elements=&includeAssociatedData"]
+    {
         let params = strict(query).unwrap();
         assert_eq!(params, KickOffParams { prefer: params.prefer.clone(), ..KickOffParams::default() }, "{query}");
     }

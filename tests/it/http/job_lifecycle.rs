@@ -15,9 +15,7 @@ pub(super) fn bundled(directory: &Path, words: &[&str]) -> Server {
     let store = testdata("stores/synthea-r4-100");
     let mut all = vec!["--store", store.to_str().unwrap(), "--index-dir", "index", "--data", "data"];
     all.extend(words);
-    let server = Server::start(directory, &all);
-    server.wait_until_ready();
-    server
+    Server::start(directory, &all)
 }
 
 /// Asserts that a kick-off was accepted; the path of the job's status.

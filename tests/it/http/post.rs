@@ -53,6 +53,7 @@ fn a_post_is_answered_as_its_get() {
     let config = "[ig]\nfirst_poll_in_progress = false\n";
     std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let client = server.client();
     let done = |answer: &Answer| ended(&client, &accepted(&client, answer)).json();
     let types = r#"{"name":"_type","valueString":"Patient,Condition"}"#;
@@ -119,6 +120,7 @@ fn patients_of(client: &Client, server: &Server, group: &str) -> BTreeSet<String
 fn exports_are_restricted_to_patients() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    server.wait_until_ready();
     let client = server.client();
     let ten: Vec<String> = patients_of(&client, &server, "ten").into_iter().collect();
     let others = patients_of(&client, &server, "all");
@@ -324,6 +326,7 @@ fn provenance_is_added_to_what_is_exported() {
 fn elements_over_http_and_on_the_command_line() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    server.wait_until_ready();
     let client = server.client();
     let query = "Group/ten/$export?_type=Patient,Condition&_elements=Patient.name,Patient.birthDate";
     let manifest = ended(&client, &accepted(&client, &server.fhir(query))).json();
@@ -382,6 +385,7 @@ fn elements_over_http_and_on_the_command_line() {
 fn hostile_bodies_take_little_memory() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    server.wait_until_ready();
     let client = server.client();
     let before = server.memory();
     let count = 15_000_000;

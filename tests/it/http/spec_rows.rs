@@ -396,6 +396,10 @@ fn metadata() {
                 "_outputFormat" => "ndjson",
                 "_since" => "2020-01-01T00:00:00Z",
                 "_until" => "2024-01-01T00:00:00Z",
+                "_elements" => "id",
+                "includeAssociatedData" => "LatestProvenanceResources",
+                // In the body of a POST only.
+                "patient" => continue,
                 other => panic!("{other} is advertised"),
             };
             let target = format!("Patient/$export?{}={value}", parameter["name"].as_str().unwrap());
