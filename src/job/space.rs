@@ -135,11 +135,6 @@ fn find_lack(inner: &EngineShared, job: &Arc<Job>, needed: &Needed, disk: DiskSp
     let usable = disk.total - disk.total / PARTS_KEPT_FREE;
     let free = disk.free.saturating_sub(disk.total / PARTS_KEPT_FREE);
     let Needed { left, all, .. } = *needed;
-    if left > free.saturating_sub(reserved) {
-        let text =
-            format!("its files need about {left} more bytes; {free} are free, {reserved} of them for other jobs");
-        return Some(Lack { text, for_ever: left > usable, of_share: false });
-    }
     let share = u64::try_from(u128::from(disk.total) * u128::from(inner.options.limits.client_disk_share) / 100);
     let share = share.unwrap_or(u64::MAX);
     let kept: u64 = {
@@ -147,10 +142,14 @@ fn find_lack(inner: &EngineShared, job: &Arc<Job>, needed: &Needed, disk: DiskSp
         let of_client = registry.jobs.values().filter(|other| other.client == job.client && !Arc::ptr_eq(other, job));
         of_client.map(|other| other.disk_bytes.load(Relaxed)).sum()
     };
-    (inner.options.limits.client_disk_share < 100 && kept.saturating_add(all) > share).then(|| Lack {
-        text: format!("its files need about {all} bytes; its client has {kept} of the {share} that are its share"),
-        for_ever: all > share,
-        of_share: true,
+    if inner.options.limits.client_disk_share < 100 && kept.saturating_add(all) > share {
+        let text = format!("its files need about {all} bytes; its client has {kept} of the {share} that are its share");
+        return Some(Lack { text, for_ever: all > share, of_share: true });
+    }
+    (left > free.saturating_sub(reserved)).then(|| {
+        let text =
+            format!("its files need about {left} more bytes; {free} are free, {reserved} of them for other jobs");
+        Lack { text, for_ever: left > usable, of_share: false }
     })
 }
 
