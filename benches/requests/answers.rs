@@ -194,8 +194,8 @@ fn unchunk(bytes: &[u8]) -> Result<(Vec<u8>, usize, bool), String> {
     }
 }
 
-/// Checks one answer, to a request with this method if that is certain, against what holds for all: its status is documented, an error is an OperationOutcome, and nothing of the
-/// host is told.
+/// Checks one answer, to a request with this method if that is certain, against what holds for all: its status is documented,
+/// an error is an OperationOutcome, and nothing of the host stands in it.
 ///
 /// # Errors
 /// What it breaks.

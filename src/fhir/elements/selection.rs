@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(ours.kept_names(of("Observation")), None);
     }
 
-    /// ELEM-05: every wrong item is told, and the others are taken.
+    /// ELEM-05: every wrong item is reported, and the others are taken.
     #[test]
     fn wrong_items_are_told_together() {
         use ElementProblemKind::*;

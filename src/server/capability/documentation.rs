@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::count_text::counted;
 use crate::fhir::compartment;
@@ -12,7 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 use crate::server::capability::Declaration;
-use crate::server::parameters::OUTPUT_FORMATS;
+use crate::server::parameters::{OUTPUT_FORMATS, find};
 
 /// URL of the extension. Each topic is a nested extension under its key, with a `text` and `value`s.
 pub(crate) const EXTENSION: &str = "urn:outpour:documentation:1";
@@ -132,7 +133,8 @@ impl Declaration<'_> {
             "At Patient and Group level: the Patient resources, the resources of the \
              [Patient compartment](http://hl7.org/fhir/R4/compartmentdefinition-patient.html), each Device by its \
              `patient`, and each Provenance that is about one of these. A resource in several patients' compartments is \
-             exported once. A Group is exported only if it is the one asked for and `_type` names Group. A Patient that \
+             exported once. A Group is exported only if it is the one asked for, `_type` names Group, and `patient` does not \
+             restrict the export. A Patient that \
              is linked to one of these is exported, the rest of its record is not. {members}"
         );
         topic("patient-data", "What belongs to a patient", text, types.map(|of| of.name().to_string()).collect())
@@ -174,9 +176,14 @@ impl Declaration<'_> {
 
     /// The topic on `includeAssociatedData`.
     fn associated_data(&self) -> Topic {
-        let text = "`includeAssociatedData` is not served: it has no values here. Every Provenance about an exported \
-                    patient's record is exported unless `_type` leaves it out.";
-        topic("include-associated-data", "includeAssociatedData", text, Vec::new())
+        let served = find(self.parameters, "includeAssociatedData").filter(|of| of.supported);
+        let text = served.map_or(
+            "`includeAssociatedData` is not served: it has no values here. Every Provenance about an exported patient's record is \
+             exported unless `_type` leaves it out.",
+            |of| of.documentation,
+        );
+        let values = served.map_or(Vec::new(), |_| AssociatedData::ALL.map(|data| data.name().to_string()).to_vec());
+        topic("include-associated-data", "includeAssociatedData", text, values)
     }
 
     /// The topic on `handling=lenient`.
@@ -194,7 +201,8 @@ impl Declaration<'_> {
 
 /// The topic on the restriction to profiles: there is none.
 fn profiles() -> Topic {
-    let text = "None: resources of every type and profile are exported as they are stored, byte for byte.";
+    let text = "None: resources of every type and profile are exported, byte for byte as they are stored unless `_elements` reduces \
+                them.";
     topic("profiles", "Restriction to profiles", text, Vec::new())
 }
 

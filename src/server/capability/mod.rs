@@ -161,7 +161,7 @@ impl Declaration<'_> {
     /// an operation that is switched off.
     ///
     /// It is derived from the IG's definition, with the parameters that are served here. `affectsState` is false,
-    /// since the operation is called by GET.
+    /// since the operation may be called by GET.
     pub(crate) fn operation_definition(&self, name: &str, version: &str) -> Option<Value> {
         let export = self.exports().find(|export| export.id == name)?;
         let mut definition = json!({

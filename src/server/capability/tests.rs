@@ -269,7 +269,8 @@ fn documentation_answers_the_guide() {
     assert_eq!(values("files"), ["bytes=1000", "resources=7"]);
     assert_eq!(values("since-new-members"), ["strict"]);
     assert_eq!(values("supporting-types"), [""; 0]);
-    assert_eq!(values("include-associated-data"), [""; 0]);
+    let provenance = ["LatestProvenanceResources", "RelevantProvenanceResources"];
+    assert_eq!(values("include-associated-data"), provenance);
     assert_eq!(values("patient-data").len(), 67, "66 types of R4, and Device");
     assert!(values("lenient").contains(&"_type") && !values("lenient").contains(&"_since"), "HDR-05, HDR-07");
 }
@@ -290,5 +291,20 @@ fn documentation_follows_the_policies() {
     ] {
         let other = Declaration { policies, ..first };
         assert_ne!(first.documentation().markdown(), other.documentation().markdown(), "{policies:?}");
+    }
+}
+
+/// ASSOC-01, CAP-12: the documentation names the values of `includeAssociatedData` where it is served, and nowhere else.
+#[test]
+fn associated_data_is_documented_where_it_is_served() {
+    use crate::server::parameters::NETSMART_PARAMETERS;
+    let enabled = Enabled { system: true, patient: true, group: true, groups_searchable: true, groups_writable: true };
+    for (parameters, values) in
+        [(PARAMETERS, &["LatestProvenanceResources", "RelevantProvenanceResources"][..]), (NETSMART_PARAMETERS, &[])]
+    {
+        let documentation = Declaration { parameters, ..declaration(enabled) }.documentation();
+        let topic = documentation.0.iter().find(|topic| topic.key == "include-associated-data").unwrap();
+        assert_eq!(topic.values, values);
+        assert_eq!(topic.text.contains("not served"), values.is_empty(), "{}", topic.text);
     }
 }
