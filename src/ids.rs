@@ -48,6 +48,8 @@ ids! {
     pub BaseId;
     /// A target of a Provenance, numbered over the store.
     pub TargetId;
+    /// A reference of the rows of a segment, numbered over the store.
+    pub(crate) ReferenceId;
     /// A shard: an output file of rows, by its place among those of its plan, which stand by type and then by ordinal. It
     /// is no ordinal, which counts the files of one type from 1.
     pub(crate) ShardId;

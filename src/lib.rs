@@ -99,9 +99,9 @@ pub mod internals {
     pub use crate::cli::run_from_arguments;
     pub use crate::extract::extractor::Extractor;
     pub use crate::extract::facts::{Content, ResourceFacts};
+    pub use crate::extract::identifiers::IdentifierReader;
     pub use crate::extract::naive;
     pub use crate::fhir::instant::{InstantRef, date_time_span};
-    pub use crate::group::identifiers::IdentifierReader;
     pub use crate::group::reader::{GroupMember, GroupReader};
     pub use crate::index::dir::IndexDir;
     pub use crate::index::global::build;

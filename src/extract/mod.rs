@@ -10,6 +10,8 @@ pub(crate) mod block;
 pub(crate) mod extractor;
 pub(crate) mod facts;
 pub(crate) mod fault;
+pub(crate) mod identifiers;
+pub(crate) mod line_references;
 pub mod naive;
 pub(crate) mod paths;
 pub(crate) mod rules;

@@ -5,6 +5,8 @@
 
 pub(crate) mod base_url;
 pub(crate) mod compartment;
+pub(crate) mod conditional_reference;
+pub(crate) mod context;
 pub(crate) mod elements;
 pub(crate) mod id;
 pub(crate) mod instant;

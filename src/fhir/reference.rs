@@ -247,7 +247,7 @@ fn split_last(text: &str) -> Option<(&str, &str)> {
 
 /// Whether the text before `Type/id` of a literal reference is a base URL: http or https, a host, and no character that
 /// a base cannot hold.
-fn is_absolute_url(text: &str) -> bool {
+pub(crate) fn is_absolute_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http").map(|rest| rest.strip_prefix('s').unwrap_or(rest)) else {
         return false;
     };

@@ -7,6 +7,8 @@ pub struct ResourceType(u8);
 impl ResourceType {
     /// Number of concrete types.
     pub const COUNT: usize = NAMES.len();
+    /// The type `Binary`, which attachments refer to.
+    pub const BINARY: ResourceType = ResourceType(8);
     /// The type `Bundle`, whose lines list deletions.
     pub const BUNDLE: ResourceType = ResourceType(11);
     /// The type `Device`, which this crate adds to the compartment.
@@ -19,6 +21,10 @@ impl ResourceType {
     pub const PATIENT: ResourceType = ResourceType(102);
     /// The type `Provenance`, exported with its targets.
     pub const PROVENANCE: ResourceType = ResourceType(110);
+    /// The type `Questionnaire`, which QuestionnaireResponses name by a canonical URL.
+    pub const QUESTIONNAIRE: ResourceType = ResourceType(111);
+    /// The type `QuestionnaireResponse`.
+    pub const QUESTIONNAIRE_RESPONSE: ResourceType = ResourceType(112);
 
     /// The type of this exact name; `None` when R4 has none (case-sensitive, PARAM-08).
     pub fn parse(name: &str) -> Option<ResourceType> {

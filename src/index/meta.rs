@@ -122,6 +122,8 @@ by_name!(MemoryLoss);
 
 /// Version of the format whose index meta knows no choice of rules but `validate`.
 const BEFORE_CHOICES: u32 = 4;
+/// Version of the format whose segments have no references.
+const BEFORE_REFERENCES: u32 = 5;
 
 /// The index meta: files and segments of one consistent index of a store.
 #[derive(Clone, Debug, PartialEq)]
@@ -365,7 +367,7 @@ impl IndexMeta {
     pub fn from_bytes(bytes: &[u8]) -> Option<IndexMeta> {
         let newline = memchr::memchr(b'\n', bytes)?;
         let (head, body) = (str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
-        let versions = [layout::VERSION, BEFORE_CHOICES];
+        let versions = [layout::VERSION, BEFORE_REFERENCES, BEFORE_CHOICES];
         let sum = xxh3_64(body);
         let version = versions.into_iter().find(|version| head == format!("outpour-index {version} {sum:016x}"))?;
         let mut meta = IndexMeta::read(&mut MetaReader(body), version)?;
@@ -392,7 +394,7 @@ impl IndexMeta {
         let version = bytes.strip_prefix(b"outpour-index ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
         let version =
             version.and_then(|digits| str::from_utf8(digits).ok()).and_then(|digits| digits.parse::<u32>().ok());
-        version.is_some_and(|version| version != layout::VERSION && version != BEFORE_CHOICES)
+        version.is_some_and(|version| ![layout::VERSION, BEFORE_REFERENCES, BEFORE_CHOICES].contains(&version))
     }
 
     /// Reads the bytes behind the first line without a check of their checksum; `None` when they are no index meta.

@@ -13,15 +13,34 @@ pub(crate) fn line() -> impl Strategy<Value = String> {
     });
     let about = (0..3usize, 0..4usize)
         .prop_map(|(kind, id)| format!("{}/p{id}", ["Patient", "Observation", "Provenance"][kind]));
-    (0..12u32, 0..4usize, meta, reference, proptest::collection::vec(about, 1..3)).prop_map(
-        |(kind, id, meta, reference, about)| match kind {
+    // What rows refer to beside patients, and rows that such references may lead to, by id and by identifier.
+    let context = (0..3usize, 0..4usize, 0..3usize).prop_map(|(base, id, form)| {
+        let base = ["", "https://a.example/r4/", "https://b.example/r4/"][base];
+        match form {
+            0 => format!("{base}Practitioner/p{id}"),
+            1 => format!("{base}Location/p{id}/_history/1"),
+            _ => format!("{base}Practitioner?identifier=s|{id}"),
+        }
+    });
+    (0..18u32, 0..4usize, meta, reference, proptest::collection::vec(about, 1..3), context).prop_map(
+        |(kind, id, meta, reference, about, context)| match kind {
+            12..14 => format!(
+                r#"{{"resourceType":"Practitioner","id":"p{id}"{meta},"identifier":[{{"system":"s","value":"{}"}},{{"system":"s","value":"{id}"}}]}}"#,
+                (id + meta.len()) % 3
+            ),
+            14..16 => format!(
+                r#"{{"resourceType":"Location","id":"p{id}"{meta},"x":{{"reference":"{context}"}},"y":[{{"reference":"Practitioner/p0"}}]}}"#
+            ),
+            16..18 => format!(
+                r#"{{"resourceType":"Observation","id":"p{id}"{meta},"subject":{{"reference":"{reference}"}},"performer":[{{"reference":"{context}"}},{{"url":"Binary/b{id}"}},{{"url":"Binary/b{id}"}}]}}"#
+            ),
             0..4 => format!(r#"{{"resourceType":"Observation","id":"p{id}"{meta},"subject":{{"reference":"{reference}"}}}}"#),
             4..7 => format!(r#"{{"resourceType":"Patient","id":"p{id}"{meta}}}"#),
             7..9 => {
                 let targets: Vec<String> = about.iter().map(|about| format!(r#"{{"reference":"{about}"}}"#)).collect();
                 format!(r#"{{"resourceType":"Provenance","id":"p{id}"{meta},"target":[{}]}}"#, targets.join(","))
             }
-            9..11 => format!(
+            9..=10 => format!(
                 r#"{{"resourceType":"Bundle"{meta},"type":"batch","entry":[{{"request":{{"method":"DELETE","url":"{}"}}}}]}}"#,
                 about[0]
             ),

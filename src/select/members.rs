@@ -6,11 +6,11 @@
 use crate::codec::byte_order_mark::skip_mark;
 use crate::count_text::counted;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
+use crate::extract::identifiers::IdentifierReader;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::identifiers::IdentifierReader;
 use crate::group::lookup::{
     FoundGroup, MembershipRule, UnusableGroup, check_usable, find_group, read_group, similar_groups,
 };
@@ -487,11 +487,11 @@ impl<'a> MemberResolver<'a> {
                 }
                 let mut found: Vec<(String, String)> = Vec::new();
                 let mut on_identifier = |system: &str, value: &str| found.push((system.into(), value.into()));
-                let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
+                let mut reader = IdentifierReader::new(Kernel::detect());
                 reader.begin();
                 let file = index.file_of(segment);
                 stream_range(index, file, row_range(index, RowAddress::of(segment, row)), &mut |piece| {
-                    reader.feed(piece)
+                    reader.feed(piece, &mut on_identifier)
                 })?;
                 // The row passed the scan when it was indexed; a fault now means that it was changed in place.
                 if reader.finish().is_err() {

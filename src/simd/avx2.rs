@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::simd::{
     Avx2, BLOCK, BlockMarks, Classes, HALF, KernelJob, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector,
+    WINDOW,
 };
 
 /// Runs a job in its version compiled for AVX2.
@@ -55,6 +56,34 @@ impl Vector for Avx2 {
         // SAFETY: as above.
         unsafe { differing(a, b) }
     }
+    #[inline(always)]
+    fn reference_marks(self, window: &[u8; WINDOW]) -> u64 {
+        // SAFETY: as above.
+        unsafe { reference_marks(window) }
+    }
+}
+
+/// Places of a block where references can begin, with AVX2; see [`Vector::reference_marks`].
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn reference_marks(window: &[u8; WINDOW]) -> u64 {
+    let half = |start: usize| -> u64 {
+        let bytes = |offset: usize| -> __m256i {
+            // SAFETY: at most 32 + 3 + 32 bytes from the first of `WINDOW`, and the load needs no alignment.
+            unsafe { _mm256_loadu_si256(window.as_ptr().add(start + offset).cast()) }
+        };
+        let is = |vector: __m256i, byte: u8| _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(byte as i8));
+        let (zeroth, first, second, third) = (bytes(0), bytes(1), bytes(2), bytes(3));
+        let reference = _mm256_and_si256(_mm256_and_si256(is(zeroth, b'"'), is(first, b'r')), is(third, b'f'));
+        let binary = _mm256_and_si256(_mm256_and_si256(is(zeroth, b'B'), is(first, b'i')), is(second, b'n'));
+        let escape = _mm256_and_si256(is(zeroth, b'\\'), is(first, b'u'));
+        // SAFETY: AVX2 is this function's own precondition.
+        unsafe { u64::from(sign_bits(_mm256_or_si256(_mm256_or_si256(reference, binary), escape))) }
+    };
+    half(0) | half(32) << 32
 }
 
 /// Marks of a block with AVX2.

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::simd::{
     Avx512, BLOCK, BlockMarks, Classes, HALF, KernelJob, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector,
-    avx2,
+    WINDOW, avx2,
 };
 
 /// Runs a job in its version compiled for AVX-512.
@@ -51,6 +51,29 @@ impl Vector for Avx512 {
         // SAFETY: as above; AVX2 is among them.
         unsafe { avx2::differing(a, b) }
     }
+    #[inline(always)]
+    fn reference_marks(self, window: &[u8; WINDOW]) -> u64 {
+        // SAFETY: as above.
+        unsafe { reference_marks(window) }
+    }
+}
+
+/// Places of a block where references can begin, with AVX-512; see [`Vector::reference_marks`].
+///
+/// # Safety
+/// The processor must have AVX-512 F and BW.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn reference_marks(window: &[u8; WINDOW]) -> u64 {
+    let bytes = |offset: usize| -> __m512i {
+        // SAFETY: at most 3 + 64 bytes, which is `WINDOW`, and the load needs no alignment.
+        unsafe { _mm512_loadu_si512(window.as_ptr().add(offset).cast()) }
+    };
+    let is = |vector: __m512i, byte: u8| _mm512_cmpeq_epi8_mask(vector, _mm512_set1_epi8(byte as i8));
+    let (zeroth, first) = (bytes(0), bytes(1));
+    let reference = is(zeroth, b'"') & is(first, b'r') & is(bytes(3), b'f');
+    let binary = is(zeroth, b'B') & is(first, b'i') & is(bytes(2), b'n');
+    reference | binary | is(zeroth, b'\\') & is(first, b'u')
 }
 
 /// Marks of a block with AVX-512.

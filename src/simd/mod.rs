@@ -74,8 +74,13 @@ pub trait Vector: Copy {
     }
     /// Bit i of the result is set where byte i of `a` differs from byte i of `b`.
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32;
+    /// Bit i of the result is set where the text from byte i on begins with `"r`, any byte and `f`, with `Bin`, or with
+    /// `\u`: where a reference, the URL of an attachment, or an escape that may hide one can begin.
+    fn reference_marks(self, window: &[u8; WINDOW]) -> u64;
 }
 
+/// Bytes that [`Vector::reference_marks`] looks at: a block and what the last byte of it is compared with.
+pub(crate) const WINDOW: usize = BLOCK + 3;
 /// Bytes that [`Vector::differing`] compares.
 pub(crate) const HALF: usize = BLOCK / 2;
 /// Byte that [`Vector::pack`] writes for the start of any number or literal.
@@ -416,7 +421,28 @@ mod tests {
         kernel.run(Pack(block, marked, scalars, base, other))
     }
 
+    struct ReferenceMarks<'a>(&'a [u8; WINDOW]);
+
+    impl KernelJob for ReferenceMarks<'_> {
+        type Output = u64;
+        #[inline(always)]
+        fn run<V: Vector>(self, vector: V) -> u64 {
+            vector.reference_marks(self.0)
+        }
+    }
+
     proptest! {
+        /// The same of the places where references can begin.
+        #[test]
+        fn kernels_mark_references_alike(text in proptest::collection::vec(
+            prop_oneof![prop::sample::select(b"\"refBin\\u".to_vec()), any::<u8>()], WINDOW)) {
+            let window: &[u8; WINDOW] = text.first_chunk().unwrap();
+            let expected = Kernel::Scalar.run(ReferenceMarks(window));
+            for kernel in Kernel::available() {
+                prop_assert_eq!(kernel.run(ReferenceMarks(window)), expected, "{}", kernel.name());
+            }
+        }
+
         /// The same of the marks, of packing, and of comparing.
         #[test]
         fn kernels_pack_alike(text in proptest::collection::vec(

@@ -1,6 +1,6 @@
 //! The portable kernel: byte by byte, and therefore obviously correct. The reference implementation of the others.
 
-use crate::simd::{BLOCK, BlockMarks, Classes, HALF, Vector};
+use crate::simd::{BLOCK, BlockMarks, Classes, HALF, Vector, WINDOW};
 
 /// The scalar kernel's block operations.
 #[derive(Clone, Copy)]
@@ -18,6 +18,11 @@ impl Vector for ScalarVector {
     }
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
         (0..HALF).fold(0, |bits, i| bits | u32::from(a[i] != b[i]) << i)
+    }
+    fn reference_marks(self, window: &[u8; WINDOW]) -> u64 {
+        let begins =
+            |i: usize| matches!(window[i..i + 4], [b'"', b'r', _, b'f'] | [b'B', b'i', b'n', _] | [b'\\', b'u', ..]);
+        (0..BLOCK).fold(0, |bits, i| bits | u64::from(begins(i)) << i)
     }
 }
 

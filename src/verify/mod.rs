@@ -25,6 +25,7 @@ pub(crate) mod prior_owners;
 pub(crate) mod recount;
 pub(crate) mod reduced_line;
 pub(crate) mod request;
+pub(crate) mod row_references;
 pub(crate) mod segment;
 pub(crate) mod segment_lines;
 pub(crate) mod target;

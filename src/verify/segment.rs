@@ -13,8 +13,8 @@ use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64;
 use crate::ids::{EntryId, SegmentId};
 use crate::index::segment::builder::postings;
-use crate::index::segment::columns::{Columns, FaultRow};
-use crate::index::segment::id_encoding::{VersionKey, entity_hash, owner_hash};
+use crate::index::segment::columns::{Columns, FaultRow, ReferenceName};
+use crate::index::segment::id_encoding::{VersionKey, entity_hash, identifier_hash, owner_hash};
 use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::snapshot::Index;
 use crate::limits::{ROW_BYTES_MAX, SEGMENT_FAULTS_MAX};
@@ -23,6 +23,7 @@ use crate::verify::line_reader::{Body, CutLine};
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::oracle_line::{OracleLine, OracleRow};
 use crate::verify::prior_owners::PriorOwners;
+use crate::verify::row_references::RowReferences;
 
 /// Comparison of one segment, with its cursors.
 pub(crate) struct SegmentCheck<'a> {
@@ -88,6 +89,7 @@ impl<'a> SegmentCheck<'a> {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
                 self.check_leading_space(position, bytes);
+                self.check_references(position, bytes);
                 (OracleLine::read(bytes, self.rules), bytes.len() as u64, xxh3_64(bytes))
             }
             Body::Long(length, hash, line) => {
@@ -156,6 +158,18 @@ impl<'a> SegmentCheck<'a> {
     fn check_dictionary(&mut self) {
         let columns = self.columns;
         if let Some(mut sorted) = self.sorted.take() {
+            sorted.extend((0..columns.reference_type.len()).map(|number| {
+                let of_type = columns.reference_type_of(number);
+                let hash = match columns.reference_name(number) {
+                    ReferenceName::Id(id) => entity_hash(of_type, id.as_bytes()),
+                    ReferenceName::Identifier(text) => identifier_hash(of_type, text),
+                };
+                (hash, number as u32 | kind::REFERENCE)
+            }));
+            sorted.extend((0..columns.key_row.len()).map(|number| {
+                let (of_type, text) = columns.key_of(number);
+                (identifier_hash(of_type, text), number as u32 | kind::KEY)
+            }));
             sorted.sort_unstable();
             let stated = columns.sorted_hash.iter().copied().zip(columns.sorted_ref.iter().copied());
             if !stated.eq(sorted) {
@@ -218,6 +232,17 @@ impl<'a> SegmentCheck<'a> {
         let spaced = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
         if self.next_row() == Some(offset) && (self.columns.flags[self.row] & flag::LEADING_SPACE != 0) != spaced {
             self.report_line(offset, "flags: white space before the resource");
+        }
+    }
+
+    /// Compares the references and identifiers of the row at this line.
+    fn check_references(&mut self, offset: u64, line: &[u8]) {
+        if self.next_row() != Some(offset) {
+            return;
+        }
+        let stated = RowReferences::of_columns(&self.columns, self.row);
+        if RowReferences::read(line, self.columns.type_of(self.row), self.rules.ids) != stated {
+            self.report_line(offset, "the index differs in references or identifiers");
         }
     }
 

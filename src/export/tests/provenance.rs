@@ -48,7 +48,8 @@ fn a_row_has_one_target_for_each_resource_and_base() {
     let others = "https://a.example/r4 Observation o https://b.example/r4 Observation o ";
     assert_eq!(targets(0), format!(" Device o {own} Observation o {others}"));
     assert_eq!(targets(1), own);
-    assert_eq!(columns.sorted_hash.len(), 2 + 6);
+    // Two rows, six targets, and the reference to the Device.
+    assert_eq!(columns.sorted_hash.len(), 2 + 6 + 1);
 }
 
 /// Writes one resource of as many versions as Provenances, each about another version.

@@ -1,6 +1,7 @@
 //! Extends the previous global index by new segments, if segments were only added or joined: the usual append to a store.
 //!
-//! Joining changes no number of a row, DELETE entry or target, only those of segments and of owners. The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed);
+//! Joining changes no number of a row, DELETE entry, target or identifier, only those of segments, owners and references; of a
+//! joined segment all references are looked up again. The result is, byte for byte, that of `build`. Old entries are copied with their numbers shifted (at memory speed);
 //! only resources and patients that a new segment names are computed again. Their old entries are found by a filter
 //! with a bit for each new hash: one pass over the sorted hashes of the old segments.
 
@@ -11,15 +12,15 @@ use rayon::prelude::*;
 use crate::casts::{to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
-use crate::ids::{RecordId, TargetId};
+use crate::ids::{RecordId, ReferenceId, TargetId};
 use crate::index::dir::IndexDir;
 use crate::index::global::build::{
-    BuildError, GlobalIndexWriter, OwnerEntry, OwnerRef, SegmentSet, TypeTotals, VersionChains, counts, each_entity,
-    sort_owners,
+    BuildError, Entity, GlobalIndexWriter, OwnerEntry, OwnerRef, SegmentSet, TypeTotals, VersionChains, counts,
+    each_entity, sort_owners,
 };
 use crate::index::global::edges::Edge;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
-use crate::index::segment::layout::{BASE_BITS, Column};
+use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::segment::reader::Segment;
 
 /// Bits of the filter for each new hash: the reciprocal of the rate of false positives.
@@ -40,6 +41,11 @@ impl SegmentOrigin {
         SegmentOrigin { old: number..number + 1, owners: Vec::new() }
     }
 
+    /// Whether it was joined from several: then it has other numbers of owners and of references.
+    fn is_joined(&self) -> bool {
+        !self.owners.is_empty()
+    }
+
     /// Whether the segment has no record of the previous index.
     pub(crate) fn is_new(&self) -> bool {
         self.old.is_empty()
@@ -56,7 +62,7 @@ pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], ori
     kept.eq(0..before.heads().len()) && segments.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
 }
 
-/// Maps numbers of rows, DELETE entries, targets and owners of the previous global index to those of the new one.
+/// Maps numbers of rows, DELETE entries, targets, references, identifiers and owners of the previous global index to those of the new one.
 struct OrdinalMap<'a> {
     before: &'a GlobalIndex,
     old: SegmentOffsets,
@@ -64,7 +70,7 @@ struct OrdinalMap<'a> {
     origins: &'a [SegmentOrigin],
     /// For each old segment the segment that has its records now.
     segments: Vec<usize>,
-    /// For each old segment the new numbers of its first row, DELETE entry and target.
+    /// For each old segment the new numbers of its first elements.
     starts: Vec<RecordStarts>,
     old_rows: usize,
 }
@@ -75,6 +81,9 @@ struct RecordStarts {
     row: usize,
     tombstone: usize,
     target: usize,
+    key: usize,
+    /// `None` if its references have other numbers.
+    reference: Option<usize>,
 }
 
 impl OrdinalMap<'_> {
@@ -92,6 +101,8 @@ impl OrdinalMap<'_> {
                     row: row + old.row[number] - old.row[first],
                     tombstone: tombstone + old.tombstone[number] - old.tombstone[first],
                     target: target + old.target[number] - old.target[first],
+                    key: new.key[segment] + old.key[number] - old.key[first],
+                    reference: (!origin.is_joined()).then(|| new.reference[segment]),
                 });
             }
         }
@@ -101,10 +112,21 @@ impl OrdinalMap<'_> {
     /// New number of a record.
     fn map_record(&self, record: RecordId) -> RecordId {
         let position = record.index();
-        RecordId::of(match position < self.old_rows {
-            true => self.is_within(position, &self.old.row, |start| start.row),
-            false => self.new.rows + self.map_tombstone(position - self.old_rows),
+        RecordId::of(match position {
+            _ if position < self.old_rows => self.is_within(position, &self.old.row, |start| start.row),
+            _ if position < self.old.before_keys => self.new.rows + self.map_tombstone(position - self.old_rows),
+            _ => {
+                let key = position - self.old.before_keys;
+                self.new.before_keys + self.is_within(key, &self.old.key, |start| start.key)
+            }
         })
+    }
+
+    /// New number of a reference; `None` if its segment was joined.
+    fn map_reference(&self, reference: ReferenceId) -> Option<ReferenceId> {
+        let offset = reference.index();
+        let segment = self.old.reference.partition_point(|start| *start <= offset) - 1;
+        Some(ReferenceId::of(offset - self.old.reference[segment] + self.starts[segment].reference?))
     }
 
     /// New number of a DELETE entry.
@@ -153,15 +175,20 @@ pub(crate) fn extend(
     name: &str,
 ) -> Result<(), BuildError> {
     let is_new = |segment: usize| origins[segment].is_new();
+    let is_joined = |segment: usize| origins[segment].is_joined();
     // Of old segments hashes are read whole, and the few entries that match a new hash, verified one by one.
     (0..segments.len()).into_par_iter().try_for_each(|segment| match is_new(segment) {
         true => segments[segment].verify_all().map(drop),
+        false if is_joined(segment) => {
+            let read = [Column::Base, Column::Heap, Column::SortedHash, Column::SortedRef];
+            segments[segment].verify_columns(&read).map(drop)
+        }
         false => segments[segment].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
     })?;
     let set = SegmentSet::of(segments);
     let map = OrdinalMap::of(before, &set.starts, origins);
 
-    let entries = touched_entities(segments, &set, &is_new)?;
+    let entries = touched_entities(segments, &set, &is_new, &is_joined)?;
     let (chains, totals) = chains(&set, &map, entries, &is_new)?;
     let patients = PatientMap::of(&set, &map, segments, &is_new)?;
     let mut base_counts = vec![0u64; set.bases.len()];
@@ -182,20 +209,33 @@ pub(crate) fn extend(
     Ok(file.finish()?)
 }
 
-/// All entries of new segments, and the old ones that may name the same resource, verified.
+/// All entries of new segments, and the old ones that may name the same resource, verified. References of joined segments
+/// count as new.
 fn touched_entities(
     segments: &[Segment],
     set: &SegmentSet<'_>,
     is_new: &(dyn Fn(usize) -> bool + Sync),
+    is_joined: &(dyn Fn(usize) -> bool + Sync),
 ) -> Result<Vec<OwnerEntry>, CorruptIndex> {
-    let new = || (0..segments.len()).filter(|segment| is_new(*segment));
-    let hashes: usize = new().map(|segment| set.columns[segment].sorted_hash.len()).sum();
+    let new = || (0..segments.len()).filter(|segment| is_new(*segment) || is_joined(*segment));
+    let is_touched = |segment: usize, reference: u32| is_new(segment) || reference & kind::MASK == kind::REFERENCE;
+    let of_segment = |segment: usize| match is_new(segment) {
+        true => set.columns[segment].sorted_hash.len(),
+        false => to_usize(set.heads[segment].references),
+    };
+    let hashes: usize = new().map(of_segment).sum();
     let bits = (hashes * FILTER_BITS).next_power_of_two().trailing_zeros().max(6);
     let mut filter = vec![0u64; 1 << (bits - 6)];
     let mut entries: Vec<OwnerEntry> = Vec::with_capacity(hashes);
     for segment in new() {
         let c = &set.columns[segment];
-        for (hash, reference) in c.sorted_hash.iter().zip(c.sorted_ref) {
+        for (i, (hash, reference)) in c.sorted_hash.iter().zip(c.sorted_ref).enumerate() {
+            if !is_touched(segment, *reference) {
+                continue;
+            }
+            if !is_new(segment) {
+                segments[segment].verify_entry(i)?;
+            }
             let bit = hash >> (64 - bits);
             filter[(bit / 64) as usize] |= 1 << (bit % 64);
             entries.push((*hash, to_u32(segment), *reference));
@@ -210,6 +250,9 @@ fn touched_entities(
             for (i, hash) in c.sorted_hash.iter().enumerate() {
                 let bit = hash >> (64 - bits);
                 if filter[(bit / 64) as usize] >> (bit % 64) & 1 != 0 {
+                    if is_joined(segment) && is_touched(segment, c.sorted_ref[i]) {
+                        continue;
+                    }
                     segments[segment].verify_entry(i)?;
                     found.push((*hash, to_u32(segment), c.sorted_ref[i]));
                 }
@@ -233,16 +276,20 @@ fn chains(
     let mut rebuilt = VersionChains::default();
     let mut totals = TypeTotals::none();
     let (mut rebuilt_records, mut rebuilt_targets): (Vec<RecordId>, Vec<TargetId>) = Default::default();
-    each_entity(set, entries, &mut |resource_type, records, targets| {
-        rebuilt.add(records, targets, set.starts.rows);
-        totals.add(resource_type, records, 1);
+    let mut rebuilt_references: Vec<ReferenceId> = Vec::new();
+    each_entity(set, entries, &mut |entity| {
+        rebuilt.add(entity, set.starts.rows);
+        let Entity { resource_type, records, targets, references, keys } = entity;
+        totals.add(*resource_type, records, 1);
         let old: Vec<_> = records.iter().filter(|record| !is_new(record.segment as usize)).cloned().collect();
-        totals.add(resource_type, &old, -1);
-        rebuilt_records.extend(records.iter().map(|record| record.number));
+        totals.add(*resource_type, &old, -1);
+        rebuilt_records.extend(records.iter().map(|record| record.number).chain(keys.iter().copied()));
         rebuilt_targets.extend(targets);
+        rebuilt_references.extend(references);
     });
     rebuilt_records.sort_unstable();
     rebuilt_targets.sort_unstable();
+    rebuilt_references.sort_unstable();
     let old_totals = before.verified_longs(Section::Totals, 0..before.count(Section::Totals))?;
     totals.0.iter_mut().zip(old_totals).for_each(|(sum, old)| *sum += *old as i64);
     for segment in (0..set.columns.len()).filter(|segment| is_new(*segment)) {
@@ -253,6 +300,9 @@ fn chains(
     let all = |section| before.verified_longs(section, 0..before.count(section));
     let record_kept = |record: RecordId| rebuilt_records.binary_search(&record).is_err();
     let target_kept = |target: TargetId| rebuilt_targets.binary_search(&target).is_err();
+    let reference_kept = |reference: ReferenceId| {
+        map.map_reference(reference).filter(|reference| rebuilt_references.binary_search(reference).is_err())
+    };
     // As the sections `ends` and `target_head` hold records: plus one, 0 for none.
     let map_optional = |record: u32| record.checked_sub(1).map_or(0, |record| map.map_record(RecordId(record)).0 + 1);
     // Old values come first, so that new ones for the same target or DELETE entry overwrite them.
@@ -271,6 +321,13 @@ fn chains(
             chains.target_head.push((target, map_optional(*head)));
         }
     }
+    let heads = before.verified_words(Section::ReferenceHead, 0..before.count(Section::ReferenceHead))?;
+    for (index, head) in heads.iter().enumerate() {
+        if let Some(reference) = reference_kept(ReferenceId::of(index)) {
+            chains.reference_head.push((reference, map_optional(*head)));
+        }
+    }
+    chains.reference_head.append(&mut rebuilt.reference_head);
     chains.ends.append(&mut rebuilt.ends);
     chains.target_head.append(&mut rebuilt.target_head);
     let move_on = |section, moved: &(dyn Fn(Edge) -> Option<Edge> + Sync)| {
@@ -286,15 +343,21 @@ fn chains(
         let target = map.map_target(edge.to_target());
         target_kept(target).then(|| Edge::to_target_of(map.map_record(edge.from()), target))
     })?;
+    let mut referrer = move_on(Section::Referrer, &|edge| {
+        let reference = reference_kept(edge.to_reference())?;
+        Some(Edge::to_reference_of(map.map_record(edge.from()), reference))
+    })?;
     let mut first_record = move_on(Section::FirstRecord, &between_records)?;
     succession.append(&mut rebuilt.succession);
     about.append(&mut rebuilt.about);
+    referrer.append(&mut rebuilt.referrer);
+    referrer.par_sort();
     first_record.append(&mut rebuilt.first_record);
     // Two sorted runs, old and new: a merge sort is fast here.
     succession.par_sort();
     about.par_sort();
     first_record.par_sort();
-    Ok((VersionChains { succession, about, first_record, ..chains }, totals))
+    Ok((VersionChains { succession, about, first_record, referrer, ..chains }, totals))
 }
 
 /// The patient dictionary of all segments: old patients, and the owners of new segments merged between them.

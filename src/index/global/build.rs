@@ -17,14 +17,14 @@ use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{EntryId, RecordId, TargetId};
+use crate::ids::{EntryId, RecordId, ReferenceId, TargetId};
 use crate::index::dir::IndexDir;
 use crate::index::global::edges::Edge;
 use crate::index::global::{
     ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, ranges,
 };
 use crate::index::page_checksums::{checksum, write_checksums};
-use crate::index::segment::columns::Columns;
+use crate::index::segment::columns::{Columns, ReferenceName};
 use crate::index::segment::id_encoding::VersionKey;
 use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, SegmentHeader, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
@@ -101,6 +101,10 @@ pub(crate) struct VersionChains {
     pub ends: Vec<(u32, u32)>,
     /// Target and the first record of its resource plus one, 0 for none.
     pub target_head: Vec<(TargetId, u32)>,
+    /// From the first record of a resource to a reference that names it.
+    pub referrer: Vec<Edge>,
+    /// Reference and the first record of its resource plus one, 0 for none.
+    pub reference_head: Vec<(ReferenceId, u32)>,
 }
 
 impl VersionChains {
@@ -111,11 +115,14 @@ impl VersionChains {
         self.first_record.extend(more.first_record);
         self.ends.extend(more.ends);
         self.target_head.extend(more.target_head);
+        self.referrer.extend(more.referrer);
+        self.reference_head.extend(more.reference_head);
     }
 
-    /// Adds the records of one resource, in order, and the targets that name it; `rows` is the number of rows of the
-    /// store.
-    pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[TargetId], rows: usize) {
+    /// Adds the records of one resource, in order, and what names it; `rows` is the number of rows of the store.
+    pub(crate) fn add(&mut self, entity: &Entity<'_>, rows: usize) {
+        let Entity { records, targets, references, keys, .. } = entity;
+        self.add_keys(keys, references);
         let mut version = 0;
         for (i, record) in records.iter().enumerate() {
             if let Some(next) = records.get(i + 1) {
@@ -127,12 +134,27 @@ impl VersionChains {
             }
         }
         // A resource is named by its first record, so that a version costs nothing for each Provenance, nor the other way.
-        if let Some((first, later)) = records.split_first().filter(|_| !targets.is_empty()) {
+        if let Some((first, later)) = records.split_first().filter(|_| !targets.is_empty() || !references.is_empty()) {
             self.about.extend(targets.iter().map(|target| Edge::to_target_of(first.number, *target)));
+            self.referrer.extend(references.iter().map(|reference| Edge::to_reference_of(first.number, *reference)));
             self.first_record.extend(later.iter().map(|record| Edge::to_record_of(record.number, first.number)));
         }
         let head = records.first().map_or(0, |record| record.number.0 + 1);
         self.target_head.extend(targets.iter().map(|target| (*target, head)));
+        if keys.is_empty() {
+            self.reference_head.extend(references.iter().map(|reference| (*reference, head)));
+        }
+    }
+
+    /// Adds the rows' identifiers of one text, in order, and the conditional references that name it.
+    fn add_keys(&mut self, keys: &[RecordId], references: &[ReferenceId]) {
+        let Some((first, later)) = keys.split_first() else { return };
+        self.succession.extend(keys.windows(2).map(|pair| Edge::to_record_of(pair[0], pair[1])));
+        self.reference_head.extend(references.iter().map(|reference| (*reference, first.0 + 1)));
+        if !references.is_empty() {
+            self.referrer.extend(references.iter().map(|reference| Edge::to_reference_of(*first, *reference)));
+            self.first_record.extend(later.iter().map(|record| Edge::to_record_of(*record, *first)));
+        }
     }
 }
 
@@ -195,7 +217,8 @@ impl GlobalIndexWriter {
     ) -> Result<GlobalIndexWriter, std::io::Error> {
         // Owners and targets are numbered over the store in `u32`; rows and DELETE entries are bounded by
         // `STORE_ROWS_MAX`.
-        let numbered = [Section::Occurrence, Section::TargetHead].map(|section| counts[section as usize]);
+        let sections = [Section::Occurrence, Section::TargetHead, Section::ReferenceHead];
+        let numbered = sections.map(|section| counts[section as usize]);
         if numbered.iter().any(|count| u32::try_from(*count).is_err()) {
             return Err(std::io::ErrorKind::FileTooLarge.into());
         }
@@ -266,11 +289,13 @@ impl GlobalIndexWriter {
             (Section::Succession, &chains.succession),
             (Section::About, &chains.about),
             (Section::FirstRecord, &chains.first_record),
+            (Section::Referrer, &chains.referrer),
         ] {
             list.par_iter().enumerate().for_each(|(index, edge)| sections.put_long(section, index, edge.word()));
         }
         chains.ends.par_iter().for_each(|(i, version)| sections.put(Section::Ends, *i as usize, *version));
         chains.target_head.par_iter().for_each(|(i, head)| sections.put(Section::TargetHead, i.index(), *head));
+        chains.reference_head.par_iter().for_each(|(i, head)| sections.put(Section::ReferenceHead, i.index(), *head));
     }
 }
 
@@ -296,7 +321,7 @@ impl SectionWriter<'_> {
 }
 
 /// Columns that a build does not read, and so does not verify.
-const NOT_READ: [Column; 11] = [
+const NOT_READ: [Column; 14] = [
     Column::Place,
     Column::LineHash,
     Column::OwnerStart,
@@ -306,6 +331,9 @@ const NOT_READ: [Column; 11] = [
     Column::Several,
     Column::UpdatedMax,
     Column::TombLeft,
+    Column::ReferenceSet,
+    Column::SetStart,
+    Column::SetReference,
     Column::Fault,
     Column::Restart,
 ];
@@ -334,9 +362,9 @@ pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), Bui
                     slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], to_u32(segment), c.sorted_ref[i])),
                 );
             }
-            each_entity(&set, entries, &mut |resource_type, records, targets| {
-                chains.add(records, targets, set.starts.rows);
-                totals_part.add(resource_type, records, 1);
+            each_entity(&set, entries, &mut |entity| {
+                chains.add(entity, set.starts.rows);
+                totals_part.add(entity.resource_type, &entity.records, 1);
             });
             (chains, totals_part)
         })
@@ -349,6 +377,7 @@ pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), Bui
     chains.succession.par_sort_unstable();
     chains.about.par_sort_unstable();
     chains.first_record.par_sort_unstable();
+    chains.referrer.par_sort_unstable();
     let mut base_counts = vec![0; set.bases.len()];
     for (columns, numbers) in set.columns.iter().zip(&set.base_numbers) {
         totals.add_columns(columns);
@@ -416,6 +445,8 @@ pub(crate) fn counts(
         Section::Occurrence | Section::OwnerPatient => sum(&|head| head.owners),
         Section::Ends => sum(&|head| head.tombstones),
         Section::TargetHead => sum(&|head| head.targets),
+        Section::ReferenceHead => sum(&|head| head.references),
+        Section::Referrer => chains.referrer.len(),
         Section::SegmentBase => sum(&|head| head.bases),
         Section::BaseText => bases.iter().map(String::len).sum(),
     })
@@ -508,55 +539,80 @@ pub(crate) struct EntityRecord<'a> {
     foreign: bool,
 }
 
-/// Receives the type of a resource, its records in order, and the numbers of the targets that name it.
-type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[TargetId]);
+/// One resource with what names it, or one identifier with the conditional references that name it.
+pub(crate) struct Entity<'a> {
+    /// Type of the resource.
+    pub resource_type: ResourceType,
+    /// Versions and DELETE entries of the resource, in order; none of an identifier.
+    pub records: Vec<EntityRecord<'a>>,
+    /// Provenance targets that name the resource.
+    pub targets: Vec<TargetId>,
+    /// References that name it.
+    pub references: Vec<ReferenceId>,
+    /// Rows' identifiers of this text, in order; none of a resource.
+    pub keys: Vec<RecordId>,
+}
 
-/// Calls `visit` for every resource whose hash two or more `entries` have, with its records in order and the numbers of
-/// the targets that name it. DELETE entries without an instant end no version and are omitted.
-pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
+/// Calls `visit` for every resource and identifier whose hash two or more `entries` have, with what names it. DELETE entries
+/// without an instant end no version and are omitted.
+pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: &mut dyn FnMut(&Entity<'_>)) {
     sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
-    let (mut records, mut targets) = (Vec::new(), Vec::new());
+    let mut found = Entity {
+        resource_type: ResourceType::PATIENT,
+        records: Vec::new(),
+        targets: Vec::new(),
+        references: Vec::new(),
+        keys: Vec::new(),
+    };
     for group in entries.chunk_by(|a, b| a.0 == b.0) {
         if group.len() == 1 {
             continue;
         }
-        let entity = |(_, segment, reference): &OwnerEntry| -> (ResourceType, Id) {
+        let entity = |(_, segment, reference): &OwnerEntry| -> (ResourceType, ReferenceName<'_>) {
             let c = &set.columns[*segment as usize];
             let number = (reference & !kind::MASK) as usize;
+            let by_id = |(resource_type, id)| (resource_type, ReferenceName::Id(id));
             match reference & kind::MASK {
-                kind::TOMBSTONE => c.tombstone_of(EntryId::of(number)),
-                kind::TARGET => c.target_of(number),
-                _ => (c.type_of(number), c.id_of(number)),
+                kind::TOMBSTONE => by_id(c.tombstone_of(EntryId::of(number))),
+                kind::TARGET => by_id(c.target_of(number)),
+                kind::REFERENCE => (c.reference_type_of(number), c.reference_name(number)),
+                kind::KEY => {
+                    let (resource_type, text) = c.key_of(number);
+                    (resource_type, ReferenceName::Identifier(text))
+                }
+                _ => by_id((c.type_of(number), c.id_of(number))),
             }
         };
-        let mut keyed: Vec<((ResourceType, Id), OwnerEntry)> = group.iter().map(|e| (entity(e), *e)).collect();
+        let mut keyed: Vec<_> = group.iter().map(|entry| (entity(entry), *entry)).collect();
         keyed.sort_unstable();
         for same in keyed.chunk_by(|a, b| a.0 == b.0) {
-            records.clear();
-            targets.clear();
+            found.resource_type = same[0].0.0;
+            found.records.clear();
+            found.targets.clear();
+            found.references.clear();
+            found.keys.clear();
             for (_, entry) in same {
-                place_entities(set, *entry, &mut records, &mut targets);
+                place_entities(set, *entry, &mut found);
             }
-            records.sort_unstable_by(|a: &EntityRecord<'_>, b: &EntityRecord<'_>| {
+            found.records.sort_unstable_by(|a: &EntityRecord<'_>, b: &EntityRecord<'_>| {
                 (a.at, a.is_version, a.version, a.number).cmp(&(b.at, b.is_version, b.version, b.number))
             });
-            visit(same[0].0.0, &records, &targets);
+            found.keys.sort_unstable();
+            visit(&found);
         }
     }
 }
 
-/// Adds an entry to the records or to the targets of its resource.
-fn place_entities<'a>(
-    set: &SegmentSet<'a>,
-    (_, segment, reference): OwnerEntry,
-    records: &mut Vec<EntityRecord<'a>>,
-    targets: &mut Vec<TargetId>,
-) {
+/// Adds an entry to its resource.
+fn place_entities<'a>(set: &SegmentSet<'a>, (_, segment, reference): OwnerEntry, found: &mut Entity<'a>) {
+    let Entity { records, targets, references, keys, .. } = found;
     let number = (reference & !kind::MASK) as usize;
     let (c, starts) = (&set.columns[segment as usize], &set.starts);
     let i = segment as usize;
     match reference & kind::MASK {
         kind::TARGET => targets.push(TargetId::of(starts.target[i] + number)),
+        kind::REFERENCE => references.push(ReferenceId::of(starts.reference[i] + number)),
+        kind::KEY => keys.push(RecordId::of(starts.before_keys + starts.key[i] + number)),
         kind::TOMBSTONE => records.extend(c.tombstone_updated(EntryId::of(number)).map(|updated| EntityRecord {
             at: Some(updated),
             is_version: false,

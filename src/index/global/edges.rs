@@ -2,7 +2,7 @@
 //! record.
 
 use crate::casts::low_u32;
-use crate::ids::{RecordId, TargetId};
+use crate::ids::{RecordId, ReferenceId, TargetId};
 
 /// An edge from a record; what it leads to depends on the section. On disk it is one word, the record in the upper
 /// half. Edges order by their records.
@@ -18,6 +18,11 @@ impl Edge {
 
     /// The edge from a record to a target.
     pub(crate) fn to_target_of(from: RecordId, to: TargetId) -> Edge {
+        Edge(Edge::first_word(from.index()) | u64::from(to.0))
+    }
+
+    /// The edge from a record to a reference.
+    pub(crate) fn to_reference_of(from: RecordId, to: ReferenceId) -> Edge {
         Edge(Edge::first_word(from.index()) | u64::from(to.0))
     }
 
@@ -47,6 +52,12 @@ impl Edge {
     #[inline(always)]
     pub(crate) fn to_record(self) -> RecordId {
         RecordId(low_u32(self.0))
+    }
+
+    /// The reference that it leads to, in the section whose edges lead to references.
+    #[inline(always)]
+    pub(crate) fn to_reference(self) -> ReferenceId {
+        ReferenceId(low_u32(self.0))
     }
 
     /// The target that it leads to, in the section whose edges lead to targets.

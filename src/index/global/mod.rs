@@ -4,7 +4,8 @@
 //! A header with the number of elements of each section, page checksums, then the sections. Opening reads the header
 //! and the table of segments; sections are verified as they are read. `build` and `append` write it.
 //!
-//! Records are numbered over the store: rows first, in store order, then DELETE entries in store order.
+//! Records are numbered over the store: rows first, in store order, then DELETE entries in store order, then identifiers of
+//! rows of context in store order. The records of one identifier are related as those of one resource are.
 
 pub(crate) mod append;
 pub mod build;
@@ -26,7 +27,7 @@ use crate::index::segment::reader::Segment;
 use crate::sys::little_endian::view;
 
 /// Magic bytes at the start of a global index file, as a word.
-pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x04");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x05");
 /// Numbers kept for each resource type among the totals: rows, superseded rows, deleted rows.
 pub(crate) const TYPE_TOTALS: usize = 3;
 /// Words of the totals: those of each type, faults of each kind, DELETE entries under bases other than the empty one.
@@ -53,13 +54,15 @@ sections! {
     PatientHash 8 "hash of each patient";
     Succession 8 "record and next record of the same resource, where there is one";
     About 8 "first record of a resource and target of a Provenance that names it";
-    FirstRecord 8 "later record of a resource that a target names, and its first record";
+    FirstRecord 8 "later record of a resource that a target or a reference names, and its first record";
+    Referrer 8 "first record of a resource and reference that names it";
     PatientBase 4 "base of each patient";
     PatientStart 4 "first owner of each patient";
     Occurrence 4 "owners of each patient";
     OwnerPatient 4 "patient of each owner";
     Ends 4 "version before each deletion";
     TargetHead 4 "first record of each target";
+    ReferenceHead 4 "first record of each reference";
     BaseLength 4 "length of each base";
     SegmentBase 4 "bases of each extent";
     BaseText 1 "text of the bases";
@@ -135,12 +138,18 @@ pub(crate) struct SegmentOffsets {
     pub tombstone: Vec<usize>,
     /// First Provenance target of each segment.
     pub target: Vec<usize>,
+    /// First reference of each segment.
+    pub reference: Vec<usize>,
+    /// First identifier of a row of context of each segment, counted from the first of the store.
+    pub key: Vec<usize>,
     /// First owner of each segment.
     pub owner: Vec<usize>,
     /// First reference base of each segment.
     pub base: Vec<usize>,
     /// Number of rows of the store.
     pub rows: usize,
+    /// Number of rows and DELETE entries of the store: the number of the first identifier.
+    pub before_keys: usize,
 }
 
 impl SegmentOffsets {
@@ -157,10 +166,14 @@ impl SegmentOffsets {
             (starts, sum)
         };
         let (row, rows) = starts(&|head| head.rows);
+        let (tombstone, tombstones) = starts(&|head| head.tombstones);
         SegmentOffsets {
             row,
             rows,
-            tombstone: starts(&|head| head.tombstones).0,
+            before_keys: rows + tombstones,
+            tombstone,
+            reference: starts(&|head| head.references).0,
+            key: starts(&|head| head.keys).0,
             target: starts(&|head| head.targets).0,
             owner: starts(&|head| head.owners).0,
             base: starts(&|head| head.bases).0,
@@ -204,6 +217,7 @@ impl GlobalIndex {
             && count(Section::OwnerPatient) == sum(&|head| head.owners)
             && count(Section::Ends) == sum(&|head| head.tombstones)
             && count(Section::TargetHead) == sum(&|head| head.targets)
+            && count(Section::ReferenceHead) == sum(&|head| head.references)
             && count(Section::SegmentBase) == sum(&|head| head.bases)
             && count(Section::BaseCount) == bases as u64;
         if sound { Ok(()) } else { Err("its sections differ in length") }
@@ -220,7 +234,8 @@ impl GlobalIndex {
         self.checksums.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
         let all_below = |section, bound: usize| self.words(section).iter().all(|number| (*number as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
-        let records = to_usize(rows) + self.count(Section::Ends);
+        let keys: u64 = self.heads.iter().map(|head| head.keys).sum();
+        let records = to_usize(rows) + self.count(Section::Ends) + to_usize(keys);
         let edges = |section, bound: usize| {
             let edges = Edges::of_words(self.longs(section)).iter();
             edges.clone().all(|edge| edge.from().index() < records && edge.to_record().index() < bound)
@@ -238,6 +253,8 @@ impl GlobalIndex {
             && all_below(Section::SegmentBase, self.count(Section::BaseLength))
             && all_below(Section::Ends, to_usize(rows) + 1)
             && all_below(Section::TargetHead, records + 1)
+            && all_below(Section::ReferenceHead, records + 1)
+            && edges(Section::Referrer, self.count(Section::ReferenceHead))
             && edges(Section::Succession, records)
             && edges(Section::About, self.count(Section::TargetHead))
             && edges(Section::FirstRecord, records);
@@ -377,6 +394,15 @@ impl GlobalIndex {
         Ok((!edges.is_empty()).then_some((first, edges)))
     }
 
+    /// The references that name the resource, or identifier, of a record; none if no reference names it.
+    ///
+    /// # Errors
+    /// As [`GlobalIndex::verify`].
+    pub(crate) fn referrers(&self, record: RecordId) -> Result<Edges<'_>, CorruptIndex> {
+        let later = self.edges_from(Section::FirstRecord, record)?;
+        self.edges_from(Section::Referrer, later.first().map_or(record, Edge::to_record))
+    }
+
     /// The counts of the whole store, verified.
     ///
     /// # Errors
@@ -469,6 +495,6 @@ mod tests {
             format!("| {name} | {width}")
         });
         assert_eq!(stated, expected);
-        assert!(document.contains("magic `OUTMERG\\x04`") && MAGIC == u64::from_le_bytes(*b"OUTMERG\x04"));
+        assert!(document.contains("magic `OUTMERG\\x05`") && MAGIC == u64::from_le_bytes(*b"OUTMERG\x05"));
     }
 }

@@ -18,6 +18,7 @@ use crate::index::segment::id_encoding::{self, IdClass};
 use crate::index::segment::key_table::KeyTable;
 use crate::index::segment::layout::{self, COLUMN_COUNT, Column, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
+use crate::index::segment::reference_columns::ReferenceColumns;
 use crate::index::segment::row_note::RowNote;
 use crate::limits::{SEGMENT_FAULTS_MAX, SEGMENT_ROWS_MAX};
 use crate::sys::little_endian::bytes_of;
@@ -80,6 +81,7 @@ pub(crate) struct SegmentBuilder {
     row_targets: KeyTable,
     /// The first target of that row.
     first_target: usize,
+    references: ReferenceColumns,
     fault: Vec<u32>,
     fault_count: Vec<u64>,
     note_count: Vec<u64>,
@@ -121,6 +123,7 @@ impl SegmentBuilder {
         self.place.clear();
         clear(&mut [&mut self.tomb_base, &mut self.target_row, &mut self.target_base]);
         self.sorted.clear();
+        self.references.begin();
         self.owners.clear(usize::MAX);
         self.owner_list.clear();
         self.owner_ids.clear();
@@ -144,7 +147,8 @@ impl SegmentBuilder {
     /// Whether the segment has [`SEGMENT_ROWS_MAX`] rows, DELETE entries and targets, and must end before the next
     /// line.
     pub(crate) fn is_full(&self) -> bool {
-        self.place.len() + self.tomb_type.len() + self.target_row.len() >= SEGMENT_ROWS_MAX
+        let elements = self.place.len() + self.tomb_type.len() + self.target_row.len();
+        elements.max(self.references.references()) >= SEGMENT_ROWS_MAX
     }
 
     /// Whether the segment has any line, blank and faulty ones included.
@@ -243,6 +247,13 @@ impl SegmentBuilder {
         }
         self.head.lines += 1;
         self.owner_start.push(to_u32(self.owner.len()));
+    }
+
+    /// Number and type of the row that was added last, what its references are added to, and the heap.
+    pub(crate) fn last_row(&mut self) -> ((u32, ResourceType), &mut ReferenceColumns, &mut Vec<u8>) {
+        let number = self.place.len() - 1;
+        let of_type = ResourceType::from_index(usize::from(self.resource_type[number])).expect("a type of a row");
+        ((to_u32(number), of_type), &mut self.references, &mut self.heap)
     }
 
     /// Adds the owners of a row, and its targets if it is a Provenance.
@@ -465,6 +476,14 @@ impl SegmentBuilder {
             owner_id.push(packed);
             owner_base.push(key.base | (class as u32) << 30);
         }
+        let mut references = std::mem::take(&mut self.references);
+        let (mut heap, mut sorted) = (std::mem::take(&mut self.heap), std::mem::take(&mut self.sorted));
+        let types = std::mem::take(&mut self.resource_type);
+        let encoded = references.encode(self.ids, &mut heap, (&mut sorted, &types), &mut |base| self.base_number(base));
+        (self.heap, self.sorted, self.resource_type) = (heap, sorted, types);
+        self.head.references = references.references() as u64;
+        self.head.keys = references.key_row.len() as u64;
+        self.head.bases = self.bases.len() as u64;
         sort_by_hash(&mut self.sorted, &mut self.sorted_spare, |entry| entry.0);
         let (sorted_hash, sorted_ref): (Vec<u64>, Vec<u32>) = self.sorted.iter().copied().unzip();
         let mut base = Vec::new();
@@ -506,6 +525,14 @@ impl SegmentBuilder {
         put(Column::TargetType, &self.target_type);
         put(Column::TargetId, self.target_id.as_flattened());
         put(Column::TargetBase, bytes_of(&self.target_base));
+        put(Column::ReferenceSet, bytes_of(&references.row_set));
+        put(Column::SetStart, bytes_of(&encoded.set_start));
+        put(Column::SetReference, bytes_of(&references.set_reference));
+        put(Column::ReferenceType, &encoded.of_type);
+        put(Column::ReferenceId, encoded.id.as_flattened());
+        put(Column::ReferenceBase, bytes_of(&encoded.base));
+        put(Column::KeyRow, bytes_of(&references.key_row));
+        put(Column::KeyText, bytes_of(references.key_text.as_flattened()));
         put(Column::Fault, bytes_of(&self.fault));
         put(Column::FaultCount, bytes_of(&self.fault_count));
         put(Column::NoteCount, bytes_of(&self.note_count));
@@ -514,7 +541,9 @@ impl SegmentBuilder {
         put(Column::Exact, bytes_of(self.exact.as_flattened()));
         put(Column::Restart, bytes_of(&self.restart));
         put(Column::Heap, &self.heap);
-        layout::encode(self.head, &columns, out)
+        let segment = layout::encode(self.head, &columns, out);
+        self.references = references;
+        segment
     }
 
     /// Fills the words of the header that summarise columns, so that most queries need not read these.
@@ -528,7 +557,6 @@ impl SegmentBuilder {
         self.head.targets = self.target_row.len() as u64;
         self.head.left = self.tomb_left.len() as u64;
         self.head.owners = self.owner_list.len() as u64;
-        self.head.bases = self.bases.len() as u64;
     }
 }
 

@@ -46,6 +46,14 @@ pub struct Columns<'a> {
     pub target_type: &'a [u8],
     pub target_id: &'a [[u8; 16]],
     pub target_base: &'a [u32],
+    pub reference_set: &'a [u32],
+    pub set_start: &'a [u32],
+    pub set_reference: &'a [u32],
+    pub reference_type: &'a [u8],
+    pub reference_id: &'a [[u8; 16]],
+    pub reference_base: &'a [u32],
+    pub key_row: &'a [u32],
+    pub key_text: &'a [[u32; 2]],
     pub fault: &'a [u32],
     pub fault_count: &'a [u64],
     pub note_count: &'a [u64],
@@ -77,6 +85,15 @@ impl<'a> PriorOwner<'a> {
             .filter(|owner| !matches!(*owner, NOBODY | FOLLOWED | LATE))
             .map(|owner| owner as usize)
     }
+}
+
+/// By what a reference names a resource of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReferenceName<'a> {
+    /// By its logical id.
+    Id(Id),
+    /// By a business identifier: system, a vertical line, value. The empty text is that of no resource.
+    Identifier(&'a [u8]),
 }
 
 /// Details of a faulty line, as the index keeps them.
@@ -153,6 +170,37 @@ impl<'a> Columns<'a> {
     pub fn target_of(&self, i: usize) -> (ResourceType, Id) {
         let resource_type = ResourceType::from_index(self.target_type[i] as usize).expect("checked at open");
         (resource_type, self.based_id(&self.target_id[i], self.target_base[i]))
+    }
+
+    /// References of a row, as numbers in the segment.
+    pub fn references_of(&self, row: usize) -> &'a [u32] {
+        self.reference_set.get(row).map_or(&[], |set| self.references_of_set(*set as usize))
+    }
+
+    /// References of a set.
+    pub fn references_of_set(&self, set: usize) -> &'a [u32] {
+        &self.set_reference[self.set_start[set] as usize..self.set_start[set + 1] as usize]
+    }
+
+    /// Resource type of what a reference leads to.
+    pub fn reference_type_of(&self, i: usize) -> ResourceType {
+        ResourceType::from_index(self.reference_type[i] as usize).expect("checked at open")
+    }
+
+    /// What a reference of the segment says beside its type.
+    pub fn reference_name(&self, i: usize) -> ReferenceName<'a> {
+        match self.reference_base[i] >> 30 {
+            id_encoding::CONDITIONAL => {
+                ReferenceName::Identifier(&self.heap[id_encoding::heap_range(&self.reference_id[i])])
+            }
+            _ => ReferenceName::Id(self.based_id(&self.reference_id[i], self.reference_base[i])),
+        }
+    }
+
+    /// Resource type and text of an identifier of a row of context.
+    pub fn key_of(&self, i: usize) -> (ResourceType, &'a [u8]) {
+        let [place, length] = self.key_text[i];
+        (self.type_of(self.key_row[i] as usize), &self.heap[place as usize..][..length as usize])
     }
 
     /// Text of a reference base of the segment, empty for the first.

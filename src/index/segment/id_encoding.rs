@@ -115,6 +115,15 @@ pub(crate) fn entity_hash(resource_type: ResourceType, id: &[u8]) -> u64 {
     xxh3_64_with_seed(id, resource_type.index() as u64 + 1)
 }
 
+/// In place of the class of an id: the reference is conditional, and the id is place and length of its condition in the
+/// heap.
+pub(crate) const CONDITIONAL: u32 = 3;
+
+/// Hash of an identifier (system, a vertical line, value) of a resource of this type.
+pub(crate) fn identifier_hash(resource_type: ResourceType, text: &[u8]) -> u64 {
+    xxh3_64_with_seed(text, (resource_type.index() as u64 + 1) << 32)
+}
+
 /// Hash of a patient as a reference names it: a base (empty for relative references) and a logical id.
 pub(crate) fn owner_hash(base: &[u8], id: &[u8]) -> u64 {
     xxh3_64_with_seed(id, if base.is_empty() { 0 } else { xxh3_64_with_seed(base, 1) })

@@ -12,7 +12,7 @@ use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, writ
 /// Magic bytes at the start of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Description of a column, as `inspect` and the format document print it.
 pub(crate) struct ColumnInfo {
@@ -57,8 +57,8 @@ columns! {
     Posting "posting" 4 "row and owner" "a row of the owner, ascending";
     Several "several" 4 "row of several owners" "its number";
     UpdatedMax "updated_max" 8 "64 rows, the last ones included" "greatest last_updated among them, greatest value if one has none";
-    SortedHash "sorted_hash" 8 "row, tombstone, target" "hash of (type, id), ascending";
-    SortedRef "sorted_ref" 4 "row, tombstone, target" "its number; the two top bits tell which: 0 row, 2 tombstone, 3 target";
+    SortedHash "sorted_hash" 8 "row, tombstone, target, reference, identifier" "hash of (type, id) or of (type, identifier), ascending";
+    SortedRef "sorted_ref" 4 "row, tombstone, target, reference, identifier" "its number; the three top bits tell which: 0 row, 4 tombstone, 6 target, 2 reference, 3 identifier";
     OwnerHash "owner_hash" 8 "owner" "hash of (base, id), ascending";
     OwnerId "owner_id" 16 "owner" "packed id";
     OwnerBase "owner_base" 4 "owner" "reference base, two top bits: class of the id";
@@ -73,6 +73,14 @@ columns! {
     TargetType "target_type" 1 "target" "as type";
     TargetId "target_id" 16 "target" "packed id";
     TargetBase "target_base" 4 "target" "reference base, two top bits: class of the id";
+    ReferenceSet "reference_set" 4 "row of a segment with references" "its set of references, 0 for none";
+    SetStart "set_start" 4 "set of references, and one more" "first reference of the set";
+    SetReference "set_reference" 4 "set and reference" "place in the segment's references, ascending; that of an attachment as often as its URL stands in the row";
+    ReferenceType "reference_type" 1 "reference" "as type";
+    ReferenceId "reference_id" 16 "reference" "packed id; for a conditional reference two u32: place and length of its condition (system, a vertical line, value) in the heap";
+    ReferenceBase "reference_base" 4 "reference" "reference base, two top bits: class of the id, 3 for a conditional reference";
+    KeyRow "key_row" 4 "identifier of a row of context" "its row, ascending";
+    KeyText "key_text" 8 "identifier of a row of context" "two u32: place and length of its text (system, a vertical line, value) in the heap";
     Fault "fault" 20 "fault kept" "five u32: offset, length, line in the segment, byte in the line, kind";
     FaultCount "fault_count" 8 "kind of fault" "lines with it";
     NoteCount "note_count" 8 "kind of note" "rows or references with it";
@@ -100,14 +108,18 @@ pub(crate) mod flag {
 
 /// Top bits of `sorted_ref`: which columns the number in the other bits indexes.
 pub(crate) mod kind {
-    /// The mask of the two bits.
-    pub(crate) const MASK: u32 = 3 << 30;
+    /// The mask of the three bits.
+    pub(crate) const MASK: u32 = 7 << 29;
     /// The number is that of a row.
     pub(crate) const ROW: u32 = 0;
     /// The number is that of a DELETE entry.
     pub(crate) const TOMBSTONE: u32 = 2 << 30;
     /// The number is that of a Provenance target.
     pub(crate) const TARGET: u32 = 3 << 30;
+    /// The number is that of a reference.
+    pub(crate) const REFERENCE: u32 = 2 << 29;
+    /// The number is that of an identifier of a row of context.
+    pub(crate) const KEY: u32 = 3 << 29;
 }
 
 /// Bits of a `*_base` element that number the base; the two above are the class of the id beside it.
@@ -177,6 +189,10 @@ head! {
     left;
     /// Number of Provenance targets.
     targets;
+    /// Number of references that its rows have, each counted once.
+    references;
+    /// Number of identifiers of its rows of context.
+    keys;
     /// Owners in the dictionary of the segment.
     owners;
     /// Reference bases, the empty one included.
@@ -365,6 +381,8 @@ impl ColumnRanges {
             (Column::Place, head.rows),
             (Column::TombType, head.tombstones),
             (Column::TargetRow, head.targets),
+            (Column::ReferenceType, head.references),
+            (Column::KeyRow, head.keys),
             (Column::OwnerHash, head.owners),
         ];
         if counted.iter().any(|(column, count)| ranges.count(*column) as u64 != *count) {

@@ -16,6 +16,7 @@ use crate::extract::rules::LineRules;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::ids::EntryId;
 use crate::index::segment::builder::SegmentBuilder;
+use crate::index::segment::reference_columns::RowReferences;
 use crate::limits::ROW_BYTES_MAX;
 use crate::simd::Kernel;
 use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
@@ -39,6 +40,7 @@ pub(crate) struct EncodedSegment {
 pub(crate) struct ScanWorker {
     extractor: Extractor,
     builder: SegmentBuilder,
+    references: RowReferences,
     /// Buffers of segments that were written, to be filled again.
     spare: Receiver<Vec<u8>>,
 }
@@ -46,7 +48,8 @@ pub(crate) struct ScanWorker {
 impl ScanWorker {
     /// What line splitters of one thread share, with an empty builder; written buffers come back through `spare`.
     pub(crate) fn new(kernel: Kernel, rules: LineRules, spare: Receiver<Vec<u8>>) -> ScanWorker {
-        ScanWorker { extractor: Extractor::new(kernel, rules), builder: SegmentBuilder::new(rules), spare }
+        let (extractor, references) = (Extractor::new(kernel, rules), RowReferences::new(kernel));
+        ScanWorker { extractor, builder: SegmentBuilder::new(rules), references, spare }
     }
 }
 
@@ -54,6 +57,7 @@ impl ScanWorker {
 pub(crate) struct LineSplitter<'a> {
     extractor: &'a mut Extractor,
     builder: &'a mut SegmentBuilder,
+    references: &'a mut RowReferences,
     spare: &'a Receiver<Vec<u8>>,
     hash: Hasher64,
     /// Offset in the file of the next byte.
@@ -100,11 +104,12 @@ struct LinePlace {
 impl<'a> LineSplitter<'a> {
     /// A splitter that begins a segment at `start` in the file, which must be the start of a line.
     pub(crate) fn new(worker: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
-        let ScanWorker { extractor, builder, spare } = worker;
+        let ScanWorker { extractor, builder, references, spare } = worker;
         builder.begin(start);
         LineSplitter {
             extractor,
             builder,
+            references,
             spare,
             hash: Hasher64::new(),
             position: start,
@@ -207,10 +212,12 @@ impl<'a> LineSplitter<'a> {
             if place == lines_end {
                 break;
             }
-            let (builder, mut stopped) = (&mut *self.builder, false);
+            let (builder, references, mut stopped) = (&mut *self.builder, &mut *self.references, false);
             place = self.extractor.extract_lines(&bytes[..lines_end], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
                 builder.push_row(start, u64_to_u32(end - start), false, xxh3_64(&bytes[range.clone()]), facts);
+                let (row, columns, heap) = builder.last_row();
+                references.read_row(&bytes[range.clone()], row, columns, heap);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
@@ -288,13 +295,17 @@ impl<'a> LineSplitter<'a> {
         }
         let outcome = self.extractor.extract(line);
         let place = LinePlace { start, length: line.len() as u64, leading_space, hash: xxh3_64(line) };
-        index_line(self.builder, &mut self.left, outcome, &place);
+        if index_line(self.builder, &mut self.left, outcome, &place) {
+            let (row, columns, heap) = self.builder.last_row();
+            self.references.read_row(line, row, columns, heap);
+        }
     }
 
     /// Feeds a part of a line that crosses pieces to the extractor; a line beyond [`ROW_BYTES_MAX`] is only counted.
     fn feed_line(&mut self, part: &[u8], start: u64) {
         let line = self.line.get_or_insert_with(|| {
             self.extractor.begin();
+            self.references.begin_line();
             let leading_space = part.first().is_some_and(|b| is_space(*b));
             OpenLine { start, fed: 0, pending_cr: false, blank: true, leading_space, hash: Hasher64::new() }
         });
@@ -303,6 +314,7 @@ impl<'a> LineSplitter<'a> {
         }
         if line.pending_cr {
             self.extractor.feed(b"\r");
+            self.references.feed_piece(b"\r");
             line.hash.update(b"\r");
             line.fed += 1;
             line.pending_cr = false;
@@ -319,6 +331,7 @@ impl<'a> LineSplitter<'a> {
         if line.fed <= ROW_BYTES_MAX {
             line.hash.update(part);
             self.extractor.feed(part);
+            self.references.feed_piece(part);
         }
     }
 
@@ -334,17 +347,21 @@ impl<'a> LineSplitter<'a> {
         };
         let OpenLine { start, fed: length, leading_space, .. } = line;
         let place = LinePlace { start, length, leading_space, hash: line.hash.digest() };
-        index_line(self.builder, &mut self.left, outcome, &place);
+        if index_line(self.builder, &mut self.left, outcome, &place) {
+            let (row, columns, heap) = self.builder.last_row();
+            self.references.end_line(row, columns, heap);
+        }
     }
 }
 
-/// Adds an extracted line to the segment: DELETE entries with their prior owners, a row, or a fault.
+/// Adds an extracted line to the segment: DELETE entries with their prior owners, a row, or a fault. Whether it is a row,
+/// whose references are to be added.
 fn index_line(
     builder: &mut SegmentBuilder,
     left: &mut Option<FramePriorOwners<'_>>,
     outcome: Result<&Facts, Fault>,
     line: &LinePlace,
-) {
+) -> bool {
     let LinePlace { start, length, leading_space, hash } = *line;
     match outcome {
         Ok(facts) if facts.content == Content::Tombstones => {
@@ -354,9 +371,13 @@ fn index_line(
                 left.push_prior_owners_of(builder, first);
             }
         }
-        Ok(facts) => builder.push_row(start, u64_to_u32(length), leading_space, hash, facts),
+        Ok(facts) => {
+            builder.push_row(start, u64_to_u32(length), leading_space, hash, facts);
+            return true;
+        }
         Err(fault) => builder.push_fault(start, length, fault),
     }
+    false
 }
 
 impl FramePriorOwners<'_> {

@@ -12,6 +12,7 @@ pub(crate) mod layout;
 pub(crate) mod line_splitter;
 pub(crate) mod radix_sort;
 pub(crate) mod reader;
+pub(crate) mod reference_columns;
 pub(crate) mod row_note;
 pub(crate) mod scan;
 pub(crate) mod span;

@@ -299,6 +299,13 @@ impl Segment {
             kind::TARGET => [Column::TargetType, Column::TargetId, Column::TargetBase]
                 .into_iter()
                 .try_for_each(|column| self.verify(column, number..number + 1)),
+            kind::REFERENCE => self.reference(number).map(drop),
+            kind::KEY => {
+                self.verify(Column::KeyRow, number..number + 1)?;
+                self.verify(Column::KeyText, number..number + 1)?;
+                self.type_of(self.columns().key_row[number] as usize)?;
+                self.verify_columns(&[Column::Heap]).map(drop)
+            }
             _ => {
                 self.row_id(number)?;
                 self.verify(Column::VersionId, number..number + 1)
@@ -355,6 +362,58 @@ impl Segment {
         let targets = bound(row)?..bound(row + 1)?;
         self.verify(Column::TargetBase, targets.clone())?;
         Ok((targets, columns))
+    }
+
+    /// The columns, with type, name and base of a reference verified.
+    ///
+    /// # Errors
+    /// As [`Segment::verify`].
+    pub fn reference(&self, number: usize) -> Result<Columns<'_>, CorruptIndex> {
+        for column in [Column::ReferenceType, Column::ReferenceId, Column::ReferenceBase] {
+            self.verify(column, number..number + 1)?;
+        }
+        let columns = self.columns();
+        if columns.reference_base[number] >> 30 >= IdClass::Heap as u32 {
+            self.verify_columns(&[Column::Heap])?;
+        }
+        Ok(columns)
+    }
+
+    /// The columns, with the sets and bases of the references of all rows verified, not their names.
+    ///
+    /// # Errors
+    /// As [`Segment::verify`].
+    pub fn reference_sets(&self) -> Result<Columns<'_>, CorruptIndex> {
+        self.verify_columns(&[
+            Column::ReferenceSet,
+            Column::SetStart,
+            Column::SetReference,
+            Column::ReferenceType,
+            Column::ReferenceBase,
+        ])
+    }
+
+    /// The references of one row, verified with their types and bases, not their names.
+    ///
+    /// # Errors
+    /// As [`Segment::verify`].
+    pub fn row_references(&self, row: usize) -> Result<&[u32], CorruptIndex> {
+        if self.0.head.references == 0 {
+            return Ok(&[]);
+        }
+        self.verify(Column::ReferenceSet, row..row + 1)?;
+        let columns = self.columns();
+        let set = columns.reference_set[row] as usize;
+        self.verify(Column::SetStart, set..set + 2)?;
+        let (start, end) = (columns.set_start[set] as usize, columns.set_start[set + 1] as usize);
+        self.verify(Column::SetReference, start..end)?;
+        let references = columns.set_reference.get(start..end).ok_or(CorruptIndex("a set points nowhere"))?;
+        for number in references {
+            let number = *number as usize;
+            self.verify(Column::ReferenceType, number..number + 1)?;
+            self.verify(Column::ReferenceBase, number..number + 1)?;
+        }
+        Ok(references)
     }
 
     /// Logical id of a row, verified.
@@ -429,6 +488,14 @@ impl Segment {
             target_type: of(Column::TargetType),
             target_id: ids(Column::TargetId),
             target_base: words(Column::TargetBase),
+            reference_set: words(Column::ReferenceSet),
+            set_start: words(Column::SetStart),
+            set_reference: words(Column::SetReference),
+            reference_type: of(Column::ReferenceType),
+            reference_id: ids(Column::ReferenceId),
+            reference_base: words(Column::ReferenceBase),
+            key_row: words(Column::KeyRow),
+            key_text: words(Column::KeyText).as_chunks::<2>().0,
             fault: words(Column::Fault),
             fault_count: longs(Column::FaultCount),
             note_count: longs(Column::NoteCount),

@@ -22,6 +22,7 @@ impl Columns<'_> {
         let owners = self.owner_hash.len();
         let tombs = self.tomb_type.len();
         let targets = self.target_row.len();
+        let (references, keys) = (self.reference_type.len(), self.key_row.len());
         let bases = self.base.len() / 2;
         let same = |lens: &[usize], count: usize| lens.iter().all(|len| *len == count);
         if !same(
@@ -32,7 +33,9 @@ impl Columns<'_> {
             || !same(&[self.owner_id.len(), self.owner_base.len()], owners)
             || !same(&[self.tomb_id.len(), self.tomb_base.len(), self.tomb_updated.len()], tombs)
             || !same(&[self.target_type.len(), self.target_id.len(), self.target_base.len()], targets)
-            || !same(&[self.sorted_hash.len(), self.sorted_ref.len()], rows + tombs + targets)
+            || !same(&[self.reference_id.len(), self.reference_base.len()], references)
+            || self.key_text.len() != keys
+            || !same(&[self.sorted_hash.len(), self.sorted_ref.len()], rows + tombs + targets + references + keys)
             || self.posting_start.len() != owners + 1
             || self.posting.len() != self.owner.len()
             || self.updated_max.len() != rows.div_ceil(ZONE_ROWS)
@@ -53,6 +56,20 @@ impl Columns<'_> {
         if !ordered || self.posting_start[0] != 0 || self.posting_start[owners] as usize != self.posting.len() {
             return Err("its postings do not fit");
         }
+        // Without references there is neither a column of sets nor a set.
+        let sets = self.set_start.len().saturating_sub(1);
+        let ordered = self.set_start.windows(2).all(|pair| pair[0] <= pair[1]);
+        let is_whole = match references {
+            0 => self.reference_set.is_empty() && self.set_start.is_empty() && self.set_reference.is_empty(),
+            _ => {
+                self.reference_set.len() == rows
+                    && self.set_start.first() == Some(&0)
+                    && self.set_start.last().map(|end| *end as usize) == Some(self.set_reference.len())
+            }
+        };
+        if !ordered || !is_whole || !self.key_row.is_sorted() {
+            return Err("its references do not fit");
+        }
         let types = |column: &[u8]| column.iter().all(|index| (*index as usize) < ResourceType::COUNT);
         let below = |column: &[u32], bound: usize| column.iter().all(|number| (*number as usize) < bound);
         let based = |column: &[u32]| {
@@ -62,6 +79,11 @@ impl Columns<'_> {
             || !below(self.target_row, rows)
             || !below(self.posting, rows)
             || !below(self.several, rows)
+            || !below(self.reference_set, sets)
+            || !below(self.set_reference, references)
+            || !below(self.key_row, rows)
+            || !types(self.reference_type)
+            || !self.reference_base.iter().all(|base| ((base & BASE_BITS) as usize) < bases)
             || !types(self.resource_type)
             || !types(self.tomb_type)
             || !types(self.target_type)
@@ -99,6 +121,8 @@ impl Columns<'_> {
                 kind::ROW => number < rows,
                 kind::TOMBSTONE => number < tombs,
                 kind::TARGET => number < targets,
+                kind::REFERENCE => number < references,
+                kind::KEY => number < keys,
                 _ => false,
             }
         });
@@ -122,6 +146,13 @@ impl Columns<'_> {
             || !ids(self.owner_id, &|k| self.owner_base[k] >> 30)
             || !ids(self.tomb_id, &|index| self.tomb_base[index] >> 30)
             || !ids(self.target_id, &|i| self.target_base[i] >> 30)
+            || !self.key_text.iter().all(|[place, length]| in_heap(*place, *length))
+            || !self.reference_id.iter().zip(self.reference_base).all(|(id, base)| {
+                match IdClass::from_bits(base >> 30) {
+                    Some(class) => id_encoding::unpack_id(class, id, self.heap).is_some(),
+                    None => self.heap.get(id_encoding::heap_range(id)).is_some(),
+                }
+            })
         {
             return Err("a text lies beyond its heap");
         }

@@ -27,8 +27,8 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(count, members.len() as u64);
     }
     let mut on_identifier = |_: &str, _: &str| {};
-    let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
+    let mut reader = IdentifierReader::new(Kernel::detect());
     reader.begin();
-    reader.feed(text);
+    reader.feed(text, &mut on_identifier);
     reader.finish().ok();
 });

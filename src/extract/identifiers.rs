@@ -21,24 +21,29 @@ static NAMES: LazyLock<(Trie, [Node; 3])> = LazyLock::new(|| {
 });
 
 /// Reads the identifiers of resources in pieces, one resource after another.
-pub struct IdentifierReader<'a> {
+pub struct IdentifierReader {
     scanner: Scanner,
-    state: IdentifierState<'a>,
+    open: OpenIdentifier,
 }
 
-/// Visitor of the scanner: holds system and value until their identifier closes.
-struct IdentifierState<'a> {
-    on_identifier: &'a mut dyn FnMut(&str, &str),
+/// The parts of the identifier that is being read.
+#[derive(Default)]
+struct OpenIdentifier {
     system: Option<String>,
     value: Option<String>,
 }
 
-impl<'a> IdentifierReader<'a> {
-    /// A reader that passes system (empty if none) and value of each identifier to `on_identifier`. Identifiers without
-    /// a value are skipped.
-    pub fn new(kernel: Kernel, on_identifier: &'a mut dyn FnMut(&str, &str)) -> IdentifierReader<'a> {
-        let state = IdentifierState { on_identifier, system: None, value: None };
-        IdentifierReader { scanner: Scanner::new(kernel, Validate::Full, LoneSurrogates::Pass), state }
+/// Visitor of the scanner: holds system and value until their identifier closes.
+struct IdentifierVisitor<'a> {
+    on_identifier: &'a mut dyn FnMut(&str, &str),
+    open: &'a mut OpenIdentifier,
+}
+
+impl IdentifierReader {
+    /// A reader that scans with `kernel`.
+    pub fn new(kernel: Kernel) -> IdentifierReader {
+        let scanner = Scanner::new(kernel, Validate::Full, LoneSurrogates::Pass);
+        IdentifierReader { scanner, open: OpenIdentifier::default() }
     }
 
     /// Begins a resource, before its first piece.
@@ -46,9 +51,10 @@ impl<'a> IdentifierReader<'a> {
         self.scanner.begin();
     }
 
-    /// Reads the next piece of the resource.
-    pub fn feed(&mut self, piece: &[u8]) {
-        self.scanner.feed(piece, &NAMES.0, &mut self.state);
+    /// Reads the next piece of the resource, and passes system (empty if none) and value of each identifier that ends in it
+    /// to `on_identifier`. Identifiers without a value are skipped.
+    pub fn feed(&mut self, piece: &[u8], on_identifier: &mut dyn FnMut(&str, &str)) {
+        self.scanner.feed(piece, &NAMES.0, &mut IdentifierVisitor { on_identifier, open: &mut self.open });
     }
 
     /// Ends the resource.
@@ -60,7 +66,7 @@ impl<'a> IdentifierReader<'a> {
     }
 }
 
-impl Visitor for IdentifierState<'_> {
+impl Visitor for IdentifierVisitor<'_> {
     /// Every path of the trie is wanted to the end.
     fn wants(&self, _: u64) -> bool {
         true
@@ -69,8 +75,8 @@ impl Visitor for IdentifierState<'_> {
     fn string(&mut self, node: Node, text: Option<&str>) {
         let text = text.map(str::to_string);
         match NAMES.1.iter().position(|known| *known == node) {
-            Some(1) => self.system = text,
-            Some(2) => self.value = text,
+            Some(1) => self.open.system = text,
+            Some(2) => self.open.value = text,
             _ => {}
         }
     }
@@ -81,16 +87,16 @@ impl Visitor for IdentifierState<'_> {
     /// Begins an identifier: drops the parts of the last one.
     fn open(&mut self, node: Node) {
         if node == NAMES.1[0] {
-            self.system = None;
-            self.value = None;
+            self.open.system = None;
+            self.open.value = None;
         }
     }
     /// Ends an identifier, and passes it on if it has a value.
     fn close(&mut self, node: Node) {
         if node == NAMES.1[0]
-            && let Some(value) = self.value.take()
+            && let Some(value) = self.open.value.take()
         {
-            (self.on_identifier)(self.system.as_deref().unwrap_or(""), &value);
+            (self.on_identifier)(self.open.system.as_deref().unwrap_or(""), &value);
         }
     }
     /// A duplicate key is no fault here; its last value counts.

@@ -1,0 +1,471 @@
+//! What a line refers to: every `reference` of a Reference, wherever it stands, the `questionnaire` of a
+//! QuestionnaireResponse, and every `url` that names a Binary relative to its server, as attachments do (ATTACH-02).
+//!
+//! The compartment needs the references on a few paths; what rows refer to beside patients (COMP-06) may stand anywhere,
+//! in extensions and contained resources, too. So this reads no structure: in a JSON text an unescaped `"reference"` that a
+//! colon follows is a key, for within a string a quote is escaped. Lines whose letters may be escaped, and lines that come in
+//! pieces, are read string by string, which is the slow twin.
+
+use std::ops::Range;
+
+use crate::extract::unescape::unescape;
+use crate::limits::REFERENCE_BYTES_MAX;
+use crate::simd::{BLOCK, Kernel, KernelJob, Vector, WINDOW};
+
+/// A text that names another resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mention<'a> {
+    /// The `reference` of a Reference.
+    Reference(&'a str),
+    /// A `url` that begins with `Binary/`.
+    Attachment(&'a str),
+    /// A `questionnaire`: a canonical URL.
+    Questionnaire(&'a str),
+}
+
+/// The keys whose values are mentions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MentionKey {
+    Reference,
+    Url,
+    Questionnaire,
+}
+
+impl MentionKey {
+    /// The key of this name, its escapes resolved.
+    fn of(name: &[u8]) -> Option<MentionKey> {
+        match name {
+            b"reference" => Some(MentionKey::Reference),
+            b"url" => Some(MentionKey::Url),
+            b"questionnaire" => Some(MentionKey::Questionnaire),
+            _ => None,
+        }
+    }
+
+    /// The mention that a value of this key is; `None` if it is none.
+    fn mention(self, text: &str) -> Option<Mention<'_>> {
+        match self {
+            _ if text.len() > REFERENCE_BYTES_MAX => None,
+            MentionKey::Reference => Some(Mention::Reference(text)),
+            MentionKey::Questionnaire => Some(Mention::Questionnaire(text)),
+            MentionKey::Url => text.starts_with(ATTACHMENT).then_some(Mention::Attachment(text)),
+        }
+    }
+}
+
+/// How a URL of an attachment begins that is relative to the server.
+const ATTACHMENT: &str = "Binary/";
+/// Longest raw text of a string whose value may be a mention: every byte of it as `\u0000`.
+const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
+/// The key whose values are looked for in QuestionnaireResponses alone, as it stands in a line.
+const QUESTIONNAIRE: &[u8] = b"\"questionnaire\"";
+
+/// Finds the mentions of lines, one after another. Its buffers are reused.
+pub(crate) struct MentionReader {
+    kernel: Kernel,
+    found: Vec<(MentionKey, Range<usize>)>,
+    text: String,
+    strings: StringWalk,
+}
+
+impl MentionReader {
+    /// A reader that searches with `kernel`.
+    pub(crate) fn new(kernel: Kernel) -> MentionReader {
+        MentionReader { kernel, found: Vec::new(), text: String::new(), strings: StringWalk::default() }
+    }
+
+    /// Passes the mentions of a line to `visit`, in no order; those of `questionnaire` only where `questionnaires` says so.
+    /// The line was found to be legal JSON: of any other, any mentions may be found.
+    pub(crate) fn read_line(&mut self, line: &[u8], questionnaires: bool, visit: &mut dyn FnMut(Mention<'_>)) {
+        let MentionReader { kernel, found, text, strings } = self;
+        found.clear();
+        if !kernel.run(FindValues { line, found }) {
+            strings.begin();
+            return strings.feed(line, visit);
+        }
+        if questionnaires {
+            let keys = memchr::memmem::find_iter(line, QUESTIONNAIRE);
+            found.extend(
+                keys.filter_map(|at| Some((MentionKey::Questionnaire, value_of(line, at, QUESTIONNAIRE.len())?))),
+            );
+        }
+        for (key, range) in found {
+            visit_value(*key, &line[range.clone()], text, visit);
+        }
+    }
+
+    /// Begins a line that comes in pieces.
+    pub(crate) fn begin_line(&mut self) {
+        self.strings.begin();
+    }
+
+    /// Passes the mentions of the next piece of the line to `visit`, in their order.
+    pub(crate) fn feed_piece(&mut self, piece: &[u8], visit: &mut dyn FnMut(Mention<'_>)) {
+        self.strings.feed(piece, visit);
+    }
+}
+
+/// A mention that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OwnedMention {
+    /// As [`Mention::Reference`].
+    Reference(String),
+    /// As [`Mention::Attachment`].
+    Attachment(String),
+    /// As [`Mention::Questionnaire`].
+    Questionnaire(String),
+}
+
+impl Mention<'_> {
+    /// The mention with a text of its own.
+    pub(crate) fn to_owned(self) -> OwnedMention {
+        match self {
+            Mention::Reference(text) => OwnedMention::Reference(text.to_string()),
+            Mention::Attachment(text) => OwnedMention::Attachment(text.to_string()),
+            Mention::Questionnaire(text) => OwnedMention::Questionnaire(text.to_string()),
+        }
+    }
+}
+
+impl OwnedMention {
+    /// The mention, borrowed.
+    pub(crate) fn as_mention(&self) -> Mention<'_> {
+        match self {
+            OwnedMention::Reference(text) => Mention::Reference(text),
+            OwnedMention::Attachment(text) => Mention::Attachment(text),
+            OwnedMention::Questionnaire(text) => Mention::Questionnaire(text),
+        }
+    }
+}
+
+/// The mentions of a line, read string by string: the slow twin of [`MentionReader::read_line`].
+pub(crate) fn read_strings(line: &[u8]) -> Vec<OwnedMention> {
+    let mut mentions = Vec::new();
+    StringWalk::default().feed(line, &mut |mention| mentions.push(mention.to_owned()));
+    mentions
+}
+
+/// Passes the raw text of a value to `visit` as the mention that it is, if it is one. `text` is a buffer.
+fn visit_value(key: MentionKey, raw: &[u8], text: &mut String, visit: &mut dyn FnMut(Mention<'_>)) {
+    if raw.len() > RAW_BYTES_MAX {
+        return;
+    }
+    let value = match memchr::memchr(b'\\', raw) {
+        None => str::from_utf8(raw).ok(),
+        Some(_) => unescape(raw, text).then_some(text.as_str()),
+    };
+    value.and_then(|value| key.mention(value)).into_iter().for_each(visit);
+}
+
+/// Finds the values of the keys `reference` and, for attachments, `url` by their places alone. The result is `false` if
+/// letters of the line may be escaped: keys may then be written otherwise.
+struct FindValues<'a> {
+    line: &'a [u8],
+    found: &'a mut Vec<(MentionKey, Range<usize>)>,
+}
+
+impl KernelJob for FindValues<'_> {
+    type Output = bool;
+    #[inline(always)]
+    fn run<V: Vector>(self, vector: V) -> bool {
+        let FindValues { line, found } = self;
+        let mut start = 0;
+        while start < line.len() {
+            let mut marks = match line[start..].first_chunk::<WINDOW>() {
+                Some(window) => vector.reference_marks(window),
+                None => {
+                    let mut window = [0; WINDOW];
+                    window[..line.len() - start].copy_from_slice(&line[start..]);
+                    vector.reference_marks(&window)
+                }
+            };
+            while marks != 0 {
+                let at = start + marks.trailing_zeros() as usize;
+                marks &= marks - 1;
+                if !find_value(line, at, found) {
+                    return false;
+                }
+            }
+            start += BLOCK;
+        }
+        true
+    }
+}
+
+/// Adds the value that a mark at `at` leads to, if it leads to one. The result is `false` at an escaped letter.
+fn find_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<usize>)>) -> bool {
+    const REFERENCE: &[u8] = b"\"reference\"";
+    match line[at] {
+        b'\\' => return !(line[at..].starts_with(b"\\u00") && matches!(line.get(at + 4), Some(b'4'..=b'7'))),
+        b'"' if line[at..].starts_with(REFERENCE) => {
+            found.extend(value_of(line, at, REFERENCE.len()).map(|range| (MentionKey::Reference, range)));
+        }
+        b'B' if line[at..].starts_with(b"Binary/") || line[at..].starts_with(b"Binary\\/") => {
+            if is_value_of_url(line, at) {
+                found.extend(string_from(line, at).map(|range| (MentionKey::Url, range)));
+            }
+        }
+        _ => {}
+    }
+    true
+}
+
+/// The range of the raw text of the string that is the value of the key at `at`, which has `len` bytes with its quotes;
+/// `None` if it is no key or its value no string.
+fn value_of(line: &[u8], at: usize, len: usize) -> Option<Range<usize>> {
+    if is_escaped(line, at) {
+        return None;
+    }
+    let colon = skip_space(line, at + len);
+    if line.get(colon) != Some(&b':') {
+        return None;
+    }
+    let quote = skip_space(line, colon + 1);
+    (line.get(quote) == Some(&b'"')).then(|| string_from(line, quote + 1))?
+}
+
+/// The range of the raw text of a string from its first character to its end; `None` if it does not end.
+fn string_from(line: &[u8], start: usize) -> Option<Range<usize>> {
+    let mut end = start;
+    loop {
+        end += memchr::memchr2(b'"', b'\\', line.get(end..)?)?;
+        match line[end] {
+            b'"' => return Some(start..end),
+            _ => end += 2,
+        }
+    }
+}
+
+/// Whether the text at `at` begins a string that is the value of a key `url`.
+fn is_value_of_url(line: &[u8], at: usize) -> bool {
+    let before = |end: usize| line[..end].iter().rposition(|byte| !is_space(*byte)).map(|last| last + 1);
+    let Some(quote) = at.checked_sub(1).filter(|quote| line[*quote] == b'"' && !is_escaped(line, *quote)) else {
+        return false;
+    };
+    let Some(colon) = before(quote).filter(|end| line[*end - 1] == b':') else { return false };
+    let Some(key_end) = before(colon - 1) else { return false };
+    line[..key_end].ends_with(b"\"url\"") && !is_escaped(line, key_end - b"\"url\"".len())
+}
+
+/// Whether the quote at `at` is escaped: an odd number of backslashes stands before it.
+fn is_escaped(line: &[u8], at: usize) -> bool {
+    line[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 != 0
+}
+
+/// The first place from `at` on that is no white space.
+fn skip_space(line: &[u8], at: usize) -> usize {
+    line.get(at..).and_then(|rest| rest.iter().position(|byte| !is_space(*byte))).map_or(line.len(), |found| at + found)
+}
+
+/// White space of RFC 8259.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Reads a JSON text string by string, in pieces of any length.
+#[derive(Default)]
+struct StringWalk {
+    /// Whether the next character is in a string.
+    in_string: bool,
+    /// Whether the next character is escaped.
+    escaped: bool,
+    /// Raw text of the string so far, if it is not too long.
+    raw: Vec<u8>,
+    /// Whether the string is longer than any mention.
+    too_long: bool,
+    /// What the last token says of the next string.
+    last: LastToken,
+    text: String,
+}
+
+/// The last token of a text, as far as mentions need it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum LastToken {
+    /// Any other.
+    #[default]
+    Other,
+    /// A string of this name, which is a key if a colon follows.
+    Name(MentionKey),
+    /// The colon behind that key.
+    Colon(MentionKey),
+}
+
+impl StringWalk {
+    /// Begins a text.
+    fn begin(&mut self) {
+        (self.in_string, self.escaped, self.last) = (false, false, LastToken::Other);
+    }
+
+    /// Passes the mentions that end in the next piece to `visit`.
+    fn feed(&mut self, piece: &[u8], visit: &mut dyn FnMut(Mention<'_>)) {
+        for byte in piece {
+            match byte {
+                _ if self.in_string => self.take_character(*byte, visit),
+                b'"' => {
+                    self.in_string = true;
+                    self.too_long = false;
+                    self.raw.clear();
+                }
+                b':' => {
+                    self.last = match self.last {
+                        LastToken::Name(key) => LastToken::Colon(key),
+                        _ => LastToken::Other,
+                    }
+                }
+                byte if is_space(*byte) => {}
+                _ => self.last = LastToken::Other,
+            }
+        }
+    }
+
+    /// Takes the next character of a string.
+    fn take_character(&mut self, byte: u8, visit: &mut dyn FnMut(Mention<'_>)) {
+        match byte {
+            b'"' if !self.escaped => {
+                self.in_string = false;
+                let last = std::mem::take(&mut self.last);
+                let is_whole = !self.too_long;
+                match last {
+                    LastToken::Colon(key) if is_whole => visit_value(key, &self.raw, &mut self.text, visit),
+                    LastToken::Colon(_) => {}
+                    _ => {
+                        let is_name = is_whole && unescape(&self.raw, &mut self.text);
+                        let key = is_name.then(|| MentionKey::of(self.text.as_bytes())).flatten();
+                        self.last = key.map_or(LastToken::Other, LastToken::Name);
+                    }
+                }
+                return;
+            }
+            byte => self.escaped = byte == b'\\' && !self.escaped,
+        }
+        match self.raw.len() < RAW_BYTES_MAX {
+            true => self.raw.push(byte),
+            false => self.too_long = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// The mentions of a line by the search, by the walk in pieces, and by a tree of another parser, each sorted.
+    fn read(line: &str, kernel: Kernel, cuts: &[usize]) -> [Vec<(u8, String)>; 2] {
+        let as_pair = |mention: Mention<'_>| match mention {
+            Mention::Reference(text) => (0, text.to_string()),
+            Mention::Attachment(text) => (1, text.to_string()),
+            Mention::Questionnaire(text) => (2, text.to_string()),
+        };
+        let mut reader = MentionReader::new(kernel);
+        let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+        reader.read_line(line.as_bytes(), true, &mut |mention| whole.push(as_pair(mention)));
+        let mut rest = line.as_bytes();
+        reader.begin_line();
+        for cut in cuts {
+            let (piece, after) = rest.split_at(cut % (rest.len() + 1));
+            reader.feed_piece(piece, &mut |mention| pieces.push(as_pair(mention)));
+            rest = after;
+        }
+        reader.feed_piece(rest, &mut |mention| pieces.push(as_pair(mention)));
+        whole.sort();
+        pieces.sort();
+        [whole, pieces]
+    }
+
+    /// The mentions of a value, the obvious way.
+    fn of_tree(value: &Value, out: &mut Vec<(u8, String)>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| of_tree(item, out)),
+            Value::Object(members) => {
+                for (name, value) in members {
+                    match (name.as_str(), value) {
+                        ("reference", Value::String(text)) => out.push((0, text.clone())),
+                        ("url", Value::String(text)) if text.starts_with("Binary/") => out.push((1, text.clone())),
+                        ("questionnaire", Value::String(text)) => out.push((2, text.clone())),
+                        _ => {}
+                    }
+                    of_tree(value, out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Text of a JSON value: keys and texts that mean something here, escapes of several kinds, white space.
+    fn json() -> impl Strategy<Value = String> {
+        let text = prop_oneof![
+            4 => prop::sample::select(vec![
+                "reference", "url", "questionnaire", "Binary/a", "Binary\\/a", "Bin\\u0061ry/b", "\\u0072eference",
+                "\\\"reference\\\"", "\\\\", "\\\\\\\"", "ref", "u\\u0072l", "r\\u003cf", "Practitioner/1", "x\\\"url", "\\u00e9",
+                "Binary/", "/Binary/c", "\"reference\":\"no".trim_start_matches('"'),
+            ]).prop_filter("a quote ends a string", |text| serde_json::from_str::<String>(&format!("\"{text}\"")).is_ok())
+                .prop_map(str::to_string),
+            1 => "[a-z]{0,70}",
+        ];
+        let space = || prop::sample::select(vec!["", "", "", " ", "\t \r"]);
+        let leaf = prop_oneof![
+            4 => text.clone().prop_map(|text| format!("\"{text}\"")),
+            1 => prop::sample::select(vec!["1", "null", "true", "{}", "[]"]).prop_map(str::to_string),
+        ];
+        leaf.prop_recursive(4, 40, 5, move |inner| {
+            let member = (text.clone(), space(), space(), inner.clone(), space());
+            prop_oneof![
+                3 => prop::collection::vec(member, 0..5).prop_map(|members| {
+                    let mut names = std::collections::HashSet::new();
+                    let mut own = Vec::new();
+                    for (name, a, b, value, c) in members {
+                        // A tree keeps one of two members of a name.
+                        let plain: String = serde_json::from_str(&format!("\"{name}\"")).unwrap();
+                        if names.insert(plain) {
+                            own.push(format!("{a}\"{name}\"{b}:{a}{value}{c}"));
+                        }
+                    }
+                    format!("{{{}}}", own.join(","))
+                }),
+                1 => prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(" ,"))),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+
+        /// The search, the walk over pieces and a tree find the same, on every kernel.
+        #[test]
+        fn the_search_finds_what_a_tree_holds(line in json(), cuts in prop::collection::vec(0..90usize, 0..6)) {
+            let mut expected = Vec::new();
+            of_tree(&serde_json::from_str(&line).unwrap(), &mut expected);
+            expected.sort();
+            for kernel in Kernel::available() {
+                for found in read(&line, kernel, &cuts) {
+                    prop_assert_eq!(&found, &expected, "{}: {}", kernel.name(), line);
+                }
+            }
+        }
+
+        /// No text makes either fail, or read beyond its end.
+        #[test]
+        fn any_bytes_are_read(line in prop::collection::vec(
+            prop_oneof![prop::sample::select(b"\"reference\":\\u0041Binary/url{} ".to_vec()), any::<u8>()], 0..200)) {
+            for kernel in Kernel::available() {
+                let mut reader = MentionReader::new(kernel);
+                reader.read_line(&line, true, &mut |_| ());
+                reader.begin_line();
+                reader.feed_piece(&line, &mut |_| ());
+            }
+        }
+    }
+
+    /// Texts that no reference can have are passed over, whichever way they are read.
+    #[test]
+    fn long_texts_are_no_mentions() {
+        for (length, expected) in [(REFERENCE_BYTES_MAX, 1), (REFERENCE_BYTES_MAX + 1, 0), (RAW_BYTES_MAX + 9, 0)] {
+            let line = format!(r#"{{"reference":"{}"}}"#, "x".repeat(length));
+            for found in read(&line, Kernel::detect(), &[5, 40]) {
+                assert_eq!(found.len(), expected, "{length}");
+            }
+        }
+    }
+}
