@@ -16,16 +16,16 @@ type NamedReference = (ResourceType, String, bool, String);
 
 /// References and identifiers of a row.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RowReferences {
+pub(crate) struct StatedReferences {
     /// The references, sorted. One to an attachment is there as often as its URL stands in the row.
     references: Vec<NamedReference>,
     /// Identifiers of a row of context, as system, a vertical line and value, sorted.
     keys: Vec<String>,
 }
 
-impl RowReferences {
+impl StatedReferences {
     /// Reads a line that is a row of this type.
-    pub(crate) fn read(line: &[u8], of_row: ResourceType, ids: IdRule) -> RowReferences {
+    pub(crate) fn read(line: &[u8], of_row: ResourceType, ids: IdRule) -> StatedReferences {
         let mut texts: Vec<(ResourceType, String)> =
             read_strings(line).into_iter().filter_map(|mention| kept(of_row, mention)).collect();
         texts.sort();
@@ -42,11 +42,11 @@ impl RowReferences {
             })
             .collect();
         references.sort();
-        RowReferences { references, keys: if context::is_context(of_row) { identifiers(line) } else { Vec::new() } }
+        StatedReferences { references, keys: if context::is_context(of_row) { identifiers(line) } else { Vec::new() } }
     }
 
     /// Those that a segment has for a row.
-    pub(crate) fn of_columns(columns: &Columns<'_>, row: usize) -> RowReferences {
+    pub(crate) fn of_columns(columns: &Columns<'_>, row: usize) -> StatedReferences {
         let named = |number: &u32| {
             let number = *number as usize;
             let base = columns.base_text((columns.reference_base[number] & BASE_BITS) as usize).to_string();
@@ -63,7 +63,7 @@ impl RowReferences {
         let mut keys: Vec<String> =
             own.map(|key| String::from_utf8_lossy(columns.key_of(key).1).into_owned()).collect();
         keys.sort();
-        RowReferences { references, keys }
+        StatedReferences { references, keys }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::verify::line_reader::{Body, CutLine};
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::oracle_line::{OracleLine, OracleRow};
 use crate::verify::prior_owners::PriorOwners;
-use crate::verify::row_references::RowReferences;
+use crate::verify::row_references::StatedReferences;
 
 /// Comparison of one segment, with its cursors.
 pub(crate) struct SegmentCheck<'a> {
@@ -240,8 +240,8 @@ impl<'a> SegmentCheck<'a> {
         if self.next_row() != Some(offset) {
             return;
         }
-        let stated = RowReferences::of_columns(&self.columns, self.row);
-        if RowReferences::read(line, self.columns.type_of(self.row), self.rules.ids) != stated {
+        let stated = StatedReferences::of_columns(&self.columns, self.row);
+        if StatedReferences::read(line, self.columns.type_of(self.row), self.rules.ids) != stated {
             self.report_line(offset, "the index differs in references or identifiers");
         }
     }

@@ -15,10 +15,11 @@ use crate::fhir::id::Id;
 use crate::ids::{RecordId, ReferenceId, TargetId};
 use crate::index::dir::IndexDir;
 use crate::index::global::build::{
-    BuildError, Entity, GlobalIndexWriter, OwnerEntry, OwnerRef, SegmentSet, TypeTotals, VersionChains, counts,
-    each_entity, sort_owners,
+    BuildError, GlobalIndexWriter, OwnerRef, TypeTotals, VersionChains, counts, sort_owners,
 };
 use crate::index::global::edges::Edge;
+use crate::index::global::entities::{Entity, OwnerEntry, each_entity};
+use crate::index::global::segment_set::SegmentSet;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::segment::reader::Segment;

@@ -15,18 +15,18 @@ use crate::casts::{low_u32, to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
-use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{EntryId, RecordId, ReferenceId, TargetId};
+use crate::ids::{RecordId, ReferenceId, TargetId};
 use crate::index::dir::IndexDir;
 use crate::index::global::edges::Edge;
+use crate::index::global::entities::{Entity, EntityRecord, OwnerEntry, each_entity};
+use crate::index::global::segment_set::SegmentSet;
 use crate::index::global::{
-    ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, ranges,
+    ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, TOTALS_WORDS, TYPE_TOTALS, WORDS, ranges,
 };
 use crate::index::page_checksums::{checksum, write_checksums};
-use crate::index::segment::columns::{Columns, ReferenceName};
-use crate::index::segment::id_encoding::VersionKey;
-use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, SegmentHeader, kind};
+use crate::index::segment::columns::Columns;
+use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, SegmentHeader};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::index::segment::reader::Segment;
 use crate::sys::file_map::GrowFile;
@@ -49,42 +49,6 @@ pub enum BuildError {
 impl From<CorruptIndex> for BuildError {
     fn from(damaged: CorruptIndex) -> BuildError {
         BuildError::Damaged(damaged)
-    }
-}
-
-/// The reference bases of all segments in bytewise order, the empty one first, and for each segment the numbers of its
-/// bases among them.
-pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
-    let mut texts = vec![""];
-    texts.extend(columns.iter().flat_map(|columns| (0..columns.bases()).map(|base| columns.base_text(base))));
-    texts.sort_unstable();
-    texts.dedup();
-    let all: Vec<String> = texts.into_iter().map(str::to_string).collect();
-    let of = |columns: &Columns<'_>| {
-        let number = |base| all.binary_search_by(|known| known.as_str().cmp(columns.base_text(base)));
-        (0..columns.bases()).map(|base| to_u32(number(base).expect("collected above"))).collect()
-    };
-    let own = columns.iter().map(of).collect();
-    (all, own)
-}
-
-/// The segments of a build: columns, headers, numbers of their bases among all, and numbers of their first elements.
-pub(crate) struct SegmentSet<'a> {
-    pub columns: Vec<Columns<'a>>,
-    pub heads: Vec<SegmentHeader>,
-    pub bases: Vec<String>,
-    pub base_numbers: Vec<Vec<u32>>,
-    pub starts: SegmentOffsets,
-}
-
-impl SegmentSet<'_> {
-    /// Columns, headers, bases and first numbers of `segments`, which the caller has verified.
-    pub(crate) fn of(segments: &[Segment]) -> SegmentSet<'_> {
-        let columns: Vec<Columns<'_>> = segments.iter().map(Segment::columns).collect();
-        let heads: Vec<SegmentHeader> = segments.iter().map(|segment| *segment.head()).collect();
-        let (bases, base_numbers) = global_bases(&columns);
-        let starts = SegmentOffsets::of(heads.iter());
-        SegmentSet { columns, heads, bases, base_numbers, starts }
     }
 }
 
@@ -517,117 +481,5 @@ fn each_patient(set: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMu
         let same_as_last = last.is_some_and(|last| last.hash == owner.hash && last.is_same(&owner, &set.columns));
         visit(owner, !same_as_last);
         last = Some(owner);
-    }
-}
-
-/// Hash of (type, id), segment, and reference in it (see [`kind`]).
-pub(crate) type OwnerEntry = (u64, u32, u32);
-
-/// A version or a DELETE entry of one resource, with the keys that order its version chain.
-#[derive(Clone)]
-pub(crate) struct EntityRecord<'a> {
-    /// `None` sorts first: a version without lastUpdated is older than any with one (reading 3).
-    at: Option<InstantRef<'a>>,
-    /// At one instant a DELETE entry is older than a version: what was written last is kept.
-    is_version: bool,
-    version: VersionKey<'a>,
-    /// Number of the record over the store.
-    pub number: RecordId,
-    /// Segment that holds the record.
-    pub segment: u32,
-    /// Whether it is a DELETE entry under a base other than the empty one.
-    foreign: bool,
-}
-
-/// One resource with what names it, or one identifier with the conditional references that name it.
-pub(crate) struct Entity<'a> {
-    /// Type of the resource.
-    pub resource_type: ResourceType,
-    /// Versions and DELETE entries of the resource, in order; none of an identifier.
-    pub records: Vec<EntityRecord<'a>>,
-    /// Provenance targets that name the resource.
-    pub targets: Vec<TargetId>,
-    /// References that name it.
-    pub references: Vec<ReferenceId>,
-    /// Rows' identifiers of this text, in order; none of a resource.
-    pub keys: Vec<RecordId>,
-}
-
-/// Calls `visit` for every resource and identifier whose hash two or more `entries` have, with what names it. DELETE entries
-/// without an instant end no version and are omitted.
-pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: &mut dyn FnMut(&Entity<'_>)) {
-    sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
-    let mut found = Entity {
-        resource_type: ResourceType::PATIENT,
-        records: Vec::new(),
-        targets: Vec::new(),
-        references: Vec::new(),
-        keys: Vec::new(),
-    };
-    for group in entries.chunk_by(|a, b| a.0 == b.0) {
-        if group.len() == 1 {
-            continue;
-        }
-        let entity = |(_, segment, reference): &OwnerEntry| -> (ResourceType, ReferenceName<'_>) {
-            let c = &set.columns[*segment as usize];
-            let number = (reference & !kind::MASK) as usize;
-            let by_id = |(resource_type, id)| (resource_type, ReferenceName::Id(id));
-            match reference & kind::MASK {
-                kind::TOMBSTONE => by_id(c.tombstone_of(EntryId::of(number))),
-                kind::TARGET => by_id(c.target_of(number)),
-                kind::REFERENCE => (c.reference_type_of(number), c.reference_name(number)),
-                kind::KEY => {
-                    let (resource_type, text) = c.key_of(number);
-                    (resource_type, ReferenceName::Identifier(text))
-                }
-                _ => by_id((c.type_of(number), c.id_of(number))),
-            }
-        };
-        let mut keyed: Vec<_> = group.iter().map(|entry| (entity(entry), *entry)).collect();
-        keyed.sort_unstable();
-        for same in keyed.chunk_by(|a, b| a.0 == b.0) {
-            found.resource_type = same[0].0.0;
-            found.records.clear();
-            found.targets.clear();
-            found.references.clear();
-            found.keys.clear();
-            for (_, entry) in same {
-                place_entities(set, *entry, &mut found);
-            }
-            found.records.sort_unstable_by(|a: &EntityRecord<'_>, b: &EntityRecord<'_>| {
-                (a.at, a.is_version, a.version, a.number).cmp(&(b.at, b.is_version, b.version, b.number))
-            });
-            found.keys.sort_unstable();
-            visit(&found);
-        }
-    }
-}
-
-/// Adds an entry to its resource.
-fn place_entities<'a>(set: &SegmentSet<'a>, (_, segment, reference): OwnerEntry, found: &mut Entity<'a>) {
-    let Entity { records, targets, references, keys, .. } = found;
-    let number = (reference & !kind::MASK) as usize;
-    let (c, starts) = (&set.columns[segment as usize], &set.starts);
-    let i = segment as usize;
-    match reference & kind::MASK {
-        kind::TARGET => targets.push(TargetId::of(starts.target[i] + number)),
-        kind::REFERENCE => references.push(ReferenceId::of(starts.reference[i] + number)),
-        kind::KEY => keys.push(RecordId::of(starts.before_keys + starts.key[i] + number)),
-        kind::TOMBSTONE => records.extend(c.tombstone_updated(EntryId::of(number)).map(|updated| EntityRecord {
-            at: Some(updated),
-            is_version: false,
-            version: VersionKey::None,
-            number: RecordId::of(starts.rows + starts.tombstone[i] + number),
-            segment,
-            foreign: set.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
-        })),
-        _ => records.push(EntityRecord {
-            at: c.updated_of(number),
-            is_version: true,
-            version: c.version_of(number),
-            number: RecordId::of(starts.row[i] + number),
-            segment,
-            foreign: false,
-        }),
     }
 }

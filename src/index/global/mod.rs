@@ -10,6 +10,8 @@
 pub(crate) mod append;
 pub mod build;
 pub(crate) mod edges;
+pub(crate) mod entities;
+pub(crate) mod segment_set;
 
 use std::ops::Range;
 
