@@ -1,4 +1,4 @@
-//! The policies of a request about time: late rows, undated ones, and resources that are gone.
+//! The policies of a request: late rows, undated ones, resources that are gone, and those that come by reference.
 
 use crate::group::lookup::MembershipRule;
 use crate::named_enum::by_name;
@@ -51,6 +51,36 @@ impl MissingLastUpdated {
     }
 }
 
+/// Whether resources that are no patient's records come with those that refer to them (COMP-06).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Context {
+    /// They do not.
+    #[default]
+    None,
+    /// Practitioners, Organizations, Locations and the like come that exported resources refer to, and what those refer to
+    /// in turn. Under `_since` also those that resources exported before refer to and that have changed since.
+    Referenced,
+}
+
+impl Context {
+    /// Every value.
+    pub const ALL: [Context; 2] = [Context::None, Context::Referenced];
+
+    /// Its word, as that of [`MembershipRule`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Context::None => "none",
+            Context::Referenced => "referenced",
+        }
+    }
+
+    /// Whether it is the default, which records leave out: they were written before there was a choice.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Context::default()
+    }
+}
+
 /// What happens under `_since` to resources that are gone from a replaced file (reading 26).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -80,4 +110,4 @@ impl Vanished {
     }
 }
 
-by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Vanished);
+by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Context, Vanished);

@@ -14,7 +14,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::issue::{Advice, Issue, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::patient_restriction::PatientList;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -155,6 +155,8 @@ pub struct ExportRequest {
     pub(crate) only_patients: Option<PatientList>,
     /// Provenance of the exported resources; by the rule for all other types if `None` (ASSOC-05).
     pub associated: Option<AssociatedData>,
+    /// Resources that come with those that refer to them (COMP-06).
+    pub context: Context,
     /// How Group members are read.
     pub members: MembershipRule,
     /// What the Group's writer may draw on; the whole store if `None`.
@@ -200,6 +202,7 @@ impl ExportRequest {
             allow_empty: false,
             only_patients: None,
             associated: None,
+            context: Context::default(),
             members: MembershipRule::default(),
             writer: None,
             absent_groups: BTreeSet::new(),
@@ -377,6 +380,13 @@ impl ExportRequest {
                 }
             }
         }
+        self
+    }
+
+    /// Whether Practitioners, Organizations, Locations and the like come with the resources that refer to them (COMP-06);
+    /// none unless given. At system level they are exported anyway.
+    pub fn context(mut self, context: Context) -> ExportRequest {
+        self.context = context;
         self
     }
 

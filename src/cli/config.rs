@@ -5,8 +5,8 @@ use crate::cli::args::choices::{
     ChoiceArgs, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
 use crate::cli::args::{
-    AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
-    SelectionArg, StoreArgs, VanishedArg, WriteArgs,
+    AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg,
+    RulesArg, SelectionArg, StoreArgs, VanishedArg, WriteArgs,
 };
 use crate::cli::clock::StoreClock;
 use crate::cli::message_text::index_text;
@@ -22,7 +22,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
 use crate::limits::THREADS_MAX;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
 use crate::request::{AccessPath, ExportRequest, FileBounds};
 use crate::simd::Kernel;
 use crate::store::choices::RowChoices;
@@ -233,12 +233,10 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         DigestArg::Sha256 => DigestAlgorithm::Sha256,
         DigestArg::None => DigestAlgorithm::None,
     };
-    if args.context == crate::cli::args::ContextArg::Referenced {
-        request = request.problem(
-            "--context referenced is not part of this version; leave it out, or export Practitioner, Organization and \
-             the like with --system --type",
-        );
-    }
+    request.context = match args.context {
+        ContextArg::None => Context::None,
+        ContextArg::Referenced => Context::Referenced,
+    };
     request = request.fhir_bases(&args.fhir_base);
     if let Some(base) = &args.base_url {
         request = request.base_url(base);

@@ -11,7 +11,7 @@ use crate::cli::faults::FaultList;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
-use crate::error::{CorruptIndex, IndexError, RequestError};
+use crate::error::{CorruptIndex, IndexError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
@@ -29,10 +29,6 @@ use crate::text_table::{TextTable, grouped as count};
 /// Runs `outpour index` and returns its exit code.
 pub(crate) fn run(args: IndexArgs) -> Exit {
     let begun = Clock::now();
-    if args.references {
-        let error = RequestError::one("--references is not part of this version; leave it out");
-        return fail(Exit::BadRequest, &error, args.run.json);
-    }
     let validate = args.validate.map(|how| match how {
         ValidateArg::Full => Validate::Full,
         ValidateArg::Structure => Validate::Structure,

@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 use crate::request::{Audience, Population};
 use crate::select::cohort::Cohort;
+use crate::select::context::DeadEnds;
 use crate::select::selection::{Selection, foreign_owners};
 use crate::select::store_issues::{add_file_issues, add_operator_issues, add_row_notes, add_versions_by_file};
 use std::collections::HashSet;
@@ -129,6 +130,8 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         );
         push("foreign-base", note(Severity::Warning, text).advise(Advice::on_foreign_base(&base)));
     }
+    dead_end_issues(&stats.dead_ends, &mut messages);
+    let mut push = |cause, message| messages.push(cause, message);
     if request.since.is_some() && deletions.entries == 0 && plan.vanished.counts().told == 0 {
         let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
         push("no-deletions", note(Severity::Information, text));
@@ -153,6 +156,28 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
     }
     vanished_issues(plan, &mut messages);
     Ok(messages)
+}
+
+/// References of exported rows to context that is not there are counted, type by type (COMP-06).
+fn dead_end_issues(dead_ends: &DeadEnds, messages: &mut IssueLog) {
+    let ends = [
+        ("context-nowhere", &dead_ends.nowhere, "no current resource of the store"),
+        (
+            "context-several",
+            &dead_ends.several,
+            "several resources that have the same identifier, of which none was taken",
+        ),
+    ];
+    for (cause, counts, where_to) in ends {
+        for (resource_type, count) in counts {
+            let text = format!(
+                "{} of exported resources to {resource_type} {} to {where_to}",
+                counted(*count, "reference"),
+                word_form(*count, "leads", "lead")
+            );
+            messages.push(cause, Issue::new(Severity::Information, IssueCode::Informational, text));
+        }
+    }
 }
 
 /// What is gone without a deletion is counted, cause by cause: who keeps a copy by increments holds it still.

@@ -27,7 +27,7 @@ use crate::write::output_name::{OutputName, are_numbered};
 /// Field of the request that holds the elements that are kept.
 const ELEMENTS_FIELD: &str = "--elements";
 /// Fields that records leave out where they have their defaults.
-const LEFT_OUT: [&str; 4] = [ELEMENTS_FIELD, "--vanished", "--patient", "--include-associated-data"];
+const LEFT_OUT: [&str; 5] = [ELEMENTS_FIELD, "--vanished", "--patient", "--include-associated-data", "--context"];
 
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -221,6 +221,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if let Some(associated) = request.associated {
         fields.push(("--include-associated-data", associated.name().to_string()));
     }
+    if !request.context.is_default() {
+        fields.push(("--context", request.context.name().to_string()));
+    }
     if let Some(ids) = &plan.cohort.only {
         fields.push(("--patient", format!("patients {}", hash_of_ids(ids.iter().map(Id::as_str)))));
     }
@@ -260,6 +263,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--late" => Parameter::Late,
         "--missing-last-updated" => Parameter::MissingLastUpdated,
         "--vanished" => Parameter::Vanished,
+        "--context" => Parameter::Context,
         "--patient" => Parameter::Patient,
         "--include-associated-data" => Parameter::AssociatedData,
         "--max-file-bytes" => Parameter::MaxFileBytes,
@@ -333,7 +337,7 @@ mod tests {
     use crate::group::lookup::MembershipRule;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::IssueCode;
-    use crate::policies::{LateArrivals, MissingLastUpdated};
+    use crate::policies::{Context, LateArrivals, MissingLastUpdated};
     use crate::progress::Progress;
     use crate::store::StoreOptions;
 
@@ -397,7 +401,7 @@ mod tests {
     #[test]
     fn differences_from_nothing_have_words() {
         type RequestChange = fn(&mut ExportRequest);
-        let cases: [(Parameter, &str, &str, RequestChange); 7] = [
+        let cases: [(Parameter, &str, &str, RequestChange); 8] = [
             (Parameter::Type, "all", "Patient", |request| *request = request.clone().types(["Patient"])),
             (Parameter::Since, "none", "2020-01-01T00:00:00.000Z", |request| {
                 *request = request.clone().since("2020-01-01T00:00:00Z");
@@ -410,6 +414,7 @@ mod tests {
                 request.base_url = Some("https://a.example/".into())
             }),
             (Parameter::Vanished, "report", "delete", |request| request.vanished = Vanished::Delete),
+            (Parameter::Context, "none", "referenced", |request| request.context = Context::Referenced),
             (Parameter::Elements, "all", "Patient.name,id", |request| {
                 *request = request.clone().elements(["id", "Patient.name"]);
             }),

@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::associated::add_associated;
 use crate::select::cohort::Cohort;
+use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
 use crate::select::selection::Selection;
 use crate::select::vanished::VanishedSelection;
@@ -45,7 +46,8 @@ fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Pro
     let mut cohort = Cohort::resolve(snapshot, request)?;
     let mut selection = Selection::new(snapshot, &cohort, request)?;
     add_associated(snapshot, &cohort, request, &mut selection, progress)?;
-    let mut deletions = Deletions::new(snapshot, &cohort, request)?;
+    add_context(snapshot, &cohort, request, &mut selection, progress)?;
+    let mut deletions = Deletions::new(snapshot, &cohort, request, progress)?;
     let vanished = VanishedSelection::new(snapshot, &cohort, request)?;
     deletions.add_vanished(&vanished);
     let mut messages = std::mem::take(&mut cohort.messages);

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use crate::extract::unescape::unescape;
+use crate::fhir::context;
 use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BLOCK, Kernel, KernelJob, Vector, WINDOW};
 
@@ -21,6 +22,8 @@ pub(crate) enum Mention<'a> {
     Attachment(&'a str),
     /// A `questionnaire`: a canonical URL.
     Questionnaire(&'a str),
+    /// A key `patient`, whatever its value.
+    Patient,
 }
 
 /// The keys whose values are mentions.
@@ -29,6 +32,7 @@ enum MentionKey {
     Reference,
     Url,
     Questionnaire,
+    Patient,
 }
 
 impl MentionKey {
@@ -38,6 +42,7 @@ impl MentionKey {
             b"reference" => Some(MentionKey::Reference),
             b"url" => Some(MentionKey::Url),
             b"questionnaire" => Some(MentionKey::Questionnaire),
+            b"patient" => Some(MentionKey::Patient),
             _ => None,
         }
     }
@@ -48,6 +53,7 @@ impl MentionKey {
             _ if text.len() > REFERENCE_BYTES_MAX => None,
             MentionKey::Reference => Some(Mention::Reference(text)),
             MentionKey::Questionnaire => Some(Mention::Questionnaire(text)),
+            MentionKey::Patient => None,
             MentionKey::Url => text.starts_with(ATTACHMENT).then_some(Mention::Attachment(text)),
         }
     }
@@ -57,8 +63,20 @@ impl MentionKey {
 const ATTACHMENT: &str = "Binary/";
 /// Longest raw text of a string whose value may be a mention: every byte of it as `\u0000`.
 const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
-/// The key whose values are looked for in QuestionnaireResponses alone, as it stands in a line.
+/// Keys that are looked for in lines of few types, as they stand in a line.
 const QUESTIONNAIRE: &[u8] = b"\"questionnaire\"";
+const PATIENT: &[u8] = b"\"patient\"";
+
+/// What is looked for in lines of few types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Every `reference`; else those alone that may lead to context, which are few.
+    pub every_reference: bool,
+    /// `questionnaire`.
+    pub questionnaire: bool,
+    /// `patient`.
+    pub patient: bool,
+}
 
 /// Finds the mentions of lines, one after another. Its buffers are reused.
 pub(crate) struct MentionReader {
@@ -74,16 +92,22 @@ impl MentionReader {
         MentionReader { kernel, found: Vec::new(), text: String::new(), strings: StringWalk::default() }
     }
 
-    /// Passes the mentions of a line to `visit`, in no order; those of `questionnaire` only where `questionnaires` says so.
-    /// The line was found to be legal JSON: of any other, any mentions may be found.
-    pub(crate) fn read_line(&mut self, line: &[u8], questionnaires: bool, visit: &mut dyn FnMut(Mention<'_>)) {
+    /// Passes the mentions of a line to `visit`, in no order: at least those that are wanted. The line was found to be legal
+    /// JSON: of any other, any mentions may be found.
+    #[inline]
+    pub(crate) fn read_line(&mut self, line: &[u8], wanted: Wanted, visit: &mut dyn FnMut(Mention<'_>)) {
         let MentionReader { kernel, found, text, strings } = self;
         found.clear();
-        if !kernel.run(FindValues { line, found }) {
+        if !kernel.run(FindValues { line, every_reference: wanted.every_reference, found }) {
             strings.begin();
             return strings.feed(line, visit);
         }
-        if questionnaires {
+        if wanted.patient
+            && memchr::memmem::find_iter(line, PATIENT).any(|at| colon_behind(line, at, PATIENT.len()).is_some())
+        {
+            visit(Mention::Patient);
+        }
+        if wanted.questionnaire {
             let keys = memchr::memmem::find_iter(line, QUESTIONNAIRE);
             found.extend(
                 keys.filter_map(|at| Some((MentionKey::Questionnaire, value_of(line, at, QUESTIONNAIRE.len())?))),
@@ -114,6 +138,8 @@ pub(crate) enum OwnedMention {
     Attachment(String),
     /// As [`Mention::Questionnaire`].
     Questionnaire(String),
+    /// As [`Mention::Patient`].
+    Patient,
 }
 
 impl Mention<'_> {
@@ -123,6 +149,7 @@ impl Mention<'_> {
             Mention::Reference(text) => OwnedMention::Reference(text.to_string()),
             Mention::Attachment(text) => OwnedMention::Attachment(text.to_string()),
             Mention::Questionnaire(text) => OwnedMention::Questionnaire(text.to_string()),
+            Mention::Patient => OwnedMention::Patient,
         }
     }
 }
@@ -134,6 +161,7 @@ impl OwnedMention {
             OwnedMention::Reference(text) => Mention::Reference(text),
             OwnedMention::Attachment(text) => Mention::Attachment(text),
             OwnedMention::Questionnaire(text) => Mention::Questionnaire(text),
+            OwnedMention::Patient => Mention::Patient,
         }
     }
 }
@@ -161,6 +189,7 @@ fn visit_value(key: MentionKey, raw: &[u8], text: &mut String, visit: &mut dyn F
 /// letters of the line may be escaped: keys may then be written otherwise.
 struct FindValues<'a> {
     line: &'a [u8],
+    every_reference: bool,
     found: &'a mut Vec<(MentionKey, Range<usize>)>,
 }
 
@@ -168,7 +197,7 @@ impl KernelJob for FindValues<'_> {
     type Output = bool;
     #[inline(always)]
     fn run<V: Vector>(self, vector: V) -> bool {
-        let FindValues { line, found } = self;
+        let FindValues { line, every_reference, found } = self;
         let mut start = 0;
         while start < line.len() {
             let mut marks = match line[start..].first_chunk::<WINDOW>() {
@@ -182,7 +211,7 @@ impl KernelJob for FindValues<'_> {
             while marks != 0 {
                 let at = start + marks.trailing_zeros() as usize;
                 marks &= marks - 1;
-                if !find_value(line, at, found) {
+                if !find_value(line, at, every_reference, found) {
                     return false;
                 }
             }
@@ -192,8 +221,33 @@ impl KernelJob for FindValues<'_> {
     }
 }
 
+/// Bytes of a reference that [`is_wanted`] looks at.
+const START: usize = 3;
+
+/// Whether a raw text that begins so is a reference that is wanted: of any form, or one that may lead to context.
+#[inline(always)]
+fn is_wanted(start: &[u8; START], every_reference: bool) -> bool {
+    // An escape hides what stands there.
+    every_reference || context::may_be_relative(start) || start[0] == b'h' || start.contains(&b'\\')
+}
+
 /// Adds the value that a mark at `at` leads to, if it leads to one. The result is `false` at an escaped letter.
-fn find_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<usize>)>) -> bool {
+#[inline(always)]
+fn find_value(line: &[u8], at: usize, every_reference: bool, found: &mut Vec<(MentionKey, Range<usize>)>) -> bool {
+    const COMPACT: &[u8; 13] = b"\"reference\":\"";
+    // Nearly all references stand so, and few of them are wanted.
+    if let Some(start) = line[at..].first_chunk::<{ COMPACT.len() + START }>()
+        && start.starts_with(COMPACT)
+        && let Some(value) = start.last_chunk::<START>()
+        && !is_wanted(value, every_reference)
+    {
+        return true;
+    }
+    find_other_value(line, at, found)
+}
+
+/// As [`find_value`], of what is no compact reference that is not wanted.
+fn find_other_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<usize>)>) -> bool {
     const REFERENCE: &[u8] = b"\"reference\"";
     match line[at] {
         b'\\' => return !(line[at..].starts_with(b"\\u00") && matches!(line.get(at + 4), Some(b'4'..=b'7'))),
@@ -213,15 +267,14 @@ fn find_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<usize>)
 /// The range of the raw text of the string that is the value of the key at `at`, which has `len` bytes with its quotes;
 /// `None` if it is no key or its value no string.
 fn value_of(line: &[u8], at: usize, len: usize) -> Option<Range<usize>> {
-    if is_escaped(line, at) {
-        return None;
-    }
-    let colon = skip_space(line, at + len);
-    if line.get(colon) != Some(&b':') {
-        return None;
-    }
-    let quote = skip_space(line, colon + 1);
+    let quote = skip_space(line, colon_behind(line, at, len)? + 1);
     (line.get(quote) == Some(&b'"')).then(|| string_from(line, quote + 1))?
+}
+
+/// The place of the colon behind the key at `at`, which has `len` bytes with its quotes; `None` if it is no key.
+fn colon_behind(line: &[u8], at: usize, len: usize) -> Option<usize> {
+    let colon = skip_space(line, at + len);
+    (line.get(colon) == Some(&b':') && !is_escaped(line, at)).then_some(colon)
 }
 
 /// The range of the raw text of a string from its first character to its end; `None` if it does not end.
@@ -310,6 +363,9 @@ impl StringWalk {
                     self.last = match self.last {
                         LastToken::Name(key) => LastToken::Colon(key),
                         _ => LastToken::Other,
+                    };
+                    if self.last == LastToken::Colon(MentionKey::Patient) {
+                        visit(Mention::Patient);
                     }
                 }
                 byte if is_space(*byte) => {}
@@ -357,10 +413,12 @@ mod tests {
             Mention::Reference(text) => (0, text.to_string()),
             Mention::Attachment(text) => (1, text.to_string()),
             Mention::Questionnaire(text) => (2, text.to_string()),
+            Mention::Patient => (3, String::new()),
         };
+        let wanted = Wanted { every_reference: true, questionnaire: true, patient: true };
         let mut reader = MentionReader::new(kernel);
         let (mut whole, mut pieces) = (Vec::new(), Vec::new());
-        reader.read_line(line.as_bytes(), true, &mut |mention| whole.push(as_pair(mention)));
+        reader.read_line(line.as_bytes(), wanted, &mut |mention| whole.push(as_pair(mention)));
         let mut rest = line.as_bytes();
         reader.begin_line();
         for cut in cuts {
@@ -369,8 +427,11 @@ mod tests {
             rest = after;
         }
         reader.feed_piece(rest, &mut |mention| pieces.push(as_pair(mention)));
-        whole.sort();
-        pieces.sort();
+        for found in [&mut whole, &mut pieces] {
+            found.sort();
+            // A key is told once, or as often as it stands there.
+            found.dedup_by(|a, b| a == b && a.0 == 3);
+        }
         [whole, pieces]
     }
 
@@ -380,6 +441,9 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|item| of_tree(item, out)),
             Value::Object(members) => {
                 for (name, value) in members {
+                    if name == "patient" && !out.contains(&(3, String::new())) {
+                        out.push((3, String::new()));
+                    }
                     match (name.as_str(), value) {
                         ("reference", Value::String(text)) => out.push((0, text.clone())),
                         ("url", Value::String(text)) if text.starts_with("Binary/") => out.push((1, text.clone())),
@@ -397,7 +461,7 @@ mod tests {
     fn json() -> impl Strategy<Value = String> {
         let text = prop_oneof![
             4 => prop::sample::select(vec![
-                "reference", "url", "questionnaire", "Binary/a", "Binary\\/a", "Bin\\u0061ry/b", "\\u0072eference",
+                "reference", "url", "questionnaire", "patient", "p\\u0061tient", "Binary/a", "Binary\\/a", "Bin\\u0061ry/b", "\\u0072eference",
                 "\\\"reference\\\"", "\\\\", "\\\\\\\"", "ref", "u\\u0072l", "r\\u003cf", "Practitioner/1", "x\\\"url", "\\u00e9",
                 "Binary/", "/Binary/c", "\"reference\":\"no".trim_start_matches('"'),
             ]).prop_filter("a quote ends a string", |text| serde_json::from_str::<String>(&format!("\"{text}\"")).is_ok())
@@ -451,11 +515,32 @@ mod tests {
             prop_oneof![prop::sample::select(b"\"reference\":\\u0041Binary/url{} ".to_vec()), any::<u8>()], 0..200)) {
             for kernel in Kernel::available() {
                 let mut reader = MentionReader::new(kernel);
-                reader.read_line(&line, true, &mut |_| ());
+                reader.read_line(&line, Wanted { every_reference: true, questionnaire: true, patient: true }, &mut |_| ());
                 reader.begin_line();
                 reader.feed_piece(&line, &mut |_| ());
             }
         }
+    }
+
+    /// Where not every reference is wanted, those to context and absolute ones are found all the same.
+    #[test]
+    fn what_is_wanted_is_found() {
+        let texts = [
+            "Patient/a",
+            "Practitioner/a",
+            "Encounter/b",
+            "Endpoint/b",
+            "https://a.example/x/Location/1",
+            "Pr\\/x",
+            "#p",
+        ];
+        let members: Vec<String> = texts.iter().map(|text| format!(r#"{{"reference":"{text}"}}"#)).collect();
+        let line = format!("[{}, {{\"reference\" : \"Patient/b\"}}]", members.join(","));
+        let mut found = Vec::new();
+        MentionReader::new(Kernel::detect())
+            .read_line(line.as_bytes(), Wanted::default(), &mut |mention| found.push(mention.to_owned()));
+        let expected = ["Practitioner/a", "Endpoint/b", "https://a.example/x/Location/1", "Pr/x", "Patient/b"];
+        assert_eq!(found, expected.map(|text| OwnedMention::Reference(text.to_string())));
     }
 
     /// Texts that no reference can have are passed over, whichever way they are read.

@@ -39,9 +39,19 @@ pub(crate) fn is_context(resource_type: ResourceType) -> bool {
 /// The type of context that a reference relative to its server, literal or conditional, begins with.
 #[inline]
 pub(crate) fn type_of_relative(reference: &str) -> Option<ResourceType> {
-    // Most references name patients and encounters: two bytes tell.
-    let may_be = matches!(
-        reference.as_bytes(),
+    if !may_be_relative(reference.as_bytes()) {
+        return None;
+    }
+    let end = reference.bytes().position(|byte| matches!(byte, b'/' | b'?'))?;
+    ResourceType::parse(&reference[..end]).filter(|resource_type| is_context(*resource_type))
+}
+
+/// Whether a reference that begins so may be one that [`type_of_relative`] takes. Most references name patients and
+/// encounters: two bytes tell.
+#[inline(always)]
+pub(crate) fn may_be_relative(start: &[u8]) -> bool {
+    matches!(
+        start,
         [b'D', b'e', ..]
             | [b'E', b'n', b'd', ..]
             | [b'H', b'e', ..]
@@ -51,12 +61,7 @@ pub(crate) fn type_of_relative(reference: &str) -> Option<ResourceType> {
             | [b'P', b'r', ..]
             | [b'Q', ..]
             | [b'S', b'u', ..]
-    );
-    if !may_be {
-        return None;
-    }
-    let end = reference.bytes().position(|byte| matches!(byte, b'/' | b'?'))?;
-    ResourceType::parse(&reference[..end]).filter(|resource_type| is_context(*resource_type))
+    )
 }
 
 #[cfg(test)]

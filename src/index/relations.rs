@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
-use crate::ids::{BaseId, EntryId, OwnerId, OwnerOrd, PatientId, RecordId, SegmentId};
+use crate::ids::{BaseId, EntryId, OwnerId, OwnerOrd, PatientId, RecordId, ReferenceId, RowAddress, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::id_encoding::owner_hash;
 use crate::index::snapshot::Index;
@@ -68,6 +68,53 @@ impl Index {
     pub fn first_record_of_target(&self, segment: SegmentId, target: usize) -> Result<Option<RecordId>, CorruptIndex> {
         let first = self.global().word(Section::TargetHead, self.starts().target[segment.index()] + target)?;
         Ok(first.checked_sub(1).map(RecordId))
+    }
+
+    /// For each reference of a segment the first record of its resource, or of its identifier, plus one; 0 for none.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn reference_heads(&self, segment: SegmentId) -> Result<&[u32], CorruptIndex> {
+        let (first, count) =
+            (self.starts().reference[segment.index()], to_usize(self.segment(segment).head().references));
+        self.global().verified_words(Section::ReferenceHead, first..first + count)
+    }
+
+    /// As [`Index::reference_heads`], of one reference.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn reference_head(&self, segment: SegmentId, reference: usize) -> Result<u32, CorruptIndex> {
+        self.global().word(Section::ReferenceHead, self.starts().reference[segment.index()] + reference)
+    }
+
+    /// The segment that holds a reference, and the number of the reference in it.
+    pub(crate) fn locate_reference(&self, reference: ReferenceId) -> (SegmentId, usize) {
+        let starts = &self.starts().reference;
+        let segment = starts.partition_point(|start| *start <= reference.index()) - 1;
+        (SegmentId::of(segment), reference.index() - starts[segment])
+    }
+
+    /// The row whose identifier a record is; `None` if the record is a row or a DELETE entry.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn row_of_key(&self, record: RecordId) -> Result<Option<RowAddress>, CorruptIndex> {
+        let Some(key) = record.index().checked_sub(self.starts().before_keys) else { return Ok(None) };
+        let starts = &self.starts().key;
+        let segment = starts.partition_point(|start| *start <= key) - 1;
+        let row = self.segment(SegmentId::of(segment)).key_row(key - starts[segment])?;
+        Ok(Some(RowAddress::of(SegmentId::of(segment), row)))
+    }
+
+    /// The records that are the identifiers of a row.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn keys_of_row(&self, row: RowAddress) -> Result<impl Iterator<Item = RecordId> + use<>, CorruptIndex> {
+        let first = self.starts().before_keys + self.starts().key[row.segment.index()];
+        let own = self.segment(row.segment).keys_of_row(row.row.index())?;
+        Ok(own.map(move |key| RecordId::of(first + key)))
     }
 
     /// The patient of the dictionary with this base and id; `None` if no row names it.

@@ -14,7 +14,7 @@ use crate::issue::Issue;
 use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::patient_restriction::PatientList;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
 use crate::request::{Audience, ExportRequest, FileBounds, Population, WriterScope};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
@@ -115,6 +115,9 @@ pub(crate) struct StoredRequest {
     /// `_elements`, its items sorted; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elements: Vec<String>,
+    /// Resources that come with those that refer to them; none where a record does not say.
+    #[serde(default, skip_serializing_if = "Context::is_default")]
+    pub context: Context,
     /// Which entries of a Group count as members.
     pub members: MembershipRule,
     /// Scope of the Group's writer; the whole store if `None`.
@@ -175,6 +178,7 @@ impl StoredRequest {
         }
         request.associated = self.associated.as_deref().and_then(AssociatedData::parse);
         request = request.elements(&self.elements);
+        request.context = self.context;
         request.members = self.members;
         request.absent_groups = self.absent_groups.iter().cloned().collect();
         request.writer = self.scope.as_ref().map(|scope| scope.to_scope(directory));

@@ -7,7 +7,8 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use crate::error::CorruptIndex;
+use crate::error::{CorruptIndex, ExportError};
+use crate::fhir::context;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
@@ -17,14 +18,20 @@ use crate::index::segment::id_encoding::{VersionKey, entity_hash};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::Snapshot;
 use crate::policies::LateArrivals;
+use crate::progress::Progress;
 use crate::request::{AccessPath, ExportRequest, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
+use crate::select::context::{Closure, has_context, may_leave};
+use crate::select::context_changes::{Versions, reached_backward, records_of};
 use crate::select::provenance::Horizon;
 use crate::select::vanished::VanishedSelection;
 
 /// Records of one id that are looked at again for each of its DELETE entries; what there is more of is remembered.
 const FEW: usize = 8;
+
+/// A deletion that was found: type, record of its DELETE entry, and id.
+type FoundDeletion = ((ResourceType, RecordId), Id);
 
 /// The deletions of an export, and counts for its messages.
 #[derive(Default)]
@@ -55,13 +62,20 @@ impl Deletions {
     /// Selects the deletions of a request from the DELETE entries of the snapshot.
     ///
     /// # Errors
-    /// [`CorruptIndex`] if a page that is read fails its checksum.
-    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, CorruptIndex> {
+    /// [`ExportError`] if the index is damaged, or the work is cancelled.
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        cohort: &Cohort,
+        request: &ExportRequest,
+        progress: &Progress,
+    ) -> Result<Deletions, ExportError> {
         let classifier = RowClassifier::new(snapshot, cohort, request);
         let index = snapshot.index();
         let instant = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
-        let mut found: Vec<((ResourceType, RecordId), Id)> = Vec::new();
+        let mut found: Vec<FoundDeletion> = Vec::new();
+        // Deletions of context, listed if the cohort leads to what they end (TYPE-05).
+        let mut of_context: Vec<(FoundDeletion, RowAddress)> = Vec::new();
         // The slow twin remembers nothing.
         let few = if request.access_path == AccessPath::Rows { usize::MAX } else { FEW };
         let mut known = KnownHistories { few, ..KnownHistories::default() };
@@ -131,9 +145,17 @@ impl Deletions {
                 };
                 if is_in_cohort {
                     found.push(((resource_type, record), id));
+                } else if prior.is_none()
+                    && has_context(request)
+                    && context::is_context(resource_type)
+                    && let Some(version) = version
+                    && may_leave(&classifier, version)?
+                {
+                    of_context.push((((resource_type, record), id), version));
                 }
             }
         }
+        found.extend(reached_deletions(&classifier, of_context, progress)?);
         found.sort_unstable();
         let mut listed = HashSet::new();
         for ((resource_type, _), id) in found {
@@ -143,6 +165,22 @@ impl Deletions {
         }
         Ok(deletions)
     }
+}
+
+/// The deletions of context that any version of a row of the cohort leads to.
+fn reached_deletions(
+    classifier: &RowClassifier<'_>,
+    deletions: Vec<(FoundDeletion, RowAddress)>,
+    progress: &Progress,
+) -> Result<Vec<FoundDeletion>, ExportError> {
+    if deletions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let starts = deletions.iter().map(|(_, version)| Ok((vec![*version], records_of(classifier, *version)?)));
+    let starts = starts.collect::<Result<_, CorruptIndex>>()?;
+    let reached = reached_backward(&mut Closure::new(classifier), starts, Versions::Any, progress)?;
+    let listed = deletions.into_iter().zip(reached).filter(|(_, is_reached)| *is_reached);
+    Ok(listed.map(|((deletion, _), _)| deletion).collect())
 }
 
 /// A visible version, as versions are ordered: lastUpdated, versionId, number over the store; then its address.

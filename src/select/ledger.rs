@@ -67,6 +67,21 @@ impl Ledger {
         self.exported += other.exported;
     }
 
+    /// Moves a line of a class to those that are exported.
+    pub(crate) fn export_one_of(&mut self, class: RowClass) {
+        let count = match class {
+            RowClass::Future => &mut self.future,
+            RowClass::Superseded => &mut self.superseded,
+            RowClass::Deleted => &mut self.deleted,
+            RowClass::Type => &mut self.r#type,
+            RowClass::Cohort => &mut self.cohort,
+            RowClass::SinceOrUntil => &mut self.since_or_until,
+            RowClass::Exported => return,
+        };
+        *count -= 1;
+        self.exported += 1;
+    }
+
     /// Whether the classes add up to `lines`.
     pub fn balances(&self) -> bool {
         let sum = self.blank

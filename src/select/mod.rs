@@ -11,6 +11,8 @@ pub(crate) mod bitmap;
 pub(crate) mod classifier;
 pub(crate) mod cohort;
 pub(crate) mod column_scan;
+pub(crate) mod context;
+pub(crate) mod context_changes;
 pub(crate) mod deleted;
 pub(crate) mod file_order;
 pub(crate) mod ledger;

@@ -18,6 +18,7 @@ use crate::request::{AccessPath, ExportRequest};
 use crate::select::bitmap::Bitmap;
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
+use crate::select::context::DeadEnds;
 use crate::select::ledger::{Ledger, SegmentSelection};
 use crate::select::row_set::RowSet;
 use crate::select::visibility::Visibility;
@@ -39,6 +40,8 @@ pub struct SelectionStats {
     pub foreign: Vec<(String, u64)>,
     /// Files without FHIR, whose lines are no faults.
     pub other_data: Vec<OtherData>,
+    /// References of exported rows to context that the store does not have.
+    pub(crate) dead_ends: DeadEnds,
 }
 
 /// The exported rows, and the class of every other line.
@@ -173,7 +176,7 @@ pub(crate) fn foreign_owners(
 
 /// Whether to scan postings: the request says so, or by default if the cohort is at most one [`POSTINGS_SHARE`]th of
 /// the store's patients. Never at system level, which has no cohort.
-fn prefers_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
+pub(crate) fn prefers_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
     let Some(patients) = &cohort.patients else { return false };
     match request.access_path {
         AccessPath::Postings => true,

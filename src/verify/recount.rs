@@ -40,12 +40,29 @@ pub(crate) fn recount(
     ledger.faulty = history.faulty;
     ledger.not_fhir = history.not_fhir;
     ledger.tombstone = history.tombstones;
-    let question = RecountQuestion { history, request: recorded, members, provenances: Default::default() };
+    let question = RecountQuestion {
+        history,
+        request: recorded,
+        members,
+        provenances: Default::default(),
+        names_ever: OnceCell::new(),
+    };
     let classes: Vec<RecountClass> =
         history.versions.iter().enumerate().map(|(i, version)| question.class_of(i, version)).collect();
-    let associated = question.associated(&classes)?;
+    let with_associated = |mut classes: Vec<RecountClass>| -> Result<Vec<RecountClass>, VerifyError> {
+        question.associated(&classes)?.into_iter().for_each(|i| classes[i] = RecountClass::Exported);
+        Ok(classes)
+    };
+    // What an export without a window has.
+    let whole = classes.iter().map(|class| match class {
+        RecountClass::SinceOrUntil => RecountClass::Exported,
+        class => *class,
+    });
+    let whole = with_associated(whole.collect())?;
+    let mut classes = with_associated(classes)?;
+    question.context(&classes, &whole).into_iter().for_each(|i| classes[i] = RecountClass::Exported);
     for (i, version) in history.versions.iter().enumerate() {
-        let class = if associated.contains(&i) { RecountClass::Exported } else { classes[i] };
+        let class = classes[i];
         *match class {
             RecountClass::Future => &mut ledger.future,
             RecountClass::Superseded => &mut ledger.superseded,
@@ -67,7 +84,7 @@ pub(crate) fn recount(
 
 /// Class of a row in the ledger; the order of the variants is that of the tests.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum RecountClass {
+pub(crate) enum RecountClass {
     Future,
     Superseded,
     Deleted,
@@ -78,12 +95,14 @@ enum RecountClass {
 }
 
 /// The facts that classes are decided by.
-struct RecountQuestion<'a> {
-    history: &'a VersionHistory,
-    request: &'a RecordedRequest,
+pub(crate) struct RecountQuestion<'a> {
+    pub history: &'a VersionHistory,
+    pub request: &'a RecordedRequest,
     members: &'a ListedMembers,
     /// Provenance versions in the cohort for what they are about, at each moment; found when first asked for.
     provenances: [OnceCell<HashSet<usize>>; 2],
+    /// Names that the cohort's versions refer to, or ever did; found when first asked for.
+    pub names_ever: OnceCell<HashSet<u128>>,
 }
 
 /// The moment at which membership is asked for.
@@ -155,7 +174,7 @@ impl RecountQuestion<'_> {
 
     /// Whether a version passes the time filter: `_since` and `_until` are strict, undated and late-arriving rows pass
     /// by policy.
-    fn passes(&self, i: usize, version: &ResourceVersion) -> bool {
+    pub(crate) fn passes(&self, i: usize, version: &ResourceVersion) -> bool {
         let recorded = self.request;
         let Some(updated) = &version.updated else {
             return recorded.undated || recorded.since.is_none() && recorded.until.is_none();
@@ -211,9 +230,14 @@ impl RecountQuestion<'_> {
         match (departed.filter(|(updated, _)| last.is_none_or(|i| ticks(i) < *updated)), last) {
             _ if is_system => true,
             (Some((_, owners)), _) => owners.iter().any(|owner| self.members.contains(*owner)),
-            (None, Some(version)) => self.in_cohort(version, MembershipMoment::Now),
+            (None, Some(version)) => self.in_cohort(version, MembershipMoment::Now) || self.leads_to_deleted(version),
             (None, None) => false,
         }
+    }
+
+    /// Whether a version is in the cohort at T.
+    pub(crate) fn belongs(&self, i: usize) -> bool {
+        self.in_cohort(i, MembershipMoment::Now)
     }
 
     /// Whether a version is in the compartment of a requested patient. A Provenance is, if the last version of one of its
@@ -226,7 +250,7 @@ impl RecountQuestion<'_> {
     }
 
     /// Whether a version is in the cohort whatever it is about.
-    fn belongs_by_itself(&self, i: usize) -> bool {
+    pub(crate) fn belongs_by_itself(&self, i: usize) -> bool {
         let version = &self.history.versions[i];
         match version.resource_type == ResourceType::GROUP {
             true => self.members.group == Some(i) && !self.request.types.is_empty(),

@@ -44,6 +44,8 @@ pub(crate) struct RecordedRequest {
     pub active: bool,
     /// Provenance of exported resources that was asked for; `None` for that of the cohort.
     pub associated: Option<AssociatedData>,
+    /// Whether referenced context is exported.
+    pub context: bool,
     /// Patients to whom the export was restricted; all if `None`.
     pub only: Option<Vec<String>>,
     /// Bases that are ours, without a slash at the end.
@@ -92,14 +94,20 @@ impl RecordedRequest {
         let associated = job.request.get("--include-associated-data").map(|code| {
             AssociatedData::parse(code).ok_or("names associated data that this version does not know".to_string())
         });
+        let population = recorded_population(job, field("population")?, file)?;
         let bases = field("--fhir-base")?.split(' ').filter(|base| !base.is_empty());
         Ok(RecordedRequest {
-            population: recorded_population(job, field("population")?, file)?,
             as_of: Instant::parse(&job.snapshot.as_of).ok_or("has a transactionTime that is no instant")?,
             types,
             since: instant("--since")?,
             until: instant("--until")?,
             associated: associated.transpose()?,
+            context: match job.request.get("--context").map(String::as_str) {
+                None | Some("none") => false,
+                Some("referenced") => population != VerifiedPopulation::System,
+                Some(other) => return Err(format!("has {other:?} for --context, which this version does not know")),
+            },
+            population,
             only: only.transpose()?,
             elements: job.elements()?,
             active: choice("--members", "active", "listed")?,

@@ -8,17 +8,19 @@ use crate::fhir::id::IdRule;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::columns::{Columns, ReferenceName};
-use crate::index::segment::layout::BASE_BITS;
+use crate::index::segment::layout::{BASE_BITS, flag};
 use crate::verify::json_tree::{JsonTree, WantedNames, without_lone_surrogates};
 
 /// A reference as the index holds it: type, base, and id or identifier as text, the latter marked.
-type NamedReference = (ResourceType, String, bool, String);
+pub(crate) type NamedReference = (ResourceType, String, bool, String);
 
 /// References and identifiers of a row.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct StatedReferences {
     /// The references, sorted. One to an attachment is there as often as its URL stands in the row.
     references: Vec<NamedReference>,
+    /// Whether it is a Device with a key `patient`.
+    names_patient: bool,
     /// Identifiers of a row of context, as system, a vertical line and value, sorted.
     keys: Vec<String>,
 }
@@ -26,8 +28,10 @@ pub(crate) struct StatedReferences {
 impl StatedReferences {
     /// Reads a line that is a row of this type.
     pub(crate) fn read(line: &[u8], of_row: ResourceType, ids: IdRule) -> StatedReferences {
+        let mentions = read_strings(line);
+        let names_patient = of_row == ResourceType::DEVICE && mentions.contains(&OwnedMention::Patient);
         let mut texts: Vec<(ResourceType, String)> =
-            read_strings(line).into_iter().filter_map(|mention| kept(of_row, mention)).collect();
+            mentions.into_iter().filter_map(|mention| kept(of_row, mention)).collect();
         texts.sort();
         // One text is one reference, but for attachments.
         texts.dedup_by(|a, b| a == b && a.0 != ResourceType::BINARY);
@@ -42,7 +46,23 @@ impl StatedReferences {
             })
             .collect();
         references.sort();
-        StatedReferences { references, keys: if context::is_context(of_row) { identifiers(line) } else { Vec::new() } }
+        let keys = if context::is_context(of_row) { identifiers(line) } else { Vec::new() };
+        StatedReferences { references, names_patient, keys }
+    }
+
+    /// The references: type, base, whether it is conditional, and id or identifier.
+    pub(crate) fn references(&self) -> impl Iterator<Item = &NamedReference> {
+        self.references.iter()
+    }
+
+    /// The identifiers of a row of context.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
+        self.keys.iter()
+    }
+
+    /// Whether it is a Device with a key `patient`.
+    pub(crate) fn names_patient(&self) -> bool {
+        self.names_patient
     }
 
     /// Those that a segment has for a row.
@@ -63,13 +83,15 @@ impl StatedReferences {
         let mut keys: Vec<String> =
             own.map(|key| String::from_utf8_lossy(columns.key_of(key).1).into_owned()).collect();
         keys.sort();
-        StatedReferences { references, keys }
+        let names_patient = columns.flags[row] & flag::NAMES_PATIENT != 0;
+        StatedReferences { references, names_patient, keys }
     }
 }
 
 /// The type and text of a mention, if the index keeps it for a row of this type.
 fn kept(of_row: ResourceType, mention: OwnedMention) -> Option<(ResourceType, String)> {
     match mention {
+        OwnedMention::Patient => None,
         OwnedMention::Attachment(text) => {
             let read = Reference::parse(&text)?;
             (read.resource_type == ResourceType::BINARY && read.base.is_empty()).then_some((read.resource_type, text))

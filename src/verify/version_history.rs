@@ -22,6 +22,7 @@ use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTab
 use crate::sys::access::Access;
 use crate::sys::store_file::StoreFile;
 use crate::verify::VerifyError;
+use crate::verify::context::ContextFacts;
 use crate::verify::json_tree::{Json, JsonTree, WantedNames, without_lone_surrogates};
 use crate::verify::line_reader::{Body, CutLine};
 use crate::verify::oracle_line::{OracleLine, OracleRow};
@@ -53,6 +54,8 @@ pub(crate) struct ResourceVersion {
     pub owners: Box<[u128]>,
     /// Hashes of the targets of a Provenance under the store's own bases.
     pub targets: Box<[u128]>,
+    /// What it refers to beside patients, where context is asked for.
+    pub context: ContextFacts,
     /// Hashes of the business identifiers of a Patient.
     pub identifiers: Box<[u128]>,
     /// Number of its segment in the record.
@@ -308,7 +311,9 @@ impl VersionHistory {
                 // A line that is too long to be held is reduced when it is known to be exported.
                 let hash =
                     reduced_line(held, row.resource_type, &recorded.elements).map_or(hash, |line| xxh3_64(&line));
-                self.versions.push(resource_version(&row, held, segment, place, late, hash, recorded));
+                let context = ContextFacts::read(&row, held, recorded, rules.ids);
+                let version = resource_version(&row, held, segment, place, late, hash, recorded);
+                self.versions.push(ResourceVersion { context, ..version });
                 return true;
             }
         }
@@ -441,6 +446,7 @@ fn resource_version(
         version: row.version.as_deref().map(|digits| (digits.len(), digits.into())),
         owners: owners.into(),
         targets: targets.map(|(_, of_type, id)| entity(of_type.name(), id.as_str())).collect(),
+        context: ContextFacts::default(),
         identifiers: if row.resource_type == ResourceType::PATIENT { identifiers(held) } else { Box::default() },
         segment,
         place,

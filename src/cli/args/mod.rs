@@ -192,7 +192,7 @@ pub(crate) struct ExportArgs {
     /// Group members: all that are listed, or those that are active at the transactionTime
     #[arg(long, value_name = "WHICH", default_value = "listed", help_heading = "Which records")]
     pub members: MembersArg,
-    /// Resources outside the compartment that are referred to
+    /// Practitioners, Organizations, Locations and the like that the records refer to
     #[arg(long, value_name = "WHICH", default_value = "none", help_heading = "Which records")]
     pub context: ContextArg,
     /// Base URL under which absolute references are this store's; repeatable
@@ -341,7 +341,7 @@ pub(crate) struct IndexArgs {
     /// List the faulty lines: file, line, byte and what is wrong
     #[arg(long)]
     pub faults: bool,
-    /// Also index references outside the compartment (for --context referenced)
+    /// Also index references outside the compartment (for --context referenced): always done, so this changes nothing
     #[arg(long)]
     pub references: bool,
     #[command(flatten)]

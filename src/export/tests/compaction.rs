@@ -56,7 +56,7 @@ fn selected(snapshot: &Snapshot, request: &ExportRequest) -> SelectedRecords {
             rows.insert((index.file_name(index.file_of(segment)).to_string(), entry.start + u64::from(offset), length));
         }
     }
-    let deletions = Deletions::new(snapshot, &cohort, request).unwrap();
+    let deletions = Deletions::new(snapshot, &cohort, request, &Progress::default()).unwrap();
     let counts = format!("{:?} {:?} {}", selection.ledger, selection.stats, deletions.unknown);
     SelectedRecords { rows, deletions: deletions.listed.into_iter().collect(), counts }
 }

@@ -157,7 +157,7 @@ proptest! {
                 let deleted = |access_path| {
                     let request = request.clone().access_path(access_path);
                     let cohort = Cohort::resolve(&snapshot, &request).unwrap();
-                    let deletions = Deletions::new(&snapshot, &cohort, &request).unwrap();
+                    let deletions = Deletions::new(&snapshot, &cohort, &request, &Progress::default()).unwrap();
                     (deletions.listed, deletions.unknown)
                 };
                 let rows = selected(&snapshot, &request, AccessPath::Rows);

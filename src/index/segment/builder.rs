@@ -249,11 +249,18 @@ impl SegmentBuilder {
         self.owner_start.push(to_u32(self.owner.len()));
     }
 
-    /// Number and type of the row that was added last, what its references are added to, and the heap.
-    pub(crate) fn last_row(&mut self) -> ((u32, ResourceType), &mut ReferenceColumns, &mut Vec<u8>) {
+    /// Adds the references of the row that was added last. `read` is given its number and type, what they are added to, and
+    /// the heap; it says whether the row is a Device's with a key `patient`.
+    pub(crate) fn push_references(
+        &mut self,
+        read: impl FnOnce((u32, ResourceType), &mut ReferenceColumns, &mut Vec<u8>) -> bool,
+    ) {
         let number = self.place.len() - 1;
         let of_type = ResourceType::from_index(usize::from(self.resource_type[number])).expect("a type of a row");
-        ((to_u32(number), of_type), &mut self.references, &mut self.heap)
+        if read((to_u32(number), of_type), &mut self.references, &mut self.heap) {
+            self.flags[number] |= flag::NAMES_PATIENT;
+            self.head.flags |= u64::from(flag::NAMES_PATIENT);
+        }
     }
 
     /// Adds the owners of a row, and its targets if it is a Provenance.

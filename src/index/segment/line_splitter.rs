@@ -216,8 +216,8 @@ impl<'a> LineSplitter<'a> {
             place = self.extractor.extract_lines(&bytes[..lines_end], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
                 builder.push_row(start, u64_to_u32(end - start), false, xxh3_64(&bytes[range.clone()]), facts);
-                let (row, columns, heap) = builder.last_row();
-                references.read_row(&bytes[range.clone()], row, columns, heap);
+                let line = &bytes[range.clone()];
+                builder.push_references(|row, columns, heap| references.read_row(line, row, columns, heap));
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
@@ -296,8 +296,8 @@ impl<'a> LineSplitter<'a> {
         let outcome = self.extractor.extract(line);
         let place = LinePlace { start, length: line.len() as u64, leading_space, hash: xxh3_64(line) };
         if index_line(self.builder, &mut self.left, outcome, &place) {
-            let (row, columns, heap) = self.builder.last_row();
-            self.references.read_row(line, row, columns, heap);
+            let references = &mut *self.references;
+            self.builder.push_references(|row, columns, heap| references.read_row(line, row, columns, heap));
         }
     }
 
@@ -348,8 +348,8 @@ impl<'a> LineSplitter<'a> {
         let OpenLine { start, fed: length, leading_space, .. } = line;
         let place = LinePlace { start, length, leading_space, hash: line.hash.digest() };
         if index_line(self.builder, &mut self.left, outcome, &place) {
-            let (row, columns, heap) = self.builder.last_row();
-            self.references.end_line(row, columns, heap);
+            let references = &mut *self.references;
+            self.builder.push_references(|row, columns, heap| references.end_line(row, columns, heap));
         }
     }
 }

@@ -393,6 +393,26 @@ impl Segment {
         ])
     }
 
+    /// The row that an identifier belongs to.
+    ///
+    /// # Errors
+    /// As [`Segment::verify`].
+    pub(crate) fn key_row(&self, key: usize) -> Result<usize, CorruptIndex> {
+        self.word(Column::KeyRow, key).map(|row| row as usize)
+    }
+
+    /// The identifiers of a row.
+    ///
+    /// # Errors
+    /// As [`Segment::verify`].
+    pub(crate) fn keys_of_row(&self, row: usize) -> Result<Range<usize>, CorruptIndex> {
+        if self.0.head.keys == 0 {
+            return Ok(0..0);
+        }
+        let rows = self.verify_columns(&[Column::KeyRow])?.key_row;
+        Ok(rows.partition_point(|key| (*key as usize) < row)..rows.partition_point(|key| (*key as usize) <= row))
+    }
+
     /// The references of one row, verified with their types and bases, not their names.
     ///
     /// # Errors

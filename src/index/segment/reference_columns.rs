@@ -5,7 +5,7 @@
 
 use crate::casts::{to_u8, to_u32};
 use crate::extract::identifiers::IdentifierReader;
-use crate::extract::line_references::{Mention, MentionReader, OwnedMention};
+use crate::extract::line_references::{Mention, MentionReader, OwnedMention, Wanted};
 use crate::fhir::conditional_reference::ConditionalReference;
 use crate::fhir::context;
 use crate::fhir::id::IdRule;
@@ -36,6 +36,8 @@ pub(crate) struct ReferenceColumns {
     numbers: KeyTable,
     /// References of the row that is being read.
     row: Vec<u32>,
+    /// Whether the row that is being read is a Device's with a key `patient`.
+    names_patient: bool,
     /// Row of each identifier of a row of context.
     pub key_row: Vec<u32>,
     /// Place and length in the segment's heap of each such identifier.
@@ -66,6 +68,7 @@ impl ReferenceColumns {
         self.texts.clear();
         self.numbers.clear(usize::MAX);
         self.row.clear();
+        self.names_patient = false;
         self.key_row.clear();
         self.key_text.clear();
         // The empty set has the number 0.
@@ -87,6 +90,10 @@ impl ReferenceColumns {
                 let text = canonical.split('|').next().unwrap_or_default();
                 let read = Reference::parse(text).filter(|read| read.resource_type == ResourceType::QUESTIONNAIRE);
                 (read.map(|read| read.resource_type), text)
+            }
+            Mention::Patient => {
+                self.names_patient |= of_row == ResourceType::DEVICE;
+                (None, "")
             }
             Mention::Questionnaire(_) => (None, ""),
         };
@@ -113,8 +120,8 @@ impl ReferenceColumns {
         self.key_text.push([place, to_u32(system.len() + 1 + value.len())]);
     }
 
-    /// Ends the row that is being read.
-    fn end_row(&mut self) {
+    /// Ends the row that is being read. Whether it is a Device's with a key `patient`.
+    fn end_row(&mut self) -> bool {
         let row = &mut self.row;
         row.sort_unstable();
         // An attachment counts as often as its URL stands in the row: each may become longer.
@@ -125,9 +132,12 @@ impl ReferenceColumns {
             let start = (set as usize).checked_sub(1).map_or(0, |before| ends[before] as usize);
             &members[start..ends[set as usize] as usize]
         };
-        let (set, was_known) = match row.is_empty() {
-            true => (0, true),
-            false => self.sets.number(xxh3_64(bytes_of(row)), |set| members_of(set) == &row[..]),
+        // Neighbouring rows mostly have the same set.
+        let last = self.row_set.last().copied().filter(|set| members_of(*set) == &row[..]);
+        let (set, was_known) = match last {
+            _ if row.is_empty() => (0, true),
+            Some(last) => (last, true),
+            None => self.sets.number(xxh3_64(bytes_of(row)), |set| members_of(set) == &row[..]),
         };
         if !was_known {
             self.set_reference.extend_from_slice(row);
@@ -135,6 +145,7 @@ impl ReferenceColumns {
         }
         self.row_set.push(set);
         row.clear();
+        std::mem::take(&mut self.names_patient)
     }
 
     /// Reads the texts of the references. Adds their ids to the segment's heap, and all references and identifiers to the
@@ -230,21 +241,26 @@ impl RowReferences {
         RowReferences { mentions, identifiers, held: Vec::new(), held_keys: Vec::new() }
     }
 
-    /// Adds the references of a row that lies whole in `line`; `number` is the row's in the segment.
+    /// Adds the references of a row that lies whole in `line`; `number` is the row's in the segment. Whether it is a
+    /// Device's with a key `patient`.
     pub(crate) fn read_row(
         &mut self,
         line: &[u8],
         (number, of_row): (u32, ResourceType),
         columns: &mut ReferenceColumns,
         heap: &mut Vec<u8>,
-    ) {
-        let questionnaires = of_row == ResourceType::QUESTIONNAIRE_RESPONSE;
-        self.mentions.read_line(line, questionnaires, &mut |mention| columns.push(of_row, mention));
+    ) -> bool {
+        let wanted = Wanted {
+            every_reference: of_row == ResourceType::BINARY,
+            questionnaire: of_row == ResourceType::QUESTIONNAIRE_RESPONSE,
+            patient: of_row == ResourceType::DEVICE,
+        };
+        self.mentions.read_line(line, wanted, &mut |mention| columns.push(of_row, mention));
         if context::is_context(of_row) {
             self.identifiers.begin();
             self.identifiers.feed(line, &mut |system, value| columns.push_key(number, (system, value), heap));
         }
-        columns.end_row();
+        columns.end_row()
     }
 
     /// Begins a line that comes in pieces.
@@ -262,6 +278,7 @@ impl RowReferences {
             // The type of the row is not known yet: what any row could keep is held.
             let is_kept = match mention {
                 Mention::Reference(text) => kept_type(ResourceType::BINARY, text).is_some(),
+                Mention::Patient => !held.contains(&OwnedMention::Patient),
                 Mention::Attachment(_) | Mention::Questionnaire(_) => true,
             };
             if is_kept {
@@ -272,13 +289,13 @@ impl RowReferences {
         self.identifiers.feed(piece, &mut |system, value| keys.push((system.to_string(), value.to_string())));
     }
 
-    /// Adds the references of the row that came in pieces; `number` is the row's in the segment.
+    /// Adds the references of the row that came in pieces, as [`RowReferences::read_row`].
     pub(crate) fn end_line(
         &mut self,
         (number, of_row): (u32, ResourceType),
         columns: &mut ReferenceColumns,
         heap: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         for mention in self.held.drain(..) {
             columns.push(of_row, mention.as_mention());
         }
@@ -287,6 +304,6 @@ impl RowReferences {
                 columns.push_key(number, (&system, &value), heap);
             }
         }
-        columns.end_row();
+        columns.end_row()
     }
 }

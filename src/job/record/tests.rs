@@ -43,6 +43,7 @@ fn complete() -> JobRecord {
             absent_groups: vec!["i".into()],
             bound_client: true,
             fhir_bases: vec!["https://x.example/".into()],
+            context: Context::None,
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
             vanished: Vanished::Report,

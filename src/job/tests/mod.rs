@@ -15,7 +15,7 @@ use crate::job::api::*;
 use crate::job::engine::JobEngine;
 use crate::job::record::*;
 use crate::job::state::JobState;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
 use crate::progress::Progress;
 use crate::request::{ExportRequest, FileBounds};
 use crate::store::Store;
@@ -116,6 +116,7 @@ impl World {
                 absent_groups: Vec::new(),
                 bound_client: false,
                 fhir_bases: Vec::new(),
+                context: Context::None,
                 late: LateArrivals::Include,
                 missing_last_updated: MissingLastUpdated::Include,
                 vanished: Vanished::Report,

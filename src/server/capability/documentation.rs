@@ -9,9 +9,10 @@ use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::count_text::counted;
 use crate::fhir::compartment;
+use crate::fhir::context;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
 use crate::server::capability::Declaration;
 use crate::server::parameters::{OUTPUT_FORMATS, find};
 
@@ -67,7 +68,7 @@ impl Declaration<'_> {
     /// The documentation of this mount.
     pub(crate) fn documentation(&self) -> Documentation {
         let mut topics = self.levels();
-        topics.extend([profiles(), self.formats(), self.files(), self.patient_data(), supporting_types()]);
+        topics.extend([profiles(), self.formats(), self.files(), self.patient_data(), self.supporting_types()]);
         topics.extend([self.since_new_members(), self.last_updated(), self.associated_data(), self.lenient()]);
         Documentation(topics)
     }
@@ -140,6 +141,23 @@ impl Declaration<'_> {
         topic("patient-data", "What belongs to a patient", text, types.map(|of| of.name().to_string()).collect())
     }
 
+    /// The topic on supporting types from outside the patients' records.
+    fn supporting_types(&self) -> Topic {
+        if self.policies.context == Context::None {
+            let text = "None: at Patient and Group level nothing is added from outside the patients' records, such as \
+                        Practitioner or Organization. At system level every type is exported.";
+            return topic("supporting-types", "Supporting types", text, Vec::new());
+        }
+        let text = "At Patient and Group level resources of these types are added that exported resources refer to, and what \
+                    those refer to in turn, each once; `_type`, if given, must name the type. References count wherever they \
+                    stand: by id, absolute under this server's base, or by an identifier that exactly one resource has \
+                    (`Practitioner?identifier=system|value`). A Device that names a patient is exported only with that \
+                    patient's records. With `_since` also those come, whatever their date, that exported resources refer to, \
+                    and those that changed after `_since` and that any resource of the cohort refers to; deletions likewise. \
+                    References that lead to no resource are counted in messages. At system level every type is exported.";
+        topic("supporting-types", "Supporting types", text, context::types().map(|of| of.name().to_string()).collect())
+    }
+
     /// The topic on `_since`, new members of a Group and late rows.
     fn since_new_members(&self) -> Topic {
         let late = match self.policies.late {
@@ -204,11 +222,4 @@ fn profiles() -> Topic {
     let text = "None: resources of every type and profile are exported, byte for byte as they are stored unless `_elements` reduces \
                 them.";
     topic("profiles", "Restriction to profiles", text, Vec::new())
-}
-
-/// The topic on supporting types from outside the patients' records: there are none.
-fn supporting_types() -> Topic {
-    let text = "None: at Patient and Group level nothing is added from outside the patients' records, such as Practitioner \
-                or Organization. At system level every type is exported.";
-    topic("supporting-types", "Supporting types", text, Vec::new())
 }

@@ -18,7 +18,7 @@ use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
 use crate::request::FileBounds;
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
@@ -95,6 +95,8 @@ pub(crate) struct Policies {
     pub compression: Compression,
     /// Which listed members of a Group count.
     pub members: MembershipRule,
+    /// Which resources come with those that refer to them.
+    pub context: Context,
     /// Treatment of rows that reached the store after `_since` with an earlier date.
     pub late: LateArrivals,
     /// Treatment of rows without `meta.lastUpdated`.

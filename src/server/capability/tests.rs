@@ -17,6 +17,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         bounds: FileBounds { file_bytes: 1000, file_resources: Some(7) },
         compression: Compression::None,
         members: MembershipRule::Active,
+        context: Context::Referenced,
         late: LateArrivals::Include,
         missing_last_updated: MissingLastUpdated::Include,
         vanished: Vanished::Report,

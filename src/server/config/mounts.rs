@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::group::lookup::MembershipRule;
 use crate::limits::{NAME_BYTES_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
 
 /// Segment of a base path that the name of a tenant replaces.
 pub(crate) const CUSTOMER: &str = "{customer}";
@@ -35,6 +35,8 @@ pub(crate) struct MountConfig {
     /// Members of a Group that count: with `active` those that are not inactive and whose period covers the time of the
     /// export, with `listed` all (GROUP-04, C-10).
     pub members: MembershipRule,
+    /// Resources that are no patient's records and come with those that refer to them: `none` or `referenced` (COMP-06).
+    pub context: Context,
     /// Rows that reached the store after `_since` with an earlier date: `include` or `report`.
     pub late: LateArrivals,
     /// Rows without `meta.lastUpdated` under `_since` and `_until`: `include` or `exclude`.
@@ -145,6 +147,7 @@ impl MountConfig {
             authorization: vec![Authorization::Bearer],
             header_policy: HeaderPolicy::Strict,
             members: MembershipRule::Active,
+            context: Context::Referenced,
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
             vanished: Vanished::Report,
@@ -183,6 +186,7 @@ impl MountConfig {
             base: "/bulk-data/r4".to_string(),
             authorization: vec![Authorization::Bearer, Authorization::ClientHeaders],
             members: MembershipRule::Listed,
+            context: Context::None,
             keep_seconds: 0,
             group_members_max: ONEUP_GROUP_MEMBERS_MAX,
             group_bytes_max: ONEUP_GROUP_BYTES_MAX,
