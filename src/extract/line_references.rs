@@ -234,10 +234,15 @@ fn is_wanted(start: &[u8; START], every_reference: bool) -> bool {
 /// Adds the value that a mark at `at` leads to, if it leads to one. The result is `false` at an escaped letter.
 #[inline(always)]
 fn find_value(line: &[u8], at: usize, every_reference: bool, found: &mut Vec<(MentionKey, Range<usize>)>) -> bool {
-    const COMPACT: &[u8; 13] = b"\"reference\":\"";
+    // `"reference":"` as two integers that overlap: no call for so few bytes.
+    const LENGTH: usize = 13;
+    const HEAD: &[u8; 8] = b"\"referen";
+    const TAIL: &[u8; 8] = b"rence\":\"";
     // Nearly all references stand so, and few of them are wanted.
-    if let Some(start) = line[at..].first_chunk::<{ COMPACT.len() + START }>()
-        && start.starts_with(COMPACT)
+    if let Some(start) = line[at..].first_chunk::<{ LENGTH + START }>()
+        && let (Some(head), Some(tail)) = (start.first_chunk::<8>(), start[LENGTH - 8..].first_chunk::<8>())
+        && u64::from_le_bytes(*head) == u64::from_le_bytes(*HEAD)
+        && u64::from_le_bytes(*tail) == u64::from_le_bytes(*TAIL)
         && let Some(value) = start.last_chunk::<START>()
         && !is_wanted(value, every_reference)
     {

@@ -257,7 +257,7 @@ impl Join<'_> {
             let own = slice_of(columns.sorted_hash, range);
             entries.extend(own.map(|i| (columns.sorted_hash[i], to_u32(segment), columns.sorted_ref[i])));
         }
-        entries.retain(|(_, _, reference)| reference & kind::MASK != kind::TARGET);
+        entries.retain(|(_, _, reference)| matches!(reference & kind::MASK, kind::ROW | kind::TOMBSTONE));
         sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
         let (mut candidates, mut moved) = (Vec::new(), Vec::new());
         for group in entries.chunk_by(|a, b| a.0 == b.0) {
@@ -534,7 +534,7 @@ fn resolve_candidates(
                 for place in places {
                     segment.verify_entry(place)?;
                     let record = RecordRef { segment: 0, reference: own.sorted_ref[place] };
-                    if record.reference & kind::MASK == kind::TARGET {
+                    if !matches!(record.reference & kind::MASK, kind::ROW | kind::TOMBSTONE) {
                         continue;
                     }
                     segment.verify_columns(&[Column::LineHash])?;

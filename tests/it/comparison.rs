@@ -22,6 +22,8 @@ pub(crate) struct Comparison {
     pub late: BTreeSet<(String, u64)>,
     pub late_included: bool,
     pub bounds: Bounds,
+    /// Whether referenced context is exported.
+    pub context: bool,
     /// Further arguments for the binary, which do not change the answer.
     pub more: Vec<String>,
 }
@@ -41,6 +43,7 @@ impl Comparison {
             late: BTreeSet::new(),
             late_included: true,
             bounds: Bounds::DEFAULT,
+            context: false,
             more: Vec::new(),
         }
     }
@@ -65,6 +68,7 @@ impl Comparison {
         }
         request.members = self.members.unwrap_or(Members::Listed);
         request.missing_included = self.missing_included;
+        request.context = self.context;
         request.late = self.late.clone();
         request.late_included = self.late_included;
         // The stores of these tests only gain files.
@@ -108,6 +112,9 @@ impl Comparison {
         }
         for base in &self.bases {
             add(&["--fhir-base", base]);
+        }
+        if self.context {
+            add(&["--context", "referenced"]);
         }
         if !self.missing_included {
             add(&["--missing-last-updated", "exclude"]);

@@ -215,6 +215,15 @@ pub(crate) fn resource(name: &str, id: &str, last_updated: Option<String>, rando
     for _ in 0..random.below(3) {
         entries.push(decoy(random));
     }
+    if random.one_in(2) {
+        entries.push(("x", to_context(random)));
+    }
+    if matches!(name, "Practitioner" | "Organization" | "Device") && random.one_in(2) {
+        let one = |random: &mut Random| {
+            map(vec![("system", text(random.pick(&["s", "t"]))), ("value", text(random.pick(&["1", "2"])))])
+        };
+        entries.push(("identifier", Json::List((0..1 + random.below(2)).map(|_| one(random)).collect())));
+    }
     if random.one_in(40) {
         let twice = entries[random.below(entries.len())].clone();
         entries.push(twice);
@@ -268,6 +277,20 @@ fn nested(steps: &[&str], name: &str, random: &mut Random) -> Json {
         entries.push(("identifier", map(vec![("assigner", map(vec![("reference", text("Patient/a"))]))])));
     }
     map(entries)
+}
+
+/// References to context in elements that decide nothing else: by id, under our base, by identifier.
+fn to_context(random: &mut Random) -> Json {
+    let one = |random: &mut Random| {
+        let (name, id) = (random.pick(&["Practitioner", "Organization", "Device", "Location"]), random.pick(&IDS));
+        let to = match random.below(4) {
+            0 => format!("{name}?identifier={}|{}", random.pick(&["s", "t"]), random.pick(&["1", "2"])),
+            1 => format!("{BASE}/{name}?identifier=s%7C1"),
+            _ => reference(name, id, random),
+        };
+        map(vec![("valueReference", map(vec![("reference", text(&to))]))])
+    };
+    Json::List((0..1 + random.below(2)).map(|_| one(random)).collect())
 }
 
 /// An element that resembles one that decides, such as an id, a date or a reference elsewhere, but has no effect.

@@ -7,7 +7,7 @@ use crate::generator::{self, Spelling};
 use crate::naive::{self, Request, Who, line::Line};
 use crate::random::{Random, each_case, knob};
 use crate::run::{self, scratch};
-use outpour::{ExportOptions, ExportRequest, FileSync, Instant, Progress, SnapshotTime, Store};
+use outpour::{Context, ExportOptions, ExportRequest, FileSync, Instant, Progress, SnapshotTime, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl History<'_> {
     /// A new version of a random resource. Its patient never changes; the targets of a Provenance may be written later,
     /// or never.
     fn row(&mut self, second: i64, undated: bool) -> Vec<u8> {
-        let number = self.random.below(14);
+        let number = self.random.below(20);
         let owner = format!("Patient/p{}", number % 3);
         self.versions += 1;
         let last_updated = if undated { String::new() } else { format!(r#""lastUpdated":"{}","#, clock(second)) };
@@ -50,10 +50,34 @@ impl History<'_> {
             self.versions,
             self.random.below(1000)
         );
+        // What a row refers to beside its patient changes from version to version.
+        let context = [
+            "Practitioner/a",
+            "Practitioner/b",
+            "Organization/c",
+            "Organization/d",
+            "Device/e",
+            "Practitioner?identifier=s|1",
+        ];
+        let context = format!(r#""x":{{"reference":"{}"}}"#, self.random.pick(&context));
         let row = match number {
+            14..18 => {
+                let (name, id) =
+                    [("Practitioner", "a"), ("Practitioner", "b"), ("Organization", "c"), ("Organization", "d")]
+                        [number - 14];
+                // What has an identifier has it for good, or its loss would make another one the only one.
+                let key = if number < 15 { r#","identifier":[{"system":"s","value":"1"}]"# } else { "" };
+                format!(r#"{{"resourceType":"{name}","id":"{id}",{meta},{context}{key}}}"#)
+            }
+            18 => format!(
+                r#"{{"resourceType":"Device","id":"e",{meta},{context},"patient":{{"reference":"Patient/p2"}}}}"#
+            ),
+            19 => format!(
+                r#"{{"resourceType":"Device","id":"f",{meta},{context},"patient":{{"reference":"Patient/p0"}}}}"#
+            ),
             0..4 => format!(r#"{{"resourceType":"Patient","id":"p{number}",{meta}}}"#),
             4..9 => format!(
-                r#"{{"resourceType":"Observation","id":"o{number}",{meta},"subject":{{"reference":"{owner}"}}}}"#
+                r#"{{"resourceType":"Observation","id":"o{number}",{meta},"subject":{{"reference":"{owner}"}},{context}}}"#
             ),
             9 | 10 => {
                 format!(r#"{{"resourceType":"Condition","id":"o{number}",{meta},"subject":{{"reference":"{owner}"}}}}"#)
@@ -73,8 +97,17 @@ impl History<'_> {
 
     /// A deletion of a random resource.
     fn tombstone(&mut self, second: i64) -> Vec<u8> {
-        let targets =
-            ["Patient/p1", "Observation/o4", "Observation/o6", "Observation/o7", "Condition/o9", "Provenance/v11"];
+        let targets = [
+            "Patient/p1",
+            "Observation/o4",
+            "Observation/o6",
+            "Observation/o7",
+            "Condition/o9",
+            "Provenance/v11",
+            "Practitioner/a",
+            "Organization/c",
+            "Organization/d",
+        ];
         let (name, id) = self.random.pick(&targets).split_once('/').unwrap();
         let value = generator::tombstone(&[(name.into(), id.into())], Some(clock(second)), self.random);
         String::from_utf8(generator::write(&value, Spelling::Plain, self.random))
@@ -286,7 +319,8 @@ fn key(line: &[u8]) -> String {
 /// Compares the state of the reader with the cohort's current rows at T, as the oracle gives them.
 fn compare(dir: &Path, as_of: &str, reader: &Reader, round: i64) {
     let store = naive::read(dir, &[]);
-    let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), as_of);
+    let mut request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), as_of);
+    request.context = true;
     let answer = naive::export(&store, &request).unwrap();
     let current: Reader = answer.lines.values().flatten().map(|line| (key(line), line.clone())).collect();
     let text = |reader: &Reader| -> BTreeSet<String> {
@@ -294,7 +328,14 @@ fn compare(dir: &Path, as_of: &str, reader: &Reader, round: i64) {
     };
     let (held, current) = (text(reader), text(&current));
     let missing: Vec<_> = current.difference(&held).collect();
-    let surplus: Vec<_> = held.difference(&current).collect();
+    // Of context that nothing refers to any more a reader is not told, unless it is deleted.
+    let is_unreferred = |line: &&String| {
+        let (name, id) =
+            key(line.as_bytes()).split_once('/').map(|(name, id)| (name.to_string(), id.to_string())).unwrap();
+        let is_context = naive::context::TYPES.contains(&name.as_str());
+        is_context && !naive::is_ended(&store, &format!("{name}/{id}"), &naive::instant::parse(as_of).unwrap())
+    };
+    let surplus: Vec<_> = held.difference(&current).filter(|line| !is_unreferred(line)).collect();
     assert!(missing.is_empty() && surplus.is_empty(), "round {round}: missing {missing:#?}, surplus {surplus:#?}");
 }
 
@@ -402,7 +443,7 @@ fn increments_under_a_stepped_clock_add_up() {
             let group = scratch.join("Group.json");
             std::fs::write(&group, GROUP).unwrap();
             let out = scratch.join(format!("out-{round}"));
-            let mut request = ExportRequest::group_file(&group);
+            let mut request = ExportRequest::group_file(&group).context(Context::Referenced);
             if let Some(last) = &last {
                 request = request.since(&last.to_string());
             }
@@ -424,7 +465,8 @@ fn increment_of_binary(dir: &Path, scratch: &Path, round: i64) -> Increment {
     std::fs::write(&group, GROUP).unwrap();
     let (as_of, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
     let out = scratch.join(format!("out-{round}"));
-    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &as_of, "--threads", "1"];
+    let mut args =
+        vec!["--group", group.to_str().unwrap(), "--context", "referenced", "--as-of", &as_of, "--threads", "1"];
     if round > 1 {
         args.extend(["--since", &since]);
     }
@@ -442,6 +484,7 @@ fn increments_of_the_oracle_add_up() {
         history(random, Disturbance::Undisturbed, &mut |dir, _, round| {
             let store = naive::read(dir, &[]);
             let mut request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), &clock(round * ROUND));
+            request.context = true;
             if round > 1 {
                 request = request.since(&clock((round - 1) * ROUND));
             }

@@ -46,6 +46,15 @@ impl KeyTable {
         self.before.clear();
     }
 
+    /// The number of the key of this hash that `is_same` confirms; `None` if it was never added.
+    pub(crate) fn find(&self, hash: u64, is_same: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut number = self.last.get(&hash).copied().unwrap_or(END);
+        while number != END && !is_same(number) {
+            number = self.before[number as usize];
+        }
+        (number != END).then_some(number)
+    }
+
     /// The number of the key of this hash that `is_same` confirms, and whether it was there before. One that was not is
     /// added.
     pub(crate) fn number(&mut self, hash: u64, is_same: impl Fn(u32) -> bool) -> (u32, bool) {
@@ -76,6 +85,9 @@ mod tests {
             for _ in 0..2 {
                 let mut known: Vec<u64> = Vec::new();
                 for key in &keys {
+                    let is_same = |number: u32| known[number as usize] == *key;
+                    let found = table.find(key & ((1 << bits) - 1), is_same).map(|number| number as usize);
+                    prop_assert_eq!(found, known.iter().position(|other| other == key));
                     let (number, was_known) = table.number(key & ((1 << bits) - 1), |number| known[number as usize] == *key);
                     let expected = known.iter().position(|other| other == key);
                     prop_assert_eq!((number as usize, was_known), (expected.unwrap_or(known.len()), expected.is_some()));

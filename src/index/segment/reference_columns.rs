@@ -83,27 +83,39 @@ impl ReferenceColumns {
 
     /// Adds a mention in the row that is being read, if it is one that the index keeps.
     fn push(&mut self, of_row: ResourceType, mention: Mention<'_>) {
-        let (kept, text) = match mention {
-            Mention::Reference(text) => (kept_type(of_row, text), text),
-            Mention::Attachment(text) => (attachment_of(text).map(|_| ResourceType::BINARY), text),
-            Mention::Questionnaire(canonical) if of_row == ResourceType::QUESTIONNAIRE_RESPONSE => {
-                let text = canonical.split('|').next().unwrap_or_default();
-                let read = Reference::parse(text).filter(|read| read.resource_type == ResourceType::QUESTIONNAIRE);
-                (read.map(|read| read.resource_type), text)
-            }
+        let text = match mention {
+            Mention::Reference(text) | Mention::Attachment(text) => text,
+            Mention::Questionnaire(canonical) => canonical.split('|').next().unwrap_or_default(),
             Mention::Patient => {
                 self.names_patient |= of_row == ResourceType::DEVICE;
-                (None, "")
+                return;
             }
-            Mention::Questionnaire(_) => (None, ""),
         };
-        let Some(resource_type) = kept else { return };
+        // Most texts were met before, in a row that keeps them, too.
+        let hash = xxh3_64(text.as_bytes());
         let (known, texts) = (&self.known, &self.texts);
         let is_same = |number: u32| {
             let (_, place, length) = known[number as usize];
             texts[place as usize..][..length as usize] == *text.as_bytes()
         };
-        let (number, was_known) = self.numbers.number(xxh3_64(text.as_bytes()), is_same);
+        let is_always_kept = matches!(mention, Mention::Reference(_) if of_row != ResourceType::BINARY);
+        if is_always_kept
+            && let Some(number) = self.numbers.find(hash, is_same)
+            && context::is_context(known[number as usize].0)
+        {
+            return self.row.push(number);
+        }
+        let kept = match mention {
+            Mention::Reference(text) => kept_type(of_row, text),
+            Mention::Attachment(text) => attachment_of(text).map(|_| ResourceType::BINARY),
+            Mention::Questionnaire(_) if of_row == ResourceType::QUESTIONNAIRE_RESPONSE => {
+                let read = Reference::parse(text).filter(|read| read.resource_type == ResourceType::QUESTIONNAIRE);
+                read.map(|read| read.resource_type)
+            }
+            Mention::Questionnaire(_) | Mention::Patient => None,
+        };
+        let Some(resource_type) = kept else { return };
+        let (number, was_known) = self.numbers.number(hash, is_same);
         if !was_known {
             self.known.push((resource_type, to_u32(self.texts.len()), to_u32(text.len())));
             self.texts.extend_from_slice(text.as_bytes());

@@ -5,7 +5,7 @@
 
 use super::instant::{self, Instant};
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
@@ -35,7 +35,11 @@ pub(crate) struct Row {
     pub version: Option<String>,
     /// Text of each reference on a compartment path of the type (for Provenance: every target).
     pub references: Vec<String>,
-    /// Patient only: (system, value) of its identifiers.
+    /// Text of each `reference` anywhere, and of a QuestionnaireResponse's `questionnaire` without its version.
+    pub mentions: Vec<String>,
+    /// Whether it is a Device with a key `patient` anywhere.
+    pub names_patient: bool,
+    /// Patients and types of context only: (system, value) of its identifiers.
     pub identifiers: Vec<(Option<String>, String)>,
 }
 
@@ -117,7 +121,76 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
             Some((text("system"), text("value")?))
         })
         .collect();
-    Ok(Line::Row(Box::new(Row { resource_type, id, last_updated, version, references, identifiers })))
+    let (mut mentions, mut names_patient) = (Vec::new(), false);
+    for (key, value) in strings(text)? {
+        match key.as_str() {
+            "reference" => mentions.extend(value),
+            "questionnaire" if resource_type == "QuestionnaireResponse" => {
+                mentions.extend(value.map(|url| url.split('|').next().unwrap().to_string()));
+            }
+            "patient" => names_patient |= resource_type == "Device",
+            _ => {}
+        }
+    }
+    let row = Row { resource_type, id, last_updated, version, references, mentions, names_patient, identifiers };
+    Ok(Line::Row(Box::new(row)))
+}
+
+/// Every key of every object of a document, with its value if that is a string.
+fn strings(text: &str) -> Result<Vec<(String, Option<String>)>, Box<dyn std::error::Error>> {
+    let found = RefCell::new(Vec::new());
+    let text = without_lone_surrogates(text);
+    let mut reader = serde_json::Deserializer::from_str(&text);
+    reader.disable_recursion_limit();
+    Keys(&found).deserialize(&mut reader)?;
+    Ok(found.into_inner())
+}
+
+/// Collects keys and strings; the result is the value if it is a string.
+#[derive(Clone, Copy)]
+struct Keys<'a>(&'a RefCell<Vec<(String, Option<String>)>>);
+
+impl<'de> DeserializeSeed<'de> for Keys<'_> {
+    type Value = Option<String>;
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = Option<String>;
+    fn expecting(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        out.write_str("any JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Option<String>, E> {
+        Ok(None)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Option<String>, E> {
+        Ok(None)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Option<String>, E> {
+        Ok(None)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Option<String>, E> {
+        Ok(None)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Option<String>, E> {
+        Ok(None)
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Option<String>, E> {
+        Ok(Some(text.to_string()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Option<String>, A::Error> {
+        while list.next_element_seed(self)?.is_some() {}
+        Ok(None)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<String>, A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value_seed(self)?;
+            self.0.borrow_mut().push((key, value));
+        }
+        Ok(None)
+    }
 }
 
 /// Parses a whole document, for resources of which every part may matter.
@@ -175,7 +248,7 @@ fn wants(resource_type: &str) -> Want {
     for path in paths(resource_type) {
         path.iter().fold(&mut top, |want, step| want.add(step, true)).add("reference", true);
     }
-    if resource_type == "Patient" {
+    if resource_type == "Patient" || super::context::TYPES.contains(&resource_type) {
         let identifier = top.add("identifier", false);
         identifier.add("system", false);
         identifier.add("value", false);

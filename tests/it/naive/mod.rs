@@ -5,6 +5,7 @@
 //! reads the store once for many requests (`Store::read`, then `export`).
 
 pub(crate) mod cohort;
+pub(crate) mod context;
 pub(crate) mod instant;
 pub(crate) mod line;
 pub(crate) mod store;
@@ -46,6 +47,8 @@ pub(crate) struct Request {
     /// Types to export; all if empty.
     pub types: BTreeSet<String>,
     pub members: Members,
+    /// Whether referenced context is exported.
+    pub context: bool,
     /// Whether rows without a lastUpdated pass the filters (`--missing-last-updated include`).
     pub missing_included: bool,
     /// File and line number of the lines first seen after `since`.
@@ -65,6 +68,7 @@ impl Request {
             until: None,
             types: BTreeSet::new(),
             members: Members::Listed,
+            context: false,
             missing_included: true,
             late: BTreeSet::new(),
             late_included: true,
@@ -199,8 +203,9 @@ pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String>
     for class in LEDGER {
         answer.ledger.insert(class, 0);
     }
+    let mut classes = Vec::new();
     for (index, entry) in store.entries.iter().enumerate() {
-        let class = match &entry.what {
+        classes.push(match &entry.what {
             Line::Blank => "blank",
             Line::NotFhir => "notFhir",
             Line::Fault(_) | Line::Untyped => {
@@ -209,7 +214,13 @@ pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String>
             }
             Line::Tombstones { .. } => "tombstone",
             Line::Row(_) => class_of(store, request, &cohort, index, &mut answer),
-        };
+        });
+    }
+    let exported = (0..classes.len()).filter(|index| classes[*index] == "exported").collect();
+    for index in context::context(store, request, &cohort, &exported) {
+        classes[index] = "exported";
+    }
+    for (index, (entry, class)) in store.entries.iter().zip(classes).enumerate() {
         if class == "exported" {
             let of_type = answer.lines.entry(store.row(index).resource_type.clone()).or_default();
             of_type.push(entry.bytes.clone());
@@ -318,7 +329,9 @@ fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
         let ours = match view::last_version(store, entity, instant, &everything) {
             _ if matches!(request.who, Who::System) => true,
             None => false,
-            Some(version) => in_scope(store, request, cohort, version),
+            Some(version) => {
+                in_scope(store, request, cohort, version) || context::leads_to_deleted(store, request, cohort, version)
+            }
         };
         if ours && wanted(request, name) {
             found.push((name, (first.index, first.place), id));

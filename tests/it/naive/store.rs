@@ -137,6 +137,12 @@ impl Store {
         }
     }
 
+    /// A reference without our base URL, or as it is.
+    pub(crate) fn relative<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let ours = self.bases.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix('/'));
+        ours.or((!text.contains("://") || text.find('?') < text.find("://")).then_some(text))
+    }
+
     /// Type and id of a reference that is relative or under one of our base URLs, without a version; `None` for others.
     pub(crate) fn local(&self, text: &str) -> Option<(String, String)> {
         let ours = self.bases.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix('/'));
