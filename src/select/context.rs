@@ -22,7 +22,7 @@ use crate::select::ledger::SegmentSelection;
 use crate::select::row_set::RowSet;
 use crate::select::selection::Selection;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Rows of a segment, as a share of all, from which on the sets of all its rows are read at once.
@@ -114,13 +114,15 @@ pub(crate) struct Closure<'a> {
     pub classifier: &'a RowClassifier<'a>,
     /// What first records lead to, as far as it was asked.
     known: HashMap<u32, Destination>,
+    /// First records whose rows were found, plus one each.
+    followed: HashSet<u32>,
     dead_ends: DeadEnds,
 }
 
 impl<'a> Closure<'a> {
     /// A closure of a request's context; nothing is read yet.
     pub(crate) fn new(classifier: &'a RowClassifier<'a>) -> Closure<'a> {
-        Closure { classifier, known: HashMap::new(), dead_ends: DeadEnds::default() }
+        Closure { classifier, known: HashMap::new(), followed: HashSet::new(), dead_ends: DeadEnds::default() }
     }
 
     /// The rows of context that selected rows lead to, and are not selected themselves, each once, in no order.
@@ -179,12 +181,12 @@ impl<'a> Closure<'a> {
         for of_head in heads.chunk_by(|a, b| (a.head, a.resource_type) == (b.head, b.resource_type)) {
             let CountedHead { head, resource_type, .. } = of_head[0];
             let count: u64 = of_head.iter().map(|one| one.count).sum();
-            let was_known = self.known.contains_key(&head);
+            let is_first = self.followed.insert(head);
             match self.destination(head)? {
                 Destination::Row(row) => {
                     let number = row.row.index();
                     let is_selected = rows[row.segment.index()].any(number..number + 1);
-                    if !was_known && !is_selected && may_leave(self.classifier, row)? {
+                    if is_first && !is_selected && may_leave(self.classifier, row)? {
                         new.push(row);
                     }
                 }
