@@ -114,15 +114,15 @@ pub(crate) struct Closure<'a> {
     pub classifier: &'a RowClassifier<'a>,
     /// What first records lead to, as far as it was asked.
     known: HashMap<u32, Destination>,
-    /// First records whose rows were found, plus one each.
-    followed: HashSet<u32>,
+    /// Rows that were found.
+    taken: HashSet<RowAddress>,
     dead_ends: DeadEnds,
 }
 
 impl<'a> Closure<'a> {
     /// A closure of a request's context; nothing is read yet.
     pub(crate) fn new(classifier: &'a RowClassifier<'a>) -> Closure<'a> {
-        Closure { classifier, known: HashMap::new(), followed: HashSet::new(), dead_ends: DeadEnds::default() }
+        Closure { classifier, known: HashMap::new(), taken: HashSet::new(), dead_ends: DeadEnds::default() }
     }
 
     /// The rows of context that selected rows lead to, and are not selected themselves, each once, in no order.
@@ -159,6 +159,7 @@ impl<'a> Closure<'a> {
         rows: &[RowSet],
         progress: &Progress,
     ) -> Result<Vec<RowAddress>, ExportError> {
+        self.taken.extend(&frontier);
         let mut found = frontier.clone();
         while !frontier.is_empty() {
             if progress.cancel.load(Relaxed) {
@@ -181,12 +182,12 @@ impl<'a> Closure<'a> {
         for of_head in heads.chunk_by(|a, b| (a.head, a.resource_type) == (b.head, b.resource_type)) {
             let CountedHead { head, resource_type, .. } = of_head[0];
             let count: u64 = of_head.iter().map(|one| one.count).sum();
-            let is_first = self.followed.insert(head);
             match self.destination(head)? {
                 Destination::Row(row) => {
                     let number = row.row.index();
                     let is_selected = rows[row.segment.index()].any(number..number + 1);
-                    if is_first && !is_selected && may_leave(self.classifier, row)? {
+                    if !is_selected && !self.taken.contains(&row) && may_leave(self.classifier, row)? {
+                        self.taken.insert(row);
                         new.push(row);
                     }
                 }
@@ -194,9 +195,6 @@ impl<'a> Closure<'a> {
                 Destination::Several => *self.dead_ends.several.entry(resource_type).or_default() += count,
             }
         }
-        // A resource may be named by its id and by identifiers.
-        new.sort_unstable();
-        new.dedup();
         Ok(new)
     }
 
