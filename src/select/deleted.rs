@@ -145,6 +145,13 @@ impl Deletions {
                 };
                 if is_in_cohort {
                     found.push(((resource_type, record), id));
+                } else if prior.is_some_and(|prior| prior.owners().next().is_none())
+                    && has_context(request)
+                    && context::is_context(resource_type)
+                    && resource_type != ResourceType::DEVICE
+                {
+                    // What a pack dropped referred to is not known any more: a reader may hold the resource.
+                    found.push(((resource_type, record), id));
                 } else if prior.is_none()
                     && has_context(request)
                     && context::is_context(resource_type)

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::associated_data::AssociatedData;
+use crate::fhir::context;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::select::ledger::Ledger;
@@ -229,7 +230,12 @@ impl RecountQuestion<'_> {
         let is_system = recorded.population == VerifiedPopulation::System;
         match (departed.filter(|(updated, _)| last.is_none_or(|i| ticks(i) < *updated)), last) {
             _ if is_system => true,
-            (Some((_, owners)), _) => owners.iter().any(|owner| self.members.contains(*owner)),
+            (Some((_, owners)), _) => {
+                let is_context = recorded.context
+                    && context::is_context(deletion.resource_type)
+                    && deletion.resource_type != ResourceType::DEVICE;
+                is_context && owners.is_empty() || owners.iter().any(|owner| self.members.contains(*owner))
+            }
             (None, Some(version)) => self.in_cohort(version, MembershipMoment::Now) || self.leads_to_deleted(version),
             (None, None) => false,
         }

@@ -101,6 +101,12 @@ pub(crate) fn comparison(random: &mut Random) -> Comparison {
             Some(random.pick(&["Observation,Provenance", "Group,Patient", "Condition", "Provenance,Device"]).into());
     }
     if random.one_in(2) {
+        comparison.context = true;
+        if random.one_in(3) {
+            comparison.types = Some(random.pick(&["Observation,Practitioner,Organization", "Patient,Device"]).into());
+        }
+    }
+    if random.one_in(2) {
         comparison.bases = vec![BASE.into()];
     }
     if matches!(comparison.who, Who::GroupFile(_)) && random.one_in(3) {

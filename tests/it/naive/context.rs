@@ -79,8 +79,9 @@ fn name(store: &Store, reference: &str) -> Option<String> {
         return TYPES.contains(&of_type.as_str()).then(|| format!("{of_type}/{id}"));
     }
     let (of_type, identifier) = store.relative(reference)?.split_once("?identifier=")?;
+    let identifier = identifier.replace("%7C", "|");
     let is_one = !identifier.contains(['&', ',', '#', '\\']) && identifier.contains('|') && !identifier.ends_with('|');
-    (is_one && TYPES.contains(&of_type)).then(|| format!("{of_type}?{}", identifier.replace("%7C", "|")))
+    (is_one && TYPES.contains(&of_type)).then(|| format!("{of_type}?{identifier}"))
 }
 
 /// The current rows of context by each of their names.

@@ -114,8 +114,11 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
         }
         references.extend(here.iter().filter_map(|value| value.direct("reference")?.text()).map(str::to_string));
     }
-    let identifiers = tree
-        .child("identifier")
+    let Json::Map(members) = &tree else { unreachable!("an object was read") };
+    let identifiers = members
+        .iter()
+        .filter(|(key, _)| key == "identifier")
+        .flat_map(|(_, value)| value.flattened())
         .filter_map(|one| {
             let text = |key| one.direct(key).and_then(Json::text).map(str::to_string);
             Some((text("system"), text("value")?))
