@@ -3,6 +3,7 @@
 use super::*;
 use crate::export::options::ExportOptions;
 use crate::fhir::instant::Instant;
+use crate::policies::Context;
 use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
 use crate::sys::durability::FileSync;
@@ -49,7 +50,7 @@ fn requests(group_files: &[PathBuf], since: &[&str]) -> Vec<ExportRequest> {
             request.members = crate::group::lookup::MembershipRule::Active;
             request.fhir_bases = vec!["https://fhir.example.org/r4/".to_string()];
             requests.push(request.clone().types(["Patient", "Observation", "Provenance", "Group"]));
-            requests.push(request.until("2021-06-01T00:00:00Z"));
+            requests.push(request.until("2021-06-01T00:00:00Z").context(Context::Referenced));
         }
     }
     requests
@@ -81,7 +82,7 @@ fn ledgers_of_the_bundled_groups_hold() {
     for entry in std::fs::read_dir(testdata("groups/synthea-r4-100")).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().unwrap().to_string_lossy().starts_with("Group-") {
-            let request = ExportRequest::group_file(&path).since("2020-01-01");
+            let request = ExportRequest::group_file(&path).since("2020-01-01").context(Context::Referenced);
             let store = testdata("stores/synthea-r4-100");
             let Some(out) = exported(dir.path(), &store, &request, "2026-06-01T00:00:00Z") else { continue };
             let report = recounted(&out);
@@ -195,8 +196,16 @@ fn associated_line() -> impl proptest::strategy::Strategy<Value = String> {
         move |(kind, id, updated, patient, recorded, targets)| {
             let meta = format!(r#""meta":{{"lastUpdated":"{updated}"}}"#);
             match kind {
-                0..2 => format!(r#"{{"resourceType":"Observation","id":"r{id}",{meta},"subject":{{"reference":"Patient/r{patient}"}}}}"#),
-                2 => format!(r#"{{"resourceType":"Practitioner","id":"r{id}",{meta}}}"#),
+                0..2 => {
+                    let performers = targets.join(",");
+                    format!(r#"{{"resourceType":"Observation","id":"r{id}",{meta},"subject":{{"reference":"Patient/r{patient}"}},"x":[{performers}]}}"#)
+                }
+                2 => {
+                    let key = r#""identifier":[{"system":"s","value":"1"}]"#;
+                    let next = format!(r#""x":{{"reference":"Practitioner/r{patient}"}},"y":{{"reference":"Practitioner?identifier=s|1"}}"#);
+                    let key = if id < 3 { key } else { r#""z":1"# };
+                    format!(r#"{{"resourceType":"Practitioner","id":"r{id}",{meta},{next},{key}}}"#)
+                }
                 3 => format!(r#"{{"resourceType":"Patient","id":"r{patient}",{meta}}}"#),
                 4 => {
                     let of = types[id as usize % 4];
@@ -214,13 +223,13 @@ fn associated_line() -> impl proptest::strategy::Strategy<Value = String> {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 24, ..Default::default() })]
 
-    /// ASSOC-02…ASSOC-06, ASSOC-08: the Provenances that an export adds are those of a recount, at each level, with and without
-    /// `_type` and `_since`, over versions, deletions and a packed store.
+    /// ASSOC-02…ASSOC-06, ASSOC-08, COMP-06, TYPE-05: the Provenances and the context that an export adds are those of a recount,
+    /// at each level, with and without `_type` and `_since`, over versions, deletions and a packed store.
     #[test]
     fn associated_provenance_is_recounted(
         lines in proptest::collection::vec(associated_line(), 5..60),
         packed in proptest::bool::ANY,
-        choices in proptest::collection::vec(0..36usize, 4),
+        choices in proptest::collection::vec(0..108usize, 4),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let mut store = dir.path().join("store");
@@ -237,10 +246,16 @@ proptest::proptest! {
             let code = ["LatestProvenanceResources", "RelevantProvenanceResources"][choice % 2];
             let populations =
                 [ExportRequest::system(), ExportRequest::all_patients(), ExportRequest::all_patients().only_patients(["r0"])];
-            let types = [&[][..], &["Observation"], &["Observation", "Provenance"]][choice / 6 % 3];
+            let types = [&[][..], &["Observation"], &["Observation", "Provenance", "Practitioner"]][choice / 6 % 3];
             let mut request = populations[choice / 2 % 3].clone().include_associated_data([code]).types(types);
             request.fhir_bases = vec!["https://fhir.example.org/r4".to_string()];
-            if choice / 18 == 1 {
+            if choice / 36 > 0 {
+                request = request.context(Context::Referenced);
+                if choice / 36 == 2 {
+                    request.associated = None;
+                }
+            }
+            if choice / 18 % 2 == 1 {
                 request = request.since("2020-01-01T00:00:03Z");
             }
             let out = exported(dir.path(), &store, &request, "2020-01-01T00:00:06Z").unwrap();
