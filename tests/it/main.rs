@@ -11,6 +11,7 @@ mod commands;
 mod comparison;
 mod compat;
 mod conformance;
+mod context;
 mod costs;
 mod crash;
 mod disk;
