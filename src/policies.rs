@@ -61,17 +61,20 @@ pub enum Context {
     /// Practitioners, Organizations, Locations and the like come that exported resources refer to, and what those refer to
     /// in turn. Under `_since` also those that resources exported before refer to and that have changed since.
     Referenced,
+    /// As [`Context::Referenced`], and under `_since` only those that changed since, whatever refers to them (SINCE-05).
+    Changed,
 }
 
 impl Context {
     /// Every value.
-    pub const ALL: [Context; 2] = [Context::None, Context::Referenced];
+    pub const ALL: [Context; 3] = [Context::None, Context::Referenced, Context::Changed];
 
     /// Its word, as that of [`MembershipRule`].
     pub const fn name(self) -> &'static str {
         match self {
             Context::None => "none",
             Context::Referenced => "referenced",
+            Context::Changed => "changed",
         }
     }
 

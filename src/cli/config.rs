@@ -236,6 +236,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     request.context = match args.context {
         ContextArg::None => Context::None,
         ContextArg::Referenced => Context::Referenced,
+        ContextArg::Changed => Context::Changed,
     };
     request = request.fhir_bases(&args.fhir_base);
     if let Some(base) = &args.base_url {

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::request::{ExportRequest, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
-use crate::select::context_changes::add_changes;
+use crate::select::context_changes::changed_context;
 use crate::select::ledger::SegmentSelection;
 use crate::select::row_set::RowSet;
 use crate::select::selection::Selection;
@@ -39,7 +39,7 @@ pub(crate) struct DeadEnds {
 
 /// Whether a request has context: it asks for it, and has a cohort. At system level every resource is exported anyway.
 pub(crate) fn has_context(request: &ExportRequest) -> bool {
-    request.context == Context::Referenced && request.population != Population::System
+    request.context != Context::None && request.population != Population::System
 }
 
 /// Adds to a selection the resources of context types that its rows lead to.
@@ -58,12 +58,19 @@ pub(crate) fn add_context(
     }
     let classifier = RowClassifier::new(snapshot, cohort, request);
     let mut closure = Closure::new(&classifier);
-    let mut added = closure.of_selection(&selection.rows, progress)?;
-    put_rows(&classifier, selection, &added)?;
-    if request.since.is_some() {
-        let changed = add_changes(&mut closure, selection, progress)?;
+    let added = closure.of_selection(&selection.rows, progress)?;
+    let is_whole = request.since.is_none();
+    if is_whole || request.context == Context::Referenced {
+        put_rows(&classifier, selection, &added)?;
+    }
+    if !is_whole {
+        let changed = changed_context(&mut closure, selection, progress)?;
+        // What did not change and these lead to comes as well, unless only changes are asked for.
+        let changed = match request.context {
+            Context::Referenced => closure.of_rows(changed, &selection.rows, progress)?,
+            _ => changed,
+        };
         put_rows(&classifier, selection, &changed)?;
-        added.extend(changed);
     }
     selection.stats.dead_ends = closure.dead_ends;
     Ok(())

@@ -22,12 +22,11 @@ use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The rows of context that changed since and that the cohort leads to, with what they lead to in turn; none of them is
-/// selected yet.
+/// The rows of context that changed since and that the cohort leads to; none of them is selected yet.
 ///
 /// # Errors
 /// [`ExportError`] if the index is damaged, or the work is cancelled.
-pub(crate) fn add_changes(
+pub(crate) fn changed_context(
     closure: &mut Closure<'_>,
     selection: &Selection,
     progress: &Progress,
@@ -49,8 +48,7 @@ pub(crate) fn add_changes(
             reached_backward(closure, starts, Versions::Current, progress)?
         }
     };
-    let reached = changed.into_iter().zip(reached).filter(|(_, is_reached)| *is_reached).map(|(row, _)| row);
-    closure.of_rows(reached.collect(), &selection.rows, progress)
+    Ok(changed.into_iter().zip(reached).filter(|(_, is_reached)| *is_reached).map(|(row, _)| row).collect())
 }
 
 /// Rows of selected context that are current, not selected, and in the window of the request or late, and may leave.

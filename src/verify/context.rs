@@ -6,6 +6,7 @@ use crate::fhir::context;
 use crate::fhir::id::IdRule;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::Hasher128;
+use crate::policies::Context;
 use crate::verify::oracle_line::OracleRow;
 use crate::verify::output_file::entity;
 use crate::verify::recount::{RecountClass, RecountQuestion};
@@ -27,7 +28,7 @@ pub(crate) struct ContextFacts {
 impl ContextFacts {
     /// Reads them from a line; nothing where the request has no context.
     pub(crate) fn read(row: &OracleRow, line: &[u8], recorded: &RecordedRequest, ids: IdRule) -> ContextFacts {
-        if !recorded.context {
+        if recorded.context == Context::None {
             return ContextFacts::default();
         }
         let stated = StatedReferences::read(line, row.resource_type, ids);
@@ -58,7 +59,7 @@ fn name_of(resource_type: ResourceType, is_identifier: bool, text: &str) -> u128
 impl RecountQuestion<'_> {
     /// The versions that are exported as context beside those of class exported, among which the associated ones count.
     pub(crate) fn context(&self, classes: &[RecountClass], whole: &[RecountClass]) -> HashSet<usize> {
-        if !self.request.context {
+        if self.request.context == Context::None {
             return HashSet::new();
         }
         let is_exported = |classes: &[RecountClass], i: usize| classes[i] == RecountClass::Exported;
@@ -69,6 +70,9 @@ impl RecountQuestion<'_> {
             let of_whole = self.closure(roots(whole), whole);
             let changed = of_whole.into_iter().filter(|i| self.passes(*i, &self.history.versions[*i]));
             let more: Vec<usize> = changed.filter(|i| !is_exported(classes, *i)).collect();
+            if self.request.context == Context::Changed {
+                return more.into_iter().collect();
+            }
             found.extend(self.closure(more.clone(), classes));
             found.extend(more);
         }
@@ -122,7 +126,7 @@ impl RecountQuestion<'_> {
         let is_named = |names: &HashSet<u128>| {
             names.contains(&version.entity) || version.context.keys.iter().any(|key| names.contains(key))
         };
-        self.request.context
+        self.request.context != Context::None
             && self.is_selected_context(last, version)
             && is_named(self.names_ever.get_or_init(|| self.names_ever_referred_to()))
     }

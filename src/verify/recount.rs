@@ -7,6 +7,7 @@ use crate::associated_data::AssociatedData;
 use crate::fhir::context;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
+use crate::policies::Context;
 use crate::select::ledger::Ledger;
 use crate::verify::VerifyError;
 use crate::verify::members::ListedMembers;
@@ -231,7 +232,7 @@ impl RecountQuestion<'_> {
         match (departed.filter(|(updated, _)| last.is_none_or(|i| ticks(i) < *updated)), last) {
             _ if is_system => true,
             (Some((_, owners)), _) => {
-                let is_context = recorded.context
+                let is_context = recorded.context != Context::None
                     && context::is_context(deletion.resource_type)
                     && deletion.resource_type != ResourceType::DEVICE;
                 is_context && owners.is_empty() || owners.iter().any(|owner| self.members.contains(*owner))

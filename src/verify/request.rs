@@ -9,6 +9,7 @@ use crate::fhir::base_url::BaseUrls;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::policies::Context;
 
 /// Patients whose resources were requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub(crate) struct RecordedRequest {
     pub active: bool,
     /// Provenance of exported resources that was asked for; `None` for that of the cohort.
     pub associated: Option<AssociatedData>,
-    /// Whether referenced context is exported.
-    pub context: bool,
+    /// Which context is exported; none at system level.
+    pub context: Context,
     /// Patients to whom the export was restricted; all if `None`.
     pub only: Option<Vec<String>>,
     /// Bases that are ours, without a slash at the end.
@@ -103,9 +104,12 @@ impl RecordedRequest {
             until: instant("--until")?,
             associated: associated.transpose()?,
             context: match job.request.get("--context").map(String::as_str) {
-                None | Some("none") => false,
-                Some("referenced") => population != VerifiedPopulation::System,
-                Some(other) => return Err(format!("has {other:?} for --context, which this version does not know")),
+                _ if population == VerifiedPopulation::System => Context::None,
+                None => Context::None,
+                Some(word) => Context::ALL
+                    .into_iter()
+                    .find(|context| context.name() == word)
+                    .ok_or_else(|| format!("has {word:?} for --context, which this version does not know"))?,
             },
             population,
             only: only.transpose()?,

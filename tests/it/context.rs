@@ -49,7 +49,10 @@ fn export(dir: &Path, more: &[&str]) -> Found {
         let out = dir.join("out");
         let _ = std::fs::remove_dir_all(&out);
         let mut args = vec!["--patients", patients.to_str().unwrap(), "--as-of", AS_OF, "--selection", selection];
-        args.extend(["--fhir-base", "https://a.example/r4", "--context", "referenced", "--late", "report"]);
+        args.extend(["--fhir-base", "https://a.example/r4", "--late", "report"]);
+        if !more.contains(&"--context") {
+            args.extend(["--context", "referenced"]);
+        }
         args.extend(more);
         let run = run::export(&dir.join("store"), &out, &args);
         assert_eq!(run.code, 0, "{run:#?}");
@@ -270,6 +273,10 @@ fn increments_have_what_a_reader_lacks() {
     assert_eq!(found.of("Organization"), "behind changed old");
     assert_eq!(found.of("PractitionerRole"), "");
     assert_eq!(found.deleted, ["Practitioner/deleted"]);
+    // Of what changed alone, nothing old.
+    let changed = export(dir.path(), &["--since", "2020-01-10", "--context", "changed"]);
+    assert_eq!((changed.of("Practitioner"), changed.of("Organization")), (String::new(), "behind changed".into()));
+    assert_eq!(changed.deleted, ["Practitioner/deleted"]);
     // A reader of the whole has them all.
     let whole = export(dir.path(), &[]);
     assert_eq!(whole.of("Organization"), "behind changed old");

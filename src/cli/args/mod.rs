@@ -258,6 +258,8 @@ pub(crate) enum MembersArg {
 pub(crate) enum ContextArg {
     None,
     Referenced,
+    /// As referenced; with --since only those that changed
+    Changed,
 }
 
 /// See `--selection`.

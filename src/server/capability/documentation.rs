@@ -148,13 +148,21 @@ impl Declaration<'_> {
                         Practitioner or Organization. At system level every type is exported.";
             return topic("supporting-types", "Supporting types", text, Vec::new());
         }
-        let text = "At Patient and Group level resources of these types are added that exported resources refer to, and what \
+        let since = match self.policies.context {
+            Context::Changed => "With `_since` those of them come that changed after it; deletions likewise.",
+            _ => {
+                "With `_since` also those come, whatever their date, that exported resources refer to, and those that changed \
+                 after `_since` and that any resource of the cohort refers to; deletions likewise."
+            }
+        };
+        let text = format!(
+            "At Patient and Group level resources of these types are added that exported resources refer to, and what \
                     those refer to in turn, each once; `_type`, if given, must name the type. References count wherever they \
                     stand: by id, absolute under this server's base, or by an identifier that exactly one resource has \
                     (`Practitioner?identifier=system|value`). A Device that names a patient is exported only with that \
-                    patient's records. With `_since` also those come, whatever their date, that exported resources refer to, \
-                    and those that changed after `_since` and that any resource of the cohort refers to; deletions likewise. \
-                    References that lead to no resource are counted in messages. At system level every type is exported.";
+                    patient's records. {since} \
+                    References that lead to no resource are counted in messages. At system level every type is exported."
+        );
         topic("supporting-types", "Supporting types", text, context::types().map(|of| of.name().to_string()).collect())
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct MountConfig {
     /// Members of a Group that count: with `active` those that are not inactive and whose period covers the time of the
     /// export, with `listed` all (GROUP-04, C-10).
     pub members: MembershipRule,
-    /// Resources that are no patient's records and come with those that refer to them: `none` or `referenced` (COMP-06).
+    /// Resources that are no patient's records and come with those that refer to them: `none`, `referenced` or `changed` (COMP-06, SINCE-05).
     pub context: Context,
     /// Rows that reached the store after `_since` with an earlier date: `include` or `report`.
     pub late: LateArrivals,

@@ -250,7 +250,7 @@ proptest::proptest! {
             let mut request = populations[choice / 2 % 3].clone().include_associated_data([code]).types(types);
             request.fhir_bases = vec!["https://fhir.example.org/r4".to_string()];
             if choice / 36 > 0 {
-                request = request.context(Context::Referenced);
+                request = request.context([Context::Referenced, Context::Changed][choice % 5 / 4]);
                 if choice / 36 == 2 {
                     request.associated = None;
                 }
