@@ -67,9 +67,11 @@ const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
 const QUESTIONNAIRE: &[u8] = b"\"questionnaire\"";
 const PATIENT: &[u8] = b"\"patient\"";
 
-/// What is looked for in lines of few types.
+/// What is looked for in a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
+    /// Whether the line may have a backslash.
+    pub escapes: bool,
     /// Every `reference`; else those alone that may lead to context, which are few.
     pub every_reference: bool,
     /// `questionnaire`.
@@ -97,11 +99,12 @@ impl MentionReader {
     #[inline]
     pub(crate) fn read_line(&mut self, line: &[u8], wanted: Wanted, visit: &mut dyn FnMut(Mention<'_>)) {
         let MentionReader { kernel, found, text, strings } = self;
-        found.clear();
-        if !kernel.run(FindValues { line, every_reference: wanted.every_reference, found }) {
+        if wanted.escapes && may_hide_letters(line) {
             strings.begin();
             return strings.feed(line, visit);
         }
+        found.clear();
+        kernel.run(FindValues { line, every_reference: wanted.every_reference, found });
         if wanted.patient
             && memchr::memmem::find_iter(line, PATIENT).any(|at| colon_behind(line, at, PATIENT.len()).is_some())
         {
@@ -185,8 +188,13 @@ fn visit_value(key: MentionKey, raw: &[u8], text: &mut String, visit: &mut dyn F
     value.and_then(|value| key.mention(value)).into_iter().for_each(visit);
 }
 
-/// Finds the values of the keys `reference` and, for attachments, `url` by their places alone. The result is `false` if
-/// letters of the line may be escaped: keys may then be written otherwise.
+/// Whether letters of a line may be escaped: keys may then be written otherwise.
+fn may_hide_letters(line: &[u8]) -> bool {
+    memchr::memmem::find_iter(line, b"\\u00").any(|at| matches!(line.get(at + 4), Some(b'4'..=b'7')))
+}
+
+/// Finds the values of the keys `reference` and, for attachments, `url` by their places alone, in a line whose letters are
+/// not escaped.
 struct FindValues<'a> {
     line: &'a [u8],
     every_reference: bool,
@@ -194,9 +202,9 @@ struct FindValues<'a> {
 }
 
 impl KernelJob for FindValues<'_> {
-    type Output = bool;
+    type Output = ();
     #[inline(always)]
-    fn run<V: Vector>(self, vector: V) -> bool {
+    fn run<V: Vector>(self, vector: V) {
         let FindValues { line, every_reference, found } = self;
         let mut start = 0;
         while start < line.len() {
@@ -211,13 +219,10 @@ impl KernelJob for FindValues<'_> {
             while marks != 0 {
                 let at = start + marks.trailing_zeros() as usize;
                 marks &= marks - 1;
-                if !find_value(line, at, every_reference, found) {
-                    return false;
-                }
+                find_value(line, at, every_reference, found);
             }
             start += BLOCK;
         }
-        true
     }
 }
 
@@ -231,9 +236,9 @@ fn is_wanted(start: &[u8; START], every_reference: bool) -> bool {
     every_reference || context::may_be_relative(start) || start[0] == b'h' || start.contains(&b'\\')
 }
 
-/// Adds the value that a mark at `at` leads to, if it leads to one. The result is `false` at an escaped letter.
+/// Adds the value that a mark at `at` leads to, if it leads to one.
 #[inline(always)]
-fn find_value(line: &[u8], at: usize, every_reference: bool, found: &mut Vec<(MentionKey, Range<usize>)>) -> bool {
+fn find_value(line: &[u8], at: usize, every_reference: bool, found: &mut Vec<(MentionKey, Range<usize>)>) {
     // `"reference":"` as two integers that overlap: no call for so few bytes.
     const LENGTH: usize = 13;
     const HEAD: &[u8; 8] = b"\"referen";
@@ -246,16 +251,17 @@ fn find_value(line: &[u8], at: usize, every_reference: bool, found: &mut Vec<(Me
         && let Some(value) = start.last_chunk::<START>()
         && !is_wanted(value, every_reference)
     {
-        return true;
+        return;
     }
-    find_other_value(line, at, found)
+    if matches!(line.get(at + 1), Some(b'r' | b'i')) {
+        find_other_value(line, at, found);
+    }
 }
 
 /// As [`find_value`], of what is no compact reference that is not wanted.
-fn find_other_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<usize>)>) -> bool {
+fn find_other_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<usize>)>) {
     const REFERENCE: &[u8] = b"\"reference\"";
     match line[at] {
-        b'\\' => return !(line[at..].starts_with(b"\\u00") && matches!(line.get(at + 4), Some(b'4'..=b'7'))),
         b'"' if line[at..].starts_with(REFERENCE) => {
             found.extend(value_of(line, at, REFERENCE.len()).map(|range| (MentionKey::Reference, range)));
         }
@@ -266,7 +272,6 @@ fn find_other_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<u
         }
         _ => {}
     }
-    true
 }
 
 /// The range of the raw text of the string that is the value of the key at `at`, which has `len` bytes with its quotes;
@@ -420,7 +425,7 @@ mod tests {
             Mention::Questionnaire(text) => (2, text.to_string()),
             Mention::Patient => (3, String::new()),
         };
-        let wanted = Wanted { every_reference: true, questionnaire: true, patient: true };
+        let wanted = Wanted { escapes: true, every_reference: true, questionnaire: true, patient: true };
         let mut reader = MentionReader::new(kernel);
         let (mut whole, mut pieces) = (Vec::new(), Vec::new());
         reader.read_line(line.as_bytes(), wanted, &mut |mention| whole.push(as_pair(mention)));
@@ -520,7 +525,7 @@ mod tests {
             prop_oneof![prop::sample::select(b"\"reference\":\\u0041Binary/url{} ".to_vec()), any::<u8>()], 0..200)) {
             for kernel in Kernel::available() {
                 let mut reader = MentionReader::new(kernel);
-                reader.read_line(&line, Wanted { every_reference: true, questionnaire: true, patient: true }, &mut |_| ());
+                reader.read_line(&line, Wanted { escapes: true, every_reference: true, questionnaire: true, patient: true }, &mut |_| ());
                 reader.begin_line();
                 reader.feed_piece(&line, &mut |_| ());
             }
@@ -542,8 +547,11 @@ mod tests {
         let members: Vec<String> = texts.iter().map(|text| format!(r#"{{"reference":"{text}"}}"#)).collect();
         let line = format!("[{}, {{\"reference\" : \"Patient/b\"}}]", members.join(","));
         let mut found = Vec::new();
-        MentionReader::new(Kernel::detect())
-            .read_line(line.as_bytes(), Wanted::default(), &mut |mention| found.push(mention.to_owned()));
+        MentionReader::new(Kernel::detect()).read_line(
+            line.as_bytes(),
+            Wanted { escapes: true, ..Wanted::default() },
+            &mut |mention| found.push(mention.to_owned()),
+        );
         let expected = ["Practitioner/a", "Endpoint/b", "https://a.example/x/Location/1", "Pr/x", "Patient/b"];
         assert_eq!(found, expected.map(|text| OwnedMention::Reference(text.to_string())));
     }

@@ -70,10 +70,8 @@ unsafe fn reference_marks(window: &[u8; WINDOW]) -> u64 {
         unsafe { _mm512_loadu_si512(window.as_ptr().add(offset).cast()) }
     };
     let is = |vector: __m512i, byte: u8| _mm512_cmpeq_epi8_mask(vector, _mm512_set1_epi8(byte as i8));
-    let (zeroth, first) = (bytes(0), bytes(1));
-    let reference = is(zeroth, b'"') & is(first, b'r') & is(bytes(3), b'f');
-    let binary = is(zeroth, b'B') & is(first, b'i') & is(bytes(2), b'n');
-    reference | binary | is(zeroth, b'\\') & is(first, b'u')
+    let zeroth = bytes(0);
+    is(zeroth, b'"') & is(bytes(3), b'f') | is(zeroth, b'B') & is(bytes(1), b'i')
 }
 
 /// Marks of a block with AVX-512.

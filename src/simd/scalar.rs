@@ -20,8 +20,7 @@ impl Vector for ScalarVector {
         (0..HALF).fold(0, |bits, i| bits | u32::from(a[i] != b[i]) << i)
     }
     fn reference_marks(self, window: &[u8; WINDOW]) -> u64 {
-        let begins =
-            |i: usize| matches!(window[i..i + 4], [b'"', b'r', _, b'f'] | [b'B', b'i', b'n', _] | [b'\\', b'u', ..]);
+        let begins = |i: usize| matches!(window[i..i + 4], [b'"', _, _, b'f'] | [b'B', b'i', ..]);
         (0..BLOCK).fold(0, |bits, i| bits | u64::from(begins(i)) << i)
     }
 }

@@ -113,7 +113,8 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
                             PendingLine { start, end: skeleton.end, high: skeleton.high, escapes: skeleton.escapes };
                         let Ok((range, last_updated)) = walk.elements.judge_row(text, line, ids) else { return start };
                         walk.start = skeleton.end + 1;
-                        let facts = Row { elements: &walk.elements, text, trie: walk.trie, last_updated };
+                        let escapes = skeleton.escapes;
+                        let facts = Row { elements: &walk.elements, text, trie: walk.trie, last_updated, escapes };
                         if !row(range, &facts) {
                             return walk.start;
                         }
@@ -237,7 +238,8 @@ impl<'a> TokenWalk<'a> {
             let end = base - BLOCK + newline.trailing_zeros() as usize;
             let Ok((range, last_updated)) = self.end_line(end, high != 0) else { return self.start };
             self.start = end + 1;
-            let facts = Row { elements: &self.elements, text, trie: self.trie, last_updated };
+            let escapes = self.escapes;
+            let facts = Row { elements: &self.elements, text, trie: self.trie, last_updated, escapes };
             if !row(range, &facts) || !self.begin_line() {
                 return self.start;
             }

@@ -15,6 +15,8 @@ pub struct Row<'a> {
     pub(crate) text: &'a [u8],
     pub(crate) trie: &'a Trie,
     pub(crate) last_updated: LastUpdated<'a>,
+    /// Whether a backslash occurs in the line, or near it.
+    pub(crate) escapes: bool,
 }
 
 impl ResourceFacts for Row<'_> {

@@ -216,7 +216,7 @@ impl<'a> LineSplitter<'a> {
             place = self.extractor.extract_lines(&bytes[..lines_end], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
                 builder.push_row(start, u64_to_u32(end - start), false, xxh3_64(&bytes[range.clone()]), facts);
-                let line = &bytes[range.clone()];
+                let line = (&bytes[range.clone()], facts.escapes);
                 builder.push_references(|row, columns, heap| references.read_row(line, row, columns, heap));
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
@@ -297,7 +297,7 @@ impl<'a> LineSplitter<'a> {
         let place = LinePlace { start, length: line.len() as u64, leading_space, hash: xxh3_64(line) };
         if index_line(self.builder, &mut self.left, outcome, &place) {
             let references = &mut *self.references;
-            self.builder.push_references(|row, columns, heap| references.read_row(line, row, columns, heap));
+            self.builder.push_references(|row, columns, heap| references.read_row((line, true), row, columns, heap));
         }
     }
 

@@ -253,16 +253,18 @@ impl RowReferences {
         RowReferences { mentions, identifiers, held: Vec::new(), held_keys: Vec::new() }
     }
 
-    /// Adds the references of a row that lies whole in `line`; `number` is the row's in the segment. Whether it is a
+    /// Adds the references of a row that lies whole in `line`, which may have backslashes where `escapes` says so; `number`
+    /// is the row's in the segment. Whether it is a
     /// Device's with a key `patient`.
     pub(crate) fn read_row(
         &mut self,
-        line: &[u8],
+        (line, escapes): (&[u8], bool),
         (number, of_row): (u32, ResourceType),
         columns: &mut ReferenceColumns,
         heap: &mut Vec<u8>,
     ) -> bool {
         let wanted = Wanted {
+            escapes,
             every_reference: of_row == ResourceType::BINARY,
             questionnaire: of_row == ResourceType::QUESTIONNAIRE_RESPONSE,
             patient: of_row == ResourceType::DEVICE,
