@@ -151,6 +151,9 @@ pub struct ExportRequest {
     /// Whether a list of patients may name nobody. It decides no byte of an export, only whether there is one; so it is
     /// no part of a plan's name, and a resumed run gives it again.
     pub allow_empty: bool,
+    /// Whether a patient to whom the export is to be restricted must be there (PATIENT-05). As with `allow_empty` no byte of
+    /// an export depends on it.
+    pub strict_patients: bool,
     /// Patients to whom the population is restricted; all of it if `None`.
     pub(crate) only_patients: Option<PatientList>,
     /// Provenance of the exported resources; by the rule for all other types if `None` (ASSOC-05).
@@ -200,6 +203,7 @@ impl ExportRequest {
             until: None,
             elements: ElementSelection::default(),
             allow_empty: false,
+            strict_patients: false,
             only_patients: None,
             associated: None,
             context: Context::default(),
@@ -354,7 +358,8 @@ impl ExportRequest {
     }
 
     /// `patient`: restricts the export to these patients of its population, an id or a reference each, such as `a` or
-    /// `Patient/a`. Repeats add up. One whom the population does not hold is a warning (PATIENT-05).
+    /// `Patient/a`. Repeats add up. One whom the population does not hold is a warning, or an error under
+    /// [`ExportRequest::strict_patients`] (PATIENT-05).
     pub fn only_patients<S: Into<String>>(mut self, patients: impl IntoIterator<Item = S>) -> ExportRequest {
         let mut ids = match self.only_patients.take() {
             Some(PatientList::Ids(ids)) => ids,
@@ -362,6 +367,12 @@ impl ExportRequest {
         };
         ids.extend(patients.into_iter().map(Into::into));
         self.only_patients = Some(PatientList::Ids(ids));
+        self
+    }
+
+    /// A patient of [`ExportRequest::only_patients`] whom the population does not hold is an error; else a warning.
+    pub fn strict_patients(mut self) -> ExportRequest {
+        self.strict_patients = true;
         self
     }
 
@@ -579,6 +590,7 @@ mod tests {
             .until_instant(time(2))
             .elements(["id", "Patient.name"])
             .allow_empty()
+            .strict_patients()
             .members(MembershipRule::Active)
             .fhir_bases(["https://b.example/fhir/", "http://a.example", "https://b.example/fhir"])
             .late(LateArrivals::Report)
@@ -594,7 +606,7 @@ mod tests {
         expected.since = Some(time(1));
         expected.until = Some(time(2));
         expected.elements = ElementSelection::parse(["Patient.name", "id"]).0;
-        expected.allow_empty = true;
+        (expected.allow_empty, expected.strict_patients) = (true, true);
         expected.members = MembershipRule::Active;
         expected.fhir_bases = ["http://a.example", "https://b.example/fhir"].map(String::from).to_vec();
         expected.late = LateArrivals::Report;

@@ -188,23 +188,24 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         _ if args.all_patients => ExportRequest::all_patients(),
         _ => ExportRequest::system(),
     };
-    request = request.types(args.types.iter().flat_map(|list| list.split(',')));
-    if let Some(since) = &args.since {
+    request = request.types(args.records.types.iter().flat_map(|list| list.split(',')));
+    if let Some(since) = &args.records.since {
         request = request.since(since);
     }
-    if let Some(until) = &args.until {
+    if let Some(until) = &args.records.until {
         request = request.until(until);
     }
-    request = request.elements(args.elements.iter().flat_map(|list| list.split(',')));
+    request = request.elements(args.records.elements.iter().flat_map(|list| list.split(',')));
     if args.allow_empty {
         request = request.allow_empty();
     }
-    let only = args.patient.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|id| !id.is_empty());
+    let only = args.records.patient.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|id| !id.is_empty());
     let only: Vec<&str> = only.collect();
     if !only.is_empty() {
         request = request.only_patients(only);
     }
-    let associated = args.include_associated_data.iter().flat_map(|list| list.split(','));
+    request.strict_patients = args.records.strict_patients;
+    let associated = args.records.include_associated_data.iter().flat_map(|list| list.split(','));
     request = request.include_associated_data(associated);
     if args.allow_empty && args.patients.is_none() {
         let text = "not given, so --allow-empty has nothing to allow; leave it out";

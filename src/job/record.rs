@@ -74,11 +74,11 @@ pub(crate) enum ScopeGroup {
 }
 
 impl RecordedScope {
-    /// The scope for an export request, with the copied Groups as files of the job's `directory`.
-    fn to_scope(&self, directory: &Path) -> WriterScope {
+    /// The scope for an export request; `copied` says where the copy of a Group is, by its id.
+    pub(crate) fn to_scope(&self, copied: &dyn Fn(&str) -> Population) -> WriterScope {
         let population = |group: &ScopeGroup| match group {
             ScopeGroup::Store(id) => Population::Group(id.clone()),
-            ScopeGroup::Copied(id) => Population::GroupFile(directory.join(scope_file(id))),
+            ScopeGroup::Copied(id) => copied(id),
         };
         WriterScope {
             known: self.known,
@@ -181,7 +181,8 @@ impl StoredRequest {
         request.context = self.context;
         request.members = self.members;
         request.absent_groups = self.absent_groups.iter().cloned().collect();
-        request.writer = self.scope.as_ref().map(|scope| scope.to_scope(directory));
+        let copied = |id: &str| Population::GroupFile(directory.join(scope_file(id)));
+        request.writer = self.scope.as_ref().map(|scope| scope.to_scope(&copied));
         request.audience = if self.bound_client { Audience::BoundClient } else { Audience::Client };
         request.fhir_bases = self.fhir_bases.clone();
         request.late = self.late;

@@ -1,22 +1,24 @@
 //! An export that is restricted to some patients of its population (PATIENT-01).
 
-use crate::error::ExportError;
+use crate::count_text::{counted, word_form};
+use crate::error::{ExportError, RequestError, RequestProblem};
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::{BaseId, PatientId};
 use crate::index::snapshot::Snapshot;
-use crate::issue::{Issue, IssueCode};
+use crate::issue::{Issue, IssueCode, Parameter};
+use crate::limits::KICKOFF_PROBLEMS_MAX;
 use crate::request::{ExportRequest, Population};
 use crate::select::bitmap::Bitmap;
 use crate::select::members::ResolvedMembers;
 use std::collections::HashSet;
 
-/// Restricts resolved members to the patients of some ids. Each id that is not among them is a warning, with one text for a
-/// patient that is missing and one that is there but not asked for (PATIENT-05). `ours` says of each base of the index
-/// whether it is ours.
+/// Restricts resolved members to the patients of some ids. Each id that is not among them is a warning, or a problem of the
+/// request where it is strict, with one text for a patient that is missing and one that is there but not asked for
+/// (PATIENT-05). `ours` says of each base of the index whether it is ours.
 ///
 /// # Errors
-/// If the index is corrupt.
+/// [`ExportError::Request`] for ids that are not among them, if the request is strict; or if the index is corrupt.
 pub(crate) fn restrict(
     snapshot: &Snapshot,
     request: &ExportRequest,
@@ -41,6 +43,7 @@ pub(crate) fn restrict(
         listed: ids.len() as u64,
         messages: found.messages,
     };
+    let mut absent: Vec<&Id> = Vec::new();
     for id in ids {
         let mut is_first = true;
         for base in (0..ours.len()).filter(|base| ours[*base]).map(BaseId::of) {
@@ -53,8 +56,15 @@ pub(crate) fn restrict(
         }
         if is_first {
             restricted.vanished.extend(gone.get(id));
-            restricted.messages.push("patient-not-found", absent_patient(id, request));
+            absent.push(id);
         }
+    }
+    if request.strict_patients && !absent.is_empty() {
+        return Err(absent_error(&absent, request).into());
+    }
+    for id in absent {
+        let text = format!("patient: Patient/{id}, {}: nothing was exported for them", why_absent(request));
+        restricted.messages.push("patient-not-found", Issue::warning(IssueCode::NotFound, text));
     }
     if request.types.contains(&ResourceType::GROUP) {
         let text = "Group: an export that is restricted to patients has no Group, which lists others";
@@ -63,11 +73,41 @@ pub(crate) fn restrict(
     Ok(restricted)
 }
 
-/// The warning about a patient of whom a restricted export has nothing.
-fn absent_patient(id: &Id, request: &ExportRequest) -> Issue {
-    let why = match request.population {
+/// The clause about a patient of whom a restricted export has nothing.
+fn why_absent(request: &ExportRequest) -> &'static str {
+    match request.population {
         Population::AllPatients => "whom the store does not hold",
         _ => "who is not among those whose records were asked for, or not in the store",
-    };
-    Issue::warning(IssueCode::NotFound, format!("patient: Patient/{id}, {why}: nothing was exported for them"))
+    }
+}
+
+/// The error about patients of whom a strict export has nothing: the first of them by id, then how many more there are.
+fn absent_error(absent: &[&Id], request: &ExportRequest) -> RequestError {
+    let why = why_absent(request);
+    let of_id = |id: &&Id| format!("Patient/{id}, {why}; leave them out");
+    let mut texts: Vec<String> = absent.iter().take(KICKOFF_PROBLEMS_MAX).map(of_id).collect();
+    let more = (absent.len() - texts.len()) as u64;
+    if more > 0 {
+        texts.push(format!("{} of the kind {} named", counted(more, "more patient"), word_form(more, "is", "are")));
+    }
+    let problem = |text: String| RequestProblem::of(Parameter::Patient, text).not_found();
+    RequestError { problems: texts.into_iter().map(problem).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PATIENT-05: however many are missing, the first are named and the others counted.
+    #[test]
+    fn many_missing_patients_are_counted() {
+        let ids: Vec<Id> = (0..1000).map(|i| Id::parse(format!("p{i}").as_bytes()).unwrap()).collect();
+        let all: Vec<&Id> = ids.iter().collect();
+        let request = ExportRequest::group("g");
+        let problems = absent_error(&all, &request).problems;
+        assert_eq!(problems.len(), KICKOFF_PROBLEMS_MAX + 1);
+        assert!(problems[0].to_string().starts_with("patient: Patient/p0, who is not among"));
+        assert_eq!(problems[KICKOFF_PROBLEMS_MAX].to_string(), "patient: 900 more patients of the kind are named");
+        assert_eq!(absent_error(&all[..1], &request).problems.len(), 1);
+    }
 }

@@ -205,6 +205,7 @@ impl Mount {
                 late: self.settings.late,
                 missing_last_updated: self.settings.missing_last_updated,
                 vanished: self.settings.vanished,
+                strict_patients: self.settings.strict_patients,
             },
         }
     }

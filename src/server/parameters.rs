@@ -155,7 +155,8 @@ const PATIENT: ParameterRow = ParameterRow {
         "Reference",
         "*",
         "References to the Patients to whose records an export of a Group or of all patients is restricted, in the body of a \
-         POST only. One that is not in the Group, or not known, gets a warning in the `error` files.",
+         POST only. One that is not in the Group, or not known, is refused or gets a warning in the `error` files, as the \
+         CapabilityStatement says.",
     )
 };
 /// `patient` in dialects that have no POST. Never ignored, because the answer would be wider (HDR-07).

@@ -2,10 +2,12 @@
 
 pub(crate) mod choices;
 pub(crate) mod read_only;
+pub(crate) mod records;
 pub(crate) mod run;
 
 use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
+use crate::cli::args::records::RecordArgs;
 use crate::cli::args::run::{AllowMissingArgs, RunArgs};
 use std::path::PathBuf;
 
@@ -164,25 +166,9 @@ pub(crate) struct ExportArgs {
     #[arg(long, help_heading = "Whose records (one of)")]
     pub system: bool,
 
-    /// Of these the records of some patients alone: ids or references, separated by commas; repeats add up
-    #[arg(long, value_name = "ID,ID", help_heading = "Which records")]
-    pub patient: Vec<String>,
-    /// Add the Provenance of the exported resources, whatever --type says: LatestProvenanceResources,
-    /// RelevantProvenanceResources [default: Provenance that is about the patients' records]
-    #[arg(long, value_name = "A,B", help_heading = "Which records")]
-    pub include_associated_data: Vec<String>,
-    /// Resource types, separated by commas; repeats add up [default: all]
-    #[arg(long = "type", value_name = "A,B", help_heading = "Which records")]
-    pub types: Vec<String>,
-    /// Only what was updated after this instant (strictly); a date means 00:00:00Z of that day
-    #[arg(long, value_name = "INSTANT|DATE", help_heading = "Which records")]
-    pub since: Option<String>,
-    /// Only what was updated before this instant (strictly)
-    #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
-    pub until: Option<String>,
-    /// Root elements that records keep beside mandatory ones, as Type.element or element; repeats add up [default: all]
-    #[arg(long, value_name = "A.b,c", help_heading = "Which records")]
-    pub elements: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub records: RecordArgs,
     /// Take the store as of this instant, which becomes the transactionTime [default: now]
     #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
     pub as_of: Option<String>,

@@ -150,6 +150,16 @@ impl RegisteredGroup {
         self.len
     }
 
+    /// The bytes of the resource. Blocks.
+    ///
+    /// # Errors
+    /// [`GroupsError`] if the file cannot be read.
+    pub(crate) fn document(&self) -> Result<Vec<u8>, GroupsError> {
+        let mut bytes = vec![0; crate::casts::to_usize(self.len)];
+        self.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Fills `buffer` from an offset of the file. Blocks.
     ///
     /// # Errors

@@ -136,7 +136,8 @@ impl Declaration<'_> {
              `patient`, and each Provenance that is about one of these. A resource in several patients' compartments is \
              exported once. A Group is exported only if it is the one asked for, `_type` names Group, and `patient` does not \
              restrict the export. A Patient that \
-             is linked to one of these is exported, the rest of its record is not. {members}"
+             is linked to one of these is exported, the rest of its record is not. {members}{}",
+            self.restriction(),
         );
         topic("patient-data", "What belongs to a patient", text, types.map(|of| of.name().to_string()).collect())
     }
@@ -164,6 +165,18 @@ impl Declaration<'_> {
                     References that lead to no resource are counted in messages. At system level every type is exported."
         );
         topic("supporting-types", "Supporting types", text, context::types().map(|of| of.name().to_string()).collect())
+    }
+
+    /// Sentences on `patient`, each after a space; none where it is not served.
+    fn restriction(&self) -> String {
+        if !find(self.parameters, "patient").is_some_and(|of| of.supported) {
+            return String::new();
+        }
+        let absent = match self.policies.strict_patients {
+            true => "refused",
+            false => "passed over with a message",
+        };
+        format!(" A patient whom `patient` names and who is not in the Group, or not known, is {absent}.")
     }
 
     /// The topic on `_since`, new members of a Group and late rows.

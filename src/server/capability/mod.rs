@@ -103,6 +103,8 @@ pub(crate) struct Policies {
     pub missing_last_updated: MissingLastUpdated,
     /// Handling of resources that are gone from replaced files.
     pub vanished: Vanished,
+    /// Whether a patient who is not there is refused.
+    pub strict_patients: bool,
 }
 
 /// All facts about a mount that the statement and the definitions are made from.

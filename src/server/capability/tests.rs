@@ -21,6 +21,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         late: LateArrivals::Include,
         missing_last_updated: MissingLastUpdated::Include,
         vanished: Vanished::Report,
+        strict_patients: false,
     };
     static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let security = "without authorization, on the loopback";
@@ -289,6 +290,7 @@ fn documentation_follows_the_policies() {
         Policies { late: LateArrivals::Report, ..first.policies },
         Policies { missing_last_updated: MissingLastUpdated::Exclude, ..first.policies },
         Policies { vanished: Vanished::Delete, ..first.policies },
+        Policies { strict_patients: true, ..first.policies },
     ] {
         let other = Declaration { policies, ..first };
         assert_ne!(first.documentation().markdown(), other.documentation().markdown(), "{policies:?}");

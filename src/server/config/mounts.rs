@@ -43,6 +43,9 @@ pub(crate) struct MountConfig {
     pub missing_last_updated: MissingLastUpdated,
     /// Resources that are gone from a file of the store that was replaced, under `_since`: `report` or `delete`.
     pub vanished: Vanished,
+    /// Whether a kick-off is refused that names a patient in `patient` who is not in the Group, or not known; else each is a
+    /// warning (PATIENT-05).
+    pub strict_patients: bool,
     /// How far `_since` may lie in the future, in seconds, to allow for the client's clock (SINCE-03).
     pub clock_skew_seconds: u64,
     /// Whether `$export` of the whole system is on; for 1upHealth, `$export` of a user or client.
@@ -151,6 +154,7 @@ impl MountConfig {
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
             vanished: Vanished::Report,
+            strict_patients: false,
             clock_skew_seconds: 60,
             system_level: true,
             patient_level: true,

@@ -8,6 +8,7 @@ pub(crate) mod body;
 pub(crate) mod parameters;
 pub(crate) mod request;
 pub(crate) mod start;
+pub(crate) mod strict_patients;
 #[cfg(test)]
 mod tests;
 

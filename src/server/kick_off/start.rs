@@ -27,6 +27,7 @@ use crate::server::group_scope::scope_of;
 use crate::server::groups::damaged_group;
 use crate::server::kick_off;
 use crate::server::kick_off::request::{KickOffContext, Level};
+use crate::server::kick_off::strict_patients::PatientQuestion;
 use crate::server::mount::Mount;
 use crate::server::state::{App, Tenant};
 use crate::simd::Kernel;
@@ -152,18 +153,24 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
         Level::Group(id) => RecordedPopulation::StoreGroup(id.clone()),
     };
     let GroupPopulation { own, scope, scope_groups, absent } = group.unwrap_or_default();
-    // 3. The job.
+    let request = StoredRequest {
+        scope,
+        absent_groups: absent.into_iter().collect(),
+        bound_client: principal.is_bound(),
+        ..mount.stored_request(population, &params)
+    };
+    // 3. The patients to whom it is restricted, if each must be there.
+    if let Some(patients) = params.patients.as_ref().filter(|_| mount.settings.strict_patients) {
+        let asked = PatientQuestion { request: &request, own: own.as_ref(), copies: &scope_groups, patients };
+        check_patients(app, received, &asked, &listing)?;
+    }
+    // 4. The job.
     let notes = params.notes.len();
     let job = crate::job::record::KickOff {
         mount: mount.name().to_string(),
         client: principal.client.clone(),
         url: url.clone(),
-        request: StoredRequest {
-            scope,
-            absent_groups: absent.into_iter().collect(),
-            bound_client: principal.is_bound(),
-            ..mount.stored_request(population, &params)
-        },
+        request,
         group: own,
         only_patients: params.patients.take(),
         separate_status: params.prefer.separates_status(),
@@ -222,6 +229,37 @@ fn find_group(
         ((_, false), None) => Err(Hindrance::Behind(tenant.engine.request_index())),
         (_, Some(_)) => {
             let text = "new data is being read in, and this Group may be part of it; ask again";
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(1).into())
+        }
+    }
+}
+
+/// Before a kick-off is started whose patients must all be there: looks for them by the index (PATIENT-05). If one is
+/// missing and files of `view` are not indexed yet, the index is waited for.
+///
+/// # Errors
+/// 400 naming every patient who is missing, 503 if the index is still behind `view`, or store or index cannot be read.
+fn check_patients(
+    app: &App,
+    received: &ReceivedKickOff<'_>,
+    asked: &PatientQuestion<'_>,
+    view: &crate::index::store_listing::StoreListing,
+) -> Result<(), Hindrance> {
+    let engine = &app.tenant(received.mount).engine;
+    let snapshot = engine.snapshot_now();
+    let is_indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
+    let missing = match &snapshot {
+        Some(snapshot) => asked.missing(snapshot).map_err(|error| unreadable_store(&error))?,
+        None => Vec::new(),
+    };
+    match (missing.is_empty() && snapshot.is_some(), is_indexed, received.awaited) {
+        (true, ..) => Ok(()),
+        (false, true, None | Some(IndexAwaited { has_ended: true })) => {
+            Err(ApiError::of(StatusCode::BAD_REQUEST, missing).into())
+        }
+        (false, false, None) => Err(Hindrance::Behind(engine.request_index())),
+        (false, _, Some(_)) => {
+            let text = "new data is being read in, and patients that were named may be part of it; ask again";
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, text).retry_after(1).into())
         }
     }

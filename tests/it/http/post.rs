@@ -198,6 +198,63 @@ fn exports_are_restricted_to_patients() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// PATIENT-05: where a mount is strict, a patient who is not in the Group and one who is not known refuse the kick-off in the
+/// same words, all at once; the command line does the same with a flag. Who is read in while the kick-off waits is there.
+#[test]
+fn strict_mounts_refuse_patients_who_are_not_there() {
+    let scratch = scratch();
+    std::fs::write(scratch.path().join("serve.toml"), "[ig]\nstrict_patients = true\nfirst_poll_in_progress = false\n")
+        .unwrap();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let patient = |id: &str| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"}}\n");
+    let group = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
+    std::fs::write(store.join("rows.ndjson"), format!("{}{}{group}\n", patient("a"), patient("b"))).unwrap();
+    let words = ["--store", "store", "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
+    let server = Server::start(scratch.path(), &words);
+    server.wait_until_ready();
+    let client = server.client();
+    let of = |ids: &[&str]| {
+        let entry = |id: &&str| format!(r#"{{"name":"patient","valueReference":{{"reference":"Patient/{id}"}}}}"#);
+        parameters(&ids.iter().map(entry).collect::<Vec<_>>().join(","))
+    };
+    let jobs = || scratch.path().join("data/jobs").read_dir().unwrap().count();
+    let before = jobs();
+    for prefer in ["respond-async", "respond-async, handling=lenient"] {
+        let headers = [HEADERS[0], ("Prefer", prefer), HEADERS[2]];
+        let refused = client.ask("POST", "/fhir/Group/g/$export", &headers, of(&["b", "a", "nobody"]).as_bytes());
+        assert_eq!(refused.status, 400);
+        let refused = refused.json();
+        let issues = refused["issue"].as_array().unwrap();
+        let texts: Vec<&str> = issues.iter().map(|issue| issue["diagnostics"].as_str().unwrap()).collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert_eq!(texts[0].replace("Patient/b", "Patient/nobody"), texts[1]);
+        assert!(issues.iter().all(|issue| issue["code"] == "not-found" && issue["expression"][0] == "http.patient"));
+    }
+    assert_eq!(jobs(), before);
+    post(&client, "Patient/$export", &of(&["b", "nobody"])).outcome(400, "not-found");
+    let manifest = ended(&client, &accepted(&client, &post(&client, "Patient/$export", &of(&["b"])))).json();
+    assert_eq!(lines(&client, &manifest)["Patient.00001.ndjson"], patient("b").as_bytes());
+    // A Group made through the service.
+    let made = client.ask("POST", "/fhir/Group", &HEADERS, group.replace("Patient/a", "Patient/b").as_bytes());
+    let id = made.json()["id"].as_str().unwrap().to_string();
+    let path = format!("Group/{id}/$export");
+    post(&client, &path, &of(&["a"])).outcome(400, "not-found");
+    accepted(&client, &post(&client, &path, &of(&["b"])));
+    // One who has come since the index was made.
+    std::fs::write(store.join("more.ndjson"), patient("c")).unwrap();
+    let manifest = ended(&client, &accepted(&client, &post(&client, "Patient/$export", &of(&["c"])))).json();
+    assert_eq!(lines(&client, &manifest)["Patient.00001.ndjson"], patient("c").as_bytes());
+    let (store, out) = (store.to_str().unwrap(), scratch.path().join("out"));
+    let export =
+        ["export", "--store", store, "--out", out.to_str().unwrap(), "--group", "g", "--patient", "a,b,nobody"];
+    let refused = run(&[&export[..], &["--strict-patients"]].concat());
+    refused.refused(2, &["--patient: Patient/b, who", "--patient: Patient/nobody, who"]);
+    assert_eq!(run(&export).code, 0);
+    run(&["export", "--store", store, "--out", "x", "--all-patients", "--strict-patients"]).refused(2, &["--patient"]);
+    assert_eq!(server.stop(), Some(0));
+}
+
 /// HDR-08, HDR-09, HDR-10, XSTAT-01, XSTAT-02, XSTAT-03, XSTAT-04: where it is asked for, polls say their own status, and
 /// that of the job in a header; never without.
 #[test]

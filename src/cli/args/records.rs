@@ -1,0 +1,29 @@
+//! The flags that say which records of its population an export has.
+
+/// The parameters of the Bulk Data Access IG that choose records, and how strictly they are taken.
+#[derive(clap::Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Which records")]
+pub(crate) struct RecordArgs {
+    /// Of these the records of some patients alone: ids or references, separated by commas; repeats add up
+    #[arg(long, value_name = "ID,ID")]
+    pub patient: Vec<String>,
+    /// With --patient: one whose records are not among these, or who is not in the store, is an error and no warning
+    #[arg(long, requires = "patient")]
+    pub strict_patients: bool,
+    /// Add the Provenance of the exported resources, whatever --type says: LatestProvenanceResources,
+    /// RelevantProvenanceResources [default: Provenance that is about the patients' records]
+    #[arg(long, value_name = "A,B")]
+    pub include_associated_data: Vec<String>,
+    /// Resource types, separated by commas; repeats add up [default: all]
+    #[arg(long = "type", value_name = "A,B")]
+    pub types: Vec<String>,
+    /// Only what was updated after this instant (strictly); a date means 00:00:00Z of that day
+    #[arg(long, value_name = "INSTANT|DATE")]
+    pub since: Option<String>,
+    /// Only what was updated before this instant (strictly)
+    #[arg(long, value_name = "INSTANT")]
+    pub until: Option<String>,
+    /// Root elements that records keep beside mandatory ones, as Type.element or element; repeats add up [default: all]
+    #[arg(long, value_name = "A.b,c")]
+    pub elements: Vec<String>,
+}
