@@ -83,7 +83,7 @@ pub use crate::index::snapshot::Snapshot;
 pub use crate::index::snapshot_time::SnapshotTime;
 pub use crate::issue::{Issue, IssueCode, Parameter, Severity};
 pub use crate::plan::Plan;
-pub use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+pub use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 pub use crate::progress::Progress;
 pub use crate::request::{ExportRequest, Population};
 pub use crate::store::{Store, StoreOptions};

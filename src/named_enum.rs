@@ -63,7 +63,7 @@ mod tests {
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::{IssueCode, Severity};
     use crate::named_enum::pinned;
-    use crate::policies::{LateArrivals, MissingLastUpdated};
+    use crate::policies::{LateArrivals, MissingLastUpdated, PatientStrict};
     use crate::write::status_file::Status;
 
     /// The words of released versions. Each stands in a record, a manifest or a hash on somebody's disk: a test that fails
@@ -73,6 +73,7 @@ mod tests {
         pinned(&[MembershipRule::Listed, MembershipRule::Active], &["listed", "active"]);
         pinned(&[LateArrivals::Include, LateArrivals::Report], &["include", "report"]);
         pinned(&[MissingLastUpdated::Include, MissingLastUpdated::Exclude], &["include", "exclude"]);
+        pinned(&[PatientStrict::Any, PatientStrict::All], &["any", "all"]);
         pinned(&[Compression::None, Compression::Gzip, Compression::Zstd], &["none", "gzip", "zstd"]);
         let digests = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
         pinned(&digests, &["xxh3", "sha256", "none"]);

@@ -1,4 +1,5 @@
-//! The policies of a request: late rows, undated ones, resources that are gone, and those that come by reference.
+//! The policies of a request: late rows, undated ones, resources that are gone, those that come by reference, and rows of
+//! several patients.
 
 use crate::group::lookup::MembershipRule;
 use crate::named_enum::by_name;
@@ -113,4 +114,33 @@ impl Vanished {
     }
 }
 
-by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Context, Vanished);
+/// Which rows belong to the patients to whom an export is restricted (COMP-05).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PatientStrict {
+    /// Those that are in the record of any of them.
+    #[default]
+    Any,
+    /// Of these the ones that are in nobody else's record.
+    All,
+}
+
+impl PatientStrict {
+    /// Every value.
+    pub const ALL: [PatientStrict; 2] = [PatientStrict::Any, PatientStrict::All];
+
+    /// Its word, as that of [`MembershipRule`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            PatientStrict::Any => "any",
+            PatientStrict::All => "all",
+        }
+    }
+
+    /// Whether it is the default, which records leave out: they were written before there was a choice.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == PatientStrict::default()
+    }
+}
+
+by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Context, Vanished, PatientStrict);

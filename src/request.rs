@@ -14,7 +14,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::issue::{Advice, Issue, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::patient_restriction::PatientList;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -154,6 +154,8 @@ pub struct ExportRequest {
     /// Whether a patient to whom the export is to be restricted must be there (PATIENT-05). As with `allow_empty` no byte of
     /// an export depends on it.
     pub strict_patients: bool,
+    /// Whether a row that is also in the record of somebody else is left out of an export that is restricted to patients.
+    pub patient_strict: PatientStrict,
     /// Patients to whom the population is restricted; all of it if `None`.
     pub(crate) only_patients: Option<PatientList>,
     /// Provenance of the exported resources; by the rule for all other types if `None` (ASSOC-05).
@@ -204,6 +206,7 @@ impl ExportRequest {
             elements: ElementSelection::default(),
             allow_empty: false,
             strict_patients: false,
+            patient_strict: PatientStrict::default(),
             only_patients: None,
             associated: None,
             context: Context::default(),
@@ -373,6 +376,13 @@ impl ExportRequest {
     /// A patient of [`ExportRequest::only_patients`] whom the population does not hold is an error; else a warning.
     pub fn strict_patients(mut self) -> ExportRequest {
         self.strict_patients = true;
+        self
+    }
+
+    /// Which rows belong to the patients of [`ExportRequest::only_patients`]: those of any of them unless given, or only
+    /// those that are in nobody else's record. Without such patients it has no effect.
+    pub fn patient_strict(mut self, strict: PatientStrict) -> ExportRequest {
+        self.patient_strict = strict;
         self
     }
 
@@ -591,6 +601,7 @@ mod tests {
             .elements(["id", "Patient.name"])
             .allow_empty()
             .strict_patients()
+            .patient_strict(PatientStrict::All)
             .members(MembershipRule::Active)
             .fhir_bases(["https://b.example/fhir/", "http://a.example", "https://b.example/fhir"])
             .late(LateArrivals::Report)
@@ -607,6 +618,7 @@ mod tests {
         expected.until = Some(time(2));
         expected.elements = ElementSelection::parse(["Patient.name", "id"]).0;
         (expected.allow_empty, expected.strict_patients) = (true, true);
+        expected.patient_strict = PatientStrict::All;
         expected.members = MembershipRule::Active;
         expected.fhir_bases = ["http://a.example", "https://b.example/fhir"].map(String::from).to_vec();
         expected.late = LateArrivals::Report;

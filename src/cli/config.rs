@@ -4,6 +4,7 @@
 use crate::cli::args::choices::{
     ChoiceArgs, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
+use crate::cli::args::records::PatientStrictArg;
 use crate::cli::args::{
     AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg,
     RulesArg, SelectionArg, StoreArgs, VanishedArg, WriteArgs,
@@ -22,7 +23,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
 use crate::limits::THREADS_MAX;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::request::{AccessPath, ExportRequest, FileBounds};
 use crate::simd::Kernel;
 use crate::store::choices::RowChoices;
@@ -205,6 +206,10 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         request = request.only_patients(only);
     }
     request.strict_patients = args.records.strict_patients;
+    request.patient_strict = match args.records.patient_strict {
+        PatientStrictArg::Any => PatientStrict::Any,
+        PatientStrictArg::All => PatientStrict::All,
+    };
     let associated = args.records.include_associated_data.iter().flat_map(|list| list.split(','));
     request = request.include_associated_data(associated);
     if args.allow_empty && args.patients.is_none() {

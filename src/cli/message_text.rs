@@ -14,6 +14,7 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::Group => "--group",
         Parameter::Patients => "--patients",
         Parameter::Patient => "--patient",
+        Parameter::PatientStrict => "--patient-strict",
         Parameter::AssociatedData => "--include-associated-data",
         Parameter::Type => "--type",
         Parameter::Since => "--since",

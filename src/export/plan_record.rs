@@ -17,7 +17,7 @@ use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::vanished::VanishedResource;
 use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
-use crate::policies::Vanished;
+use crate::policies::{PatientStrict, Vanished};
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
 use crate::store::walk::is_store_name;
@@ -27,7 +27,8 @@ use crate::write::output_name::{OutputName, are_numbered};
 /// Field of the request that holds the elements that are kept.
 const ELEMENTS_FIELD: &str = "--elements";
 /// Fields that records leave out where they have their defaults.
-const LEFT_OUT: [&str; 5] = [ELEMENTS_FIELD, "--vanished", "--patient", "--include-associated-data", "--context"];
+const LEFT_OUT: [&str; 6] =
+    [ELEMENTS_FIELD, "--vanished", "--patient", "--patient-strict", "--include-associated-data", "--context"];
 
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -227,6 +228,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if let Some(ids) = &plan.cohort.only {
         fields.push(("--patient", format!("patients {}", hash_of_ids(ids.iter().map(Id::as_str)))));
     }
+    if plan.cohort.outsiders.is_some() {
+        fields.push(("--patient-strict", request.patient_strict.name().to_string()));
+    }
     if !request.elements.is_empty() {
         fields.push((ELEMENTS_FIELD, request.elements.to_string()));
     }
@@ -265,6 +269,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--vanished" => Parameter::Vanished,
         "--context" => Parameter::Context,
         "--patient" => Parameter::Patient,
+        "--patient-strict" => Parameter::PatientStrict,
         "--include-associated-data" => Parameter::AssociatedData,
         "--max-file-bytes" => Parameter::MaxFileBytes,
         "--max-file-resources" => Parameter::MaxFileResources,
@@ -282,6 +287,7 @@ fn word_of_nothing(parameter: Option<Parameter>) -> &'static str {
         Some(Parameter::MaxFileResources) => "no bound",
         // Recorded only where it is not the default.
         Some(Parameter::Vanished) => Vanished::Report.name(),
+        Some(Parameter::PatientStrict) => PatientStrict::Any.name(),
         _ => "none",
     }
 }
@@ -401,7 +407,7 @@ mod tests {
     #[test]
     fn differences_from_nothing_have_words() {
         type RequestChange = fn(&mut ExportRequest);
-        let cases: [(Parameter, &str, &str, RequestChange); 8] = [
+        let cases: [(Parameter, &str, &str, RequestChange); 9] = [
             (Parameter::Type, "all", "Patient", |request| *request = request.clone().types(["Patient"])),
             (Parameter::Since, "none", "2020-01-01T00:00:00.000Z", |request| {
                 *request = request.clone().since("2020-01-01T00:00:00Z");
@@ -415,14 +421,19 @@ mod tests {
             }),
             (Parameter::Vanished, "report", "delete", |request| request.vanished = Vanished::Delete),
             (Parameter::Context, "none", "referenced", |request| request.context = Context::Referenced),
+            (Parameter::PatientStrict, "any", "all", |request| {
+                *request = request.clone().only_patients(["a"]).patient_strict(PatientStrict::All);
+            }),
             (Parameter::Elements, "all", "Patient.name,id", |request| {
                 *request = request.clone().elements(["id", "Patient.name"]);
             }),
         ];
-        let plain = record(|_| {});
+        let of_all = record(|_| {});
+        let restricted = record(|request| *request = request.clone().only_patients(["a"]));
         for (wanted, nothing, value, change) in cases {
+            let plain = if wanted == Parameter::PatientStrict { &restricted } else { &of_all };
             let changed = record(change);
-            for (then, now, words) in [(&plain, &changed, [nothing, value]), (&changed, &plain, [value, nothing])] {
+            for (then, now, words) in [(plain, &changed, [nothing, value]), (&changed, plain, [value, nothing])] {
                 let Err(ExportError::Differs { parameter, recorded, given, .. }) = check_same_request(then, now) else {
                     panic!("{value} makes no difference");
                 };

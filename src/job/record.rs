@@ -14,7 +14,7 @@ use crate::issue::Issue;
 use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::patient_restriction::PatientList;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::request::{Audience, ExportRequest, FileBounds, Population, WriterScope};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
@@ -140,6 +140,9 @@ pub(crate) struct StoredRequest {
     /// Handling of resources that are gone from replaced files.
     #[serde(default, skip_serializing_if = "Vanished::is_default")]
     pub vanished: Vanished,
+    /// Which rows belong to the patients to whom it is restricted.
+    #[serde(default, skip_serializing_if = "PatientStrict::is_default")]
+    pub patient_strict: PatientStrict,
     /// Bounds on bytes and resources of an output file.
     pub bounds: FileBounds,
     /// Compression of the output files.
@@ -188,6 +191,7 @@ impl StoredRequest {
         request.late = self.late;
         request.missing_last_updated = self.missing_last_updated;
         request.vanished = self.vanished;
+        request.patient_strict = self.patient_strict;
         request.bounds = self.bounds;
         request.compression = self.compression;
         request.digest = self.digest;

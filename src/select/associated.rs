@@ -13,7 +13,7 @@ use crate::index::snapshot::{RowState, Snapshot};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
-use crate::select::provenance::CohortMembership;
+use crate::select::provenance::{CohortMembership, Horizon};
 use crate::select::selection::Selection;
 use rayon::prelude::*;
 use std::cmp::Ordering;
@@ -84,7 +84,7 @@ struct AboutRow {
     provenance: RecordId,
 }
 
-/// The Provenances of a segment that are current, each with the exported rows that it is about.
+/// The Provenances of a segment that are current and no outsider's, each with the exported rows that it is about.
 fn exported_targets(
     snapshot: &Snapshot,
     cohort: &Cohort,
@@ -104,6 +104,9 @@ fn exported_targets(
         }
         let address = RowAddress::of(segment, row);
         if snapshot.state(address, as_of, &cohort.ours, &|_| true)? != RowState::Current {
+            continue;
+        }
+        if membership.is_outsiders(address, Horizon::All)? {
             continue;
         }
         for first in membership.targets(address)? {

@@ -19,7 +19,7 @@ use crate::select::provenance::{CohortMembership, Horizon};
 pub(crate) enum CandidateSource {
     /// By a scan: its owners must be checked.
     AnyRow,
-    /// In the postings of a member, so a member owns it, unless it is a Group or a Provenance.
+    /// In the postings of a member, so a member owns it, unless it is a Group or a Provenance. An outsider may own it, too.
     MemberPostings,
 }
 
@@ -157,6 +157,7 @@ impl<'a> RowClassifier<'a> {
             return Ok(RowClass::Type);
         }
         let by_owner = found == CandidateSource::MemberPostings
+            && self.cohort.outsiders.is_none()
             && resource_type != ResourceType::GROUP
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System

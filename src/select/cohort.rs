@@ -12,10 +12,11 @@ use crate::group::lookup::our_bases;
 use crate::ids::RowAddress;
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
+use crate::policies::PatientStrict;
 use crate::request::{ExportRequest, Population, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::members::MemberResolver;
-use crate::select::only_patients::restrict;
+use crate::select::only_patients::{outsiders, restrict};
 use crate::select::patient_list::read_patient_ids;
 
 /// The patients whose records are exported, and the Group or list that they come from.
@@ -39,6 +40,9 @@ pub struct Cohort {
     pub content_hash: Option<u128>,
     /// Ids of the patients to whom the export is restricted, ascending; `None` for no restriction (PATIENT-01).
     pub(crate) only: Option<Vec<Id>>,
+    /// Everybody else, where rows that are in the record of one of them, too, are left out (COMP-05): all patients of ours
+    /// but those of the cohort.
+    pub(crate) outsiders: Option<Bitmap>,
     /// Name of the scope of the Group's writer, if it has one: equal names only for equal scopes.
     pub writer: Option<String>,
     /// Warnings about members that did not resolve, and notes on the Groups read.
@@ -100,6 +104,10 @@ impl Cohort {
         if let Some(ids) = &only {
             found = restrict(snapshot, request, &ours, found, ids)?;
         }
+        let outsiders = match only.is_some() && request.patient_strict == PatientStrict::All {
+            true => Some(outsiders(snapshot, &ours, &found.patients)?),
+            false => None,
+        };
         Ok(Cohort {
             patients: (request.population != Population::System).then_some(found.patients),
             members: found.members,
@@ -111,6 +119,7 @@ impl Cohort {
             listed: found.listed,
             content_hash,
             only,
+            outsiders,
             writer,
             messages: found.messages,
         })

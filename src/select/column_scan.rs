@@ -90,6 +90,11 @@ pub(crate) fn scan_columns(
         Some(patients) => owner_patient.iter().map(|patient| patients.contains(patient.index())).collect(),
         None => Vec::new(),
     };
+    // Of a row that is in the records of others, too, they decide: every owner of ours must be a member.
+    let outsiders: Vec<bool> = match &classifier.cohort.outsiders {
+        Some(outsiders) => owner_patient.iter().map(|patient| outsiders.contains(patient.index())).collect(),
+        None => Vec::new(),
+    };
     let instant = classifier.as_of();
     for row in 0..columns.rows() {
         let next = successions.next_if(|(followed, _)| *followed == row);
@@ -127,7 +132,11 @@ pub(crate) fn scan_columns(
             (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
                 classifier.membership.in_cohort(RowAddress::of(segment_id, row), Horizon::All)?
             }
-            _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
+            _ => {
+                let owners = columns.owners_of(row);
+                owners.iter().any(|owner| members[*owner as usize])
+                    && (outsiders.is_empty() || !owners.iter().any(|owner| outsiders[*owner as usize]))
+            }
         };
         if !is_in_cohort {
             part.count_row(RowClass::Cohort);

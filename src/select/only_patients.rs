@@ -1,10 +1,11 @@
 //! An export that is restricted to some patients of its population (PATIENT-01).
 
 use crate::count_text::{counted, word_form};
-use crate::error::{ExportError, RequestError, RequestProblem};
+use crate::error::{CorruptIndex, ExportError, RequestError, RequestProblem};
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::{BaseId, PatientId};
+use crate::index::global::Section;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Issue, IssueCode, Parameter};
 use crate::limits::KICKOFF_PROBLEMS_MAX;
@@ -71,6 +72,22 @@ pub(crate) fn restrict(
         restricted.messages.push("group-restricted", Issue::warning(IssueCode::NotSupported, text));
     }
     Ok(restricted)
+}
+
+/// Patients under bases of ours who are not among `patients`: who an export that is restricted to these must not tell of,
+/// if it is strict (COMP-05).
+///
+/// # Errors
+/// If the index is corrupt.
+pub(crate) fn outsiders(snapshot: &Snapshot, ours: &[bool], patients: &Bitmap) -> Result<Bitmap, CorruptIndex> {
+    let index = snapshot.index();
+    let mut others = Bitmap::new(index.patients());
+    let bases = index.global().verified_words(Section::PatientBase, 0..index.patients())?;
+    let is_other = |(patient, base): &(usize, &u32)| ours[**base as usize] && !patients.contains(*patient);
+    bases.iter().enumerate().filter(is_other).for_each(|(patient, _)| {
+        others.insert(patient);
+    });
+    Ok(others)
 }
 
 /// The clause about a patient of whom a restricted export has nothing.

@@ -70,7 +70,7 @@ fn collect(
     part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = classifier.snapshot.index();
-    let is_uniform = classifier.is_uniform(segment);
+    let is_uniform = classifier.is_uniform(segment) && classifier.cohort.outsiders.is_none();
     let span = candidates[0].row.index()..candidates[candidates.len() - 1].row.index() + 1;
     let mut followed = index.successions(segment, span)?.map(|(row, _)| row).peekable();
     let (mut exported_rows, mut outside_window) = (Vec::with_capacity(candidates.len()), 0);

@@ -4,6 +4,9 @@
 //! graph of any depth, with cycles. The answers for what Provenances are about are kept, so that all questions together
 //! cost about one look at each Provenance, target and version. Only rows that are asked for, and what they lead to, are
 //! read. [`AccessPath::Rows`] walks the graph anew for every row: the slow twin.
+//!
+//! Where the cohort has outsiders, what is also in the record of one of them, found in the very same way, is in it no more
+//! (COMP-05).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -17,6 +20,7 @@ use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::snapshot::Snapshot;
 use crate::request::{AccessPath, ExportRequest};
+use crate::select::bitmap::Bitmap;
 use crate::select::cohort::Cohort;
 
 /// Versions or owners that are looked at again for every Provenance about a resource; what has more is remembered.
@@ -60,11 +64,15 @@ struct KnownMembership {
     provenances: Mutex<HashMap<RecordId, bool>>,
 }
 
-/// Decides which rows are in the compartment of a member of the cohort.
+/// Decides which rows are in the compartment of a member of the cohort, and of no outsider if it has some.
 pub(crate) struct CohortMembership<'a> {
     snapshot: &'a Snapshot,
     cohort: &'a Cohort,
     request: &'a ExportRequest,
+    /// Whose compartments are looked at; `None` for everything.
+    patients: Option<&'a Bitmap>,
+    /// The same for the outsiders.
+    outsiders: Option<Box<CohortMembership<'a>>>,
     /// Findings at T and at `_since`.
     known: [KnownMembership; 2],
 }
@@ -72,7 +80,12 @@ pub(crate) struct CohortMembership<'a> {
 impl<'a> CohortMembership<'a> {
     /// Membership of rows of a snapshot in a request's resolved cohort; nothing is read yet.
     pub(crate) fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> CohortMembership<'a> {
-        CohortMembership { snapshot, cohort, request, known: Default::default() }
+        let of = |patients, outsiders| {
+            let known = Default::default();
+            CohortMembership { snapshot, cohort, request, patients, outsiders, known }
+        };
+        let outsiders = cohort.outsiders.as_ref().map(|others| Box::new(of(Some(others), None)));
+        of(cohort.patients.as_ref(), outsiders)
     }
 
     /// Whether a row arrived late under the request's `_since`; false without `_since`.
@@ -95,12 +108,21 @@ impl<'a> CohortMembership<'a> {
         }
     }
 
-    /// Whether at least one owner of a row is in the cohort; true at system level.
+    /// Whether at least one owner of a row is in the cohort, and none an outsider; true at system level.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn has_cohort_owner(&self, row: RowAddress) -> Result<bool, CorruptIndex> {
-        let Some(patients) = &self.cohort.patients else { return Ok(true) };
+        Ok(self.has_owner(row)?
+            && match &self.outsiders {
+                Some(outsiders) => !outsiders.has_owner(row)?,
+                None => true,
+            })
+    }
+
+    /// Whether at least one owner of a row is one of the patients.
+    fn has_owner(&self, row: RowAddress) -> Result<bool, CorruptIndex> {
+        let Some(patients) = self.patients else { return Ok(true) };
         let index = self.snapshot.index();
         for owner in index.segment(row.segment).row_owners(row.row.index())? {
             if patients.contains(index.patient_of_owner(row.segment, OwnerOrd(*owner))?.index()) {
@@ -110,13 +132,22 @@ impl<'a> CohortMembership<'a> {
         Ok(false)
     }
 
-    /// Whether a member owned a purged version, by the prior owners that a DELETE entry of `segment` records; true at
-    /// system level.
+    /// Whether a member owned a purged version, and no outsider, by the prior owners that a DELETE entry of `segment`
+    /// records; true at system level.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn owned_prior_version(&self, segment: SegmentId, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
-        let Some(patients) = &self.cohort.patients else { return Ok(true) };
+        Ok(self.has_prior_owner(segment, prior)?
+            && match &self.outsiders {
+                Some(outsiders) => !outsiders.has_prior_owner(segment, prior)?,
+                None => true,
+            })
+    }
+
+    /// Whether one of the patients owned a purged version.
+    fn has_prior_owner(&self, segment: SegmentId, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
+        let Some(patients) = self.patients else { return Ok(true) };
         for owner in prior.owners() {
             if patients.contains(self.snapshot.index().patient_of_owner(segment, OwnerOrd::of(owner))?.index()) {
                 return Ok(true);
@@ -125,13 +156,29 @@ impl<'a> CohortMembership<'a> {
         Ok(false)
     }
 
-    /// Whether a row is in the compartment of a member, a Provenance also through its targets, as of a horizon; true at
-    /// system level.
+    /// Whether a row is in the compartment of a member and of no outsider, a Provenance also through its targets, as of a
+    /// horizon; true at system level.
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn in_cohort(&self, row: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
-        if self.cohort.patients.is_none() {
+        Ok(self.in_compartment(row, horizon)? && !self.is_outsiders(row, horizon)?)
+    }
+
+    /// Whether a row is in the compartment of an outsider, as of a horizon; false where there are none.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn is_outsiders(&self, row: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
+        match &self.outsiders {
+            Some(outsiders) => outsiders.in_compartment(row, horizon),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether a row is in the compartment of one of the patients, as of a horizon.
+    fn in_compartment(&self, row: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
+        if self.patients.is_none() {
             return Ok(true);
         }
         match self.row_verdict(row)? {
@@ -155,7 +202,7 @@ impl<'a> CohortMembership<'a> {
         let is_in_cohort = match resource_type {
             // Other Groups would disclose members of theirs (COMP-09): only the requested Group, if `_type` names Group.
             ResourceType::GROUP => self.cohort.group_row == Some(row) && !self.request.types.is_empty(),
-            _ => self.has_cohort_owner(row)?,
+            _ => self.has_owner(row)?,
         };
         Ok(match (is_in_cohort, resource_type) {
             (true, _) => TargetVerdict::InCohort,
@@ -212,7 +259,7 @@ impl<'a> CohortMembership<'a> {
             None => TargetVerdict::Outside,
             Some(LastVersion::Row(row)) => self.row_verdict(row)?,
             Some(LastVersion::Purged { segment, entry, .. }) => match self.prior_owner(segment, entry)? {
-                Some(prior) if self.owned_prior_version(segment, &prior)? => TargetVerdict::InCohort,
+                Some(prior) if self.has_prior_owner(segment, &prior)? => TargetVerdict::InCohort,
                 _ => TargetVerdict::Outside,
             },
         };
@@ -348,7 +395,7 @@ impl<'a> CohortMembership<'a> {
         Ok(found[0])
     }
 
-    /// The slow twin of [`CohortMembership::in_cohort`] for a Provenance: breadth first from one row, each row once,
+    /// The slow twin of [`CohortMembership::in_compartment`] for a Provenance: breadth first from one row, each row once,
     /// since Provenances about Provenances form a graph with exponentially many paths. Nothing is remembered.
     fn walk_in_cohort(&self, start: RowAddress, horizon: Horizon) -> Result<bool, CorruptIndex> {
         let mut seen = HashSet::from([start]);
@@ -364,7 +411,7 @@ impl<'a> CohortMembership<'a> {
                     Some(LastVersion::Row(row)) if seen.insert(row) => waiting.push(row),
                     Some(LastVersion::Purged { segment, entry, .. }) => {
                         if let Some(prior) = self.prior_owner(segment, entry)?
-                            && self.owned_prior_version(segment, &prior)?
+                            && self.has_prior_owner(segment, &prior)?
                         {
                             return Ok(true);
                         }
@@ -383,7 +430,7 @@ impl<'a> CohortMembership<'a> {
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn newly_in_cohort(&self, row: RowAddress) -> Result<bool, CorruptIndex> {
-        let is_asked = self.request.since.is_some() && self.cohort.patients.is_some();
+        let is_asked = self.request.since.is_some() && self.patients.is_some();
         Ok(is_asked && !self.in_cohort(row, Horizon::AtSince)?)
     }
 
@@ -400,7 +447,7 @@ impl<'a> CohortMembership<'a> {
             }
             for entry in segment.entry_ids() {
                 if let Some(prior) = self.prior_owner(segment_id, entry)?
-                    && self.owned_prior_version(segment_id, &prior)?
+                    && self.has_prior_owner(segment_id, &prior)?
                 {
                     found.push((segment_id, entry));
                 }

@@ -170,10 +170,18 @@ impl<'a> OwnerCheck<'a> {
         OwnerCheck { index: snapshot.index(), cohort, request, ours: BaseUrls::new(&request.fhir_bases) }
     }
 
-    /// Whether an owner of the last version of a resource is in the cohort; true at system level.
+    /// Whether an owner of the last version of a resource is in the cohort, and no other one an outsider where there are
+    /// some; true at system level.
     fn in_cohort(&self, gone: &VanishedResource) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
+        }
+        if self.cohort.outsiders.is_some() {
+            for (base, id) in &gone.owners {
+                if self.ours.contains(base) && !self.is_member(base, id)? {
+                    return Ok(false);
+                }
+            }
         }
         if gone.resource_type == ResourceType::PATIENT && self.is_member("", &gone.id)? {
             return Ok(true);

@@ -166,8 +166,8 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
     ticks.iter().enumerate().map(bit).fold(0, |mask, bit| mask | bit)
 }
 
-/// Number of rows of a segment with an owner in the cohort, so that what `_since` excludes needs no look: lengths of
-/// the members' postings, a row of several members counted once.
+/// Number of rows of a segment with an owner in the cohort and none outside of it that counts, so that what `_since`
+/// excludes needs no look: lengths of the members' postings, a row of several owners counted once or not at all.
 fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Result<u64, CorruptIndex> {
     let index = classifier.snapshot.index();
     let segment = index.segment(segment_id);
@@ -178,10 +178,15 @@ fn count_owned_rows(classifier: &RowClassifier<'_>, segment_id: SegmentId) -> Re
     let postings = columns.posting_start.windows(2).enumerate();
     let mut owned: u64 =
         postings.map(|(owner, pair)| u64::from(pair[1].saturating_sub(pair[0])) * u64::from(member(owner))).sum();
+    let outsiders = classifier.cohort.outsiders.as_ref();
+    let is_outsider = |owner: usize| {
+        outsiders.is_some_and(|outsiders| outsiders.contains(owner_patient.patient_of(OwnerOrd::of(owner)).index()))
+    };
     for row in columns.several {
         let own = segment.row_owners(*row as usize)?;
         let members = own.iter().filter(|owner| member(**owner as usize)).count() as u64;
-        owned -= members.saturating_sub(1);
+        let counts = members > 0 && !own.iter().any(|owner| is_outsider(*owner as usize));
+        owned -= members - u64::from(counts);
     }
     Ok(owned)
 }

@@ -181,6 +181,7 @@ impl Mount {
             late: self.settings.late,
             missing_last_updated: self.settings.missing_last_updated,
             vanished: self.settings.vanished,
+            patient_strict: self.settings.patient_strict,
             bounds: self.bounds,
             compression: self.compression,
             digest: self.digest,
@@ -206,6 +207,7 @@ impl Mount {
                 missing_last_updated: self.settings.missing_last_updated,
                 vanished: self.settings.vanished,
                 strict_patients: self.settings.strict_patients,
+                patient_strict: self.settings.patient_strict,
             },
         }
     }

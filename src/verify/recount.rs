@@ -101,8 +101,9 @@ pub(crate) struct RecountQuestion<'a> {
     pub history: &'a VersionHistory,
     pub request: &'a RecordedRequest,
     members: &'a ListedMembers,
-    /// Provenance versions in the cohort for what they are about, at each moment; found when first asked for.
-    provenances: [OnceCell<HashSet<usize>>; 2],
+    /// Provenance versions in a compartment of the members, and of others, for what they are about, at each moment; found
+    /// when first asked for.
+    provenances: [[OnceCell<HashSet<usize>>; 2]; 2],
     /// Names that the cohort's versions refer to, or ever did; found when first asked for.
     pub names_ever: OnceCell<HashSet<u128>>,
 }
@@ -114,6 +115,15 @@ enum MembershipMoment {
     Now,
     /// `_since`, late versions unknown.
     Since,
+}
+
+/// Whose compartments are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PatientSide {
+    /// The requested patients'.
+    Members,
+    /// Those of all others.
+    Others,
 }
 
 impl RecountQuestion<'_> {
@@ -146,6 +156,9 @@ impl RecountQuestion<'_> {
         let mut about: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (i, version) in self.history.versions.iter().enumerate() {
             if version.resource_type != ResourceType::PROVENANCE || classes[i] != RecountClass::Type {
+                continue;
+            }
+            if self.is_others(i, MembershipMoment::Now) {
                 continue;
             }
             for target in &version.targets {
@@ -235,7 +248,7 @@ impl RecountQuestion<'_> {
                 let is_context = recorded.context != Context::None
                     && context::is_context(deletion.resource_type)
                     && deletion.resource_type != ResourceType::DEVICE;
-                is_context && owners.is_empty() || owners.iter().any(|owner| self.members.contains(*owner))
+                is_context && owners.is_empty() || self.owned_departed(owners)
             }
             (None, Some(version)) => self.in_cohort(version, MembershipMoment::Now) || self.leads_to_deleted(version),
             (None, None) => false,
@@ -247,32 +260,61 @@ impl RecountQuestion<'_> {
         self.in_cohort(i, MembershipMoment::Now)
     }
 
-    /// Whether a version is in the compartment of a requested patient. A Provenance is, if the last version of one of its
-    /// targets at that moment is or was, deleted or not. A Group is, if it is the requested one and types are named
-    /// (reading 6).
+    /// Whether a version is in the compartment of a requested patient, and of nobody else where the request is strict. A
+    /// Provenance is in a compartment, if the last version of one of its targets at that moment is or was, deleted or not. A
+    /// Group is, if it is the requested one and types are named (reading 6).
     fn in_cohort(&self, i: usize, moment: MembershipMoment) -> bool {
-        let of_provenances = || self.provenances[moment as usize].get_or_init(|| self.provenances_at(moment));
-        self.belongs_by_itself(i)
+        self.in_compartment(i, moment, PatientSide::Members) && !self.is_others(i, moment)
+    }
+
+    /// Whether a version is in the compartment of somebody who was not asked for, where the request is strict.
+    fn is_others(&self, i: usize, moment: MembershipMoment) -> bool {
+        self.request.strict && self.in_compartment(i, moment, PatientSide::Others)
+    }
+
+    /// Whether a version is in a compartment of some patients.
+    fn in_compartment(&self, i: usize, moment: MembershipMoment, whose: PatientSide) -> bool {
+        let of_provenances =
+            || self.provenances[whose as usize][moment as usize].get_or_init(|| self.provenances_at(moment, whose));
+        self.is_owned(i, whose)
             || self.history.versions[i].resource_type == ResourceType::PROVENANCE && of_provenances().contains(&i)
+    }
+
+    /// Whether a patient (hash of its name) is one of some patients.
+    fn is_one_of(&self, patient: u128, whose: PatientSide) -> bool {
+        self.members.contains(patient) == (whose == PatientSide::Members)
+    }
+
+    /// Whether one of these owners of a version that is not there any more was asked for, and no other one where the request
+    /// is strict.
+    fn owned_departed(&self, owners: &[u128]) -> bool {
+        let has = |whose| owners.iter().any(|owner| self.is_one_of(*owner, whose));
+        has(PatientSide::Members) && !(self.request.strict && has(PatientSide::Others))
     }
 
     /// Whether a version is in the cohort whatever it is about.
     pub(crate) fn belongs_by_itself(&self, i: usize) -> bool {
+        let is_others = || self.request.strict && self.is_owned(i, PatientSide::Others);
+        self.is_owned(i, PatientSide::Members) && !is_others()
+    }
+
+    /// Whether a version is in a compartment of some patients whatever it is about.
+    fn is_owned(&self, i: usize, whose: PatientSide) -> bool {
         let version = &self.history.versions[i];
         match version.resource_type == ResourceType::GROUP {
-            true => self.members.group == Some(i) && !self.request.types.is_empty(),
-            false => version.owners.iter().any(|owner| self.members.contains(*owner)),
+            true => self.members.group == Some(i) && !self.request.types.is_empty() && whose == PatientSide::Members,
+            false => version.owners.iter().any(|owner| self.is_one_of(*owner, whose)),
         }
     }
 
-    /// The Provenance versions that are in the cohort for what they are about: what belongs by itself, then again these,
+    /// The Provenance versions that are in a compartment for what they are about: what belongs by itself, then again these,
     /// until no more are found. Each target is judged once.
-    fn provenances_at(&self, moment: MembershipMoment) -> HashSet<usize> {
+    fn provenances_at(&self, moment: MembershipMoment, whose: PatientSide) -> HashSet<usize> {
         let (when, known): (&Instant, KnownVersion) = match (moment, &self.request.since) {
             (MembershipMoment::Since, Some(since)) => (since, &|late| !late),
             _ => (&self.request.as_of, &|_late| true),
         };
-        let is_member = |owner: &u128| self.members.contains(*owner);
+        let is_member = |owner: &u128| self.is_one_of(*owner, whose);
         let mut about: HashMap<u128, Vec<usize>> = HashMap::new();
         for (i, version) in self.history.versions.iter().enumerate() {
             if version.resource_type == ResourceType::PROVENANCE {
@@ -288,7 +330,7 @@ impl RecountQuestion<'_> {
                 Some(LastState::Departed(departed)) => departed.owners.iter().any(is_member),
                 Some(LastState::Version(last)) => {
                     about_version.insert(last, provenances);
-                    self.belongs_by_itself(last)
+                    self.is_owned(last, whose)
                 }
             };
             if belongs {

@@ -49,6 +49,8 @@ pub(crate) struct RecordedRequest {
     pub context: Context,
     /// Patients to whom the export was restricted; all if `None`.
     pub only: Option<Vec<String>>,
+    /// Whether rows were left out that are in the record of somebody else, too.
+    pub strict: bool,
     /// Bases that are ours, without a slash at the end.
     pub bases: Vec<String>,
     /// Whether late-arriving rows were exported.
@@ -113,6 +115,7 @@ impl RecordedRequest {
             },
             population,
             only: only.transpose()?,
+            strict: job.request.contains_key("--patient-strict") && choice("--patient-strict", "all", "any")?,
             elements: job.elements()?,
             active: choice("--members", "active", "listed")?,
             bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use crate::export::plan_record::PlanRecord;
+use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot_time::ticks_rounded_up;
 use crate::index::vanished::{VanishCause, VanishedResource};
@@ -44,6 +45,8 @@ fn may_be_told(gone: &VanishedResource, job: &PlanRecord, recorded: &RecordedReq
     let owned = recorded.population == VerifiedPopulation::System
         || gone.owners.iter().any(|(base, id)| is_member(base, id.as_str()))
         || gone.resource_type == ResourceType::PATIENT && is_member("", gone.id.as_str());
+    let is_shared = |(base, id): &(String, Id)| recorded.is_ours(base) && !is_member(base, id.as_str());
+    let owned = owned && !(recorded.strict && gone.owners.iter().any(is_shared));
     let by_policy = match gone.cause {
         VanishCause::Deleted => true,
         VanishCause::ReplacedFile => recorded.vanished,

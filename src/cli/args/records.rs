@@ -1,7 +1,9 @@
 //! The flags that say which records of its population an export has.
 
+use clap::ValueEnum;
+
 /// The parameters of the Bulk Data Access IG that choose records, and how strictly they are taken.
-#[derive(clap::Args, Debug, Clone, Default)]
+#[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Which records")]
 pub(crate) struct RecordArgs {
     /// Of these the records of some patients alone: ids or references, separated by commas; repeats add up
@@ -10,6 +12,9 @@ pub(crate) struct RecordArgs {
     /// With --patient: one whose records are not among these, or who is not in the store, is an error and no warning
     #[arg(long, requires = "patient")]
     pub strict_patients: bool,
+    /// With --patient: records of any of these patients, or only those that are in nobody else's record, too
+    #[arg(long, value_name = "WHOSE", default_value = "any", requires = "patient")]
+    pub patient_strict: PatientStrictArg,
     /// Add the Provenance of the exported resources, whatever --type says: LatestProvenanceResources,
     /// RelevantProvenanceResources [default: Provenance that is about the patients' records]
     #[arg(long, value_name = "A,B")]
@@ -26,4 +31,12 @@ pub(crate) struct RecordArgs {
     /// Root elements that records keep beside mandatory ones, as Type.element or element; repeats add up [default: all]
     #[arg(long, value_name = "A.b,c")]
     pub elements: Vec<String>,
+}
+
+/// See `--patient-strict`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum PatientStrictArg {
+    Any,
+    All,
 }

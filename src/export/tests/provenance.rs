@@ -9,6 +9,7 @@ use crate::export::tests::access_paths::{at, selected};
 use crate::ids::SegmentId;
 use crate::index::test_lines::append;
 use crate::pack::{PackOptions, pack};
+use crate::policies::PatientStrict;
 use crate::progress::Progress;
 use crate::request::{AccessPath, ExportRequest};
 use crate::select::cohort::Cohort;
@@ -146,8 +147,15 @@ proptest! {
         for second in [21, 59] {
             let snapshot = Store::open(&root).unwrap().snapshot(at(&format!("2020-01-01T00:00:{second:02}Z"))).unwrap();
             let requests = since.iter().map(|since| format!("2020-01-01T00:00:{since:02}Z")).map(Some).chain([None]);
-            for (i, since) in requests.enumerate() {
-                let mut request = ExportRequest::patients(&list);
+            for (i, since) in requests.flat_map(|since| [since.clone(), since]).enumerate() {
+                let mut request = match i % 4 < 2 {
+                    true => ExportRequest::patients(&list),
+                    // COMP-05: what is also in the record of anybody else is not in the cohort.
+                    false => {
+                        let only = people.iter().map(|id| format!("r{id}")).chain((0..8).map(|id| format!("r{id}")));
+                        ExportRequest::all_patients().only_patients(only).patient_strict(PatientStrict::All)
+                    }
+                };
                 if let Some(since) = since {
                     request = request.since(&since);
                 }

@@ -47,6 +47,7 @@ fn complete() -> JobRecord {
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
             vanished: Vanished::Report,
+            patient_strict: PatientStrict::Any,
             bounds: FileBounds { file_bytes: 2000, file_resources: Some(10) },
             compression: Compression::None,
             digest: DigestAlgorithm::Xxh3,

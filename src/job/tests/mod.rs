@@ -15,7 +15,7 @@ use crate::job::api::*;
 use crate::job::engine::JobEngine;
 use crate::job::record::*;
 use crate::job::state::JobState;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::progress::Progress;
 use crate::request::{ExportRequest, FileBounds};
 use crate::store::Store;
@@ -120,6 +120,7 @@ impl World {
                 late: LateArrivals::Include,
                 missing_last_updated: MissingLastUpdated::Include,
                 vanished: Vanished::Report,
+                patient_strict: PatientStrict::Any,
                 bounds: FileBounds { file_bytes: 2000, file_resources: None },
                 compression: Compression::None,
                 digest: DigestAlgorithm::Xxh3,

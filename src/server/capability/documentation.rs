@@ -12,7 +12,7 @@ use crate::fhir::compartment;
 use crate::fhir::context;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::server::capability::Declaration;
 use crate::server::parameters::{OUTPUT_FORMATS, find};
 
@@ -176,7 +176,14 @@ impl Declaration<'_> {
             true => "refused",
             false => "passed over with a message",
         };
-        format!(" A patient whom `patient` names and who is not in the Group, or not known, is {absent}.")
+        let shared = match self.policies.patient_strict {
+            PatientStrict::Any => "also if it is in another patient's",
+            PatientStrict::All => "unless it is in another patient's, too",
+        };
+        format!(
+            " Under `patient` what is in the record of one whom it names is exported, {shared}. A patient whom it names and who is \
+             not in the Group, or not known, is {absent}."
+        )
     }
 
     /// The topic on `_since`, new members of a Group and late rows.

@@ -18,7 +18,7 @@ use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::request::FileBounds;
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
@@ -105,6 +105,8 @@ pub(crate) struct Policies {
     pub vanished: Vanished,
     /// Whether a patient who is not there is refused.
     pub strict_patients: bool,
+    /// Which rows belong to the patients of `patient`.
+    pub patient_strict: PatientStrict,
 }
 
 /// All facts about a mount that the statement and the definitions are made from.

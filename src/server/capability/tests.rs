@@ -22,6 +22,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         missing_last_updated: MissingLastUpdated::Include,
         vanished: Vanished::Report,
         strict_patients: false,
+        patient_strict: PatientStrict::Any,
     };
     static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let security = "without authorization, on the loopback";
@@ -291,6 +292,7 @@ fn documentation_follows_the_policies() {
         Policies { missing_last_updated: MissingLastUpdated::Exclude, ..first.policies },
         Policies { vanished: Vanished::Delete, ..first.policies },
         Policies { strict_patients: true, ..first.policies },
+        Policies { patient_strict: PatientStrict::All, ..first.policies },
     ] {
         let other = Declaration { policies, ..first };
         assert_ne!(first.documentation().markdown(), other.documentation().markdown(), "{policies:?}");

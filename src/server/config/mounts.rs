@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::group::lookup::MembershipRule;
 use crate::limits::{NAME_BYTES_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 
 /// Segment of a base path that the name of a tenant replaces.
 pub(crate) const CUSTOMER: &str = "{customer}";
@@ -46,6 +46,9 @@ pub(crate) struct MountConfig {
     /// Whether a kick-off is refused that names a patient in `patient` who is not in the Group, or not known; else each is a
     /// warning (PATIENT-05).
     pub strict_patients: bool,
+    /// Which rows belong to the patients of `patient`: with `any` those in the record of one of them, with `all` only those of
+    /// these that are in nobody else's record (COMP-05).
+    pub patient_strict: PatientStrict,
     /// How far `_since` may lie in the future, in seconds, to allow for the client's clock (SINCE-03).
     pub clock_skew_seconds: u64,
     /// Whether `$export` of the whole system is on; for 1upHealth, `$export` of a user or client.
@@ -155,6 +158,7 @@ impl MountConfig {
             missing_last_updated: MissingLastUpdated::Include,
             vanished: Vanished::Report,
             strict_patients: false,
+            patient_strict: PatientStrict::Any,
             clock_skew_seconds: 60,
             system_level: true,
             patient_level: true,

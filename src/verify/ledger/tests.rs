@@ -3,7 +3,7 @@
 use super::*;
 use crate::export::options::ExportOptions;
 use crate::fhir::instant::Instant;
-use crate::policies::Context;
+use crate::policies::{Context, PatientStrict};
 use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
 use crate::sys::durability::FileSync;
@@ -195,10 +195,14 @@ fn associated_line() -> impl proptest::strategy::Strategy<Value = String> {
     (0..10u32, 0..5u32, second(), 0..3u32, recorded, proptest::collection::vec(target, 1..4)).prop_map(
         move |(kind, id, updated, patient, recorded, targets)| {
             let meta = format!(r#""meta":{{"lastUpdated":"{updated}"}}"#);
+            let performer = match id {
+                0..3 => format!(r#","performer":[{{"reference":"Patient/r{id}"}}]"#),
+                _ => String::new(),
+            };
             match kind {
                 0..2 => {
                     let performers = targets.join(",");
-                    format!(r#"{{"resourceType":"Observation","id":"r{id}",{meta},"subject":{{"reference":"Patient/r{patient}"}},"x":[{performers}]}}"#)
+                    format!(r#"{{"resourceType":"Observation","id":"r{id}",{meta},"subject":{{"reference":"Patient/r{patient}"}}{performer},"x":[{performers}]}}"#)
                 }
                 2 => {
                     let key = r#""identifier":[{"system":"s","value":"1"}]"#;
@@ -224,12 +228,13 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 24, ..Default::default() })]
 
     /// ASSOC-02…ASSOC-06, ASSOC-08, COMP-06, TYPE-05: the Provenances and the context that an export adds are those of a recount,
-    /// at each level, with and without `_type` and `_since`, over versions, deletions and a packed store.
+    /// at each level, with and without `_type` and `_since`, over versions, deletions and a packed store. COMP-05: so are
+    /// the rows of an export without what is in other records, too, and the deletions that it lists.
     #[test]
     fn associated_provenance_is_recounted(
         lines in proptest::collection::vec(associated_line(), 5..60),
         packed in proptest::bool::ANY,
-        choices in proptest::collection::vec(0..108usize, 4),
+        choices in proptest::collection::vec(0..216usize, 4),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let mut store = dir.path().join("store");
@@ -243,19 +248,18 @@ proptest::proptest! {
             store = to;
         }
         for choice in choices {
-            let code = ["LatestProvenanceResources", "RelevantProvenanceResources"][choice % 2];
-            let populations =
-                [ExportRequest::system(), ExportRequest::all_patients(), ExportRequest::all_patients().only_patients(["r0"])];
-            let types = [&[][..], &["Observation"], &["Observation", "Provenance", "Practitioner"]][choice / 6 % 3];
-            let mut request = populations[choice / 2 % 3].clone().include_associated_data([code]).types(types);
+            let codes = [&["LatestProvenanceResources"][..], &["RelevantProvenanceResources"], &[]][choice % 3];
+            let populations = [
+                ExportRequest::system(),
+                ExportRequest::all_patients(),
+                ExportRequest::all_patients().only_patients(["r0"]),
+                ExportRequest::all_patients().only_patients(["r0", "r1"]).patient_strict(PatientStrict::All),
+            ];
+            let types = [&[][..], &["Observation"], &["Observation", "Provenance", "Practitioner"]][choice / 12 % 3];
+            let mut request = populations[choice / 3 % 4].clone().include_associated_data(codes).types(types);
             request.fhir_bases = vec!["https://fhir.example.org/r4".to_string()];
-            if choice / 36 > 0 {
-                request = request.context([Context::Referenced, Context::Changed][choice % 5 / 4]);
-                if choice / 36 == 2 {
-                    request.associated = None;
-                }
-            }
-            if choice / 18 % 2 == 1 {
+            request.context = [Context::None, Context::Referenced, Context::Changed][choice / 72];
+            if choice / 36 % 2 == 1 {
                 request = request.since("2020-01-01T00:00:03Z");
             }
             let out = exported(dir.path(), &store, &request, "2020-01-01T00:00:06Z").unwrap();

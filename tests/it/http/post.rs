@@ -255,6 +255,105 @@ fn strict_mounts_refuse_patients_who_are_not_there() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// PATIENT-04, COMP-05: what is in the records of a listed patient and of another is exported, and with `patient_strict = "all"`
+/// left out: by rows, Provenances, deletions and associated Provenance; over HTTP as on the command line, by a recount, too.
+#[test]
+fn rows_of_several_patients_are_exported_or_left_out() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let meta = r#""meta":{"lastUpdated":"2020-01-01T00:00:00Z"}"#;
+    let about = |id: &str, targets: &[&str]| {
+        let targets: Vec<String> = targets.iter().map(|target| format!(r#"{{"reference":"{target}"}}"#)).collect();
+        format!(r#"{{"resourceType":"Provenance","id":"{id}",{meta},"target":[{}]}}"#, targets.join(","))
+    };
+    let coverage = |id: &str, beneficiary: &str, subscriber: &str| {
+        let to = |id: &str| format!(r#"{{"reference":"Patient/{id}"}}"#);
+        let (beneficiary, subscriber) = (to(beneficiary), to(subscriber));
+        format!(
+            r#"{{"resourceType":"Coverage","id":"{id}",{meta},"beneficiary":{beneficiary},"subscriber":{subscriber}}}"#
+        )
+    };
+    let deleted = |id: &str| {
+        format!(
+            r#"{{"resourceType":"Bundle","type":"batch","meta":{{"lastUpdated":"2021-01-01T00:00:00Z"}},"entry":[{{"request":{{"method":"DELETE","url":"Coverage/{id}"}}}}]}}"#
+        )
+    };
+    let rows = [
+        format!(r#"{{"resourceType":"Patient","id":"child",{meta}}}"#),
+        format!(r#"{{"resourceType":"Patient","id":"parent",{meta}}}"#),
+        coverage("own", "child", "child"),
+        coverage("shared", "child", "parent"),
+        coverage("elsewhere", "child", "http://elsewhere.example/Patient/x").replace("Patient/http", "http"),
+        coverage("gone-own", "child", "child"),
+        coverage("gone-shared", "child", "parent"),
+        about("of-own", &["Coverage/own"]),
+        about("of-both", &["Coverage/own", "Patient/parent"]),
+        about("of-shared", &["Coverage/shared"]),
+        about("of-of-both", &["Provenance/of-both"]),
+        deleted("gone-own"),
+        deleted("gone-shared"),
+    ];
+    std::fs::write(store.join("rows.ndjson"), rows.join("\n") + "\n").unwrap();
+    let all = [
+        "gone-own",
+        "gone-shared",
+        "child",
+        "elsewhere",
+        "own",
+        "shared",
+        "of-both",
+        "of-of-both",
+        "of-own",
+        "of-shared",
+    ];
+    let strict = ["gone-own", "child", "elsewhere", "own", "of-own"];
+    let body = parameters(r#"{"name":"patient","valueReference":{"reference":"Patient/child"}}"#);
+    for (word, ids) in [("any", &all[..]), ("all", &strict[..])] {
+        let toml = format!("[ig]\nfirst_poll_in_progress = false\npatient_strict = \"{word}\"\n");
+        std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
+        let words = ["--store", "store", "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
+        let server = Server::start(scratch.path(), &words);
+        server.wait_until_ready();
+        let client = server.client();
+        for since in ["", "&_since=2019-01-01T00:00:00Z&includeAssociatedData=RelevantProvenanceResources"] {
+            let path = format!("Patient/$export?_type=Patient,Coverage,Provenance{since}");
+            let manifest = ended(&client, &accepted(&client, &post(&client, &path, &body))).json();
+            let served = lines(&client, &manifest);
+            let text = String::from_utf8(served.values().flatten().copied().collect()).unwrap();
+            for id in all {
+                // A Provenance of a Provenance is of no exported resource of another type.
+                let is_there = ids.contains(&id) && (id != "of-of-both" || since.is_empty());
+                let is_there = is_there && (!id.starts_with("gone") || !since.is_empty());
+                let is_deleted = text.contains(&format!("\"url\":\"Coverage/{id}\""));
+                let is_found = is_deleted || text.contains(&format!("\"id\":\"{id}\""));
+                assert_eq!(is_there, is_found, "{word} {since} {id}: {text}");
+            }
+            let out = scratch.path().join(format!("{word}{}", since.len()));
+            let out = out.to_str().unwrap();
+            let as_of = manifest["transactionTime"].as_str().unwrap();
+            let mut command = vec!["export", "--store", store.to_str().unwrap(), "--out", out, "--all-patients"];
+            command.extend(["--patient", "child", "--patient-strict", word, "--as-of", as_of]);
+            command.extend(["--type", "Patient,Coverage,Provenance"]);
+            if !since.is_empty() {
+                command.extend(["--since", "2019-01-01", "--include-associated-data", "RelevantProvenanceResources"]);
+            }
+            let done = run(&command);
+            assert_eq!(done.code, 0, "{done:?}");
+            for (name, body) in &served {
+                let folder = if name.starts_with("Bundle") { "deleted" } else { "" };
+                let path = std::path::Path::new(out).join(folder).join(name);
+                assert!(std::fs::read(path).unwrap() == *body, "{word}: {name}");
+            }
+            let verified = run(&["verify", out, "--ledger"]);
+            assert_eq!(verified.code, 0, "{verified:#?}");
+        }
+        assert_eq!(server.stop(), Some(0));
+    }
+    run(&["export", "--store", store.to_str().unwrap(), "--out", "x", "--all-patients", "--patient-strict", "all"])
+        .refused(2, &["--patient"]);
+}
+
 /// HDR-08, HDR-09, HDR-10, XSTAT-01, XSTAT-02, XSTAT-03, XSTAT-04: where it is asked for, polls say their own status, and
 /// that of the job in a header; never without.
 #[test]
