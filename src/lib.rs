@@ -23,6 +23,7 @@ mod fhir;
 mod group;
 mod hash;
 mod ids;
+mod ignorable_part;
 mod index;
 mod inspect;
 mod issue;

@@ -11,7 +11,10 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
-use crate::issue::{Advice, Issue, Parameter};
+use crate::ignorable_part::{
+    FoundProblem, leave_out, no_type_left, notes_on, read_associated, read_elements, read_types,
+};
+use crate::issue::{Advice, Issue, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::patient_restriction::PatientList;
 use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
@@ -192,7 +195,7 @@ pub struct ExportRequest {
     pub(crate) access_path: AccessPath,
     /// What was decided while the request was read, for the message files (HDR-06).
     pub notes: Vec<Issue>,
-    problems: Vec<RequestProblem>,
+    problems: Vec<FoundProblem>,
 }
 
 impl ExportRequest {
@@ -273,24 +276,11 @@ impl ExportRequest {
 
     /// `_type`: names of resource types; empty items are ignored (PARAM-07). Repeats add up (PARAM-01).
     pub fn types<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> ExportRequest {
-        for name in names {
-            let name = name.as_ref().trim();
-            if name.is_empty() {
-                continue;
-            }
-            match ResourceType::parse(name) {
-                Some(known) => self.types.push(known),
-                None => {
-                    let similar = ResourceType::similar(name);
-                    let advice = match similar.as_slice() {
-                        [] => "use the names of FHIR R4, such as Patient or Observation".to_string(),
-                        near => format!("did you mean {}?", near.join(" or ")),
-                    };
-                    let text = format!("{name:?} is no R4 resource type; {advice}");
-                    self.problems.push(RequestProblem::of(Parameter::Type, text));
-                }
-            }
-        }
+        let names: Vec<S> = names.into_iter().collect();
+        let names = names.iter().map(|name| name.as_ref().trim()).filter(|name| !name.is_empty());
+        let (known, unknown) = read_types(names, ResourceType::parse);
+        self.types.extend(known);
+        self.problems.extend(unknown.into_iter().map(FoundProblem::Ignorable));
         self.types.sort_unstable();
         self.types.dedup();
         self
@@ -300,7 +290,7 @@ impl ExportRequest {
     pub fn since(mut self, text: &str) -> ExportRequest {
         match Instant::parse_instant_or_date(text) {
             Some(time) => self.since = Some(time),
-            None => self.problems.push(RequestProblem::of(
+            None => self.refuse(RequestProblem::of(
                 Parameter::Since,
                 format!(
                     "{text:?} is neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date"
@@ -314,7 +304,7 @@ impl ExportRequest {
     pub fn until(mut self, text: &str) -> ExportRequest {
         match Instant::parse(text) {
             Some(time) => self.until = Some(time),
-            None => self.problems.push(RequestProblem::of(
+            None => self.refuse(RequestProblem::of(
                 Parameter::Until,
                 format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"),
             )),
@@ -335,10 +325,9 @@ impl ExportRequest {
     /// assert_eq!(wrong.check().unwrap_err().problems.len(), 2);
     /// ```
     pub fn elements<S: AsRef<str>>(mut self, items: impl IntoIterator<Item = S>) -> ExportRequest {
-        let (selection, problems) = ElementSelection::parse(items);
+        let (selection, unknown) = read_elements(items);
         self.elements = selection;
-        let problems = problems.into_iter().map(|wrong| RequestProblem::of(Parameter::Elements, wrong.to_string()));
-        self.problems.extend(problems);
+        self.problems.extend(unknown.into_iter().map(FoundProblem::Ignorable));
         self
     }
 
@@ -389,18 +378,9 @@ impl ExportRequest {
     /// `includeAssociatedData`: codes of sets of associated resources. Of several the least restrictive counts (ASSOC-04);
     /// empty items are ignored.
     pub fn include_associated_data<S: AsRef<str>>(mut self, codes: impl IntoIterator<Item = S>) -> ExportRequest {
-        for code in codes {
-            let code = code.as_ref().trim();
-            match AssociatedData::parse(code) {
-                _ if code.is_empty() => {}
-                Some(known) => self.associated = self.associated.max(Some(known)),
-                None => {
-                    let names = AssociatedData::ALL.map(AssociatedData::name).join(" or ");
-                    let text = format!("{code:?} is no set of resources that can be added; give {names}");
-                    self.problems.push(RequestProblem::of(Parameter::AssociatedData, text));
-                }
-            }
-        }
+        let (associated, unknown) = read_associated(codes);
+        self.associated = self.associated.max(associated);
+        self.problems.extend(unknown.into_iter().map(FoundProblem::Ignorable));
         self
     }
 
@@ -424,7 +404,7 @@ impl ExportRequest {
             let base = base.as_ref().trim_end_matches('/');
             if !base.starts_with("http://") && !base.starts_with("https://") {
                 let text = format!("{base:?} is no absolute http(s) URL");
-                self.problems.push(RequestProblem::of(Parameter::FhirBase, text));
+                self.refuse(RequestProblem::of(Parameter::FhirBase, text));
             }
             self.fhir_bases.push(base.to_string());
         }
@@ -484,7 +464,7 @@ impl ExportRequest {
         });
         if !absolute {
             let text = format!("{url:?} is no absolute URL such as https://host/files/");
-            self.problems.push(RequestProblem::of(Parameter::BaseUrl, text));
+            self.refuse(RequestProblem::of(Parameter::BaseUrl, text));
         }
         self.base_url = Some(format!("{}/", url.trim_end_matches('/')));
         self
@@ -493,6 +473,33 @@ impl ExportRequest {
     /// A message for the `error` files: something that was decided while the request was put together (HDR-06).
     pub fn note(mut self, note: Issue) -> ExportRequest {
         self.notes.push(note);
+        self
+    }
+
+    /// What was given so far and cannot be served, but may be left out, is left out with a message each in the `error` files
+    /// (HDR-05, HDR-06): unknown names of `_type`, items of `_elements`, codes of `includeAssociatedData`. Everything else is
+    /// refused as before, and so is a request of whose types none is left.
+    ///
+    /// ```
+    /// use outpour::ExportRequest;
+    /// let request = ExportRequest::system().types(["Patient", "Pateint"]).elements(["nmae"]).lenient();
+    /// assert!(request.check().is_ok() && request.notes.len() == 2);
+    /// assert!(ExportRequest::system().types(["Pateint"]).lenient().check().is_err());
+    /// ```
+    pub fn lenient(self) -> ExportRequest {
+        self.ignore(&PLAIN_NAMES)
+    }
+
+    /// [`ExportRequest::lenient`], with messages in the words of a door.
+    pub(crate) fn ignore(mut self, words: &ParameterNames) -> ExportRequest {
+        let (refused, ignored) = leave_out(std::mem::take(&mut self.problems));
+        self.problems = refused;
+        self.notes.extend(notes_on(&ignored, words).iter());
+        if self.types.is_empty()
+            && let Some(text) = no_type_left(&ignored)
+        {
+            self.refuse(RequestProblem::of(Parameter::Type, text));
+        }
         self
     }
 
@@ -505,8 +512,13 @@ impl ExportRequest {
 
     /// A problem that was found while the request was put together elsewhere.
     pub fn problem(mut self, problem: impl Into<RequestProblem>) -> ExportRequest {
-        self.problems.push(problem.into());
+        self.refuse(problem.into());
         self
+    }
+
+    /// Records a problem that is never left out.
+    fn refuse(&mut self, problem: RequestProblem) {
+        self.problems.push(FoundProblem::Fixed(problem));
     }
 
     /// Whether the request can be carried out as far as it can be told without the store.
@@ -514,7 +526,7 @@ impl ExportRequest {
     /// # Errors
     /// Every problem at once.
     pub fn check(&self) -> Result<(), RequestError> {
-        let mut problems = self.problems.clone();
+        let mut problems: Vec<RequestProblem> = self.problems.iter().map(RequestProblem::from).collect();
         if let (Some(since), Some(until)) = (&self.since, &self.until)
             && since >= until
         {

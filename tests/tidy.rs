@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 18] = [
     &["store"],
     &["index"],
     &["group"],
-    &["policies"],
+    &["ignorable_part", "policies"],
     &["request"],
     &["select"],
     &["plan"],

@@ -10,7 +10,7 @@ use crate::cli::args::{
     RulesArg, SelectionArg, StoreArgs, VanishedArg, WriteArgs,
 };
 use crate::cli::clock::StoreClock;
-use crate::cli::message_text::index_text;
+use crate::cli::message_text::{FLAGS, index_text};
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
@@ -212,6 +212,9 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     };
     let associated = args.records.include_associated_data.iter().flat_map(|list| list.split(','));
     request = request.include_associated_data(associated);
+    if args.records.lenient {
+        request = request.ignore(&FLAGS);
+    }
     if args.allow_empty && args.patients.is_none() {
         let text = "not given, so --allow-empty has nothing to allow; leave it out";
         request = request.problem(RequestProblem::of(Parameter::Patients, text));

@@ -31,6 +31,10 @@ pub(crate) struct RecordArgs {
     /// Root elements that records keep beside mandatory ones, as Type.element or element; repeats add up [default: all]
     #[arg(long, value_name = "A.b,c")]
     pub elements: Vec<String>,
+    /// Leave out what there is not of --type, --elements and --include-associated-data, with a message each in the error files;
+    /// else it is refused
+    #[arg(long)]
+    pub lenient: bool,
 }
 
 /// See `--patient-strict`.

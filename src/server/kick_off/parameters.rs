@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::associated_data::AssociatedData;
 use crate::count_text::{counted, word_form};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::compartment;
-use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
+use crate::ignorable_part::{IgnorablePart, no_type_left, read_associated, read_elements, read_types, shorten};
 use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::server::error::OutcomeIssue;
@@ -20,6 +19,7 @@ use crate::server::http::query::plus_for_space;
 use crate::server::kick_off::request::{
     GivenParameter, KickOffContext, KickOffParams, KickOffPolicy, Level, ParameterSource,
 };
+use crate::server::message_text::HTTP_WORDS;
 use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 
 /// Checks decoded parameters; values of the query hold a space where it had a raw `+`.
@@ -167,34 +167,30 @@ impl ParameterReader<'_> {
 
     /// Checks the items of `_elements` (ELEM-01, ELEM-05).
     fn elements(&mut self, values: &[&GivenParameter]) {
-        let items = values.iter().flat_map(|given| given.value.split(','));
-        let (selection, problems) = ElementSelection::parse(items);
+        let (selection, unknown) = read_elements(values.iter().flat_map(|given| given.value.split(',')));
         self.params.elements = selection;
-        for problem in problems {
-            match self.lenient {
-                true => self.note_ignored("unknown elements", format!("_elements: {problem}; it was ignored")),
-                false => self.problem(IssueCode::NotSupported, "_elements", problem.to_string()),
-            }
-        }
+        self.judge(&unknown, IssueCode::NotSupported);
     }
 
     /// Checks the codes of `includeAssociatedData` (ASSOC-01, ASSOC-04, ASSOC-07).
     fn associated_data(&mut self, values: &[&GivenParameter]) {
-        let items: BTreeSet<&str> = values.iter().flat_map(|given| given.value.split(',')).map(str::trim).collect();
-        for code in items.into_iter().filter(|code| !code.is_empty()) {
-            let names = AssociatedData::ALL.map(AssociatedData::name).join(" or ");
-            match AssociatedData::parse(code) {
-                Some(known) => self.params.associated = self.params.associated.max(Some(known)),
-                None if self.lenient => {
-                    let text =
-                        format!("includeAssociatedData: {:?} is not supported here and was ignored", shorten(code));
-                    self.note_ignored("unknown associated data", text);
-                }
-                None => {
-                    let text = format!("{:?} is not supported here; give {names}", shorten(code));
-                    self.problem(IssueCode::NotSupported, "includeAssociatedData", text);
-                }
+        let codes: BTreeSet<&str> = values.iter().flat_map(|given| given.value.split(',')).map(str::trim).collect();
+        let (associated, unknown) = read_associated(codes);
+        self.params.associated = associated;
+        self.judge(&unknown, IssueCode::NotSupported);
+    }
+
+    /// Leaves parts out under lenient handling, with a note each; else each is a problem of this code.
+    fn judge(&mut self, parts: &[IgnorablePart], code: IssueCode) {
+        for part in parts {
+            if self.lenient {
+                self.notes.push(part.cause(), part.note(&HTTP_WORDS));
+                continue;
             }
+            // The search for similar names is slow: it is skipped once the list of problems is full.
+            let is_told = self.problems.len() < KICKOFF_PROBLEMS_MAX;
+            let text = if is_told { part.refusal() } else { String::new() };
+            self.problem(code, part.parameter().name(), text);
         }
     }
 
@@ -273,12 +269,10 @@ impl ParameterReader<'_> {
     /// Checks the names of `_type` and whether the level exports any of them (TYPE-03, TYPE-04, ONEUP-M07).
     fn types(&mut self, level: &Level, names: BTreeSet<&str>) {
         let problems = self.problems.len() + self.problems_more;
-        for name in &names {
-            match self.type_named(name) {
-                Some(known) => self.params.types.push(known),
-                None => self.report_unknown_type(name),
-            }
-        }
+        let case_counts = self.policy.case_sensitive_types;
+        let (known, unknown) = read_types(names.iter().copied(), |name| type_named(name, case_counts));
+        self.params.types.extend(known);
+        self.judge(&unknown, self.policy.type_refused);
         self.params.types.sort_unstable();
         self.params.types.dedup();
         let types = &self.params.types;
@@ -286,8 +280,7 @@ impl ParameterReader<'_> {
             return;
         }
         if types.is_empty() {
-            let given: Vec<String> = names.iter().take(KICKOFF_PROBLEMS_MAX).map(|name| shorten(name)).collect();
-            let text = format!("none of {} is exported here, and without a type everything would be", given.join(", "));
+            let text = no_type_left(&unknown).unwrap_or_default();
             return self.problem(self.policy.type_refused, "_type", text);
         }
         let outside: Vec<&str> =
@@ -306,32 +299,6 @@ impl ParameterReader<'_> {
                 outside.join(", ")
             );
             self.problem(self.policy.type_refused, "_type", text);
-        }
-    }
-
-    /// The resource type of a name in `_type`, under the case rule of the mount.
-    fn type_named(&self, name: &str) -> Option<ResourceType> {
-        match self.policy.case_sensitive_types {
-            true => ResourceType::parse(name),
-            false => ResourceType::all().find(|known| known.name().eq_ignore_ascii_case(name)),
-        }
-    }
-
-    /// Records that a name in `_type` is no R4 type; a note under lenient handling.
-    fn report_unknown_type(&mut self, name: &str) {
-        // The search for similar names is slow: it is skipped for long names and once the list of problems is full.
-        let reported = self.problems.len() < KICKOFF_PROBLEMS_MAX && name.len() <= SHOWN_CHARS_MAX;
-        let similar = if reported && !self.lenient { ResourceType::similar(name) } else { Vec::new() };
-        let text = format!("{:?} is no R4 resource type", shorten(name));
-        match (self.lenient, similar.as_slice()) {
-            (true, _) => self.note_ignored("unknown types", format!("_type: {text}, and was left out")),
-            (false, []) => {
-                self.problem(self.policy.type_refused, "_type", format!("{text}; give names such as Patient"));
-            }
-            (false, near) => {
-                let text = format!("{text}; did you mean {}?", near.join(" or "));
-                self.problem(self.policy.type_refused, "_type", text);
-            }
         }
     }
 
@@ -363,15 +330,15 @@ impl ParameterReader<'_> {
     }
 }
 
+/// The resource type of a name in `_type`, under the case rule of a mount.
+fn type_named(name: &str, case_counts: bool) -> Option<ResourceType> {
+    match case_counts {
+        true => ResourceType::parse(name),
+        false => ResourceType::all().find(|known| known.name().eq_ignore_ascii_case(name)),
+    }
+}
+
 /// Whether `name` may be a misspelling of `known`: at most two edits apart, ignoring case.
 fn is_slip(name: &str, known: &str) -> bool {
     name.len() <= SHOWN_CHARS_MAX && strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()) <= 2
-}
-
-/// The first [`SHOWN_CHARS_MAX`] characters of a client's text, for a message.
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        None => text.to_string(),
-        Some((offset, _)) => format!("{}…", &text[..offset]),
-    }
 }

@@ -21,6 +21,7 @@ mod log_form;
 mod overviews;
 mod pages;
 mod paths;
+mod policies;
 mod polls;
 mod post;
 mod queries;

@@ -9,20 +9,20 @@ use super::server::Server;
 use crate::run::{run, scratch, testdata};
 use serde_json::Value;
 
-const HEADERS: [(&str, &str); 3] =
+pub(super) const HEADERS: [(&str, &str); 3] =
     [("Accept", "application/fhir+json"), ("Prefer", "respond-async"), ("Content-Type", "application/fhir+json")];
 
 /// A `Parameters` of these entries.
-fn parameters(entries: &str) -> String {
+pub(super) fn parameters(entries: &str) -> String {
     format!(r#"{{"resourceType":"Parameters","parameter":[{entries}]}}"#)
 }
 
-fn post(client: &Client, path: &str, body: &str) -> Answer {
+pub(super) fn post(client: &Client, path: &str, body: &str) -> Answer {
     client.ask("POST", &format!("/fhir/{path}"), &HEADERS, body.as_bytes())
 }
 
 /// Lines of the output and deleted files of a job, by the name of the file.
-fn lines(client: &Client, manifest: &Value) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn lines(client: &Client, manifest: &Value) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for (_, path, _) in files(client, manifest) {
         let file = client.ask("GET", &path, &[("Accept-Encoding", "identity")], b"");
@@ -35,7 +35,7 @@ fn lines(client: &Client, manifest: &Value) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Texts of the messages of a job.
-fn messages(client: &Client, manifest: &Value) -> Vec<String> {
+pub(super) fn messages(client: &Client, manifest: &Value) -> Vec<String> {
     let error = manifest["error"].as_array().unwrap();
     let bodies = error.iter().map(|file| client.get(client.path(file["url"].as_str().unwrap())).body);
     let texts = bodies.flat_map(|body| {
@@ -196,162 +196,6 @@ fn exports_are_restricted_to_patients() {
     let system = run(&["export", "--store", ".", "--out", "x", "--system", "--patient", "a"]);
     system.refused(2, &["--patient"]);
     assert_eq!(server.stop(), Some(0));
-}
-
-/// PATIENT-05: where a mount is strict, a patient who is not in the Group and one who is not known refuse the kick-off in the
-/// same words, all at once; the command line does the same with a flag. Who is read in while the kick-off waits is there.
-#[test]
-fn strict_mounts_refuse_patients_who_are_not_there() {
-    let scratch = scratch();
-    std::fs::write(scratch.path().join("serve.toml"), "[ig]\nstrict_patients = true\nfirst_poll_in_progress = false\n")
-        .unwrap();
-    let store = scratch.path().join("store");
-    std::fs::create_dir(&store).unwrap();
-    let patient = |id: &str| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"}}\n");
-    let group = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
-    std::fs::write(store.join("rows.ndjson"), format!("{}{}{group}\n", patient("a"), patient("b"))).unwrap();
-    let words = ["--store", "store", "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
-    let server = Server::start(scratch.path(), &words);
-    server.wait_until_ready();
-    let client = server.client();
-    let of = |ids: &[&str]| {
-        let entry = |id: &&str| format!(r#"{{"name":"patient","valueReference":{{"reference":"Patient/{id}"}}}}"#);
-        parameters(&ids.iter().map(entry).collect::<Vec<_>>().join(","))
-    };
-    let jobs = || scratch.path().join("data/jobs").read_dir().unwrap().count();
-    let before = jobs();
-    for prefer in ["respond-async", "respond-async, handling=lenient"] {
-        let headers = [HEADERS[0], ("Prefer", prefer), HEADERS[2]];
-        let refused = client.ask("POST", "/fhir/Group/g/$export", &headers, of(&["b", "a", "nobody"]).as_bytes());
-        assert_eq!(refused.status, 400);
-        let refused = refused.json();
-        let issues = refused["issue"].as_array().unwrap();
-        let texts: Vec<&str> = issues.iter().map(|issue| issue["diagnostics"].as_str().unwrap()).collect();
-        assert_eq!(texts.len(), 2, "{texts:?}");
-        assert_eq!(texts[0].replace("Patient/b", "Patient/nobody"), texts[1]);
-        assert!(issues.iter().all(|issue| issue["code"] == "not-found" && issue["expression"][0] == "http.patient"));
-    }
-    assert_eq!(jobs(), before);
-    post(&client, "Patient/$export", &of(&["b", "nobody"])).outcome(400, "not-found");
-    let manifest = ended(&client, &accepted(&client, &post(&client, "Patient/$export", &of(&["b"])))).json();
-    assert_eq!(lines(&client, &manifest)["Patient.00001.ndjson"], patient("b").as_bytes());
-    // A Group made through the service.
-    let made = client.ask("POST", "/fhir/Group", &HEADERS, group.replace("Patient/a", "Patient/b").as_bytes());
-    let id = made.json()["id"].as_str().unwrap().to_string();
-    let path = format!("Group/{id}/$export");
-    post(&client, &path, &of(&["a"])).outcome(400, "not-found");
-    accepted(&client, &post(&client, &path, &of(&["b"])));
-    // One who has come since the index was made.
-    std::fs::write(store.join("more.ndjson"), patient("c")).unwrap();
-    let manifest = ended(&client, &accepted(&client, &post(&client, "Patient/$export", &of(&["c"])))).json();
-    assert_eq!(lines(&client, &manifest)["Patient.00001.ndjson"], patient("c").as_bytes());
-    let (store, out) = (store.to_str().unwrap(), scratch.path().join("out"));
-    let export =
-        ["export", "--store", store, "--out", out.to_str().unwrap(), "--group", "g", "--patient", "a,b,nobody"];
-    let refused = run(&[&export[..], &["--strict-patients"]].concat());
-    refused.refused(2, &["--patient: Patient/b, who", "--patient: Patient/nobody, who"]);
-    assert_eq!(run(&export).code, 0);
-    run(&["export", "--store", store, "--out", "x", "--all-patients", "--strict-patients"]).refused(2, &["--patient"]);
-    assert_eq!(server.stop(), Some(0));
-}
-
-/// PATIENT-04, COMP-05: what is in the records of a listed patient and of another is exported, and with `patient_strict = "all"`
-/// left out: by rows, Provenances, deletions and associated Provenance; over HTTP as on the command line, by a recount, too.
-#[test]
-fn rows_of_several_patients_are_exported_or_left_out() {
-    let scratch = scratch();
-    let store = scratch.path().join("store");
-    std::fs::create_dir(&store).unwrap();
-    let meta = r#""meta":{"lastUpdated":"2020-01-01T00:00:00Z"}"#;
-    let about = |id: &str, targets: &[&str]| {
-        let targets: Vec<String> = targets.iter().map(|target| format!(r#"{{"reference":"{target}"}}"#)).collect();
-        format!(r#"{{"resourceType":"Provenance","id":"{id}",{meta},"target":[{}]}}"#, targets.join(","))
-    };
-    let coverage = |id: &str, beneficiary: &str, subscriber: &str| {
-        let to = |id: &str| format!(r#"{{"reference":"Patient/{id}"}}"#);
-        let (beneficiary, subscriber) = (to(beneficiary), to(subscriber));
-        format!(
-            r#"{{"resourceType":"Coverage","id":"{id}",{meta},"beneficiary":{beneficiary},"subscriber":{subscriber}}}"#
-        )
-    };
-    let deleted = |id: &str| {
-        format!(
-            r#"{{"resourceType":"Bundle","type":"batch","meta":{{"lastUpdated":"2021-01-01T00:00:00Z"}},"entry":[{{"request":{{"method":"DELETE","url":"Coverage/{id}"}}}}]}}"#
-        )
-    };
-    let rows = [
-        format!(r#"{{"resourceType":"Patient","id":"child",{meta}}}"#),
-        format!(r#"{{"resourceType":"Patient","id":"parent",{meta}}}"#),
-        coverage("own", "child", "child"),
-        coverage("shared", "child", "parent"),
-        coverage("elsewhere", "child", "http://elsewhere.example/Patient/x").replace("Patient/http", "http"),
-        coverage("gone-own", "child", "child"),
-        coverage("gone-shared", "child", "parent"),
-        about("of-own", &["Coverage/own"]),
-        about("of-both", &["Coverage/own", "Patient/parent"]),
-        about("of-shared", &["Coverage/shared"]),
-        about("of-of-both", &["Provenance/of-both"]),
-        deleted("gone-own"),
-        deleted("gone-shared"),
-    ];
-    std::fs::write(store.join("rows.ndjson"), rows.join("\n") + "\n").unwrap();
-    let all = [
-        "gone-own",
-        "gone-shared",
-        "child",
-        "elsewhere",
-        "own",
-        "shared",
-        "of-both",
-        "of-of-both",
-        "of-own",
-        "of-shared",
-    ];
-    let strict = ["gone-own", "child", "elsewhere", "own", "of-own"];
-    let body = parameters(r#"{"name":"patient","valueReference":{"reference":"Patient/child"}}"#);
-    for (word, ids) in [("any", &all[..]), ("all", &strict[..])] {
-        let toml = format!("[ig]\nfirst_poll_in_progress = false\npatient_strict = \"{word}\"\n");
-        std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
-        let words = ["--store", "store", "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
-        let server = Server::start(scratch.path(), &words);
-        server.wait_until_ready();
-        let client = server.client();
-        for since in ["", "&_since=2019-01-01T00:00:00Z&includeAssociatedData=RelevantProvenanceResources"] {
-            let path = format!("Patient/$export?_type=Patient,Coverage,Provenance{since}");
-            let manifest = ended(&client, &accepted(&client, &post(&client, &path, &body))).json();
-            let served = lines(&client, &manifest);
-            let text = String::from_utf8(served.values().flatten().copied().collect()).unwrap();
-            for id in all {
-                // A Provenance of a Provenance is of no exported resource of another type.
-                let is_there = ids.contains(&id) && (id != "of-of-both" || since.is_empty());
-                let is_there = is_there && (!id.starts_with("gone") || !since.is_empty());
-                let is_deleted = text.contains(&format!("\"url\":\"Coverage/{id}\""));
-                let is_found = is_deleted || text.contains(&format!("\"id\":\"{id}\""));
-                assert_eq!(is_there, is_found, "{word} {since} {id}: {text}");
-            }
-            let out = scratch.path().join(format!("{word}{}", since.len()));
-            let out = out.to_str().unwrap();
-            let as_of = manifest["transactionTime"].as_str().unwrap();
-            let mut command = vec!["export", "--store", store.to_str().unwrap(), "--out", out, "--all-patients"];
-            command.extend(["--patient", "child", "--patient-strict", word, "--as-of", as_of]);
-            command.extend(["--type", "Patient,Coverage,Provenance"]);
-            if !since.is_empty() {
-                command.extend(["--since", "2019-01-01", "--include-associated-data", "RelevantProvenanceResources"]);
-            }
-            let done = run(&command);
-            assert_eq!(done.code, 0, "{done:?}");
-            for (name, body) in &served {
-                let folder = if name.starts_with("Bundle") { "deleted" } else { "" };
-                let path = std::path::Path::new(out).join(folder).join(name);
-                assert!(std::fs::read(path).unwrap() == *body, "{word}: {name}");
-            }
-            let verified = run(&["verify", out, "--ledger"]);
-            assert_eq!(verified.code, 0, "{verified:#?}");
-        }
-        assert_eq!(server.stop(), Some(0));
-    }
-    run(&["export", "--store", store.to_str().unwrap(), "--out", "x", "--all-patients", "--patient-strict", "all"])
-        .refused(2, &["--patient"]);
 }
 
 /// HDR-08, HDR-09, HDR-10, XSTAT-01, XSTAT-02, XSTAT-03, XSTAT-04: where it is asked for, polls say their own status, and

@@ -1,0 +1,180 @@
+//! Parts of a request that cannot be served and that lenient handling leaves out, with a message each (HDR-05, HDR-06).
+//!
+//! Every door reads these parts here, so that a part is refused or left out in the same words wherever it was given. What is
+//! none of them is never left out: it would change what is disclosed, or how it is read (HDR-07).
+
+use crate::associated_data::AssociatedData;
+use crate::error::RequestProblem;
+use crate::fhir::elements::selection::{ElementProblem, ElementSelection};
+use crate::fhir::resource_type::ResourceType;
+use crate::issue::{Issue, IssueCode, IssueLog, Parameter, ParameterNames};
+use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
+
+/// A part of a request that cannot be served and may be left out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum IgnorablePart {
+    /// A name of `_type` that R4 does not have.
+    TypeName(String),
+    /// An item of `_elements` that names no root element.
+    ElementItem(ElementProblem),
+    /// A code of `includeAssociatedData` that stands for nothing here.
+    AssociatedDataCode(String),
+}
+
+impl IgnorablePart {
+    /// The parameter that it was given in.
+    pub(crate) fn parameter(&self) -> Parameter {
+        match self {
+            IgnorablePart::TypeName(_) => Parameter::Type,
+            IgnorablePart::ElementItem(_) => Parameter::Elements,
+            IgnorablePart::AssociatedDataCode(_) => Parameter::AssociatedData,
+        }
+    }
+
+    /// The kind that messages are counted by.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            IgnorablePart::TypeName(_) => "unknown types",
+            IgnorablePart::ElementItem(_) => "unknown elements",
+            IgnorablePart::AssociatedDataCode(_) => "unknown associated data",
+        }
+    }
+
+    /// Why a request with it is refused, without the name of the parameter. Names that are like an unknown one are looked for,
+    /// which is slow.
+    pub(crate) fn refusal(&self) -> String {
+        match self {
+            IgnorablePart::TypeName(name) => {
+                let similar = if name.len() <= SHOWN_CHARS_MAX { ResourceType::similar(name) } else { Vec::new() };
+                let advice = match similar.as_slice() {
+                    [] => "use the names of FHIR R4, such as Patient or Observation".to_string(),
+                    near => format!("did you mean {}?", near.join(" or ")),
+                };
+                format!("{:?} is no R4 resource type; {advice}", shorten(name))
+            }
+            IgnorablePart::ElementItem(problem) => problem.to_string(),
+            IgnorablePart::AssociatedDataCode(code) => {
+                let names = AssociatedData::ALL.map(AssociatedData::name).join(" or ");
+                format!("{:?} is no set of resources that can be added; give {names}", shorten(code))
+            }
+        }
+    }
+
+    /// The message that it was left out, in the words of a door.
+    pub(crate) fn note(&self, words: &ParameterNames) -> Issue {
+        let text = match self {
+            IgnorablePart::TypeName(name) => {
+                format!("{:?} is no R4 resource type, and was left out", shorten(name))
+            }
+            IgnorablePart::ElementItem(problem) => format!("{problem}; it was ignored"),
+            IgnorablePart::AssociatedDataCode(code) => {
+                format!("{:?} is no set of resources that can be added, and was ignored", shorten(code))
+            }
+        };
+        Issue::warning(IssueCode::NotSupported, format!("{}: {text}", (words.parameter)(self.parameter())))
+    }
+}
+
+/// It as a problem of a request that is strict.
+impl From<&IgnorablePart> for RequestProblem {
+    fn from(part: &IgnorablePart) -> RequestProblem {
+        RequestProblem::of(part.parameter(), part.refusal())
+    }
+}
+
+/// A problem of a request that is being put together.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum FoundProblem {
+    /// The request is refused.
+    Fixed(RequestProblem),
+    /// The request is refused unless it is lenient.
+    Ignorable(IgnorablePart),
+}
+
+impl From<&FoundProblem> for RequestProblem {
+    fn from(found: &FoundProblem) -> RequestProblem {
+        match found {
+            FoundProblem::Fixed(problem) => problem.clone(),
+            FoundProblem::Ignorable(part) => RequestProblem::from(part),
+        }
+    }
+}
+
+/// The resource types of some names, by a rule for names, in the order given; and the names that are none. Names have no white
+/// space around them and are not empty.
+pub(crate) fn read_types<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    named: impl Fn(&str) -> Option<ResourceType>,
+) -> (Vec<ResourceType>, Vec<IgnorablePart>) {
+    let (mut types, mut unknown) = (Vec::new(), Vec::new());
+    for name in names {
+        match named(name) {
+            Some(known) => types.push(known),
+            None => unknown.push(IgnorablePart::TypeName(name.to_string())),
+        }
+    }
+    (types, unknown)
+}
+
+/// Why a request is refused that has no type left but these parts, also under lenient handling: without a type it would be for
+/// all. `None` if it named none.
+pub(crate) fn no_type_left(ignored: &[IgnorablePart]) -> Option<String> {
+    let name = |part: &IgnorablePart| match part {
+        IgnorablePart::TypeName(name) => Some(shorten(name)),
+        _ => None,
+    };
+    let names: Vec<String> = ignored.iter().filter_map(name).take(KICKOFF_PROBLEMS_MAX).collect();
+    let text = || format!("none of {} is exported here, and without a type everything would be", names.join(", "));
+    (!names.is_empty()).then(text)
+}
+
+/// The problems that refuse a request under lenient handling, too, and the parts that it leaves out.
+pub(crate) fn leave_out(problems: Vec<FoundProblem>) -> (Vec<FoundProblem>, Vec<IgnorablePart>) {
+    let (mut refused, mut ignored) = (Vec::new(), Vec::new());
+    for found in problems {
+        match found {
+            FoundProblem::Fixed(_) => refused.push(found),
+            FoundProblem::Ignorable(part) => ignored.push(part),
+        }
+    }
+    (refused, ignored)
+}
+
+/// Messages on parts that were left out, in the words of a door; their number is bounded (OUTCOME-06).
+pub(crate) fn notes_on(ignored: &[IgnorablePart], words: &ParameterNames) -> IssueLog {
+    let mut notes = IssueLog::default();
+    ignored.iter().for_each(|part| notes.push(part.cause(), part.note(words)));
+    notes
+}
+
+/// The selection of some items of `_elements`, and the items that are left out of it.
+pub(crate) fn read_elements<S: AsRef<str>>(
+    items: impl IntoIterator<Item = S>,
+) -> (ElementSelection, Vec<IgnorablePart>) {
+    let (selection, problems) = ElementSelection::parse(items);
+    (selection, problems.into_iter().map(IgnorablePart::ElementItem).collect())
+}
+
+/// What some codes of `includeAssociatedData` ask for together (ASSOC-04), and the codes that are none; empty ones are ignored.
+pub(crate) fn read_associated<S: AsRef<str>>(
+    codes: impl IntoIterator<Item = S>,
+) -> (Option<AssociatedData>, Vec<IgnorablePart>) {
+    let (mut associated, mut unknown) = (None, Vec::new());
+    for code in codes {
+        let code = code.as_ref().trim();
+        match AssociatedData::parse(code) {
+            _ if code.is_empty() => {}
+            Some(known) => associated = associated.max(Some(known)),
+            None => unknown.push(IgnorablePart::AssociatedDataCode(code.to_string())),
+        }
+    }
+    (associated, unknown)
+}
+
+/// The first [`SHOWN_CHARS_MAX`] characters of a text of whoever asks, for a message.
+pub(crate) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        None => text.to_string(),
+        Some((offset, _)) => format!("{}…", &text[..offset]),
+    }
+}
