@@ -355,6 +355,11 @@ impl IssueLog {
         kept.filter(|message| message.place.as_ref() == Some(old)).for_each(|m| m.place = Some(new.clone()));
     }
 
+    /// Drops every message of causes of which `keeps` says no.
+    pub(crate) fn retain_causes(&mut self, keeps: impl Fn(&str) -> bool) {
+        self.causes.retain(|cause| keeps(cause.name));
+    }
+
     /// Counts messages of a cause whose details are not known.
     pub fn more(&mut self, severity: Severity, code: IssueCode, cause: &'static str, count: u64) {
         if count > 0 {

@@ -182,7 +182,8 @@ impl<'a> MemberResolver<'a> {
         }
     }
 
-    /// Adds a warning about a place to the log, which keeps the first few of each cause and counts the rest.
+    /// Adds a warning about a place to the log, which keeps the first few of each cause and counts the rest. Causes that begin
+    /// with `member-` are of single members.
     fn warn_at(&mut self, cause: &'static str, place: usize, message: Issue) {
         self.messages.push(cause, message.at(self.places[place].clone()));
     }

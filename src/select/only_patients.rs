@@ -37,12 +37,15 @@ pub(crate) fn restrict(
         }
         _ => found.vanished,
     };
+    // What is said of single members is of people whom nobody asked for, or is said below of those who were.
+    let mut messages = found.messages;
+    messages.retain_causes(|cause| !cause.starts_with("member-"));
     let mut restricted = ResolvedMembers {
         patients: Bitmap::new(index.patients()),
         members: Bitmap::new(index.patients()),
         vanished: HashSet::new(),
         listed: ids.len() as u64,
-        messages: found.messages,
+        messages,
     };
     let mut absent: Vec<&Id> = Vec::new();
     for id in ids {

@@ -239,3 +239,31 @@ fn lenient_handling_over_http_and_on_the_command_line() {
     }
     assert_eq!(server.stop(), Some(0));
 }
+
+/// GROUP-06, PATIENT-04: an export of a Group that is restricted to patients names no other member, not one that is not there
+/// either; without the restriction it does.
+#[test]
+fn restricted_exports_name_no_other_member() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let member = |reference: &str| format!(r#"{{"entity":{{"reference":"{reference}"}}}}"#);
+    let members =
+        ["Patient/a", "Patient/absent", "Practitioner/doctor", "no reference", "http://elsewhere.example/Patient/z"];
+    let members: Vec<String> = members.into_iter().map(member).collect();
+    let rows = format!(
+        "{{\"resourceType\":\"Patient\",\"id\":\"a\"}}\n{{\"resourceType\":\"Group\",\"id\":\"g\",\"type\":\"person\",\"actual\":true,\"member\":[{}]}}\n",
+        members.join(",")
+    );
+    std::fs::write(store.join("rows.ndjson"), rows).unwrap();
+    let names = ["absent", "doctor", "no reference", "elsewhere.example"];
+    for (restriction, is_told) in [(&[][..], true), (&["--patient", "a,other"], false)] {
+        let out = scratch.path().join(format!("out{is_told}"));
+        let command = ["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--group", "g"];
+        let done = run(&[&command[..], restriction].concat());
+        assert_eq!(done.code, 0, "{done:?}");
+        let said = std::fs::read_to_string(out.join("error/OperationOutcome.00001.ndjson")).unwrap() + &done.stderr;
+        assert!(names.iter().all(|name| said.contains(name) == is_told), "{said}");
+        assert_eq!(said.contains("Patient/other"), !is_told);
+    }
+}
