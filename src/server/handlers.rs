@@ -350,7 +350,9 @@ fn start_export(
     let kick_off_at = |level: &Level, query| {
         let (headers, url) = (&request.headers, url_of(mount, &request.uri));
         let body = request.body.as_deref().filter(|body| !body.trim_ascii().is_empty());
-        let step = kick_off(app, &ReceivedKickOff { mount, principal, level, query, body, headers, url, awaited })?;
+        let unread_body = request.method == Method::GET && takes_post(mount, operation) && has_body(headers);
+        let received = ReceivedKickOff { mount, principal, level, query, body, unread_body, headers, url, awaited };
+        let step = kick_off(app, &received)?;
         if let KickOffStep::Started(started) = &step {
             let group = if let Level::Group(id) = level { Some(id.as_str()) } else { None };
             request.audit.kick_off(&started.job.id, operation, group);
@@ -367,6 +369,17 @@ fn start_export(
     // Same as the parameter `_type` (ONEUP-M06); a `_type` in the query adds to it.
     let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
     kick_off_at(&level, Some(&format!("_type={}{rest}", resource_type.name())))
+}
+
+/// Whether an operation can be asked for by POST on a mount, so that a client may think that the body of its GET counts.
+fn takes_post(mount: &Mount, operation: Operation) -> bool {
+    mount.routes().any(|route| route.operation == operation && route.method == Method::POST)
+}
+
+/// Whether a request says that it has a body, which may turn out to be empty where its length is not said.
+fn has_body(headers: &HeaderMap) -> bool {
+    let is_long = |length: &HeaderValue| length.to_str().is_ok_and(|length| length.trim().parse() != Ok(0u64));
+    headers.contains_key(header::TRANSFER_ENCODING) || headers.get(header::CONTENT_LENGTH).is_some_and(is_long)
 }
 
 /// The answer to an accepted kick-off. If the mount waits for its jobs and the client does not prefer

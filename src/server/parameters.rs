@@ -21,6 +21,9 @@ pub(crate) struct ParameterRow {
     /// Whether `handling=lenient` ignores values that cannot be served, with a message (HDR-05). Never for parameters
     /// that decide which data are disclosed or how they are read (HDR-07).
     pub lenient: bool,
+    /// Whether it narrows what is exported, so that a slip of its name is refused also under `handling=lenient`: without it the
+    /// answer would be wider than was meant (HDR-07).
+    pub narrows: bool,
     /// Whether it applies at system level (PATIENT-03); at the other levels all do.
     pub system: bool,
     /// Types of its value in the body of a POST, as elements of `Parameters.parameter` (PARAM-05).
@@ -63,6 +66,7 @@ const fn served_parameter(
         documentation,
         supported: true,
         lenient: false,
+        narrows: false,
         system: true,
         body_types: TEXT_TYPES,
     }
@@ -90,6 +94,7 @@ const OUTPUT_FORMAT: ParameterRow = served_parameter(
 
 /// `_since` of the IG.
 const SINCE: ParameterRow = ParameterRow {
+    narrows: true,
     body_types: INSTANT_TYPES,
     ..served_parameter(
         "_since",
@@ -103,6 +108,7 @@ const SINCE: ParameterRow = ParameterRow {
 
 /// `_until` of the IG.
 const UNTIL: ParameterRow = ParameterRow {
+    narrows: true,
     body_types: INSTANT_TYPES,
     ..served_parameter(
         "_until",
@@ -117,6 +123,7 @@ const UNTIL: ParameterRow = ParameterRow {
 /// `_type` of the IG.
 const TYPE: ParameterRow = ParameterRow {
     lenient: true,
+    narrows: true,
     ..served_parameter(
         "_type",
         "string",
@@ -148,6 +155,7 @@ const TYPE_FILTER: ParameterRow =
     known_parameter("_typeFilter", "string", "*", "Searches that resources of a type must match.");
 /// `patient` of the IG.
 const PATIENT: ParameterRow = ParameterRow {
+    narrows: true,
     system: false,
     body_types: &["valueReference"],
     ..served_parameter(
@@ -268,6 +276,12 @@ mod tests {
         for name in ["_type", "_elements", "includeAssociatedData", "_typeFilter", "organizeOutputBy"] {
             assert!(find(PARAMETERS, name).unwrap().lenient, "{name}");
         }
+    }
+
+    /// HDR-07: parameters of which no slip is passed over.
+    #[test]
+    fn what_narrows_an_export() {
+        assert_eq!(names(|p| p.narrows), ["_since", "_until", "_type", "patient"]);
     }
 
     /// PARAM-08: names are exact, and none is in a table twice.

@@ -238,7 +238,8 @@ impl Declaration<'_> {
         let values: Vec<String> = passed.map(|of| of.name.to_string()).collect();
         let text = format!(
             "What cannot be served is refused. With `Prefer: handling=lenient` unknown parameters, and of these what \
-             cannot be served, are passed over, each with a message in the manifest's `error` files: {}.",
+             cannot be served, are passed over, each with a message in the manifest's `error` files: {}. An unknown parameter \
+             whose name is much like that of one which narrows an export is refused all the same.",
             code_list(&values)
         );
         topic("lenient", "Lenient handling", text, values)

@@ -61,6 +61,11 @@ pub(crate) fn parse(
     problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(IssueCode::Invalid, problem)));
     let of_query = |(name, value)| GivenParameter { name, value, source: ParameterSource::Query };
     let mut given: Vec<GivenParameter> = pairs.into_iter().map(of_query).collect();
+    // Under lenient handling, too: what it says is not known, and it may restrict the export (HDR-07).
+    if context.unread_body {
+        let text = "the body of a GET is not read; give the parameters in the query, or send them by POST";
+        problems.push(OutcomeIssue::error(IssueCode::Structure, text));
+    }
     match body.map_or(Ok(Vec::new()), read_body_parameters) {
         Ok(in_body) => given.extend(in_body),
         Err(wrong) => problems.extend(wrong),

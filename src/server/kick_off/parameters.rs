@@ -303,16 +303,18 @@ impl ParameterReader<'_> {
     }
 
     /// Records a parameter that is unknown or not served (PARAM-04); a note under lenient handling (HDR-05) unless
-    /// the table forbids it.
+    /// the table forbids it, for it or for the parameter that the name may be a slip of.
     fn check_unsupported(&mut self, name: &str, may_be_ignored: bool) {
-        let meant = self.policy.parameters.iter().find(|known| known.supported && is_slip(name, known.name));
-        if self.lenient && may_be_ignored {
+        let slips = || self.policy.parameters.iter().filter(|known| known.name != name && is_slip(name, known.name));
+        let meant = slips().find(|known| known.supported);
+        if self.lenient && may_be_ignored && !slips().any(|known| known.narrows) {
             let advice = meant.map(|known| format!("; {} is", known.name)).unwrap_or_default();
             let text = format!("{}: this parameter is not supported here and was ignored{advice}", shorten(name));
             return self.note_ignored("unsupported parameters", text);
         }
         let advice = match meant {
             Some(known) => format!("did you mean {}?", known.name),
+            None if self.lenient => "leave it out".to_string(),
             None => "leave it out, or send Prefer: handling=lenient to have it ignored".to_string(),
         };
         self.problem(IssueCode::NotSupported, name, format!("this parameter is not supported here; {advice}"));

@@ -54,6 +54,8 @@ pub(crate) struct KickOffContext<'a> {
     pub last: &'a dyn Fn() -> Option<Instant>,
     /// Base URLs under which absolute references are ours.
     pub fhir_bases: &'a [String],
+    /// Whether the request has a body that is not read: that of a GET.
+    pub unread_body: bool,
 }
 
 /// How a mount checks the headers and parameters of kick-offs.

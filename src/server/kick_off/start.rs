@@ -92,6 +92,8 @@ pub(crate) struct ReceivedKickOff<'a> {
     pub query: Option<&'a str>,
     /// The body; `None` unless it is a POST with one that is not empty.
     pub body: Option<&'a [u8]>,
+    /// Whether it is a GET with a body, where a POST would have been read.
+    pub unread_body: bool,
     /// The headers.
     pub headers: &'a HeaderMap,
     /// The absolute URL, as received.
@@ -116,13 +118,14 @@ pub(crate) fn kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<Kick
 
 /// As [`kick_off`].
 fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExport, Hindrance> {
-    let ReceivedKickOff { mount, principal, level, query, body, headers, url, awaited } = received;
+    let ReceivedKickOff { mount, principal, level, query, body, headers, url, awaited, unread_body } = received;
     // 1. The text of the request, and the rights of the client.
     let tenant = app.tenant(mount);
     let context = KickOffContext {
         now: tenant.engine.now(),
         last: &|| tenant.engine.last_transaction_time(),
         fhir_bases: mount.fhir_bases(),
+        unread_body: *unread_body,
     };
     let mut params = kick_off::parse(level, *query, *body, headers, &context, &mount.kickoff)?;
     principal.allow(level, &mut params)?;

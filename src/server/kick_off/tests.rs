@@ -35,7 +35,7 @@ fn headers(accept: &[&str], prefer: &[&str]) -> HeaderMap {
 
 /// The clock of the tests, before any transactionTime was given out.
 fn context() -> KickOffContext<'static> {
-    KickOffContext { now: Instant::parse(NOW).unwrap(), last: &|| None, fhir_bases: &[] }
+    KickOffContext { now: Instant::parse(NOW).unwrap(), last: &|| None, fhir_bases: &[], unread_body: false }
 }
 
 fn with(level: &Level, query: &str, prefer: &str, policy: &KickOffPolicy) -> Result<KickOffParams, ApiError> {
@@ -301,16 +301,9 @@ fn types_outside_the_compartment() {
 /// with one message for each name.
 #[test]
 fn unsupported_parameters() {
-    for name in [
-        "_typeFilter",
-        "organizeOutputBy",
-        "allowPartialManifests",
-        "_maximumFileSize",
-        "foo",
-        "_Type",
-        "_Format",
-        "_prettify",
-    ] {
+    for name in
+        ["_typeFilter", "organizeOutputBy", "allowPartialManifests", "_maximumFileSize", "foo", "_Format", "_prettify"]
+    {
         let query = format!("{name}=true&_type=Patient&{name}=false");
         let refusal = strict(&query).unwrap_err();
         assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueCode::NotSupported, 1));
@@ -319,6 +312,13 @@ fn unsupported_parameters() {
         let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };
         assert!(note.text.starts_with(&format!("{name}: ")), "{}", note.text);
         assert_eq!(types(&params), ["Patient"]);
+    }
+    // HDR-07: a slip of the name of what narrows an export would widen it.
+    let slips = "_Type _type, type _type, since _since, _untl _until, patients patient, Patient patient";
+    for (name, meant) in slips.split(", ").filter_map(|slip| slip.split_once(' ')) {
+        let refusal = lenient(&format!("{name}=Patient")).unwrap_err();
+        assert!(refusal.issues[0].diagnostics.ends_with(&format!("did you mean {meant}?")), "{name}");
+        assert_eq!(wrong(Err(refusal)), [name]);
     }
     assert_eq!(lenient("foo=1&bar=2&_type=Patient,Nope").unwrap().notes.len(), 3);
     assert!(strict("_Type=Patient").unwrap_err().issues[0].diagnostics.ends_with("did you mean _type?"));

@@ -240,6 +240,31 @@ fn lenient_handling_over_http_and_on_the_command_line() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// HDR-07, KICK-05, PATIENT-02: the body of a GET, and a parameter whose name is a slip of one that narrows an export, are
+/// refused under lenient handling, too; an empty body is none, and a mount without POST takes no notice of bodies.
+#[test]
+fn what_would_widen_an_export_is_not_passed_over() {
+    let scratch = scratch();
+    let server = super::job_lifecycle::bundled(scratch.path(), &["--config", "/dev/null"]);
+    server.wait_until_ready();
+    let client = server.client();
+    let body = parameters(r#"{"name":"patient","valueReference":{"reference":"Patient/a"}}"#);
+    for prefer in ["respond-async", "respond-async, handling=lenient"] {
+        let headers = [HEADERS[0], ("Prefer", prefer), HEADERS[2]];
+        let refused = client.ask("GET", "/fhir/Group/one/$export", &headers, body.as_bytes());
+        let told = refused.outcome(400, "structure");
+        assert!(told.contains("GET") && told.contains("POST"), "{told}");
+        let slip = body.replace("\"patient\"", "\"patients\"");
+        let refused = client.ask("POST", "/fhir/Group/one/$export", &headers, slip.as_bytes());
+        assert!(refused.outcome(400, "not-supported").contains("did you mean patient?"));
+        let vendor = client.ask("GET", "/uscore/v1/bulk-data/Group/one/$export", &headers, body.as_bytes());
+        assert_eq!(vendor.status, 202, "{}", vendor.text());
+    }
+    let headers = [HEADERS[0], HEADERS[1], ("Content-Length", "0")];
+    accepted(&client, &client.ask("GET", "/fhir/Group/one/$export", &headers, b""));
+    assert_eq!(server.stop(), Some(0));
+}
+
 /// GROUP-06, PATIENT-04: an export of a Group that is restricted to patients names no other member, not one that is not there
 /// either; without the restriction it does.
 #[test]
