@@ -18,7 +18,12 @@ pub(crate) enum IgnorablePart {
     /// An item of `_elements` that names no root element.
     ElementItem(ElementProblem),
     /// A code of `includeAssociatedData` that stands for nothing here.
-    AssociatedDataCode(String),
+    AssociatedDataCode {
+        /// The code.
+        code: String,
+        /// Further codes that are known here.
+        presets: Vec<String>,
+    },
 }
 
 impl IgnorablePart {
@@ -27,7 +32,7 @@ impl IgnorablePart {
         match self {
             IgnorablePart::TypeName(_) => Parameter::Type,
             IgnorablePart::ElementItem(_) => Parameter::Elements,
-            IgnorablePart::AssociatedDataCode(_) => Parameter::AssociatedData,
+            IgnorablePart::AssociatedDataCode { .. } => Parameter::AssociatedData,
         }
     }
 
@@ -36,7 +41,7 @@ impl IgnorablePart {
         match self {
             IgnorablePart::TypeName(_) => "unknown types",
             IgnorablePart::ElementItem(_) => "unknown elements",
-            IgnorablePart::AssociatedDataCode(_) => "unknown associated data",
+            IgnorablePart::AssociatedDataCode { .. } => "unknown associated data",
         }
     }
 
@@ -53,8 +58,9 @@ impl IgnorablePart {
                 format!("{:?} is no R4 resource type; {advice}", shorten(name))
             }
             IgnorablePart::ElementItem(problem) => problem.to_string(),
-            IgnorablePart::AssociatedDataCode(code) => {
-                let names = AssociatedData::ALL.map(AssociatedData::name).join(" or ");
+            IgnorablePart::AssociatedDataCode { code, presets } => {
+                let names = AssociatedData::ALL.map(AssociatedData::name).into_iter();
+                let names = names.chain(presets.iter().map(String::as_str)).collect::<Vec<_>>().join(" or ");
                 format!("{:?} is no set of resources that can be added; give {names}", shorten(code))
             }
         }
@@ -67,7 +73,7 @@ impl IgnorablePart {
                 format!("{:?} is no R4 resource type, and was left out", shorten(name))
             }
             IgnorablePart::ElementItem(problem) => format!("{problem}; it was ignored"),
-            IgnorablePart::AssociatedDataCode(code) => {
+            IgnorablePart::AssociatedDataCode { code, .. } => {
                 format!("{:?} is no set of resources that can be added, and was ignored", shorten(code))
             }
         };
@@ -156,8 +162,10 @@ pub(crate) fn read_elements<S: AsRef<str>>(
 }
 
 /// What some codes of `includeAssociatedData` ask for together (ASSOC-04), and the codes that are none; empty ones are ignored.
+/// `presets` are further codes, which the caller reads, to be named beside the others.
 pub(crate) fn read_associated<S: AsRef<str>>(
     codes: impl IntoIterator<Item = S>,
+    presets: &[String],
 ) -> (Option<AssociatedData>, Vec<IgnorablePart>) {
     let (mut associated, mut unknown) = (None, Vec::new());
     for code in codes {
@@ -165,7 +173,10 @@ pub(crate) fn read_associated<S: AsRef<str>>(
         match AssociatedData::parse(code) {
             _ if code.is_empty() => {}
             Some(known) => associated = associated.max(Some(known)),
-            None => unknown.push(IgnorablePart::AssociatedDataCode(code.to_string())),
+            None => {
+                let presets = presets.to_vec();
+                unknown.push(IgnorablePart::AssociatedDataCode { code: code.to_string(), presets });
+            }
         }
     }
     (associated, unknown)

@@ -378,7 +378,7 @@ impl ExportRequest {
     /// `includeAssociatedData`: codes of sets of associated resources. Of several the least restrictive counts (ASSOC-04);
     /// empty items are ignored.
     pub fn include_associated_data<S: AsRef<str>>(mut self, codes: impl IntoIterator<Item = S>) -> ExportRequest {
-        let (associated, unknown) = read_associated(codes);
+        let (associated, unknown) = read_associated(codes, &[]);
         self.associated = self.associated.max(associated);
         self.problems.extend(unknown.into_iter().map(FoundProblem::Ignorable));
         self

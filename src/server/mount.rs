@@ -107,6 +107,7 @@ impl Mount {
                 type_refused: dialect.type_refused,
                 dates: dialect.dates,
                 clock_skew_seconds: settings.clock_skew_seconds,
+                presets: settings.presets.iter().map(|(name, preset)| (name.clone(), preset.resolved())).collect(),
             },
             enabled: Enabled {
                 system: settings.system_level,
@@ -177,7 +178,7 @@ impl Mount {
             absent_groups: Vec::new(),
             bound_client: true,
             fhir_bases: self.fhir_bases.clone(),
-            context: self.settings.context,
+            context: params.context.unwrap_or(self.settings.context),
             late: self.settings.late,
             missing_last_updated: self.settings.missing_last_updated,
             vanished: self.settings.vanished,
@@ -198,6 +199,7 @@ impl Mount {
             enabled: self.enabled,
             security,
             profiles: &self.settings.supported_profiles,
+            presets: &self.settings.presets,
             policies: Policies {
                 bounds: self.bounds,
                 compression: self.compression,

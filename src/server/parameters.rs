@@ -179,7 +179,8 @@ const ASSOCIATED: ParameterRow = ParameterRow {
         "*",
         "`LatestProvenanceResources`: of each exported resource the newest Provenance; `RelevantProvenanceResources`: every \
          Provenance; of both the second. They are added whatever `_type` says, and no other Provenance is exported. Without it \
-         Provenance is exported that is about a patient's record, or at system level every one. Any other value is refused, \
+         Provenance is exported that is about a patient's record, or at system level every one. Names that begin with `_` are \
+         presets, which the CapabilityStatement explains where there are any. Any other value is refused, \
          under `handling=lenient` ignored with a message.",
     )
 };

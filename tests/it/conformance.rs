@@ -27,7 +27,6 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("SINCE-05", "context resources are not built"),
     ("SINCE-11", "_typeFilter is not built; the parameter's documentation says what _since looks at"),
     ("TYPE-05", "context resources are not built: types outside the compartment are exported at system level only"),
-    ("ASSOC-09", "presets are not built: every name but the two is refused"),
     ("STATUS-05", "off, as the row wants: nothing ends a session"),
     ("MANIFEST-11", "organizeOutputBy is not built"),
     ("MANIFEST-12", "organizeOutputBy is not built"),

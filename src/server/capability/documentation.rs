@@ -59,6 +59,12 @@ fn topic(key: &str, title: &str, text: impl Into<String>, values: Vec<String>) -
     Topic { key: key.into(), title: title.into(), text: text.into(), values }
 }
 
+/// A text that ends as a sentence does.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    if text.ends_with(['.', '!', '?']) { text.to_string() } else { format!("{text}.") }
+}
+
 /// Words as a comma list of markdown code spans.
 fn code_list<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
     words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
@@ -228,7 +234,13 @@ impl Declaration<'_> {
              exported unless `_type` leaves it out.",
             |of| of.documentation,
         );
-        let values = served.map_or(Vec::new(), |_| AssociatedData::ALL.map(|data| data.name().to_string()).to_vec());
+        let mut text = text.to_string();
+        let mut values =
+            served.map_or(Vec::new(), |_| AssociatedData::ALL.map(|data| data.name().to_string()).to_vec());
+        for (name, preset) in self.presets.iter().filter(|_| served.is_some()) {
+            text += &format!("\n\n`{name}`: {} It {}.", sentence(&preset.description), preset.effect());
+            values.push(name.clone());
+        }
         topic("include-associated-data", "includeAssociatedData", text, values)
     }
 

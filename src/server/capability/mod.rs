@@ -20,6 +20,7 @@ use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
 use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::request::FileBounds;
+use crate::server::config::presets::PresetConfig;
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
 
@@ -124,6 +125,8 @@ pub(crate) struct Declaration<'a> {
     pub security: &'a str,
     /// Profiles that the statement names, by resource type (NETSMART-G08).
     pub profiles: &'a BTreeMap<String, Vec<String>>,
+    /// Presets of `includeAssociatedData`, by name.
+    pub presets: &'a BTreeMap<String, PresetConfig>,
     /// Export policies of the mount.
     pub policies: Policies,
 }

@@ -25,6 +25,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         patient_strict: PatientStrict::Any,
     };
     static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    static NO_PRESETS: BTreeMap<String, PresetConfig> = BTreeMap::new();
     let security = "without authorization, on the loopback";
     Declaration {
         base_url: BASE,
@@ -33,6 +34,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         enabled,
         security,
         profiles: &NONE,
+        presets: &NO_PRESETS,
         policies,
     }
 }
@@ -311,5 +313,22 @@ fn associated_data_is_documented_where_it_is_served() {
         let topic = documentation.0.iter().find(|topic| topic.key == "include-associated-data").unwrap();
         assert_eq!(topic.values, values);
         assert_eq!(topic.text.contains("not served"), values.is_empty(), "{}", topic.text);
+    }
+}
+
+/// ASSOC-09, CAP-12: presets are documented by name, with what they are for and what they set.
+#[test]
+fn presets_are_documented() {
+    let preset = PresetConfig {
+        description: "Names only".to_string(),
+        elements: vec!["Patient.name".to_string()],
+        ..PresetConfig::default()
+    };
+    let presets = BTreeMap::from([("_names".to_string(), preset)]);
+    let documentation = Declaration { presets: &presets, ..declaration(ALL) }.documentation();
+    let topic = documentation.0.iter().find(|topic| topic.key == "include-associated-data").unwrap();
+    assert_eq!(topic.values.last().unwrap(), "_names");
+    for words in ["`_names`: Names only", "`_elements=Patient.name`"] {
+        assert!(topic.text.contains(words), "{}", topic.text);
     }
 }

@@ -8,6 +8,7 @@ use crate::group::lookup::MembershipRule;
 use crate::limits::{NAME_BYTES_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
 use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::server::config::presets::{PresetConfig, preset_problems};
 
 /// Segment of a base path that the name of a tenant replaces.
 pub(crate) const CUSTOMER: &str = "{customer}";
@@ -74,6 +75,8 @@ pub(crate) struct MountConfig {
     pub group_bytes_max: u64,
     /// Profiles that the CapabilityStatement names, by resource type (NETSMART-G08).
     pub supported_profiles: BTreeMap<String, Vec<String>>,
+    /// Presets of `includeAssociatedData`, by name (ASSOC-09).
+    pub presets: BTreeMap<String, PresetConfig>,
 }
 
 /// A kind of credentials, see [`MountConfig::authorization`].
@@ -171,6 +174,7 @@ impl MountConfig {
             group_members_max: 1_000_000,
             group_bytes_max: 0,
             supported_profiles: BTreeMap::new(),
+            presets: BTreeMap::new(),
         }
     }
 
@@ -260,6 +264,7 @@ impl MountConfig {
         {
             problems.push(format!("{name}.supported_profiles: {of:?} is no R4 resource type"));
         }
+        problems.extend(preset_problems(name, &self.presets));
         problems
     }
 }

@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::count_text::{counted, word_form};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::compartment;
+use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::ignorable_part::{IgnorablePart, no_type_left, read_associated, read_elements, read_types, shorten};
 use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
+use crate::policies::Context;
+use crate::server::config::presets::Preset;
 use crate::server::error::OutcomeIssue;
 use crate::server::http::query::plus_for_space;
 use crate::server::kick_off::request::{
@@ -175,9 +178,27 @@ impl ParameterReader<'_> {
     /// Checks the codes of `includeAssociatedData` (ASSOC-01, ASSOC-04, ASSOC-07).
     fn associated_data(&mut self, values: &[&GivenParameter]) {
         let codes: BTreeSet<&str> = values.iter().flat_map(|given| given.value.split(',')).map(str::trim).collect();
-        let (associated, unknown) = read_associated(codes);
+        let (presets, codes): (Vec<&str>, Vec<&str>) =
+            codes.into_iter().partition(|code| self.policy.presets.contains_key(*code));
+        let names: Vec<String> = self.policy.presets.keys().cloned().collect();
+        let (associated, unknown) = read_associated(codes, &names);
         self.params.associated = associated;
+        self.apply(&presets);
         self.judge(&unknown, IssueCode::NotSupported);
+    }
+
+    /// Sets what presets set (ASSOC-09), the least restrictive of each. A request's own `_elements`, which was read before,
+    /// stands.
+    fn apply(&mut self, names: &[&str]) {
+        let presets: Vec<&Preset> = names.iter().filter_map(|name| self.policy.presets.get(*name)).collect();
+        let params = &mut self.params;
+        params.associated = presets.iter().map(|preset| preset.associated).chain([params.associated]).max().flatten();
+        if params.elements.is_empty() {
+            let items = presets.iter().flat_map(|preset| &preset.elements);
+            params.elements = ElementSelection::parse(items).0;
+        }
+        let is_set = |context: &Context| presets.iter().any(|preset| preset.context == Some(*context));
+        params.context = [Context::Referenced, Context::Changed, Context::None].into_iter().find(is_set);
     }
 
     /// Leaves parts out under lenient handling, with a note each; else each is a problem of this code.

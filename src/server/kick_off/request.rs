@@ -1,6 +1,8 @@
 //! A parsed kick-off request, its level, and the policy of a mount that it is checked against. Parsing is in
 //! `kick_off` and `parameters`.
 
+use std::collections::BTreeMap;
+
 use axum::http::HeaderValue;
 
 use crate::associated_data::AssociatedData;
@@ -9,7 +11,9 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::{Issue, IssueCode};
+use crate::policies::Context;
 use crate::server::config::mounts::HeaderPolicy;
+use crate::server::config::presets::Preset;
 use crate::server::http::prefer::Prefer;
 use crate::server::parameters::ParameterRow;
 
@@ -77,6 +81,8 @@ pub(crate) struct KickOffPolicy {
     pub dates: bool,
     /// How far `_since` may lie in the future, in seconds, to allow for the client's clock (SINCE-03).
     pub clock_skew_seconds: u64,
+    /// Presets of `includeAssociatedData`, by name (ASSOC-09).
+    pub presets: BTreeMap<String, Preset>,
 }
 
 /// The parameters of a kick-off in normal form: equal for requests of equal meaning (PARAM-09).
@@ -90,6 +96,8 @@ pub(crate) struct KickOffParams {
     pub elements: ElementSelection,
     /// `includeAssociatedData`; `None` if nothing was asked for.
     pub associated: Option<AssociatedData>,
+    /// The referenced context that a preset sets; `None` for that of the mount.
+    pub context: Option<Context>,
     /// Exclusive lower bound of `meta.lastUpdated`; `None` for no bound.
     pub since: Option<Instant>,
     /// Exclusive upper bound of `meta.lastUpdated`; `None` for no bound.

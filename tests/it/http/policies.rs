@@ -292,3 +292,58 @@ fn restricted_exports_name_no_other_member() {
         assert_eq!(said.contains("Patient/other"), !is_told);
     }
 }
+
+/// ASSOC-04, ASSOC-09, MANIFEST-02: a preset that a mount declares sets what it says where the request does not; one that is not
+/// declared is refused, or passed over with a message; the CapabilityStatement lists those that are.
+#[test]
+fn presets_set_what_they_say() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let rows = [
+        r#"{"resourceType":"Patient","id":"a","active":true,"birthDate":"1970-01-01","generalPractitioner":[{"reference":"Practitioner/d"}]}"#,
+        r#"{"resourceType":"Practitioner","id":"d","active":true}"#,
+        r#"{"resourceType":"Provenance","id":"v","target":[{"reference":"Patient/a"}],"recorded":"2020-01-01T00:00:00Z"}"#,
+    ];
+    std::fs::write(store.join("rows.ndjson"), rows.join("\n") + "\n").unwrap();
+    let toml = "[ig]\nfirst_poll_in_progress = false\ncontext = \"referenced\"\n[ig.presets._noContext]\n\
+                description = \"Nothing from outside\"\ncontext = \"none\"\n[ig.presets._short]\n\
+                description = \"Short.\"\nelements = [\"Patient.active\"]\nassociated = [\"RelevantProvenanceResources\"]\n\
+                context = \"none\"\n[ig.presets._wide]\ndescription = \"Wide\"\ncontext = \"referenced\"\n";
+    std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
+    let words = ["--store", "store", "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
+    let server = Server::start(scratch.path(), &words);
+    server.wait_until_ready();
+    let client = server.client();
+    let exported = |query: &str| {
+        let manifest = ended(&client, &accepted(&client, &server.fhir(&format!("Patient/$export{query}")))).json();
+        assert_eq!(manifest["request"], format!("http://{}/fhir/Patient/$export{query}", server.address));
+        let lines = lines(&client, &manifest);
+        let text = String::from_utf8(lines.values().flatten().copied().collect()).unwrap();
+        let has = |word: &str| text.contains(word);
+        (has("Practitioner\",\"id"), has("\"active\":true"), has("birthDate"), has("\"id\":\"v\""))
+    };
+    let preset = "?includeAssociatedData=";
+    for (query, found) in [
+        (String::new(), (true, true, true, true)),
+        (format!("{preset}_noContext"), (false, true, true, true)),
+        (format!("{preset}_noContext&_type=Patient"), (false, true, true, false)),
+        (format!("{preset}_short&_type=Patient"), (false, true, false, true)),
+        (format!("{preset}_short,_wide"), (true, true, false, true)),
+        (format!("{preset}_short&_elements=Patient.birthDate"), (false, false, true, true)),
+        (format!("{preset}_short,LatestProvenanceResources&_type=Patient"), (false, true, false, true)),
+    ] {
+        assert_eq!(exported(&query), found, "{query}");
+    }
+    let told = server.fhir(&format!("Patient/$export{preset}_x,_short")).outcome(400, "not-supported");
+    assert!(told.contains("\"_x\"") && told.contains("or _noContext or _short"), "{told}");
+    let lenient = [HEADERS[0], ("Prefer", "respond-async, handling=lenient")];
+    let passed = client.ask("GET", &format!("/fhir/Patient/$export{preset}_x"), &lenient, b"");
+    let manifest = ended(&client, &accepted(&client, &passed)).json();
+    assert!(messages(&client, &manifest).iter().any(|text| text.starts_with("includeAssociatedData: \"_x\"")));
+    let statement = client.get("/fhir/metadata").text();
+    for words in ["`_noContext`: Nothing from outside. It adds no supporting types.", "`_short`: Short. It"] {
+        assert!(statement.contains(words), "{words}");
+    }
+    assert_eq!(server.stop(), Some(0));
+}
