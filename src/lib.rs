@@ -73,6 +73,7 @@ pub use crate::export::report::ExportReport;
 pub use crate::export::to_sink::export_to_sink;
 pub use crate::extract::Validate;
 pub use crate::extract::rules::LoneSurrogates;
+pub use crate::fhir::compartment::CompartmentPaths;
 pub use crate::fhir::elements::selection::{ElementProblem, ElementProblemKind, ElementSelection};
 pub use crate::fhir::id::IdRule;
 pub use crate::fhir::instant::{Instant, ParseInstantError};

@@ -2,7 +2,7 @@
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
 use crate::cli::args::choices::{
-    ChoiceArgs, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
+    ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
 use crate::cli::args::records::PatientStrictArg;
 use crate::cli::args::{
@@ -15,6 +15,7 @@ use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
 use crate::extract::rules::LoneSurrogates;
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::{Id, IdRule};
 use crate::fhir::reference::PatientReferences;
 use crate::group::lookup::MembershipRule;
@@ -112,6 +113,10 @@ pub(crate) fn row_choices(args: &ChoiceArgs) -> RowChoices {
         patient_references: args.patient_references.map(|how| match how {
             PatientReferencesArg::Strict => PatientReferences::Strict,
             PatientReferencesArg::Lenient => PatientReferences::Lenient,
+        }),
+        compartment_paths: args.compartment_paths.map(|which| match which {
+            CompartmentPathsArg::R4 => CompartmentPaths::R4,
+            CompartmentPathsArg::Primary => CompartmentPaths::Primary,
         }),
         follow_symlinks: args.follow_symlinks.map(|how| how == FollowSymlinksArg::Yes),
     }

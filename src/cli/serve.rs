@@ -59,6 +59,7 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
             ids: tenant.store.ids,
             lone_surrogates: tenant.store.lone_surrogates,
             patient_references: tenant.store.patient_references,
+            compartment_paths: tenant.store.compartment_paths,
             follow_symlinks: tenant.store.follow_symlinks,
         };
         match open_store(&store, choices, false, tenant.data.sync) {

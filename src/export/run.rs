@@ -8,6 +8,7 @@ use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
 use crate::export::plan_record::{PlanRecord, check_same_request, plan_record};
 use crate::export::planning::{check_faults, plan_snapshot};
 use crate::export::report::ExportReport;
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::ShardId;
@@ -453,6 +454,9 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
         },
         "ledger": plan.ledger(),
     });
+    if generation.rules.compartment_paths != CompartmentPaths::R4 {
+        extension["policies"]["compartmentPaths"] = generation.rules.compartment_paths.name().into();
+    }
     if generation.follow_symlinks {
         extension["policies"]["followSymlinks"] = true.into();
     }

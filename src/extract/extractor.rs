@@ -290,6 +290,7 @@ impl Extractor {
             texts: String::new(),
             ends: Vec::new(),
             identifier_paths: 0,
+            compartment_paths: rules.compartment_paths,
         };
         let collector = Collector {
             facts,
@@ -322,7 +323,8 @@ impl Extractor {
         debug_assert!(text.ends_with(b"\n"));
         let full = self.scanner.validate() == Validate::Full;
         let ids = self.collector.ids;
-        let pass = Pass { text, from, full, ids, names: &NAMES, shapes: &mut self.shapes, row };
+        let compartment_paths = self.collector.facts.compartment_paths;
+        let pass = Pass { text, from, full, ids, compartment_paths, names: &NAMES, shapes: &mut self.shapes, row };
         self.scanner.kernel().run(pass)
     }
 

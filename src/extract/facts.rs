@@ -2,7 +2,7 @@
 //! deletions of a Bundle.
 
 use crate::extract::paths::{BUNDLE, owner_paths};
-use crate::fhir::compartment;
+use crate::fhir::compartment::{self, CompartmentPaths};
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
@@ -71,7 +71,8 @@ impl ResourceFacts for Facts {
         Facts::version_id(self)
     }
     fn has_identifier(&self) -> bool {
-        self.content == Content::Resource && self.identifier_paths & owner_paths(self.resource_type) != 0
+        self.content == Content::Resource
+            && self.identifier_paths & owner_paths(self.resource_type, self.compartment_paths) != 0
     }
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
         Facts::references(self).map(str::as_bytes)
@@ -99,6 +100,8 @@ pub struct Facts {
     pub(crate) ends: Vec<(u32, u64)>,
     /// Paths of references on which an identifier stands, one bit each.
     pub(crate) identifier_paths: u64,
+    /// Which paths make owners.
+    pub(crate) compartment_paths: CompartmentPaths,
 }
 
 impl Facts {
@@ -116,11 +119,11 @@ impl Facts {
         &self.version_id
     }
 
-    /// References on the type's compartment paths, with escapes resolved, in their order; for a Provenance all its
+    /// References on the type's compartment paths that make owners, with escapes resolved, in their order; for a Provenance all its
     /// targets. A Group's members are none (COMP-09).
     pub fn references(&self) -> impl Iterator<Item = &str> {
         let wanted = match self.content {
-            Content::Resource => owner_paths(self.resource_type),
+            Content::Resource => owner_paths(self.resource_type, self.compartment_paths),
             Content::Tombstones => 0,
         };
         self.texts_on(wanted)

@@ -135,7 +135,10 @@ pub fn extract(line: &[u8], rules: impl Into<LineRules>) -> Result<PlainFacts, F
     }
     if resource_type != ResourceType::GROUP {
         let mut found: Vec<usize> = Vec::new();
-        for path in paths {
+        let owners = rules.compartment_paths.paths_of(resource_type);
+        let is_owners =
+            |path: &&str| (0..).zip(compartment::PATHS).any(|(i, known)| known == *path && owners >> i & 1 != 0);
+        for path in paths.into_iter().filter(is_owners) {
             let mut names: Vec<&str> = path.split('.').collect();
             names.push("reference");
             found.extend(document.values_at(&[0], &names));

@@ -3,16 +3,17 @@
 use std::sync::LazyLock;
 
 use crate::extract::trie::{Node, Trie};
-use crate::fhir::compartment;
+use crate::fhir::compartment::{self, CompartmentPaths};
 use crate::fhir::resource_type::ResourceType;
 
 /// Path bit of the elements that decide for a resource of any type.
 pub(crate) const ALWAYS: u64 = 1 << 62;
 
-/// Element paths that extraction follows in the role of owners for this resource type, one bit each. A Group has none:
-/// it is never exported by compartment, and its members may be millions (COMP-09).
-pub(crate) fn owner_paths(resource_type: ResourceType) -> u64 {
-    if resource_type == ResourceType::GROUP { 0 } else { compartment::paths_of(resource_type) }
+/// Element paths whose references make owners of this resource type, by a rule, one bit each. A Group has none: it is never
+/// exported by compartment, and its members may be millions (COMP-09). All paths of R4 are followed, and decide which lines are
+/// faulty, whatever the rule.
+pub(crate) fn owner_paths(resource_type: ResourceType, rule: CompartmentPaths) -> u64 {
+    if resource_type == ResourceType::GROUP { 0 } else { rule.paths_of(resource_type) }
 }
 
 /// The followed paths and the role of each node.

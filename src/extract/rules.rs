@@ -2,6 +2,7 @@
 //! facts of an index: all of its rows were read by the same.
 
 use crate::extract::Validate;
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
 use crate::named_enum::by_name;
@@ -44,6 +45,8 @@ pub struct LineRules {
     pub lone_surrogates: LoneSurrogates,
     /// Which Patient references are followed.
     pub patient_references: PatientReferences,
+    /// Which paths make a patient the owner of a row.
+    pub compartment_paths: CompartmentPaths,
 }
 
 impl LineRules {
@@ -54,6 +57,7 @@ impl LineRules {
             ids: IdRule::R4,
             lone_surrogates: LoneSurrogates::Pass,
             patient_references: PatientReferences::Strict,
+            compartment_paths: CompartmentPaths::R4,
         }
     }
 }

@@ -9,6 +9,8 @@ use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::Fault;
 use crate::extract::naive::{self, FaultFound, PlainFacts};
+use crate::extract::rules::LineRules;
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::Id;
 use crate::simd::Kernel;
 
@@ -54,10 +56,17 @@ fn outcome(found: Result<&Facts, Fault>) -> Result<PlainFacts, FaultFound> {
 
 /// Compares every way to read the line with the reference implementation; `cuts` are lengths of pieces, in a cycle.
 fn check(line: &[u8], cuts: &[usize]) {
-    let expected = naive::extract(line, Validate::Full);
+    for compartment_paths in CompartmentPaths::ALL {
+        check_by(LineRules { compartment_paths, ..Validate::Full.into() }, line, cuts);
+    }
+}
+
+/// The same by some rules.
+fn check_by(rules: LineRules, line: &[u8], cuts: &[usize]) {
+    let expected = naive::extract(line, rules);
     let shown = || String::from_utf8_lossy(&line[..line.len().min(2000)]).into_owned();
     for kernel in Kernel::available() {
-        let mut extractor = Extractor::new(kernel, Validate::Full);
+        let mut extractor = Extractor::new(kernel, rules);
         let fault = extractor.extract(line).map(|_| ());
         assert_eq!(outcome(extractor.extract(line)), expected, "{} {fault:?}: {}", kernel.name(), shown());
         extractor.begin();
@@ -72,7 +81,7 @@ fn check(line: &[u8], cuts: &[usize]) {
         }
         assert_eq!(outcome(extractor.finish()), expected, "{} in pieces of {cuts:?}: {}", kernel.name(), shown());
         if expected.is_ok() {
-            let mut extractor = Extractor::new(kernel, Validate::Structure);
+            let mut extractor = Extractor::new(kernel, LineRules { validate: Validate::Structure, ..rules });
             assert_eq!(outcome(extractor.extract(line)), expected, "{} structure: {}", kernel.name(), shown());
         }
     }
@@ -287,9 +296,19 @@ proptest! {
     }
 }
 
+/// Rules of each kind that the pass over many lines knows.
+const SOME_RULES: [LineRules; 3] = {
+    let full = LineRules::without_choices(Validate::Full);
+    [
+        full,
+        LineRules::without_choices(Validate::Structure),
+        LineRules { compartment_paths: CompartmentPaths::Primary, ..full },
+    ]
+};
+
 /// Reads a text of whole lines with the pass over many, lines that it leaves by themselves.
-fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, FaultFound>> {
-    let mut extractor = Extractor::new(kernel, validate);
+fn read_many(kernel: Kernel, rules: LineRules, text: &[u8]) -> Vec<Result<PlainFacts, FaultFound>> {
+    let mut extractor = Extractor::new(kernel, rules);
     let (mut all, mut offset) = (Vec::new(), 0);
     while offset < text.len() {
         let mut stopped = false;
@@ -310,8 +329,8 @@ fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<Plai
     all
 }
 
-fn read_singly(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, FaultFound>> {
-    let mut extractor = Extractor::new(kernel, validate);
+fn read_singly(kernel: Kernel, rules: LineRules, text: &[u8]) -> Vec<Result<PlainFacts, FaultFound>> {
+    let mut extractor = Extractor::new(kernel, rules);
     let lines = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
     lines.map(|line| outcome(extractor.extract(line.strip_suffix(b"\r").unwrap_or(line)))).collect()
 }
@@ -327,9 +346,9 @@ proptest! {
             text.extend_from_slice(ends.as_bytes());
         }
         for kernel in Kernel::available() {
-            for validate in [Validate::Full, Validate::Structure] {
+            for rules in SOME_RULES {
                 let shown = String::from_utf8_lossy(&text);
-                prop_assert_eq!(read_many(kernel, validate, &text), read_singly(kernel, validate, &text), "{} {:?}: {}", kernel.name(), validate, shown);
+                prop_assert_eq!(read_many(kernel, rules, &text), read_singly(kernel, rules, &text), "{} {:?}: {}", kernel.name(), rules, shown);
             }
         }
     }
@@ -366,9 +385,9 @@ proptest! {
     #[test]
     fn lines_that_look_alike_are_read_as_single_ones(text in alike()) {
         for kernel in Kernel::available() {
-            for validate in [Validate::Full, Validate::Structure] {
+            for rules in SOME_RULES {
                 let shown = String::from_utf8_lossy(&text);
-                prop_assert_eq!(read_many(kernel, validate, &text), read_singly(kernel, validate, &text), "{} {:?}: {}", kernel.name(), validate, shown);
+                prop_assert_eq!(read_many(kernel, rules, &text), read_singly(kernel, rules, &text), "{} {:?}: {}", kernel.name(), rules, shown);
             }
         }
     }

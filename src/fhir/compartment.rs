@@ -5,6 +5,7 @@
 //! `Device.patient` is added (COMP-07). A test compares the table with the official definitions.
 
 use crate::fhir::resource_type::ResourceType;
+use crate::named_enum::by_name;
 
 /// Every path of any type: property names from the root to a Reference, joined by dots. The index of a path is its bit
 /// in [`paths_of`].
@@ -115,18 +116,101 @@ const TABLE: [(&str, &[&str]); 67] = [
     ("VisionPrescription", &["patient"]),
 ];
 
+/// The types some of whose paths name somebody whom the record is not about (who performed, wrote, sent, pays or takes part),
+/// and the paths that name whom it is about (COMP-15). Of every other type all paths do. A Patient is about itself, whatever it
+/// links to.
+#[rustfmt::skip]
+const PRIMARY: [(&str, &[&str]); 25] = [
+    ("AllergyIntolerance", &["patient"]),
+    ("AuditEvent", &["entity.what"]),
+    ("Basic", &["subject"]),
+    ("CarePlan", &["subject"]),
+    ("CareTeam", &["subject"]),
+    ("Claim", &["patient"]),
+    ("Communication", &["subject"]),
+    ("CommunicationRequest", &["subject"]),
+    ("Composition", &["subject"]),
+    ("Condition", &["subject"]),
+    ("Coverage", &["beneficiary"]),
+    ("DeviceRequest", &["subject"]),
+    ("DocumentManifest", &["subject"]),
+    ("DocumentReference", &["subject"]),
+    ("ExplanationOfBenefit", &["patient"]),
+    ("Invoice", &["subject"]),
+    ("List", &["subject"]),
+    ("MedicationAdministration", &["subject"]),
+    ("MedicationDispense", &["subject"]),
+    ("Observation", &["subject"]),
+    ("Patient", &[]),
+    ("Procedure", &["subject"]),
+    ("QuestionnaireResponse", &["subject"]),
+    ("RequestGroup", &["subject"]),
+    ("ServiceRequest", &["subject"]),
+];
+
+/// Which compartment paths make a patient the owner of a record (COMP-15).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompartmentPaths {
+    /// All that R4 lists.
+    #[default]
+    R4,
+    /// Those that name whom the record is about.
+    Primary,
+}
+
+impl CompartmentPaths {
+    /// Every value, in the order of the enum.
+    pub const ALL: [CompartmentPaths; 2] = [CompartmentPaths::R4, CompartmentPaths::Primary];
+
+    /// Name in records and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CompartmentPaths::R4 => "r4",
+            CompartmentPaths::Primary => "primary",
+        }
+    }
+
+    /// The paths of a type that make a patient its owner, one bit each, as in [`paths_of`].
+    pub(crate) fn paths_of(self, resource_type: ResourceType) -> u64 {
+        static MASKS: std::sync::LazyLock<[u64; ResourceType::COUNT]> = std::sync::LazyLock::new(|| {
+            let mut masks = masks_of(&TABLE);
+            let primary = masks_of(&PRIMARY);
+            for (name, _) in PRIMARY {
+                let i = type_named(name).index();
+                masks[i] = primary[i];
+            }
+            masks
+        });
+        match self {
+            CompartmentPaths::R4 => paths_of(resource_type),
+            CompartmentPaths::Primary => MASKS[resource_type.index()],
+        }
+    }
+}
+
+by_name!(CompartmentPaths);
+
+/// A type of the tables.
+fn type_named(name: &str) -> ResourceType {
+    ResourceType::parse(name).expect("a type of R4")
+}
+
+/// The paths of a table as bits, by type.
+fn masks_of(table: &[(&str, &[&str])]) -> [u64; ResourceType::COUNT] {
+    let mut masks = [0; ResourceType::COUNT];
+    for (name, paths) in table {
+        for path in *paths {
+            masks[type_named(name).index()] |=
+                1 << PATHS.iter().position(|known| known == path).expect("a listed path");
+        }
+    }
+    masks
+}
+
 /// Compartment paths of a type, one bit each; 0 for a type outside the compartment.
 pub(crate) fn paths_of(resource_type: ResourceType) -> u64 {
-    static MASKS: std::sync::LazyLock<[u64; ResourceType::COUNT]> = std::sync::LazyLock::new(|| {
-        let mut masks = [0; ResourceType::COUNT];
-        for (name, paths) in TABLE {
-            let i = ResourceType::parse(name).expect("a type of R4").index();
-            for path in paths {
-                masks[i] |= 1 << PATHS.iter().position(|known| known == path).expect("a listed path");
-            }
-        }
-        masks
-    });
+    static MASKS: std::sync::LazyLock<[u64; ResourceType::COUNT]> = std::sync::LazyLock::new(|| masks_of(&TABLE));
     MASKS[resource_type.index()]
 }
 
@@ -178,6 +262,23 @@ mod tests {
             .collect();
         assert_eq!(ours, official);
         assert_eq!(ResourceType::all().filter(|t| in_compartment(*t)).count(), 67);
+    }
+
+    /// COMP-15: primary paths are paths of R4, fewer of each type that is listed; of the others that have several paths none
+    /// is left out. No type but Patient is without.
+    #[test]
+    fn primary_paths_are_some_of_r4s() {
+        let count = |which: CompartmentPaths, of| which.paths_of(of).count_ones();
+        let listed: BTreeSet<&str> = PRIMARY.iter().map(|(name, _)| *name).collect();
+        assert_eq!(listed.len(), PRIMARY.len());
+        for of in ResourceType::all() {
+            let (all, primary) = (paths_of(of), CompartmentPaths::Primary.paths_of(of));
+            assert_eq!(primary & !all, 0, "{}", of.name());
+            let [r4, primary] = CompartmentPaths::ALL.map(|which| count(which, of));
+            assert_eq!(primary < r4, listed.contains(of.name()), "{}", of.name());
+            assert_eq!(primary == 0 && r4 > 0, of == ResourceType::PATIENT, "{}", of.name());
+            assert!(primary <= 1, "{}: one path says whom a record is about", of.name());
+        }
     }
 
     /// The paths derived from the definitions agree with the published table of paths.

@@ -8,6 +8,7 @@
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::instant::Instant;
 use crate::fhir::reference::PatientReferences;
@@ -317,7 +318,9 @@ impl IndexMeta {
         body.number(u64::from(self.unproven == UnprovenPolicy::Export));
         body.number(u64::from(self.rules.ids == IdRule::Any));
         body.number(u64::from(self.rules.lone_surrogates == LoneSurrogates::Fault));
-        body.number(u64::from(self.rules.patient_references == PatientReferences::Lenient));
+        // One number for both: versions without a choice of paths wrote 0 or 1.
+        let is_lenient = u64::from(self.rules.patient_references == PatientReferences::Lenient);
+        body.number(is_lenient | u64::from(self.rules.compartment_paths == CompartmentPaths::Primary) << 1);
         body.number(u64::from(self.chosen));
         body.number(u64::from(self.follow_symlinks));
         body.number(self.ignore_hash);
@@ -410,12 +413,16 @@ impl IndexMeta {
         let (mut rules, mut chosen) = (LineRules::without_choices(validate), false);
         let (mut follow_symlinks, mut ignore_hash) = (false, 0);
         if version > BEFORE_CHOICES {
-            rules = LineRules {
-                validate,
-                ids: if body.flag()? { IdRule::Any } else { IdRule::R4 },
-                lone_surrogates: if body.flag()? { LoneSurrogates::Fault } else { LoneSurrogates::Pass },
-                patient_references: if body.flag()? { PatientReferences::Lenient } else { PatientReferences::Strict },
+            let ids = if body.flag()? { IdRule::Any } else { IdRule::R4 };
+            let lone_surrogates = if body.flag()? { LoneSurrogates::Fault } else { LoneSurrogates::Pass };
+            let (patient_references, compartment_paths) = match body.number()? {
+                0 => (PatientReferences::Strict, CompartmentPaths::R4),
+                1 => (PatientReferences::Lenient, CompartmentPaths::R4),
+                2 => (PatientReferences::Strict, CompartmentPaths::Primary),
+                3 => (PatientReferences::Lenient, CompartmentPaths::Primary),
+                _ => return None,
             };
+            rules = LineRules { validate, ids, lone_surrogates, patient_references, compartment_paths };
             chosen = body.flag()?;
             (follow_symlinks, ignore_hash) = (body.flag()?, body.number()?);
         }

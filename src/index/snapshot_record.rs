@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
 use crate::ids::EntryId;
@@ -47,6 +48,9 @@ pub struct RecordedRules {
     /// Which Patient references were followed, unless literal ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient_references: Option<PatientReferences>,
+    /// Which paths made owners, unless R4's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compartment_paths: Option<CompartmentPaths>,
 }
 
 impl RecordedRules {
@@ -58,6 +62,7 @@ impl RecordedRules {
             ids: Some(rules.ids).filter(|ids| *ids != before.ids),
             lone_surrogates: Some(rules.lone_surrogates).filter(|what| *what != before.lone_surrogates),
             patient_references: Some(rules.patient_references).filter(|which| *which != before.patient_references),
+            compartment_paths: Some(rules.compartment_paths).filter(|which| *which != before.compartment_paths),
         }
     }
 
@@ -69,6 +74,7 @@ impl RecordedRules {
             ids: self.ids.unwrap_or(before.ids),
             lone_surrogates: self.lone_surrogates.unwrap_or(before.lone_surrogates),
             patient_references: self.patient_references.unwrap_or(before.patient_references),
+            compartment_paths: self.compartment_paths.unwrap_or(before.compartment_paths),
         }
     }
 }

@@ -190,6 +190,7 @@ pub(crate) fn index_meta(path: &Path, report: &mut InspectReport) -> Option<Inde
         section.fact("ids", found.rules.ids.name());
         section.fact("lone surrogates", found.rules.lone_surrogates.name());
         section.fact("patient references", found.rules.patient_references.name());
+        section.fact("compartment paths", found.rules.compartment_paths.name());
         section.fact("unproven", found.unproven.name());
         section.fact("symbolic links", if found.follow_symlinks { "followed" } else { "not followed" });
         let patterns = match found.ignore_hash {

@@ -3,6 +3,7 @@
 use crate::codec::compression::UnprovenPolicy;
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
 use crate::sys::regular_file::Links;
@@ -24,6 +25,8 @@ pub(crate) struct RowChoices {
     pub(crate) lone_surrogates: Option<LoneSurrogates>,
     /// Which Patient references are followed.
     pub(crate) patient_references: Option<PatientReferences>,
+    /// Which paths make a patient the owner of a row.
+    pub(crate) compartment_paths: Option<CompartmentPaths>,
     /// Whether symbolic links in the store are followed.
     pub(crate) follow_symlinks: Option<bool>,
 }
@@ -49,6 +52,7 @@ impl RowChoices {
             ids: self.ids.unwrap_or(lines.ids),
             lone_surrogates: self.lone_surrogates.unwrap_or(lines.lone_surrogates),
             patient_references: self.patient_references.unwrap_or(lines.patient_references),
+            compartment_paths: self.compartment_paths.unwrap_or(lines.compartment_paths),
         };
         (lines, self.unproven.unwrap_or(unproven))
     }
@@ -71,6 +75,7 @@ impl RowChoices {
                 self.patient_references.map(PatientReferences::name),
                 lines.patient_references.name(),
             ),
+            ("--compartment-paths", self.compartment_paths.map(CompartmentPaths::name), lines.compartment_paths.name()),
             ("--follow-symlinks", self.follow_symlinks.map(yes_or_no), yes_or_no(follow_symlinks)),
         ];
         let different = named.into_iter().filter_map(|(option, given, stands)| Some((option, given?, stands)));

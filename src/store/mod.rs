@@ -15,6 +15,7 @@ use crate::codec::compression::UnprovenPolicy;
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::extract::rules::LoneSurrogates;
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
 use crate::simd::Kernel;
@@ -125,6 +126,13 @@ impl StoreOptions {
     /// for a new one.
     pub fn patient_references(mut self, patient_references: PatientReferences) -> StoreOptions {
         self.choices.patient_references = Some(patient_references);
+        self
+    }
+
+    /// Which paths of a resource make a patient its owner; what the index was made with unless given,
+    /// [`CompartmentPaths::R4`] for a new one.
+    pub fn compartment_paths(mut self, paths: CompartmentPaths) -> StoreOptions {
+        self.choices.compartment_paths = Some(paths);
         self
     }
 

@@ -12,6 +12,7 @@ use crate::codec::compression::Compression;
 use crate::count_text::counted;
 use crate::extract::Validate;
 use crate::extract::rules::{LineRules, LoneSurrogates};
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::{Id, IdRule};
 use crate::fhir::reference::{PatientReferences, Reference};
@@ -34,6 +35,7 @@ const TAKEN: LineRules = LineRules {
     ids: IdRule::Any,
     lone_surrogates: LoneSurrogates::Pass,
     patient_references: PatientReferences::Strict,
+    compartment_paths: CompartmentPaths::R4,
 };
 
 /// Largest window of a zstd file that every client can be expected to support, as a power of two of bytes (8 MiB, RFC

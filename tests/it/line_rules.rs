@@ -269,6 +269,58 @@ fn choices_are_facts_of_the_index() {
     assert!(Path::new(&world.out("6")).exists());
 }
 
+/// COMP-15: by the primary paths a record is its subject's alone, and not whose performer, payer or link a member is; the choice
+/// is a fact of the index, and the ledger is recounted by it. A line is a fault by a key of any path of R4.
+#[test]
+fn owners_by_primary_paths() {
+    let performed = |id: &str, performer: &str, subject: &str| {
+        let row = observation(id, &refers(subject));
+        row.replace(",\"subject\"", &format!(",\"performer\":[{}],\"subject\"", refers(performer)))
+    };
+    let of = |of_type: &str, id: &str, paths: &[(&str, &str)]| {
+        let paths: Vec<String> = paths.iter().map(|(path, to)| format!(r#""{path}":{}"#, refers(to))).collect();
+        format!(r#"{{"resourceType":"{of_type}","id":"{id}",{}}}"#, paths.join(","))
+    };
+    let lines = [
+        patient("m"),
+        patient("other"),
+        performed("own", "Patient/other", "Patient/m"),
+        performed("foreign", "Patient/m", "Patient/other"),
+        of("Coverage", "own", &[("beneficiary", "Patient/m"), ("payor", "Patient/other")]),
+        of("Coverage", "foreign", &[("beneficiary", "Patient/other"), ("subscriber", "Patient/m")]),
+        of("Encounter", "own", &[("subject", "Patient/m")]),
+        r#"{"resourceType":"Patient","id":"linked","link":[{"other":{"reference":"Patient/m"}}]}"#.to_string(),
+        of("Provenance", "of-foreign", &[("target", "Observation/foreign")]),
+        r#"{"resourceType":"Observation","id":"twice","performer":{"reference":"Patient/m","reference":"Patient/m"}}"#
+            .to_string(),
+    ];
+    let world = World::new(&lines);
+    let everything = ["own", "foreign"].map(String::from).to_vec();
+    let words = ["--all-patients", "--patient", "m"];
+    let primary = [&words[..], &["--compartment-paths", "primary"]].concat();
+    let first = world.export("primary", &primary, 1);
+    let found = ids(&first);
+    assert_eq!(found["Observation"], ["own"]);
+    assert_eq!((&found["Coverage"], &found["Encounter"]), (&vec!["own".to_string()], &vec!["own".to_string()]));
+    assert_eq!((&found["Patient"], found.get("Provenance")), (&vec!["m".to_string()], None));
+    assert_eq!(first.manifest["extension"]["urn:outpour:export:1"]["policies"]["compartmentPaths"], "primary");
+    // It stands, and another one is refused.
+    assert_eq!(ids(&world.export("stands", &words, 1)), found);
+    let refused = world.run("x", &[&words[..], &["--compartment-paths", "r4"]].concat());
+    refused.refused(2, &["--compartment-paths primary, and r4 is given", "outpour index --remake"]);
+    let packed = world.out("packed");
+    let pack = run::run(&["pack", "--store", world.store().to_str().unwrap(), "--to", packed.to_str().unwrap()]);
+    assert_eq!(pack.code, 1, "{pack:?}");
+    let done = run::export(&packed, &world.out("of-packed"), &primary);
+    assert!(matches!(done.code, 0 | 1), "{done:?}");
+    assert_eq!(ids(&Export::read(&world.out("of-packed"), Bounds::DEFAULT)), found);
+    let made = world.index(&["--remake", "--compartment-paths", "r4"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let found = ids(&world.export("r4", &words, 1));
+    assert_eq!((&found["Observation"], &found["Coverage"]), (&everything, &everything));
+    assert_eq!((found["Patient"].len(), found["Provenance"].len()), (2, 1));
+}
+
 /// Names are compared without case and `.jsonl` is taken; files of other names are counted with the first names, in the
 /// message files, on the terminal and under `--json`. A store without any data file is refused.
 #[test]

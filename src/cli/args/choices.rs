@@ -21,6 +21,10 @@ pub(crate) struct ChoiceArgs {
     /// another case of `Patient` [default: strict, or what the index was made with]
     #[arg(long, value_name = "HOW")]
     pub patient_references: Option<PatientReferencesArg>,
+    /// Which references make a record a patient's: all of R4's Patient compartment, or those alone that name whom it is about
+    /// (an Observation's subject, not its performer) [default: r4, or what the index was made with]
+    #[arg(long, value_name = "WHICH")]
+    pub compartment_paths: Option<CompartmentPathsArg>,
     /// Whether symbolic links in the store are followed, also to files and directories outside of it; the flag alone says
     /// yes [default: no, or what the index was made with]
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "yes")]
@@ -65,4 +69,12 @@ pub(crate) enum PatientReferencesArg {
 pub(crate) enum UnprovenArg {
     Export,
     Fault,
+}
+
+/// See `--compartment-paths`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum CompartmentPathsArg {
+    R4,
+    Primary,
 }

@@ -319,7 +319,7 @@ pub(crate) struct IndexArgs {
     #[arg(long, value_name = "HOW")]
     pub validate: Option<ValidateArg>,
     /// Make an index again that was made with other choices (--validate, --unproven, --ids, --lone-surrogates,
-    /// --patient-references, --follow-symlinks), or by a version without them: by those that are given, and the defaults. What it remembers
+    /// --patient-references, --compartment-paths, --follow-symlinks), or by a version without them: by those that are given, and the defaults. What it remembers
     /// of exports is kept
     #[arg(long)]
     pub remake: bool,

@@ -34,7 +34,7 @@ use crate::extract::block::tokens::{TokenCarry, TokenMasks, tokens};
 use crate::extract::facts::LastUpdated;
 use crate::extract::paths::{ALWAYS, ElementPaths, ElementRole};
 use crate::extract::trie::{Node, ROOT, Trie, head_of};
-use crate::fhir::compartment;
+use crate::fhir::compartment::{self, CompartmentPaths};
 use crate::fhir::id::IdRule;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::REFERENCE_BYTES_MAX;
@@ -58,6 +58,8 @@ pub(crate) struct Pass<'a, R> {
     pub full: bool,
     /// Which ids are legal.
     pub ids: IdRule,
+    /// Which paths make owners.
+    pub compartment_paths: CompartmentPaths,
     /// The followed paths.
     pub names: &'a ElementPaths,
     /// Shapes of earlier lines, learned in the same mode.
@@ -82,7 +84,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
     /// Reads lines by their shapes where these are known, and walks the others.
     #[inline(always)]
     fn read_lines<V: Vector, const FULL: bool>(self, vector: V) -> usize {
-        let Pass { text, from, names, shapes, mut row, ids, .. } = self;
+        let Pass { text, from, names, shapes, mut row, ids, compartment_paths, .. } = self;
         let mut walk = TokenWalk {
             text,
             trie: &names.trie,
@@ -91,6 +93,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
             wanted: 0,
             start: from,
             ids,
+            compartment_paths,
             depth: 0,
             stack: 0,
             skip: 0,
@@ -113,8 +116,14 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
                             PendingLine { start, end: skeleton.end, high: skeleton.high, escapes: skeleton.escapes };
                         let Ok((range, last_updated)) = walk.elements.judge_row(text, line, ids) else { return start };
                         walk.start = skeleton.end + 1;
-                        let escapes = skeleton.escapes;
-                        let facts = Row { elements: &walk.elements, text, trie: walk.trie, last_updated, escapes };
+                        let facts = Row {
+                            elements: &walk.elements,
+                            text,
+                            trie: walk.trie,
+                            last_updated,
+                            escapes: skeleton.escapes,
+                            compartment_paths,
+                        };
                         if !row(range, &facts) {
                             return walk.start;
                         }
@@ -162,6 +171,8 @@ struct TokenWalk<'a> {
     start: usize,
     /// Which ids are legal.
     ids: IdRule,
+    /// Which paths make owners.
+    compartment_paths: CompartmentPaths,
     /// Number of open containers.
     depth: u32,
     /// Kinds of the open containers, the innermost lowest, 1 for an object. Those in skipped containers are kept only
@@ -238,8 +249,14 @@ impl<'a> TokenWalk<'a> {
             let end = base - BLOCK + newline.trailing_zeros() as usize;
             let Ok((range, last_updated)) = self.end_line(end, high != 0) else { return self.start };
             self.start = end + 1;
-            let escapes = self.escapes;
-            let facts = Row { elements: &self.elements, text, trie: self.trie, last_updated, escapes };
+            let facts = Row {
+                elements: &self.elements,
+                text,
+                trie: self.trie,
+                last_updated,
+                escapes: self.escapes,
+                compartment_paths: self.compartment_paths,
+            };
             if !row(range, &facts) || !self.begin_line() {
                 return self.start;
             }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::extract::facts::{LastUpdated, ResourceFacts};
 use crate::extract::trie::{Node, Trie};
-use crate::fhir::compartment;
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
@@ -17,6 +17,8 @@ pub struct Row<'a> {
     pub(crate) last_updated: LastUpdated<'a>,
     /// Whether a backslash occurs in the line, or near it.
     pub(crate) escapes: bool,
+    /// Which paths make owners.
+    pub(crate) compartment_paths: CompartmentPaths,
 }
 
 impl ResourceFacts for Row<'_> {
@@ -33,10 +35,10 @@ impl ResourceFacts for Row<'_> {
         &self.text[self.elements.version_id.clone()]
     }
     fn has_identifier(&self) -> bool {
-        self.elements.identifier_paths & compartment::paths_of(self.elements.resource_type) != 0
+        self.elements.identifier_paths & self.compartment_paths.paths_of(self.elements.resource_type) != 0
     }
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        let wanted = compartment::paths_of(self.elements.resource_type);
+        let wanted = self.compartment_paths.paths_of(self.elements.resource_type);
         let on_paths = self.elements.references.iter().filter(move |(node, _)| self.trie.paths(*node) & wanted != 0);
         // The line was checked to be UTF-8, and quotes are single bytes, so the text between them is UTF-8, too.
         on_paths.map(|(_, range)| &self.text[range.clone()])

@@ -11,6 +11,7 @@ pub(crate) mod presets;
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::export::options::FaultsAllowed;
 use crate::extract::rules::LoneSurrogates;
+use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
 use crate::hash::digest::DigestAlgorithm;
@@ -98,6 +99,9 @@ pub(crate) struct StoreConfig {
     /// Which Patient references are followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patient_references: Option<PatientReferences>,
+    /// Which paths make a patient the owner of a row (COMP-15).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compartment_paths: Option<CompartmentPaths>,
     /// Whether symbolic links in the store are followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow_symlinks: Option<bool>,
@@ -273,6 +277,7 @@ impl Default for StoreConfig {
             ids: None,
             lone_surrogates: None,
             patient_references: None,
+            compartment_paths: None,
             follow_symlinks: None,
             allow_missing: ALLOW_MISSING_DEFAULT,
         }
