@@ -26,6 +26,8 @@ pub(crate) mod prior_owners;
 pub(crate) mod recount;
 pub(crate) mod reduced_line;
 pub(crate) mod request;
+#[cfg_attr(not(test), expect(dead_code, reason = "exports and downloads are built on it next"))]
+pub(crate) mod rewritten_line;
 pub(crate) mod row_references;
 pub(crate) mod segment;
 pub(crate) mod segment_lines;
