@@ -11,6 +11,8 @@ pub(crate) const R4_ID_BYTES_MAX: usize = 64;
 pub(crate) const REFERENCE_BYTES_MAX: usize = 4096;
 /// Most DELETE entries in one Bundle line; a Bundle with more is a fault.
 pub(crate) const TOMBSTONES_PER_LINE_MAX: usize = 1 << 20;
+/// First bytes of a Binary's row in which a versionId that is no number is looked for.
+pub(crate) const BINARY_HEAD_BYTES: u64 = 4 << 10;
 /// Size of a read of a store file that is not mapped, in bytes; longer lines are scanned in pieces of this size.
 pub(crate) const READ_BYTES: usize = 1 << 20;
 /// Size of a read of a plain store file while it is indexed, in bytes: it stays in the second-level cache during the

@@ -55,6 +55,28 @@ pub(crate) struct Decoder<'a> {
     state: DecoderState,
 }
 
+/// A decoder between two pieces that borrows no file, for readers that outlive the borrow.
+pub(crate) struct PausedDecoder {
+    /// Offset, window, and start and length of the window, as [`Input`] has them.
+    input: (u64, Vec<u8>, u64, usize),
+    from: SeekPoint,
+    uncompressed: u64,
+    proven: SeekPoint,
+    out: Vec<u8>,
+    engine: DecoderEngine,
+    state: DecoderState,
+}
+
+impl PausedDecoder {
+    /// The decoder again. `source` is the file that it decoded before.
+    pub(crate) fn resume(self, source: &StoreFile) -> Decoder<'_> {
+        let PausedDecoder { input: (offset, buf, buf_start, buf_len), from, uncompressed, proven, out, engine, state } =
+            self;
+        let input = Input { source, offset, buf, buf_start, buf_len };
+        Decoder { input, from, uncompressed, proven, out, engine, state }
+    }
+}
+
 /// The decoder of the file's compression.
 enum DecoderEngine {
     Plain,
@@ -98,6 +120,13 @@ impl<'a> Decoder<'a> {
             engine,
             state: DecoderState::Running,
         })
+    }
+
+    /// The decoder without its file, to go on later.
+    pub(crate) fn pause(self) -> PausedDecoder {
+        let Decoder { input, from, uncompressed, proven, out, engine, state } = self;
+        let Input { source: _, offset, buf, buf_start, buf_len } = input;
+        PausedDecoder { input: (offset, buf, buf_start, buf_len), from, uncompressed, proven, out, engine, state }
     }
 
     /// Compressed bytes consumed, counted from the start of the file.

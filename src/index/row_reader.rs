@@ -4,15 +4,16 @@
 //! copied by `write`, which does not parse them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::casts::to_usize;
-use crate::codec::compression::Compression;
-use crate::codec::decoder::Decoder;
+use crate::codec::compression::{Compression, SeekPoint};
+use crate::codec::decoder::{Decoder, PausedDecoder};
 use crate::error::ExportError;
 use crate::ids::{FileId, RowAddress};
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
-use crate::sys::store_file::StoreFileError;
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Byte range of a row in its (uncompressed) file, without its line end. The caller has verified the row
 /// ([`Segment::row`]).
@@ -69,4 +70,54 @@ pub(crate) fn stream_range(
         }
     }
     Ok(())
+}
+
+/// A range of a store file that is read piece by piece, as somebody takes them. Borrows nothing, and keeps its file open.
+pub(crate) struct RangeReader {
+    source: Arc<StoreFile>,
+    /// What is left of the range.
+    left: Range<u64>,
+    /// The decoder, and the end of its last piece in the uncompressed file; `None` once it has failed.
+    decoder: Option<PausedDecoder>,
+    decoded: u64,
+}
+
+impl RangeReader {
+    /// A reader of `range` (uncompressed offsets) of a store file. Nothing is read yet.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub(crate) fn new(index: &Index, file: FileId, range: Range<u64>) -> Result<RangeReader, ExportError> {
+        let (source, compression) = (index.shared_source(file)?, index.compression(file));
+        let from = match compression {
+            Compression::None => SeekPoint { compressed: range.start, uncompressed: range.start },
+            Compression::Gzip | Compression::Zstd => index.restart_before(file, range.start),
+        };
+        let decoder = Decoder::new(&source, compression, from)?.pause();
+        Ok(RangeReader { source, left: range, decoder: Some(decoder), decoded: from.uncompressed })
+    }
+
+    /// Passes the next bytes of the range to `feed`; none at times. `false` if the range has been read.
+    ///
+    /// # Errors
+    /// When the file cannot be read or decoded that far; then it cannot be read any further.
+    pub(crate) fn next(&mut self, feed: &mut dyn FnMut(&[u8])) -> Result<bool, ExportError> {
+        let path = || self.source.path().to_path_buf();
+        let (len_expected, len_found) = (self.left.end, self.decoded);
+        let ended = || ExportError::from(StoreFileError::Truncated { path: path(), len_expected, len_found });
+        if self.left.is_empty() {
+            return Ok(false);
+        }
+        let mut decoder = self.decoder.take().ok_or_else(ended)?.resume(&self.source);
+        let piece = decoder.piece(|_| {})?.ok_or_else(ended)?;
+        let end = self.decoded + piece.len() as u64;
+        let from = self.left.start.clamp(self.decoded, end) - self.decoded;
+        let to = self.left.end.clamp(self.decoded, end) - self.decoded;
+        feed(&piece[to_usize(from)..to_usize(to)]);
+        self.left.start = self.left.start.max(end.min(self.left.end));
+        self.decoded = end;
+        self.decoder = Some(decoder.pause());
+        self.source.check()?;
+        Ok(true)
+    }
 }

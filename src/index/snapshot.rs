@@ -208,6 +208,14 @@ impl Index {
         self.files.source(file)
     }
 
+    /// A store file that stays open as long as it is read, whatever becomes of the index.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn shared_source(&self, file: FileId) -> Result<Arc<StoreFile>, StoreFileError> {
+        self.files.shared_source(file)
+    }
+
     /// Compression of a store file, as the index has read it.
     pub fn compression(&self, file: FileId) -> Compression {
         self.files.compression(file)

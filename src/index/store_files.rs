@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::casts::to_usize;
 use crate::codec::compression::{Compression, FIRST_BYTES};
@@ -38,7 +38,7 @@ pub(crate) struct StoreFiles {
 
 /// A file that was opened, and its compression by its first bytes.
 struct OpenedStoreFile {
-    source: StoreFile,
+    source: Arc<StoreFile>,
     compression: Compression,
 }
 
@@ -206,7 +206,15 @@ impl StoreFiles {
     /// # Errors
     /// As [`StoreFile::open`] and [`StoreFile::read`].
     pub(crate) fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
-        self.opened(file).map(|opened| &opened.source)
+        self.opened(file).map(|opened| &*opened.source)
+    }
+
+    /// The same to be kept beyond the index.
+    ///
+    /// # Errors
+    /// As [`StoreFiles::source`].
+    pub(crate) fn shared_source(&self, file: FileId) -> Result<Arc<StoreFile>, StoreFileError> {
+        self.opened(file).map(|opened| opened.source.clone())
     }
 
     /// The file and its compression, opened on first use.
@@ -232,12 +240,12 @@ impl StoreFiles {
             _ => source,
         };
         // If another thread has opened it meanwhile, its handle is used.
-        Ok(self.open[file.index()].get_or_init(|| OpenedStoreFile { source, compression }))
+        Ok(self.open[file.index()].get_or_init(|| OpenedStoreFile { source: Arc::new(source), compression }))
     }
 
     /// The files that have been opened, with their handles.
     pub(crate) fn opened_files(&self) -> impl Iterator<Item = (FileId, &StoreFile)> {
-        self.ids().zip(&self.open).filter_map(|(file, open)| open.get().map(|opened| (file, &opened.source)))
+        self.ids().zip(&self.open).filter_map(|(file, open)| open.get().map(|opened| (file, &*opened.source)))
     }
 
     /// Whether links were followed, and the hash of the patterns of names that were passed over, as an index meta has them.

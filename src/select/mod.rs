@@ -7,6 +7,7 @@
 #![deny(clippy::cast_possible_truncation)]
 
 pub(crate) mod associated;
+pub(crate) mod binaries;
 pub(crate) mod bitmap;
 pub(crate) mod classifier;
 pub(crate) mod cohort;
@@ -22,6 +23,7 @@ pub(crate) mod only_patients;
 pub(crate) mod patient_list;
 pub(crate) mod postings_scan;
 pub(crate) mod provenance;
+pub(crate) mod row_export;
 pub(crate) mod row_set;
 pub(crate) mod selection;
 pub(crate) mod store_issues;

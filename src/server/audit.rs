@@ -60,18 +60,18 @@ impl Audit {
 
     /// A file of a job was asked for, and is sent if the answer is no error: how many bytes of it, from the answer's head.
     pub(crate) fn download(&self, job: &str, file: &str, method: &Method, response: &Response<Body>) {
-        let status = response.status();
-        if status.is_client_error() || status.is_server_error() {
-            return;
-        }
+        let Some((status, bytes)) = sent_bytes(method, response) else { return };
         let Audit { request, client, tenant, mount } = self;
-        let has_body = method == Method::GET && status != StatusCode::NOT_MODIFIED;
-        let length = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let bytes: Option<u64> = if has_body { length.and_then(|value| value.parse().ok()) } else { Some(0) };
-        let status = status.as_u16();
         tracing::info!(
             target: "outpour::audit", request, client, tenant, mount, job, file, status, bytes, "a file is sent"
         );
+    }
+
+    /// What a Binary holds was asked for, and is sent if the answer is no error. The id is the store's, and not logged.
+    pub(crate) fn attachment(&self, method: &Method, response: &Response<Body>) {
+        let Some((status, bytes)) = sent_bytes(method, response) else { return };
+        let Audit { request, client, tenant, mount } = self;
+        tracing::info!(target: "outpour::audit", request, client, tenant, mount, status, bytes, "an attachment is sent");
     }
 
     /// A Group was read, written or deleted, or Groups were searched, if the answer says so.
@@ -107,6 +107,18 @@ impl Audit {
         let (operation, status) = (operation.name(), status.as_u16());
         tracing::warn!(target: "outpour::audit", request, client, tenant, mount, operation, id, status, "refused");
     }
+}
+
+/// Status of an answer with bytes of a file, and how many they are if its head says so; `None` if it is an error.
+fn sent_bytes(method: &Method, response: &Response<Body>) -> Option<(u16, Option<u64>)> {
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        return None;
+    }
+    let has_body = method == Method::GET && status != StatusCode::NOT_MODIFIED;
+    let length = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let bytes: Option<u64> = if has_body { length.and_then(|value| value.parse().ok()) } else { Some(0) };
+    Some((status.as_u16(), bytes))
 }
 
 /// What of a request's id the audit log may have when it is refused: an id of ours that the client may not use, or the id

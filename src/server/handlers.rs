@@ -6,6 +6,7 @@
 //! (`middleware`). Work that touches the disk or the index runs on blocking threads. Path parameters are looked up, never
 //! joined into a file path (CORE-07).
 
+use crate::fhir::attachment_url::AttachmentPath;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
@@ -13,8 +14,10 @@ use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
 use crate::job::store_state::StoreRefusal;
 use crate::server::admission::AnswerPlace;
+use crate::server::attachments::{WantedAttachment, send_attachment};
 use crate::server::audit::{Audit, loggable_id};
 use crate::server::auth::Principal;
+use crate::server::blocking::run_blocking;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::render;
@@ -170,8 +173,9 @@ async fn run_operation(
     let is_illegal = |name: &Option<String>| {
         name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse_r4(name.as_bytes()).is_none())
     };
-    // Files are looked up by their whole name, which is not a legal id on every mount.
-    if is_illegal(&id) && operation != Operation::File || is_illegal(&version) {
+    // Files are looked up by their whole name, which is not a legal id on every mount; Binaries by the ids of the store.
+    let is_of_file = matches!(operation, Operation::File | Operation::Attachment);
+    if is_illegal(&id) && !is_of_file || is_illegal(&version) {
         return Err(ApiError::not_found("this URL"));
     }
     // 1. The body, for the operations that take one.
@@ -192,6 +196,11 @@ async fn run_operation(
     };
     // 2. Operations that run on this thread: they wait for no disk, or hand their reads to blocking threads.
     match operation {
+        Operation::Attachment => return send_binary(&app, mount_index, handler_request).await,
+        // Netsmart has one operation for files and attachments (NETSMART-E08).
+        Operation::File if is_attachment(&app, &app.mounts[mount_index], &handler_request) => {
+            return send_binary(&app, mount_index, handler_request).await;
+        }
         Operation::File | Operation::Binary => {
             return send_file(&app, &app.mounts[mount_index], operation, handler_request).await;
         }
@@ -243,19 +252,6 @@ async fn start_export_in_steps(
         }
         awaited = Some(IndexAwaited { has_ended: engine.has_indexed(run) });
     }
-}
-
-/// Runs `work` on a thread that may block.
-///
-/// # Errors
-/// Those of `work`; 500 if it panics.
-pub(crate) async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        let text = "the service failed at this request: try again, and tell its operator";
-        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, text))
-    })
 }
 
 /// The engine's id of the job that a request addresses: from the path, or from the query parameter `_id` on paths
@@ -537,6 +533,29 @@ fn group_operation(
         return Err(unusable_store());
     }
     request.audit.group(operation, &response);
+    Ok(response)
+}
+
+/// Whether a request for a file is for an attachment: the mount has one path for both, and no file has this id.
+fn is_attachment(app: &App, mount: &Mount, request: &HandlerRequest) -> bool {
+    let (id, client) = (request.request_id(), &request.principal.client);
+    mount.dialect.attachments == AttachmentPath::BinaryAccessRead
+        && matches!(app.tenant(mount).engine.file(id, mount.name(), client), Ok(None))
+}
+
+/// Handler of the routes of attachments: sends what a Binary of the store holds (ATTACH-02).
+///
+/// # Errors
+/// Those of [`send_attachment`].
+async fn send_binary(
+    app: &Arc<App>,
+    mount_index: usize,
+    requested: HandlerRequest,
+) -> Result<Response<Body>, ApiError> {
+    let HandlerRequest { method, headers, uri, principal, id, reader, audit, .. } = requested;
+    let wanted = WantedAttachment { id: id.unwrap_or_default(), query: uri.query().map(str::to_string), principal };
+    let response = send_attachment(app, mount_index, wanted, (&method, &headers), reader).await?;
+    audit.attachment(&method, &response);
     Ok(response)
 }
 

@@ -14,9 +14,9 @@ use crate::count_text::{counted, word_form};
 use crate::issue::IssueCode;
 use crate::job::store_state::StoreRefusal;
 use crate::server::auth::CountedTenants;
+use crate::server::blocking::run_blocking;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::{ApiError, outcome_resource};
-use crate::server::handlers::run_blocking;
 use crate::server::proxy::RequestOrigin;
 use crate::server::state::{App, Tenant};
 

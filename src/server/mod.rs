@@ -4,8 +4,10 @@
 //! the async runtime.
 
 pub(crate) mod admission;
+pub(crate) mod attachments;
 pub(crate) mod audit;
 pub(crate) mod auth;
+pub(crate) mod blocking;
 pub(crate) mod capability;
 pub(crate) mod config;
 pub(crate) mod connection;

@@ -27,6 +27,8 @@ pub(crate) enum Operation {
     File,
     /// A small file of an export as a Binary resource (NETSMART-G10).
     Binary,
+    /// Download of what a Binary of the store holds (ATTACH-02).
+    Attachment,
     /// Search for Groups (GROUP-01).
     GroupSearch,
     /// Create a Group under an id that the service chooses.
@@ -60,6 +62,7 @@ impl Operation {
             Operation::JobDelete => "JobDelete",
             Operation::File => "File",
             Operation::Binary => "Binary",
+            Operation::Attachment => "Attachment",
             Operation::GroupSearch => "GroupSearch",
             Operation::GroupCreate => "GroupCreate",
             Operation::GroupRead => "GroupRead",
@@ -134,7 +137,7 @@ impl Enabled {
                 self.group && self.groups_writable
             }
             Operation::JobStatus | Operation::JobRetry | Operation::JobDelete => true,
-            Operation::File | Operation::Binary => true,
+            Operation::File | Operation::Binary | Operation::Attachment => true,
             Operation::Overview | Operation::Metadata | Operation::OperationDefinition => true,
         }
     }
@@ -168,6 +171,7 @@ pub(crate) const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/bulk-status/{id}", Operation::JobStatus),
     route(Method::DELETE, "/bulk-status/{id}", Operation::JobDelete),
     route(Method::GET, "/bulk-files/{id}", Operation::File),
+    route(Method::GET, "/attachment/{id}", Operation::Attachment),
     route(Method::GET, "/Group", Operation::GroupSearch),
     route(Method::POST, "/Group", Operation::GroupCreate),
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
@@ -204,6 +208,7 @@ pub(crate) const ONEUP_STE_ROUTES: &[Route] = &[
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
     route(Method::GET, "/$export/job/{id}", Operation::JobStatus),
     route(Method::GET, "/$export/file/{id}", Operation::File),
+    route(Method::GET, "/attachment/{id}", Operation::Attachment),
     route(Method::GET, "/Group", Operation::GroupSearch),
     route(Method::POST, "/Group", Operation::GroupCreate),
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
@@ -220,6 +225,7 @@ pub(crate) const ONEUP_MTE_ROUTES: &[Route] = &[
     route(Method::GET, "/$export/job/{id}", Operation::JobStatus),
     route(Method::PUT, "/$export/job/{id}", Operation::JobRetry),
     route(Method::GET, "/$export/file/{id}", Operation::File),
+    route(Method::GET, "/attachment/{id}", Operation::Attachment),
     route(Method::GET, "/Group", Operation::GroupSearch),
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
     route(Method::GET, "/", Operation::Overview),
@@ -281,6 +287,7 @@ mod tests {
             ("PUT", "/fhir/Group/a", "GroupUpdate"),
             ("DELETE", "/fhir/Group/a", "GroupDelete"),
             ("GET", "/fhir", "Overview"),
+            ("GET", "/fhir/attachment/a", "Attachment"),
             ("GET", "/fhir/metadata", "Metadata"),
             ("GET", "/fhir/OperationDefinition/export", "OperationDefinition"),
         ] {
@@ -314,7 +321,8 @@ mod tests {
         let off =
             Enabled { system: false, patient: false, group: false, groups_searchable: true, groups_writable: true };
         let left: HashSet<Operation> = routes_on(IG_ROUTES, &off).map(|route| route.operation).collect();
-        let always = [Operation::JobStatus, Operation::JobDelete, Operation::File, Operation::Overview];
+        let always =
+            [Operation::JobStatus, Operation::JobDelete, Operation::File, Operation::Attachment, Operation::Overview];
         let described = [Operation::Metadata, Operation::OperationDefinition];
         assert_eq!(left, always.into_iter().chain(described).collect());
     }

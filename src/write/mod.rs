@@ -17,7 +17,6 @@ pub(crate) mod operation_outcome;
 pub(crate) mod output_dir;
 pub(crate) mod output_name;
 pub(crate) mod reduce;
-#[cfg_attr(not(test), expect(dead_code, reason = "exports and downloads are built on it next"))]
 pub(crate) mod rewrite;
 pub(crate) mod shard;
 pub(crate) mod shard_groups;

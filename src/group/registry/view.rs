@@ -2,6 +2,7 @@
 //!
 //! Of two Groups of the same id the one with the later lastUpdated counts; if they are equal, the registry's.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::LazyLock;
 
@@ -276,6 +277,23 @@ impl<'a> GroupView<'a> {
         self.writer
             .clone()
             .map(|writer| GroupWriter { follows_unbound: writer.bound_to_groups && follows_unbound, ..writer })
+    }
+
+    /// Ids under which there may be a Group that the client may know of, ascending.
+    ///
+    /// # Errors
+    /// If the index is corrupt.
+    pub(crate) fn ids(&self) -> Result<BTreeSet<Id>, GroupsError> {
+        if let Some(visible) = self.visible {
+            return Ok(visible.iter().filter_map(|id| Id::parse_r4(id.as_bytes())).collect());
+        }
+        let mut ids: BTreeSet<Id> = self.registry.entries().into_iter().map(|(id, _)| id).collect();
+        if let Some(store) = &self.store {
+            store.each_group(&mut |id, _| {
+                ids.insert(id);
+            })?;
+        }
+        Ok(ids)
     }
 
     /// Ids of current Groups of the store that an entry of the registry supersedes, by replacement or deletion.

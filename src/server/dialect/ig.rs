@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
 use crate::count_text::{counted, word_form};
+use crate::fhir::attachment_url::AttachmentPath;
 use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::StartedJob;
@@ -30,6 +31,7 @@ pub(crate) const IG: Dialect = Dialect {
     naming: UrlNaming::Random,
     status_path: |job| format!("/bulk-status/{job}"),
     file_path: |file| format!("/bulk-files/{file}"),
+    attachments: AttachmentPath::Plain,
     job_named: |name| Some(name.to_string()),
     render_started: accepted_response,
     render_polled: render::status_of_job,

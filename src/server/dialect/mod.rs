@@ -9,6 +9,7 @@ pub(crate) mod netsmart;
 pub(crate) mod oneup;
 pub(crate) mod render;
 
+use crate::fhir::attachment_url::AttachmentPath;
 use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::{PolledJob, StartedJob};
@@ -59,6 +60,8 @@ pub(crate) struct Dialect {
     pub status_path: fn(&str) -> String,
     /// Path of a file below the base, from the id of the file.
     pub file_path: fn(&str) -> String,
+    /// Where attachments are downloaded below the base (NETSMART-E08).
+    pub attachments: AttachmentPath,
     /// The engine's id of a job from its name in a URL; `None` if no job can have that name.
     pub job_named: fn(&str) -> Option<String>,
     /// Renders the answer to a kick-off.

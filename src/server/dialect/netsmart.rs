@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
+use crate::fhir::attachment_url::AttachmentPath;
 use crate::issue::IssueCode;
 use crate::job::record::UrlNaming;
 use crate::server::config::mounts::AcceptedBody;
@@ -24,6 +25,7 @@ pub(crate) const NETSMART: Dialect = Dialect {
     naming: UrlNaming::Random,
     status_path: |job| format!("/$export-poll-status?_id={job}"),
     file_path: |file| format!("/Binary/{file}/$binary-access-read"),
+    attachments: AttachmentPath::BinaryAccessRead,
     render_started: accepted_response,
     render_polled: status_response,
     ..ig::IG

@@ -84,6 +84,12 @@ impl BodyReader {
         Ok(BodyReader { bytes, skip, left, is_last, permit: None })
     }
 
+    /// A reader of `range` out of the `len` bytes that `bytes` gives.
+    pub(crate) fn of(bytes: Box<dyn Read + Send>, range: Range<u64>, len: u64) -> BodyReader {
+        let (skip, left, is_last) = (range.start, range.end - range.start, range.end == len);
+        BodyReader { bytes, skip, left, is_last, permit: None }
+    }
+
     /// The same reader with a permit to skip.
     pub(crate) fn with_permit(self, permit: Option<Share>) -> BodyReader {
         BodyReader { permit, ..self }

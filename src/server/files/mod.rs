@@ -8,6 +8,7 @@
 pub(crate) mod binary;
 pub(crate) mod body;
 pub(crate) mod negotiation;
+pub(crate) mod representation;
 #[cfg(test)]
 mod tests;
 
@@ -18,25 +19,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::body::Body;
 use axum::http::Extensions;
 use axum::response::{IntoResponse, Response};
 use hyper::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap,
+    HeaderValue, LAST_MODIFIED, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, StatusCode};
 
 use crate::codec::compression::Compression;
 use crate::issue::IssueCode;
-use crate::server::admission::{AnswerPlace, HeldBytes};
+use crate::server::admission::AnswerPlace;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
 use crate::server::files::body::{BodyReader, FileBody};
 use crate::server::files::negotiation::{MEDIA_TYPES, coding_name, negotiate_coding, takes_ndjson};
-use crate::server::http::byte_range::{RangeSpec, parse_range};
+use crate::server::files::representation::{Representation, set_header};
 use crate::server::http::dates::imf_fixdate_of;
-use crate::server::http::preconditions::{PreconditionVerdict, Validators};
+use crate::server::http::preconditions::Validators;
 use crate::server::shares::Share;
 use crate::sys::directory::Directory;
 use crate::sys::sendfile::OutgoingFile;
@@ -123,60 +123,17 @@ async fn answer(
     // 2. The file is opened before the conditions are judged: a damaged file is an error, never a 304.
     let opened = open(&file, coding).await?;
 
-    // 3. Headers and preconditions.
+    // 3. Headers, preconditions and range; then the body.
     let validators = Validators::new(entity_tag(&file, coding), file.finished);
-    let mut response = Response::new(Body::empty());
-    set_representation_headers(response.headers_mut(), &file, coding, &validators);
-    match validators.judge_preconditions(headers) {
-        PreconditionVerdict::Go => {}
-        PreconditionVerdict::NotModified => {
-            for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_DISPOSITION] {
-                response.headers_mut().remove(name);
-            }
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return Ok(response);
-        }
-        PreconditionVerdict::Failed(header) => {
-            let reason = format!("{header} names another version than the file's only one: ask without it");
-            return refuse(StatusCode::PRECONDITION_FAILED, IssueCode::Conflict, reason);
-        }
-    }
-
-    // 4. The range.
-    let requested = if *method == Method::GET && validators.allow_range(headers) {
-        parse_range(headers, len)
-    } else {
-        RangeSpec::Whole
-    };
-    let range = match requested {
-        RangeSpec::Whole => 0..len,
-        RangeSpec::Range(range) => {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let content_range = format!("bytes {}-{}/{len}", range.start, range.end - 1);
-            set_header(response.headers_mut(), CONTENT_RANGE, &content_range);
-            range
-        }
-        RangeSpec::Beyond => {
-            let reason = format!("Range asks for bytes that are not there: the file has {len} in this coding");
-            let refusal = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, IssueCode::Value, reason);
-            let content_range = HeaderValue::from_str(&format!("bytes */{len}")).ok();
-            return Err(add_vary(
-                content_range.into_iter().fold(refusal, |refusal, value| refusal.header(CONTENT_RANGE, value)),
-                &file,
-            ));
-        }
-    };
-    // 5. The body.
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-    if *method == Method::GET {
+    let mut headers_of_answer = HeaderMap::new();
+    set_representation_headers(&mut headers_of_answer, &file, coding, &validators);
+    let representation = Representation { headers: headers_of_answer, validators, len };
+    representation.answer(method, headers, &|refusal| add_vary(refusal, &file), |range| {
         // Bytes before the range have to be decoded, too.
         let skips = coding != file.coding && range.start > 0;
         let permit = reader.place.as_ref().filter(|_| skips).map(AnswerPlace::begin_skip).transpose()?.flatten();
-        let body = body(opened, &file, coding, range, (permit, reader.peer)).map_err(|error| failed(&file, error))?;
-        *response.body_mut() = Body::new(body);
-        response.extensions_mut().insert(HeldBytes(0));
-    }
-    Ok(response)
+        body(opened, &file, coding, range, (permit, reader.peer)).map_err(|error| failed(&file, error))
+    })
 }
 
 /// An open file, mapped into memory if possible.
@@ -262,7 +219,7 @@ fn set_representation_headers(
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     set_header(headers, CONTENT_DISPOSITION, &format!("attachment; filename=\"{}\"", safe_file_name(&file.name)));
     set_header(headers, ETAG, &validators.tag);
-    if let Some(date) = imf_fixdate_of(validators.modified) {
+    if let Some(date) = validators.modified.and_then(imf_fixdate_of) {
         headers.insert(LAST_MODIFIED, date);
     }
     if let Some(name) = coding_name(coding) {
@@ -278,14 +235,6 @@ fn add_vary(refusal: ApiError, file: &StoredFile) -> ApiError {
     match file.coding {
         Compression::None => refusal,
         _ => refusal.header(VARY, HeaderValue::from_static("accept-encoding")),
-    }
-}
-
-/// Sets a header to a text.
-fn set_header(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // The values consist of printable ASCII, so that the conversion never fails.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
     }
 }
 

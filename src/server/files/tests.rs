@@ -9,7 +9,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE,
+};
 
 use super::*;
 

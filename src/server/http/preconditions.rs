@@ -15,8 +15,8 @@ use crate::server::http::entity_tags::{EntityTags, TagComparison};
 pub(crate) struct Validators {
     /// Entity tag, with quotes.
     pub(crate) tag: String,
-    /// Last modification, in whole seconds.
-    pub(crate) modified: SystemTime,
+    /// Last modification, in whole seconds; `None` if it is not known, and conditions on it are ignored.
+    pub(crate) modified: Option<SystemTime>,
 }
 
 /// Result of the preconditions of a request.
@@ -34,7 +34,12 @@ impl Validators {
     /// Validators of a representation; parts of a second of `modified` are cut off.
     pub(crate) fn new(tag: String, modified: SystemTime) -> Validators {
         let seconds = modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Validators { tag, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) }
+        Validators { tag, modified: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)) }
+    }
+
+    /// Validators of a representation of which no date is known.
+    pub(crate) fn of_tag(tag: String) -> Validators {
+        Validators { tag, modified: None }
     }
 
     /// Judges the preconditions in the order of section 13.2.2. A malformed date is ignored.
@@ -43,17 +48,22 @@ impl Validators {
             if !self.is_listed(headers, IF_MATCH, TagComparison::Strong) {
                 return PreconditionVerdict::Failed("If-Match");
             }
-        } else if date(headers, IF_UNMODIFIED_SINCE).is_some_and(|date| self.modified > date) {
+        } else if self.with_date(headers, IF_UNMODIFIED_SINCE).is_some_and(|(modified, date)| modified > date) {
             return PreconditionVerdict::Failed("If-Unmodified-Since");
         }
         if headers.contains_key(IF_NONE_MATCH) {
             if self.is_listed(headers, IF_NONE_MATCH, TagComparison::Weak) {
                 return PreconditionVerdict::NotModified;
             }
-        } else if date(headers, IF_MODIFIED_SINCE).is_some_and(|date| self.modified <= date) {
+        } else if self.with_date(headers, IF_MODIFIED_SINCE).is_some_and(|(modified, date)| modified <= date) {
             return PreconditionVerdict::NotModified;
         }
         PreconditionVerdict::Go
+    }
+
+    /// The last modification and the date of a header, if both are known.
+    fn with_date(&self, headers: &HeaderMap, name: HeaderName) -> Option<(SystemTime, SystemTime)> {
+        self.modified.zip(date(headers, name))
     }
 
     /// Whether `Range` applies: there is no `If-Range`, or it is exactly this tag or date.
@@ -61,7 +71,7 @@ impl Validators {
         let mut values = headers.get_all(IF_RANGE).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return !headers.contains_key(IF_RANGE) };
         let Ok(value) = value.to_str() else { return false };
-        value == self.tag || httpdate::parse_http_date(value).is_ok_and(|date| date == self.modified)
+        value == self.tag || httpdate::parse_http_date(value).is_ok_and(|date| Some(date) == self.modified)
     }
 
     /// Whether a list of entity tags is `*` or contains this tag.

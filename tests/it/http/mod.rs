@@ -1,5 +1,6 @@
 //! Tests of the service over HTTP: each starts `outpour serve` as a process on a free port.
 
+mod attachments;
 mod audit;
 mod bodies;
 mod client;
