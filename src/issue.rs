@@ -111,6 +111,8 @@ pub(crate) enum Advice {
     /// Resources that are gone were only counted because the request says so
     /// ([`Vanished::Report`](crate::policies::Vanished::Report)).
     VanishedReported,
+    /// Relative URLs become absolute below a base ([`ExportRequest::base_url`](crate::request::ExportRequest::base_url)).
+    GiveBaseUrl,
 }
 
 impl Advice {
@@ -159,6 +161,7 @@ fn plain_advice(advice: &Advice) -> Option<String> {
         Advice::AllowEmpty => Some("; allow_empty exports nobody all the same".to_string()),
         Advice::BeginEarlier(since) => Some(format!("; _since is {since}")),
         Advice::LateReported | Advice::UndatedExcluded | Advice::VanishedReported => Some(", as was asked".to_string()),
+        Advice::GiveBaseUrl => Some("; give a base_url where they can be asked for".to_string()),
         Advice::GroupIdOrFile => None,
     }
 }

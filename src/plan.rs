@@ -8,7 +8,7 @@
 
 use crate::casts::to_u32;
 use crate::codec::compression::Compression;
-use crate::error::CorruptIndex;
+use crate::error::ExportError;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::subsetted::REDUCTION_BYTES_MAX;
@@ -16,6 +16,7 @@ use crate::ids::{RowAddress, ShardId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::request::{ExportRequest, FileBounds};
+use crate::select::attachments::{AttachmentCounts, AttachmentLinks, RowLinks, names_binaries};
 use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::ledger::Ledger;
@@ -43,15 +44,20 @@ pub struct Shard {
     pub last: RowAddress,
     /// Number of its rows.
     pub rows: u64,
-    /// Its uncompressed bytes, including a newline after each row. Of a type that `_elements` reduces the most that they can
-    /// be: those of the rows in the store, and what a reduction may add to each (ELEM-03).
+    /// Its uncompressed bytes, including a newline after each row. Of rows that are changed on their way the most that they
+    /// can be: those of the rows in the store, and [`Shard::growth`].
     pub bytes: u64,
+    /// Bytes by which its rows may grow: by the tag of a type that `_elements` reduces (ELEM-03), by URLs of attachments that
+    /// become absolute (ATTACH-02).
+    pub growth: u64,
+    /// Whether URLs of its rows become absolute.
+    pub rewritten: bool,
 }
 
 impl Shard {
     /// A file without rows, to which its first row is about to be added.
     fn begin(resource_type: ResourceType, ordinal: u32, first: RowAddress) -> Shard {
-        Shard { resource_type, ordinal, first, last: first, rows: 0, bytes: 0 }
+        Shard { resource_type, ordinal, first, last: first, rows: 0, bytes: 0, growth: 0, rewritten: false }
     }
 }
 
@@ -69,6 +75,10 @@ pub struct Plan {
     pub deletions: Deletions,
     /// Resources that are gone from the store without a deletion.
     pub vanished: VanishedSelection,
+    /// The URLs that attachments get; `None` if they stay as they are.
+    pub(crate) attachments: Option<AttachmentLinks>,
+    /// How many attachments the rows have.
+    pub(crate) attachment_counts: AttachmentCounts,
     /// Messages so far, such as members that did not resolve.
     pub messages: IssueLog,
     /// Name of the snapshot that the rows are from.
@@ -80,24 +90,25 @@ pub struct Plan {
 pub struct TypeTotal {
     /// Number of exported rows.
     pub rows: u64,
-    /// Uncompressed bytes, including newlines; at most so many if the type is reduced.
+    /// Uncompressed bytes, including newlines; at most so many if rows are changed on their way.
     pub bytes: u64,
     /// Number of output files.
     pub files: u64,
 }
 
 /// Cuts the selected rows into shards, by type, then greedily in store order (FILE-12): a file takes rows as long as
-/// its bounds hold, and a row longer than the bound is alone in its file. A row that `elements` reduces counts as the longest
-/// that it can become, so that its file keeps the bounds.
+/// its bounds hold, and a row longer than the bound is alone in its file. A row that `elements` reduces, or whose URLs of
+/// `attachments` become absolute, counts as the longest that it can become, so that its file keeps the bounds.
 ///
 /// # Errors
-/// [`CorruptIndex`] if a page that is read fails its checksum.
+/// [`ExportError`] if the index is damaged.
 pub(crate) fn cut_shards(
     snapshot: &Snapshot,
     selection: &Selection,
     bounds: FileBounds,
     elements: &ElementSelection,
-) -> Result<Vec<Shard>, CorruptIndex> {
+    attachments: Option<&AttachmentLinks>,
+) -> Result<Vec<Shard>, ExportError> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     let added: Vec<u64> = ResourceType::all().map(|of_type| added_bytes(elements, of_type)).collect();
     let fits = |open: &Shard, rows: u64, bytes: u64| {
@@ -113,13 +124,19 @@ pub(crate) fn cut_shards(
         // 1. A segment of one type that is exported whole and fits into the open file is added by its header's sums.
         let only_type = header.only_type().filter(|_| count == segment.rows() && count > 0);
         let framed = snapshot.index().packed(snapshot.index().file_of(segment_id)).is_some();
-        let joined = only_type.and_then(|only| {
+        let links = attachments.filter(|_| count > 0);
+        let links = match links {
+            Some(links) if names_binaries(snapshot, segment_id)? => Some(links),
+            _ => None,
+        };
+        let joined = only_type.filter(|_| links.is_none()).and_then(|only| {
             let shards = &mut done[only.index()];
             if shards.is_empty() {
                 shards.push(Shard::begin(only, 1, address(0)));
             }
-            let bytes = header.row_bytes + header.rows * added[only.index()];
-            shards.last_mut().filter(|open| fits(open, header.rows, bytes)).map(|open| (open, bytes))
+            let growth = header.rows * added[only.index()];
+            let bytes = header.row_bytes + growth;
+            shards.last_mut().filter(|open| fits(open, header.rows, bytes)).map(|open| (open, bytes, growth))
         });
         // 2. The writer reads locations of rows that are verified here: all at once if many rows are exported, else row
         // by row. A packed segment that is added whole needs none: its frames are copied, and if some of its rows must
@@ -128,10 +145,11 @@ pub(crate) fn cut_shards(
         if dense && !(framed && joined.is_some()) {
             segment.verify_copied(0..segment.rows())?;
         }
-        if let Some((open, bytes)) = joined {
+        if let Some((open, bytes, growth)) = joined {
             open.last = address(segment.rows() - 1);
             open.rows += header.rows;
             open.bytes += bytes;
+            open.growth += growth;
             continue;
         }
         // 3. Otherwise row by row.
@@ -141,18 +159,20 @@ pub(crate) fn cut_shards(
                 segment.verify_copied(row..row + 1)?;
             }
             let resource_type = header.only_type().unwrap_or_else(|| columns.type_of(row));
-            let bytes = u64::from(columns.length(row)) + 1 + added[resource_type.index()];
+            let links = links.map(|links| links.of_row(snapshot, address(row))).transpose()?;
+            let links = links.filter(|links| !links.is_empty());
+            let growth = added[resource_type.index()] + links.as_ref().map_or(0, RowLinks::growth);
+            let bytes = u64::from(columns.length(row)) + 1 + growth;
             let shards = &mut done[resource_type.index()];
-            match shards.last_mut() {
-                Some(open) if fits(open, 1, bytes) => {
-                    open.last = address(row);
-                    open.rows += 1;
-                    open.bytes += bytes;
-                }
-                _ => {
-                    let new = Shard::begin(resource_type, to_u32(shards.len() + 1), address(row));
-                    shards.push(Shard { rows: 1, bytes, ..new });
-                }
+            if shards.last().is_none_or(|open| !fits(open, 1, bytes)) {
+                shards.push(Shard::begin(resource_type, to_u32(shards.len() + 1), address(row)));
+            }
+            if let Some(open) = shards.last_mut() {
+                open.last = address(row);
+                open.rows += 1;
+                open.bytes += bytes;
+                open.growth += growth;
+                open.rewritten |= links.is_some();
             }
         }
     }
@@ -191,7 +211,7 @@ impl Plan {
         self.shards.iter().map(|shard| shard.rows).sum()
     }
 
-    /// Uncompressed bytes of all files; at most so many if any type is reduced.
+    /// Uncompressed bytes of all files; at most so many if any rows are changed on their way.
     pub fn bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes).sum()
     }
@@ -203,8 +223,29 @@ impl Plan {
 
     /// Bytes of the rows of one file as they are in the store, with a newline each.
     pub(crate) fn source_bytes_of(&self, shard: ShardId) -> u64 {
-        let Shard { resource_type, rows, bytes, .. } = self.shard(shard);
-        bytes - rows * added_bytes(&self.request.elements, *resource_type)
+        let Shard { bytes, growth, .. } = self.shard(shard);
+        bytes - growth
+    }
+
+    /// The rows of one file, in their order.
+    pub(crate) fn rows_of<'p>(
+        &'p self,
+        snapshot: &'p Snapshot,
+        shard: ShardId,
+    ) -> impl Iterator<Item = RowAddress> + use<'p> {
+        let Shard { resource_type, first, last, .. } = *self.shard(shard);
+        let index = snapshot.index();
+        let segments = first.segment.through(last.segment).filter(move |segment| {
+            snapshot.sees_segment(*segment) && index.segment(*segment).head().has_type(resource_type.index())
+        });
+        segments.flat_map(move |segment_id| {
+            let (segment, selected) = (index.segment(segment_id), &self.selection.rows[segment_id.index()]);
+            let start = if first.segment == segment_id { first.row.index() } else { 0 };
+            let end = if last.segment == segment_id { last.row.index() + 1 } else { segment.rows() };
+            let (is_mixed, columns) = (segment.head().only_type().is_none(), segment.columns());
+            let is_of_type = move |row: &usize| !is_mixed || columns.type_of(*row) == resource_type;
+            selected.range(start..end).filter(is_of_type).map(move |row| RowAddress::of(segment_id, row))
+        })
     }
 
     /// The ledger: the lines of the snapshot by class.

@@ -5,6 +5,7 @@
 use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
+use crate::fhir::attachment_url::{AttachmentPath, AttachmentUrls};
 use crate::fhir::compartment;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
@@ -191,6 +192,8 @@ pub struct ExportRequest {
     /// Put as it is before file names and the request path, so it ends with a slash; file URLs when `None`, and bare names
     /// where the files go to no directory.
     pub base_url: Option<String>,
+    /// What relative URLs of attachments become; by `base_url` if `None`.
+    pub(crate) attachments: Option<AttachmentUrls>,
     /// How rows are selected.
     pub(crate) access_path: AccessPath,
     /// What was decided while the request was read, for the message files (HDR-06).
@@ -225,6 +228,7 @@ impl ExportRequest {
             digest: DigestAlgorithm::Xxh3,
             audience: Audience::default(),
             base_url: None,
+            attachments: None,
             access_path: AccessPath::Auto,
             notes: Vec::new(),
             problems: Vec::new(),
@@ -457,7 +461,8 @@ impl ExportRequest {
     }
 
     /// What the manifest puts before file names and the path of the request: an absolute URL, with or without a slash at its
-    /// end.
+    /// end. Relative URLs of attachments in the rows become absolute below it, `{base}/attachment/{id}?v={version}`, where a
+    /// service at this base answers them (ATTACH-02).
     pub fn base_url(mut self, url: &str) -> ExportRequest {
         let absolute = url.split_once("://").is_some_and(|(scheme, rest)| {
             !rest.is_empty() && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -468,6 +473,12 @@ impl ExportRequest {
         }
         self.base_url = Some(format!("{}/", url.trim_end_matches('/')));
         self
+    }
+
+    /// What relative URLs of attachments become; `None` if they stay as they are (ATTACH-02).
+    pub(crate) fn attachment_urls(&self) -> Option<AttachmentUrls> {
+        let by_base = || self.base_url.as_ref().map(|base| AttachmentUrls::new(base, AttachmentPath::Plain));
+        self.attachments.clone().or_else(by_base)
     }
 
     /// A message for the `error` files: something that was decided while the request was put together (HDR-06).

@@ -50,6 +50,7 @@ fn advice(advice: &Advice) -> Option<String> {
         Advice::BeginEarlier(since) => format!("; give a later one, or an earlier --since than {since}"),
         Advice::LateReported => ", as --late report asks".to_string(),
         Advice::UndatedExcluded => ", as --missing-last-updated exclude asks".to_string(),
+        Advice::GiveBaseUrl => "; give --base-url, of a service of this store, to make them absolute".to_string(),
         Advice::VanishedReported => ", as --vanished report asks; --vanished delete lists them".to_string(),
     })
 }

@@ -155,6 +155,7 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         push("deleted-undated", note(Severity::Warning, text));
     }
     vanished_issues(plan, &mut messages);
+    attachment_issues(plan, &mut messages);
     Ok(messages)
 }
 
@@ -177,6 +178,31 @@ fn dead_end_issues(dead_ends: &DeadEnds, messages: &mut IssueLog) {
             );
             messages.push(cause, Issue::new(Severity::Information, IssueCode::Informational, text));
         }
+    }
+}
+
+/// URLs of attachments that stay relative are counted: all without a base, else those of Binaries that are not there
+/// (ATTACH-02).
+fn attachment_issues(plan: &Plan, messages: &mut IssueLog) {
+    let counts = plan.attachment_counts;
+    let urls = |count| (counted(count, "attachment URL"), word_form(count, "is", "are"));
+    match plan.request.attachment_urls() {
+        None if counts.relative > 0 => {
+            let (urls, are) = urls(counts.relative);
+            let text = format!("{urls} of exported resources {are} relative to the server, and {are} left so");
+            let issue = Issue::new(Severity::Information, IssueCode::Informational, text);
+            messages.push("attachment-relative", issue.advise(Advice::GiveBaseUrl));
+        }
+        Some(_) if counts.unknown > 0 => {
+            let (urls, are) = urls(counts.unknown);
+            let (names, them) = (word_form(counts.unknown, "names", "name"), word_form(counts.unknown, "it", "they"));
+            let text = format!(
+                "{urls} of exported resources {names} a Binary that the store does not hold; {them} {are} left as {them} stand{}",
+                word_form(counts.unknown, "s", "")
+            );
+            messages.push("attachment-unknown", Issue::warning(IssueCode::NotFound, text));
+        }
+        _ => {}
     }
 }
 

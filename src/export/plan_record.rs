@@ -1,13 +1,14 @@
 //! The record of a job: what decides the bytes of an export, as a resumed run must find it again.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
 use crate::export::vanished_record::VanishedRecord;
+use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -26,6 +27,8 @@ use crate::write::output_name::{OutputName, are_numbered};
 
 /// Field of the request that holds the elements that are kept.
 const ELEMENTS_FIELD: &str = "--elements";
+/// Field of the request that holds what relative URLs of attachments become.
+const ATTACHMENTS_FIELD: &str = "attachmentUrls";
 /// Fields that records leave out where they have their defaults.
 const LEFT_OUT: [&str; 6] =
     [ELEMENTS_FIELD, "--vanished", "--patient", "--patient-strict", "--include-associated-data", "--context"];
@@ -40,8 +43,11 @@ pub(crate) struct PlanRecord {
     pub request: BTreeMap<String, String>,
     /// The snapshot.
     pub snapshot: SnapshotRecord,
-    /// The files: name, rows, uncompressed bytes (of reduced types the most that they can be).
+    /// The files: name, rows, uncompressed bytes (of changed rows the most that they can be).
     pub shards: Vec<(String, u64, u64)>,
+    /// Names of the files in which URLs of attachments become absolute, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<String>,
     /// Resources that are gone from the store and that the export lists as deleted or counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vanished: Vec<VanishedRecord>,
@@ -128,9 +134,24 @@ impl PlanRecord {
         }
     }
 
-    /// Rows and bytes of each shard, by the name of its file; bytes of reduced types are the most that they can be.
+    /// What relative URLs of attachments become; `None` if they stay as they are.
+    ///
+    /// # Errors
+    /// A clause about the record, if it says so in another form.
+    pub(crate) fn attachment_urls(&self) -> Result<Option<AttachmentUrls>, String> {
+        let Some(text) = self.request.get(ATTACHMENTS_FIELD) else { return Ok(None) };
+        let read = AttachmentUrls::from_recorded(text);
+        read.map(Some).ok_or_else(|| format!("has {text:?} for {ATTACHMENTS_FIELD}, which this version does not know"))
+    }
+
+    /// Rows and bytes of each shard, by the name of its file; bytes of changed rows are the most that they can be.
     pub(crate) fn files_by_name(&self) -> HashMap<&str, (u64, u64)> {
         self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
+    }
+
+    /// Names of the files in which URLs of attachments become absolute.
+    pub(crate) fn rewritten_files(&self) -> HashSet<&str> {
+        self.rewritten.iter().map(String::as_str).collect()
     }
 
     /// Checks a record that was read, as if a stranger had written it; `files` are the names beside it. Names are those that
@@ -155,6 +176,10 @@ impl PlanRecord {
             |(i, (name, rows, bytes)): (usize, &(String, u64, u64))| files.get(i) == Some(name) && sized(*rows, *bytes);
         if !self.shards.iter().enumerate().all(listed) {
             return wrong("shards");
+        }
+        let known = self.files_by_name();
+        if !self.rewritten.iter().all(|name| known.contains_key(name.as_str())) {
+            return wrong("rewritten");
         }
         if self.vanished.iter().any(|gone| gone.resource().is_none()) {
             return wrong("vanished");
@@ -234,6 +259,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if !request.elements.is_empty() {
         fields.push((ELEMENTS_FIELD, request.elements.to_string()));
     }
+    if let Some(urls) = request.attachment_urls() {
+        fields.push((ATTACHMENTS_FIELD, urls.recorded()));
+    }
     if !request.vanished.is_default() {
         fields.push(("--vanished", request.vanished.name().to_string()));
     }
@@ -246,12 +274,14 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
         fields.push(("notes", notes_hash(&request.notes)));
     }
     let request: BTreeMap<String, String> = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    let rewritten = plan.shards.iter().enumerate().filter(|(_, shard)| shard.rewritten);
+    let rewritten = rewritten.map(|(position, _)| plan.file_name(position)).collect();
     let shards = plan.shards.iter().enumerate();
     let shards = shards.map(|(position, shard)| (plan.file_name(position), shard.rows, shard.bytes)).collect();
     let plan_id = plan_id(&plan.snapshot_id, &request);
     let origin = ExportOrigin::of(store, &plan.request);
     let only_patients = plan.cohort.only.iter().flatten().map(Id::to_string).collect();
-    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, vanished, only_patients, origin }
+    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, rewritten, vanished, only_patients, origin }
 }
 
 /// The parameter that a field of `plan.json` holds, if it is one. Some fields bear the name that the command line has

@@ -12,6 +12,7 @@ use crate::plan::{Plan, cut_shards};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::associated::add_associated;
+use crate::select::attachments::{AttachmentLinks, count_attachments};
 use crate::select::cohort::Cohort;
 use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
@@ -52,7 +53,14 @@ fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Pro
     deletions.add_vanished(&vanished);
     let mut messages = std::mem::take(&mut cohort.messages);
     add_absent_members(snapshot, &cohort, &selection, &mut messages)?;
-    let shards = cut_shards(snapshot, &selection, request.bounds, &request.elements)?;
+    let (attachments, attachment_counts) = match request.attachment_urls() {
+        Some(urls) => {
+            let (links, counts) = AttachmentLinks::of(snapshot, &selection.rows, urls, &request.fhir_bases)?;
+            (Some(links).filter(|_| counts.relative > counts.unknown), counts)
+        }
+        None => (None, count_attachments(snapshot, &selection.rows)?),
+    };
+    let shards = cut_shards(snapshot, &selection, request.bounds, &request.elements, attachments.as_ref())?;
     open_sources(snapshot, &selection)?;
     Ok(Plan {
         request: request.clone(),
@@ -61,6 +69,8 @@ fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Pro
         cohort,
         deletions,
         vanished,
+        attachments,
+        attachment_counts,
         messages,
         snapshot_id: snapshot.id(),
     })

@@ -115,12 +115,13 @@ impl ExportRun {
         let finished = match recorded {
             Some(_) => {
                 // A receipt counts if it says what is planned; messages and deletions are made anew.
-                let planned = job.files_by_name();
+                let (planned, rewritten) = (job.files_by_name(), job.rewritten_files());
                 let is_planned = |file: &Receipt| {
                     let reduced = ResourceType::parse(&file.r#type).is_some_and(|of| request.elements.reduces(of));
-                    // What reduced rows come to is not planned, only the most that it can be.
+                    // What changed rows come to is not planned, only the most that it can be.
+                    let changed = reduced || rewritten.contains(file.file.as_str());
                     planned.get(&*file.file).is_some_and(|(count, bytes)| {
-                        file.count == *count && (file.bytes == *bytes || reduced && file.bytes < *bytes)
+                        file.count == *count && (file.bytes == *bytes || changed && file.bytes < *bytes)
                     })
                 };
                 directory.finished_files(request.digest, is_planned)?

@@ -3,7 +3,6 @@
 //!
 //! Pure: nothing here reads a file, a clock or JSON.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "exports and downloads are built on it next"))]
 pub(crate) mod attachment_url;
 pub(crate) mod base_url;
 pub(crate) mod compartment;

@@ -3,6 +3,7 @@
 
 use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
+use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
@@ -150,6 +151,9 @@ pub(crate) struct StoredRequest {
     pub compression: Compression,
     /// Digest over each output file.
     pub digest: DigestAlgorithm,
+    /// What relative URLs of attachments become; they stay as they are where a record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachments: Option<AttachmentUrls>,
     /// Issues raised while the kick-off was read, such as ignored parameters.
     pub notes: Vec<Issue>,
 }
@@ -195,6 +199,7 @@ impl StoredRequest {
         request.bounds = self.bounds;
         request.compression = self.compression;
         request.digest = self.digest;
+        request.attachments = self.attachments.clone();
         request.notes = self.notes.clone();
         request
     }

@@ -58,11 +58,11 @@ pub(crate) fn version_of_row(snapshot: &Snapshot, row: RowAddress) -> Result<Opt
     }
 }
 
-/// The versionId of a row if it is a number.
+/// The versionId of a row if it is a number, without zeros before it.
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page that is read fails its checksum.
-fn numbered_version(snapshot: &Snapshot, address: RowAddress) -> Result<Option<String>, CorruptIndex> {
+pub(crate) fn numbered_version(snapshot: &Snapshot, address: RowAddress) -> Result<Option<String>, CorruptIndex> {
     let (segment, row) = address.parts();
     let segment = snapshot.index().segment(segment);
     segment.verify(Column::VersionId, row..row + 1)?;
@@ -84,7 +84,7 @@ fn numbered_version(snapshot: &Snapshot, address: RowAddress) -> Result<Option<S
 ///
 /// # Errors
 /// If the index is corrupt, or the store cannot be read.
-fn version_in_head(snapshot: &Snapshot, address: RowAddress) -> Result<Option<String>, ExportError> {
+pub(crate) fn version_in_head(snapshot: &Snapshot, address: RowAddress) -> Result<Option<String>, ExportError> {
     let index = snapshot.index();
     let (segment, row) = address.parts();
     index.segment(segment).row(row)?;

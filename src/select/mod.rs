@@ -7,6 +7,7 @@
 #![deny(clippy::cast_possible_truncation)]
 
 pub(crate) mod associated;
+pub(crate) mod attachments;
 pub(crate) mod binaries;
 pub(crate) mod bitmap;
 pub(crate) mod classifier;

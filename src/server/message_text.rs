@@ -26,6 +26,10 @@ fn advice_text(advice: &Advice) -> Option<String> {
         Advice::LateReported | Advice::UndatedExcluded | Advice::VanishedReported => {
             Some(", as this service is configured".to_string())
         }
-        Advice::TakeAsListed | Advice::GroupIdOrFile | Advice::SystemLevel | Advice::AllowEmpty => None,
+        Advice::TakeAsListed
+        | Advice::GroupIdOrFile
+        | Advice::SystemLevel
+        | Advice::AllowEmpty
+        | Advice::GiveBaseUrl => None,
     }
 }

@@ -8,6 +8,7 @@ use axum::http::Response;
 use axum::response::IntoResponse;
 
 use crate::codec::compression::Compression;
+use crate::fhir::attachment_url::AttachmentUrls;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::job::api::JobLookup;
@@ -186,6 +187,7 @@ impl Mount {
             bounds: self.bounds,
             compression: self.compression,
             digest: self.digest,
+            attachments: Some(AttachmentUrls::new(&self.url, self.dialect.attachments)),
             notes: params.notes.clone(),
         }
     }

@@ -262,12 +262,13 @@ fn check_record(directory: &Path, stated: &StatedManifest, deleted: &HashSet<u12
         Ok(job) => {
             let output: Vec<&ListedFile> =
                 stated.files.iter().filter(|listed| listed.section == FileSection::Output).collect();
-            let elements = job.elements().unwrap_or_default();
+            let (elements, rewritten) = (job.elements().unwrap_or_default(), job.rewritten_files());
             let is_planned = |(listed, (name, rows, bytes)): (&&ListedFile, &(String, u64, u64))| {
                 let found = listed.facts.as_ref().map(|facts| facts.bytes);
-                // What reduced rows come to is not planned, only the most that it can be.
+                // What changed rows come to is not planned, only the most that it can be.
                 let reduced = ResourceType::parse(&listed.of_type).is_some_and(|of_type| elements.reduces(of_type));
-                let sized = if reduced { found <= Some(*bytes) } else { found == Some(*bytes) };
+                let changed = reduced || rewritten.contains(name.as_str());
+                let sized = if changed { found <= Some(*bytes) } else { found == Some(*bytes) };
                 listed.name == *name && listed.count == Some(*rows) && sized && found.is_some()
             };
             if output.len() != job.shards.len() || !output.iter().zip(&job.shards).all(is_planned) {

@@ -10,6 +10,7 @@
 
 pub(crate) mod context;
 pub(crate) mod export;
+pub(crate) mod exported_line;
 pub(crate) mod index;
 pub(crate) mod json_oracle;
 pub(crate) mod json_tree;
@@ -26,7 +27,6 @@ pub(crate) mod prior_owners;
 pub(crate) mod recount;
 pub(crate) mod reduced_line;
 pub(crate) mod request;
-#[cfg_attr(not(test), expect(dead_code, reason = "exports and downloads are built on it next"))]
 pub(crate) mod rewritten_line;
 pub(crate) mod row_references;
 pub(crate) mod segment;

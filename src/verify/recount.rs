@@ -10,6 +10,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::policies::Context;
 use crate::select::ledger::Ledger;
 use crate::verify::VerifyError;
+use crate::verify::exported_line::exported_hash;
 use crate::verify::members::ListedMembers;
 use crate::verify::request::{RecordedRequest, VerifiedPopulation};
 use crate::verify::version_history::{Deletion, KnownVersion, LastState, RecordedEnd, ResourceVersion, VersionHistory};
@@ -28,8 +29,7 @@ pub(crate) struct Recount {
 /// Classifies and counts all lines of the store.
 ///
 /// # Errors
-/// [`VerifyError`] if a Provenance that competes with another, or a line that is to be reduced and is too long to be held,
-/// cannot be read.
+/// [`VerifyError`] if a Provenance that competes with another, or a line that is found as an export writes it, cannot be read.
 pub(crate) fn recount(
     history: &VersionHistory,
     recorded: &RecordedRequest,
@@ -76,7 +76,7 @@ pub(crate) fn recount(
         } += 1;
         if class == RecountClass::Exported {
             let (lines, sum) = found.exported.entry(version.resource_type.name()).or_default();
-            (*lines, *sum) = (*lines + 1, sum.wrapping_add(history.exported_hash(i, &recorded.elements)?));
+            (*lines, *sum) = (*lines + 1, sum.wrapping_add(exported_hash(history, i, recorded)?));
         }
     }
     let listed = history.deletions.iter().filter(|deletion| question.lists(deletion));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::associated_data::AssociatedData;
 use crate::export::plan_record::{PlanRecord, hash_of_ids};
+use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
@@ -41,6 +42,8 @@ pub(crate) struct RecordedRequest {
     pub until: Option<Instant>,
     /// Elements that resources keep; all if it has none.
     pub elements: ElementSelection,
+    /// What relative URLs of attachments became; `None` if they stayed.
+    pub attachments: Option<AttachmentUrls>,
     /// Whether members must be active.
     pub active: bool,
     /// Provenance of exported resources that was asked for; `None` for that of the cohort.
@@ -117,6 +120,7 @@ impl RecordedRequest {
             only: only.transpose()?,
             strict: job.request.contains_key("--patient-strict") && choice("--patient-strict", "all", "any")?,
             elements: job.elements()?,
+            attachments: job.attachment_urls()?,
             active: choice("--members", "active", "listed")?,
             bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),
             late: choice("--late", "include", "report")?,

@@ -60,3 +60,42 @@ pub(crate) fn rewritten_line(line: &[u8], mut new_url: impl FnMut(Reference<'_>)
     }
     out
 }
+
+/// Whether a line has a URL of an attachment.
+pub(crate) fn has_attachments(line: &[u8]) -> bool {
+    let mut has_any = false;
+    rewritten_line(line, |_| {
+        has_any = true;
+        None
+    });
+    has_any
+}
+
+/// `meta.versionId` of a row, as far as it stands in the beginning of the row that is given; `None` if it does not.
+pub(crate) fn stated_version(head: &[u8]) -> Option<String> {
+    let (mut path, mut name, mut at) = (Vec::new(), String::new(), 0);
+    let mut version = None;
+    while at < head.len() {
+        let start = at;
+        at += 1;
+        match head[start] {
+            b'{' | b'[' => path.push(std::mem::take(&mut name)),
+            b'}' | b']' => drop(path.pop()),
+            b',' => name.clear(),
+            b'"' => {
+                while *head.get(at)? != b'"' {
+                    at += if head[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+                let text: String = serde_json::from_slice(&head[start..at]).unwrap_or_default();
+                match head[at..].iter().find(|byte| !byte.is_ascii_whitespace()) {
+                    Some(b':') => name = text,
+                    _ if path == ["", "meta"] && name == "versionId" => version = Some(text),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    version.filter(|text| !text.is_empty())
+}

@@ -6,16 +6,14 @@
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::extract::rules::LineRules;
-use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::hash::{Hasher64, Hasher128, xxh3_64};
+use crate::hash::{Hasher128, xxh3_64};
 use crate::ids::EntryId;
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::limits::LINE_HELD_MAX;
 use crate::progress::Progress;
-use crate::simd::Kernel;
 use crate::store::choices::links_of;
 use crate::store::file_name::path_of;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
@@ -30,8 +28,8 @@ use crate::verify::output_file::entity;
 use crate::verify::prior_owners::PriorOwners;
 use crate::verify::reduced_line::reduced_line;
 use crate::verify::request::RecordedRequest;
+use crate::verify::rewritten_line::has_attachments;
 use crate::verify::segment_lines::{self, SegmentLines};
-use crate::write::reduce::line_reducer::LineReducer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -64,9 +62,11 @@ pub(crate) struct ResourceVersion {
     place: (u64, u64),
     /// Whether it arrived late: its segment was first seen after `_since`.
     pub late: bool,
-    /// Hash (xxh3, 64 bits) of its line as an export writes it; of its line in the store if that is to be reduced and is
-    /// too long to be held ([`VersionHistory::exported_hash`]).
-    line: u64,
+    /// Hash (xxh3, 64 bits) of its line as an export writes it, but for what [`ResourceVersion::is_pending`] says.
+    pub line: u64,
+    /// Whether its line has URLs of attachments, or is changed by an export and is too long to be held: `line` is of the line
+    /// in the store, and what an export writes is found once it is known to be exported.
+    pub is_pending: bool,
 }
 
 /// A deletion with an instant, of a resource under the store's own bases.
@@ -308,12 +308,15 @@ impl VersionHistory {
             }
             OracleLine::Row(row) => {
                 let place = (cut.offset, length);
-                // A line that is too long to be held is reduced when it is known to be exported.
-                let hash =
-                    reduced_line(held, row.resource_type, &recorded.elements).map_or(hash, |line| xxh3_64(&line));
+                let is_pending = match length > LINE_HELD_MAX as u64 {
+                    true => recorded.attachments.is_some() || recorded.elements.reduces(row.resource_type),
+                    false => recorded.attachments.is_some() && has_attachments(held),
+                };
+                let reduced = reduced_line(held, row.resource_type, &recorded.elements).filter(|_| !is_pending);
+                let hash = reduced.map_or(hash, |line| xxh3_64(&line));
                 let context = ContextFacts::read(&row, held, recorded, rules.ids);
                 let version = resource_version(&row, held, segment, place, late, hash, recorded);
-                self.versions.push(ResourceVersion { context, ..version });
+                self.versions.push(ResourceVersion { context, is_pending, ..version });
                 return true;
             }
         }
@@ -389,25 +392,19 @@ impl VersionHistory {
         (!self.is_deleted(&self.versions[last], instant)).then_some(last)
     }
 
-    /// Hash (xxh3, 64 bits) of a version's line as an export writes it. A line that is to be reduced and is too long to be held
-    /// is reduced by the reducer of exports, which no second implementation checks then.
-    ///
-    /// # Errors
-    /// [`VerifyError`] if such a line cannot be read again.
-    pub(crate) fn exported_hash(&self, version: usize, elements: &ElementSelection) -> Result<u64, VerifyError> {
-        let ResourceVersion { resource_type, segment, place: (start, length), line, .. } = self.versions[version];
-        let is_long = length > LINE_HELD_MAX as u64;
-        let reducer = is_long.then(|| LineReducer::of(elements, resource_type, Kernel::detect())).flatten();
-        let Some(mut reducer) = reducer else { return Ok(line) };
-        let (mut hash, mut reduced) = (Hasher64::new(), Vec::new());
-        let (source, compression) = &self.files[self.file_of[segment]];
-        let range = SegmentLines { start, end: start + length };
-        segment_lines::bytes(source, *compression, range, &Progress::default(), &mut |piece| {
-            reducer.feed(piece, &mut reduced);
-            hash.update(&reduced);
-            reduced.clear();
-        })?;
-        Ok(hash.digest())
+    /// The versions of a resource that an export at an instant may hold, and that it may not: indexes, the oldest first; none
+    /// if the resource does not exist or is deleted then.
+    pub(crate) fn kept_versions(&self, entity: u128, instant: &Instant) -> Vec<usize> {
+        let is_past = |i: &usize| self.versions[*i].updated.as_ref().is_none_or(|updated| updated <= instant);
+        match self.current(entity, instant) {
+            Some(_) => self.versions_of(entity).iter().map(|i| *i as usize).filter(is_past).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The versionId of a version if it is a number, without zeros before it.
+    pub(crate) fn numbered(&self, version: usize) -> Option<&str> {
+        self.versions[version].version.as_ref().map(|(_, digits)| if digits.is_empty() { "0" } else { digits })
     }
 
     /// Bytes of a version's line, without its line end.
@@ -415,13 +412,25 @@ impl VersionHistory {
     /// # Errors
     /// [`VerifyError`] if they cannot be read again.
     pub(crate) fn bytes(&self, version: usize) -> Result<Vec<u8>, VerifyError> {
+        let mut bytes = Vec::with_capacity(self.length(version) as usize);
+        self.stream(version, u64::MAX, &mut |piece| bytes.extend_from_slice(piece))?;
+        Ok(bytes)
+    }
+
+    /// Length of a version's line, without its line end.
+    pub(crate) fn length(&self, version: usize) -> u64 {
+        self.versions[version].place.1
+    }
+
+    /// Passes the bytes of a version's line, up to a length and without its line end, to `feed`, in pieces.
+    ///
+    /// # Errors
+    /// [`VerifyError`] if they cannot be read again.
+    pub(crate) fn stream(&self, version: usize, most: u64, feed: &mut dyn FnMut(&[u8])) -> Result<(), VerifyError> {
         let ResourceVersion { segment, place: (start, length), .. } = self.versions[version];
         let (source, compression) = &self.files[self.file_of[segment]];
-        let range = SegmentLines { start, end: start + length };
-        let mut bytes = Vec::with_capacity(length as usize);
-        let progress = Progress::default();
-        segment_lines::bytes(source, *compression, range, &progress, &mut |piece| bytes.extend_from_slice(piece))?;
-        Ok(bytes)
+        let range = SegmentLines { start, end: start + length.min(most) };
+        segment_lines::bytes(source, *compression, range, &Progress::default(), feed)
     }
 }
 
@@ -452,6 +461,7 @@ fn resource_version(
         place,
         late,
         line,
+        is_pending: false,
     }
 }
 

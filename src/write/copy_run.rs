@@ -124,7 +124,7 @@ impl<'a> RunReader<'a> {
     /// this call.
     pub(crate) fn take_row<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         run: &mut CopyRun,
         line: RowSpan,
         failed_write: FailedWrite<'_>,
@@ -154,7 +154,7 @@ impl<'a> RunReader<'a> {
     pub(crate) fn take_frames<S: Sink>(
         &mut self,
         copier: &mut FrameCopier<'_>,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         run: &mut CopyRun,
         table: &SeekTable,
         request: &FrameRequest<'_>,
@@ -168,7 +168,7 @@ impl<'a> RunReader<'a> {
         let before = output.source_bytes();
         let segment = self.index.segment(request.segment);
         let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
-        let mut long = |output: &mut ShardOutput<S>, row: usize| {
+        let mut long = |output: &mut ShardOutput<'_, S>, row: usize| {
             let range = row_range(self.index, RowAddress::of(request.segment, row));
             let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
             let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
@@ -182,7 +182,7 @@ impl<'a> RunReader<'a> {
     /// Writes a run to the output and empties it. Returns the bytes written.
     pub(crate) fn flush<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         run: &mut CopyRun,
         failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
@@ -245,7 +245,7 @@ impl<'a> RunReader<'a> {
     /// nearer.
     fn copy_decoded<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         line: RowSpan,
         failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
@@ -350,7 +350,7 @@ fn copy_long<S: Sink>(
     source: &StoreFile,
     line: RowSpan,
     buffer: &mut Vec<u8>,
-    output: &mut ShardOutput<S>,
+    output: &mut ShardOutput<'_, S>,
     failed_write: FailedWrite<'_>,
 ) -> Result<(), ExportError> {
     let torn = || ExportError::Torn { path: source.path().to_path_buf(), offset: line.start };

@@ -4,7 +4,7 @@
 //! wanted rows are compressed again, several frames together, on whatever threads are idle. Into other files the needed
 //! frames are decoded in turn into one buffer, which is written in long writes. The hash of every frame is checked
 //! before its bytes are used. The output is a function of the rows and the store's frames only, never of the number of
-//! threads. Rows that are to be reduced are decoded, whatever the output is.
+//! threads. Rows that are to be changed are decoded, whatever the output is.
 //!
 //! Speed of light: for copies a hash of the compressed bytes and `write`; else the decoder and `write`.
 
@@ -103,7 +103,7 @@ enum CopyStep {
 }
 
 /// Copies one row (number in the segment) of a frame too long to be held.
-type LongRow<'a, S> = &'a mut dyn FnMut(&mut ShardOutput<S>, usize) -> Result<(), ExportError>;
+type LongRow<'a, S> = &'a mut dyn FnMut(&mut ShardOutput<'_, S>, usize) -> Result<(), ExportError>;
 
 impl<'a> FrameCopier<'a> {
     /// A copier for one thread, without buffers yet.
@@ -119,7 +119,7 @@ impl<'a> FrameCopier<'a> {
     /// [`ExportError::Frame`] if a frame is damaged or has changed; errors of the index, the store and the sink.
     pub(crate) fn take_rows<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         table: &SeekTable,
         request: &FrameRequest<'_>,
         failed: FailedWrite<'_>,
@@ -183,7 +183,7 @@ impl<'a> FrameCopier<'a> {
     /// Copies a frame that is wanted as a whole; one too long to be held is copied in pieces.
     fn copy_whole_frame<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         source: &StoreFile,
         frame: FrameInfo,
         steps: &mut CopySteps,
@@ -210,7 +210,7 @@ impl<'a> FrameCopier<'a> {
     /// Recompresses in parallel what must be, then appends all steps to the output in order.
     fn run_steps<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         source: &StoreFile,
         steps: CopySteps,
         failed: FailedWrite<'_>,
@@ -255,7 +255,7 @@ impl<'a> FrameCopier<'a> {
     /// Copies a frame that is too long to be held in pieces, after hashing it.
     fn copy_long_frame<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         source: &StoreFile,
         frame: &FrameInfo,
         failed: FailedWrite<'_>,
@@ -281,14 +281,14 @@ impl<'a> FrameCopier<'a> {
     /// output, else into `decoded`, which is written when it is full.
     fn decode<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         source: &StoreFile,
         job: &CopyJob,
         failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
         let len = job.frame.uncompressed_len as usize;
         if !output.is_whole() {
-            // Reduced rows are gathered behind the reducer.
+            // Changed rows are gathered behind the change.
             self.decoded.add(&mut self.reader, source, job)?;
             let torn = |_| ExportError::Torn { path: source.path().to_path_buf(), offset: job.frame.uncompressed };
             let text = std::mem::take(&mut self.decoded.len);
@@ -307,7 +307,7 @@ impl<'a> FrameCopier<'a> {
     /// Appends the decoded lines that wait to the output.
     fn flush_decoded<S: Sink>(
         &mut self,
-        output: &mut ShardOutput<S>,
+        output: &mut ShardOutput<'_, S>,
         failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
         if self.decoded.len > 0 {
@@ -481,7 +481,7 @@ fn compressed_end(frame: &FrameInfo) -> u64 {
 }
 
 /// Whether frames go to an output compressed, copied or recompressed: to a `.zst` file of rows as they are.
-fn copies_frames<S: Sink>(output: &ShardOutput<S>) -> bool {
+fn copies_frames<S: Sink>(output: &ShardOutput<'_, S>) -> bool {
     output.encoder.compression() == Compression::Zstd && output.is_whole()
 }
 

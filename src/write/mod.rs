@@ -1,7 +1,7 @@
 //! Output files: copy, compress, digest, journal, publish.
 //!
 //! `shard` and `shard_groups` decide which shards one pass over the store writes; `copy_run` and `frame_copy` copy the
-//! bytes of rows to a `shard_output`, `reduce` reduces them on the way where elements are listed; `encode` compresses and
+//! bytes of rows to a `shard_output`, `row_changes` changes them on the way: `reduce` where elements are listed, `rewrite` where URLs become absolute; `encode` compresses and
 //! digests them, `write_buffer` gathers them into long writes for a `sink`. `journal` defines the files that record a run,
 //! `output_dir` the order in which its files appear and replace those of an earlier export, `manifest` the document that
 //! is published last. Nothing here selects rows or reads a clock.
@@ -18,6 +18,7 @@ pub(crate) mod output_dir;
 pub(crate) mod output_name;
 pub(crate) mod reduce;
 pub(crate) mod rewrite;
+pub(crate) mod row_changes;
 pub(crate) mod shard;
 pub(crate) mod shard_groups;
 pub(crate) mod shard_output;

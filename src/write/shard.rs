@@ -1,4 +1,5 @@
-//! Copies the rows of shards from the store to their files, byte for byte (FILE-18), or as far as `_elements` keeps them.
+//! Copies the rows of shards from the store to their files, byte for byte (FILE-18), or changed as `_elements` and URLs
+//! of attachments have it.
 //!
 //! Neighbouring rows of a file become one run, which is read once and written from there. A compressed source
 //! is decoded once, feeding every shard that takes from it, so shards that share one are written together. No JSON of whole
@@ -18,7 +19,7 @@ use crate::write::copy_run::{CopyRun, DENSE_SHARE, ROWS_AHEAD, RowSpan, RunReade
 use crate::write::encode::Encoder;
 use crate::write::frame_copy::{FrameCopier, FrameRequest, Recompressors};
 use crate::write::journal::Receipt;
-use crate::write::reduce::row_reduction::RowReduction;
+use crate::write::row_changes::RowChanges;
 use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
 use std::ops::Range;
@@ -41,7 +42,7 @@ pub(crate) fn copy_shards<S: Sink>(
     failed_write: FailedWrite<'_>,
 ) -> Result<(), ExportError> {
     let index = snapshot.index();
-    let mut lanes = shard_writers(plan, shards, open)?;
+    let mut lanes = shard_writers((plan, snapshot), shards, open)?;
     let first = shards.iter().map(|shard| plan.shard(*shard).first.segment).min().unwrap_or(SegmentId(0));
     let last = shards.iter().map(|shard| plan.shard(*shard).last.segment).max().unwrap_or(SegmentId(0));
     let mut reader = RunReader::new(index);
@@ -78,7 +79,7 @@ pub(crate) fn copy_shards<S: Sink>(
                     reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, progress, failed_write)?;
                 }
                 if ends {
-                    end_shard(plan, &mut lanes, k, &mut reader, progress, open, close, failed_write)?;
+                    end_shard((plan, snapshot), &mut lanes, k, &mut reader, progress, open, close, failed_write)?;
                 } else {
                     k += 1;
                 }
@@ -130,7 +131,7 @@ pub(crate) fn copy_shards<S: Sink>(
                 progress.write_done.fetch_add(done, Relaxed);
             }
             if place == plan.shard(lane.shards[lane.current]).last {
-                end_shard(plan, &mut lanes, i, &mut reader, progress, open, close, failed_write)?;
+                end_shard((plan, snapshot), &mut lanes, i, &mut reader, progress, open, close, failed_write)?;
             }
         }
     }
@@ -140,9 +141,9 @@ pub(crate) fn copy_shards<S: Sink>(
 
 /// Finishes the shard that lane `at` has reached the end of, and goes on with its next one; a lane without is removed.
 #[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
-fn end_shard<S: Sink>(
-    plan: &Plan,
-    lanes: &mut Vec<ShardWriter<S>>,
+fn end_shard<'p, S: Sink>(
+    (plan, snapshot): (&'p Plan, &'p Snapshot),
+    lanes: &mut Vec<ShardWriter<'p, S>>,
     i: usize,
     reader: &mut RunReader<'_>,
     progress: &Progress,
@@ -157,11 +158,14 @@ fn end_shard<S: Sink>(
         progress.write_done.fetch_add(done, Relaxed);
         reader.check(&mut lane.run)?;
         output.drain(failed_write)?;
-        // Rows that the index places wrongly would be caught above; this catches rows that nobody took. What reduced rows
-        // come to is not planned, but what they were reduced from is.
-        let is_planned = match &output.reduction {
-            None => output.encoder.bytes_in() == plan.shard(shard).bytes,
-            Some(reduction) => reduction.taken() == (plan.shard(shard).rows, plan.source_bytes_of(shard)),
+        // Rows that the index places wrongly would be caught above; this catches rows that nobody took. Of changed rows it is
+        // planned what they were, and how long they may become.
+        let (written, planned) = (output.encoder.bytes_in(), plan.shard(shard).bytes);
+        let is_planned = match &output.changes {
+            None => written == planned,
+            Some(changes) => {
+                changes.taken() == (plan.shard(shard).rows, plan.source_bytes_of(shard)) && written <= planned
+            }
         };
         if !is_planned {
             return Err(CorruptIndex("its rows do not come to what was planned").into());
@@ -172,7 +176,7 @@ fn end_shard<S: Sink>(
     }
     lane.current += 1;
     match lane.shards.get(lane.current) {
-        Some(next) => lane.output = start_shard(plan, *next, open)?,
+        Some(next) => lane.output = start_shard((plan, snapshot), *next, open)?,
         None => {
             lanes.swap_remove(i);
         }
@@ -233,17 +237,17 @@ impl Plan {
 }
 
 /// The shards of one type, one after another.
-struct ShardWriter<S: Sink> {
+struct ShardWriter<'p, S: Sink> {
     type_index: usize,
     shards: Vec<ShardId>,
     current: usize,
     first_segment: SegmentId,
     last_segment: SegmentId,
-    output: Option<ShardOutput<S>>,
+    output: Option<ShardOutput<'p, S>>,
     run: CopyRun,
 }
 
-impl<S: Sink> ShardWriter<S> {
+impl<S: Sink> ShardWriter<'_, S> {
     /// Whether the writer's current shard takes rows of the segment.
     fn covers_segment(&self, segment: SegmentId) -> bool {
         (self.first_segment..=self.last_segment).contains(&segment)
@@ -252,7 +256,7 @@ impl<S: Sink> ShardWriter<S> {
 
 /// The rows of a segment among which the shards of some lanes find theirs: from the first row of the first shard to the last
 /// row of the last one. Without this bound a segment that is cut into many files would be walked once for each of them.
-fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: SegmentId, rows: usize) -> Range<usize> {
+fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<'_, S>], segment: SegmentId, rows: usize) -> Range<usize> {
     let (mut start, mut end) = (rows, 0);
     for lane in lanes {
         let first = plan.shard(lane.shards[lane.current]).first;
@@ -269,29 +273,24 @@ fn rows_of_lanes<S: Sink>(plan: &Plan, lanes: &[ShardWriter<S>], segment: Segmen
 type OpenShard<'a, S> = &'a mut dyn FnMut(ShardId) -> Result<Option<Encoder<S>>, ExportError>;
 
 /// Opens the output file of a shard and begins its encoder.
-fn start_shard<S: Sink>(
-    plan: &Plan,
+fn start_shard<'p, S: Sink>(
+    (plan, snapshot): (&'p Plan, &'p Snapshot),
     shard: ShardId,
     open: OpenShard<'_, S>,
-) -> Result<Option<ShardOutput<S>>, ExportError> {
+) -> Result<Option<ShardOutput<'p, S>>, ExportError> {
     let resource_type = plan.shard(shard).resource_type;
     let Some(encoder) = open(shard)? else { return Ok(None) };
-    let reduction = RowReduction::of(&plan.request.elements, resource_type);
-    Ok(Some(ShardOutput {
-        encoder,
-        name: plan.file_name(shard.index()),
-        resource_type: resource_type.name(),
-        reduction,
-    }))
+    let changes = RowChanges::of(plan, snapshot, shard);
+    Ok(Some(ShardOutput { encoder, name: plan.file_name(shard.index()), resource_type: resource_type.name(), changes }))
 }
 
 /// A writer for each type among the shards that are written together.
-fn shard_writers<S: Sink>(
-    plan: &Plan,
+fn shard_writers<'p, S: Sink>(
+    (plan, snapshot): (&'p Plan, &'p Snapshot),
     shards: &[ShardId],
     open: OpenShard<'_, S>,
-) -> Result<Vec<ShardWriter<S>>, ExportError> {
-    let mut lanes: Vec<ShardWriter<S>> = Vec::new();
+) -> Result<Vec<ShardWriter<'p, S>>, ExportError> {
+    let mut lanes: Vec<ShardWriter<'p, S>> = Vec::new();
     for shard in shards {
         let this = plan.shard(*shard);
         match lanes.iter_mut().find(|lane| lane.type_index == this.resource_type.index()) {
@@ -305,7 +304,7 @@ fn shard_writers<S: Sink>(
                 current: 0,
                 first_segment: this.first.segment,
                 last_segment: this.last.segment,
-                output: start_shard(plan, *shard, open)?,
+                output: start_shard((plan, snapshot), *shard, open)?,
                 run: CopyRun::default(),
             }),
         }

@@ -1,32 +1,32 @@
-//! An output file that is being written: rows go to it whole, or through the reducer of its type.
+//! An output file that is being written: rows go to it as they are, or changed.
 
 use crate::error::ExportError;
 use crate::limits::GATHER_BYTES;
 use crate::write::encode::Encoder;
-use crate::write::reduce::row_reduction::RowReduction;
+use crate::write::row_changes::RowChanges;
 use crate::write::sink::Sink;
 
 /// Maps a failure of the sink of the file with this name to an error.
 pub(crate) type FailedWrite<'a> = &'a dyn Fn(&str, std::io::Error) -> ExportError;
 
 /// An output file being written: its encoder, name and resource type.
-pub(crate) struct ShardOutput<S: Sink> {
+pub(crate) struct ShardOutput<'p, S: Sink> {
     pub(crate) encoder: Encoder<S>,
     pub(crate) name: String,
     pub(crate) resource_type: &'static str,
-    /// The reduction of its rows; `None` if they are written as they are.
-    pub(crate) reduction: Option<RowReduction>,
+    /// The changes of its rows; `None` if they are written as they are.
+    pub(crate) changes: Option<RowChanges<'p>>,
 }
 
-impl<S: Sink> ShardOutput<S> {
+impl<S: Sink> ShardOutput<'_, S> {
     /// Whether rows are written as they are.
     pub(crate) fn is_whole(&self) -> bool {
-        self.reduction.is_none()
+        self.changes.is_none()
     }
 
     /// Bytes of the rows taken so far, as they are in the store, with a newline each.
     pub(crate) fn source_bytes(&self) -> u64 {
-        self.reduction.as_ref().map_or(self.encoder.bytes_in(), |reduction| reduction.taken().1)
+        self.changes.as_ref().map_or(self.encoder.bytes_in(), |changes| changes.taken().1)
     }
 
     /// Number of source bytes to take next that fills a write, as [`Encoder::preferred_len`].
@@ -37,12 +37,12 @@ impl<S: Sink> ShardOutput<S> {
     /// Takes a piece of a row, without its newline.
     ///
     /// # Errors
-    /// The sink's, by `failed`.
+    /// Those of [`RowChanges::feed`]; the sink's, by `failed`.
     pub(crate) fn write_piece(&mut self, bytes: &[u8], failed: FailedWrite<'_>) -> Result<(), ExportError> {
-        match &mut self.reduction {
+        match &mut self.changes {
             None => self.encoder.write(bytes).map_err(|error| failed(&self.name, error)),
-            Some(reduction) => {
-                reduction.feed(bytes);
+            Some(changes) => {
+                changes.feed(bytes)?;
                 self.drain_full(failed)
             }
         }
@@ -51,15 +51,15 @@ impl<S: Sink> ShardOutput<S> {
     /// Ends a row whose pieces were taken.
     ///
     /// # Errors
-    /// `torn` if the row is to be reduced and is no whole object; the sink's, by `failed`.
+    /// `torn` if the row is to be changed and is no whole object; the sink's, by `failed`.
     pub(crate) fn end_row(
         &mut self,
         torn: impl FnOnce() -> ExportError,
         failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
-        match &mut self.reduction {
+        match &mut self.changes {
             None => self.encoder.write(b"\n").map_err(|error| failed(&self.name, error)),
-            Some(reduction) => match reduction.end_row() {
+            Some(changes) => match changes.end_row() {
                 true => self.drain_full(failed),
                 false => Err(torn()),
             },
@@ -69,7 +69,7 @@ impl<S: Sink> ShardOutput<S> {
     /// Takes whole rows, each with its newline.
     ///
     /// # Errors
-    /// `torn` with the offset of a row that is to be reduced and is no whole object; the sink's, by `failed`.
+    /// `torn` with the offset of a row that is to be changed and is no whole object; the sink's, by `failed`.
     pub(crate) fn write_rows(
         &mut self,
         rows: &[u8],
@@ -88,23 +88,23 @@ impl<S: Sink> ShardOutput<S> {
         Ok(())
     }
 
-    /// Writes the reduced rows that wait, if they fill a write.
+    /// Writes the changed rows that wait, if they fill a write.
     fn drain_full(&mut self, failed: FailedWrite<'_>) -> Result<(), ExportError> {
-        match self.reduction.as_ref().is_some_and(RowReduction::is_full) {
+        match self.changes.as_ref().is_some_and(RowChanges::is_full) {
             true => self.drain(failed),
             false => Ok(()),
         }
     }
 
-    /// Writes the reduced rows that wait.
+    /// Writes the changed rows that wait.
     ///
     /// # Errors
     /// The sink's, by `failed`.
     pub(crate) fn drain(&mut self, failed: FailedWrite<'_>) -> Result<(), ExportError> {
-        let ShardOutput { encoder, name, reduction, .. } = self;
-        match reduction {
+        let ShardOutput { encoder, name, changes, .. } = self;
+        match changes {
             None => Ok(()),
-            Some(reduction) => reduction.drain(|bytes| encoder.write(bytes)).map_err(|error| failed(name, error)),
+            Some(changes) => changes.drain(|bytes| encoder.write(bytes)).map_err(|error| failed(name, error)),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! (generated stores), `OUTPOUR_TEST_CHAINS` (random histories), `OUTPOUR_TEST_KILLS`, `OUTPOUR_TEST_CUTS`,
 //! `OUTPOUR_TEST_FULL=1` (full sizes of the memory tests).
 
+mod attachments;
 mod cases;
 mod clock;
 mod commands;

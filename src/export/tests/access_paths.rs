@@ -142,7 +142,16 @@ fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -
                 {
                     *open = Shard { last: place, rows: open.rows + 1, bytes: open.bytes + bytes, ..open.clone() };
                 }
-                _ => shards.push(Shard { resource_type, ordinal, first: place, last: place, rows: 1, bytes }),
+                _ => shards.push(Shard {
+                    resource_type,
+                    ordinal,
+                    first: place,
+                    last: place,
+                    rows: 1,
+                    bytes,
+                    growth: 0,
+                    rewritten: false,
+                }),
             }
         }
     }
@@ -215,7 +224,7 @@ proptest! {
                 let selection = Selection::new(&snapshot, &cohort, &request).unwrap();
                 for (file_bytes, file_resources) in &bounds {
                     let bounds = FileBounds { file_bytes: *file_bytes, file_resources: *file_resources };
-                    let shards = cut_shards(&snapshot, &selection, bounds, &request.elements).unwrap();
+                    let shards = cut_shards(&snapshot, &selection, bounds, &request.elements, None).unwrap();
                     prop_assert_eq!(shards, cut_by_rows(&snapshot, &selection, bounds), "{:?}", bounds);
                 }
             }

@@ -1,7 +1,8 @@
 //! Tests of whole exports: equal access paths, kills between any two changes of a directory, joined segments, flipped bits
-//! in records, what is given and taken in memory, Provenances.
+//! in records, what is given and taken in memory, Provenances, attachments.
 
 pub(super) mod access_paths;
+pub(super) mod attachments;
 pub(super) mod bit_flips;
 pub(super) mod compaction;
 pub(super) mod in_memory;

@@ -51,6 +51,7 @@ fn complete() -> JobRecord {
             bounds: FileBounds { file_bytes: 2000, file_resources: Some(10) },
             compression: Compression::None,
             digest: DigestAlgorithm::Xxh3,
+            attachments: None,
             notes: Vec::new(),
         },
         transaction_time: "2024-01-01T00:00:00.000Z".into(),

@@ -124,6 +124,7 @@ impl World {
                 bounds: FileBounds { file_bytes: 2000, file_resources: None },
                 compression: Compression::None,
                 digest: DigestAlgorithm::Xxh3,
+                attachments: None,
                 notes: Vec::new(),
             },
             group: None,

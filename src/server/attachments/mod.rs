@@ -9,7 +9,8 @@ pub(crate) mod access;
 pub(crate) mod base64_text;
 pub(crate) mod binary_scan;
 pub(crate) mod media_type;
-pub(crate) mod referring_rows;
+#[cfg(test)]
+mod referring_rows;
 
 use crate::error::ExportError;
 use crate::fhir::id::Id;
@@ -18,12 +19,12 @@ use crate::ids::RowAddress;
 use crate::index::row_reader::{RangeReader, row_range, stream_range};
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueCode;
+use crate::select::attachments::rows_that_refer_to;
 use crate::select::binaries::find_binary;
 use crate::server::attachments::access::{RowAccess, unreadable};
 use crate::server::attachments::base64_text::Base64Text;
 use crate::server::attachments::binary_scan::{BinaryContent, BinaryScan, NoContent};
 use crate::server::attachments::media_type::sent_media_type;
-use crate::server::attachments::referring_rows::scan_for_references;
 use crate::server::auth::Principal;
 use crate::server::blocking::run_blocking;
 use crate::server::error::ApiError;
@@ -111,7 +112,7 @@ fn find_attachment(app: &App, mount_index: usize, wanted: &WantedAttachment) -> 
     let ours = our_bases(&snapshot, mount.fhir_bases());
     let row = find_binary(&snapshot, &id, version.as_deref(), &ours).map_err(|error| unreadable(&error))?;
     let row = row.ok_or_else(unknown_attachment)?;
-    let referring = scan_for_references(&snapshot, &id, &ours).map_err(|error| unreadable(&error))?;
+    let referring = rows_that_refer_to(&snapshot, &id, &ours).map_err(|error| unreadable(&error))?;
     let access = RowAccess { app, mount, principal: &wanted.principal, snapshot: &snapshot };
     if !access.may_export_any(&referring)? {
         return Err(unknown_attachment());

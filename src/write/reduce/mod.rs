@@ -9,6 +9,5 @@
 pub(crate) mod block_cursor;
 pub(crate) mod kept_names;
 pub(crate) mod line_reducer;
-pub(crate) mod row_reduction;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use base64ct::{Base64, Encoding};
 
 use super::client::Answer;
 use super::credentials::{Credential, client};
+use super::job_lifecycle::{accepted, ended, files};
 use super::server::Server;
 use crate::run::scratch;
 
@@ -248,6 +249,63 @@ fn long_content_is_decoded_as_it_is_sent() {
     }
     let grown = server.memory().saturating_sub(before);
     assert!(grown < 8 << 20, "{grown}");
+}
+
+/// ATTACH-02, ATTACH-03, ATTACH-04, NETSMART-E08: the URLs in exported rows are absolute on every mount and download, and the
+/// command line gives the same bytes with the same base.
+#[test]
+fn urls_in_exported_rows_lead_here() {
+    let scratch = scratch();
+    let mut rows = lines();
+    rows.push(document("f", "a", "Binary/note/_history/1"));
+    rows.push(document("i", "a", "Binary/unknown"));
+    let toml = "[netsmart]\nenabled = true\nbase = '/n'\n[oneup_ste]\nenabled = true\nbase = '/o'\n[limits]\npolls_burst = 1000\n";
+    let server = serve(scratch.path(), &rows, toml);
+    let http = server.client();
+    for (base, shape) in
+        [("/fhir", "/attachment/{}?v="), ("/n", "/Binary/{}/$binary-access-read?v="), ("/o", "/attachment/{}?v=")]
+    {
+        let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
+        let target = format!("{base}/Group/g/$export?_type=DocumentReference,Patient");
+        let done = ended(&http, &accepted(&http, &http.ask("GET", &target, &headers, b"")));
+        assert_eq!(done.status, 200, "{}", done.text());
+        let (mut urls, mut texts, mut told) = (Vec::new(), Vec::new(), String::new());
+        for (of, path, _) in files(&http, &done.json()) {
+            let text = http.get(&path).text();
+            match of.as_str() {
+                "OperationOutcome" => told += &text,
+                _ => {
+                    urls.extend(text.split('"').filter(|word| word.contains("?v=")).map(str::to_string));
+                    texts.push((of, text));
+                }
+            }
+        }
+        urls.sort();
+        let url =
+            |id: &str, version: u32| format!("http://{}{base}{}{version}", server.address, shape.replace("{}", id));
+        assert_eq!(urls, [url("note", 1), url("note", 2), url("photo", 1)], "{base}");
+        assert!(
+            told.contains("1 attachment URL of exported resources names a Binary that the store does not hold"),
+            "{told}"
+        );
+        for (url, body) in
+            urls.iter().zip([&b"the first version"[..], b"0123456789", &[0x89, b'P', b'N', b'G', 0, 255]])
+        {
+            assert_eq!(http.get(http.path(url)).body, body);
+        }
+        if base == "/n" {
+            continue;
+        }
+        let (store, out) =
+            (scratch.path().join("store"), scratch.path().join(format!("out{}", base.replace('/', "-"))));
+        let base_url = format!("http://{}{base}", server.address);
+        let more = ["--group", "g", "--type", "DocumentReference,Patient", "--base-url", &base_url];
+        let run = crate::run::export(&store, &out, &more);
+        assert!(run.code <= 1, "{run:#?}");
+        for (of, text) in texts {
+            assert_eq!(std::fs::read_to_string(out.join(format!("{of}.00001.ndjson"))).unwrap(), text);
+        }
+    }
 }
 
 /// NETSMART-E08, NETSMART-E07: attachments have the form of files, and what is neither is not known.
