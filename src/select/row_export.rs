@@ -1,11 +1,15 @@
 //! Whether an export would hold some rows: for access to what belongs to them.
 
 use crate::error::ExportError;
+use crate::fhir::context;
 use crate::ids::RowAddress;
 use crate::index::snapshot::Snapshot;
+use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
+use crate::select::context::{Closure, has_context, is_current, may_leave};
+use crate::select::context_changes::{Versions, reached_backward, records_of};
 use crate::select::ledger::{RowClass, SegmentSelection};
 
 /// Whether an export of a snapshot by a request, which has no `_since`, holds one of these rows at least. A population that
@@ -32,5 +36,24 @@ pub(crate) fn exports_any(
             return Ok(true);
         }
     }
-    Ok(false)
+    is_context_of_any(&classifier, rows)
+}
+
+/// Whether an export has one of these rows at least because rows that it exports lead to it (COMP-06).
+fn is_context_of_any(classifier: &RowClassifier<'_>, rows: &[RowAddress]) -> Result<bool, ExportError> {
+    let index = classifier.snapshot.index();
+    let mut starts = Vec::new();
+    for row in rows.iter().filter(|_| has_context(classifier.request)) {
+        let of_type = index.segment(row.segment).type_of(row.row.index())?;
+        if context::is_context(of_type)
+            && classifier.selects_type(of_type)
+            && is_current(classifier, *row)?
+            && may_leave(classifier, *row)?
+        {
+            starts.push((vec![*row], records_of(classifier, *row)?));
+        }
+    }
+    let mut closure = Closure::new(classifier);
+    let reached = reached_backward(&mut closure, starts, Versions::Current, &Progress::default())?;
+    Ok(reached.contains(&true))
 }

@@ -159,6 +159,11 @@ fn rights_are_those_to_the_rows_that_refer_to_it() {
         client("narrow", "types = ['Observation']\nlevels = ['group']\ngroups = ['g']", &[&narrow]),
     ];
     let mut rows = lines();
+    // The record of a practitioner comes with those that refer to it (COMP-06).
+    let performed = r#","subject":{"reference":"Patient/a"},"performer":[{"reference":"Practitioner/q"}]"#;
+    rows.push(row("Observation", "o", performed));
+    rows.push(row("Practitioner", "q", r#","photo":[{"url":"Binary/face"}]"#));
+    rows.push(binary("face", "1", "image/png", b"a face"));
     rows.push(document("gone", "a", "Binary/gone"));
     rows.push(binary("gone", "1", "text/plain", b"deleted"));
     rows.push(r#"{"resourceType":"Bundle","type":"batch","meta":{"lastUpdated":"2024-01-08T00:00:00Z"},"entry":[{"request":{"method":"DELETE","url":"Binary/gone"}}]}"#.to_string());
@@ -171,13 +176,13 @@ fn rights_are_those_to_the_rows_that_refer_to_it() {
         }
         answer.status == 200
     };
-    let ids = ["note", "photo", "foreign", "nobody", "gone", "unnamed"];
+    let ids = ["note", "photo", "foreign", "face", "nobody", "gone", "unnamed"];
     for (who, name, expected) in [
-        (&all, "all", [true, true, true, true, false, false]),
-        (&member, "member", [true, true, false, false, false, false]),
-        (&typed, "typed", [false, true, false, false, false, false]),
-        (&level, "level", [true, true, true, false, false, false]),
-        (&narrow, "narrow", [false, false, false, false, false, false]),
+        (&all, "all", [true, true, true, true, true, false, false]),
+        (&member, "member", [true, true, false, true, false, false, false]),
+        (&typed, "typed", [false, true, false, false, false, false, false]),
+        (&level, "level", [true, true, true, true, false, false, false]),
+        (&narrow, "narrow", [false, false, false, false, false, false, false]),
     ] {
         assert_eq!(ids.map(|id| may(who, id)), expected, "{name}");
     }
