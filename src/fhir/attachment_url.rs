@@ -33,6 +33,12 @@ impl AttachmentPath {
         }
     }
 
+    /// The form of the URLs below a base, with names in brackets.
+    pub(crate) fn url_template(self, base: &str) -> String {
+        let (before, behind) = self.around_id();
+        format!("{base}{before}[id]{behind}?v=[version]")
+    }
+
     /// The texts before and behind the id.
     const fn around_id(self) -> (&'static str, &'static str) {
         match self {

@@ -198,6 +198,7 @@ impl Mount {
             base_url: &self.url,
             routes: self.dialect.routes,
             parameters: self.dialect.parameters,
+            attachments: self.dialect.attachments,
             enabled: self.enabled,
             security,
             profiles: &self.settings.supported_profiles,

@@ -202,7 +202,7 @@ pub(crate) struct ExportArgs {
     /// Compress the files
     #[arg(long, value_name = "CODING", default_value = "none", help_heading = "Files")]
     pub compress: CompressArg,
-    /// URL that is put before file names in the manifest [default: file:// URLs]
+    /// URL that is put before file names in the manifest [default: file:// URLs], and before relative URLs of attachments
     #[arg(long, value_name = "URL", help_heading = "Files")]
     pub base_url: Option<String>,
     /// Digest of each file in the manifest

@@ -118,7 +118,7 @@ fn writer_scope(scope: &RecordedScope, copies: &[RegisteredGroup]) -> Result<cra
             documents.iter().find(|(known, _)| known.as_deref() == Some(id)).map(|(_, document)| document.clone());
         found.unwrap_or(Population::PatientIds(Vec::new()))
     };
-    Ok(scope.to_scope(copied))
+    Ok(scope.to_scope(&copied))
 }
 
 /// A registered Group as a population in memory.

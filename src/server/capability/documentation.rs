@@ -76,6 +76,7 @@ impl Declaration<'_> {
         let mut topics = self.levels();
         topics.extend([profiles(), self.formats(), self.files(), self.patient_data(), self.supporting_types()]);
         topics.extend([self.since_new_members(), self.last_updated(), self.associated_data(), self.lenient()]);
+        topics.push(self.attachments());
         Documentation(topics)
     }
 
@@ -242,6 +243,17 @@ impl Declaration<'_> {
             values.push(name.clone());
         }
         topic("include-associated-data", "includeAssociatedData", text, values)
+    }
+
+    /// The topic on attachments.
+    fn attachments(&self) -> Topic {
+        let url = self.attachments.url_template(self.base_url);
+        let text = format!(
+            "A relative URL of an attachment, `Binary/[id]`, becomes `{url}` in exported resources. It answers, under the same \
+             authorization as the export, who may export a resource that refers to the Binary: with what the Binary holds, in its \
+             own media type. URLs of Binaries that the store does not hold stay as they are; a message gives their number."
+        );
+        topic("attachments", "Attachments", text, vec![url])
     }
 
     /// The topic on `handling=lenient`.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::codec::compression::Compression;
+use crate::fhir::attachment_url::AttachmentPath;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
@@ -119,6 +120,8 @@ pub(crate) struct Declaration<'a> {
     pub routes: &'a [Route],
     /// Kick-off parameters of the dialect.
     pub parameters: &'a [ParameterRow],
+    /// Where attachments are downloaded.
+    pub attachments: AttachmentPath,
     /// The operations that are switched on.
     pub enabled: Enabled,
     /// Description of the authentication for readers.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::fhir::attachment_url::AttachmentPath;
 use crate::group::registry::query;
 use crate::server::capability::documentation;
 use crate::server::parameters::PARAMETERS;
@@ -31,6 +32,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         base_url: BASE,
         routes: IG_ROUTES,
         parameters: PARAMETERS,
+        attachments: AttachmentPath::Plain,
         enabled,
         security,
         profiles: &NONE,
