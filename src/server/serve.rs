@@ -41,6 +41,9 @@ const INDEX_WAIT: Duration = Duration::from_secs(3600);
 /// Most kick-offs that are judged at a time, out of the 512 threads of the runtime that may block.
 const KICK_OFFS_MAX: usize = 64;
 
+/// Attachments that are looked for at a time: each is judged by its client's Groups, and its row read once.
+const ATTACHMENTS_MAX: usize = 32;
+
 /// Shortest pause between two looks at whether a store is refused.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,7 @@ pub(crate) async fn serve(
         unknown_tenants: UnknownTenantMount::all(&config, &mounts, &public_url),
         mounts,
         kick_offs: tokio::sync::Semaphore::new(KICK_OFFS_MAX),
+        attachments: tokio::sync::Semaphore::new(ATTACHMENTS_MAX),
         polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),
         hosts: Arc::new(is_anonymous.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,

@@ -41,6 +41,8 @@ pub(crate) struct App {
     pub mounts: Vec<Mount>,
     /// Permits to judge kick-offs, each of which takes a thread that may block.
     pub kick_offs: tokio::sync::Semaphore,
+    /// Permits to find attachments and read their rows, each of which takes a thread that may block.
+    pub attachments: tokio::sync::Semaphore,
     /// The mounts of names that no tenant has; the router refers to them by position.
     pub unknown_tenants: Vec<UnknownTenantMount>,
     /// Rate limit of status polls.

@@ -68,7 +68,7 @@ fn compact(line: &[u8]) -> String {
     serde_json::from_slice::<Value>(line).unwrap().to_string()
 }
 
-/// ATTACH-02, ATTACH-04, FILE-12: every form of the store and every compression, alone and with `--elements`; `verify` finds
+/// ATTACH-01, ATTACH-02, ATTACH-04, FILE-12: every form of the store and every compression, alone and with `--elements`; `verify` finds
 /// the same lines, and a file that was changed.
 #[test]
 fn urls_become_absolute_below_the_base() {
@@ -94,6 +94,11 @@ fn urls_become_absolute_below_the_base() {
                 for of_type in ["DocumentReference", "Patient"] {
                     assert_eq!(before[of_type].len(), after[of_type].len());
                     for (line, found) in before[of_type].iter().zip(&after[of_type]) {
+                        let row: Value = serde_json::from_slice(found).unwrap();
+                        if let Some(of_row) = row.pointer("/content/0/attachment") {
+                            let has_content = of_row["url"].is_string() != of_row["data"].is_string();
+                            assert!(of_row["contentType"].is_string() && has_content, "ATTACH-01");
+                        }
                         if elements.is_none() {
                             assert_eq!(expected(line), compact(found));
                         } else {

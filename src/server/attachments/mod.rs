@@ -71,7 +71,7 @@ pub(crate) async fn send_attachment(
     reader: FileReader,
 ) -> Result<Response<Body>, ApiError> {
     let found = {
-        let _permit = app.kick_offs.acquire().await;
+        let _permit = app.attachments.acquire().await;
         let app = app.clone();
         run_blocking(move || find_attachment(&app, mount_index, &wanted)).await?
     };
