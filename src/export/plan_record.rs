@@ -259,7 +259,8 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if !request.elements.is_empty() {
         fields.push((ELEMENTS_FIELD, request.elements.to_string()));
     }
-    if let Some(urls) = request.attachment_urls() {
+    // Without such rows the plan is that of versions that knew no URLs.
+    if let Some(urls) = request.attachment_urls().filter(|_| plan.shards.iter().any(|shard| shard.rewritten)) {
         fields.push((ATTACHMENTS_FIELD, urls.recorded()));
     }
     if !request.vanished.is_default() {
