@@ -5,7 +5,7 @@
 use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
-use crate::fhir::attachment_url::{AttachmentPath, AttachmentUrls};
+use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::compartment;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
@@ -473,12 +473,6 @@ impl ExportRequest {
         }
         self.base_url = Some(format!("{}/", url.trim_end_matches('/')));
         self
-    }
-
-    /// What relative URLs of attachments become; `None` if they stay as they are (ATTACH-02).
-    pub(crate) fn attachment_urls(&self) -> Option<AttachmentUrls> {
-        let by_base = || self.base_url.as_ref().map(|base| AttachmentUrls::new(base, AttachmentPath::Plain));
-        self.attachments.clone().or_else(by_base)
     }
 
     /// A message for the `error` files: something that was decided while the request was put together (HDR-06).

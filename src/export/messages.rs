@@ -12,6 +12,7 @@ use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
 use crate::plan::Plan;
 use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 use crate::request::{Audience, Population};
+use crate::select::attachments::attachment_urls;
 use crate::select::cohort::Cohort;
 use crate::select::context::DeadEnds;
 use crate::select::selection::{Selection, foreign_owners};
@@ -186,7 +187,7 @@ fn dead_end_issues(dead_ends: &DeadEnds, messages: &mut IssueLog) {
 fn attachment_issues(plan: &Plan, messages: &mut IssueLog) {
     let counts = plan.attachment_counts;
     let urls = |count| (counted(count, "attachment URL"), word_form(count, "is", "are"));
-    match plan.request.attachment_urls() {
+    match attachment_urls(&plan.request) {
         None if counts.relative > 0 => {
             let (urls, are) = urls(counts.relative);
             let text = format!("{urls} of exported resources {are} relative to the server, and {are} left so");

@@ -20,6 +20,7 @@ use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
 use crate::policies::{PatientStrict, Vanished};
 use crate::request::{ExportRequest, Population};
+use crate::select::attachments::attachment_urls;
 use crate::store::Store;
 use crate::store::walk::is_store_name;
 use crate::write::journal::place_of_json_error;
@@ -260,7 +261,7 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
         fields.push((ELEMENTS_FIELD, request.elements.to_string()));
     }
     // Without such rows the plan is that of versions that knew no URLs.
-    if let Some(urls) = request.attachment_urls().filter(|_| plan.shards.iter().any(|shard| shard.rewritten)) {
+    if let Some(urls) = attachment_urls(request).filter(|_| plan.shards.iter().any(|shard| shard.rewritten)) {
         fields.push((ATTACHMENTS_FIELD, urls.recorded()));
     }
     if !request.vanished.is_default() {

@@ -12,7 +12,7 @@ use crate::plan::{Plan, cut_shards};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::associated::add_associated;
-use crate::select::attachments::{AttachmentLinks, count_attachments};
+use crate::select::attachments::{AttachmentLinks, attachment_urls, count_attachments};
 use crate::select::cohort::Cohort;
 use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
@@ -53,7 +53,7 @@ fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Pro
     deletions.add_vanished(&vanished);
     let mut messages = std::mem::take(&mut cohort.messages);
     add_absent_members(snapshot, &cohort, &selection, &mut messages)?;
-    let (attachments, attachment_counts) = match request.attachment_urls() {
+    let (attachments, attachment_counts) = match attachment_urls(request) {
         Some(urls) => {
             let (links, counts) = AttachmentLinks::of(snapshot, &selection.rows, urls, &request.fhir_bases)?;
             (Some(links).filter(|_| counts.relative > counts.unknown), counts)

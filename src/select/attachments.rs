@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
+use crate::casts::to_u8;
 use crate::error::{CorruptIndex, ExportError};
-use crate::fhir::attachment_url::AttachmentUrls;
+use crate::fhir::attachment_url::{AttachmentPath, AttachmentUrls};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -19,6 +20,7 @@ use crate::index::segment::columns::ReferenceName;
 use crate::index::segment::id_encoding::entity_hash;
 use crate::index::segment::layout::{Column, kind};
 use crate::index::snapshot::{RowState, Snapshot};
+use crate::request::ExportRequest;
 use crate::select::binaries::{find_binary, numbered_version, version_in_head};
 use crate::select::row_set::RowSet;
 
@@ -59,6 +61,12 @@ impl RowLinks {
     pub(crate) fn growth(&self) -> u64 {
         self.growth
     }
+}
+
+/// What relative URLs of attachments become in an export; `None` if they stay as they are.
+pub(crate) fn attachment_urls(request: &ExportRequest) -> Option<AttachmentUrls> {
+    let by_base = || request.base_url.as_ref().map(|base| AttachmentUrls::new(base, AttachmentPath::Plain));
+    request.attachments.clone().or_else(by_base)
 }
 
 /// Counts the attachments of an export's rows; `rows` are those of each segment.
@@ -111,7 +119,7 @@ pub(crate) fn names_binaries(snapshot: &Snapshot, segment: SegmentId) -> Result<
         return Ok(false);
     }
     let columns = segment.verify_columns(&[Column::ReferenceType])?;
-    Ok(memchr::memchr(ResourceType::BINARY.index() as u8, columns.reference_type).is_some())
+    Ok(memchr::memchr(to_u8(ResourceType::BINARY.index()), columns.reference_type).is_some())
 }
 
 impl AttachmentLinks {

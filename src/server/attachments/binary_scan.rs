@@ -57,11 +57,14 @@ pub(crate) struct BinaryScan {
     bytes: u64,
     hash: Option<Hasher128>,
     /// The last `data`: `Err` if it is no base64.
-    data: Option<Result<(Range<u64>, u64, u128), NoContent>>,
+    data: Option<Result<DataText, NoContent>>,
     resource_type: Option<String>,
     id: Option<String>,
     content_type: Option<String>,
 }
+
+/// Where a `data` lies in the row, and the number and the hash of its bytes.
+type DataText = (Range<u64>, u64, u128);
 
 /// Where the next byte stands.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
