@@ -2,7 +2,10 @@
 //! several patients.
 
 use crate::group::lookup::MembershipRule;
+use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
+
+use serde::{Deserialize, Serialize};
 
 /// What happens to late rows under `_since`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,6 +143,22 @@ impl PatientStrict {
     /// Whether it is the default, which records leave out: they were written before there was a choice.
     pub(crate) fn is_default(&self) -> bool {
         *self == PatientStrict::default()
+    }
+}
+
+/// Bounds of an output file; a row is never split (FILE-12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileBounds {
+    /// Most uncompressed bytes; one longer row gets a file of its own.
+    pub file_bytes: u64,
+    /// Most rows, if bounded.
+    pub file_resources: Option<u64>,
+}
+
+impl Default for FileBounds {
+    fn default() -> FileBounds {
+        FileBounds { file_bytes: FILE_BYTES_DEFAULT, file_resources: None }
     }
 }
 

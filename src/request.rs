@@ -16,15 +16,12 @@ use crate::ignorable_part::{
     FoundProblem, leave_out, no_type_left, notes_on, read_associated, read_elements, read_types,
 };
 use crate::issue::{Advice, Issue, PLAIN_NAMES, Parameter, ParameterNames};
-use crate::limits::FILE_BYTES_DEFAULT;
 use crate::patient_restriction::PatientList;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 /// Whose records are exported.
 #[derive(Clone, PartialEq, Eq)]
@@ -109,22 +106,6 @@ pub enum AccessPath {
     Columns,
     /// By a pass over the columns, row by row.
     Rows,
-}
-
-/// Bounds of an output file; a row is never split (FILE-12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FileBounds {
-    /// Most uncompressed bytes; one longer row gets a file of its own.
-    pub file_bytes: u64,
-    /// Most rows, if bounded.
-    pub file_resources: Option<u64>,
-}
-
-impl Default for FileBounds {
-    fn default() -> FileBounds {
-        FileBounds { file_bytes: FILE_BYTES_DEFAULT, file_resources: None }
-    }
 }
 
 /// An export request: a population, and options by the method of their name. [`ExportRequest::check`] tells what is wrong

@@ -14,7 +14,7 @@ use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
 use crate::request::{Audience, Population};
 use crate::select::attachments::attachment_urls;
 use crate::select::cohort::Cohort;
-use crate::select::context::DeadEnds;
+use crate::select::context_closure::DeadEnds;
 use crate::select::selection::{Selection, foreign_owners};
 use crate::select::store_issues::{add_file_issues, add_operator_issues, add_row_notes, add_versions_by_file};
 use std::collections::HashSet;

@@ -439,7 +439,7 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
         "software": concat!("outpour ", env!("CARGO_PKG_VERSION")),
         "policies": {
             "members": request.members,
-            "context": "none",
+            "context": request.context.name(),
             "fhirBases": request.fhir_bases,
             "late": request.late,
             "lateKnownSince": known_since,

@@ -265,10 +265,8 @@ fn find_other_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<u
         b'"' if line[at..].starts_with(REFERENCE) => {
             found.extend(value_of(line, at, REFERENCE.len()).map(|range| (MentionKey::Reference, range)));
         }
-        b'B' if line[at..].starts_with(b"Binary/") || line[at..].starts_with(b"Binary\\/") => {
-            if is_value_of_url(line, at) {
-                found.extend(string_from(line, at).map(|range| (MentionKey::Url, range)));
-            }
+        b'B' if is_value_of_url(line, at) => {
+            found.extend(string_from(line, at).map(|range| (MentionKey::Url, range)));
         }
         _ => {}
     }
@@ -299,8 +297,11 @@ fn string_from(line: &[u8], start: usize) -> Option<Range<usize>> {
     }
 }
 
-/// Whether the text at `at` begins a string that is the value of a key `url`.
+/// Whether the text at `at` begins a string that is the value of a key `url` and names a Binary.
 fn is_value_of_url(line: &[u8], at: usize) -> bool {
+    if !line[at..].starts_with(b"Binary/") && !line[at..].starts_with(b"Binary\\/") {
+        return false;
+    }
     let before = |end: usize| line[..end].iter().rposition(|byte| !is_space(*byte)).map(|last| last + 1);
     let Some(quote) = at.checked_sub(1).filter(|quote| line[*quote] == b'"' && !is_escaped(line, *quote)) else {
         return false;

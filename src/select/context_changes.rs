@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::request::AccessPath;
 use crate::select::associated::add_associated;
 use crate::select::classifier::RowClassifier;
-use crate::select::context::{Closure, Destination, is_current, may_leave, references_to};
+use crate::select::context_closure::{Closure, Destination, is_current, may_leave, references_to};
 use crate::select::ledger::SegmentSelection;
 use crate::select::provenance::Horizon;
 use crate::select::selection::{Selection, prefers_postings};

@@ -22,8 +22,8 @@ use crate::progress::Progress;
 use crate::request::{AccessPath, ExportRequest, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
-use crate::select::context::{Closure, has_context, may_leave};
 use crate::select::context_changes::{Versions, reached_backward, records_of};
+use crate::select::context_closure::{Closure, has_context, may_leave};
 use crate::select::provenance::Horizon;
 use crate::select::vanished::VanishedSelection;
 

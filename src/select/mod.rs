@@ -15,6 +15,7 @@ pub(crate) mod cohort;
 pub(crate) mod column_scan;
 pub(crate) mod context;
 pub(crate) mod context_changes;
+pub(crate) mod context_closure;
 pub(crate) mod deleted;
 pub(crate) mod file_order;
 pub(crate) mod ledger;

@@ -8,8 +8,8 @@ use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
-use crate::select::context::{Closure, has_context, is_current, may_leave};
 use crate::select::context_changes::{Versions, reached_backward, records_of};
+use crate::select::context_closure::{Closure, has_context, is_current, may_leave};
 use crate::select::ledger::{RowClass, SegmentSelection};
 
 /// Whether an export of a snapshot by a request, which has no `_since`, holds one of these rows at least. A population that

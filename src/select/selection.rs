@@ -18,7 +18,7 @@ use crate::request::{AccessPath, ExportRequest};
 use crate::select::bitmap::Bitmap;
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
-use crate::select::context::DeadEnds;
+use crate::select::context_closure::DeadEnds;
 use crate::select::ledger::{Ledger, SegmentSelection};
 use crate::select::row_set::RowSet;
 use crate::select::visibility::Visibility;

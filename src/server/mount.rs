@@ -13,7 +13,7 @@ use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::job::api::JobLookup;
 use crate::job::record::{RecordedPopulation, StoredRequest};
-use crate::request::FileBounds;
+use crate::policies::FileBounds;
 use crate::server::auth::Principal;
 use crate::server::capability::{Declaration, Policies};
 use crate::server::config::Config;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::count_text::counted;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::request::FileBounds;
+use crate::policies::FileBounds;
 use crate::select::ledger::Ledger;
 use crate::select::vanished::VanishedCounts;
 use crate::verify::mismatch::{Mismatch, Mismatches};

@@ -9,6 +9,7 @@
 //! store. [`ledger`] recounts an export's ledger from the store's bytes, by the record in its directory.
 
 pub(crate) mod context;
+pub(crate) mod context_facts;
 pub(crate) mod export;
 pub(crate) mod exported_line;
 pub(crate) mod index;

@@ -20,7 +20,7 @@ use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTab
 use crate::sys::access::Access;
 use crate::sys::store_file::StoreFile;
 use crate::verify::VerifyError;
-use crate::verify::context::ContextFacts;
+use crate::verify::context_facts::ContextFacts;
 use crate::verify::json_tree::{Json, JsonTree, WantedNames, without_lone_surrogates};
 use crate::verify::line_reader::{Body, CutLine};
 use crate::verify::oracle_line::{OracleLine, OracleRow};

@@ -60,7 +60,7 @@ pub(crate) fn write_lines<S: Sink>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::FileBounds;
+    use crate::policies::FileBounds;
     use crate::write::sink::MemorySink;
 
     /// FILE-12, DELETED-07: bounds hold to the byte, a longer line is alone, no file is empty, names are known in advance.

@@ -89,6 +89,7 @@ impl<'a> PriorOwner<'a> {
 
 /// By what a reference names a resource of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::large_enum_variant, reason = "ids are inline, so that nothing is allocated for each name")]
 pub enum ReferenceName<'a> {
     /// By its logical id.
     Id(Id),

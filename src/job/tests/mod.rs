@@ -15,9 +15,9 @@ use crate::job::api::*;
 use crate::job::engine::JobEngine;
 use crate::job::record::*;
 use crate::job::state::JobState;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::progress::Progress;
-use crate::request::{ExportRequest, FileBounds};
+use crate::request::ExportRequest;
 use crate::store::Store;
 use crate::sys::durability::FileSync;
 
