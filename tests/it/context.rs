@@ -32,6 +32,9 @@ struct Found {
     messages: Vec<String>,
 }
 
+/// Lines by type.
+type Lines = BTreeMap<String, Vec<Vec<u8>>>;
+
 impl Found {
     /// Ids of a type, joined by spaces.
     fn of(&self, of_type: &str) -> String {
@@ -44,7 +47,7 @@ impl Found {
 fn export(dir: &Path, more: &[&str]) -> Found {
     let patients = dir.join("patients.txt");
     std::fs::write(&patients, "p\n").unwrap();
-    let mut found: Option<(Found, BTreeMap<String, Vec<Vec<u8>>>)> = None;
+    let mut found: Option<(Found, Lines)> = None;
     for selection in ["postings", "columns", "rows"] {
         let out = dir.join("out");
         let _ = std::fs::remove_dir_all(&out);

@@ -139,8 +139,11 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
     Ok(Line::Row(Box::new(row)))
 }
 
-/// Every key of every object of a document, with its value if that is a string.
-fn strings(text: &str) -> Result<Vec<(String, Option<String>)>, Box<dyn std::error::Error>> {
+/// A key of an object, with its value if that is a string.
+type KeyOfText = (String, Option<String>);
+
+/// Every key of every object of a document.
+fn strings(text: &str) -> Result<Vec<KeyOfText>, Box<dyn std::error::Error>> {
     let found = RefCell::new(Vec::new());
     let text = without_lone_surrogates(text);
     let mut reader = serde_json::Deserializer::from_str(&text);
