@@ -132,6 +132,15 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         push("foreign-base", note(Severity::Warning, text).advise(Advice::on_foreign_base(&base)));
     }
     dead_end_issues(&stats.dead_ends, &mut messages);
+    if stats.unreached_binaries > 0 {
+        let text = format!(
+            "{} of exported patients {} the attachment of no exported resource and {} not exported",
+            word_form(stats.unreached_binaries, "1 Binary", &format!("{} Binaries", stats.unreached_binaries)),
+            word_form(stats.unreached_binaries, "is", "are"),
+            word_form(stats.unreached_binaries, "was", "were")
+        );
+        messages.push("unreached-binary", note(Severity::Information, text));
+    }
     let mut push = |cause, message| messages.push(cause, message);
     if request.since.is_some() && deletions.entries == 0 && plan.vanished.counts().told == 0 {
         let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();

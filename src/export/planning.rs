@@ -17,6 +17,7 @@ use crate::select::cohort::Cohort;
 use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
 use crate::select::selection::Selection;
+use crate::select::unreached_binaries::count_unreached_binaries;
 use crate::select::vanished::VanishedSelection;
 use crate::store::Store;
 use crate::sys::store_file::StoreFileError;
@@ -48,6 +49,7 @@ fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Pro
     let mut selection = Selection::new(snapshot, &cohort, request)?;
     add_associated(snapshot, &cohort, request, &mut selection, progress)?;
     add_context(snapshot, &cohort, request, &mut selection, progress)?;
+    selection.stats.unreached_binaries = count_unreached_binaries(snapshot, &cohort, request, &selection.rows)?;
     let mut deletions = Deletions::new(snapshot, &cohort, request, progress)?;
     let vanished = VanishedSelection::new(snapshot, &cohort, request)?;
     deletions.add_vanished(&vanished);

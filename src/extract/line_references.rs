@@ -249,8 +249,10 @@ fn find_value(line: &[u8], at: usize, every_reference: bool, found: &mut Vec<(Me
         && u64::from_le_bytes(*head) == u64::from_le_bytes(*HEAD)
         && u64::from_le_bytes(*tail) == u64::from_le_bytes(*TAIL)
         && let Some(value) = start.last_chunk::<START>()
-        && !is_wanted(value, every_reference)
     {
+        if is_wanted(value, every_reference) && !is_escaped(line, at) {
+            found.extend(string_from(line, at + LENGTH).map(|range| (MentionKey::Reference, range)));
+        }
         return;
     }
     if matches!(line.get(at + 1), Some(b'r' | b'i')) {

@@ -29,6 +29,7 @@ pub(crate) mod row_export;
 pub(crate) mod row_set;
 pub(crate) mod selection;
 pub(crate) mod store_issues;
+pub(crate) mod unreached_binaries;
 pub(crate) mod vanished;
 pub(crate) mod visibility;
 pub(crate) mod zone_map_scan;

@@ -42,6 +42,8 @@ pub struct SelectionStats {
     pub other_data: Vec<OtherData>,
     /// References of exported rows to context that the store does not have.
     pub(crate) dead_ends: DeadEnds,
+    /// Binaries of the cohort that no exported row refers to.
+    pub(crate) unreached_binaries: u64,
 }
 
 /// The exported rows, and the class of every other line.

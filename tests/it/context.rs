@@ -298,3 +298,62 @@ fn the_whole_store_has_no_context() {
     assert_eq!(run::export(&dir.path().join("store"), &out, &args).code, 0);
     assert_eq!(Export::read(&out, Bounds::DEFAULT).lines().into_keys().collect::<Vec<_>>(), ["Observation"]);
 }
+
+/// COMP-10: a Binary of a patient goes with the DocumentReference that points to it, never by itself; one that nothing exported
+/// points to is counted. One of another patient is neither.
+#[test]
+fn binaries_go_with_what_points_to_them() {
+    let dir = scratch();
+    let binary = |id: &str, patient: &str| row("Binary", id, 1, &to("securityContext", patient));
+    let pointing = |id: &str, patient: &str, binary: &str| {
+        let content = format!(r#""content":[{{"attachment":{{"url":"Binary/{binary}"}}}}]"#);
+        row("DocumentReference", id, 1, &[to("subject", patient), content].join(","))
+    };
+    store(
+        dir.path(),
+        &[
+            row("Patient", "p", 1, ""),
+            row("Patient", "q", 1, ""),
+            binary("pointed", "Patient/p"),
+            binary("alone", "https://a.example/r4/Patient/p"),
+            binary("alone", "https://a.example/r4/Patient/p").replace("-01T", "-02T"),
+            binary("of-other-document", "Patient/p"),
+            binary("of-q", "Patient/q"),
+            binary("of-nobody", "Device/x"),
+            pointing("d", "Patient/p", "pointed"),
+            pointing("e", "Patient/q", "of-other-document"),
+        ],
+    );
+    let found = export(dir.path(), &[]);
+    assert_eq!((found.of("DocumentReference"), found.of("Binary")), ("d".into(), String::new()));
+    let told: Vec<&String> = found.messages.iter().filter(|text| text.contains("Binar")).collect();
+    assert!(
+        told.iter().any(|text| text.starts_with("2 Binaries of exported patients are the attachment of no")),
+        "{told:?}"
+    );
+}
+
+/// COMP-08: a Provenance whose target is any record of the cohort comes, and the context that it names.
+#[test]
+fn provenance_of_records_brings_its_agents() {
+    let dir = scratch();
+    let provenance = |id: &str, target: &str, agent: &str| {
+        let members = format!(r#""target":[{{"reference":"{target}"}}],"agent":[{{"who":{{"reference":"{agent}"}}}}]"#);
+        row("Provenance", id, 1, &members)
+    };
+    store(
+        dir.path(),
+        &[
+            row("Patient", "p", 1, ""),
+            row("Patient", "q", 1, ""),
+            row("Observation", "of-p", 1, &to("subject", "Patient/p")),
+            row("Observation", "of-q", 1, &to("subject", "Patient/q")),
+            provenance("a", "Observation/of-p", "Organization/a"),
+            provenance("b", "Observation/of-q", "Organization/b"),
+            row("Organization", "a", 1, ""),
+            row("Organization", "b", 1, ""),
+        ],
+    );
+    let found = export(dir.path(), &[]);
+    assert_eq!((found.of("Provenance"), found.of("Organization")), ("a".into(), "a".into()));
+}

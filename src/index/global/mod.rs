@@ -396,13 +396,20 @@ impl GlobalIndex {
         Ok((!edges.is_empty()).then_some((first, edges)))
     }
 
+    /// The first record of the resource, or of the identifier, that a record is of, if anything names it; else the record.
+    ///
+    /// # Errors
+    /// As [`GlobalIndex::verify`].
+    pub(crate) fn first_record(&self, record: RecordId) -> Result<RecordId, CorruptIndex> {
+        Ok(self.edges_from(Section::FirstRecord, record)?.first().map_or(record, Edge::to_record))
+    }
+
     /// The references that name the resource, or identifier, of a record; none if no reference names it.
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
     pub(crate) fn referrers(&self, record: RecordId) -> Result<Edges<'_>, CorruptIndex> {
-        let later = self.edges_from(Section::FirstRecord, record)?;
-        self.edges_from(Section::Referrer, later.first().map_or(record, Edge::to_record))
+        self.edges_from(Section::Referrer, self.first_record(record)?)
     }
 
     /// The counts of the whole store, verified.
