@@ -69,6 +69,7 @@ fn from_kick_off_to_deletion() {
     let scratch = scratch();
     std::fs::write(scratch.path().join("serve.toml"), "[limits]\npolls_burst = 1000\n").unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let client = server.client();
     let target = "Group/ten/$export?_type=Patient,Observation&_outputFormat=application/fhir+ndjson";
     let kicked = server.fhir(target);

@@ -30,6 +30,7 @@ fn jobs(directory: &std::path::Path) -> usize {
 fn refused_kick_offs() {
     let scratch = scratch();
     let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    server.wait_until_ready();
     let client = server.client();
     let both = [ACCEPT, PREFER];
     let long = format!("/fhir/Group/{}/$export", "a".repeat(65));
@@ -122,6 +123,7 @@ fn accepted_kick_offs() {
     )
     .unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let client = server.client();
     let both = vec![ACCEPT, PREFER];
     let lenient = vec![ACCEPT, LENIENT];

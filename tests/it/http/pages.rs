@@ -177,6 +177,7 @@ fn hosts_of_the_configuration() {
     for host in ["example.org", "x.bulk.example.org", "[fd00::2]", "evil.example"] {
         ask(&server, "GET /fhir/metadata", &[&format!("Host: {host}")]).outcome(421, "forbidden");
     }
+    server.wait_until_ready();
     let kick_off = ["Host: other.example.org", "Accept: application/fhir+json", "Prefer: respond-async"];
     let kicked = ask(&server, "GET /fhir/Group/ten/$export?_type=Patient", &kick_off);
     let status = kicked.header("content-location").unwrap().strip_prefix("https://Bulk.example.org:8443").unwrap();
@@ -218,6 +219,7 @@ fn wrong_hosts_are_reported() {
 fn requests_of_local_programs_are_accepted() {
     let directory = scratch();
     let server = bundled(directory.path(), &[]);
+    server.wait_until_ready();
     let http: Client = server.client();
     let status = accepted(&http, &server.fhir("Group/ten/$export?_type=Patient"));
     assert_eq!(ended(&http, &status).status, 200);

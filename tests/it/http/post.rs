@@ -160,7 +160,7 @@ fn exports_are_restricted_to_patients() {
         let patients = format!("{},{base}/Patient/{},{other}", ten[2], ten[7]);
         let mut all = vec!["export", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()];
         all.extend(["--out", out, "--as-of", manifest["transactionTime"].as_str().unwrap(), "--members", "active"]);
-        all.extend(["--fhir-base", &base, "--patient", &patients, "--patient", "nobody"]);
+        all.extend(["--context", "referenced", "--fhir-base", &base, "--patient", &patients, "--patient", "nobody"]);
         all.extend(words.split(' '));
         let done = run(&all);
         assert_eq!(done.code, 0, "{done:?}");

@@ -34,6 +34,7 @@ fn foreign_records_are_not_trusted() {
     let start = || bundled(scratch.path(), &["--config", "serve.toml"]);
     let (status, good, id) = {
         let server = start();
+        server.wait_until_ready();
         let client = server.client();
         let status = accepted(&client, &server.fhir("Group/ten/$export?_type=Patient"));
         let good = ended(&client, &status);
@@ -120,6 +121,7 @@ fn links_in_the_data_directory_are_not_followed() {
     std::fs::create_dir(scratch.path().join("volume")).unwrap();
     symlink(scratch.path().join("volume"), scratch.path().join("data")).unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let client = server.client();
     let status = accepted(&client, &server.fhir("Group/ten/$export?_type=Patient"));
     let manifest = ended(&client, &status).json();

@@ -14,6 +14,7 @@ fn the_command_line_and_http_write_the_same_files() {
         let config = format!("[files]\ncompress = '{compression}'\nmax_bytes = 100000\n");
         std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
         let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+        server.wait_until_ready();
         let client = server.client();
         let base = format!("http://{}/fhir", server.address);
         for (i, (target, words)) in [
@@ -43,6 +44,7 @@ fn the_command_line_and_http_write_the_same_files() {
                 vec!["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--as-of", t];
             let index = scratch.path().join("index");
             all.extend(["--index-dir", index.to_str().unwrap(), "--members", "active", "--fhir-base", &base]);
+            all.extend(["--context", "referenced"]);
             all.extend(["--compress", compression, "--max-file-bytes", "100000", "--threads", threads]);
             all.extend(words.split(' '));
             let done = run(&all);

@@ -314,6 +314,7 @@ fn downloads_of_real_clients() {
     )
     .unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let client = server.client();
     let manifest = ended(&client, &accepted(&client, &server.fhir("Group/ten/$export"))).json();
     let listed = files(&client, &manifest);
@@ -357,6 +358,7 @@ fn a_long_manifest() {
     let toml = "[files]\nmax_resources = 1\n[data]\nsync = false\n[ig]\nfirst_poll_in_progress = false\n[limits]\npolls_burst = 10000\n";
     std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let client = server.client();
     let manifest = ended(&client, &accepted(&client, &server.fhir("Patient/$export?_type=Patient,Condition"))).json();
     let output = manifest["output"].as_array().unwrap();

@@ -192,6 +192,7 @@ fn base64(bytes: &[u8]) -> String {
 fn large_files_are_no_binaries() {
     let scratch = crate::run::scratch();
     let server = crate::http::job_lifecycle::bundled(scratch.path(), &[]);
+    server.wait_until_ready();
     let client = server.client();
     let kicked = client.get(&format!("{NETSMART}/Group/all/$export?_type=Observation"));
     let status = client.path(kicked.header("content-location").unwrap()).to_string();
@@ -227,6 +228,7 @@ fn strict_dialect_and_public_url() {
     let scratch = crate::run::scratch();
     std::fs::write(scratch.path().join("serve.toml"), strict).unwrap();
     let server = crate::http::job_lifecycle::bundled(scratch.path(), &["--config", "serve.toml"]);
+    server.wait_until_ready();
     let client = server.client();
     let kicked = client.ask("GET", &format!("{NETSMART}/Group/ten/$export?_since=2019-01-01T00:00:00Z"), &HEADERS, b"");
     assert_eq!(keys(&kicked.json()), ["transactionTime", "request", "requiresAccessToken"]);
