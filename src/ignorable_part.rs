@@ -134,6 +134,17 @@ pub(crate) fn no_type_left(ignored: &[IgnorablePart]) -> Option<String> {
     (!names.is_empty()).then(text)
 }
 
+/// Why a request is refused that has no element left but these parts, also under lenient handling: without an element records
+/// would be whole. `None` if it named none.
+pub(crate) fn no_element_left(ignored: &[IgnorablePart]) -> Option<String> {
+    let told = |part: &IgnorablePart| match part {
+        IgnorablePart::ElementItem(problem) => Some(problem.to_string()),
+        _ => None,
+    };
+    let told: Vec<String> = ignored.iter().filter_map(told).take(KICKOFF_PROBLEMS_MAX).collect();
+    (!told.is_empty()).then(|| format!("{}; without an element records would be whole", told.join("; ")))
+}
+
 /// The problems that refuse a request under lenient handling, too, and the parts that it leaves out.
 pub(crate) fn leave_out(problems: Vec<FoundProblem>) -> (Vec<FoundProblem>, Vec<IgnorablePart>) {
     let (mut refused, mut ignored) = (Vec::new(), Vec::new());

@@ -529,6 +529,12 @@ impl ExportRequest {
                 "0 is no bound; give at least 1, or leave it out",
             ));
         }
+        let names_nobody =
+            |list: &PatientList| matches!(list, PatientList::Ids(ids) if ids.iter().all(|id| id.trim().is_empty()));
+        if self.only_patients.as_ref().is_some_and(names_nobody) {
+            let text = "no patient is named; leave it out for all patients";
+            problems.push(RequestProblem::of(Parameter::Patient, text));
+        }
         if self.population == Population::System && self.only_patients.is_some() {
             let text = "an export of the whole store is not restricted to patients; ask for that of all patients";
             problems.push(RequestProblem::of(Parameter::Patient, text));

@@ -206,8 +206,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         request = request.allow_empty();
     }
     let only = args.records.patient.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|id| !id.is_empty());
-    let only: Vec<&str> = only.collect();
-    if !only.is_empty() {
+    if !args.records.patient.is_empty() {
         request = request.only_patients(only);
     }
     request.strict_patients = args.records.strict_patients;

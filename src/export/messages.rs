@@ -172,7 +172,7 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
 /// References of exported rows to context that is not there are counted, type by type (COMP-06).
 fn dead_end_issues(dead_ends: &DeadEnds, messages: &mut IssueLog) {
     let ends = [
-        ("context-nowhere", &dead_ends.nowhere, "no current resource of the store"),
+        ("context-nowhere", &dead_ends.nowhere, "no current resource that may be exported"),
         (
             "context-several",
             &dead_ends.several,

@@ -22,7 +22,7 @@ pub(crate) enum Mention<'a> {
     Attachment(&'a str),
     /// A `questionnaire`: a canonical URL.
     Questionnaire(&'a str),
-    /// A key `patient`, whatever its value.
+    /// A key `patient` or `subject`, or either with an underscore before it, whatever its value.
     Patient,
 }
 
@@ -42,7 +42,7 @@ impl MentionKey {
             b"reference" => Some(MentionKey::Reference),
             b"url" => Some(MentionKey::Url),
             b"questionnaire" => Some(MentionKey::Questionnaire),
-            b"patient" => Some(MentionKey::Patient),
+            b"patient" | b"_patient" | b"subject" | b"_subject" => Some(MentionKey::Patient),
             _ => None,
         }
     }
@@ -65,7 +65,7 @@ const ATTACHMENT: &str = "Binary/";
 const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
 /// Keys that are looked for in lines of few types, as they stand in a line.
 const QUESTIONNAIRE: &[u8] = b"\"questionnaire\"";
-const PATIENT: &[u8] = b"\"patient\"";
+const PATIENT: [&[u8]; 4] = [b"\"patient\"", b"\"_patient\"", b"\"subject\"", b"\"_subject\""];
 
 /// What is looked for in a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,9 +105,9 @@ impl MentionReader {
         }
         found.clear();
         kernel.run(FindValues { line, every_reference: wanted.every_reference, found });
-        if wanted.patient
-            && memchr::memmem::find_iter(line, PATIENT).any(|at| colon_behind(line, at, PATIENT.len()).is_some())
-        {
+        let is_there =
+            |key: &&[u8]| memchr::memmem::find_iter(line, key).any(|at| colon_behind(line, at, key.len()).is_some());
+        if wanted.patient && PATIENT.iter().any(is_there) {
             visit(Mention::Patient);
         }
         if wanted.questionnaire {
@@ -188,9 +188,10 @@ fn visit_value(key: MentionKey, raw: &[u8], text: &mut String, visit: &mut dyn F
     value.and_then(|value| key.mention(value)).into_iter().for_each(visit);
 }
 
-/// Whether letters of a line may be escaped: keys may then be written otherwise.
+/// Whether letters or slashes of a line may be escaped by their numbers: keys and URLs may then be written otherwise.
 fn may_hide_letters(line: &[u8]) -> bool {
-    memchr::memmem::find_iter(line, b"\\u00").any(|at| matches!(line.get(at + 4), Some(b'4'..=b'7')))
+    memchr::memmem::find_iter(line, b"\\u00")
+        .any(|at| matches!(line[at + 4..], [b'4'..=b'7', ..] | [b'2', b'f' | b'F', ..]))
 }
 
 /// Finds the values of the keys `reference` and, for attachments, `url` by their places alone, in a line whose letters are
@@ -454,7 +455,9 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|item| of_tree(item, out)),
             Value::Object(members) => {
                 for (name, value) in members {
-                    if name == "patient" && !out.contains(&(3, String::new())) {
+                    if ["patient", "_patient", "subject", "_subject"].contains(&name.as_str())
+                        && !out.contains(&(3, String::new()))
+                    {
                         out.push((3, String::new()));
                     }
                     match (name.as_str(), value) {
@@ -474,7 +477,7 @@ mod tests {
     fn json() -> impl Strategy<Value = String> {
         let text = prop_oneof![
             4 => prop::sample::select(vec![
-                "reference", "url", "questionnaire", "patient", "p\\u0061tient", "Binary/a", "Binary\\/a", "Bin\\u0061ry/b", "\\u0072eference",
+                "reference", "url", "questionnaire", "patient", "_subject", "p\\u0061tient", "Binary/a", "Binary\\/a", "Bin\\u0061ry/b", "Binary\\u002fa", "Binary\\u002Fa", "\\u0072eference",
                 "\\\"reference\\\"", "\\\\", "\\\\\\\"", "ref", "u\\u0072l", "r\\u003cf", "Practitioner/1", "x\\\"url", "\\u00e9",
                 "Binary/", "/Binary/c", "\"reference\":\"no".trim_start_matches('"'),
             ]).prop_filter("a quote ends a string", |text| serde_json::from_str::<String>(&format!("\"{text}\"")).is_ok())

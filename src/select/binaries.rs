@@ -13,7 +13,7 @@ use crate::group::rules::tokens::{JsonToken, TokenReader};
 use crate::ids::RowAddress;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding::VersionKey;
-use crate::index::segment::layout::Column;
+use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::limits::BINARY_HEAD_BYTES;
 
@@ -32,7 +32,8 @@ pub(crate) fn find_binary(
     for row in group_rows_of(snapshot, ResourceType::BINARY, id)? {
         match snapshot.state(row, snapshot.as_of().as_ref(), ours, &|_| true)? {
             RowState::Current => current = Some(row),
-            RowState::Superseded => former.push(row),
+            RowState::Superseded if !is_before_deletion(snapshot, row, ours)? => former.push(row),
+            RowState::Superseded => {}
             RowState::Future | RowState::Deleted => {}
         }
     }
@@ -44,6 +45,25 @@ pub(crate) fn find_binary(
         }
     }
     Ok(None)
+}
+
+/// Whether a DELETE entry of ours follows a row at T: what was deleted does not come back when its id is used again.
+fn is_before_deletion(snapshot: &Snapshot, row: RowAddress, ours: &[bool]) -> Result<bool, CorruptIndex> {
+    let index = snapshot.index();
+    let mut next = index.global().next(index.record_of_row(row))?;
+    while let Some(record) = next {
+        if !index.is_row(record) {
+            let (segment, entry) = index.locate_tombstone(record);
+            let columns = index.segment(segment).tombstone(entry)?;
+            let base = index.base_of_segment(segment, columns.tomb_base[entry.index()] & BASE_BITS);
+            let is_past = columns.tombstone_updated(entry).is_some_and(|updated| updated <= snapshot.as_of().as_ref());
+            if is_past && ours[base.index()] && snapshot.sees_segment(segment) {
+                return Ok(true);
+            }
+        }
+        next = index.global().next(record)?;
+    }
+    Ok(false)
 }
 
 /// The versionId of a row as URLs name it: a number without zeros before it, or any other text; `None` if the row has none, or

@@ -27,7 +27,7 @@ const SHARE_READ_WHOLE: usize = 16;
 /// References of exported rows that lead to no resource, by type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DeadEnds {
-    /// References that name a resource that the store does not hold at T, each counted once a row.
+    /// References that name a resource that the store does not hold at T, or that may not leave, each counted once a row.
     pub nowhere: BTreeMap<ResourceType, u64>,
     /// References by an identifier that several resources have.
     pub several: BTreeMap<ResourceType, u64>,
@@ -135,12 +135,21 @@ impl<'a> Closure<'a> {
                 Destination::Row(row) => {
                     let number = row.row.index();
                     let is_selected = rows[row.segment.index()].any(number..number + 1);
-                    if !is_selected && !self.taken.contains(&row) && may_leave(self.classifier, row)? {
+                    if is_selected || self.taken.contains(&row) {
+                        continue;
+                    }
+                    if may_leave(self.classifier, row)? {
                         self.taken.insert(row);
                         new.push(row);
+                    } else {
+                        // What may not leave is told as if it were not there.
+                        *self.dead_ends.nowhere.entry(resource_type).or_default() += count;
                     }
                 }
                 Destination::Nowhere => *self.dead_ends.nowhere.entry(resource_type).or_default() += count,
+                Destination::Several if resource_type == ResourceType::DEVICE => {
+                    *self.dead_ends.nowhere.entry(resource_type).or_default() += count;
+                }
                 Destination::Several => *self.dead_ends.several.entry(resource_type).or_default() += count,
             }
         }

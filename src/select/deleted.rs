@@ -19,7 +19,7 @@ use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::Snapshot;
 use crate::policies::LateArrivals;
 use crate::progress::Progress;
-use crate::request::{AccessPath, ExportRequest, Population};
+use crate::request::{AccessPath, Audience, ExportRequest, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
 use crate::select::context_changes::{Versions, reached_backward, records_of};
@@ -149,6 +149,7 @@ impl Deletions {
                     && has_context(request)
                     && context::is_context(resource_type)
                     && resource_type != ResourceType::DEVICE
+                    && request.audience != Audience::BoundClient
                 {
                     // What a pack dropped referred to is not known any more: a reader may hold the resource.
                     found.push(((resource_type, record), id));

@@ -16,7 +16,7 @@ use crate::select::row_set::RowSet;
 use std::collections::HashSet;
 
 /// Number of current Binaries whose `securityContext` names a patient of the cohort, and that no selected row refers to as an
-/// attachment. 0 at system level.
+/// attachment. 0 at system level, with `_type`, and with a window.
 ///
 /// # Errors
 /// [`CorruptIndex`] if a page that is read fails its checksum.
@@ -28,7 +28,9 @@ pub(crate) fn count_unreached_binaries(
 ) -> Result<u64, CorruptIndex> {
     let index = snapshot.index();
     let mut own: Vec<RecordId> = Vec::new();
-    if request.population != Population::System {
+    // Where types or a window leave rows out, what points to a Binary may be among them.
+    let is_whole = request.types.is_empty() && request.since.is_none() && request.until.is_none();
+    if request.population != Population::System && is_whole {
         let classifier = RowClassifier::new(snapshot, cohort, request);
         for segment in snapshot.segments() {
             let head = index.segment(segment).head();
@@ -38,7 +40,7 @@ pub(crate) fn count_unreached_binaries(
             let types = index.segment(segment).verify_columns(&[Column::Type])?.resource_type;
             for row in memchr::memchr_iter(to_u8(ResourceType::BINARY.index()), types) {
                 let address = RowAddress::of(segment, row);
-                if names_cohort(&classifier, address)? && is_current(&classifier, address)? {
+                if names_patients(&classifier, address)? == Some(true) && is_current(&classifier, address)? {
                     own.push(index.global().first_record(index.record_of_row(address))?);
                 }
             }
@@ -55,15 +57,24 @@ pub(crate) fn count_unreached_binaries(
     Ok(own.iter().filter(|record| !reached.contains(&(record.0 + 1))).count() as u64)
 }
 
-/// Whether a Binary's `securityContext` names a patient of the cohort.
-fn names_cohort(classifier: &RowClassifier<'_>, row: RowAddress) -> Result<bool, CorruptIndex> {
+/// Whether a Binary's `securityContext`, or another reference of it, names a patient of the cohort; `None` if none names a
+/// patient.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page that is read fails its checksum.
+pub(crate) fn names_patients(classifier: &RowClassifier<'_>, row: RowAddress) -> Result<Option<bool>, CorruptIndex> {
+    let mut found = None;
     let RowClassifier { snapshot, cohort, .. } = classifier;
     let index = snapshot.index();
     let segment = index.segment(row.segment);
     for number in segment.row_references(row.row.index())? {
         let columns = segment.reference(*number as usize)?;
         let base = index.base_of_segment(row.segment, columns.reference_base[*number as usize] & BASE_BITS);
-        if columns.reference_type_of(*number as usize) != ResourceType::PATIENT || !cohort.ours[base.index()] {
+        if columns.reference_type_of(*number as usize) != ResourceType::PATIENT {
+            continue;
+        }
+        found = Some(false);
+        if !cohort.ours[base.index()] {
             continue;
         }
         let ReferenceName::Id(id) = columns.reference_name(*number as usize) else { continue };
@@ -72,11 +83,11 @@ fn names_cohort(classifier: &RowClassifier<'_>, row: RowAddress) -> Result<bool,
             if let Some(patient) = index.patient(BaseId::of(base), &id)?
                 && cohort.patients.as_ref().is_none_or(|patients| patients.contains(patient.index()))
             {
-                return Ok(true);
+                return Ok(Some(true));
             }
         }
     }
-    Ok(false)
+    Ok(found)
 }
 
 /// The Binaries that the URLs of some rows of a segment name, by their first records, plus one each.

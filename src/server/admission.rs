@@ -159,7 +159,7 @@ impl AnswerPlace {
 }
 
 /// 429 for a client that has its share of answers in progress.
-fn answers_error() -> ApiError {
+pub(crate) fn answers_error() -> ApiError {
     let text = "as many answers to this client are in progress as it may have at a time: read them to their ends, then ask \
                 again";
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text).retry_after(RETRY_SECONDS)

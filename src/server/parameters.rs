@@ -138,6 +138,7 @@ const TYPE: ParameterRow = ParameterRow {
 /// `_elements` of the IG.
 const ELEMENTS: ParameterRow = ParameterRow {
     lenient: true,
+    narrows: true,
     ..served_parameter(
         "_elements",
         "string",
@@ -282,7 +283,7 @@ mod tests {
     /// HDR-07: parameters of which no slip is passed over.
     #[test]
     fn what_narrows_an_export() {
-        assert_eq!(names(|p| p.narrows), ["_since", "_until", "_type", "patient"]);
+        assert_eq!(names(|p| p.narrows), ["_since", "_until", "_type", "_elements", "patient"]);
     }
 
     /// PARAM-08: names are exact, and none is in a table twice.

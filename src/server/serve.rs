@@ -19,6 +19,7 @@ use crate::server::mount::{Mount, UnknownTenantMount};
 use crate::server::proxy::Proxies;
 use crate::server::rate_limit::PollLimiter;
 use crate::server::router::router;
+use crate::server::shares::Shares;
 use crate::server::state::{App, Tenant};
 use crate::server::tls::Certificate;
 use crate::server::{connection, file_watch};
@@ -42,7 +43,9 @@ const INDEX_WAIT: Duration = Duration::from_secs(3600);
 const KICK_OFFS_MAX: usize = 64;
 
 /// Attachments that are looked for at a time: each is judged by its client's Groups, and its row read once.
-const ATTACHMENTS_MAX: usize = 32;
+const ATTACHMENTS_MAX: u64 = 32;
+/// Those of one client.
+const ATTACHMENTS_OF_CLIENT_MAX: u64 = 4;
 
 /// Shortest pause between two looks at whether a store is refused.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -116,7 +119,7 @@ pub(crate) async fn serve(
         unknown_tenants: UnknownTenantMount::all(&config, &mounts, &public_url),
         mounts,
         kick_offs: tokio::sync::Semaphore::new(KICK_OFFS_MAX),
-        attachments: tokio::sync::Semaphore::new(ATTACHMENTS_MAX),
+        attachments: Shares::bounded(ATTACHMENTS_MAX, ATTACHMENTS_OF_CLIENT_MAX),
         polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),
         hosts: Arc::new(is_anonymous.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,

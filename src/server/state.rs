@@ -12,6 +12,7 @@ use crate::server::config::mounts::Authorization;
 use crate::server::hosts::AllowedHosts;
 use crate::server::mount::{Mount, UnknownTenantMount};
 use crate::server::rate_limit::PollLimiter;
+use crate::server::shares::Shares;
 
 /// A store with its jobs and Groups. No request reaches the data of two tenants (ONEUP-M01).
 pub(crate) struct Tenant {
@@ -41,8 +42,8 @@ pub(crate) struct App {
     pub mounts: Vec<Mount>,
     /// Permits to judge kick-offs, each of which takes a thread that may block.
     pub kick_offs: tokio::sync::Semaphore,
-    /// Permits to find attachments and read their rows, each of which takes a thread that may block.
-    pub attachments: tokio::sync::Semaphore,
+    /// Shares of the work of finding attachments and reading their rows, each of which takes a thread that may block.
+    pub attachments: Shares,
     /// The mounts of names that no tenant has; the router refers to them by position.
     pub unknown_tenants: Vec<UnknownTenantMount>,
     /// Rate limit of status polls.

@@ -184,6 +184,11 @@ fn nothing_of_another_patient_leaves() {
         ("of-name", r#""patient":{"display":"a name"}"#.to_string()),
         ("of-identifier", r#""patient":{"identifier":{"value":"1"}}"#.to_string()),
         ("of-escaped", r#""p\u0061tient":{"display":"a name"}"#.to_string()),
+        (
+            "of-extension",
+            r#""_patient":{"extension":[{"url":"u","valueReference":{"reference":"Patient/q"}}]}"#.to_string(),
+        ),
+        ("of-subject", to("subject", "Patient/q")),
         ("of-nobody", r#""serialNumber":"1""#.to_string()),
         ("of-p", to("patient", "Patient/p")),
     ];
@@ -236,7 +241,7 @@ fn references_that_lead_nowhere_are_counted() {
     let found = export(dir.path(), &[]);
     assert_eq!(found.of("Practitioner"), "");
     let has = |text: &str| assert!(found.messages.iter().any(|message| message.contains(text)), "{:?}", found.messages);
-    has("3 references of exported resources to Practitioner lead to no current resource");
+    has("3 references of exported resources to Practitioner lead to no current resource that may be exported");
     has("1 reference of exported resources to Practitioner leads to several resources");
     has("1 reference of exported resources to Location leads to no current resource");
 }
@@ -356,4 +361,15 @@ fn provenance_of_records_brings_its_agents() {
     );
     let found = export(dir.path(), &[]);
     assert_eq!((found.of("Provenance"), found.of("Organization")), ("a".into(), "a".into()));
+}
+
+/// PATIENT-01: a list of patients that names nobody, as an empty variable of a script gives it, is refused.
+#[test]
+fn an_empty_list_of_patients_is_refused() {
+    let dir = scratch();
+    store(dir.path(), &[row("Patient", "p", 1, "")]);
+    for empty in ["", ",", " , "] {
+        let args = ["--all-patients", "--patient", empty, "--as-of", AS_OF];
+        run::export(&dir.path().join("store"), &dir.path().join("out"), &args).refused(2, &["no patient is named"]);
+    }
 }

@@ -104,7 +104,7 @@ pub(crate) mod flag {
     pub(crate) const ILLEGAL_UPDATED: u8 = 1 << 3;
     /// The line has white space before its `{`.
     pub(crate) const LEADING_SPACE: u8 = 1 << 4;
-    /// The line is a Device's with a key `patient`: it is a record of a patient, even if nothing says whose.
+    /// The line is a Device's with a key `patient` or `subject`, or `_` and either: it is a record of a patient, even if nothing says whose.
     pub(crate) const NAMES_PATIENT: u8 = 1 << 5;
 }
 

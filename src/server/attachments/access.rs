@@ -2,6 +2,7 @@
 //!
 //! The rows are judged as an export of each level and Group would judge them that the principal may ask for, without `_since`.
 
+use crate::error::ExportError;
 use crate::fhir::id::Id;
 use crate::group::registry::RegisteredGroup;
 use crate::group::registry::view::{GroupLookup, GroupView};
@@ -33,26 +34,32 @@ pub(crate) struct RowAccess<'a> {
 }
 
 impl RowAccess<'_> {
-    /// Whether the principal may export one of these rows at least. Blocks.
+    /// Whether the principal may export one of these rows at least that `refers` says refers to the Binary. Blocks.
     ///
     /// # Errors
     /// 503 if the store, its index or a Group cannot be read.
-    pub(crate) fn may_export_any(&self, rows: &[RowAddress]) -> Result<bool, ApiError> {
+    pub(crate) fn may_export_any(
+        &self,
+        (rows, binary): (&[RowAddress], RowAddress),
+        refers: &mut dyn FnMut(RowAddress) -> Result<bool, ExportError>,
+    ) -> Result<bool, ApiError> {
         let RowAccess { mount, principal, snapshot, .. } = self;
         if rows.is_empty() {
             return Ok(false);
         }
         let enabled = &mount.enabled;
-        let holds = |population: Population| {
-            exports_any(snapshot, &self.request(population), rows).map_err(|error| unreadable(&error))
+        let mut holds = |request: &ExportRequest| {
+            exports_any(snapshot, request, (rows, binary), refers).map_err(|error| unreadable(&error))
         };
         if let Some(patient) = &principal.patient {
             let may = mount.dialect.user_exports && principal.may_export(&Level::User(patient.clone()));
-            return Ok(may && holds(Population::PatientIds(vec![patient.clone()]))?);
+            return Ok(may && holds(&self.request(Population::PatientIds(vec![patient.clone()])))?);
         }
         let system = enabled.system && principal.may_export(&Level::System);
         let patients = enabled.patient && principal.may_export(&Level::Patient);
-        if system && holds(Population::System)? || patients && holds(Population::AllPatients)? {
+        if system && holds(&self.request(Population::System))?
+            || patients && holds(&self.request(Population::AllPatients))?
+        {
             return Ok(true);
         }
         if !enabled.group || !principal.levels[2] {
@@ -69,7 +76,7 @@ impl RowAccess<'_> {
             }
             let Some(mut request) = self.request_of_group(&groups, &id)? else { continue };
             request.absent_groups = absent.iter().map(Id::to_string).collect();
-            if exports_any(snapshot, &request, rows).map_err(|error| unreadable(&error))? {
+            if holds(&request)? {
                 return Ok(true);
             }
         }

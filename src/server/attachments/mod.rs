@@ -14,6 +14,7 @@ mod referring_rows;
 
 use crate::error::ExportError;
 use crate::fhir::id::Id;
+use crate::fhir::reference::Reference;
 use crate::group::lookup::our_bases;
 use crate::ids::RowAddress;
 use crate::index::row_reader::{RangeReader, row_range, stream_range};
@@ -21,6 +22,7 @@ use crate::index::snapshot::Snapshot;
 use crate::issue::IssueCode;
 use crate::select::attachments::rows_that_refer_to;
 use crate::select::binaries::find_binary;
+use crate::server::admission::answers_error;
 use crate::server::attachments::access::{RowAccess, unreadable};
 use crate::server::attachments::base64_text::Base64Text;
 use crate::server::attachments::binary_scan::{BinaryContent, BinaryScan, NoContent};
@@ -34,12 +36,19 @@ use crate::server::files::representation::{Representation, set_header};
 use crate::server::http::preconditions::Validators;
 use crate::server::http::query::Query;
 use crate::server::kick_off::start::unusable_store;
+use crate::server::shares::{Holder, Share};
 use crate::server::state::App;
+use crate::write::rewrite::url_rewriter::UrlRewriter;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+/// How often, and after what pause, a client's share of the work on attachments is asked for.
+const SHARE_ATTEMPTS: usize = 500;
+const SHARE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The attachment that is asked for, and who asks.
 pub(crate) struct WantedAttachment {
@@ -71,9 +80,14 @@ pub(crate) async fn send_attachment(
     reader: FileReader,
 ) -> Result<Response<Body>, ApiError> {
     let found = {
-        let _permit = app.attachments.acquire().await;
+        let share = share_of(app, &wanted.principal).await?;
         let app = app.clone();
-        run_blocking(move || find_attachment(&app, mount_index, &wanted)).await?
+        let find = move || {
+            // Held while it is worked on, whether the client still waits or not.
+            let _share = share;
+            find_attachment(&app, mount_index, &wanted)
+        };
+        run_blocking(find).await?
     };
     let BinaryContent { bytes: len, hash, content_type, .. } = &found.content;
     let mut own = HeaderMap::new();
@@ -95,6 +109,37 @@ pub(crate) async fn send_attachment(
     })
 }
 
+/// Waits until a client may have another attachment looked for.
+///
+/// # Errors
+/// 503 if it had to wait too long.
+async fn share_of(app: &App, principal: &Principal) -> Result<Share, ApiError> {
+    let holder = Holder::Client(principal.client.clone());
+    for _ in 0..SHARE_ATTEMPTS {
+        if let Some(share) = app.attachments.take(&holder, 1) {
+            return Ok(share);
+        }
+        tokio::time::sleep(SHARE_PAUSE).await;
+    }
+    Err(answers_error())
+}
+
+/// Whether a row has the URL of an attachment that is this Binary: the index also has URLs that are none.
+fn has_attachment(snapshot: &Snapshot, row: RowAddress, id: &Id) -> Result<bool, ExportError> {
+    let index = snapshot.index();
+    index.segment(row.segment).row(row.row.index())?;
+    let (mut rewriter, mut rewritten, mut is_named) = (UrlRewriter::default(), Vec::new(), false);
+    stream_range(index, index.file_of(row.segment), row_range(index, row), &mut |piece| {
+        rewritten.clear();
+        let mut note = |found: Reference<'_>| {
+            is_named |= found.id() == *id;
+            None
+        };
+        rewriter.feed(piece, &mut note, &mut rewritten);
+    })?;
+    Ok(is_named)
+}
+
 /// 404 with one text for an attachment that is not there, not any more, or not the client's.
 fn unknown_attachment() -> ApiError {
     ApiError::not_found("this file")
@@ -114,7 +159,8 @@ fn find_attachment(app: &App, mount_index: usize, wanted: &WantedAttachment) -> 
     let row = row.ok_or_else(unknown_attachment)?;
     let referring = rows_that_refer_to(&snapshot, &id, &ours).map_err(|error| unreadable(&error))?;
     let access = RowAccess { app, mount, principal: &wanted.principal, snapshot: &snapshot };
-    if !access.may_export_any(&referring)? {
+    let mut refers = |row: RowAddress| has_attachment(&snapshot, row, &id);
+    if !access.may_export_any((&referring, row), &mut refers)? {
         return Err(unknown_attachment());
     }
     match read_content(&snapshot, row, &id).map_err(|error| unreadable(&error))? {

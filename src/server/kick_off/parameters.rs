@@ -12,7 +12,9 @@ use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::ignorable_part::{IgnorablePart, no_type_left, read_associated, read_elements, read_types, shorten};
+use crate::ignorable_part::{
+    IgnorablePart, no_element_left, no_type_left, read_associated, read_elements, read_types, shorten,
+};
 use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::policies::Context;
@@ -172,6 +174,12 @@ impl ParameterReader<'_> {
     fn elements(&mut self, values: &[&GivenParameter]) {
         let (selection, unknown) = read_elements(values.iter().flat_map(|given| given.value.split(',')));
         self.params.elements = selection;
+        if self.params.elements.is_empty()
+            && self.lenient
+            && let Some(text) = no_element_left(&unknown)
+        {
+            return self.problem(IssueCode::NotSupported, "_elements", text);
+        }
         self.judge(&unknown, IssueCode::NotSupported);
     }
 
@@ -184,6 +192,11 @@ impl ParameterReader<'_> {
         let (associated, unknown) = read_associated(codes, &names);
         self.params.associated = associated;
         self.apply(&presets);
+        // A preset may narrow an export: a slip of its name is not passed over.
+        let is_slip_of_preset = |part: &IgnorablePart| matches!(part, IgnorablePart::AssociatedDataCode { code, .. } if code.starts_with('_') && names.iter().any(|name| is_slip(code, name)));
+        if let Some(part) = unknown.iter().find(|part| self.lenient && is_slip_of_preset(part)) {
+            return self.problem(IssueCode::NotSupported, "includeAssociatedData", part.refusal());
+        }
         self.judge(&unknown, IssueCode::NotSupported);
     }
 
@@ -363,5 +376,8 @@ fn type_named(name: &str, case_counts: bool) -> Option<ResourceType> {
 
 /// Whether `name` may be a misspelling of `known`: at most two edits apart, ignoring case.
 fn is_slip(name: &str, known: &str) -> bool {
-    name.len() <= SHOWN_CHARS_MAX && strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()) <= 2
+    // A search modifier behind a known name.
+    name.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case(known))
+        || name.len() <= SHOWN_CHARS_MAX
+            && strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()) <= 2
 }

@@ -314,13 +314,16 @@ fn unsupported_parameters() {
         assert!(note.text.starts_with(&format!("{name}: ")), "{}", note.text);
         assert_eq!(types(&params), ["Patient"]);
     }
-    let slips = "_Type _type, type _type, since _since, _untl _until, patients patient, Patient patient";
+    let slips = "_Type _type, type _type, since _since, _untl _until, patients patient, Patient patient, _type:in _type, _element _elements";
     for (name, meant) in slips.split(", ").filter_map(|slip| slip.split_once(' ')) {
         let refusal = lenient(&format!("{name}=Patient")).unwrap_err();
         assert!(refusal.issues[0].diagnostics.ends_with(&format!("did you mean {meant}?")), "{name}");
-        assert_eq!(wrong(Err(refusal)), [name]);
+        assert_eq!(wrong(Err(refusal)), [name.trim_end_matches(":in")]);
     }
     assert_eq!(lenient("foo=1&bar=2&_type=Patient,Nope").unwrap().notes.len(), 3);
+    // Without an element left records would be whole.
+    assert_eq!(wrong(lenient("_elements=Patient.nmae")), ["_elements"]);
+    assert!(lenient("_elements=Patient.nmae,Patient.name").is_ok());
     assert!(strict("_Type=Patient").unwrap_err().issues[0].diagnostics.ends_with("did you mean _type?"));
     assert_eq!(wrong(strict("bar")), ["bar"], "an empty value does not hide a slip of the name");
 }

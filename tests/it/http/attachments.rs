@@ -52,6 +52,40 @@ fn lines() -> Vec<String> {
     ]
 }
 
+/// ATTACH-02: URLs that are none of an attachment give no access, nor does a reference to a Binary of another patient; what
+/// was deleted does not come back when its id is used again. An escaped slash is a slash.
+#[test]
+fn what_gives_no_access() {
+    let scratch = scratch();
+    let mut all = lines();
+    let extension = r#","subject":{"reference":"Patient/a"},"extension":[{"url":"Binary/ext","valueString":"x"}]"#;
+    let of_b = r#","securityContext":{"reference":"Patient/b"},"contentType":"text/plain","data":"eA==""#;
+    let deletion = r#"{"resourceType":"Bundle","type":"batch","meta":{"lastUpdated":"2024-01-02T00:00:00Z"},"entry":[{"request":{"method":"DELETE","url":"Binary/again"}}]}"#;
+    all.extend([
+        row("Observation", "oe", extension),
+        row("Observation", "ol", r#","subject":{"reference":"Patient/a"},"link":[{"url":"Binary/ext"}]"#),
+        binary("ext", "1", "text/plain", b"x"),
+        row("Binary", "sec", of_b),
+        document("s", "a", "Binary/sec"),
+        binary("again", "1", "text/plain", b"deleted"),
+        deletion.to_string(),
+        binary("again", "3", "text/plain", b"new"),
+        document("t", "a", "Binary/again"),
+        binary("slash", "1", "text/plain", b"slash"),
+        document("u", "a", "Binary\\u002fslash"),
+    ]);
+    let member = Credential::token(&[]);
+    let clients = client("member", "levels = ['group']\ngroups = ['g']", &[&member]);
+    let server = serve(scratch.path(), &all, &clients);
+    let http = server.client();
+    let get = |path: &str| member.get(&http, &format!("/fhir/attachment/{path}"));
+    for path in ["ext", "sec", "again?v=1"] {
+        assert_unknown(&get(path));
+    }
+    assert_eq!((get("again").body, get("again?v=3").body), (b"new".to_vec(), b"new".to_vec()));
+    assert_eq!(get("slash").body, b"slash");
+}
+
 /// Writes a store, and starts a service over it.
 fn serve(directory: &Path, lines: &[String], toml: &str) -> Server {
     std::fs::create_dir_all(directory.join("store")).unwrap();

@@ -131,7 +131,7 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
             "questionnaire" if resource_type == "QuestionnaireResponse" => {
                 mentions.extend(value.map(|url| url.split('|').next().unwrap().to_string()));
             }
-            "patient" => names_patient |= resource_type == "Device",
+            "patient" | "_patient" | "subject" | "_subject" => names_patient |= resource_type == "Device",
             _ => {}
         }
     }
