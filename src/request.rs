@@ -13,7 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
 use crate::ignorable_part::{
-    FoundProblem, leave_out, no_type_left, notes_on, read_associated, read_elements, read_types,
+    FoundProblem, leave_out, no_element_left, no_type_left, notes_on, read_associated, read_elements, read_types,
 };
 use crate::issue::{Advice, Issue, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::patient_restriction::PatientList;
@@ -468,7 +468,7 @@ impl ExportRequest {
     ///
     /// ```
     /// use outpour::ExportRequest;
-    /// let request = ExportRequest::system().types(["Patient", "Pateint"]).elements(["nmae"]).lenient();
+    /// let request = ExportRequest::system().types(["Patient", "Pateint"]).elements(["name", "nmae"]).lenient();
     /// assert!(request.check().is_ok() && request.notes.len() == 2);
     /// assert!(ExportRequest::system().types(["Pateint"]).lenient().check().is_err());
     /// ```
@@ -485,6 +485,11 @@ impl ExportRequest {
             && let Some(text) = no_type_left(&ignored)
         {
             self.refuse(RequestProblem::of(Parameter::Type, text));
+        }
+        if self.elements.is_empty()
+            && let Some(text) = no_element_left(&ignored)
+        {
+            self.refuse(RequestProblem::of(Parameter::Elements, text));
         }
         self
     }

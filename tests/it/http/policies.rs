@@ -232,7 +232,13 @@ fn lenient_handling_over_http_and_on_the_command_line() {
     let served = lines(&client, &manifest);
     assert!(served["Patient.00001.ndjson"] == std::fs::read(scratch.path().join("out/Patient.00001.ndjson")).unwrap());
     // What it never passes over.
-    for wrong in [&["--type", "Nope"][..], &["--type", "Organization"], &["--since", "soon"], &["--patient", "a b"]] {
+    for wrong in [
+        &["--type", "Nope"][..],
+        &["--type", "Organization"],
+        &["--since", "soon"],
+        &["--patient", "a b"],
+        &["--elements", "Patient.nmae"],
+    ] {
         let export = ["export", "--store", store, "--out", "x", "--all-patients", "--lenient"];
         let refused = run(&[&export[..], wrong].concat());
         refused.refused(2, &[wrong[0]]);
@@ -259,6 +265,9 @@ fn what_would_widen_an_export_is_not_passed_over() {
         assert!(refused.outcome(400, "not-supported").contains("did you mean patient?"));
         let vendor = client.ask("GET", "/uscore/v1/bulk-data/Group/one/$export", &headers, body.as_bytes());
         assert_eq!(vendor.status, 202, "{}", vendor.text());
+        // Without an element, or with a preset whose name is a slip, records would be whole.
+        let refused = client.ask("GET", "/fhir/Group/one/$export?_elements=Patient.nmae", &headers[..2], b"");
+        assert!(refused.outcome(400, "not-supported").contains("nmae"));
     }
     let headers = [HEADERS[0], HEADERS[1], ("Content-Length", "0")];
     accepted(&client, &client.ask("GET", "/fhir/Group/one/$export", &headers, b""));
