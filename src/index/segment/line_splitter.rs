@@ -9,6 +9,7 @@ use memchr::{memchr, memrchr};
 
 use crate::casts::{to_usize, u64_to_u32};
 use crate::codec::compression::SeekPoint;
+use crate::extract::block::row::Row;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
@@ -215,9 +216,7 @@ impl<'a> LineSplitter<'a> {
             let (builder, references, mut stopped) = (&mut *self.builder, &mut *self.references, false);
             place = self.extractor.extract_lines(&bytes[..lines_end], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
-                builder.push_row(start, u64_to_u32(end - start), false, xxh3_64(&bytes[range.clone()]), facts);
-                let line = (&bytes[range.clone()], facts.escapes);
-                builder.push_references(|row, columns, heap| references.read_row(line, row, columns, heap));
+                add_whole_row(builder, references, start, &bytes[range.clone()], facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
@@ -352,6 +351,20 @@ impl<'a> LineSplitter<'a> {
             self.builder.push_references(|row, columns, heap| references.end_line(row, columns, heap));
         }
     }
+}
+
+/// Adds a row that the block pass read, with its references. Never inlined: the pass, which is most of the work of a scan,
+/// would have fewer registers.
+#[inline(never)]
+fn add_whole_row(
+    builder: &mut SegmentBuilder,
+    references: &mut RowReferences,
+    start: u64,
+    line: &[u8],
+    facts: &Row<'_>,
+) {
+    builder.push_row(start, u64_to_u32(line.len() as u64), false, xxh3_64(line), facts);
+    builder.push_references(|row, columns, heap| references.read_row((line, facts.escapes), row, columns, heap));
 }
 
 /// Adds an extracted line to the segment: DELETE entries with their prior owners, a row, or a fault. Whether it is a row,
