@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::casts::to_u8;
 use crate::fhir::reference::is_absolute_url;
 use crate::fhir::resource_type::ResourceType;
 
@@ -40,14 +41,50 @@ impl<'a> ConditionalReference<'a> {
     }
 }
 
-/// Resolves percent escapes once; `None` if what they stand for is no UTF-8.
+/// Resolves percent escapes once; what is no escape stays. `None` if the bytes are no UTF-8 then.
 fn decode_percent(text: &str) -> Option<Cow<'_, str>> {
-    percent_encoding::percent_decode_str(text).decode_utf8().ok()
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((byte, after)) = rest.split_first() {
+        let digit = |at: usize| after.get(at).and_then(|digit| (*digit as char).to_digit(16));
+        (bytes, rest) = match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(to_u8((high << 4 | low) as usize));
+                (bytes, &after[2..])
+            }
+            _ => {
+                bytes.push(*byte);
+                (bytes, after)
+            }
+        };
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Escapes are resolved once, and what is none stays.
+    #[test]
+    fn percent_escapes() {
+        let decoded = |text| decode_percent(text).map(Cow::into_owned);
+        for (text, expected) in [
+            ("", ""),
+            ("a", "a"),
+            ("%41%6a", "Aj"),
+            ("%2541", "%41"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%20", "%zz "),
+            ("%C3%A9é", "éé"),
+        ] {
+            assert_eq!(decoded(text).as_deref(), Some(expected), "{text}");
+        }
+        assert_eq!(decoded("%ff"), None);
+    }
 
     /// Searches for an identifier are read, any other query is none.
     #[test]
