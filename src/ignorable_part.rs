@@ -193,7 +193,7 @@ pub(crate) fn read_associated<S: AsRef<str>>(
     (associated, unknown)
 }
 
-/// The first [`SHOWN_CHARS_MAX`] characters of a text of whoever asks, for a message.
+/// The first [`SHOWN_CHARS_MAX`] characters of a text that a request sent, for a message.
 pub(crate) fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         None => text.to_string(),

@@ -443,7 +443,7 @@ mod tests {
         reader.feed_piece(rest, &mut |mention| pieces.push(as_pair(mention)));
         for found in [&mut whole, &mut pieces] {
             found.sort();
-            // A key is told once, or as often as it stands there.
+            // A repeated `patient` or `subject` key may be reported once or each time: both mean the same.
             found.dedup_by(|a, b| a == b && a.0 == 3);
         }
         [whole, pieces]

@@ -142,7 +142,7 @@ impl<'a> Closure<'a> {
                         self.taken.insert(row);
                         new.push(row);
                     } else {
-                        // What may not leave is told as if it were not there.
+                        // Counted with references to absent rows, so that no count tells that the row exists.
                         *self.dead_ends.nowhere.entry(resource_type).or_default() += count;
                     }
                 }

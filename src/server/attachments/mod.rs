@@ -70,8 +70,8 @@ struct FoundAttachment {
 /// The answer to GET or HEAD of an attachment, in its own media type whatever `Accept` says.
 ///
 /// # Errors
-/// 404 for what is not there or not the principal's, 412 and 416 as for files, 500 for content that is no base64, 503 if the
-/// store cannot be read.
+/// 404 for what is not there or not the principal's, 412 and 416 as for files, 429 for a client that looks for its share of
+/// attachments already, 500 for content that is no base64, 503 if the store cannot be read.
 pub(crate) async fn send_attachment(
     app: &Arc<App>,
     mount_index: usize,
@@ -112,7 +112,7 @@ pub(crate) async fn send_attachment(
 /// Waits until a client may have another attachment looked for.
 ///
 /// # Errors
-/// 503 if it had to wait too long.
+/// 429 if none became free in [`SHARE_ATTEMPTS`] times [`SHARE_PAUSE`].
 async fn share_of(app: &App, principal: &Principal) -> Result<Share, ApiError> {
     let holder = Holder::Client(principal.client.clone());
     for _ in 0..SHARE_ATTEMPTS {
