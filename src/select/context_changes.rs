@@ -239,7 +239,8 @@ fn search_segment(
         }
         resources.retain(|resource| !found.contains(resource));
         let (address, of_type) = (RowAddress::of(segment_id, row), segment.type_of(row)?);
-        if resources.is_empty() || !classifier.selects_type(of_type) {
+        // An earlier export may have had an associated Provenance, whose type is not selected.
+        if resources.is_empty() || !classifier.lists_deletions_of(of_type) {
             continue;
         }
         let counts = match versions {

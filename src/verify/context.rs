@@ -84,7 +84,6 @@ impl RecountQuestion<'_> {
 
     /// The names that any version of the cohort refers to, or a version of context that has such a name.
     fn names_ever_referred_to(&self) -> HashSet<u128> {
-        let types = &self.request.types;
         let mut names: HashSet<u128> = HashSet::new();
         let mut taken = vec![false; self.history.versions.len()];
         loop {
@@ -92,7 +91,7 @@ impl RecountQuestion<'_> {
             for (i, version) in self.history.versions.iter().enumerate() {
                 if taken[i]
                     || version.updated.as_ref().is_some_and(|updated| *updated > self.request.as_of)
-                    || !types.is_empty() && !types.contains(&version.resource_type)
+                    || !self.lists_deletions_of(version.resource_type)
                 {
                     continue;
                 }

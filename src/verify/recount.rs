@@ -217,9 +217,7 @@ impl RecountQuestion<'_> {
         let in_window = deletion.updated <= recorded.as_of
             && recorded.until.as_ref().is_none_or(|until| deletion.updated < *until)
             && (deletion.updated > *since || deletion.late && recorded.late);
-        let is_associated = recorded.associated.is_some() && deletion.resource_type == ResourceType::PROVENANCE;
-        let of_type = is_associated || recorded.types.is_empty() || recorded.types.contains(&deletion.resource_type);
-        if !in_window || !of_type {
+        if !in_window || !self.lists_deletions_of(deletion.resource_type) {
             return false;
         }
         // 1. What packs dropped: as its own table records it, else as another deletion of the resource does.
@@ -253,6 +251,13 @@ impl RecountQuestion<'_> {
             (None, Some(version)) => self.in_cohort(version, MembershipMoment::Now) || self.leads_to_deleted(version),
             (None, None) => false,
         }
+    }
+
+    /// Whether deletions of a resource type are listed: those of `_type`, and of Provenance where it is associated (ASSOC-08).
+    pub(crate) fn lists_deletions_of(&self, resource_type: ResourceType) -> bool {
+        let recorded = self.request;
+        let is_associated = recorded.associated.is_some() && resource_type == ResourceType::PROVENANCE;
+        is_associated || recorded.types.is_empty() || recorded.types.contains(&resource_type)
     }
 
     /// Whether a version is in the cohort at T.

@@ -8,6 +8,7 @@ use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
 use crate::sys::durability::FileSync;
 use crate::verify::export::verify_export;
+use crate::verify::output_file::entity;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
@@ -266,6 +267,34 @@ proptest::proptest! {
             let report = recounted(&out);
             proptest::prop_assert!(report.holds, "{:?}: {}", request, report);
         }
+    }
+}
+
+/// TYPE-05, ASSOC-08: what only an associated Provenance of the cohort refers to is context, and so is its deletion, whether or
+/// not `_type` names Provenance.
+#[test]
+fn deleted_context_of_associated_provenance_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let meta = r#""meta":{"lastUpdated":"2020-01-01T00:00:00Z"}"#;
+    let lines = [
+        format!(r#"{{"resourceType":"Patient","id":"p",{meta}}}"#),
+        format!(
+            r#"{{"resourceType":"Provenance","id":"v",{meta},"target":[{{"reference":"Patient/p"}}],"agent":[{{"who":{{"reference":"Practitioner/a"}}}}]}}"#
+        ),
+        format!(r#"{{"resourceType":"Practitioner","id":"a",{meta}}}"#),
+        r#"{"resourceType":"Bundle","meta":{"lastUpdated":"2020-01-01T00:00:05Z"},"type":"batch","entry":[{"request":{"method":"DELETE","url":"Practitioner/a"}}]}"#.to_string(),
+    ];
+    std::fs::write(store.join("a.ndjson"), lines.join("\n") + "\n").unwrap();
+    for types in [&[][..], &["Patient", "Practitioner"], &["Patient", "Practitioner", "Provenance"]] {
+        let mut request =
+            ExportRequest::all_patients().include_associated_data(["LatestProvenanceResources"]).types(types);
+        request.context = Context::Referenced;
+        let out = exported(dir.path(), &store, &request.since("2020-01-01T00:00:03Z"), "2020-01-01T00:00:06Z").unwrap();
+        let deleted = verify_export(&out, &Progress::default()).unwrap().deleted_resources;
+        assert_eq!(deleted, [entity("Practitioner", "a")].into(), "{types:?}");
+        assert!(recounted(&out).holds);
     }
 }
 
