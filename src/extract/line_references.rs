@@ -67,17 +67,36 @@ const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
 const QUESTIONNAIRE: &[u8] = b"\"questionnaire\"";
 const PATIENT: [&[u8]; 4] = [b"\"patient\"", b"\"_patient\"", b"\"subject\"", b"\"_subject\""];
 
+/// A line, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MentionLine<'a> {
+    /// Its bytes without the line end.
+    pub text: &'a [u8],
+    /// Whether it may have a backslash.
+    pub escapes: bool,
+    /// Offsets of the opening quotes of all strings that have the letters of mentions, by [`Vector::mention_letters`]; `None`
+    /// if they are not known.
+    pub marks: Option<&'a [u16]>,
+}
+
 /// What is looked for in a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// Whether the line may have a backslash.
-    pub escapes: bool,
     /// Every `reference`; else those alone that may lead to context, which are few.
     pub every_reference: bool,
     /// `questionnaire`.
     pub questionnaire: bool,
     /// `patient`.
     pub patient: bool,
+}
+
+/// Takes the mentions of a line.
+pub(crate) trait MentionSink {
+    /// Takes the `reference` whose text `rest` begins with, up to its quote, if it is one that was taken before; whether it
+    /// was. It is not said of every one.
+    fn take_repeated(&mut self, rest: &[u8]) -> bool;
+    /// Takes a mention.
+    fn take(&mut self, mention: Mention<'_>);
 }
 
 /// Finds the mentions of lines, one after another. Its buffers are reused.
@@ -94,21 +113,26 @@ impl MentionReader {
         MentionReader { kernel, found: Vec::new(), text: String::new(), strings: StringWalk::default() }
     }
 
-    /// Passes the mentions of a line to `visit`, in no order: at least those that are wanted. The line was found to be legal
+    /// Passes the mentions of a line to `sink`, in no order: at least those that are wanted. The line was found to be legal
     /// JSON: of any other, any mentions may be found.
     #[inline]
-    pub(crate) fn read_line(&mut self, line: &[u8], wanted: Wanted, visit: &mut dyn FnMut(Mention<'_>)) {
+    pub(crate) fn read_line(&mut self, line: MentionLine<'_>, wanted: Wanted, sink: &mut impl MentionSink) {
         let MentionReader { kernel, found, text, strings } = self;
-        if wanted.escapes && may_hide_letters(line) {
+        let MentionLine { text: line, escapes, marks } = line;
+        if escapes && may_hide_letters(line) {
             strings.begin();
-            return strings.feed(line, visit);
+            return strings.feed(line, &mut |mention| sink.take(mention));
         }
         found.clear();
-        kernel.run(FindValues { line, every_reference: wanted.every_reference, found });
+        let mut search = ValueSearch { line, every_reference: wanted.every_reference, found, sink };
+        match marks {
+            Some(marks) => marks.iter().for_each(|at| search.find_value(usize::from(*at))),
+            None => kernel.run(search),
+        }
         let is_there =
             |key: &&[u8]| memchr::memmem::find_iter(line, key).any(|at| colon_behind(line, at, key.len()).is_some());
         if wanted.patient && PATIENT.iter().any(is_there) {
-            visit(Mention::Patient);
+            sink.take(Mention::Patient);
         }
         if wanted.questionnaire {
             let keys = memchr::memmem::find_iter(line, QUESTIONNAIRE);
@@ -117,7 +141,7 @@ impl MentionReader {
             );
         }
         for (key, range) in found {
-            visit_value(*key, &line[range.clone()], text, visit);
+            visit_value(*key, &line[range.clone()], text, &mut |mention| sink.take(mention));
         }
     }
 
@@ -176,6 +200,27 @@ pub(crate) fn read_strings(line: &[u8]) -> Vec<OwnedMention> {
     mentions
 }
 
+/// The offsets of the strings with the letters of mentions in a line that ends at `end` of `text`, the obvious way: the slow
+/// twin of [`Row::mentions`](crate::extract::block::row::Row).
+#[cfg(test)]
+pub(crate) fn marks_of(text: &[u8], end: usize) -> Vec<u16> {
+    let (mut marks, mut in_string, mut escaped) = (Vec::new(), false, false);
+    for (offset, byte) in text[..end].iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => {
+                in_string = !in_string;
+                if in_string && matches!(text[offset..], [_, _, _, b'f' | b'n', _, b'r', ..]) {
+                    marks.push(offset as u16);
+                }
+            }
+            _ => {}
+        }
+    }
+    marks
+}
+
 /// Passes the raw text of a value to `visit` as the mention that it is, if it is one. `text` is a buffer.
 fn visit_value(key: MentionKey, raw: &[u8], text: &mut String, visit: &mut dyn FnMut(Mention<'_>)) {
     if raw.len() > RAW_BYTES_MAX {
@@ -196,31 +241,34 @@ fn may_hide_letters(line: &[u8]) -> bool {
 
 /// Finds the values of the keys `reference` and, for attachments, `url` by their places alone, in a line whose letters are
 /// not escaped.
-struct FindValues<'a> {
+struct ValueSearch<'a, S> {
     line: &'a [u8],
     every_reference: bool,
     found: &'a mut Vec<(MentionKey, Range<usize>)>,
+    sink: &'a mut S,
 }
 
-impl KernelJob for FindValues<'_> {
+impl<S: MentionSink> KernelJob for ValueSearch<'_, S> {
     type Output = ();
     #[inline(always)]
-    fn run<V: Vector>(self, vector: V) {
-        let FindValues { line, every_reference, found } = self;
+    fn run<V: Vector>(mut self, vector: V) {
+        let line = self.line;
         let mut start = 0;
         while start < line.len() {
-            let mut marks = match line[start..].first_chunk::<WINDOW>() {
-                Some(window) => vector.reference_marks(window),
+            let mut padded = [0; WINDOW];
+            let window = match line[start..].first_chunk::<WINDOW>() {
+                Some(window) => window,
                 None => {
-                    let mut window = [0; WINDOW];
-                    window[..line.len() - start].copy_from_slice(&line[start..]);
-                    vector.reference_marks(&window)
+                    padded[..line.len() - start].copy_from_slice(&line[start..]);
+                    &padded
                 }
             };
+            let quotes = window.first_chunk::<BLOCK>().map_or(0, |block| vector.marks(block).quote);
+            let mut marks = quotes & vector.mention_letters(window);
             while marks != 0 {
                 let at = start + marks.trailing_zeros() as usize;
                 marks &= marks - 1;
-                find_value(line, at, every_reference, found);
+                self.find_value(at);
             }
             start += BLOCK;
         }
@@ -237,41 +285,48 @@ fn is_wanted(start: &[u8; START], every_reference: bool) -> bool {
     every_reference || context::may_be_relative(start) || start[0] == b'h' || start.contains(&b'\\')
 }
 
-/// Adds the value that a mark at `at` leads to, if it leads to one.
-#[inline(always)]
-fn find_value(line: &[u8], at: usize, every_reference: bool, found: &mut Vec<(MentionKey, Range<usize>)>) {
-    // `"reference":"` as two integers that overlap: no call for so few bytes.
-    const LENGTH: usize = 13;
-    const HEAD: &[u8; 8] = b"\"referen";
-    const TAIL: &[u8; 8] = b"rence\":\"";
-    // Nearly all references stand so, and few of them are wanted.
-    if let Some(start) = line[at..].first_chunk::<{ LENGTH + START }>()
-        && let (Some(head), Some(tail)) = (start.first_chunk::<8>(), start[LENGTH - 8..].first_chunk::<8>())
-        && u64::from_le_bytes(*head) == u64::from_le_bytes(*HEAD)
-        && u64::from_le_bytes(*tail) == u64::from_le_bytes(*TAIL)
-        && let Some(value) = start.last_chunk::<START>()
-    {
-        if is_wanted(value, every_reference) && !is_escaped(line, at) {
-            found.extend(string_from(line, at + LENGTH).map(|range| (MentionKey::Reference, range)));
+impl<S: MentionSink> ValueSearch<'_, S> {
+    /// Takes or adds the value that the quote at `at` leads to, if it leads to one.
+    #[inline(always)]
+    fn find_value(&mut self, at: usize) {
+        // `"reference":"` as two integers that overlap: no call for so few bytes.
+        const LENGTH: usize = 13;
+        const HEAD: &[u8; 8] = b"\"referen";
+        const TAIL: &[u8; 8] = b"rence\":\"";
+        let line = self.line;
+        // Nearly all references stand so, and few of them are wanted.
+        if let Some(start) = line[at..].first_chunk::<{ LENGTH + START }>()
+            && let (Some(head), Some(tail)) = (start.first_chunk::<8>(), start[LENGTH - 8..].first_chunk::<8>())
+            && u64::from_le_bytes(*head) == u64::from_le_bytes(*HEAD)
+            && u64::from_le_bytes(*tail) == u64::from_le_bytes(*TAIL)
+            && let Some(value) = start.last_chunk::<START>()
+        {
+            if is_wanted(value, self.every_reference)
+                && !is_escaped(line, at)
+                && !self.sink.take_repeated(&line[at + LENGTH..])
+            {
+                let value = string_from(line, at + LENGTH);
+                self.found.extend(value.map(|range| (MentionKey::Reference, range)));
+            }
+            return;
         }
-        return;
+        if matches!(line.get(at + 1), Some(b'r' | b'B')) {
+            self.find_other_value(at);
+        }
     }
-    if matches!(line.get(at + 1), Some(b'r' | b'i')) {
-        find_other_value(line, at, found);
-    }
-}
 
-/// As [`find_value`], of what is no compact reference that is not wanted.
-fn find_other_value(line: &[u8], at: usize, found: &mut Vec<(MentionKey, Range<usize>)>) {
-    const REFERENCE: &[u8] = b"\"reference\"";
-    match line[at] {
-        b'"' if line[at..].starts_with(REFERENCE) => {
-            found.extend(value_of(line, at, REFERENCE.len()).map(|range| (MentionKey::Reference, range)));
-        }
-        b'B' if is_value_of_url(line, at) => {
-            found.extend(string_from(line, at).map(|range| (MentionKey::Url, range)));
-        }
-        _ => {}
+    /// As [`ValueSearch::find_value`], of what is no compact reference.
+    fn find_other_value(&mut self, at: usize) {
+        const REFERENCE: &[u8] = b"\"reference\"";
+        let line = self.line;
+        let found = match line[at + 1] {
+            b'r' if line[at..].starts_with(REFERENCE) => {
+                value_of(line, at, REFERENCE.len()).map(|range| (MentionKey::Reference, range))
+            }
+            b'B' if is_value_of_url(line, at) => string_from(line, at + 1).map(|range| (MentionKey::Url, range)),
+            _ => None,
+        };
+        self.found.extend(found);
     }
 }
 
@@ -300,16 +355,14 @@ fn string_from(line: &[u8], start: usize) -> Option<Range<usize>> {
     }
 }
 
-/// Whether the text at `at` begins a string that is the value of a key `url` and names a Binary.
+/// Whether the quote at `at` begins a string that is the value of a key `url` and names a Binary.
 fn is_value_of_url(line: &[u8], at: usize) -> bool {
-    if !line[at..].starts_with(b"Binary/") && !line[at..].starts_with(b"Binary\\/") {
+    let text = &line[at + 1..];
+    if !text.starts_with(b"Binary/") && !text.starts_with(b"Binary\\/") || is_escaped(line, at) {
         return false;
     }
     let before = |end: usize| line[..end].iter().rposition(|byte| !is_space(*byte)).map(|last| last + 1);
-    let Some(quote) = at.checked_sub(1).filter(|quote| line[*quote] == b'"' && !is_escaped(line, *quote)) else {
-        return false;
-    };
-    let Some(colon) = before(quote).filter(|end| line[*end - 1] == b':') else { return false };
+    let Some(colon) = before(at).filter(|end| line[*end - 1] == b':') else { return false };
     let Some(key_end) = before(colon - 1) else { return false };
     line[..key_end].ends_with(b"\"url\"") && !is_escaped(line, key_end - b"\"url\"".len())
 }
@@ -421,18 +474,42 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// The mentions of a line by the search, by the walk in pieces, and by a tree of another parser, each sorted.
-    fn read(line: &str, kernel: Kernel, cuts: &[usize]) -> [Vec<(u8, String)>; 2] {
+    /// Calls a function with each mention.
+    struct Visit<F>(F);
+
+    impl<F: FnMut(Mention<'_>)> MentionSink for Visit<F> {
+        fn take_repeated(&mut self, _: &[u8]) -> bool {
+            false
+        }
+        fn take(&mut self, mention: Mention<'_>) {
+            self.0(mention);
+        }
+    }
+
+    const ALL: Wanted = Wanted { every_reference: true, questionnaire: true, patient: true };
+
+    fn unmarked(text: &[u8]) -> MentionLine<'_> {
+        MentionLine { text, escapes: true, marks: None }
+    }
+
+    /// The mentions of a line by the search, from marks, and by the walk in pieces, each sorted.
+    fn read(line: &str, kernel: Kernel, cuts: &[usize]) -> [Vec<(u8, String)>; 3] {
         let as_pair = |mention: Mention<'_>| match mention {
             Mention::Reference(text) => (0, text.to_string()),
             Mention::Attachment(text) => (1, text.to_string()),
             Mention::Questionnaire(text) => (2, text.to_string()),
             Mention::Patient => (3, String::new()),
         };
-        let wanted = Wanted { escapes: true, every_reference: true, questionnaire: true, patient: true };
         let mut reader = MentionReader::new(kernel);
-        let (mut whole, mut pieces) = (Vec::new(), Vec::new());
-        reader.read_line(line.as_bytes(), wanted, &mut |mention| whole.push(as_pair(mention)));
+        let (mut whole, mut marked, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
+        reader.read_line(
+            unmarked(line.as_bytes()),
+            ALL,
+            &mut Visit(|mention: Mention<'_>| whole.push(as_pair(mention))),
+        );
+        let marks = marks_of(line.as_bytes(), line.len());
+        let with_marks = MentionLine { marks: Some(&marks), ..unmarked(line.as_bytes()) };
+        reader.read_line(with_marks, ALL, &mut Visit(|mention: Mention<'_>| marked.push(as_pair(mention))));
         let mut rest = line.as_bytes();
         reader.begin_line();
         for cut in cuts {
@@ -441,12 +518,12 @@ mod tests {
             rest = after;
         }
         reader.feed_piece(rest, &mut |mention| pieces.push(as_pair(mention)));
-        for found in [&mut whole, &mut pieces] {
+        for found in [&mut whole, &mut marked, &mut pieces] {
             found.sort();
             // A repeated `patient` or `subject` key may be reported once or each time: both mean the same.
             found.dedup_by(|a, b| a == b && a.0 == 3);
         }
-        [whole, pieces]
+        [whole, marked, pieces]
     }
 
     /// The mentions of a value, the obvious way.
@@ -512,7 +589,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
-        /// The search, the walk over pieces and a tree find the same, on every kernel.
+        /// The search, marks, the walk over pieces and a tree find the same, on every kernel.
         #[test]
         fn the_search_finds_what_a_tree_holds(line in json(), cuts in prop::collection::vec(0..90usize, 0..6)) {
             let mut expected = Vec::new();
@@ -531,7 +608,7 @@ mod tests {
             prop_oneof![prop::sample::select(b"\"reference\":\\u0041Binary/url{} ".to_vec()), any::<u8>()], 0..200)) {
             for kernel in Kernel::available() {
                 let mut reader = MentionReader::new(kernel);
-                reader.read_line(&line, Wanted { escapes: true, every_reference: true, questionnaire: true, patient: true }, &mut |_| ());
+                reader.read_line(unmarked(&line), ALL, &mut Visit(|_: Mention<'_>| ()));
                 reader.begin_line();
                 reader.feed_piece(&line, &mut |_| ());
             }
@@ -554,9 +631,9 @@ mod tests {
         let line = format!("[{}, {{\"reference\" : \"Patient/b\"}}]", members.join(","));
         let mut found = Vec::new();
         MentionReader::new(Kernel::detect()).read_line(
-            line.as_bytes(),
-            Wanted { escapes: true, ..Wanted::default() },
-            &mut |mention| found.push(mention.to_owned()),
+            unmarked(line.as_bytes()),
+            Wanted::default(),
+            &mut Visit(|mention: Mention<'_>| found.push(mention.to_owned())),
         );
         let expected = ["Practitioner/a", "Endpoint/b", "https://a.example/x/Location/1", "Pr/x", "Patient/b"];
         assert_eq!(found, expected.map(|text| OwnedMention::Reference(text.to_string())));

@@ -57,32 +57,31 @@ impl Vector for Avx2 {
         unsafe { differing(a, b) }
     }
     #[inline(always)]
-    fn reference_marks(self, window: &[u8; WINDOW]) -> u64 {
+    fn mention_letters(self, window: &[u8; WINDOW]) -> u64 {
         // SAFETY: as above.
-        unsafe { reference_marks(window) }
+        unsafe { mention_letters(window) }
     }
 }
 
-/// Places of a block where references can begin, with AVX2; see [`Vector::reference_marks`].
+/// Places before the letters of mentions, with AVX2; see [`Vector::mention_letters`].
 ///
 /// # Safety
 /// The processor must have AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn reference_marks(window: &[u8; WINDOW]) -> u64 {
+unsafe fn mention_letters(window: &[u8; WINDOW]) -> u64 {
     let half = |start: usize| -> u64 {
         let bytes = |offset: usize| -> __m256i {
-            // SAFETY: at most 32 + 3 + 32 bytes from the first of `WINDOW`, and the load needs no alignment.
+            // SAFETY: at most 32 + 5 + 32 bytes, which is `WINDOW`, and the load needs no alignment.
             unsafe { _mm256_loadu_si256(window.as_ptr().add(start + offset).cast()) }
         };
         let is = |vector: __m256i, byte: u8| _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(byte as i8));
-        let zeroth = bytes(0);
-        let reference = _mm256_and_si256(is(zeroth, b'"'), is(bytes(3), b'f'));
-        let binary = _mm256_and_si256(is(zeroth, b'B'), is(bytes(1), b'i'));
+        // `f` and `n` differ in one bit.
+        let third = _mm256_or_si256(bytes(3), _mm256_set1_epi8(0x08));
         // SAFETY: AVX2 is this function's own precondition.
-        unsafe { u64::from(sign_bits(_mm256_or_si256(reference, binary))) }
+        unsafe { u64::from(sign_bits(_mm256_and_si256(is(third, b'n'), is(bytes(5), b'r')))) }
     };
-    half(0) | half(32) << 32
+    half(0) | half(HALF) << HALF
 }
 
 /// Marks of a block with AVX2.

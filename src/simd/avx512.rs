@@ -52,26 +52,27 @@ impl Vector for Avx512 {
         unsafe { avx2::differing(a, b) }
     }
     #[inline(always)]
-    fn reference_marks(self, window: &[u8; WINDOW]) -> u64 {
+    fn mention_letters(self, window: &[u8; WINDOW]) -> u64 {
         // SAFETY: as above.
-        unsafe { reference_marks(window) }
+        unsafe { mention_letters(window) }
     }
 }
 
-/// Places of a block where references can begin, with AVX-512; see [`Vector::reference_marks`].
+/// Places before the letters of mentions, with AVX-512; see [`Vector::mention_letters`].
 ///
 /// # Safety
 /// The processor must have AVX-512 F and BW.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn reference_marks(window: &[u8; WINDOW]) -> u64 {
+unsafe fn mention_letters(window: &[u8; WINDOW]) -> u64 {
     let bytes = |offset: usize| -> __m512i {
-        // SAFETY: at most 3 + 64 bytes, which is `WINDOW`, and the load needs no alignment.
+        // SAFETY: at most 5 + 64 bytes, which is `WINDOW`, and the load needs no alignment.
         unsafe { _mm512_loadu_si512(window.as_ptr().add(offset).cast()) }
     };
     let is = |vector: __m512i, byte: u8| _mm512_cmpeq_epi8_mask(vector, _mm512_set1_epi8(byte as i8));
-    let zeroth = bytes(0);
-    is(zeroth, b'"') & is(bytes(3), b'f') | is(zeroth, b'B') & is(bytes(1), b'i')
+    // `f` and `n` differ in one bit.
+    let third = _mm512_or_si512(bytes(3), _mm512_set1_epi8(0x08));
+    is(third, b'n') & is(bytes(5), b'r')
 }
 
 /// Marks of a block with AVX-512.

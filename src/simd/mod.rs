@@ -74,13 +74,13 @@ pub trait Vector: Copy {
     }
     /// Bit i of the result is set where byte i of `a` differs from byte i of `b`.
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32;
-    /// Bit i of the result is set where the text from byte i on begins with `"`, any two bytes and `f`, or with `Bi`: where a
-    /// reference or the URL of an attachment can begin.
-    fn reference_marks(self, window: &[u8; WINDOW]) -> u64;
+    /// Bit i of the result is set where byte i + 3 is `f` or `n`, and byte i + 5 is `r`: as behind the opening quotes of
+    /// `"reference"` and of `"Binary/`.
+    fn mention_letters(self, window: &[u8; WINDOW]) -> u64;
 }
 
-/// Bytes that [`Vector::reference_marks`] looks at: a block and what the last byte of it is compared with.
-pub(crate) const WINDOW: usize = BLOCK + 3;
+/// Bytes that [`Vector::mention_letters`] looks at: a block, and what stands ahead of its last byte.
+pub(crate) const WINDOW: usize = BLOCK + 5;
 /// Bytes that [`Vector::differing`] compares.
 pub(crate) const HALF: usize = BLOCK / 2;
 /// Byte that [`Vector::pack`] writes for the start of any number or literal.
@@ -421,25 +421,25 @@ mod tests {
         kernel.run(Pack(block, marked, scalars, base, other))
     }
 
-    struct ReferenceMarks<'a>(&'a [u8; WINDOW]);
+    struct MentionLetters<'a>(&'a [u8; WINDOW]);
 
-    impl KernelJob for ReferenceMarks<'_> {
+    impl KernelJob for MentionLetters<'_> {
         type Output = u64;
         #[inline(always)]
         fn run<V: Vector>(self, vector: V) -> u64 {
-            vector.reference_marks(self.0)
+            vector.mention_letters(self.0)
         }
     }
 
     proptest! {
-        /// The same of the places where references can begin.
+        /// The same of the letters of mentions.
         #[test]
-        fn kernels_mark_references_alike(text in proptest::collection::vec(
-            prop_oneof![prop::sample::select(b"\"refBi".to_vec()), any::<u8>()], WINDOW)) {
+        fn kernels_find_letters_alike(text in proptest::collection::vec(
+            prop_oneof![4 => prop::sample::select(b"fnrFNR".to_vec()), 1 => any::<u8>()], WINDOW)) {
             let window: &[u8; WINDOW] = text.first_chunk().unwrap();
-            let expected = Kernel::Scalar.run(ReferenceMarks(window));
+            let expected = Kernel::Scalar.run(MentionLetters(window));
             for kernel in Kernel::available() {
-                prop_assert_eq!(kernel.run(ReferenceMarks(window)), expected, "{}", kernel.name());
+                prop_assert_eq!(kernel.run(MentionLetters(window)), expected, "{}", kernel.name());
             }
         }
 

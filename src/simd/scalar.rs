@@ -19,9 +19,9 @@ impl Vector for ScalarVector {
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
         (0..HALF).fold(0, |bits, i| bits | u32::from(a[i] != b[i]) << i)
     }
-    fn reference_marks(self, window: &[u8; WINDOW]) -> u64 {
-        let begins = |i: usize| matches!(window[i..i + 4], [b'"', _, _, b'f'] | [b'B', b'i', ..]);
-        (0..BLOCK).fold(0, |bits, i| bits | u64::from(begins(i)) << i)
+    fn mention_letters(self, window: &[u8; WINDOW]) -> u64 {
+        let has_letters = |i: usize| matches!(window[i + 3..i + 6], [b'f' | b'n', _, b'r']);
+        (0..BLOCK).fold(0, |bits, i| bits | u64::from(has_letters(i)) << i)
     }
 }
 

@@ -122,6 +122,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
                             trie: walk.trie,
                             last_updated,
                             escapes: skeleton.escapes,
+                            mentions: Some(&skeleton.mentions),
                             compartment_paths,
                         };
                         if !row(range, &facts) {
@@ -255,6 +256,7 @@ impl<'a> TokenWalk<'a> {
                 trie: self.trie,
                 last_updated,
                 escapes: self.escapes,
+                mentions: None,
                 compartment_paths: self.compartment_paths,
             };
             if !row(range, &facts) || !self.begin_line() {

@@ -17,6 +17,9 @@ pub struct Row<'a> {
     pub(crate) last_updated: LastUpdated<'a>,
     /// Whether a backslash occurs in the line, or near it.
     pub(crate) escapes: bool,
+    /// Offsets in the line of all strings that have the letters of mentions, as by
+    /// [`Vector::mention_letters`](crate::simd::Vector::mention_letters); `None` if they are not known.
+    pub(crate) mentions: Option<&'a [u16]>,
     /// Which paths make owners.
     pub(crate) compartment_paths: CompartmentPaths,
 }

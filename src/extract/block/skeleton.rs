@@ -6,7 +6,7 @@
 
 use crate::extract::block::tokens::illegal_escapes;
 use crate::limits::{OUTLINE_BYTES_MAX, OUTLINE_TOKENS_MAX};
-use crate::simd::{BLOCK, Vector, escaped_characters};
+use crate::simd::{BLOCK, Vector, WINDOW, escaped_characters};
 
 /// The skeleton of one line, in buffers that are reused.
 pub(crate) struct Skeleton {
@@ -22,12 +22,22 @@ pub(crate) struct Skeleton {
     pub(crate) high: bool,
     /// Whether a backslash occurs in the line or in the rest of its last block.
     pub(crate) escapes: bool,
+    /// Offsets from the start of the line of the strings that have the letters of mentions; see [`Vector::mention_letters`].
+    pub(crate) mentions: Vec<u16>,
 }
 
 impl Skeleton {
     /// A skeleton of no tokens.
     pub(crate) fn new() -> Skeleton {
-        Skeleton { bytes: Box::new([0; _]), offsets: Box::new([0; _]), tokens: 0, end: 0, high: false, escapes: false }
+        Skeleton {
+            bytes: Box::new([0; _]),
+            offsets: Box::new([0; _]),
+            tokens: 0,
+            end: 0,
+            high: false,
+            escapes: false,
+            mentions: Vec::new(),
+        }
     }
 
     /// Bytes of the skeleton's tokens.
@@ -60,18 +70,20 @@ impl Skeleton {
     pub(crate) fn build<V: Vector, const FULL: bool>(&mut self, vector: V, text: &[u8], start: usize) -> bool {
         // State carried from block to block, as in `tokens::TokenCarry`.
         let (mut count, mut high, mut escapes) = (0, 0, false);
+        self.mentions.clear();
         let (mut in_string_before, mut plain_before, mut escaped_before) = (0, 0, false);
-        let mut padded = [b' '; BLOCK];
+        let mut padded = [b' '; WINDOW];
         let limit = text.len().min(start + OUTLINE_BYTES_MAX);
         let mut base = start;
         while base < limit && count <= OUTLINE_TOKENS_MAX {
-            let block = match text[base..].first_chunk::<BLOCK>() {
-                Some(block) => block,
+            let window = match text[base..].first_chunk::<WINDOW>() {
+                Some(window) => window,
                 None => {
                     padded[..text.len() - base].copy_from_slice(&text[base..]);
                     &padded
                 }
             };
+            let Some(block) = window.first_chunk::<BLOCK>() else { return false };
             // 1. Strings: escaped characters, then the positions inside and outside of strings.
             let marks = vector.marks(block);
             let mut escaped = 0;
@@ -110,7 +122,13 @@ impl Skeleton {
             let offsets = self.offsets[count..].first_chunk_mut::<BLOCK>();
             let (Some(bytes), Some(offsets)) = (bytes, offsets) else { return false };
             count += vector.pack(block, tokens, scalar, (base - start) as u16, bytes, offsets);
-            // 4. The newline completes the skeleton; zeros follow its bytes, because `hash` reads whole blocks.
+            // 4. The few strings that may be mentions.
+            let mut mentions = vector.mention_letters(window) & quote & in_string & part;
+            while mentions != 0 {
+                self.mentions.push((base - start) as u16 + mentions.trailing_zeros() as u16);
+                mentions &= mentions - 1;
+            }
+            // 5. The newline completes the skeleton; zeros follow its bytes, because `hash` reads whole blocks.
             if newline != 0 {
                 let Some(padding) = self.bytes[count..].first_chunk_mut::<BLOCK>() else { return false };
                 padding.fill(0);

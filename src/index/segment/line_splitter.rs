@@ -13,6 +13,7 @@ use crate::extract::block::row::Row;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
+use crate::extract::line_references::MentionLine;
 use crate::extract::rules::LineRules;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::ids::EntryId;
@@ -296,7 +297,8 @@ impl<'a> LineSplitter<'a> {
         let place = LinePlace { start, length: line.len() as u64, leading_space, hash: xxh3_64(line) };
         if index_line(self.builder, &mut self.left, outcome, &place) {
             let references = &mut *self.references;
-            self.builder.push_references(|row, columns, heap| references.read_row((line, true), row, columns, heap));
+            let line = MentionLine { text: line, escapes: true, marks: None };
+            self.builder.push_references(|row, columns, heap| references.read_row(line, row, columns, heap));
         }
     }
 
@@ -364,7 +366,8 @@ fn add_whole_row(
     facts: &Row<'_>,
 ) {
     builder.push_row(start, u64_to_u32(line.len() as u64), false, xxh3_64(line), facts);
-    builder.push_references(|row, columns, heap| references.read_row((line, facts.escapes), row, columns, heap));
+    let line = MentionLine { text: line, escapes: facts.escapes, marks: facts.mentions };
+    builder.push_references(|row, columns, heap| references.read_row(line, row, columns, heap));
 }
 
 /// Adds an extracted line to the segment: DELETE entries with their prior owners, a row, or a fault. Whether it is a row,

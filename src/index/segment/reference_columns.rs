@@ -5,7 +5,7 @@
 
 use crate::casts::{to_u8, to_u32};
 use crate::extract::identifiers::IdentifierReader;
-use crate::extract::line_references::{Mention, MentionReader, OwnedMention, Wanted};
+use crate::extract::line_references::{Mention, MentionLine, MentionReader, MentionSink, OwnedMention, Wanted};
 use crate::fhir::conditional_reference::ConditionalReference;
 use crate::fhir::context;
 use crate::fhir::id::IdRule;
@@ -29,13 +29,18 @@ pub(crate) struct ReferenceColumns {
     pub set_reference: Vec<u32>,
     /// Numbers of the sets by hashes of their references.
     sets: KeyTable,
-    /// Type of each reference, with place and length of its text in `texts`.
-    known: Vec<(ResourceType, u32, u32)>,
+    /// The references, by their numbers.
+    known: Vec<KnownReference>,
+    /// Texts of the references, one behind another.
     texts: Vec<u8>,
     /// Numbers of the references by hashes of their texts.
     numbers: KeyTable,
     /// References of the row that is being read.
     row: Vec<u32>,
+    /// The `reference` of a row that followed last on the row's start.
+    first: u32,
+    /// The `reference` of the row that was read last.
+    last: Option<u32>,
     /// Whether the row that is being read is a Device's with a key `patient`.
     names_patient: bool,
     /// Row of each identifier of a row of context.
@@ -43,6 +48,21 @@ pub(crate) struct ReferenceColumns {
     /// Place and length in the segment's heap of each such identifier.
     pub key_text: Vec<[u32; 2]>,
 }
+
+/// A reference of a segment.
+struct KnownReference {
+    resource_type: ResourceType,
+    /// Place and length of its text in the texts.
+    place: u32,
+    length: u32,
+    /// Whether its text stands in a line as it is, and is kept in any row where it is a `reference`.
+    is_plain: bool,
+    /// The `reference` that last followed this one in a row.
+    next: u32,
+}
+
+/// The number of no reference.
+const NONE: u32 = u32::MAX;
 
 /// The references of a segment as its columns hold them.
 #[derive(Default)]
@@ -68,6 +88,7 @@ impl ReferenceColumns {
         self.texts.clear();
         self.numbers.clear(usize::MAX);
         self.row.clear();
+        (self.first, self.last) = (NONE, None);
         self.names_patient = false;
         self.key_row.clear();
         self.key_text.clear();
@@ -94,16 +115,13 @@ impl ReferenceColumns {
         // Most texts were met before, in a row that keeps them, too.
         let hash = xxh3_64(text.as_bytes());
         let (known, texts) = (&self.known, &self.texts);
-        let is_same = |number: u32| {
-            let (_, place, length) = known[number as usize];
-            texts[place as usize..][..length as usize] == *text.as_bytes()
-        };
+        let is_same = |number: u32| *known[number as usize].text(texts) == *text.as_bytes();
         let is_always_kept = matches!(mention, Mention::Reference(_) if of_row != ResourceType::BINARY);
         if is_always_kept
             && let Some(number) = self.numbers.find(hash, is_same)
-            && context::is_context(known[number as usize].0)
+            && known[number as usize].is_plain
         {
-            return self.row.push(number);
+            return self.push_reference(number);
         }
         let kept = match mention {
             Mention::Reference(text) => kept_type(of_row, text),
@@ -117,10 +135,40 @@ impl ReferenceColumns {
         let Some(resource_type) = kept else { return };
         let (number, was_known) = self.numbers.number(hash, is_same);
         if !was_known {
-            self.known.push((resource_type, to_u32(self.texts.len()), to_u32(text.len())));
+            // Rows of any type but Binary keep the same references.
+            let is_plain = !text.contains(['"', '\\']) && kept_type(ResourceType::PATIENT, text) == Some(resource_type);
+            let (place, length) = (to_u32(self.texts.len()), to_u32(text.len()));
+            self.known.push(KnownReference { resource_type, place, length, is_plain, next: NONE });
             self.texts.extend_from_slice(text.as_bytes());
         }
+        match is_always_kept {
+            true => self.push_reference(number),
+            false => self.row.push(number),
+        }
+    }
+
+    /// Adds a `reference` to the row that is being read, and remembers what it follows.
+    fn push_reference(&mut self, number: u32) {
+        match self.last.replace(number) {
+            None => self.first = number,
+            Some(last) => self.known[last as usize].next = number,
+        }
         self.row.push(number);
+    }
+
+    /// Adds the `reference` that `rest` begins with, up to its quote, to the row that is being read, if it is the one that
+    /// was expected: rows repeat what the rows before them say.
+    #[inline]
+    fn push_expected(&mut self, rest: &[u8]) -> bool {
+        let expected = self.last.map_or(self.first, |last| self.known[last as usize].next);
+        let Some(known) = self.known.get(expected as usize) else { return false };
+        let text = known.text(&self.texts);
+        let is_met = known.is_plain && rest.get(text.len()) == Some(&b'"') && rest[..text.len()] == *text;
+        if is_met {
+            self.last = Some(expected);
+            self.row.push(expected);
+        }
+        is_met
     }
 
     /// Adds an identifier of the row that is being read, of a type of context: `number` is the row's.
@@ -138,7 +186,7 @@ impl ReferenceColumns {
         row.sort_unstable();
         // An attachment counts as often as its URL stands in the row: each may become longer.
         let known = &self.known;
-        row.dedup_by(|a, b| a == b && known[*a as usize].0 != ResourceType::BINARY);
+        row.dedup_by(|a, b| a == b && known[*a as usize].resource_type != ResourceType::BINARY);
         let (ends, members) = (&self.set_end, &self.set_reference);
         let members_of = |set: u32| {
             let start = (set as usize).checked_sub(1).map_or(0, |before| ends[before] as usize);
@@ -157,6 +205,7 @@ impl ReferenceColumns {
         }
         self.row_set.push(set);
         row.clear();
+        self.last = None;
         std::mem::take(&mut self.names_patient)
     }
 
@@ -178,14 +227,15 @@ impl ReferenceColumns {
             encoded.set_start.push(0);
             encoded.set_start.extend_from_slice(&self.set_end);
         }
-        for (number, (resource_type, place, length)) in (0..).zip(&self.known) {
-            let text = str::from_utf8(&self.texts[*place as usize..][..*length as usize]).unwrap_or_default();
+        for (number, known) in (0..).zip(&self.known) {
+            let resource_type = known.resource_type;
+            let text = str::from_utf8(known.text(&self.texts)).unwrap_or_default();
             let literal = Reference::parse(text).filter(|read| ids.allows(read.id.as_bytes()));
             let (hash, id, base) = match literal {
                 Some(read) => {
                     let (class, packed) = id_encoding::pack_id(read.id.as_bytes(), heap);
                     let base = base_number(read.base) | (class as u32) << 30;
-                    (id_encoding::entity_hash(*resource_type, read.id.as_bytes()), packed, base)
+                    (id_encoding::entity_hash(resource_type, read.id.as_bytes()), packed, base)
                 }
                 None => {
                     // What is no identifier search leads nowhere, and so does one for the empty text.
@@ -194,7 +244,7 @@ impl ReferenceColumns {
                     let mut packed = [0; 16];
                     packed[..4].copy_from_slice(&id_encoding::push_heap(heap, text.as_bytes()).to_le_bytes());
                     packed[4..8].copy_from_slice(&to_u32(text.len()).to_le_bytes());
-                    let hash = id_encoding::identifier_hash(*resource_type, text.as_bytes());
+                    let hash = id_encoding::identifier_hash(resource_type, text.as_bytes());
                     (hash, packed, base_number(base) | CONDITIONAL << 30)
                 }
             };
@@ -209,6 +259,29 @@ impl ReferenceColumns {
             sorted.push((id_encoding::identifier_hash(of_type, text), number | kind::KEY));
         }
         encoded
+    }
+}
+
+impl KnownReference {
+    /// Its text.
+    fn text<'a>(&self, texts: &'a [u8]) -> &'a [u8] {
+        &texts[self.place as usize..][..self.length as usize]
+    }
+}
+
+/// The columns as the references of a row are added, which is of type `of_row`.
+struct RowSink<'a> {
+    columns: &'a mut ReferenceColumns,
+    of_row: ResourceType,
+}
+
+impl MentionSink for RowSink<'_> {
+    #[inline]
+    fn take_repeated(&mut self, rest: &[u8]) -> bool {
+        self.of_row != ResourceType::BINARY && self.columns.push_expected(rest)
+    }
+    fn take(&mut self, mention: Mention<'_>) {
+        self.columns.push(self.of_row, mention);
     }
 }
 
@@ -253,26 +326,24 @@ impl RowReferences {
         RowReferences { mentions, identifiers, held: Vec::new(), held_keys: Vec::new() }
     }
 
-    /// Adds the references of a row that lies whole in `line`, which may have backslashes where `escapes` says so; `number`
-    /// is the row's in the segment. Whether it is a
-    /// Device's with a key `patient`.
+    /// Adds the references of a row that lies whole in `line`; `number` is the row's in the segment. Whether it is a Device's
+    /// with a key `patient`.
     pub(crate) fn read_row(
         &mut self,
-        (line, escapes): (&[u8], bool),
+        line: MentionLine<'_>,
         (number, of_row): (u32, ResourceType),
         columns: &mut ReferenceColumns,
         heap: &mut Vec<u8>,
     ) -> bool {
         let wanted = Wanted {
-            escapes,
             every_reference: of_row == ResourceType::BINARY,
             questionnaire: of_row == ResourceType::QUESTIONNAIRE_RESPONSE,
             patient: of_row == ResourceType::DEVICE,
         };
-        self.mentions.read_line(line, wanted, &mut |mention| columns.push(of_row, mention));
+        self.mentions.read_line(line, wanted, &mut RowSink { columns, of_row });
         if context::is_context(of_row) {
             self.identifiers.begin();
-            self.identifiers.feed(line, &mut |system, value| columns.push_key(number, (system, value), heap));
+            self.identifiers.feed(line.text, &mut |system, value| columns.push_key(number, (system, value), heap));
         }
         columns.end_row()
     }
@@ -319,5 +390,65 @@ impl RowReferences {
             }
         }
         columns.end_row()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::line_references::marks_of;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// Texts of references, as they stand in a line: some repeat others, and some are others escaped.
+    const TEXTS: [&str; 14] = [
+        "Practitioner/a",
+        "Practitioner/ab",
+        r"Practitioner\/a",
+        r"Practitioner/a\\",
+        r#"Practitioner/a\"b"#,
+        "Practitioner?identifier=s|1",
+        r"Practitioner?identifier=s|\n",
+        r"Practitioner?identifier=s|\\n",
+        "https://a.example/Location/x",
+        "ftp://a.example/Location/x",
+        "urn:uuid:Practitioner/a",
+        "Patient/a",
+        "Organization/\u{e9}",
+        "",
+    ];
+
+    proptest! {
+        /// Each row has the references that its line gives, whatever the rows before it had.
+        #[test]
+        fn rows_have_the_references_of_their_lines(
+            rows in prop::collection::vec((any::<bool>(), prop::collection::vec(0..TEXTS.len(), 0..6)), 1..20),
+            repeats in 1..3usize, marked in any::<bool>()) {
+            let (mut columns, mut reader) = (ReferenceColumns::default(), RowReferences::new(Kernel::detect()));
+            columns.begin();
+            let mut expected: Vec<BTreeSet<String>> = Vec::new();
+            let repeated = rows.iter().flat_map(|row| std::iter::repeat_n(row, repeats));
+            for (number, (is_binary, texts)) in (0..).zip(repeated) {
+                let of_row = if *is_binary { ResourceType::BINARY } else { ResourceType::PROVENANCE };
+                let members: Vec<String> = texts.iter().map(|text| format!(r#"{{"reference":"{}"}}"#, TEXTS[*text])).collect();
+                let line = format!("[{}]", members.join(","));
+                let marks = marks_of(line.as_bytes(), line.len());
+                let marks = marked.then_some(&marks[..]);
+                let line = MentionLine { text: line.as_bytes(), escapes: line.contains('\\'), marks };
+                reader.read_row(line, (number, of_row), &mut columns, &mut Vec::new());
+                let unescaped = texts.iter().map(|text| serde_json::from_str(&format!("\"{}\"", TEXTS[*text])).unwrap());
+                expected.push(unescaped.filter(|text: &String| kept_type(of_row, text).is_some()).collect());
+            }
+            for (set, expected) in columns.row_set.iter().zip(&expected) {
+                let start = set.checked_sub(1).map_or(0, |before| columns.set_end[before as usize]);
+                let members = &columns.set_reference[start as usize..columns.set_end[*set as usize] as usize];
+                let text = |number: &u32| {
+                    String::from_utf8(columns.known[*number as usize].text(&columns.texts).to_vec()).unwrap()
+                };
+                prop_assert_eq!(&members.iter().map(text).collect::<BTreeSet<_>>(), expected);
+                prop_assert_eq!(members.len(), expected.len());
+            }
+            prop_assert_eq!(columns.row_set.len(), expected.len());
+        }
     }
 }
