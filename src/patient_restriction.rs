@@ -12,6 +12,16 @@ pub(crate) enum PatientList {
     Ids(Vec<String>),
 }
 
+impl PatientList {
+    /// The ids or references that were given here; `None` if they are in a file.
+    pub(crate) fn into_ids(self) -> Option<Vec<String>> {
+        match self {
+            PatientList::File(_) => None,
+            PatientList::Ids(ids) => Some(ids),
+        }
+    }
+}
+
 /// Patients that were given in memory are not shown, only how many there are.
 impl fmt::Debug for PatientList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

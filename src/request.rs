@@ -216,6 +216,11 @@ impl ExportRequest {
         }
     }
 
+    /// The same request for the records of another population.
+    pub(crate) fn for_population(self, population: Population) -> ExportRequest {
+        ExportRequest { population, ..self }
+    }
+
     /// Everything in the store.
     pub fn system() -> ExportRequest {
         ExportRequest::population(Population::System)
@@ -275,12 +280,10 @@ impl ExportRequest {
     pub fn since(mut self, text: &str) -> ExportRequest {
         match Instant::parse_instant_or_date(text) {
             Some(time) => self.since = Some(time),
-            None => self.refuse(RequestProblem::of(
-                Parameter::Since,
-                format!(
-                    "{text:?} is neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date"
-                ),
-            )),
+            None => {
+                let form = "neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date";
+                self.refuse(RequestProblem::of(Parameter::Since, format!("{text:?} is {form}")));
+            }
         }
         self
     }

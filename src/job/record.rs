@@ -4,7 +4,6 @@
 use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
 use crate::fhir::attachment_url::AttachmentUrls;
-use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::RegisteredGroup;
@@ -164,6 +163,43 @@ fn is_bound() -> bool {
 }
 
 impl StoredRequest {
+    /// The form of a request on disk. Its population and the scope of the Group's writer are recorded as they are found again:
+    /// what was in memory is copied to the job's directory.
+    pub(crate) fn of(
+        request: &ExportRequest,
+        population: RecordedPopulation,
+        scope: Option<RecordedScope>,
+    ) -> StoredRequest {
+        let only_patients = request.only_patients.as_ref().map(|patients| match patients {
+            PatientList::Ids(ids) => ids.len() as u64,
+            PatientList::File(_) => 0,
+        });
+        StoredRequest {
+            population,
+            only_patients,
+            types: request.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
+            elements: request.elements.items().map(str::to_string).collect(),
+            since: request.since.as_ref().map(Instant::to_string),
+            until: request.until.as_ref().map(Instant::to_string),
+            associated: request.associated.map(|associated| associated.name().to_string()),
+            context: request.context,
+            members: request.members,
+            scope,
+            absent_groups: request.absent_groups.iter().cloned().collect(),
+            bound_client: request.audience == Audience::BoundClient,
+            fhir_bases: request.fhir_bases.clone(),
+            late: request.late,
+            missing_last_updated: request.missing_last_updated,
+            vanished: request.vanished,
+            patient_strict: request.patient_strict,
+            bounds: request.bounds,
+            compression: request.compression,
+            digest: request.digest,
+            attachments: request.attachments.clone(),
+            notes: request.notes.clone(),
+        }
+    }
+
     /// The export request; `directory` is the job's, which holds the files of its Group or patient.
     pub(crate) fn to_request(&self, directory: &Path) -> ExportRequest {
         let mut request = match &self.population {
@@ -218,7 +254,7 @@ pub(crate) struct KickOff {
     /// The Group to copy into the job's directory; only for [`RecordedPopulation::OwnGroup`].
     pub group: Option<RegisteredGroup>,
     /// Ids of the patients to whom the export is restricted, if it is; they become a file of the job's directory.
-    pub only_patients: Option<Vec<Id>>,
+    pub only_patients: Option<Vec<String>>,
     /// Whether polls are answered with their own status, and that of the job in a header (HDR-10).
     pub separate_status: bool,
     /// The Groups to copy into the job's directory, one for each [`ScopeGroup::Copied`].

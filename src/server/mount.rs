@@ -12,8 +12,8 @@ use crate::fhir::attachment_url::AttachmentUrls;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::job::api::JobLookup;
-use crate::job::record::{RecordedPopulation, StoredRequest};
 use crate::policies::FileBounds;
+use crate::request::{Audience, ExportRequest};
 use crate::server::auth::Principal;
 use crate::server::capability::{Declaration, Policies};
 use crate::server::config::Config;
@@ -23,7 +23,7 @@ use crate::server::dialect::job_view::{MountView, PolledJob};
 use crate::server::dialect::render::{expired_error, separate_status};
 use crate::server::error::ApiError;
 use crate::server::ids::now;
-use crate::server::kick_off::request::{KickOffParams, KickOffPolicy};
+use crate::server::kick_off::request::KickOffPolicy;
 use crate::server::routes::{Enabled, Route, routes_on};
 
 /// A mount with its policies, ready to serve.
@@ -163,33 +163,18 @@ impl Mount {
         }
     }
 
-    /// The job request of a kick-off under the policies of this mount: `whose` data, narrowed by `params`. Scope,
-    /// absent Groups and the client's bounds are left to the caller.
-    pub(crate) fn stored_request(&self, population: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
-        StoredRequest {
-            population,
-            only_patients: params.patients.as_ref().map(|patients| patients.len() as u64),
-            types: params.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
-            elements: params.elements.items().map(str::to_string).collect(),
-            since: params.since.as_ref().map(ToString::to_string),
-            until: params.until.as_ref().map(ToString::to_string),
-            associated: params.associated.map(|associated| associated.name().to_string()),
-            members: self.settings.members,
-            scope: None,
-            absent_groups: Vec::new(),
-            bound_client: true,
-            fhir_bases: self.fhir_bases.clone(),
-            context: params.context.unwrap_or(self.settings.context),
-            late: self.settings.late,
-            missing_last_updated: self.settings.missing_last_updated,
-            vanished: self.settings.vanished,
-            patient_strict: self.settings.patient_strict,
-            bounds: self.bounds,
-            compression: self.compression,
-            digest: self.digest,
-            attachments: Some(AttachmentUrls::new(&self.url, self.dialect.attachments)),
-            notes: params.notes.clone(),
-        }
+    /// An export request with the policies of this mount, of everything, for a client that is limited to some of it.
+    pub(crate) fn request(&self) -> ExportRequest {
+        let settings = &self.settings;
+        let mut request = ExportRequest::system().context(settings.context).members(settings.members);
+        request = request.late(settings.late).missing_last_updated(settings.missing_last_updated);
+        request = request.vanished(settings.vanished).patient_strict(settings.patient_strict);
+        request = request.compression(self.compression);
+        request.fhir_bases.clone_from(&self.fhir_bases);
+        (request.bounds, request.digest) = (self.bounds, self.digest);
+        request.attachments = Some(AttachmentUrls::new(&self.url, self.dialect.attachments));
+        request.audience = Audience::BoundClient;
+        request
     }
 
     /// The facts that the CapabilityStatement of this mount is made from; `security` describes the authentication.

@@ -8,18 +8,17 @@ use crate::group::registry::RegisteredGroup;
 use crate::group::registry::view::{GroupLookup, GroupView};
 use crate::ids::RowAddress;
 use crate::index::snapshot::Snapshot;
-use crate::job::record::{RecordedPopulation, RecordedScope};
+use crate::job::record::RecordedScope;
 use crate::request::{ExportRequest, Population};
 use crate::select::row_export::exports_any;
 use crate::server::auth::Principal;
 use crate::server::error::ApiError;
 use crate::server::group_scope::scope_of;
-use crate::server::kick_off::request::{KickOffParams, Level};
+use crate::server::kick_off::request::Level;
 use crate::server::kick_off::start::unusable_store;
 use crate::server::mount::Mount;
 use crate::server::state::App;
 use std::fmt::Display;
-use std::path::Path;
 
 /// The rights of a principal to the rows of a snapshot, on a mount.
 pub(crate) struct RowAccess<'a> {
@@ -85,9 +84,7 @@ impl RowAccess<'_> {
 
     /// An export of a population by the policies of the mount, of the types that the principal may export.
     fn request(&self, population: Population) -> ExportRequest {
-        let stored = self.mount.stored_request(RecordedPopulation::System, &KickOffParams::default());
-        let mut request = stored.to_request(Path::new(""));
-        request.population = population;
+        let mut request = self.mount.request().for_population(population);
         request.types = self.principal.types.clone().unwrap_or_default();
         request
     }

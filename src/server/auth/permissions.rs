@@ -7,9 +7,10 @@ use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::IssueCode;
 use crate::job::record::{FileRecord, JobRecord, RecordKind, RecordedPopulation};
+use crate::request::ExportRequest;
 use crate::server::auth::Principal;
 use crate::server::error::ApiError;
-use crate::server::kick_off::request::{KickOffParams, Level};
+use crate::server::kick_off::request::Level;
 use crate::server::kick_off::start::unknown_group;
 use crate::server::routes::Operation;
 
@@ -65,26 +66,26 @@ impl Principal {
     ///
     /// # Errors
     /// 403 for a level or type that it may not export.
-    pub(crate) fn allow(&self, level: &Level, params: &mut KickOffParams) -> Result<(), ApiError> {
+    pub(crate) fn allow(&self, level: &Level, request: &mut ExportRequest) -> Result<(), ApiError> {
         self.check_level(level)?;
         let Some(allowed) = &self.types else { return Ok(()) };
-        if params.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
+        if request.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
             return Err(forbidden("includeAssociatedData: this client may not export Provenance"));
         }
         let denied: Vec<&str> =
-            params.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
+            request.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
         if !denied.is_empty() {
             return Err(forbidden(format!("_type: this client may not export {}", denied.join(", "))));
         }
-        if params.types.is_empty() {
+        if request.types.is_empty() {
             // Below system level only compartment types are exported, and Group only if it is named (reading 6).
             let is_system = *level == Level::System;
             let is_at_level =
                 |of: &ResourceType| is_system || (compartment::in_compartment(*of) && *of != ResourceType::GROUP);
-            params.types = allowed.iter().copied().filter(is_at_level).collect();
-            params.types.sort_unstable();
-            params.types.dedup();
-            if params.types.is_empty() {
+            request.types = allowed.iter().copied().filter(is_at_level).collect();
+            request.types.sort_unstable();
+            request.types.dedup();
+            if request.types.is_empty() {
                 let names: Vec<&str> = allowed.iter().map(|of| of.name()).collect();
                 return Err(forbidden(format!(
                     "this client may export {} only, which this level does not give by itself",
@@ -212,7 +213,7 @@ mod tests {
             assert!(!user.may_export(&level));
             let hidden = matches!(level, Level::Group(_));
             assert_eq!(
-                user.allow(&level, &mut KickOffParams::default()).is_ok(),
+                user.allow(&level, &mut ExportRequest::system()).is_ok(),
                 hidden,
                 "a Group is looked for in vain"
             );
@@ -221,11 +222,11 @@ mod tests {
             assert_eq!(user.check_group(operation, "").unwrap_err().status, 403);
         }
         assert_eq!(user.check_group(Operation::GroupRead, "a").unwrap_err().status, 404);
-        let mut params = KickOffParams::default();
+        let mut request = ExportRequest::system();
         let user = Principal { types: Some(types(&["Group", "Organization", "Patient"])), ..user };
-        user.allow(&Level::User("p".into()), &mut params).unwrap();
+        user.allow(&Level::User("p".into()), &mut request).unwrap();
         assert!(!user.may_export(&Level::User("q".into())) && !principal().may_export(&Level::User("p".into())));
-        assert_eq!(params.types, types(&["Patient"]));
+        assert_eq!(request.types, types(&["Patient"]));
     }
 
     /// AUTH-22, NETSMART-E02: without `_type` a client gets those of its types that the level exports; other types
@@ -238,24 +239,23 @@ mod tests {
             (Level::Patient, &["Patient"]),
             (group("a"), &["Patient"]),
         ] {
-            let mut params = KickOffParams::default();
-            client.allow(&level, &mut params).unwrap();
-            assert_eq!(params.types, types(expected), "{level:?}");
+            let mut request = ExportRequest::system();
+            client.allow(&level, &mut request).unwrap();
+            assert_eq!(request.types, types(expected), "{level:?}");
         }
-        let mut named = KickOffParams { types: types(&["Group", "Patient"]), ..KickOffParams::default() };
+        let mut named = ExportRequest::system().types(["Group", "Patient"]);
         client.allow(&group("a"), &mut named).unwrap();
         assert_eq!(named.types, types(&["Group", "Patient"]), "what is named stays");
-        let mut foreign = KickOffParams { types: types(&["Condition", "Patient"]), ..KickOffParams::default() };
+        let mut foreign = ExportRequest::system().types(["Condition", "Patient"]);
         let refused = client.allow(&Level::Patient, &mut foreign).unwrap_err();
         assert!(refused.status == 403 && refused.to_json().contains("Condition"));
         let outside = Principal { types: Some(types(&["Organization"])), ..principal() };
-        assert_eq!(outside.allow(&Level::Patient, &mut KickOffParams::default()).unwrap_err().status, 403);
+        assert_eq!(outside.allow(&Level::Patient, &mut ExportRequest::system()).unwrap_err().status, 403);
         // Provenance that is added to what is exported needs its right, too (ASSOC-08).
-        let associated = Some(crate::associated_data::AssociatedData::LatestProvenance);
-        let mut added = KickOffParams { associated, ..KickOffParams::default() };
+        let mut added = ExportRequest::system().include_associated_data(["LatestProvenanceResources"]);
         assert_eq!(client.allow(&Level::Patient, &mut added).unwrap_err().status, 403);
         principal().allow(&Level::Patient, &mut added).unwrap();
-        let mut all = KickOffParams::default();
+        let mut all = ExportRequest::system();
         principal().allow(&Level::System, &mut all).unwrap();
         assert!(all.types.is_empty());
     }

@@ -22,7 +22,7 @@ use crate::server::http::query::Query;
 use crate::server::kick_off::body::read_body_parameters;
 use crate::server::kick_off::parameters::read_parameters;
 use crate::server::kick_off::request::{
-    GivenParameter, KickOffContext, KickOffParams, KickOffPolicy, Level, ParameterSource,
+    GivenParameter, KickOffContext, KickOffPolicy, Level, ParameterSource, RequestedExport,
 };
 use axum::http::{HeaderMap, StatusCode};
 
@@ -38,7 +38,7 @@ pub(crate) fn parse(
     headers: &HeaderMap,
     context: &KickOffContext<'_>,
     policy: &KickOffPolicy,
-) -> Result<KickOffParams, ApiError> {
+) -> Result<RequestedExport, ApiError> {
     let (mut pairs, malformed) = Query::parse(query);
     let prefer = Prefer::of(headers);
     let mut problems = Vec::new();
@@ -71,7 +71,7 @@ pub(crate) fn parse(
         Err(wrong) => problems.extend(wrong),
     }
     match read_parameters(level, &given, prefer.lenient, context, policy) {
-        Ok(params) if problems.is_empty() => Ok(KickOffParams { prefer, ..params }),
+        Ok(request) if problems.is_empty() => Ok(RequestedExport { request, prefer }),
         checked => {
             problems.extend(checked.err().unwrap_or_default());
             let status = if is_acceptable { StatusCode::BAD_REQUEST } else { StatusCode::NOT_ACCEPTABLE };

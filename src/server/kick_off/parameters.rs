@@ -9,6 +9,7 @@ use crate::count_text::{counted, word_form};
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::compartment;
 use crate::fhir::elements::selection::ElementSelection;
+use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -17,13 +18,13 @@ use crate::ignorable_part::{
 };
 use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
+use crate::patient_restriction::PatientList;
 use crate::policies::Context;
+use crate::request::ExportRequest;
 use crate::server::config::presets::Preset;
 use crate::server::error::OutcomeIssue;
 use crate::server::http::query::plus_for_space;
-use crate::server::kick_off::request::{
-    GivenParameter, KickOffContext, KickOffParams, KickOffPolicy, Level, ParameterSource,
-};
+use crate::server::kick_off::request::{GivenParameter, KickOffContext, KickOffPolicy, Level, ParameterSource};
 use crate::server::message_text::HTTP_WORDS;
 use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 
@@ -37,7 +38,7 @@ pub(crate) fn read_parameters(
     lenient: bool,
     context: &KickOffContext<'_>,
     policy: &KickOffPolicy,
-) -> Result<KickOffParams, Vec<OutcomeIssue>> {
+) -> Result<ExportRequest, Vec<OutcomeIssue>> {
     let mut reader = ParameterReader {
         lenient,
         context,
@@ -45,7 +46,7 @@ pub(crate) fn read_parameters(
         problems: Vec::new(),
         problems_more: 0,
         notes: IssueLog::default(),
-        params: KickOffParams::default(),
+        request: context.defaults.clone().for_population(level.population()),
     };
     let mut by_name: BTreeMap<&str, Vec<&GivenParameter>> = BTreeMap::new();
     for parameter in given {
@@ -81,8 +82,8 @@ struct ParameterReader<'a> {
     /// Problems beyond [`KICKOFF_PROBLEMS_MAX`], only counted.
     problems_more: usize,
     notes: IssueLog,
-    /// The parameters that were accepted so far.
-    params: KickOffParams,
+    /// The request, as far as its parameters were accepted.
+    request: ExportRequest,
 }
 
 impl ParameterReader<'_> {
@@ -105,17 +106,15 @@ impl ParameterReader<'_> {
         self.notes.push(cause, Issue::warning(IssueCode::NotSupported, text));
     }
 
-    /// The parameters with their notes, or all problems that were found.
-    fn finish(mut self) -> Result<KickOffParams, Vec<OutcomeIssue>> {
+    /// The request with its notes, or all problems that were found.
+    fn finish(mut self) -> Result<ExportRequest, Vec<OutcomeIssue>> {
         if self.problems_more > 0 {
             let more = self.problems_more as u64;
             let text = format!("{} of the request {} wrong", counted(more, "more part"), word_form(more, "is", "are"));
             self.problems.push(OutcomeIssue::error(IssueCode::Invalid, text));
         }
-        match self.problems.is_empty() {
-            true => Ok(KickOffParams { notes: self.notes.iter().collect(), ..self.params }),
-            false => Err(self.problems),
-        }
+        self.request.notes = self.notes.iter().collect();
+        if self.problems.is_empty() { Ok(self.request) } else { Err(self.problems) }
     }
 
     /// Checks the types of values given in the body (PARAM-05); returns the values of types that the parameter takes.
@@ -151,7 +150,7 @@ impl ParameterReader<'_> {
                 "an export of the system is not restricted to patients; export all patients, or a Group".to_string();
             return self.problem(IssueCode::Invalid, "patient", text);
         }
-        let bases = BaseUrls::new(self.context.fhir_bases);
+        let bases = BaseUrls::new(&self.context.defaults.fhir_bases);
         let mut ids = Vec::with_capacity(values.len());
         for (i, given) in values.iter().enumerate() {
             let reference = Reference::parse(given.value.trim());
@@ -167,14 +166,14 @@ impl ParameterReader<'_> {
         }
         ids.sort_unstable();
         ids.dedup();
-        self.params.patients = Some(ids);
+        self.request.only_patients = Some(PatientList::Ids(ids.iter().map(Id::to_string).collect()));
     }
 
     /// Checks the items of `_elements` (ELEM-01, ELEM-05).
     fn elements(&mut self, values: &[&GivenParameter]) {
         let (selection, unknown) = read_elements(values.iter().flat_map(|given| given.value.split(',')));
-        self.params.elements = selection;
-        if self.params.elements.is_empty()
+        self.request.elements = selection;
+        if self.request.elements.is_empty()
             && self.lenient
             && let Some(text) = no_element_left(&unknown)
         {
@@ -190,7 +189,7 @@ impl ParameterReader<'_> {
             codes.into_iter().partition(|code| self.policy.presets.contains_key(*code));
         let names: Vec<String> = self.policy.presets.keys().cloned().collect();
         let (associated, unknown) = read_associated(codes, &names);
-        self.params.associated = associated;
+        self.request.associated = associated;
         self.apply(&presets);
         // A preset may narrow an export: a slip of its name is not passed over.
         let is_slip_of_preset = |part: &IgnorablePart| matches!(part, IgnorablePart::AssociatedDataCode { code, .. } if code.starts_with('_') && names.iter().any(|name| is_slip(code, name)));
@@ -204,14 +203,17 @@ impl ParameterReader<'_> {
     /// stands.
     fn apply(&mut self, names: &[&str]) {
         let presets: Vec<&Preset> = names.iter().filter_map(|name| self.policy.presets.get(*name)).collect();
-        let params = &mut self.params;
-        params.associated = presets.iter().map(|preset| preset.associated).chain([params.associated]).max().flatten();
-        if params.elements.is_empty() {
+        let request = &mut self.request;
+        let associated = presets.iter().map(|preset| preset.associated).chain([request.associated]);
+        request.associated = associated.max().flatten();
+        if request.elements.is_empty() {
             let items = presets.iter().flat_map(|preset| &preset.elements);
-            params.elements = ElementSelection::parse(items).0;
+            request.elements = ElementSelection::parse(items).0;
         }
         let is_set = |context: &Context| presets.iter().any(|preset| preset.context == Some(*context));
-        params.context = [Context::Referenced, Context::Changed, Context::None].into_iter().find(is_set);
+        if let Some(context) = [Context::Referenced, Context::Changed, Context::None].into_iter().find(is_set) {
+            request.context = context;
+        }
     }
 
     /// Leaves parts out under lenient handling, with a note each; else each is a problem of this code.
@@ -257,8 +259,8 @@ impl ParameterReader<'_> {
         }
         let Some(value) = values.first() else { return };
         match name {
-            "_since" => self.params.since = self.since(name, value),
-            "_until" => self.params.until = self.instant(name, value, Instant::parse(value)),
+            "_since" => self.request.since = self.since(name, value),
+            "_until" => self.request.until = self.instant(name, value, Instant::parse(value)),
             _ if OUTPUT_FORMATS.contains(&value.as_str()) => {}
             _ => {
                 let text = format!(
@@ -305,11 +307,11 @@ impl ParameterReader<'_> {
         let problems = self.problems.len() + self.problems_more;
         let case_counts = self.policy.case_sensitive_types;
         let (known, unknown) = read_types(names.iter().copied(), |name| type_named(name, case_counts));
-        self.params.types.extend(known);
+        self.request.types.extend(known);
         self.judge(&unknown, self.policy.type_refused);
-        self.params.types.sort_unstable();
-        self.params.types.dedup();
-        let types = &self.params.types;
+        self.request.types.sort_unstable();
+        self.request.types.dedup();
+        let types = &self.request.types;
         if names.is_empty() || self.problems.len() + self.problems_more > problems {
             return;
         }
@@ -357,7 +359,7 @@ impl ParameterReader<'_> {
     /// Checks that `_since` is earlier than `_until` (SINCE-09). An `_until` in the future is legal: it excludes
     /// nothing.
     fn check_window(&mut self) {
-        if let (Some(since), Some(until)) = (&self.params.since, &self.params.until)
+        if let (Some(since), Some(until)) = (&self.request.since, &self.request.until)
             && since >= until
         {
             let text = format!("{until} is not later than _since, {since}, so that nothing could match");

@@ -5,13 +5,9 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderValue;
 
-use crate::associated_data::AssociatedData;
-use crate::fhir::elements::selection::ElementSelection;
-use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
-use crate::fhir::resource_type::ResourceType;
-use crate::issue::{Issue, IssueCode};
-use crate::policies::Context;
+use crate::issue::IssueCode;
+use crate::request::{ExportRequest, Population};
 use crate::server::config::mounts::HeaderPolicy;
 use crate::server::config::presets::Preset;
 use crate::server::http::prefer::Prefer;
@@ -28,6 +24,18 @@ pub(crate) enum Level {
     Group(String),
     /// `[base]/$export` with a user's token: one patient's record (ONEUP-S01); the id of the Patient.
     User(String),
+}
+
+impl Level {
+    /// Whose records an export of this level is of.
+    pub(crate) fn population(&self) -> Population {
+        match self {
+            Level::System => Population::System,
+            Level::Patient => Population::AllPatients,
+            Level::Group(id) => Population::Group(id.clone()),
+            Level::User(patient) => Population::PatientIds(vec![patient.clone()]),
+        }
+    }
 }
 
 /// A parameter of a kick-off, as given.
@@ -56,8 +64,8 @@ pub(crate) struct KickOffContext<'a> {
     pub now: Instant,
     /// The last transactionTime given out from the store, `None` before the first; asked for when it decides.
     pub last: &'a dyn Fn() -> Option<Instant>,
-    /// Base URLs under which absolute references are ours.
-    pub fhir_bases: &'a [String],
+    /// A request with the policies of the mount, which the kick-off's begins with.
+    pub defaults: ExportRequest,
     /// Whether the request has a body that is not read: that of a GET.
     pub unread_body: bool,
 }
@@ -85,37 +93,24 @@ pub(crate) struct KickOffPolicy {
     pub presets: BTreeMap<String, Preset>,
 }
 
-/// The parameters of a kick-off in normal form: equal for requests of equal meaning (PARAM-09).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct KickOffParams {
-    /// Types of `_type`, sorted, without repeats; empty for all types.
-    pub types: Vec<ResourceType>,
-    /// Ids of `patient`, ascending, each once; `None` for no restriction (PATIENT-01).
-    pub patients: Option<Vec<Id>>,
-    /// Root elements of `_elements`; empty for all.
-    pub elements: ElementSelection,
-    /// `includeAssociatedData`; `None` if nothing was asked for.
-    pub associated: Option<AssociatedData>,
-    /// The referenced context that a preset sets; `None` for that of the mount.
-    pub context: Option<Context>,
-    /// Exclusive lower bound of `meta.lastUpdated`; `None` for no bound.
-    pub since: Option<Instant>,
-    /// Exclusive upper bound of `meta.lastUpdated`; `None` for no bound.
-    pub until: Option<Instant>,
-    /// Warnings about what was ignored under lenient handling, for the message files (HDR-06, OUTCOME-04).
-    pub notes: Vec<Issue>,
+/// A kick-off that was read: equal for kick-offs of equal meaning (PARAM-09).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RequestedExport {
+    /// What is asked for, under the policies of the mount; the warnings about what was ignored under lenient handling are
+    /// among its notes (HDR-06, OUTCOME-04).
+    pub request: ExportRequest,
     /// The preferences of the client, from `Prefer`.
     pub prefer: Prefer,
 }
 
-impl KickOffParams {
-    /// Value of `Preference-Applied` for a kick-off request that was read: the preferences of the client that had an
-    /// effect (HDR-11); `None` if none had.
+impl RequestedExport {
+    /// Value of `Preference-Applied` for a kick-off that was read: the preferences of the client that had an effect (HDR-11);
+    /// `None` if none had.
     pub(crate) fn preference_applied(&self) -> Option<HeaderValue> {
         let applied = [
             (self.prefer.respond_async, "respond-async"),
             (self.prefer.separates_status(), "separate-export-status"),
-            (!self.notes.is_empty(), "handling=lenient"),
+            (!self.request.notes.is_empty(), "handling=lenient"),
         ];
         let applied: Vec<&str> = applied.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text).collect();
         if applied.is_empty() { None } else { HeaderValue::from_str(&applied.join(", ")).ok() }

@@ -20,13 +20,15 @@ use crate::job::indexer::RequestedRun;
 use crate::job::record::{RecordedPopulation, RecordedScope, StoredRequest};
 use crate::job::store_state::StoreRefusal;
 use crate::limits::READ_BYTES;
+use crate::patient_restriction::PatientList;
+use crate::request::Audience;
 use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_modifier};
 use crate::server::auth::Principal;
 use crate::server::error::{ApiError, OutcomeIssue};
 use crate::server::group_scope::scope_of;
 use crate::server::groups::damaged_group;
 use crate::server::kick_off;
-use crate::server::kick_off::request::{KickOffContext, Level};
+use crate::server::kick_off::request::{KickOffContext, Level, RequestedExport};
 use crate::server::kick_off::strict_patients::PatientQuestion;
 use crate::server::mount::Mount;
 use crate::server::state::{App, Tenant};
@@ -124,11 +126,12 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
     let context = KickOffContext {
         now: tenant.engine.now(),
         last: &|| tenant.engine.last_transaction_time(),
-        fhir_bases: mount.fhir_bases(),
+        defaults: mount.request(),
         unread_body: *unread_body,
     };
-    let mut params = kick_off::parse(level, *query, *body, headers, &context, &mount.kickoff)?;
-    principal.allow(level, &mut params)?;
+    let mut asked = kick_off::parse(level, *query, *body, headers, &context, &mount.kickoff)?;
+    principal.allow(level, &mut asked.request)?;
+    asked.request.audience = if principal.is_bound() { Audience::BoundClient } else { Audience::Client };
     // 2. The files of the store at this time, and the Group.
     if tenant.engine.probe_store().is_some() {
         return Err(unusable_store().into());
@@ -156,40 +159,37 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
         Level::Group(id) => RecordedPopulation::StoreGroup(id.clone()),
     };
     let GroupPopulation { own, scope, scope_groups, absent } = group.unwrap_or_default();
-    let request = StoredRequest {
-        scope,
-        absent_groups: absent.into_iter().collect(),
-        bound_client: principal.is_bound(),
-        ..mount.stored_request(population, &params)
-    };
+    asked.request.absent_groups = absent;
     // 3. The patients to whom it is restricted, if each must be there.
-    if let Some(patients) = params.patients.as_ref().filter(|_| mount.settings.strict_patients) {
-        let asked = PatientQuestion { request: &request, own: own.as_ref(), copies: &scope_groups, patients };
-        check_patients(app, received, &asked, &listing)?;
+    let request = &asked.request;
+    if request.only_patients.is_some() && mount.settings.strict_patients {
+        let question = PatientQuestion { request, own: own.as_ref(), scope: scope.as_ref(), copies: &scope_groups };
+        check_patients(app, received, &question, &listing)?;
     }
     // 4. The job.
-    let notes = params.notes.len();
+    let applied = asked.preference_applied();
+    let RequestedExport { mut request, prefer } = asked;
+    let stored = StoredRequest::of(&request, population, scope);
     let job = crate::job::record::KickOff {
         mount: mount.name().to_string(),
         client: principal.client.clone(),
         url: url.clone(),
-        request,
+        request: stored,
         group: own,
-        only_patients: params.patients.take(),
-        separate_status: params.prefer.separates_status(),
+        only_patients: request.only_patients.take().and_then(PatientList::into_ids),
+        separate_status: prefer.separates_status(),
         scope: scope_groups,
         view: listing,
         keep_seconds: mount.settings.retention_seconds(),
         naming: mount.dialect.naming,
     };
     let accepted = tenant.engine.kick_off(job).map_err(kick_off_error)?;
-    let applied = params.preference_applied();
     Ok(StartedExport {
         job: accepted,
         request: url.clone(),
-        notes,
+        notes: request.notes.len(),
         applied,
-        respond_async: params.prefer.respond_async,
+        respond_async: prefer.respond_async,
     })
 }
 

@@ -3,11 +3,10 @@
 //! They are judged as the export itself would, by the index at the time of the kick-off.
 
 use crate::error::ExportError;
-use crate::fhir::id::Id;
 use crate::group::registry::RegisteredGroup;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{IssueCode, Parameter};
-use crate::job::record::{RecordedPopulation, StoredRequest};
+use crate::job::record::RecordedScope;
 use crate::request::{ExportRequest, Population};
 use crate::select::cohort::Cohort;
 use crate::server::error::OutcomeIssue;
@@ -15,14 +14,14 @@ use crate::server::message_text::HTTP_WORDS;
 
 /// The patients of a kick-off, and what they are looked for in.
 pub(crate) struct PatientQuestion<'a> {
-    /// The request as its job would have it.
-    pub request: &'a StoredRequest,
+    /// The request.
+    pub request: &'a ExportRequest,
     /// The Group of the request, if it was created through the service.
     pub own: Option<&'a RegisteredGroup>,
-    /// Copies of the Groups that the request's scope refers to.
+    /// What the writer of that Group may draw on; the whole store if `None`.
+    pub scope: Option<&'a RecordedScope>,
+    /// Copies of the Groups that the scope refers to.
     pub copies: &'a [RegisteredGroup],
-    /// The patients, by id.
-    pub patients: &'a [Id],
 }
 
 impl PatientQuestion<'_> {
@@ -52,14 +51,10 @@ impl PatientQuestion<'_> {
             let source = std::io::Error::other(error.to_string());
             ExportError::from(crate::error::IndexError::Read { path: "a Group".into(), source })
         };
-        let recorded = self.request;
-        let mut request = match (&recorded.population, self.own) {
-            (_, Some(group)) => ExportRequest::group_document(group.document().map_err(unreadable)?),
-            (RecordedPopulation::StoreGroup(id) | RecordedPopulation::OwnGroup(id), None) => {
-                ExportRequest::group(id.clone())
-            }
-            (RecordedPopulation::Patient(id), None) => ExportRequest::patient_ids([id.as_str()]),
-            (RecordedPopulation::System | RecordedPopulation::AllPatients, None) => ExportRequest::all_patients(),
+        let given = self.request;
+        let mut request = match self.own {
+            Some(group) => ExportRequest::group_document(group.document().map_err(unreadable)?),
+            None => ExportRequest::system().for_population(given.population.clone()),
         };
         let mut documents = std::collections::HashMap::new();
         for group in self.copies {
@@ -68,10 +63,11 @@ impl PatientQuestion<'_> {
             }
         }
         let copied = |id: &str| Population::GroupDocument(documents.get(id).cloned().unwrap_or_default().into());
-        request.writer = recorded.scope.as_ref().map(|scope| scope.to_scope(&copied));
-        request.members = recorded.members;
-        request.absent_groups = recorded.absent_groups.iter().cloned().collect();
-        request.fhir_bases.clone_from(&recorded.fhir_bases);
-        Ok(request.only_patients(self.patients.iter().map(Id::as_str)).strict_patients())
+        request.writer = self.scope.map(|scope| scope.to_scope(&copied));
+        request.members = given.members;
+        request.absent_groups.clone_from(&given.absent_groups);
+        request.fhir_bases.clone_from(&given.fhir_bases);
+        request.only_patients.clone_from(&given.only_patients);
+        Ok(request.strict_patients())
     }
 }

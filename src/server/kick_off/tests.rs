@@ -4,6 +4,8 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::IssueCode;
 use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
+use crate::patient_restriction::PatientList;
+use crate::request::ExportRequest;
 use crate::server::error::ANY_JSON;
 use crate::server::parameters::{OUTPUT_FORMATS, PARAMETERS};
 use axum::http::HeaderValue;
@@ -34,36 +36,41 @@ fn headers(accept: &[&str], prefer: &[&str]) -> HeaderMap {
     headers
 }
 
-/// The clock of the tests, before any transactionTime was given out.
+/// The clock of the tests, before any transactionTime was given out, and a mount with a base.
 fn context() -> KickOffContext<'static> {
-    KickOffContext { now: Instant::parse(NOW).unwrap(), last: &|| None, fhir_bases: &[], unread_body: false }
+    let now = Instant::parse(NOW).unwrap();
+    KickOffContext { now, last: &|| None, defaults: defaults(), unread_body: false }
 }
 
-fn with(level: &Level, query: &str, prefer: &str, policy: &KickOffPolicy) -> Result<KickOffParams, ApiError> {
+fn defaults() -> ExportRequest {
+    ExportRequest::system().fhir_bases(["https://x.example/fhir"])
+}
+
+fn with(level: &Level, query: &str, prefer: &str, policy: &KickOffPolicy) -> Result<RequestedExport, ApiError> {
     let headers = headers(&["application/fhir+json"], &[prefer]);
     parse(level, Some(query), None, &headers, &context(), policy)
 }
 
 /// A system-level kick-off under strict handling.
-fn strict(query: &str) -> Result<KickOffParams, ApiError> {
+fn strict(query: &str) -> Result<RequestedExport, ApiError> {
     with(&Level::System, query, "respond-async", &IG)
 }
 
-fn lenient(query: &str) -> Result<KickOffParams, ApiError> {
+fn lenient(query: &str) -> Result<RequestedExport, ApiError> {
     with(&Level::System, query, "respond-async, handling=lenient", &IG)
 }
 
 /// The places of the problems, one for each.
 #[track_caller]
-fn wrong(found: Result<KickOffParams, ApiError>) -> Vec<String> {
+fn wrong(found: Result<RequestedExport, ApiError>) -> Vec<String> {
     let refusal = found.unwrap_err();
     assert_eq!(refusal.status, 400);
     let named = |issue: &OutcomeIssue| issue.diagnostics.split(':').next().unwrap().to_string();
     refusal.issues.iter().map(named).collect()
 }
 
-fn types(params: &KickOffParams) -> Vec<&str> {
-    params.types.iter().map(|of| of.name()).collect()
+fn types(params: &RequestedExport) -> Vec<&str> {
+    params.request.types.iter().map(|of| of.name()).collect()
 }
 
 fn instant(text: &str) -> Option<Instant> {
@@ -174,9 +181,9 @@ fn instants() {
     ] {
         for level in [Level::System, Level::Patient, Level::Group("g".into())] {
             let kick_off = with(&level, &format!("_since={text}"), "respond-async", &IG).unwrap();
-            assert_eq!(kick_off.since, instant(read), "{text}");
+            assert_eq!(kick_off.request.since, instant(read), "{text}");
             let params = with(&level, &format!("_until={text}"), "respond-async", &IG).unwrap();
-            assert_eq!(params.until, instant(read), "{text}");
+            assert_eq!(params.request.until, instant(read), "{text}");
         }
     }
     for text in [
@@ -194,17 +201,13 @@ fn instants() {
     ] {
         for name in ["_since", "_until"] {
             let query = format!("{name}={text}");
-            assert_eq!(
-                (wrong(strict(&query)), wrong(lenient(&query))),
-                (vec![name.to_string()], vec![name.to_string()]),
-                "{text}"
-            );
+            assert_eq!([wrong(strict(&query)), wrong(lenient(&query))], [[name], [name]], "{text}");
         }
     }
     // A future `_since` is refused even under lenient handling; a future `_until` is no bound.
     for text in ["2024-06-01T12:01:00.0000001Z", "2024-06-01T13:00:00Z", "2057-01-01T00:00:00Z"] {
         assert_eq!(wrong(lenient(&format!("_since={text}"))), ["_since"]);
-        assert_eq!(strict(&format!("_until={text}")).unwrap().until, instant(text));
+        assert_eq!(strict(&format!("_until={text}")).unwrap().request.until, instant(text));
     }
     // Under a clock that was set back, the last transactionTime is taken back from who was given it, and nothing later.
     let last = || instant("2024-06-01T15:00:00Z");
@@ -261,7 +264,7 @@ fn lists_are_normalised() {
         ["", "_type=", "_type", "_type=,%20,", "_since=&_until=+&_outputFormat", "_elements=&includeAssociatedData"]
     {
         let params = strict(query).unwrap();
-        assert_eq!(params, KickOffParams { prefer: params.prefer.clone(), ..KickOffParams::default() }, "{query}");
+        assert_eq!(params.request, defaults(), "{query}");
     }
 }
 
@@ -274,7 +277,7 @@ fn unknown_types() {
         assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueCode::NotSupported, 1));
         let params = lenient(&format!("_type=Patient,{name},{name}")).unwrap();
         assert_eq!(types(&params), ["Patient"]);
-        let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };
+        let [note] = &params.request.notes[..] else { panic!("{name}: {:?}", params.request.notes) };
         assert!(note.text.contains(name) && note.text.starts_with("_type:"));
         // If no type remained, everything would be exported.
         assert_eq!(wrong(lenient(&format!("_type={name}"))), ["_type"]);
@@ -310,7 +313,7 @@ fn unsupported_parameters() {
         assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueCode::NotSupported, 1));
         assert_eq!(wrong(Err(refusal)), [name]);
         let params = lenient(&query).unwrap();
-        let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };
+        let [note] = &params.request.notes[..] else { panic!("{name}: {:?}", params.request.notes) };
         assert!(note.text.starts_with(&format!("{name}: ")), "{}", note.text);
         assert_eq!(types(&params), ["Patient"]);
     }
@@ -320,7 +323,7 @@ fn unsupported_parameters() {
         assert!(refusal.issues[0].diagnostics.ends_with(&format!("did you mean {meant}?")), "{name}");
         assert_eq!(wrong(Err(refusal)), [name.trim_end_matches(":in")]);
     }
-    assert_eq!(lenient("foo=1&bar=2&_type=Patient,Nope").unwrap().notes.len(), 3);
+    assert_eq!(lenient("foo=1&bar=2&_type=Patient,Nope").unwrap().request.notes.len(), 3);
     assert!(strict("_Type=Patient").unwrap_err().issues[0].diagnostics.ends_with("did you mean _type?"));
     assert_eq!(wrong(strict("bar")), ["bar"], "an empty value does not hide a slip of the name");
 }
@@ -331,7 +334,9 @@ fn unsupported_parameters() {
 fn forms_of_answers() {
     let read = |accept: &[&str], query: &str| {
         let found = parse(&Level::Patient, Some(query), None, &headers(accept, &["respond-async"]), &context(), &IG);
-        found.map(|params| (types(&params).join(","), params.notes.len())).map_err(|refusal| refusal.status.as_u16())
+        found
+            .map(|params| (types(&params).join(","), params.request.notes.len()))
+            .map_err(|refusal| refusal.status.as_u16())
     };
     let plain = Ok(("Patient".to_string(), 0));
     for query in [
@@ -384,7 +389,7 @@ fn applied_preferences_are_told() {
 fn dates_where_a_mount_takes_them() {
     let dates = KickOffPolicy { dates: true, ..IG };
     let params = with(&Level::System, "_since=2024-05-01", "respond-async", &dates).unwrap();
-    assert_eq!(params.since, instant("2024-05-01T00:00:00Z"));
+    assert_eq!(params.request.since, instant("2024-05-01T00:00:00Z"));
     assert_eq!(wrong(with(&Level::System, "_since=2024-5-1", "respond-async", &dates)), ["_since"]);
     assert_eq!(wrong(with(&Level::System, "_until=2024-05-01", "respond-async", &dates)), ["_until"]);
 }
@@ -396,10 +401,10 @@ fn floods_are_bounded() {
     let query = format!("_type={many}Patient");
     assert_eq!(strict(&query).unwrap_err().issues.len(), KICKOFF_PROBLEMS_MAX + 1);
     assert!(strict(&query).unwrap_err().issues.last().unwrap().diagnostics.starts_with("4900 more"));
-    assert_eq!(lenient(&query).unwrap().notes.len(), MESSAGES_PER_CAUSE_MAX + 1);
+    assert_eq!(lenient(&query).unwrap().request.notes.len(), MESSAGES_PER_CAUSE_MAX + 1);
     let query: String = (0..900).map(|n| format!("p{n}=1&")).collect();
     assert_eq!(strict(&query).unwrap_err().issues.len(), KICKOFF_PROBLEMS_MAX + 1);
-    assert_eq!(lenient(&query).unwrap().notes.len(), MESSAGES_PER_CAUSE_MAX + 1);
+    assert_eq!(lenient(&query).unwrap().request.notes.len(), MESSAGES_PER_CAUSE_MAX + 1);
     let long = "é".repeat(100_000);
     for query in
         [format!("_type={long}"), format!("_since={long}"), format!("_outputFormat={long}"), format!("{long}=1")]
@@ -427,7 +432,7 @@ fn what_is_advertised_is_accepted() {
         }
     }
     for of in ResourceType::all() {
-        assert_eq!(strict(&format!("_type={}", of.name())).unwrap().types, [of]);
+        assert_eq!(strict(&format!("_type={}", of.name())).unwrap().request.types, [of]);
     }
 }
 
@@ -460,18 +465,16 @@ proptest! {
     ) {
         let [since, until] = [since, since + span].map(|at| Instant::from_unix_millis(at).to_string());
         let params = strict(&format!("_until={until}&_type={}&_since={since}", names.join(","))).unwrap();
-        let of: Vec<String> = params.types.iter().map(|of| format!("&_type={}", of.name())).collect();
-        let [since, until] = [&params.since, &params.until].map(|at| at.as_ref().unwrap().to_string());
+        let of: Vec<String> = params.request.types.iter().map(|of| format!("&_type={}", of.name())).collect();
+        let [since, until] = [&params.request.since, &params.request.until].map(|at| at.as_ref().unwrap().to_string());
         prop_assert_eq!(strict(&format!("_since={since}&_until={until}{}", of.concat())).unwrap(), params);
     }
 }
 
 /// A kick-off by POST; the body holds these entries of `Parameters.parameter`.
-fn post(level: &Level, query: &str, entries: &str, prefer: &str) -> Result<KickOffParams, ApiError> {
+fn post(level: &Level, query: &str, entries: &str, prefer: &str) -> Result<RequestedExport, ApiError> {
     let body = format!(r#"{{"resourceType":"Parameters","parameter":[{entries}]}}"#);
-    let bases = ["https://x.example/fhir".to_string()];
-    let context = KickOffContext { fhir_bases: &bases, ..context() };
-    parse(level, Some(query), Some(body.as_bytes()), &headers(&["application/fhir+json"], &[prefer]), &context, &IG)
+    parse(level, Some(query), Some(body.as_bytes()), &headers(&["application/fhir+json"], &[prefer]), &context(), &IG)
 }
 
 /// KICK-05, KICK-06, PARAM-01, PARAM-03, PARAM-05: a body says what a query would, and is merged with it.
@@ -513,7 +516,7 @@ fn bodies_say_what_queries_do() {
         assert_eq!(wrong(post(&Level::System, query, &entries, "respond-async")), places, "{query} {entries}");
     }
     let ignored = post(&Level::System, "foo=1", &entry("bar", "valueUrl", r#""x""#), "respond-async, handling=lenient");
-    assert_eq!(ignored.unwrap().notes.len(), 2);
+    assert_eq!(ignored.unwrap().request.notes.len(), 2);
     // Problems of the body and of everything else at once.
     let both = parse(&Level::System, Some("foo=1"), Some(b"{}"), &HeaderMap::new(), &context(), &IG).unwrap_err();
     assert_eq!(both.issues.len(), 4);
@@ -527,15 +530,9 @@ fn patients_are_listed_in_bodies() {
     let entries =
         ["Patient/b", "https://x.example/fhir/Patient/a", "Patient/b/_history/3", "Patient/b"].map(entry).join(",");
     for level in [&Level::Patient, &group] {
-        let ids: Vec<String> = post(level, "", &entries, "respond-async")
-            .unwrap()
-            .patients
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(ids, ["a", "b"]);
-        assert_eq!(post(level, "", "", "respond-async").unwrap().patients, None);
+        let ids = PatientList::Ids(vec!["a".into(), "b".into()]);
+        assert_eq!(post(level, "", &entries, "respond-async").unwrap().request.only_patients, Some(ids));
+        assert_eq!(post(level, "", "", "respond-async").unwrap().request.only_patients, None);
     }
     for prefer in ["respond-async", "respond-async, handling=lenient"] {
         for reference in
@@ -553,7 +550,7 @@ fn patients_are_listed_in_bodies() {
     }
     let many: Vec<String> = (0..100_000).map(|n| entry(&format!("Patient/p{n}"))).collect();
     let found = post(&group, "", &many.join(","), "respond-async").unwrap();
-    assert_eq!(found.patients.unwrap().len(), 100_000);
+    assert_eq!(found.request.only_patients.unwrap().into_ids().unwrap().len(), 100_000);
 }
 
 /// ASSOC-01, ASSOC-04, ASSOC-07, PARAM-01, PARAM-05: one value, a list and repeats, in query and body; the least restrictive
@@ -569,7 +566,7 @@ fn associated_data_is_named() {
         ("includeAssociatedData=,".to_string(), None),
     ] {
         for level in [Level::System, Level::Patient, Level::Group("g".into())] {
-            assert_eq!(with(&level, &query, "respond-async", &IG).unwrap().associated, expected, "{query}");
+            assert_eq!(with(&level, &query, "respond-async", &IG).unwrap().request.associated, expected, "{query}");
         }
     }
     for entry in [
@@ -578,23 +575,26 @@ fn associated_data_is_named() {
         format!(r#""valueCoding":{{"code":"{latest}"}}"#),
     ] {
         let entry = format!(r#"{{"name":"includeAssociatedData",{entry}}}"#);
-        assert_eq!(post(&Level::Patient, "", &entry, "respond-async").unwrap().associated, Some(LatestProvenance));
+        assert_eq!(
+            post(&Level::Patient, "", &entry, "respond-async").unwrap().request.associated,
+            Some(LatestProvenance)
+        );
     }
     assert_eq!(wrong(strict("includeAssociatedData=Nope,_x")), ["includeAssociatedData", "includeAssociatedData"]);
     let ignored = lenient(&format!("includeAssociatedData=Nope,{latest}")).unwrap();
-    assert_eq!((ignored.associated, ignored.notes.len()), (Some(LatestProvenance), 1));
+    assert_eq!((ignored.request.associated, ignored.request.notes.len()), (Some(LatestProvenance), 1));
 }
 
 /// ELEM-01, ELEM-05, PARAM-01: items of `_elements` in query and body; wrong ones are refused, or ignored with a message each.
 #[test]
 fn elements_are_named() {
-    let items = |found: KickOffParams| found.elements.items().map(str::to_string).collect::<Vec<_>>();
+    let items = |found: RequestedExport| found.request.elements.items().map(str::to_string).collect::<Vec<_>>();
     let query = "_elements=id,Patient.name&_elements=%20Observation.value%20,";
     assert_eq!(items(strict(query).unwrap()), ["Observation.value", "Patient.name", "id"]);
     let entry = r#"{"name":"_elements","valueString":"Patient.name"}"#;
     assert_eq!(items(post(&Level::Patient, "_elements=id", entry, "respond-async").unwrap()), ["Patient.name", "id"]);
     assert_eq!(wrong(strict("_elements=Patient.name.family,nmae,Pateint.name,id")), ["_elements"; 3]);
     let ignored = lenient("_elements=Patient.name.family,id").unwrap();
-    assert_eq!(ignored.notes.len(), 1);
+    assert_eq!(ignored.request.notes.len(), 1);
     assert_eq!(items(ignored), ["id"]);
 }
