@@ -108,6 +108,18 @@ pub(crate) struct RecountQuestion<'a> {
     pub names_ever: OnceCell<HashSet<u128>>,
 }
 
+/// The id of a line, whose other values may be nested to any depth.
+#[derive(Default, serde::Deserialize)]
+struct IdText {
+    id: String,
+}
+
+/// When the Provenance of a line was recorded; nothing if it says so twice, or not in a string.
+#[derive(Default, serde::Deserialize)]
+struct RecordedText {
+    recorded: Option<String>,
+}
+
 /// The moment at which membership is asked for.
 #[derive(Clone, Copy)]
 enum MembershipMoment {
@@ -177,9 +189,11 @@ impl RecountQuestion<'_> {
             }
             let mut newest = None;
             for i in all {
-                let row: serde_json::Value = serde_json::from_slice(&self.history.bytes(i)?).unwrap_or_default();
-                let recorded = row["recorded"].as_str().and_then(Instant::parse);
-                let age = (recorded, self.history.versions[i].updated.clone(), row["id"].to_string(), i);
+                let line = self.history.bytes(i)?;
+                let id = serde_json::from_slice::<IdText>(&line).unwrap_or_default().id;
+                let recorded = serde_json::from_slice::<RecordedText>(&line).unwrap_or_default().recorded;
+                let recorded = recorded.as_deref().and_then(Instant::parse);
+                let age = (recorded, self.history.versions[i].updated.clone(), id, i);
                 newest = newest.max(Some(age));
             }
             found.extend(newest.map(|(.., i)| i));

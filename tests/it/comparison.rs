@@ -1,6 +1,7 @@
 //! One export request, answered by the naive oracle and by the binary, and a comparison of the two answers. Any
 //! difference fails the test that asked for it. How the oracle finds its answer is in `naive`.
 
+use crate::naive::associated::Associated;
 use crate::naive::store::Store;
 use crate::naive::{self, Answer, Members, Request, Who};
 use crate::run::{self, Bounds, Export, Run};
@@ -22,6 +23,10 @@ pub(crate) struct Comparison {
     pub late: BTreeSet<(String, u64)>,
     pub late_included: bool,
     pub bounds: Bounds,
+    /// Ids of patients to whom it is restricted.
+    pub only: Option<Vec<&'static str>>,
+    /// Provenance of what is exported.
+    pub associated: Option<Associated>,
     /// Whether referenced context is exported.
     pub context: bool,
     /// Further arguments for the binary, which do not change the answer.
@@ -43,6 +48,8 @@ impl Comparison {
             late: BTreeSet::new(),
             late_included: true,
             bounds: Bounds::DEFAULT,
+            only: None,
+            associated: None,
             context: false,
             more: Vec::new(),
         }
@@ -69,6 +76,8 @@ impl Comparison {
         request.members = self.members.unwrap_or(Members::Listed);
         request.missing_included = self.missing_included;
         request.context = self.context;
+        request.associated = self.associated;
+        request.only = self.only.as_ref().map(|ids| ids.iter().map(|id| id.to_string()).collect());
         request.late = self.late.clone();
         request.late_included = self.late_included;
         // The stores of these tests only gain files.
@@ -112,6 +121,12 @@ impl Comparison {
         }
         for base in &self.bases {
             add(&["--fhir-base", base]);
+        }
+        if let Some(ids) = &self.only {
+            add(&["--patient", &ids.join(",")]);
+        }
+        if let Some(associated) = self.associated {
+            add(&["--include-associated-data", associated.code()]);
         }
         if self.context {
             add(&["--context", "referenced"]);

@@ -3,6 +3,7 @@
 
 use crate::comparison::Comparison;
 use crate::generator::{self, BASE, IDS, Spelling};
+use crate::naive::associated::Associated;
 use crate::naive::{Members, Who};
 use crate::random::{Random, each_case, knob};
 use crate::run::{Bounds, scratch};
@@ -105,6 +106,12 @@ pub(crate) fn comparison(random: &mut Random) -> Comparison {
         if random.one_in(3) {
             comparison.types = Some(random.pick(&["Observation,Practitioner,Organization", "Patient,Device"]).into());
         }
+    }
+    if random.one_in(3) {
+        comparison.associated = Some(if random.one_in(2) { Associated::Latest } else { Associated::Relevant });
+    }
+    if random.one_in(3) && matches!(comparison.who, Who::AllPatients | Who::GroupFile(_)) {
+        comparison.only = Some((0..1 + random.below(3)).map(|_| random.pick(&IDS)).collect());
     }
     if random.one_in(2) {
         comparison.bases = vec![BASE.into()];

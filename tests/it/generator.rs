@@ -224,6 +224,11 @@ pub(crate) fn resource(name: &str, id: &str, last_updated: Option<String>, rando
         };
         entries.push(("identifier", Json::List((0..1 + random.below(2)).map(|_| one(random)).collect())));
     }
+    if name == "Provenance" && !random.one_in(3) {
+        let recorded =
+            random.pick(&["2020-01-01T00:00:00Z", "2019-12-31T23:00:00-01:00", "2020-01-01T00:00:01.5Z", "2020-01-01"]);
+        entries.push(("recorded", text(recorded)));
+    }
     if random.one_in(40) {
         let twice = entries[random.below(entries.len())].clone();
         entries.push(twice);

@@ -38,6 +38,7 @@ mod messages;
 mod naive;
 mod pack;
 mod packed_memory;
+mod processing_order;
 mod random;
 mod readme;
 mod receipts;

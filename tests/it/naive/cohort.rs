@@ -43,6 +43,14 @@ pub(crate) fn resolve(store: &Store, request: &Request) -> Result<Cohort, String
         }
         Who::GroupFile(group) => add_group(store, request, group, &mut found)?,
     }
+    if let Some(only) = &request.only {
+        let holds = |id: &&String| found.patients.as_ref().is_none_or(|patients| patients.contains(*id));
+        let restricted: BTreeSet<String> = only.iter().filter(holds).cloned().collect();
+        found.warnings += (only.len() - restricted.len()) as u64;
+        found.patients = Some(restricted);
+        // The Group's row lists others.
+        found.group = None;
+    }
     if let Some(patients) = &found.patients {
         let has_row = |id: &&String| view::current(store, "Patient", id, &request.as_of, &|_| true).is_none();
         found.warnings += patients.iter().filter(has_row).count() as u64;

@@ -4,7 +4,7 @@ use super::cohort::Cohort;
 use super::line::Row;
 use super::store::Store;
 use super::view::{self, State};
-use super::{Request, Who, class_of, in_scope, wanted};
+use super::{Request, Who, associated, class_of, deletions_wanted, in_scope, wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Types of context (COMP-06).
@@ -36,9 +36,11 @@ pub(crate) fn context(
     if request.since.is_some() {
         // What an export without a window has, and of that what is in the window.
         let whole = Request { since: None, until: None, late: BTreeSet::new(), ..request.clone() };
-        let rows = (0..store.entries.len()).filter(|index| is_exported(store, &whole, cohort, *index)).collect();
+        let mut rows: BTreeSet<usize> =
+            (0..store.entries.len()).filter(|index| is_exported(store, &whole, cohort, *index)).collect();
+        rows.extend(associated(store, &whole, &rows));
         let windowed = |index: &usize| {
-            let everyone = Request { who: Who::System, types: BTreeSet::new(), ..request.clone() };
+            let everyone = Request { who: Who::System, types: BTreeSet::new(), associated: None, ..request.clone() };
             is_exported(store, &everyone, cohort, *index)
         };
         let changed: BTreeSet<usize> = question.closure(&rows).into_iter().filter(windowed).collect();
@@ -138,7 +140,7 @@ impl Question<'_> {
                 let is_past = row.last_updated.as_ref().is_none_or(|when| *when <= self.request.as_of);
                 let is_named = || names(row).iter().any(|name| known.contains(name));
                 if is_past
-                    && wanted(self.request, &row.resource_type)
+                    && deletions_wanted(self.request, &row.resource_type)
                     && (in_scope(self.store, self.request, self.cohort, index) || self.may_leave(index) && is_named())
                 {
                     known.extend(row.mentions.iter().filter_map(|text| name(self.store, text)));

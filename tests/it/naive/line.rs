@@ -39,6 +39,8 @@ pub(crate) struct Row {
     pub mentions: Vec<String>,
     /// Whether it is a Device with a key `patient` anywhere.
     pub names_patient: bool,
+    /// Provenance only: when it was recorded, if that is said once.
+    pub recorded: Option<Instant>,
     /// Patients and types of context only: (system, value) of its identifiers.
     pub identifiers: Vec<(Option<String>, String)>,
 }
@@ -124,6 +126,11 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
             Some((text("system"), text("value")?))
         })
         .collect();
+    let recorded: Vec<_> = members.iter().filter(|(key, _)| key == "recorded").collect();
+    let recorded = match recorded[..] {
+        [(_, value)] => value.text().and_then(instant::parse),
+        _ => None,
+    };
     let (mut mentions, mut names_patient) = (Vec::new(), false);
     for (key, value) in strings(text)? {
         match key.as_str() {
@@ -135,7 +142,8 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
             _ => {}
         }
     }
-    let row = Row { resource_type, id, last_updated, version, references, mentions, names_patient, identifiers };
+    let row =
+        Row { resource_type, id, last_updated, version, references, mentions, names_patient, recorded, identifiers };
     Ok(Line::Row(Box::new(row)))
 }
 
@@ -260,6 +268,9 @@ fn wants(resource_type: &str) -> Want {
     meta.add("versionId", false);
     for path in paths(resource_type) {
         path.iter().fold(&mut top, |want, step| want.add(step, true)).add("reference", true);
+    }
+    if resource_type == "Provenance" {
+        top.add("recorded", false);
     }
     if resource_type == "Patient" || super::context::TYPES.contains(&resource_type) {
         let identifier = top.add("identifier", false);

@@ -4,6 +4,7 @@
 //! It follows the readings of `src/docs/readings.md` and shares no code with the program. It is slow on purpose, and
 //! reads the store once for many requests (`Store::read`, then `export`).
 
+pub(crate) mod associated;
 pub(crate) mod cohort;
 pub(crate) mod context;
 pub(crate) mod instant;
@@ -12,6 +13,7 @@ pub(crate) mod store;
 pub(crate) mod vanished;
 pub(crate) mod view;
 
+use associated::{Associated, associated};
 use cohort::Cohort;
 use instant::Instant;
 use line::Line;
@@ -47,6 +49,10 @@ pub(crate) struct Request {
     /// Types to export; all if empty.
     pub types: BTreeSet<String>,
     pub members: Members,
+    /// Ids of patients to whom the population is restricted; all of it if `None`.
+    pub only: Option<BTreeSet<String>>,
+    /// Provenance of what is exported; that of the cohort if `None`.
+    pub associated: Option<Associated>,
     /// Whether referenced context is exported.
     pub context: bool,
     /// Whether rows without a lastUpdated pass the filters (`--missing-last-updated include`).
@@ -68,6 +74,8 @@ impl Request {
             until: None,
             types: BTreeSet::new(),
             members: Members::Listed,
+            only: None,
+            associated: None,
             context: false,
             missing_included: true,
             late: BTreeSet::new(),
@@ -216,10 +224,10 @@ pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String>
             Line::Row(_) => class_of(store, request, &cohort, index, &mut answer),
         });
     }
-    let exported = (0..classes.len()).filter(|index| classes[*index] == "exported").collect();
-    for index in context::context(store, request, &cohort, &exported) {
-        classes[index] = "exported";
-    }
+    let mut exported: BTreeSet<usize> = (0..classes.len()).filter(|index| classes[*index] == "exported").collect();
+    exported.extend(associated(store, request, &exported));
+    exported.extend(context::context(store, request, &cohort, &exported));
+    exported.into_iter().for_each(|index| classes[index] = "exported");
     for (index, (entry, class)) in store.entries.iter().zip(classes).enumerate() {
         if class == "exported" {
             let of_type = answer.lines.entry(store.row(index).resource_type.clone()).or_default();
@@ -298,8 +306,15 @@ pub(crate) fn is_ended(store: &Store, name: &str, instant: &Instant) -> bool {
     entity.is_some_and(|entity| view::last_tombstones(store, entity, instant, &|_| true).next().is_some())
 }
 
+/// Whether a type is exported for itself. Associated Provenance is not (ASSOC-05).
 fn wanted(request: &Request, resource_type: &str) -> bool {
-    request.types.is_empty() || request.types.contains(resource_type)
+    let is_associated = request.associated.is_some() && resource_type == "Provenance";
+    !is_associated && (request.types.is_empty() || request.types.contains(resource_type))
+}
+
+/// Whether deletions of a type are listed: of associated Provenance, too (ASSOC-08).
+fn deletions_wanted(request: &Request, resource_type: &str) -> bool {
+    wanted(request, resource_type) || request.associated.is_some() && resource_type == "Provenance"
 }
 
 fn in_scope(store: &Store, request: &Request, cohort: &Cohort, index: usize) -> bool {
@@ -333,7 +348,7 @@ fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
                 in_scope(store, request, cohort, version) || context::leads_to_deleted(store, request, cohort, version)
             }
         };
-        if ours && wanted(request, name) {
+        if ours && deletions_wanted(request, name) {
             found.push((name, (first.index, first.place), id));
         }
     }
