@@ -22,4 +22,6 @@ pub(crate) mod regular_file;
 pub(crate) mod sendfile;
 pub(crate) mod sigbus;
 pub(crate) mod store_file;
+#[cfg(test)]
+pub(crate) mod test_pipe;
 pub(crate) mod unsynced_entry;

@@ -305,7 +305,7 @@ async fn what_is_no_file_of_ours_is_refused() {
         std::fs::rename(&path, &moved).unwrap();
         match kind {
             0 => symlink(&moved, &path).unwrap(),
-            1 => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            1 => crate::sys::test_pipe::make_pipe(&path),
             2 => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
             3 => {
                 symlink(dir.parent().unwrap(), dir.join("link")).unwrap();
