@@ -7,6 +7,7 @@ use crate::associated_data::AssociatedData;
 use crate::error::RequestProblem;
 use crate::fhir::elements::selection::{ElementProblem, ElementSelection};
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::search::type_filter::{FilterProblem, TypeFilter};
 use crate::issue::{Issue, IssueCode, IssueLog, Parameter, ParameterNames};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 
@@ -17,6 +18,10 @@ pub(crate) enum IgnorablePart {
     TypeName(String),
     /// An item of `_elements` that names no root element.
     ElementItem(ElementProblem),
+    /// A filter of `_typeFilter` that cannot be evaluated: its type is not filtered without it.
+    Filter(ResourceType, String),
+    /// Filters of a type that is not exported.
+    UnusedFilter(ResourceType),
     /// A code of `includeAssociatedData` that stands for nothing here.
     AssociatedDataCode {
         /// The code.
@@ -32,6 +37,7 @@ impl IgnorablePart {
         match self {
             IgnorablePart::TypeName(_) => Parameter::Type,
             IgnorablePart::ElementItem(_) => Parameter::Elements,
+            IgnorablePart::Filter(..) | IgnorablePart::UnusedFilter(_) => Parameter::TypeFilter,
             IgnorablePart::AssociatedDataCode { .. } => Parameter::AssociatedData,
         }
     }
@@ -41,6 +47,8 @@ impl IgnorablePart {
         match self {
             IgnorablePart::TypeName(_) => "unknown types",
             IgnorablePart::ElementItem(_) => "unknown elements",
+            IgnorablePart::Filter(..) => "filters that cannot be evaluated",
+            IgnorablePart::UnusedFilter(_) => "filters of types that are not exported",
             IgnorablePart::AssociatedDataCode { .. } => "unknown associated data",
         }
     }
@@ -58,6 +66,10 @@ impl IgnorablePart {
                 format!("{:?} is no R4 resource type; {advice}", shorten(name))
             }
             IgnorablePart::ElementItem(problem) => problem.to_string(),
+            IgnorablePart::Filter(_, problem) => problem.clone(),
+            IgnorablePart::UnusedFilter(of) => {
+                format!("{of}?: this type is not among those of _type; name it there, too")
+            }
             IgnorablePart::AssociatedDataCode { code, presets } => {
                 let names = AssociatedData::ALL.map(AssociatedData::name).into_iter();
                 let names = names.chain(presets.iter().map(String::as_str)).collect::<Vec<_>>().join(" or ");
@@ -73,6 +85,8 @@ impl IgnorablePart {
                 format!("{:?} is no R4 resource type, and was left out", shorten(name))
             }
             IgnorablePart::ElementItem(problem) => format!("{problem}; it was ignored"),
+            IgnorablePart::Filter(of, problem) => format!("{of} is not filtered, and all of it is exported; {problem}"),
+            IgnorablePart::UnusedFilter(of) => format!("{of}?: this type is not exported, and its filter was ignored"),
             IgnorablePart::AssociatedDataCode { code, .. } => {
                 format!("{:?} is no set of resources that can be added, and was ignored", shorten(code))
             }
@@ -170,6 +184,64 @@ pub(crate) fn read_elements<S: AsRef<str>>(
 ) -> (ElementSelection, Vec<IgnorablePart>) {
     let (selection, problems) = ElementSelection::parse(items);
     (selection, problems.into_iter().map(IgnorablePart::ElementItem).collect())
+}
+
+/// Most filters of a request.
+const FILTERS_MAX: usize = 100;
+/// Most values of all its filters together: each row of a type is compared with each at worst.
+const FILTER_VALUES_MAX: usize = 5000;
+
+/// The filters of some values of `_typeFilter`, and what is wrong with others; empty values are ignored.
+pub(crate) fn read_filters<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> (Vec<TypeFilter>, Vec<FoundProblem>) {
+    let (mut filters, mut problems, mut count) = (Vec::new(), Vec::new(), 0);
+    let fixed = |text: String| FoundProblem::Fixed(RequestProblem::of(Parameter::TypeFilter, text));
+    for value in values {
+        let value = value.as_ref().trim();
+        count += usize::from(!value.is_empty());
+        if value.is_empty() || count > FILTERS_MAX {
+            continue;
+        }
+        match TypeFilter::parse(value) {
+            Ok(filter) => filters.push(filter),
+            Err(wrong) => problems.extend(wrong.into_iter().map(|problem| match problem {
+                FilterProblem { resource_type: Some(of), text } => {
+                    FoundProblem::Ignorable(IgnorablePart::Filter(of, text))
+                }
+                FilterProblem { resource_type: None, text } => fixed(text),
+            })),
+        }
+    }
+    let values: usize =
+        filters.iter().flat_map(|filter| &filter.criteria).map(|criterion| criterion.values.len()).sum();
+    if values > FILTER_VALUES_MAX {
+        problems.push(fixed(format!("the filters have {values} values; give at most {FILTER_VALUES_MAX} together")));
+    }
+    if count > FILTERS_MAX {
+        problems.push(fixed(format!("there are {count} filters; give at most {FILTERS_MAX}")));
+    }
+    (filters, problems)
+}
+
+/// Takes filters out of a list that are not to be applied (TFILTER-06, TFILTER-08): those of a type of which another cannot be
+/// evaluated, and those of types that are not exported; the types of the latter.
+pub(crate) fn drop_filters(
+    filters: &mut Vec<TypeFilter>,
+    ignored: &[IgnorablePart],
+    types: &[ResourceType],
+) -> Vec<IgnorablePart> {
+    filters.retain(|filter| {
+        !ignored.iter().any(|part| matches!(part, IgnorablePart::Filter(of, _) if *of == filter.resource_type))
+    });
+    let unused = unused_filters(filters, types);
+    filters.retain(|filter| types.is_empty() || types.contains(&filter.resource_type));
+    unused
+}
+
+/// The types of filters that are not exported, each once.
+pub(crate) fn unused_filters(filters: &[TypeFilter], types: &[ResourceType]) -> Vec<IgnorablePart> {
+    let unused =
+        filters.iter().map(|filter| filter.resource_type).filter(|of| !types.is_empty() && !types.contains(of));
+    unused.collect::<std::collections::BTreeSet<_>>().into_iter().map(IgnorablePart::UnusedFilter).collect()
 }
 
 /// What some codes of `includeAssociatedData` ask for together (ASSOC-04), and the codes that are none; empty ones are ignored.

@@ -110,7 +110,7 @@ pub mod internals {
     pub use crate::index::meta::IndexMeta;
     pub use crate::index::segment::layout::{ColumnRanges, MAGIC, VERSION, seal_segment};
     pub use crate::index::segment::reader::Segment;
-    pub use crate::request::AccessPath;
+    pub use crate::policies::AccessPath;
     pub use crate::select::cohort::Cohort;
     pub use crate::select::selection::Selection;
     pub use crate::simd::Kernel;

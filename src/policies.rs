@@ -163,3 +163,30 @@ impl Default for FileBounds {
 }
 
 by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Context, Vanished, PatientStrict);
+
+/// Who reads the messages and the ledger of an export (reading 24).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Who runs the store: everything is told.
+    #[default]
+    Operator,
+    /// A client of a service that may have the whole store. What concerns patients outside a Group is left out of the
+    /// messages of that Group.
+    Client,
+    /// A client that may have some Groups, types or one patient only: it is told of those alone.
+    BoundClient,
+}
+
+/// How rows are selected. Every way gives the same rows and counts; this is for tests and benches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessPath {
+    /// The shorter one.
+    #[default]
+    Auto,
+    /// From the members' side.
+    Postings,
+    /// By a pass over the columns, which passes by what `_since` does not want.
+    Columns,
+    /// By a pass over the columns, row by row.
+    Rows,
+}

@@ -10,14 +10,18 @@ use crate::fhir::compartment;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::search::type_filter::TypeFilter;
 use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
 use crate::ignorable_part::{
-    FoundProblem, leave_out, no_element_left, no_type_left, notes_on, read_associated, read_elements, read_types,
+    FoundProblem, drop_filters, leave_out, no_element_left, no_type_left, notes_on, read_associated, read_elements,
+    read_filters, read_types, unused_filters,
 };
 use crate::issue::{Advice, Issue, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::patient_restriction::PatientList;
-use crate::policies::{Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{
+    AccessPath, Audience, Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished,
+};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -69,19 +73,6 @@ impl Population {
     }
 }
 
-/// Who reads the messages and the ledger of an export (reading 24).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Audience {
-    /// Who runs the store: everything is told.
-    #[default]
-    Operator,
-    /// A client of a service that may have the whole store. What concerns patients outside a Group is left out of the
-    /// messages of that Group.
-    Client,
-    /// A client that may have some Groups, types or one patient only: it is told of those alone.
-    BoundClient,
-}
-
 /// What the writer of the Group asked for may draw on, when it was bound to Groups: the Group reaches no more patients
 /// than its writer (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,20 +83,6 @@ pub(crate) struct WriterScope {
     pub groups: Option<Vec<String>>,
     /// Groups whose members it may list; any patient if `None`.
     pub patients_of: Option<Vec<Population>>,
-}
-
-/// How rows are selected. Every way gives the same rows and counts; this is for tests and benches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccessPath {
-    /// The shorter one.
-    #[default]
-    Auto,
-    /// From the members' side.
-    Postings,
-    /// By a pass over the columns, which passes by what `_since` does not want.
-    Columns,
-    /// By a pass over the columns, row by row.
-    Rows,
 }
 
 /// An export request: a population, and options by the method of their name. [`ExportRequest::check`] tells what is wrong
@@ -133,6 +110,8 @@ pub struct ExportRequest {
     pub until: Option<Instant>,
     /// `_elements`: the root elements that resources keep; all of every type if empty.
     pub elements: ElementSelection,
+    /// `_typeFilter`: of a type with filters the resources that meet one of them.
+    pub(crate) type_filters: Vec<TypeFilter>,
     /// Whether a list of patients may name nobody. It decides no byte of an export, only whether there is one; so it is
     /// no part of a plan's name, and a resumed run gives it again.
     pub allow_empty: bool,
@@ -191,6 +170,7 @@ impl ExportRequest {
             since: None,
             until: None,
             elements: ElementSelection::default(),
+            type_filters: Vec::new(),
             allow_empty: false,
             strict_patients: false,
             patient_strict: PatientStrict::default(),
@@ -316,6 +296,21 @@ impl ExportRequest {
         let (selection, unknown) = read_elements(items);
         self.elements = selection;
         self.problems.extend(unknown.into_iter().map(FoundProblem::Ignorable));
+        self
+    }
+
+    /// `_typeFilter`: searches over one type each, by R4's search parameters (TFILTER-01 to TFILTER-11). Of a type with filters
+    /// the resources are exported that meet one. Repeats add up; each wrong part is a problem, told without its value.
+    ///
+    /// ```
+    /// use outpour::ExportRequest;
+    /// assert!(ExportRequest::all_patients().type_filters(["Observation?category=laboratory&date=ge2024-01"]).check().is_ok());
+    /// assert!(ExportRequest::all_patients().type_filters(["Patient?status=active"]).check().is_err());
+    /// ```
+    pub fn type_filters<S: AsRef<str>>(mut self, filters: impl IntoIterator<Item = S>) -> ExportRequest {
+        let (filters, problems) = read_filters(filters);
+        self.type_filters.extend(filters);
+        self.problems.extend(problems);
         self
     }
 
@@ -481,8 +476,9 @@ impl ExportRequest {
 
     /// [`ExportRequest::lenient`], with messages in the words of a door.
     pub(crate) fn ignore(mut self, words: &ParameterNames) -> ExportRequest {
-        let (refused, ignored) = leave_out(std::mem::take(&mut self.problems));
+        let (refused, mut ignored) = leave_out(std::mem::take(&mut self.problems));
         self.problems = refused;
+        ignored.extend(drop_filters(&mut self.type_filters, &ignored, &self.types));
         self.notes.extend(notes_on(&ignored, words).iter());
         if self.types.is_empty()
             && let Some(text) = no_type_left(&ignored)
@@ -521,6 +517,7 @@ impl ExportRequest {
     /// Every problem at once.
     pub fn check(&self) -> Result<(), RequestError> {
         let mut problems: Vec<RequestProblem> = self.problems.iter().map(RequestProblem::from).collect();
+        problems.extend(unused_filters(&self.type_filters, &self.types).iter().map(RequestProblem::from));
         if let (Some(since), Some(until)) = (&self.since, &self.until)
             && since >= until
         {
@@ -579,6 +576,9 @@ impl ExportRequest {
         if !self.elements.is_empty() {
             parameters.push(format!("_elements={}", self.elements));
         }
+        for filter in &self.type_filters {
+            parameters.push(format!("_typeFilter={}", filter.encoded()));
+        }
         if let Some(since) = &self.since {
             parameters.push(format!("_since={since}"));
         }
@@ -591,8 +591,8 @@ impl ExportRequest {
         }
         if let Some(associated) = self.associated {
             parameters.push(format!("includeAssociatedData={}", associated.name()));
-            parameters.sort();
         }
+        parameters.sort();
         let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
         format!("{}{path}{query}", self.base_url.as_deref().unwrap_or(""))
     }

@@ -24,8 +24,8 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
 use crate::limits::THREADS_MAX;
-use crate::policies::{Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
-use crate::request::{AccessPath, ExportRequest};
+use crate::policies::{AccessPath, Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::request::ExportRequest;
 use crate::simd::Kernel;
 use crate::store::choices::RowChoices;
 use crate::store::paths::check_outside_store;
@@ -202,6 +202,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         request = request.until(until);
     }
     request = request.elements(args.records.elements.iter().flat_map(|list| list.split(',')));
+    request = request.type_filters(&args.records.type_filter);
     if args.allow_empty {
         request = request.allow_empty();
     }

@@ -23,7 +23,7 @@ use crate::index::meta::MemoryLoss;
 use crate::index::report::{GoneResources, RefreshStats};
 use crate::issue::{Issue, IssueLog, Severity};
 use crate::plan::Plan;
-use crate::request::Audience;
+use crate::policies::Audience;
 use crate::select::ledger::Ledger;
 use crate::store::walk::excluded_text;
 use crate::sys::process_limits::reached_limit;
@@ -189,7 +189,8 @@ fn totals(exported: &ExportReport) -> std::collections::BTreeMap<String, [u64; 4
 
 /// The summary of a finished export, for people.
 fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
-    let mut out = format!("{} as of {}\n\n", exported.manifest.request, exported.transaction_time);
+    let request = without_filter_values(&exported.manifest.request);
+    let mut out = format!("{request} as of {}\n\n", exported.transaction_time);
     let totals = totals(exported);
     let is_compressed = exported.files.iter().any(|file| file.bytes != file.file_bytes);
     let mut table = TextTable::of_figures(&["type", "rows", "bytes", "files"]);
@@ -265,6 +266,17 @@ fn severity_count(severity: Severity, number: u64) -> String {
     }
 }
 
+/// A request without the values of its filters, which are patients' data and may be logged.
+fn without_filter_values(request: &str) -> String {
+    let shown = |part: &str| match part.split_once("_typeFilter=") {
+        Some((before, filter)) => {
+            format!("{before}_typeFilter={}%3F…", filter.split("%3F").next().unwrap_or_default())
+        }
+        None => part.to_string(),
+    };
+    request.split('&').map(shown).collect::<Vec<_>>().join("&")
+}
+
 /// The ledger on one line: lines of the store by class, empty classes left out.
 fn ledger_line(ledger: &Ledger) -> String {
     let classes = [
@@ -278,6 +290,7 @@ fn ledger_line(ledger: &Ledger) -> String {
         ("of other types", ledger.r#type),
         ("of other patients or none", ledger.cohort),
         ("outside _since/_until", ledger.since_or_until),
+        ("that no filter finds", ledger.type_filter),
         ("exported", ledger.exported),
     ];
     let parts: Vec<String> =

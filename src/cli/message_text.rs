@@ -20,6 +20,7 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::Since => "--since",
         Parameter::Until => "--until",
         Parameter::Elements => "--elements",
+        Parameter::TypeFilter => "--type-filter",
         Parameter::AsOf => "--as-of",
         Parameter::Members => "--members",
         Parameter::FhirBase => "--fhir-base",

@@ -10,8 +10,8 @@ use crate::index::meta::MemoryLoss;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
 use crate::plan::Plan;
-use crate::policies::{LateArrivals, MissingLastUpdated, Vanished};
-use crate::request::{Audience, Population};
+use crate::policies::{Audience, LateArrivals, MissingLastUpdated, Vanished};
+use crate::request::Population;
 use crate::select::attachments::attachment_urls;
 use crate::select::cohort::Cohort;
 use crate::select::context_closure::DeadEnds;
@@ -132,6 +132,15 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         push("foreign-base", note(Severity::Warning, text).advise(Advice::on_foreign_base(&base)));
     }
     dead_end_issues(&stats.dead_ends, &mut messages);
+    if stats.unfiltered > 0 {
+        let text = format!(
+            "{} nested too deep to be searched, and {} left out: a filter cannot be evaluated for {}",
+            word_form(stats.unfiltered, "1 resource is", &format!("{} resources are", stats.unfiltered)),
+            word_form(stats.unfiltered, "was", "were"),
+            word_form(stats.unfiltered, "it", "them")
+        );
+        messages.push("unfiltered", note(Severity::Error, text));
+    }
     if stats.unreached_binaries > 0 {
         let text = format!(
             "{} of exported patients {} the attachment of no exported resource and {} not exported",

@@ -12,6 +12,7 @@ use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
+use crate::fhir::search::type_filter::TypeFilter;
 use crate::hash::Hasher128;
 use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
@@ -28,11 +29,20 @@ use crate::write::output_name::{OutputName, are_numbered};
 
 /// Field of the request that holds the elements that are kept.
 const ELEMENTS_FIELD: &str = "--elements";
+/// Field of the request that holds a hash of the filters.
+const FILTERS_FIELD: &str = "--type-filter";
 /// Field of the request that holds what relative URLs of attachments become.
 const ATTACHMENTS_FIELD: &str = "attachmentUrls";
 /// Fields that records leave out where they have their defaults.
-const LEFT_OUT: [&str; 6] =
-    [ELEMENTS_FIELD, "--vanished", "--patient", "--patient-strict", "--include-associated-data", "--context"];
+const LEFT_OUT: [&str; 7] = [
+    ELEMENTS_FIELD,
+    FILTERS_FIELD,
+    "--vanished",
+    "--patient",
+    "--patient-strict",
+    "--include-associated-data",
+    "--context",
+];
 
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +65,9 @@ pub(crate) struct PlanRecord {
     /// Ids of the patients to whom the export is restricted, ascending; the request holds their hash.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only_patients: Vec<String>,
+    /// Filters of the export, as given; the request holds their hash, for their values are patients' data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub type_filters: Vec<String>,
     /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
     #[serde(default)]
     pub origin: ExportOrigin,
@@ -189,6 +202,9 @@ impl PlanRecord {
         if !ids.is_sorted_by(|a, b| a < b) || ids.iter().any(|id| Id::parse(id.as_bytes()).is_none()) {
             return wrong("onlyPatients");
         }
+        if self.type_filters.iter().any(|text| TypeFilter::parse(text).is_err()) {
+            return wrong("typeFilters");
+        }
         if Instant::parse(&self.snapshot.as_of).is_none() {
             return wrong("snapshot.asOf");
         }
@@ -260,6 +276,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     if !request.elements.is_empty() {
         fields.push((ELEMENTS_FIELD, request.elements.to_string()));
     }
+    if !request.type_filters.is_empty() {
+        fields.push((FILTERS_FIELD, hash_of_filters(request.type_filters.iter().map(TypeFilter::text))));
+    }
     // Without such rows the plan is that of versions that knew no URLs.
     if let Some(urls) = attachment_urls(request).filter(|_| plan.shards.iter().any(|shard| shard.rewritten)) {
         fields.push((ATTACHMENTS_FIELD, urls.recorded()));
@@ -283,7 +302,9 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     let plan_id = plan_id(&plan.snapshot_id, &request);
     let origin = ExportOrigin::of(store, &plan.request);
     let only_patients = plan.cohort.only.iter().flatten().map(Id::to_string).collect();
-    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, rewritten, vanished, only_patients, origin }
+    let type_filters = plan.request.type_filters.iter().map(|filter| filter.text().to_string()).collect();
+    let snapshot = snapshot.record();
+    PlanRecord { plan_id, request, snapshot, shards, rewritten, vanished, only_patients, type_filters, origin }
 }
 
 /// The parameter that a field of `plan.json` holds, if it is one. Some fields bear the name that the command line has
@@ -294,6 +315,7 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--since" => Parameter::Since,
         "--until" => Parameter::Until,
         ELEMENTS_FIELD => Parameter::Elements,
+        FILTERS_FIELD => Parameter::TypeFilter,
         "--members" => Parameter::Members,
         "--fhir-base" => Parameter::FhirBase,
         "--late" => Parameter::Late,
@@ -330,6 +352,16 @@ fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
     format!("{:032x}", crate::hash::xxh3_128(&identity))
 }
 
+/// Whether there are filters, as a word.
+fn filters_word(recorded: &str) -> String {
+    if recorded.is_empty() { "none" } else { "filters" }.to_string()
+}
+
+/// Hash of filters, whose values are not told where records are compared.
+pub(crate) fn hash_of_filters<'a>(filters: impl Iterator<Item = &'a str>) -> String {
+    format!("filters {}", hash_of_ids(filters))
+}
+
 /// Hash of ids of patients, which are not told where records are compared.
 pub(crate) fn hash_of_ids<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     let mut hash = Hasher128::new();
@@ -355,7 +387,12 @@ pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Res
         if then != given {
             let parameter = recorded_parameter(field);
             let told = |value: String| if value.is_empty() { word_of_nothing(parameter).to_string() } else { value };
-            let (recorded, given) = (told(then), told(given));
+            // Not even a hash of filters is told: values are few enough to be tried.
+            let (recorded, given) = match field == FILTERS_FIELD && !then.is_empty() && !given.is_empty() {
+                true => ("filters".to_string(), "other filters".to_string()),
+                false if field == FILTERS_FIELD => (filters_word(&then), filters_word(&given)),
+                false => (told(then), told(given)),
+            };
             return Err(ExportError::Differs { parameter, field: field.clone(), recorded, given });
         }
     }

@@ -17,6 +17,7 @@ use crate::select::cohort::Cohort;
 use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
 use crate::select::selection::Selection;
+use crate::select::type_filters::apply_type_filters;
 use crate::select::unreached_binaries::count_unreached_binaries;
 use crate::select::vanished::VanishedSelection;
 use crate::store::Store;
@@ -47,6 +48,7 @@ fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Pro
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
     let mut selection = Selection::new(snapshot, &cohort, request)?;
+    apply_type_filters(snapshot, &cohort, request, &mut selection, progress)?;
     add_associated(snapshot, &cohort, request, &mut selection, progress)?;
     add_context(snapshot, &cohort, request, &mut selection, progress)?;
     selection.stats.unreached_binaries = count_unreached_binaries(snapshot, &cohort, request, &selection.rows)?;

@@ -13,4 +13,5 @@ pub(crate) mod id;
 pub(crate) mod instant;
 pub(crate) mod reference;
 pub(crate) mod resource_type;
+pub(crate) mod search;
 pub(crate) mod subsetted;

@@ -14,8 +14,8 @@ use crate::issue::Issue;
 use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::patient_restriction::PatientList;
-use crate::policies::{Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
-use crate::request::{Audience, ExportRequest, Population, WriterScope};
+use crate::policies::{Audience, Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::request::{ExportRequest, Population, WriterScope};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
@@ -115,6 +115,9 @@ pub(crate) struct StoredRequest {
     /// `_elements`, its items sorted; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elements: Vec<String>,
+    /// `_typeFilter`, as given; none where a record does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub type_filters: Vec<String>,
     /// Resources that come with those that refer to them; none where a record does not say.
     #[serde(default, skip_serializing_if = "Context::is_default")]
     pub context: Context,
@@ -179,6 +182,7 @@ impl StoredRequest {
             only_patients,
             types: request.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
             elements: request.elements.items().map(str::to_string).collect(),
+            type_filters: request.type_filters.iter().map(|filter| filter.text().to_string()).collect(),
             since: request.since.as_ref().map(Instant::to_string),
             until: request.until.as_ref().map(Instant::to_string),
             associated: request.associated.map(|associated| associated.name().to_string()),
@@ -220,7 +224,7 @@ impl StoredRequest {
             request = request.until(until);
         }
         request.associated = self.associated.as_deref().and_then(AssociatedData::parse);
-        request = request.elements(&self.elements);
+        request = request.elements(&self.elements).type_filters(&self.type_filters);
         request.context = self.context;
         request.members = self.members;
         request.absent_groups = self.absent_groups.iter().cloned().collect();

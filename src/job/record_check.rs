@@ -7,6 +7,7 @@ use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::search::type_filter::TypeFilter;
 use crate::hash::digest::DigestAlgorithm;
 use crate::job::record::{
     JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_hex, is_job_id,
@@ -116,6 +117,9 @@ impl StoredRequest {
         }
         if !ElementSelection::parse(&self.elements).1.is_empty() {
             return Err("it keeps an element that there is not");
+        }
+        if self.type_filters.iter().any(|text| TypeFilter::parse(text).is_err()) {
+            return Err("it filters by what is no filter");
         }
         if !self.since.iter().chain(&self.until).all(|text| is_instant(text)) {
             return Err("it exports what changed since, or until, what is no instant");

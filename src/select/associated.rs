@@ -2,23 +2,21 @@
 //! Provenance in the cohort. What is exported of all other types is decided before, and alone decides.
 
 use crate::associated_data::AssociatedData;
-use crate::casts::to_usize;
-use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{FileId, RecordId, RowAddress, SegmentId};
-use crate::index::row_reader::{row_range, stream_range};
+use crate::ids::{RecordId, RowAddress, SegmentId};
+use crate::index::row_reader::row_range;
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
 use crate::select::provenance::{CohortMembership, Horizon};
+use crate::select::row_lines::{RowPlace, read_lines};
 use crate::select::selection::Selection;
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Deserialize;
@@ -160,47 +158,19 @@ fn read_ages(
     let mut records: Vec<RecordId> = of_several.flatten().map(|about| about.provenance).collect();
     records.sort_unstable();
     records.dedup();
-    let mut places: Vec<(FileId, Range<u64>, RecordId)> = Vec::with_capacity(records.len());
+    let mut places: Vec<RowPlace<RecordId>> = Vec::with_capacity(records.len());
     for record in records {
         let address = index.locate(record);
         let (segment, row) = address.parts();
         index.segment(segment).verify_copied(row..row + 1)?;
-        places.push((index.file_of(segment), row_range(index, address), record));
+        places.push(RowPlace { file: index.file_of(segment), range: row_range(index, address), row: record });
     }
-    places.sort_unstable_by_key(|(file, range, _)| (*file, range.start));
+    places.sort_unstable_by_key(|place| (place.file, place.range.start));
     let mut ages = HashMap::with_capacity(places.len());
-    // Rows are read in one go as long as decoding on is no farther than decoding from another point.
-    let goes_on = |a: &(FileId, Range<u64>, RecordId), b: &(FileId, Range<u64>, RecordId)| {
-        let is_plain = index.compression(a.0) == Compression::None;
-        a.0 == b.0 && !is_plain && index.restart_before(b.0, b.1.start).uncompressed <= a.1.end
-    };
-    for run in places.chunk_by(goes_on) {
-        if progress.cancel.load(Relaxed) {
-            return Err(ExportError::Cancelled);
-        }
-        let (file, whole) = (run[0].0, run[0].1.start..run[run.len() - 1].1.end);
-        let (mut rows, mut line, mut position) = (run.iter().peekable(), Vec::new(), whole.start);
-        let mut failed = None;
-        stream_range(index, file, whole, &mut |piece| {
-            let end = position + piece.len() as u64;
-            while let Some((_, range, record)) = rows.peek().filter(|(_, range, _)| range.start < end) {
-                let from = to_usize(range.start.max(position) - position);
-                let to = to_usize(range.end.min(end) - position);
-                line.extend_from_slice(&piece[from..to]);
-                if range.end > end {
-                    break;
-                }
-                match age_of(snapshot, *record, &line) {
-                    Ok(age) => drop(ages.insert(*record, age)),
-                    Err(error) => failed = Some(error),
-                }
-                line.clear();
-                rows.next();
-            }
-            position = end;
-        })?;
-        failed.map_or(Ok(()), Err)?;
-    }
+    read_lines(index, &places, progress, &mut |record, line| {
+        ages.insert(*record, age_of(snapshot, *record, line)?);
+        Ok(())
+    })?;
     Ok(ages)
 }
 

@@ -12,7 +12,7 @@ use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
 use crate::select::context_changes::changed_context;
 use crate::select::context_closure::{Closure, has_context};
-use crate::select::ledger::SegmentSelection;
+use crate::select::ledger::{RowClass, SegmentSelection};
 use crate::select::selection::Selection;
 
 /// Adds to a selection the resources of context types that its rows lead to.
@@ -62,7 +62,11 @@ fn put_rows(
         selection.rows[of_segment[0].segment.index()].add_all(&numbers);
         for address in of_segment {
             // Counts for messages concern what the request selects by itself.
-            let class = classifier.classify(*address, &mut SegmentSelection::default())?;
+            let class = match classifier.classify(*address, &mut SegmentSelection::default())? {
+                // A filter left it out.
+                RowClass::Exported => RowClass::TypeFilter,
+                class => class,
+            };
             selection.ledger.export_one_of(class);
         }
     }

@@ -10,14 +10,15 @@ use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::context;
 use crate::ids::{RecordId, RowAddress, SegmentId};
 use crate::index::segment::layout::{Column, ZONE_ROWS};
+use crate::policies::AccessPath;
 use crate::progress::Progress;
-use crate::request::AccessPath;
 use crate::select::associated::add_associated;
 use crate::select::classifier::RowClassifier;
 use crate::select::context_closure::{Closure, Destination, is_current, may_leave, references_to};
 use crate::select::ledger::SegmentSelection;
 use crate::select::provenance::Horizon;
 use crate::select::selection::{Selection, prefers_postings};
+use crate::select::type_filters::apply_type_filters;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,6 +40,7 @@ pub(crate) fn changed_context(
     let RowClassifier { snapshot, cohort, request, .. } = classifier;
     let is_forward = request.access_path == AccessPath::Rows
         || request.associated.is_some()
+        || !request.type_filters.is_empty()
         || prefers_postings(snapshot, cohort, request);
     let reached = match is_forward {
         true => reached_forward(classifier, &changed, progress)?,
@@ -101,6 +103,7 @@ fn reached_forward(
     let mut request = classifier.request.clone();
     (request.since, request.until) = (None, None);
     let mut selection = Selection::new(snapshot, cohort, &request)?;
+    apply_type_filters(snapshot, cohort, &request, &mut selection, progress)?;
     add_associated(snapshot, cohort, &request, &mut selection, progress)?;
     let whole = RowClassifier::new(snapshot, cohort, &request);
     let context: HashSet<RowAddress> =

@@ -20,6 +20,7 @@ pub(crate) enum RowClass {
     Type,
     Cohort,
     SinceOrUntil,
+    TypeFilter,
     Exported,
 }
 
@@ -42,6 +43,9 @@ pub struct Ledger {
     pub r#type: u64,
     pub cohort: u64,
     pub since_or_until: u64,
+    /// Rows that meet no filter of their type. Left out where there are none, as in manifests of versions without filters.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub type_filter: u64,
     pub exported: u64,
 }
 
@@ -64,6 +68,7 @@ impl Ledger {
         self.r#type += other.r#type;
         self.cohort += other.cohort;
         self.since_or_until += other.since_or_until;
+        self.type_filter += other.type_filter;
         self.exported += other.exported;
     }
 
@@ -76,6 +81,7 @@ impl Ledger {
             RowClass::Type => &mut self.r#type,
             RowClass::Cohort => &mut self.cohort,
             RowClass::SinceOrUntil => &mut self.since_or_until,
+            RowClass::TypeFilter => &mut self.type_filter,
             RowClass::Exported => return,
         };
         *count -= 1;
@@ -94,6 +100,7 @@ impl Ledger {
             + self.r#type
             + self.cohort
             + self.since_or_until
+            + self.type_filter
             + self.exported;
         sum == self.lines
     }
@@ -143,6 +150,7 @@ impl SegmentSelection {
             RowClass::Type => &mut ledger.r#type,
             RowClass::Cohort => &mut ledger.cohort,
             RowClass::SinceOrUntil => &mut ledger.since_or_until,
+            RowClass::TypeFilter => &mut ledger.type_filter,
             RowClass::Exported => &mut ledger.exported,
         } += 1;
     }

@@ -19,7 +19,8 @@ use crate::index::global::Section;
 use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::snapshot::Snapshot;
-use crate::request::{AccessPath, ExportRequest};
+use crate::policies::AccessPath;
+use crate::request::ExportRequest;
 use crate::select::bitmap::Bitmap;
 use crate::select::cohort::Cohort;
 

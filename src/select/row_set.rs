@@ -95,6 +95,16 @@ impl RowSet {
     }
 }
 
+impl RowSet {
+    /// Takes rows, ascending, out of the set.
+    pub(crate) fn remove_all(&mut self, rows: &[usize]) {
+        match self {
+            RowSet::Sorted(list) => list.retain(|row| rows.binary_search(&(*row as usize)).is_err()),
+            RowSet::Bitmap(bits) => rows.iter().for_each(|row| bits.remove(*row)),
+        }
+    }
+}
+
 /// Iterator over the rows of a set, ascending.
 pub enum RowSetIter<'a> {
     /// Rows of a sorted list.

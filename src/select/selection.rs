@@ -14,7 +14,8 @@ use crate::index::other_data::{OtherData, find_other_data};
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
 use crate::limits::POSTINGS_SHARE;
-use crate::request::{AccessPath, ExportRequest};
+use crate::policies::AccessPath;
+use crate::request::ExportRequest;
 use crate::select::bitmap::Bitmap;
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
@@ -42,6 +43,8 @@ pub struct SelectionStats {
     pub other_data: Vec<OtherData>,
     /// References of exported rows to context that the store does not have.
     pub(crate) dead_ends: DeadEnds,
+    /// Rows that no filter could be evaluated for, and that are left out.
+    pub(crate) unfiltered: u64,
     /// Binaries of the cohort that no exported row refers to.
     pub(crate) unreached_binaries: u64,
 }

@@ -29,7 +29,10 @@ pub(crate) fn count_unreached_binaries(
     let index = snapshot.index();
     let mut own: Vec<RecordId> = Vec::new();
     // Where types or a window leave rows out, what points to a Binary may be among them.
-    let is_whole = request.types.is_empty() && request.since.is_none() && request.until.is_none();
+    let is_whole = request.types.is_empty()
+        && request.since.is_none()
+        && request.until.is_none()
+        && request.type_filters.is_empty();
     if request.population != Population::System && is_whole {
         let classifier = RowClassifier::new(snapshot, cohort, request);
         for segment in snapshot.segments() {

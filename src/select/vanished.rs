@@ -16,8 +16,8 @@ use crate::ids::BaseId;
 use crate::index::snapshot::{Index, RowState, Snapshot};
 use crate::index::snapshot_time::ticks_rounded_up;
 use crate::index::vanished::{VanishCause, VanishedResource};
-use crate::policies::Vanished;
-use crate::request::{Audience, ExportRequest, Population};
+use crate::policies::{Audience, Vanished};
+use crate::request::{ExportRequest, Population};
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
 

@@ -151,9 +151,19 @@ const ELEMENTS: ParameterRow = ParameterRow {
 };
 /// `_elements` in dialects whose documents do not have it.
 const ELEMENTS_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..ELEMENTS };
-/// `_typeFilter` of the IG, not served.
-const TYPE_FILTER: ParameterRow =
-    known_parameter("_typeFilter", "string", "*", "Searches that resources of a type must match.");
+/// `_typeFilter` of the IG.
+const TYPE_FILTER: ParameterRow = ParameterRow {
+    lenient: true,
+    narrows: true,
+    ..served_parameter(
+        "_typeFilter",
+        "string",
+        "*",
+        "Searches by the parameters of R4 over one type each, such as `Observation?category=laboratory&date=ge2024-01`,          repeated or separated by commas. Of a type with searches those resources are exported that one of them finds; other          types are not touched. The CapabilityStatement lists the parameters. Modifiers are `:not`, `:missing`, `:exact`,          `:contains` and, of references, a type. Chains, `_has`, composite parameters, other modifiers and parameters of          results are refused; under `handling=lenient` the type is not filtered, which a message says. Deletions are listed          whatever a search would find.",
+    )
+};
+/// `_typeFilter` in dialects whose documents do not have it.
+const TYPE_FILTER_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..TYPE_FILTER };
 /// `patient` of the IG.
 const PATIENT: ParameterRow = ParameterRow {
     narrows: true,
@@ -210,7 +220,7 @@ const fn vendor_table(since: ParameterRow, types: ParameterRow) -> [ParameterRow
         UNTIL_UNKNOWN,
         types,
         ELEMENTS_UNKNOWN,
-        TYPE_FILTER,
+        TYPE_FILTER_UNKNOWN,
         PATIENT_UNKNOWN,
         ASSOCIATED_UNKNOWN,
         ORGANIZE,
@@ -263,7 +273,16 @@ mod tests {
     fn what_is_served() {
         assert_eq!(
             names(|p| p.supported),
-            ["_outputFormat", "_since", "_until", "_type", "_elements", "patient", "includeAssociatedData"]
+            [
+                "_outputFormat",
+                "_since",
+                "_until",
+                "_type",
+                "_elements",
+                "_typeFilter",
+                "patient",
+                "includeAssociatedData"
+            ]
         );
         let lists = ["_type", "_elements", "_typeFilter", "patient", "includeAssociatedData"];
         assert_eq!(names(ParameterRow::is_list), lists);
@@ -283,7 +302,7 @@ mod tests {
     /// HDR-07: parameters of which no slip is passed over.
     #[test]
     fn what_narrows_an_export() {
-        assert_eq!(names(|p| p.narrows), ["_since", "_until", "_type", "_elements", "patient"]);
+        assert_eq!(names(|p| p.narrows), ["_since", "_until", "_type", "_elements", "_typeFilter", "patient"]);
     }
 
     /// PARAM-08: names are exact, and none is in a table twice.

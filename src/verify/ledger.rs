@@ -168,7 +168,7 @@ fn store_root(job: &PlanRecord, options: &LedgerOptions) -> Option<PathBuf> {
 /// Pairs the classes of two ledgers, in the order of reading 10.
 fn class_counts(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
     type ClassTotals = (&'static str, fn(&Ledger) -> u64);
-    let all: [ClassTotals; 12] = [
+    let all: [ClassTotals; 13] = [
         ("lines", |ledger| ledger.lines),
         ("blank", |ledger| ledger.blank),
         ("faulty", |ledger| ledger.faulty),
@@ -180,6 +180,7 @@ fn class_counts(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
         ("type", |ledger| ledger.r#type),
         ("cohort", |ledger| ledger.cohort),
         ("sinceOrUntil", |ledger| ledger.since_or_until),
+        ("typeFilter", |ledger| ledger.type_filter),
         ("exported", |ledger| ledger.exported),
     ];
     all.map(|(class, of)| ClassCount { class, stated: of(stated), recounted: of(recounted) }).to_vec()

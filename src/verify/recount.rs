@@ -4,9 +4,12 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::associated_data::AssociatedData;
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::context;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::search::date_range::TimeSpan;
+use crate::fhir::search::matching::FilterSet;
 use crate::policies::Context;
 use crate::select::ledger::Ledger;
 use crate::verify::VerifyError;
@@ -49,18 +52,16 @@ pub(crate) fn recount(
         provenances: Default::default(),
         names_ever: OnceCell::new(),
     };
-    let classes: Vec<RecountClass> =
+    let mut classes: Vec<RecountClass> =
         history.versions.iter().enumerate().map(|(i, version)| question.class_of(i, version)).collect();
+    // What an export without a window has.
+    let mut whole: Vec<RecountClass> = classes.clone();
+    question.apply_filters(&mut classes, &mut whole)?;
     let with_associated = |mut classes: Vec<RecountClass>| -> Result<Vec<RecountClass>, VerifyError> {
         question.associated(&classes)?.into_iter().for_each(|i| classes[i] = RecountClass::Exported);
         Ok(classes)
     };
-    // What an export without a window has.
-    let whole = classes.iter().map(|class| match class {
-        RecountClass::SinceOrUntil => RecountClass::Exported,
-        class => *class,
-    });
-    let whole = with_associated(whole.collect())?;
+    let whole = with_associated(whole)?;
     let mut classes = with_associated(classes)?;
     question.context(&classes, &whole).into_iter().for_each(|i| classes[i] = RecountClass::Exported);
     for (i, version) in history.versions.iter().enumerate() {
@@ -72,6 +73,7 @@ pub(crate) fn recount(
             RecountClass::Type => &mut ledger.r#type,
             RecountClass::Cohort => &mut ledger.cohort,
             RecountClass::SinceOrUntil => &mut ledger.since_or_until,
+            RecountClass::TypeFilter => &mut ledger.type_filter,
             RecountClass::Exported => &mut ledger.exported,
         } += 1;
         if class == RecountClass::Exported {
@@ -93,6 +95,7 @@ pub(crate) enum RecountClass {
     Type,
     Cohort,
     SinceOrUntil,
+    TypeFilter,
     Exported,
 }
 
@@ -159,6 +162,30 @@ impl RecountQuestion<'_> {
             return RecountClass::Cohort;
         }
         if self.passes(i, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
+    }
+
+    /// Takes what meets no filter out of the exported versions, and of `whole` also out of those outside the window, which are
+    /// exported else.
+    fn apply_filters(&self, classes: &mut [RecountClass], whole: &mut [RecountClass]) -> Result<(), VerifyError> {
+        let recorded = self.request;
+        let now = TimeSpan::parse(&recorded.as_of.to_string()).unwrap_or(TimeSpan::ALWAYS);
+        let bases = BaseUrls::new(&recorded.bases);
+        let of_type = |of| Some((of, FilterSet::of(of, &recorded.type_filters, bases, now)?));
+        let filters: HashMap<ResourceType, FilterSet<'_>> = ResourceType::all().filter_map(of_type).collect();
+        for (i, version) in self.history.versions.iter().enumerate() {
+            if !matches!(classes[i], RecountClass::Exported | RecountClass::SinceOrUntil) {
+                continue;
+            }
+            let is_met = match filters.get(&version.resource_type) {
+                Some(filters) => filters.is_met(&self.history.bytes(i)?) == Ok(true),
+                None => true,
+            };
+            whole[i] = if is_met { RecountClass::Exported } else { RecountClass::TypeFilter };
+            if classes[i] == RecountClass::Exported {
+                classes[i] = whole[i];
+            }
+        }
+        Ok(())
     }
 
     /// The Provenance versions that `includeAssociatedData` adds to the exported ones of these classes: for each of them all

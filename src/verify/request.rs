@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::associated_data::AssociatedData;
-use crate::export::plan_record::{PlanRecord, hash_of_ids};
+use crate::export::plan_record::{PlanRecord, hash_of_filters, hash_of_ids};
 use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::search::type_filter::TypeFilter;
 use crate::policies::Context;
 
 /// Patients whose resources were requested.
@@ -42,6 +43,8 @@ pub(crate) struct RecordedRequest {
     pub until: Option<Instant>,
     /// Elements that resources keep; all if it has none.
     pub elements: ElementSelection,
+    /// Filters of the export.
+    pub type_filters: Vec<TypeFilter>,
     /// What relative URLs of attachments became; `None` if they stayed.
     pub attachments: Option<AttachmentUrls>,
     /// Whether members must be active.
@@ -120,6 +123,7 @@ impl RecordedRequest {
             only: only.transpose()?,
             strict: job.request.contains_key("--patient-strict") && choice("--patient-strict", "all", "any")?,
             elements: job.elements()?,
+            type_filters: recorded_filters(job)?,
             attachments: job.attachment_urls()?,
             active: choice("--members", "active", "listed")?,
             bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),
@@ -134,6 +138,17 @@ impl RecordedRequest {
     pub(crate) fn is_ours(&self, base: &str) -> bool {
         BaseUrls::new(&self.bases).contains(base)
     }
+}
+
+/// Parses the filters, which must be those of the request.
+fn recorded_filters(job: &PlanRecord) -> Result<Vec<TypeFilter>, String> {
+    let given = hash_of_filters(job.type_filters.iter().map(String::as_str));
+    let recorded = job.request.get("--type-filter");
+    if recorded.map_or(!job.type_filters.is_empty(), |recorded| *recorded != given) {
+        return Err("lists other filters than the export had; export again".to_string());
+    }
+    let filters = job.type_filters.iter().map(|text| TypeFilter::parse(text));
+    filters.collect::<Result<_, _>>().map_err(|_| "has a filter that this version does not know".to_string())
 }
 
 /// Parses the population; `text` is the word that the record has for it.

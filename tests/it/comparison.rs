@@ -3,7 +3,7 @@
 
 use crate::naive::associated::Associated;
 use crate::naive::store::Store;
-use crate::naive::{self, Answer, Members, Request, Who};
+use crate::naive::{self, Answer, Members, Predicate, Request, Who};
 use crate::run::{self, Bounds, Export, Run};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,6 +27,8 @@ pub(crate) struct Comparison {
     pub only: Option<Vec<&'static str>>,
     /// Provenance of what is exported.
     pub associated: Option<Associated>,
+    /// Filters: the text, the type, and what a resource must meet.
+    pub filters: Vec<(&'static str, &'static str, Predicate)>,
     /// Whether referenced context is exported.
     pub context: bool,
     /// Further arguments for the binary, which do not change the answer.
@@ -50,6 +52,7 @@ impl Comparison {
             bounds: Bounds::DEFAULT,
             only: None,
             associated: None,
+            filters: Vec::new(),
             context: false,
             more: Vec::new(),
         }
@@ -77,6 +80,7 @@ impl Comparison {
         request.missing_included = self.missing_included;
         request.context = self.context;
         request.associated = self.associated;
+        request.filters = self.filters.iter().map(|(_, of, meets)| (*of, *meets)).collect();
         request.only = self.only.as_ref().map(|ids| ids.iter().map(|id| id.to_string()).collect());
         request.late = self.late.clone();
         request.late_included = self.late_included;
@@ -124,6 +128,9 @@ impl Comparison {
         }
         if let Some(ids) = &self.only {
             add(&["--patient", &ids.join(",")]);
+        }
+        for (text, ..) in &self.filters {
+            add(&["--type-filter", text]);
         }
         if let Some(associated) = self.associated {
             add(&["--include-associated-data", associated.code()]);

@@ -1,16 +1,38 @@
-//! The order in which the parts of a request apply: Group, then `patient`, `_type`, `_since` and `_until`, associated
-//! Provenance, context. Every combination of them over one small store equals the naive oracle, which applies them one after
+//! The order in which the parts of a request apply: Group, then `patient`, `_type`, `_since` and `_until`, `_typeFilter`,
+//! associated Provenance, context. Every combination of them over one small store equals the naive oracle, which applies them one after
 //! another.
 
 use crate::comparison::Comparison;
 use crate::naive::associated::Associated;
-use crate::naive::{self, Who};
+use crate::naive::{self, Predicate, Who};
 use crate::run::scratch;
 
 const GROUP: &str = "g";
 const AS_OF: &str = "2024-01-01T00:00:00Z";
 const TYPES: [Option<&str>; 4] =
     [None, Some("Observation"), Some("Observation,Practitioner,Provenance"), Some("Patient,Organization,Device,Group")];
+
+/// Filters of a request: none, some rows of a type, rows of context, Provenance.
+const FILTERS: [&[(&str, &str, Predicate)]; 4] = [
+    &[],
+    &[("Observation?performer=Practitioner/old", "Observation", |row| {
+        row["performer"]["reference"] == "Practitioner/old"
+    })],
+    &[
+        ("Practitioner?_id=new", "Practitioner", |row| row["id"] == "new"),
+        ("Organization?_id=of-p", "Organization", |row| row["id"] == "of-p"),
+        ("Patient?organization=Organization/of-q", "Patient", |row| {
+            row["managingOrganization"]["reference"] == "Organization/of-q"
+        }),
+    ],
+    &[
+        ("Provenance?recorded=2020-01-03", "Provenance", |row| row["recorded"] == "2020-01-03T00:00:00Z"),
+        ("Observation?_lastUpdated=gt2020-01-10", "Observation", |row| {
+            row["meta"]["lastUpdated"].as_str().is_some_and(|text| text > "2020-01-11")
+        }),
+        ("Observation?_id=gone-p,old-r", "Observation", |row| row["id"] == "gone-p" || row["id"] == "old-r"),
+    ],
+];
 
 /// A store in which each part of a request leaves something out or brings something in that another part decides on: two
 /// patients of a Group and one outside, old and new records of each, deletions, Provenances of old and new ones by several
@@ -70,7 +92,8 @@ fn lines() -> Vec<String> {
     lines
 }
 
-/// KICK-02, PATIENT-04, TYPE-02, SINCE-05, ASSOC-05, ASSOC-08, COMP-06, TYPE-05: 768 combinations of the parts of a request.
+/// TFILTER-09, KICK-02, PATIENT-04, TYPE-02, SINCE-05, ASSOC-05, ASSOC-08, COMP-06, TYPE-05: combinations of the parts of a
+/// request, each with filters in turn.
 #[test]
 fn parts_of_a_request_apply_in_their_order() {
     let scratch = scratch();
@@ -79,7 +102,7 @@ fn parts_of_a_request_apply_in_their_order() {
     std::fs::write(store.join("a.ndjson"), lines().join("\n") + "\n").unwrap();
     let oracle = naive::read(&store, &[]);
     let index = scratch.path().join("index");
-    let (mut tried, mut with_lines, mut with_deletions) = (0, 0, 0);
+    let (mut tried, mut with_lines, mut with_deletions, mut with_filters) = (0, 0, 0, 0);
     for who in [Who::GroupId(GROUP.into()), Who::AllPatients] {
         for only in [None, Some(vec!["p"]), Some(vec!["p", "r"]), Some(vec!["nobody"])] {
             for types in TYPES {
@@ -97,6 +120,11 @@ fn parts_of_a_request_apply_in_their_order() {
                             comparison.since = since.map(str::to_string);
                             comparison.until = until.map(str::to_string);
                             (comparison.associated, comparison.context) = (associated, context);
+                            comparison.filters = FILTERS[tried / 5 % FILTERS.len()].to_vec();
+                            let names = types.unwrap_or_default();
+                            let is_exported = |of: &str| names.is_empty() || names.split(',').any(|name| name == of);
+                            comparison.filters.retain(|(_, of, _)| is_exported(of));
+                            with_filters += usize::from(!comparison.filters.is_empty());
                             let path = ["postings", "columns", "rows", "auto"][tried % 4];
                             let comparison =
                                 comparison.with(&["--index-dir", index.to_str().unwrap(), "--selection", path]);
@@ -115,5 +143,8 @@ fn parts_of_a_request_apply_in_their_order() {
     }
     // The table says something in most of its cells.
     assert_eq!(tried, 768);
-    assert!(with_lines > 400 && with_deletions > 100, "{with_lines} with lines, {with_deletions} with deletions");
+    assert!(
+        with_lines > 350 && with_deletions > 100 && with_filters > 350,
+        "{with_lines} with lines, {with_deletions} with deletions, {with_filters} with filters"
+    );
 }

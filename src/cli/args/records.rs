@@ -31,8 +31,12 @@ pub(crate) struct RecordArgs {
     /// Root elements that records keep beside mandatory ones, as Type.element or element; repeats add up [default: all]
     #[arg(long, value_name = "A.b,c")]
     pub elements: Vec<String>,
-    /// Leave out what there is not of --type, --elements and --include-associated-data, with a message each in the error files;
-    /// else it is refused
+    /// Of a type only what this search finds, such as 'Observation?category=laboratory&date=ge2024-01'; of several searches over
+    /// a type one suffices, other types are whole; repeat it for more
+    #[arg(long, value_name = "TYPE?SEARCH")]
+    pub type_filter: Vec<String>,
+    /// Leave out what there is not of --type, --elements, --type-filter and --include-associated-data, with a message each in
+    /// the error files; else it is refused
     #[arg(long)]
     pub lenient: bool,
 }

@@ -31,6 +31,7 @@ fn complete() -> JobRecord {
             only_patients: None,
             associated: None,
             types: vec!["Observation".into(), "Patient".into()],
+            type_filters: Vec::new(),
             elements: vec!["Patient.name".into(), "id".into()],
             since: Some("2020-01-01T00:00:00.000Z".into()),
             until: None,

@@ -115,6 +115,7 @@ impl World {
                 only_patients: None,
                 associated: None,
                 types: Vec::new(),
+                type_filters: Vec::new(),
                 elements: Vec::new(),
                 since: None,
                 until: None,

@@ -3,6 +3,8 @@
 
 use axum::http::StatusCode;
 
+use std::collections::BTreeSet;
+
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::IssueCode;
@@ -71,6 +73,17 @@ impl Principal {
         let Some(allowed) = &self.types else { return Ok(()) };
         if request.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
             return Err(forbidden("includeAssociatedData: this client may not export Provenance"));
+        }
+        let filtered: BTreeSet<&str> = request
+            .type_filters
+            .iter()
+            .map(|filter| filter.resource_type)
+            .filter(|of| !self.may_export_type(*of))
+            .map(ResourceType::name)
+            .collect();
+        if !filtered.is_empty() {
+            let names: Vec<&str> = filtered.into_iter().collect();
+            return Err(forbidden(format!("_typeFilter: this client may not export {}", names.join(", "))));
         }
         let denied: Vec<&str> =
             request.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();

@@ -3,8 +3,8 @@
 //! They are made from the tables that requests are routed and checked by, so that they state what the service does
 //! (CAP-01, CAP-13). Shapes: <https://hl7.org/fhir/R4/capabilitystatement.html>,
 //! <https://hl7.org/fhir/R4/operationdefinition.html>; canonical URLs:
-//! <https://hl7.org/fhir/uv/bulkdata/artifacts.html>. Search parameters of `_typeFilter` (CAP-06) are not listed,
-//! since it is not served; neither is SMART, since there is no authorization server (CAP-10).
+//! <https://hl7.org/fhir/uv/bulkdata/artifacts.html>. Search parameters are those that `_typeFilter` takes (CAP-06),
+//! where it is served; SMART is not listed, since there is no authorization server (CAP-10).
 
 pub(crate) mod documentation;
 #[cfg(test)]
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::codec::compression::Compression;
 use crate::fhir::attachment_url::AttachmentPath;
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::search::parameter::parameters_of;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
 use crate::policies::FileBounds;
@@ -310,8 +311,20 @@ impl Declaration<'_> {
         if name == "Group" && searched {
             search.extend(query::PARAMETERS.iter().map(|(name, of)| group_search(name, of)));
         }
-        if name == "Patient" && exported && find(self.parameters, "_since").is_some_and(|since| since.supported) {
+        let is_served = |parameter: &str| exported && find(self.parameters, parameter).is_some_and(|of| of.supported);
+        let is_dated = name == "Patient" && is_served("_since");
+        if is_dated {
             search.push(last_updated());
+        }
+        if is_served("_typeFilter")
+            && let Some(of) = ResourceType::parse(name)
+        {
+            let is_stated = |code: &str| {
+                is_dated && code == "_lastUpdated"
+                    || name == "Group" && searched && query::PARAMETERS.iter().any(|(known, _)| *known == code)
+            };
+            let own = parameters_of(of).into_iter().filter(|(code, _)| !is_stated(code));
+            search.extend(own.map(|(code, kind)| json!({ "name": code, "type": kind })));
         }
         add_list(&mut resource, "searchParam", search);
         let own = self.exports().filter(|export| export.resource == Some(name));

@@ -139,9 +139,12 @@ fn remove_foreign_facts(export: &mut Value) {
     let Some(export) = export.as_object_mut() else { return *export = Value::Null };
     export.get_mut("policies").and_then(Value::as_object_mut).map(|policies| policies.remove("fhirBases"));
     let count = |class: &str| export.get("ledger").and_then(|ledger| ledger.get(class)?.as_u64()).unwrap_or(0);
-    let (since_or_until, exported) = (count("sinceOrUntil"), count("exported"));
-    let lines = since_or_until.saturating_add(exported);
-    let own = json!({ "lines": lines, "sinceOrUntil": since_or_until, "exported": exported });
+    let (since_or_until, type_filter, exported) = (count("sinceOrUntil"), count("typeFilter"), count("exported"));
+    let lines = since_or_until.saturating_add(type_filter).saturating_add(exported);
+    let mut own = json!({ "lines": lines, "sinceOrUntil": since_or_until, "exported": exported });
+    if type_filter > 0 {
+        own["typeFilter"] = type_filter.into();
+    }
     export.insert("ledger".to_string(), own);
 }
 

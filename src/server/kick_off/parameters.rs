@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::count_text::{counted, word_form};
+use crate::error::RequestProblem;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::compartment;
 use crate::fhir::elements::selection::ElementSelection;
@@ -13,8 +14,10 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
+use crate::fhir::search::type_filter::split_filters;
 use crate::ignorable_part::{
-    IgnorablePart, no_element_left, no_type_left, read_associated, read_elements, read_types, shorten,
+    IgnorablePart, drop_filters, leave_out, no_element_left, no_type_left, read_associated, read_elements,
+    read_filters, read_types, shorten, unused_filters,
 };
 use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
@@ -182,6 +185,26 @@ impl ParameterReader<'_> {
         self.judge(&unknown, IssueCode::NotSupported);
     }
 
+    /// Checks the filters of `_typeFilter` (TFILTER-01 to TFILTER-08). Types were read before: their name comes first.
+    fn type_filters(&mut self, values: &[&GivenParameter]) {
+        let filters = values.iter().flat_map(|given| split_filters(&given.value));
+        let (filters, problems) = read_filters(filters);
+        self.request.type_filters = filters;
+        let (refused, mut parts) = leave_out(problems);
+        for problem in refused {
+            let text = RequestProblem::from(&problem).text;
+            self.problem(IssueCode::Invalid, "_typeFilter", text);
+        }
+        match self.lenient {
+            true => {
+                let unused = drop_filters(&mut self.request.type_filters, &parts, &self.request.types);
+                parts.extend(unused);
+            }
+            false => parts.extend(unused_filters(&self.request.type_filters, &self.request.types)),
+        }
+        self.judge(&parts, IssueCode::NotSupported);
+    }
+
     /// Checks the codes of `includeAssociatedData` (ASSOC-01, ASSOC-04, ASSOC-07).
     fn associated_data(&mut self, values: &[&GivenParameter]) {
         let codes: BTreeSet<&str> = values.iter().flat_map(|given| given.value.split(',')).map(str::trim).collect();
@@ -238,6 +261,9 @@ impl ParameterReader<'_> {
         }
         if name == "_elements" {
             return self.elements(values);
+        }
+        if name == "_typeFilter" {
+            return self.type_filters(values);
         }
         if name == "includeAssociatedData" {
             return self.associated_data(values);

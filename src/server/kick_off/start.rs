@@ -21,7 +21,7 @@ use crate::job::record::{RecordedPopulation, RecordedScope, StoredRequest};
 use crate::job::store_state::StoreRefusal;
 use crate::limits::READ_BYTES;
 use crate::patient_restriction::PatientList;
-use crate::request::Audience;
+use crate::policies::Audience;
 use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_modifier};
 use crate::server::auth::Principal;
 use crate::server::error::{ApiError, OutcomeIssue};

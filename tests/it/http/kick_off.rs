@@ -167,7 +167,7 @@ fn accepted_kick_offs() {
         ("$export?_type=Substance", both.clone(), "$export?_type=Substance", &[]),
         ("Group/ten/$export?_type=Nope,Patient", lenient.clone(), "Group/ten/$export?_type=Patient", &["Nope"]),
         (
-            "Group/ten/$export?foo=bar&_typeFilter=x&_type=Patient",
+            "Group/ten/$export?foo=bar&_typeFilter=Patient%3Fx%3Dy&_type=Patient",
             vec![ACCEPT, ("prefer", "handling=lenient"), PREFER],
             "Group/ten/$export?_type=Patient",
             &["foo", "_typeFilter"],

@@ -32,5 +32,6 @@ pub(crate) mod server;
 mod spec_rows;
 mod store_away;
 mod tls;
+mod type_filters;
 mod vanished;
 mod vendors;

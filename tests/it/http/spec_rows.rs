@@ -399,6 +399,7 @@ fn metadata() {
                 "_since" => "2020-01-01T00:00:00Z",
                 "_until" => "2024-01-01T00:00:00Z",
                 "_elements" => "id",
+                "_typeFilter" => "Observation%3Fcode%3Da",
                 "includeAssociatedData" => "LatestProvenanceResources",
                 // In the body of a POST only.
                 "patient" => continue,

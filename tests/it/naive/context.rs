@@ -40,7 +40,13 @@ pub(crate) fn context(
             (0..store.entries.len()).filter(|index| is_exported(store, &whole, cohort, *index)).collect();
         rows.extend(associated(store, &whole, &rows));
         let windowed = |index: &usize| {
-            let everyone = Request { who: Who::System, types: BTreeSet::new(), associated: None, ..request.clone() };
+            let everyone = Request {
+                who: Who::System,
+                types: BTreeSet::new(),
+                associated: None,
+                filters: Vec::new(),
+                ..request.clone()
+            };
             is_exported(store, &everyone, cohort, *index)
         };
         let changed: BTreeSet<usize> = question.closure(&rows).into_iter().filter(windowed).collect();

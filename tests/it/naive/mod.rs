@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub only: Option<BTreeSet<String>>,
     /// Provenance of what is exported; that of the cohort if `None`.
     pub associated: Option<Associated>,
+    /// Filters: a type, and what a resource of it must meet, one of those of its type.
+    pub filters: Vec<(&'static str, Predicate)>,
     /// Whether referenced context is exported.
     pub context: bool,
     /// Whether rows without a lastUpdated pass the filters (`--missing-last-updated include`).
@@ -76,6 +78,7 @@ impl Request {
             members: Members::Listed,
             only: None,
             associated: None,
+            filters: Vec::new(),
             context: false,
             missing_included: true,
             late: BTreeSet::new(),
@@ -102,6 +105,9 @@ impl Request {
         self
     }
 }
+
+/// Whether a resource meets a filter.
+pub(crate) type Predicate = fn(&serde_json::Value) -> bool;
 
 /// Content of an export.
 #[derive(Debug, Default)]
@@ -239,8 +245,33 @@ pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String>
     Ok(answer)
 }
 
-/// Class of a line in the ledger.
+/// Class of a line in the ledger, filters included.
 fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, answer: &mut Answer) -> &'static str {
+    match class_without_filters(store, request, cohort, index, answer) {
+        "exported" if !meets_filters(store, request, index) => "typeFilter",
+        class => class,
+    }
+}
+
+/// Whether a line meets a filter of its type, if there is one.
+fn meets_filters(store: &Store, request: &Request, index: usize) -> bool {
+    let of = &store.row(index).resource_type;
+    let mut own = request.filters.iter().filter(|(name, _)| name == of).peekable();
+    if own.peek().is_none() {
+        return true;
+    }
+    let document: serde_json::Value = serde_json::from_slice(&store.entries[index].bytes).unwrap();
+    own.any(|(_, meets)| meets(&document))
+}
+
+/// Class of a line in the ledger without filters.
+fn class_without_filters(
+    store: &Store,
+    request: &Request,
+    cohort: &Cohort,
+    index: usize,
+    answer: &mut Answer,
+) -> &'static str {
     let row = store.row(index);
     match view::state(store, index, &request.as_of) {
         State::Future => return "future",
