@@ -387,7 +387,7 @@ pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Res
         if then != given {
             let parameter = recorded_parameter(field);
             let told = |value: String| if value.is_empty() { word_of_nothing(parameter).to_string() } else { value };
-            // Not even a hash of filters is told: values are few enough to be tried.
+            // Neither filters nor their hash are printed: a value such as a birth date could be found from the hash by trial.
             let (recorded, given) = match field == FILTERS_FIELD && !then.is_empty() && !given.is_empty() {
                 true => ("filters".to_string(), "other filters".to_string()),
                 false if field == FILTERS_FIELD => (filters_word(&then), filters_word(&given)),

@@ -1,8 +1,8 @@
 //! Dates and times of any precision as the span of time that they stand for (R4 search, dates).
 
-/// Units in a second: 10^12, so that twelve digits of a fraction are told apart.
+/// Picoseconds in a second: a fraction of a second counts to its twelfth digit.
 const SECOND: i128 = 1_000_000_000_000;
-/// Digits of a fraction that are told apart.
+/// Digits of a fraction of a second that count.
 const FRACTION_DIGITS: usize = 12;
 
 /// A span of time from its first moment to the one behind its last, in picoseconds since 1970-01-01T00:00:00Z.

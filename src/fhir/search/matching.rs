@@ -96,7 +96,7 @@ impl<'a> FilterSet<'a> {
     }
 
     /// Whether a line can meet one of the filters, by the texts that it has: in a line without a backslash every text stands as it
-    /// is, so that one which lacks all texts of a criterion does not meet it. Most lines are told so without being parsed.
+    /// is, so that one which lacks all texts of a criterion does not meet it. Most lines are ruled out so, and not parsed.
     fn may_be_met(&self, line: &[u8]) -> bool {
         let lacks = |needles: &Vec<Finder<'static>>| needles.iter().all(|needle| needle.find(line).is_none());
         let is_ruled_out =

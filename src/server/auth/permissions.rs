@@ -74,17 +74,6 @@ impl Principal {
         if request.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
             return Err(forbidden("includeAssociatedData: this client may not export Provenance"));
         }
-        let filtered: BTreeSet<&str> = request
-            .type_filters
-            .iter()
-            .map(|filter| filter.resource_type)
-            .filter(|of| !self.may_export_type(*of))
-            .map(ResourceType::name)
-            .collect();
-        if !filtered.is_empty() {
-            let names: Vec<&str> = filtered.into_iter().collect();
-            return Err(forbidden(format!("_typeFilter: this client may not export {}", names.join(", "))));
-        }
         let denied: Vec<&str> =
             request.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
         if !denied.is_empty() {
@@ -105,6 +94,14 @@ impl Principal {
                     names.join(", ")
                 )));
             }
+        }
+        // A filter of a type that this client does not get would refuse its job later.
+        let filtered = request.type_filters.iter().map(|filter| filter.resource_type);
+        let denied: BTreeSet<&str> =
+            filtered.filter(|of| !request.types.contains(of)).map(ResourceType::name).collect();
+        if !denied.is_empty() {
+            let names: Vec<&str> = denied.into_iter().collect();
+            return Err(forbidden(format!("_typeFilter: this client may not export {} here", names.join(", "))));
         }
         Ok(())
     }
@@ -268,6 +265,17 @@ mod tests {
         let mut added = ExportRequest::system().include_associated_data(["LatestProvenanceResources"]);
         assert_eq!(client.allow(&Level::Patient, &mut added).unwrap_err().status, 403);
         principal().allow(&Level::Patient, &mut added).unwrap();
+        // A filter needs the right to its type, and a level that gives it (TFILTER-08).
+        for (filter, level, is_allowed) in [
+            ("Patient?gender=male", Level::Patient, true),
+            ("Organization?name=a", Level::System, true),
+            ("Organization?name=a", Level::Patient, false),
+            ("Condition?code=a", Level::System, false),
+        ] {
+            let mut filtered = ExportRequest::system().type_filters([filter]);
+            let found = client.allow(&level, &mut filtered).map_err(|refusal| refusal.status.as_u16());
+            assert_eq!(found, if is_allowed { Ok(()) } else { Err(403) }, "{filter} {level:?}");
+        }
         let mut all = ExportRequest::system();
         principal().allow(&Level::System, &mut all).unwrap();
         assert!(all.types.is_empty());

@@ -312,7 +312,8 @@ fn filters_are_alternatives() {
     assert!(!met(OBSERVATION, &["Observation?status=amended", "Observation?code=4548-4&status=amended"]));
 }
 
-/// Odd documents are read: members twice, other shapes, deep ones beside; what decides and is too deep is told.
+/// A member given twice counts as its last value, lists and single values are read alike, and a member that a filter looks at and
+/// that is nested too deep is an error; one beside it is not.
 #[test]
 fn odd_documents_are_read() {
     let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
