@@ -5,7 +5,7 @@ use crate::error::ExportError;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::date_range::TimeSpan;
-use crate::fhir::search::matching::FilterSet;
+use crate::fhir::search::filter_set::FilterSet;
 use crate::ids::{RowAddress, SegmentId};
 use crate::index::row_reader::row_range;
 use crate::index::snapshot::Snapshot;

@@ -9,7 +9,7 @@ use crate::fhir::context;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::date_range::TimeSpan;
-use crate::fhir::search::matching::FilterSet;
+use crate::fhir::search::filter_set::FilterSet;
 use crate::policies::Context;
 use crate::select::ledger::Ledger;
 use crate::verify::VerifyError;

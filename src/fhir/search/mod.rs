@@ -4,6 +4,9 @@
 pub(crate) mod criterion;
 pub(crate) mod date_range;
 pub(crate) mod decimal;
+pub(crate) mod filter_set;
 pub(crate) mod matching;
+pub(crate) mod members;
 pub(crate) mod parameter;
 pub(crate) mod type_filter;
+pub(crate) mod value;
