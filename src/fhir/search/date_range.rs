@@ -54,6 +54,15 @@ impl TimeSpan {
         }
     }
 
+    /// The moment at which a span of a second or less begins: an instant is a fixed point in time, however many digits it is
+    /// written with (R4 search, dates). A longer span, of a date that stands in the place of an instant, stays.
+    pub(crate) fn instant(self) -> TimeSpan {
+        match self.end - self.start <= SECOND {
+            true => TimeSpan { start: self.start, end: self.start + 1 },
+            false => self,
+        }
+    }
+
     /// Whether the other span lies in this one.
     pub(crate) fn contains(self, other: TimeSpan) -> bool {
         self.start <= other.start && other.end <= self.end
@@ -92,7 +101,7 @@ fn read_time(text: &str) -> Option<(i128, i128)> {
         _ => {
             let (hours, minutes) = zone[1..].split_once(':')?;
             let (hours, minutes) = (number(hours, 2)?, number(minutes, 2)?);
-            if hours > 14 || minutes > 59 {
+            if hours * 60 + minutes > 14 * 60 || minutes > 59 {
                 return None;
             }
             (hours * 60 + minutes) * if zone.starts_with('-') { -60 } else { 60 }
@@ -179,6 +188,7 @@ mod tests {
             "2000-01T00:00Z",
             "2000-01-01-01",
             "2000-01-01T00:00:00+15:00",
+            "2000-01-01T00:00:00-14:01",
             "２000",
         ] {
             assert!(TimeSpan::parse(wrong).is_none(), "{wrong}");

@@ -218,6 +218,7 @@ fn time_of(data_type: &str, value: &Value) -> Option<TimeSpan> {
             let start = all.iter().map(|span| span.start).min()?;
             Some(TimeSpan { start, end: all.iter().map(|span| span.end).max()? })
         }
+        "instant" => value.as_str().and_then(TimeSpan::parse).map(TimeSpan::instant),
         _ => value.as_str().and_then(TimeSpan::parse),
     }
 }

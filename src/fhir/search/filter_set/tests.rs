@@ -140,6 +140,13 @@ fn dates_match() {
             ("_lastUpdated=gt2021-05-01T10:00:00.123Z", false),
             ("_lastUpdated=gt2021-05-01T10:00:00.122Z", true),
             ("_lastUpdated=lt2021-05-01T10:00:00.123Z", false),
+            // An instant is a point, whatever its digits: it lies within a finer one that begins with it, and before the next.
+            ("_lastUpdated=2021-05-01T10:00:00.123000Z", true),
+            ("_lastUpdated=2021-05-01T10:00:00.1235Z", false),
+            ("_lastUpdated=gt2021-05-01T10:00:00.1229Z", true),
+            ("_lastUpdated=gt2021-05-01T10:00:00.1235Z", false),
+            ("_lastUpdated=eb2021-05-01T10:00:00.1235Z", true),
+            ("_lastUpdated=sa2021-05-01T10:00:00.122Z", true),
         ],
     );
     check(
