@@ -6,6 +6,7 @@ use memchr::memmem::Finder;
 
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::reference::Reference;
+use crate::fhir::search::base_letters::{base_letters, lower_case};
 use crate::fhir::search::criterion::{
     Comparison, NumberValue, SearchCriterion, SearchModifier, SearchValue, TokenSystem,
 };
@@ -31,7 +32,7 @@ pub(crate) struct PreparedCriterion<'a> {
     pub needles: Option<Vec<Finder<'static>>>,
     /// Keys of its values: a value of another key matches none ([`ParameterValue::key`]). `None` if keys do not decide.
     pub keys: Option<HashSet<&'a str>>,
-    /// Its texts without their case.
+    /// Its texts without case and accents, or codes that are texts without their case.
     folded: Vec<String>,
 }
 
@@ -39,7 +40,8 @@ impl<'a> PreparedCriterion<'a> {
     /// Prepares a criterion.
     pub(crate) fn new(criterion: &'a SearchCriterion) -> PreparedCriterion<'a> {
         let text = |value: &SearchValue| match value {
-            SearchValue::Text(text) => fold(text),
+            SearchValue::Text(text) => base_letters(text),
+            SearchValue::Token { code: Some(code), .. } => lower_case(code),
             _ => String::new(),
         };
         PreparedCriterion {
@@ -91,13 +93,13 @@ impl<'a> PreparedCriterion<'a> {
         }
     }
 
-    /// Whether a text begins with a wanted one, has it somewhere, or is it; without `:exact` case does not count.
+    /// Whether a text begins with a wanted one, has it somewhere, or is it; without `:exact` case and accents do not count.
     fn matches_text(&self, found: &str) -> bool {
         let SearchCriterion { modifier, values, .. } = self.criterion;
         if *modifier == SearchModifier::Exact {
             return values.iter().any(|wanted| matches!(wanted, SearchValue::Text(text) if text == found));
         }
-        let found = fold(found);
+        let found = base_letters(found);
         self.folded.iter().any(|wanted| match modifier {
             SearchModifier::Contains => found.contains(wanted),
             _ => found.starts_with(wanted),
@@ -181,11 +183,6 @@ pub(crate) fn matches_date(found: TimeSpan, comparison: Comparison, wanted: Time
             wanted.widened(i128::try_from(now.start.abs_diff(wanted.start) / 10).unwrap_or(i128::MAX)).overlaps(found)
         }
     }
-}
-
-/// A text without its case, character by character.
-fn fold(text: &str) -> String {
-    text.chars().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c }).collect()
 }
 
 /// Whether a canonical URL is the wanted one: of any version, if none is named.

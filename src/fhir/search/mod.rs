@@ -1,6 +1,7 @@
 //! R4 search over one type, as `_typeFilter` has it: the parameters of each type, the criteria of a filter, and whether a
 //! resource meets them.
 
+pub(crate) mod base_letters;
 pub(crate) mod criterion;
 pub(crate) mod date_range;
 pub(crate) mod decimal;

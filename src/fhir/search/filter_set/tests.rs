@@ -178,7 +178,7 @@ fn dates_match() {
     check(wrong, "Observation", &[("date=ne2021", false), ("date:missing=false", true)]);
 }
 
-/// TFILTER-10: texts begin so, have a part, or are so; case does not count unless it is asked for.
+/// TFILTER-10: texts begin so, have a part, or are so; case and accents do not count unless they are asked for.
 #[test]
 fn texts_match() {
     check(
@@ -186,6 +186,11 @@ fn texts_match() {
         "Patient",
         &[
             ("family=mül", true),
+            ("family=MUL", true),
+            ("family=mu\u{308}ller", true),
+            ("family:contains=ller-smith", true),
+            ("family:exact=Muller-Smith", false),
+            ("given=be", true),
             ("family=smith", false),
             ("family:contains=smith", true),
             ("family:exact=Müller-Smith", true),
