@@ -60,7 +60,8 @@ fn below(places: &[Place], elements: &Elements, name: &str) -> Vec<Place> {
             });
             let of = match &of[..] {
                 "BackboneElement" | "Element" => path.clone(),
-                "System.String" => "string".to_string(),
+                // The type that R4 has for `id` alone.
+                "System.String" => "id".to_string(),
                 of => of.trim_start_matches('#').to_string(),
             };
             found.push(Place { names, of, target: place.target.clone() });

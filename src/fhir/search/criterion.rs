@@ -3,8 +3,11 @@
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::date_range::TimeSpan;
 use crate::fhir::search::decimal::Decimal;
-use crate::fhir::search::parameter::{ParameterKind, SearchParameter};
+use crate::fhir::search::parameter::{ElementPath, ParameterKind, SearchParameter};
 
+/// Data types whose values name a system. Of the others `code` has one that it does not name, and R4 forbids to give one for a
+/// ContactPoint, a URI or a truth value (R4 search, token).
+const SYSTEM_TYPES: [&str; 3] = ["CodeableConcept", "Coding", "Identifier"];
 /// Most values of one criterion.
 const VALUES_MAX: usize = 1000;
 
@@ -182,9 +185,11 @@ fn read_value(parameter: &SearchParameter, modifier: SearchModifier, text: &str)
     Ok(match parameter.kind {
         ParameterKind::Token => {
             let (system, code) = read_token(text);
-            let is_code = |path: &crate::fhir::search::parameter::ElementPath| path.data_type == "code";
-            if !matches!(system, TokenSystem::Any) && parameter.paths.iter().all(is_code) {
-                return Err("its codes are of one system that they do not name; give the code alone".to_string());
+            let names_system = |path: &ElementPath| SYSTEM_TYPES.contains(&path.data_type);
+            if !matches!(system, TokenSystem::Any) && !parameter.paths.iter().any(names_system) {
+                return Err(
+                    "its values name no system; give the code alone, with a backslash before a bar in it".to_string()
+                );
             }
             if code.is_none() && !matches!(system, TokenSystem::Named(_)) {
                 return Err("a value of it has neither a system nor a code".to_string());
@@ -310,6 +315,11 @@ mod tests {
             ("Observation", "code", None, "|", "neither a system nor a code"),
             ("Observation", "code", None, ",", "no value"),
             ("Observation", "status", None, "http://s|SECRET", "give the code alone"),
+            ("Patient", "telecom", None, "home|SECRET", "give the code alone"),
+            ("Patient", "active", None, "http://s|SECRET", "give the code alone"),
+            ("Patient", "deceased", None, "|true", "give the code alone"),
+            ("Questionnaire", "version", None, "s|SECRET", "give the code alone"),
+            ("Observation", "_id", None, "|SECRET", "give the code alone"),
             ("Observation", "date", None, "SECRET", "no date"),
             ("Observation", "date", None, "ge2023-02-30", "no date"),
             ("Observation", "date", None, "xx2023-02-28", "no date"),

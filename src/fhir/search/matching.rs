@@ -12,7 +12,7 @@ use crate::fhir::search::criterion::{
 };
 use crate::fhir::search::date_range::TimeSpan;
 use crate::fhir::search::decimal::Decimal;
-use crate::fhir::search::parameter::ParameterKind;
+use crate::fhir::search::parameter::{ParameterKind, SearchParameter};
 use crate::fhir::search::value::{ParameterValue, ParameterValues, url_key, without_version};
 
 /// What values are compared by beside a criterion.
@@ -44,10 +44,11 @@ impl<'a> PreparedCriterion<'a> {
             SearchValue::Token { code: Some(code), .. } => lower_case(code),
             _ => String::new(),
         };
+        let key = |value| key_of(criterion.parameter.kind, value).filter(|_| !has_texts_as_tokens(criterion));
         PreparedCriterion {
             criterion,
             needles: needles_of(criterion),
-            keys: criterion.values.iter().map(|value| key_of(criterion.parameter.kind, value)).collect(),
+            keys: criterion.values.iter().map(key).collect(),
             folded: criterion.values.iter().map(text).collect(),
         }
     }
@@ -75,10 +76,11 @@ impl<'a> PreparedCriterion<'a> {
             ParameterValue::Time(span) => wanted.any(|wanted| {
                 matches!(wanted, SearchValue::Date(by, wanted) if matches_date(*span, *by, *wanted, context.now))
             }),
-            ParameterValue::Text(text) if self.criterion.parameter.kind == ParameterKind::String => {
-                self.matches_text(text)
-            }
-            ParameterValue::Text(text) => wanted.any(|wanted| matches!(wanted, SearchValue::Text(own) if own == text)),
+            ParameterValue::Text(text) => match self.criterion.parameter.kind {
+                ParameterKind::String => self.matches_text(text),
+                ParameterKind::Token => self.folded.contains(&lower_case(text)),
+                _ => wanted.any(|wanted| matches!(wanted, SearchValue::Text(own) if own == text)),
+            },
             ParameterValue::Canonical(url) => wanted.any(|wanted| match wanted {
                 SearchValue::Text(wanted) | SearchValue::Reference(wanted) => matches_canonical(url, wanted),
                 _ => false,
@@ -107,6 +109,12 @@ impl<'a> PreparedCriterion<'a> {
     }
 }
 
+/// Whether the tokens of a parameter are texts, whose case does not count (R4 search, token).
+fn has_texts_as_tokens(criterion: &SearchCriterion) -> bool {
+    let SearchParameter { kind, paths, .. } = &criterion.parameter;
+    *kind == ParameterKind::Token && paths.iter().any(|path| path.data_type == "string")
+}
+
 /// The key that a value must have which matches a wanted one; `None` if values of several keys do.
 fn key_of(kind: ParameterKind, wanted: &SearchValue) -> Option<&str> {
     match wanted {
@@ -125,7 +133,11 @@ fn needles_of(criterion: &SearchCriterion) -> Option<Vec<Finder<'static>>> {
     let SearchCriterion { parameter, modifier, values } = criterion;
     let is_absence = matches!(modifier, SearchModifier::Not | SearchModifier::Missing(_));
     // Each is searched for in a line; of many the parser is faster.
-    if is_absence || values.len() > NEEDLES_MAX || parameter.paths.iter().any(|path| path.data_type == "presence") {
+    if is_absence
+        || values.len() > NEEDLES_MAX
+        || has_texts_as_tokens(criterion)
+        || parameter.paths.iter().any(|path| path.data_type == "presence")
+    {
         return None;
     }
     let needle = |value: &SearchValue| match (value, parameter.kind) {

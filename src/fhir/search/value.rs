@@ -136,6 +136,8 @@ impl<'v> ParameterValues<'v> {
             is_code: false,
         };
         let found = match data_type {
+            // Compared without its case.
+            "string" => return self.values.extend(value.as_str().map(ParameterValue::Text)),
             "CodeableConcept" => {
                 let codings = value.get("coding").into_iter().flat_map(items);
                 self.values.extend(codings.map(|coding| pair(coding, "system", "code")));
@@ -143,8 +145,9 @@ impl<'v> ParameterValues<'v> {
             }
             "Coding" => pair(value, "system", "code"),
             "Identifier" => pair(value, "system", "value"),
-            "ContactPoint" => pair(value, "use", "value"),
             _ => {
+                let value =
+                    if data_type == "ContactPoint" { value.get("value").unwrap_or(&Value::Null) } else { value };
                 let code = match value {
                     Value::String(text) => text,
                     Value::Bool(true) => "true",
