@@ -24,8 +24,8 @@ const TYPES: [(&str, &[&str]); 7] = [
     ),
     ("date", &["date", "dateTime", "instant", "Period", "Timing"]),
     ("string", &["string", "HumanName", "Address", "markdown", "code", "id", "uri"]),
-    ("quantity", &["Quantity", "Age", "Duration", "Money", "Count", "Distance"]),
-    ("number", &["decimal", "integer", "positiveInt", "unsignedInt"]),
+    ("quantity", &["Quantity", "Age", "Duration", "Money", "Count", "Distance", "Range"]),
+    ("number", &["decimal", "integer", "positiveInt", "unsignedInt", "Range"]),
     ("uri", &["uri", "url", "canonical", "oid", "uuid"]),
     ("reference", &["Reference", "canonical", "uri"]),
 ];

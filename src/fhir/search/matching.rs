@@ -209,14 +209,15 @@ fn matches_number(low: Option<Decimal>, high: Option<Decimal>, wanted: &NumberVa
     let is_equal = lies_in(range.0, range.1);
     let is_greater = high.is_none_or(|high| high > *number);
     let is_less = low.is_none_or(|low| low < *number);
-    let is_same = low == Some(*number) && high == Some(*number);
+    // The ends of a Range belong to it; the one end that a comparator leaves may not.
+    let reaches = |end: Option<Decimal>, other: Option<Decimal>| end == Some(*number) && other.is_some();
     match comparison {
         Comparison::Eq => is_equal,
         Comparison::Ne => !is_equal,
         Comparison::Gt => is_greater,
         Comparison::Lt => is_less,
-        Comparison::Ge => is_greater || is_same,
-        Comparison::Le => is_less || is_same,
+        Comparison::Ge => is_greater || reaches(high, low),
+        Comparison::Le => is_less || reaches(low, high),
         Comparison::Sa => low.is_some_and(|low| low > *number),
         Comparison::Eb => high.is_some_and(|high| high < *number),
         Comparison::Ap => {
@@ -229,6 +230,9 @@ fn matches_number(low: Option<Decimal>, high: Option<Decimal>, wanted: &NumberVa
 /// Whether a quantity compares so with a wanted one: its number, and system and code of its unit, or the unit as it is read.
 fn matches_quantity(found: &ParameterValue<'_>, wanted: &SearchValue) -> bool {
     let ParameterValue::Quantity { low, high, system, code, unit } = found else { return false };
+    if let SearchValue::Number(number) = wanted {
+        return matches_number(*low, *high, number);
+    }
     let SearchValue::Quantity { number, system: wanted_system, unit: wanted } = wanted else { return false };
     let wanted = wanted.as_deref();
     let has_unit = match wanted_system {

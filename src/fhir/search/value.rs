@@ -114,7 +114,9 @@ impl<'v> ParameterValues<'v> {
             ParameterKind::String => {
                 self.values.extend(texts(path.data_type, value).into_iter().map(ParameterValue::Text));
             }
+            ParameterKind::Number if path.data_type == "Range" => self.values.extend(range(value)),
             ParameterKind::Number => self.values.extend(decimal(value).map(ParameterValue::Number)),
+            ParameterKind::Quantity if path.data_type == "Range" => self.values.extend(range(value)),
             ParameterKind::Quantity => self.values.extend(quantity(path.data_type, value)),
             ParameterKind::Uri if path.data_type != "canonical" => self.values.extend(text().map(ParameterValue::Text)),
             ParameterKind::Reference if path.data_type == "Reference" => {
@@ -243,6 +245,22 @@ fn decimal(value: &Value) -> Option<Decimal> {
         Value::Number(number) => Decimal::read(&number.to_string()),
         _ => None,
     }
+}
+
+/// The quantities from the low to the high one of a Range (R4 search, prefixes: the target is explicitly a range). Both are of one
+/// unit, and a missing one is no end.
+fn range(value: &Value) -> Option<ParameterValue<'_>> {
+    let (low, high) = (value.get("low"), value.get("high"));
+    let number = |of: Option<&Value>| of.and_then(|of| of.get("value")).and_then(decimal);
+    let unit = |name: &str| [low, high].into_iter().flatten().find_map(|of| text_of(of, name));
+    let (from, to) = (number(low), number(high));
+    (from.is_some() || to.is_some()).then(|| ParameterValue::Quantity {
+        low: from,
+        high: to,
+        system: unit("system"),
+        code: unit("code"),
+        unit: unit("unit"),
+    })
 }
 
 /// The quantity of a value: its number, and the unit in each way that it may be named.

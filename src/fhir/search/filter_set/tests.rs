@@ -298,6 +298,42 @@ fn quantities_match() {
     );
 }
 
+/// TFILTER-10: a Range is compared as the range that it is, one without an end as one that has none.
+#[test]
+fn ranges_match() {
+    let condition = r#"{"resourceType":"Condition","id":"c","onsetRange":{"low":{"value":40,"code":"a"},"high":{"value":50,"code":"a"}},
+"abatementRange":{"low":{"value":60,"unit":"years"}}}"#;
+    check(
+        condition,
+        "Condition",
+        &[
+            ("onset-age=45", false),
+            ("onset-age=ne45", true),
+            ("onset-age=4e1", false),
+            ("onset-age=gt45", true),
+            ("onset-age=gt50", false),
+            ("onset-age=lt41", true),
+            ("onset-age=ge50", true),
+            ("onset-age=ge51", false),
+            ("onset-age=le40", true),
+            ("onset-age=le39", false),
+            ("onset-age=sa39", true),
+            ("onset-age=sa40", false),
+            ("onset-age=eb51||a", true),
+            ("onset-age=eb51||b", false),
+            ("onset-age:missing=false", true),
+            ("abatement-age=gt1000||years", true),
+            ("abatement-age=lt60", false),
+        ],
+    );
+    let risk = r#"{"resourceType":"RiskAssessment","id":"r","prediction":[{"probabilityRange":{"low":{"value":0.1},"high":{"value":0.2}}}]}"#;
+    check(
+        risk,
+        "RiskAssessment",
+        &[("probability=gt0.15", true), ("probability=0.15", false), ("probability=0.1", false)],
+    );
+}
+
 /// TFILTER-10: URIs as they are; canonical URLs of any version unless one is named.
 #[test]
 fn uris_match() {
