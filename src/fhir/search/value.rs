@@ -120,11 +120,9 @@ impl<'v> ParameterValues<'v> {
             ParameterKind::Quantity => self.values.extend(quantity(path.data_type, value)),
             ParameterKind::Uri if path.data_type != "canonical" => self.values.extend(text().map(ParameterValue::Text)),
             ParameterKind::Reference if path.data_type == "Reference" => {
-                let found = text_of(value, "reference");
-                let is_wanted = |text: &&str| {
-                    path.target.is_none_or(|of| Reference::parse(text).is_some_and(|found| found.resource_type == of))
-                };
-                self.values.extend(found.filter(is_wanted).map(ParameterValue::Reference));
+                let is_wanted = path.target.is_none_or(|of| names_type(value, of));
+                let found = text_of(value, "reference").filter(|_| is_wanted);
+                self.values.extend(found.map(ParameterValue::Reference));
             }
             ParameterKind::Uri | ParameterKind::Reference => self.values.extend(text().map(ParameterValue::Canonical)),
         }

@@ -251,6 +251,12 @@ fn references_match() {
     );
     let urn = r#"{"resourceType":"Observation","id":"o","subject":{"reference":"urn:uuid:1"}}"#;
     check(urn, "Observation", &[("subject=urn:uuid:1", true), ("patient=urn:uuid:1", false)]);
+    let typed = r#"{"resourceType":"Observation","id":"o","subject":{"reference":"urn:uuid:1","type":"Patient"}}"#;
+    check(
+        typed,
+        "Observation",
+        &[("patient=urn:uuid:1", true), ("patient=urn:uuid:2", false), ("patient:missing=false", true)],
+    );
 }
 
 /// TFILTER-10: numbers by their precision, with a unit or without; a comparator stands for all that is less or more.
