@@ -121,3 +121,72 @@ fn search_parameters_are_declared() {
     }
     assert_eq!(server.stop(), Some(0));
 }
+
+/// What a refused kick-off says when it is sent by POST, which takes filters of any length.
+fn refused_post(client: &Client, filters: &[String], types: &str) -> Vec<String> {
+    let entry = |name: &str, text: &str| format!(r#"{{"name":"{name}","valueString":"{text}"}}"#);
+    let entries: Vec<String> = filters.iter().map(|filter| entry("_typeFilter", filter)).collect();
+    let answer =
+        post(client, "Group/ten/$export", &parameters(&[entries, vec![entry("_type", types)]].concat().join(",")));
+    assert_eq!(answer.status, 400, "{filters:?}");
+    let issues = answer.json()["issue"].as_array().unwrap().clone();
+    issues.iter().map(|issue| issue["diagnostics"].as_str().unwrap().to_string()).collect()
+}
+
+/// TFILTER-06, TFILTER-08, HDR-06: parameters, modifiers, prefixes, dates that do not exist, too many filters and values, and types
+/// that are not exported: each is told by name in one answer, and none of them gets through. `Patient?status` is no parameter of
+/// R4: it is refused, and under lenient handling the type is whole and a message says so.
+#[test]
+fn every_wrong_filter_is_told_by_name() {
+    let scratch = scratch();
+    let server = bundled(scratch.path(), &["--config", "/dev/null"]);
+    server.wait_until_ready();
+    let client = server.client();
+    let texts = |all: &[&str]| all.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+    let wrong = [
+        ("Patient?birthdate=2021-02-29", "Patient?birthdate: a value of it is no date"),
+        ("Patient?death-date=ge2021-13", "Patient?death-date: a value of it is no date"),
+        ("Patient?_lastUpdated=lt2021-01-01T00:00:00%2B14:01", "Patient?_lastUpdated: a value of it is no date"),
+        ("Observation?date=zz2021", "Observation?date: a value of it is no date"),
+        ("Observation?value-quantity=~5", "Observation?value-quantity: a value of it is no number"),
+        ("Observation?code:below=SECRET", "Observation?code: the modifier :below"),
+        ("Observation?subject:Person=a&subject:Nobody=SECRET", "Observation?subject: the modifier :Nobody"),
+        ("Observation?status=http://h.example|SECRET", "Observation?status: its values name no system"),
+        ("Patient?telecom=home|SECRET", "Patient?telecom: its values name no system"),
+        ("Patient?gender:missing=SECRET", "Patient?gender: :missing takes true or false"),
+        ("Patient?gender=", "Patient?gender: it has no value"),
+        ("Patient?status=SECRET", "Patient?status: there is no such search parameter"),
+        ("Encounter?class=SECRET", "Encounter?: this type is not among those of _type"),
+        ("Person?name=SECRET", "Person?: this type is not among those of _type"),
+        ("Parson?name=SECRET", "there is no resource type Parson"),
+    ];
+    let told = refused_post(&client, &texts(&wrong.map(|(text, _)| text)), "Patient,Observation");
+    assert_eq!(told.len(), wrong.len(), "{told:#?}");
+    for (_, part) in wrong {
+        assert!(told.iter().any(|text| text.starts_with("_typeFilter: ") && text.contains(part)), "{part}: {told:#?}");
+    }
+    assert!(!told.concat().contains("SECRET"), "{told:#?}");
+    let thousand = refused_post(&client, &vec!["Patient?gender=male".to_string(); 1000], "Patient");
+    assert_eq!(thousand, ["_typeFilter: there are 1000 filters; give at most 100"]);
+    let ids = |count: usize| format!("Patient?_id={}", vec!["a"; count].join(","));
+    assert_eq!(
+        refused_post(&client, &[ids(1001)], "Patient"),
+        ["_typeFilter: Patient?_id: it has 1001 values; give at most 1000"]
+    );
+    let long = refused_post(&client, &[format!("Patient?family={}", "a".repeat(1 << 20))], "Patient");
+    assert_eq!(long, ["_typeFilter: a filter has 1048591 bytes; give at most 65536"]);
+    // By GET alone, strict and lenient.
+    assert_eq!(
+        refused(&client, "Patient/$export?_typeFilter=Patient%3Fstatus%3Dactive"),
+        ["_typeFilter: Patient?status: there is no such search parameter here"]
+    );
+    let lenient = [("Accept", "application/fhir+json"), ("Prefer", "respond-async, handling=lenient")];
+    let path = "/fhir/Group/ten/$export?_type=Patient&_typeFilter=Patient%3Fstatus%3Dactive";
+    let answer = client.ask("GET", path, &lenient, b"");
+    let manifest = ended(&client, &accepted(&client, &answer)).json();
+    let told = messages(&client, &manifest);
+    let part = "_typeFilter: Patient is not filtered, and all of it is exported; Patient?status: there is no such search parameter";
+    assert!(told.iter().any(|text| text.starts_with(part)), "{told:?}");
+    assert_eq!(manifest["output"][0]["count"], 10);
+    assert_eq!(server.stop(), Some(0));
+}
