@@ -44,6 +44,7 @@ mod readme;
 mod receipts;
 mod rivals;
 mod run;
+mod search_at_random;
 mod search_parameters;
 mod store_forms;
 mod store_names;

@@ -9,6 +9,8 @@ pub(crate) mod cohort;
 pub(crate) mod context;
 pub(crate) mod instant;
 pub(crate) mod line;
+pub(crate) mod search;
+pub(crate) mod search_table;
 pub(crate) mod store;
 pub(crate) mod vanished;
 pub(crate) mod view;
