@@ -186,8 +186,9 @@ pub(crate) fn matches_date(found: TimeSpan, comparison: Comparison, wanted: Time
         Comparison::Ne => !is_equal,
         Comparison::Gt => ends_later,
         Comparison::Lt => starts_earlier,
-        Comparison::Ge => ends_later || is_equal,
-        Comparison::Le => starts_earlier || is_equal,
+        // The range above a value is "the specified value and up", and that below it ends with the value.
+        Comparison::Ge => found.end > wanted.start,
+        Comparison::Le => found.start < wanted.end,
         Comparison::Sa => found.start >= wanted.end,
         Comparison::Eb => found.end <= wanted.start,
         // A tenth of the time between the date and now, to either side.

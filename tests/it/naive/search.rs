@@ -87,8 +87,9 @@ impl Searcher<'_> {
             "ne" => !inside,
             "gt" => end > to,
             "lt" => start < from,
-            "ge" => inside || end > to,
-            "le" => inside || start < from,
+            // "The specified value and up", and up to it: what has a part of it is not less, and not greater.
+            "ge" => end > from,
+            "le" => start < to,
             "sa" => start >= to,
             "eb" => end <= from,
             _ => {

@@ -122,6 +122,13 @@ fn dates_match() {
             ("date=ge2021-04", false),
             ("date=le2021-03", true),
             ("date=le2021-02", false),
+            // It begins or ends within the date, and goes on beyond it.
+            ("date=le2021-03-10", true),
+            ("date=le2021-03-09", false),
+            ("date=ge2021-03-12", true),
+            ("date=ge2021-03-13", false),
+            ("date=ge2021-03-12T08:00:00Z", true),
+            ("date=le2021-03-10T00:00:00Z", true),
             ("date=sa2021-03-09", true),
             ("date=sa2021-03-10", false),
             ("date=eb2021-03-13", true),
