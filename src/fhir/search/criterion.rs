@@ -162,6 +162,11 @@ impl SearchCriterion {
         if matches!(modifier, SearchModifier::Missing(_)) {
             return Ok(SearchCriterion { parameter, modifier, values: Vec::new() });
         }
+        if has_stray_backslash(value) {
+            return Err(
+                r"a backslash in a value of it stands before none of , | $ and \; write two for one".to_string()
+            );
+        }
         let items = split_unescaped(value, ',');
         if items.len() > VALUES_MAX {
             return Err(format!("it has {} values; give at most {VALUES_MAX}", items.len()));
@@ -272,6 +277,17 @@ pub(crate) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
     parts
 }
 
+/// Whether a text has a backslash that escapes nothing, which R4 calls illegal (R4 search, escaping).
+fn has_stray_backslash(text: &str) -> bool {
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        if c == '\\' && !matches!(rest.next(), Some(',' | '|' | '$' | '\\')) {
+            return true;
+        }
+    }
+    false
+}
+
 /// A text without the backslashes that escape `,`, `|`, `$` and `\`.
 fn unescape(text: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text.chars().peekable());
@@ -320,6 +336,8 @@ mod tests {
             ("Patient", "deceased", None, "|true", "give the code alone"),
             ("Questionnaire", "version", None, "s|SECRET", "give the code alone"),
             ("Observation", "_id", None, "|SECRET", "give the code alone"),
+            ("Observation", "code", None, r"SECRET\\,a,b\x", "write two for one"),
+            ("Patient", "family", None, r"SECRET\", "write two for one"),
             ("Observation", "date", None, "SECRET", "no date"),
             ("Observation", "date", None, "ge2023-02-30", "no date"),
             ("Observation", "date", None, "xx2023-02-28", "no date"),
