@@ -39,6 +39,7 @@ pub enum Parameter {
     BaseUrl,
     Context,
     Store,
+    SearchColumns,
     Out,
 }
 
@@ -71,6 +72,7 @@ impl Parameter {
             Parameter::BaseUrl => "base_url",
             Parameter::Context => "context",
             Parameter::Store => "store",
+            Parameter::SearchColumns => "search_columns",
             Parameter::Out => "out",
         }
     }

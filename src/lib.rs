@@ -113,6 +113,7 @@ pub mod internals {
     pub use crate::policies::AccessPath;
     pub use crate::select::cohort::Cohort;
     pub use crate::select::selection::Selection;
+    pub use crate::select::type_filters::{ColumnUse, apply_type_filters};
     pub use crate::simd::Kernel;
     pub use crate::sys::sigbus::install;
     pub use crate::write::reduce::line_reducer::LineReducer;

@@ -10,6 +10,7 @@ use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
+use crate::cli::search_columns::{filters_json, filters_table};
 use crate::cli::{Exit, fail, put_json, say};
 use crate::count_text::noun_form;
 use crate::error::{ExportError, IndexError, JournalError};
@@ -139,6 +140,9 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "excludedFiles": snapshot.index().walked().excluded,
         });
         add_elements(&mut document, &plan.request.elements);
+        if !plan.selection.stats.filters.is_empty() {
+            document["filters"] = filters_json(&plan.selection.stats.filters);
+        }
         put_json(&document);
     }
     say(&format!("Plan as of {}; nothing was written\n", snapshot.as_of()));
@@ -153,6 +157,10 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
         say(&format!("  elements   {}; bytes of reduced types are the most that they can be", plan.request.elements));
     }
     say(&ledger_line(plan.ledger()));
+    let filters = filters_table(&plan.selection.stats.filters);
+    if !filters.is_empty() {
+        say(&format!("\n{filters}"));
+    }
     messages
         .iter()
         .take(10)

@@ -10,14 +10,16 @@ use crate::cli::export::{excluded_line, exit_of, index_line, warning_lines, warn
 use crate::cli::faults::FaultList;
 use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
+use crate::cli::search_columns::{self, columns_json, columns_line, columns_table};
 use crate::cli::{Exit, fail, put_json, say};
-use crate::error::{CorruptIndex, IndexError};
+use crate::error::{CorruptIndex, ExportError, IndexError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::other_data::FaultTotals;
 use crate::index::report::RefreshStats;
+use crate::index::search::maintenance::maintain_columns;
 use crate::index::segment::layout::SegmentHeader;
 use crate::index::snapshot::{Index, Snapshot};
 use crate::progress::Progress;
@@ -36,6 +38,10 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     let choices = RowChoices { validate, ..row_choices(&args.store.choices) };
     let ready =
         open_store(&args.store, choices, args.remake, true).and_then(|store| Ok((store, pool(args.run.threads)?)));
+    let columns = match search_columns::read_arguments(&args.search) {
+        Ok(columns) => columns,
+        Err(error) => return fail(Exit::BadRequest, &ExportError::from(error), args.run.json),
+    };
     let (store, pool) = match ready {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
@@ -48,6 +54,13 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             let error = error.into();
             return fail(exit_of(&error), &error, args.run.json);
         }
+    };
+    let (added, dropped) = columns;
+    let columns =
+        pool.install(|| watched(args.run.progress, |progress| maintain_columns(&index, &added, &dropped, progress)));
+    let columns = match columns {
+        Ok(columns) => columns,
+        Err(error) => return fail(exit_of(&error), &error, args.run.json),
     };
     // Versions dated later count, too.
     let snapshot = Snapshot::of_latest(index, Instant { ticks: i64::MAX, rest: Box::default() });
@@ -99,6 +112,9 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             "warnings": warning_texts(&messages),
             "seconds": seconds,
         });
+        if !columns.columns.is_empty() {
+            document["searchColumns"] = columns_json(&columns);
+        }
         if let Some(listed) = &listed {
             document["faultList"] = listed.json();
         }
@@ -108,6 +124,10 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     named_types.iter().for_each(|(name, n)| table.row([name.clone(), count(n.as_u64().unwrap_or(0))]));
     table.row(["all".to_string(), count(index.rows() as u64)]);
     say(&table.text());
+    let table = columns_table(&columns);
+    if !table.is_empty() {
+        say(&table);
+    }
     say(&format!("  lines      {}, {} of them faulty", count(lines), count(faulty)));
     for (name, n) in &named_faults {
         say(&format!("             {n} {name}"));
@@ -118,6 +138,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     say(&format!("  patients   {}", count(index.patients() as u64)));
     say(&format!("  deletions  {}", count(tombstones)));
     say(&format!("  extents    {} of {}", index.segment_count(), format_bytes(index_bytes)));
+    columns_line(&columns).iter().for_each(|line| say(line));
     let warnings = warning_lines(&messages.warnings());
     say((warnings + &excluded_line(index.walked().excluded) + &index_line(&work)).trim_end());
     let rate = format_bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);

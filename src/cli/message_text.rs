@@ -35,6 +35,7 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::BaseUrl => "--base-url",
         Parameter::Context => "--context",
         Parameter::Store => "--store",
+        Parameter::SearchColumns => "--search",
         Parameter::Out => "--out",
     }
 }

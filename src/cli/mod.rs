@@ -17,10 +17,11 @@ pub(crate) mod message_text;
 pub(crate) mod number_format;
 pub(crate) mod pack;
 pub(crate) mod progress;
+pub(crate) mod search_columns;
 #[cfg(feature = "server")]
 pub(crate) mod serve;
 pub(crate) mod synth;
-pub(crate) mod verify;
+mod verify;
 
 use std::io::Write;
 

@@ -13,9 +13,11 @@ use crate::cli::args::{AccessArg, ServeArgs, StoreArgs};
 use crate::cli::config::open_store;
 use crate::cli::{Exit, say};
 use crate::error::RequestError;
+use crate::index::search::maintenance::read_names;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::config::{Config, LogFormat};
 use crate::server::serve::{ServeInfo, serve};
+use crate::store::SearchColumnOptions;
 use crate::store::choices::RowChoices;
 use crate::sys::interrupt::interrupts;
 use crate::sys::regular_file::read_argument;
@@ -62,8 +64,14 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
             compartment_paths: tenant.store.compartment_paths,
             follow_symlinks: tenant.store.follow_symlinks,
         };
+        let search_columns = SearchColumnOptions {
+            // Checked above.
+            listed: read_names(&tenant.store.search_columns).unwrap_or_default(),
+            others_max: tenant.store.other_search_columns,
+            disk_high_water: config.jobs.disk_high_water,
+        };
         match open_store(&store, choices, false, tenant.data.sync) {
-            Ok(store) => stores.push(store),
+            Ok(store) => stores.push(store.with_search_columns(search_columns)),
             Err(error) => {
                 report_error(log_format, &error.to_string());
                 return Exit::BadRequest;

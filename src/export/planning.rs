@@ -17,7 +17,7 @@ use crate::select::cohort::Cohort;
 use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
 use crate::select::selection::Selection;
-use crate::select::type_filters::apply_type_filters;
+use crate::select::type_filters::{ColumnUse, apply_type_filters};
 use crate::select::unreached_binaries::count_unreached_binaries;
 use crate::select::vanished::VanishedSelection;
 use crate::store::Store;
@@ -28,14 +28,19 @@ use crate::sys::store_file::StoreFileError;
 /// # Errors
 /// [`ExportError::Request`] with every problem of the request, and what fails in the store.
 pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, ExportError> {
-    plan_cancellably(snapshot, request, &Progress::default())
+    plan_cancellably(snapshot, request, ColumnUse::Existing, &Progress::default())
 }
 
 /// As [`plan`], until `progress` is cancelled.
 ///
 /// # Errors
 /// Also [`ExportError::Cancelled`].
-fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Progress) -> Result<Plan, ExportError> {
+pub(crate) fn plan_cancellably(
+    snapshot: &Snapshot,
+    request: &ExportRequest,
+    columns: ColumnUse,
+    progress: &Progress,
+) -> Result<Plan, ExportError> {
     request.check()?;
     if let Some(since) = &request.since
         && since > snapshot.as_of()
@@ -48,7 +53,7 @@ fn plan_cancellably(snapshot: &Snapshot, request: &ExportRequest, progress: &Pro
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
     let mut selection = Selection::new(snapshot, &cohort, request)?;
-    apply_type_filters(snapshot, &cohort, request, &mut selection, progress)?;
+    apply_type_filters(snapshot, &cohort, request, &mut selection, columns, progress)?;
     add_associated(snapshot, &cohort, request, &mut selection, progress)?;
     add_context(snapshot, &cohort, request, &mut selection, progress)?;
     selection.stats.unreached_binaries = count_unreached_binaries(snapshot, &cohort, request, &selection.rows)?;
@@ -104,8 +109,9 @@ pub(crate) fn plan_only(
     let store = store.read_only();
     let time = time.into();
     let take = || store.snapshot_watched(time.clone(), progress);
-    let (snapshot, work, plan, _) =
-        plan_taken_snapshot(request, progress, &take, &|| store.snapshot_verified(time.clone(), progress))?;
+    let (snapshot, work, plan, _) = plan_taken_snapshot(request, ColumnUse::Existing, progress, &take, &|| {
+        store.snapshot_verified(time.clone(), progress)
+    })?;
     Ok((plan, snapshot, work))
 }
 
@@ -125,12 +131,13 @@ pub(crate) fn plan_snapshot(
         work.repaired.extend(repair.repaired);
         Ok((snapshot, work))
     };
-    plan_taken_snapshot(request, progress, take, &again)
+    plan_taken_snapshot(request, ColumnUse::Completed, progress, take, &again)
 }
 
 /// Takes a snapshot and plans; one whose index turns out to be damaged is taken again.
 fn plan_taken_snapshot(
     request: &ExportRequest,
+    columns: ColumnUse,
     progress: &Progress,
     take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
     again: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
@@ -138,7 +145,7 @@ fn plan_taken_snapshot(
     let of = |(snapshot, mut work): (Snapshot, RefreshStats)| {
         let needs_memory = |since| snapshot.index().generation().memory_lost_since(since).is_some();
         work.tells_memory_loss |= request.since.as_ref().is_some_and(needs_memory);
-        let plan = plan_cancellably(&snapshot, request, progress)?;
+        let plan = plan_cancellably(&snapshot, request, columns, progress)?;
         let messages = all_issues(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))
     };

@@ -14,6 +14,7 @@ pub(crate) mod identifiers;
 pub(crate) mod line_references;
 pub mod naive;
 pub(crate) mod paths;
+pub(crate) mod root_members;
 pub(crate) mod rules;
 pub(crate) mod scalar;
 pub(crate) mod scanner;

@@ -26,7 +26,7 @@ use crate::sys::store_file::FileStamp;
 const LOCK: &str = "lock";
 
 /// What ends the name of a file that is being written, until it is renamed.
-const PART: &str = ".part";
+pub(crate) const PART: &str = ".part";
 
 /// Name of the second copy of a file that is kept twice.
 pub(crate) fn twin_name(name: &str) -> String {
@@ -93,6 +93,24 @@ impl MemoryFiles {
         let files = self.0.lock().expect("no thread panics with the lock");
         let Some(file) = files.get(name) else { return Ok(None) };
         Ok(Some(ReadMap::of_file(file.try_clone()?, Path::new(name))?))
+    }
+
+    /// Names of the files in memory.
+    pub(in crate::index) fn names(&self) -> Vec<String> {
+        self.0.lock().expect("no thread panics with the lock").keys().cloned().collect()
+    }
+
+    /// Gives a file in memory another name.
+    pub(in crate::index) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.0.lock().expect("no thread panics with the lock");
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_string(), file);
+        Ok(())
+    }
+
+    /// Forgets a file in memory.
+    pub(in crate::index) fn remove(&self, name: &str) {
+        self.0.lock().expect("no thread panics with the lock").remove(name);
     }
 
     /// Forgets every file in memory but those named.
@@ -168,7 +186,7 @@ impl Write for BlockWriter {
 
 /// The lock of an index directory, released on drop: exclusive for a writer, shared for a read-only user. Without a
 /// file nothing is locked.
-pub struct IndexLock(#[allow(dead_code, reason = "holds the lock while it is open")] Option<File>);
+pub struct IndexLock(#[allow(dead_code, reason = "holds the lock while it is open")] pub(in crate::index) Option<File>);
 
 impl IndexDir {
     /// An index in memory.

@@ -5,10 +5,11 @@ use crate::store::choices::links_of;
 use crate::store::walk::walk_store;
 use std::sync::Arc;
 
-use crate::error::IndexError;
+use crate::error::{ExportError, IndexError};
 use crate::fhir::instant::Instant;
 use crate::index::open::Verification;
 use crate::index::report::RefreshStats;
+use crate::index::search::maintenance::{DroppedColumns, maintain_columns, read_names};
 use crate::index::snapshot::{Index, Snapshot};
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::snapshot_time::SnapshotTime;
@@ -115,6 +116,19 @@ impl Store {
     /// When the store cannot be read as a whole, or `progress` is cancelled.
     pub fn index(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
         refresh::refresh(self, None, None, progress, Verification::Stamps).map(|(index, work, _)| (index, work))
+    }
+
+    /// Brings the index up to date, and keeps the values of these search parameters in it, named as `Observation.category`: from
+    /// then on filters on them ([`ExportRequest::type_filters`](crate::ExportRequest::type_filters)) are decided without a look at
+    /// the rows. They are completed by each later call, with or without names, and by `outpour index`.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] with each name that is no parameter or is one of texts, which are read each time; what fails in
+    /// the store or the index.
+    pub fn keep_search_columns<S: AsRef<str>>(&self, parameters: &[S], progress: &Progress) -> Result<(), ExportError> {
+        let names = read_names(parameters)?;
+        let (index, _) = self.index(progress)?;
+        maintain_columns(&index, &names, &DroppedColumns::Of(Vec::new()), progress).map(drop)
     }
 
     /// Like [`Store::index`], but every byte of the index is checked whatever the times of its files, and damaged parts

@@ -79,6 +79,8 @@ pub(crate) fn refresh(
             Err(source) => return Err(IndexError::Write { name: "lock".into(), source }),
         },
     };
+    let dir = Arc::new(dir);
+    let search_columns = &store.options().search_columns;
     let mut stats = RefreshStats { in_memory, ..RefreshStats::default() };
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
@@ -121,8 +123,11 @@ pub(crate) fn refresh(
             stats.kept_segments = segments.len();
             stats.memory_lost = meta.lost;
             let vanished = VanishedFile::open(&dir, &meta);
-            match Index::new(meta, times, segments, global, files, dir.is_durable()) {
-                Ok(index) => return Ok((index.with_vanished(vanished), stats, as_of)),
+            match Index::new(meta, times, segments, global, files, dir.clone()) {
+                Ok(index) => {
+                    let index = index.with_vanished(vanished).with_search_columns(search_columns.clone());
+                    return Ok((index, stats, as_of));
+                }
                 Err(damaged) => last_reason = damaged.0,
             }
             verification = Verification::Nothing;
@@ -222,10 +227,13 @@ pub(crate) fn refresh(
             continue;
         }
         let index = global.and_then(|global| {
-            Index::new(meta, times, segments, global, files, dir.is_durable()).map_err(|damaged| damaged.0)
+            Index::new(meta, times, segments, global, files, dir.clone()).map_err(|damaged| damaged.0)
         });
         match index {
-            Ok(index) => return Ok((index.with_vanished(vanished), stats, as_of)),
+            Ok(index) => {
+                let index = index.with_vanished(vanished).with_search_columns(search_columns.clone());
+                return Ok((index, stats, as_of));
+            }
             Err(reason) => (verification, last_reason) = (Verification::Nothing, reason),
         }
     }
@@ -359,7 +367,7 @@ pub(crate) fn latest_published(store: &Store) -> Result<Option<Index>, IndexErro
         let Some(LoadedMeta { current: known, times, .. }) = load(&dir)?.known() else { return Ok(None) };
         let Ok((segments, global)) = open_index(&dir, &known, Verification::Stamps)?.into_whole() else { continue };
         let (files, vanished) = (StoreFiles::known_to(store, &known), VanishedFile::open(&dir, &known));
-        if let Ok(index) = Index::new(known, times, segments, global, files, dir.is_durable()) {
+        if let Ok(index) = Index::new(known, times, segments, global, files, Arc::new(dir)) {
             return Ok(Some(index.with_vanished(vanished)));
         }
     }

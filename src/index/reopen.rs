@@ -1,6 +1,7 @@
 //! Reopens the snapshot that a record names, whatever was appended to the store or joined in the index since.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
@@ -107,7 +108,10 @@ pub(crate) fn rebuild_from_record(
     let global = dir.open(&meta.global.name).map_err(|_| "it cannot be opened");
     let index = global
         .and_then(|bytes| GlobalIndex::open(bytes, &meta.segments))
-        .and_then(|global| Index::new(meta, times, segments, global, files, false).map_err(|damaged| damaged.0))
+        .and_then(|global| {
+            Index::new(meta, times, segments, global, files, Arc::new(IndexDir::read_only(&store.index_dir())))
+                .map_err(|damaged| damaged.0)
+        })
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
     match Snapshot::of_segments(index, record, as_of) {
         Ok(snapshot) => Ok((snapshot, stats)),

@@ -18,9 +18,11 @@ const CONTAINER_BYTES: u64 = 4 << 10;
 
 /// Bytes of a container file, and those of them that are of a segment of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ContainerUse {
-    live: u64,
-    total: u64,
+pub(crate) struct ContainerUse {
+    /// Bytes of segments of the index.
+    pub live: u64,
+    /// All bytes.
+    pub total: u64,
 }
 
 impl ContainerUse {
@@ -31,7 +33,7 @@ impl ContainerUse {
 }
 
 /// Which containers are copied into a new one: worn ones, and [`FAN`] and more of one tier, the copy counted.
-fn copied_containers(containers: &[ContainerUse]) -> Vec<bool> {
+pub(crate) fn copied_containers(containers: &[ContainerUse]) -> Vec<bool> {
     let mut copied: Vec<bool> = containers.iter().map(|one| one.is_worn()).collect();
     loop {
         let sum: u64 = containers.iter().zip(&copied).filter(|(_, copied)| **copied).map(|(one, _)| one.live).sum();

@@ -8,14 +8,17 @@ use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::{Instant, InstantRef};
 use crate::ids::{BaseId, EntryId, FileId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
+use crate::index::dir::IndexDir;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
+use crate::index::search::columns::SearchColumns;
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 use crate::index::snapshot_record::{RecordedRules, SegmentRef, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
 use crate::index::vanished::{VanishedFile, VanishedResource};
+use crate::store::SearchColumnOptions;
 use crate::store::packed::seek_table::SeekTable;
 use crate::store::walk::Walk;
 use crate::sys::store_file::{StoreFile, StoreFileError};
@@ -43,6 +46,8 @@ pub struct Index {
     tables: Vec<OnceLock<Option<Box<SeekTable>>>>,
     /// Resources that are gone from the store.
     vanished: VanishedFile,
+    /// Values of search parameters.
+    search: SearchColumns,
 }
 
 impl Index {
@@ -53,7 +58,7 @@ impl Index {
         segments: Vec<Segment>,
         global: GlobalIndex,
         mut files: StoreFiles,
-        durable: bool,
+        dir: Arc<IndexDir>,
     ) -> Result<Index, CorruptIndex> {
         files.take_compressions(&meta);
         let mut restarts = vec![Vec::new(); files.count()];
@@ -75,6 +80,8 @@ impl Index {
         let starts = SegmentOffsets::of(segments.iter().map(Segment::head));
         let tables = meta.files.iter().map(|_| OnceLock::new()).collect();
         let vanished = VanishedFile::default();
+        let durable = dir.is_durable();
+        let search = SearchColumns::new(dir, &meta);
         Ok(Index {
             tables,
             meta,
@@ -88,7 +95,13 @@ impl Index {
             starts,
             durable,
             vanished,
+            search,
         })
+    }
+
+    /// The same index, which may get these search columns.
+    pub(crate) fn with_search_columns(self, options: SearchColumnOptions) -> Index {
+        Index { search: self.search.with_options(options), ..self }
     }
 
     /// The same index with its file of vanished resources.
@@ -102,6 +115,11 @@ impl Index {
     /// [`CorruptIndex`] if their file is lost or damaged.
     pub(crate) fn vanished(&self) -> Result<&[VanishedResource], CorruptIndex> {
         self.vanished.list()
+    }
+
+    /// Values of search parameters, as far as they are kept.
+    pub(crate) fn search(&self) -> &SearchColumns {
+        &self.search
     }
 
     /// Number of resource rows of all segments, visible or not.

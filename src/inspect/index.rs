@@ -8,13 +8,15 @@ use memchr::memmem;
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::dir::{IndexBytes, IndexDir};
 use crate::index::global;
 use crate::index::meta::{self, IndexMeta};
+use crate::index::search::columns::is_column_file;
 use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, ColumnRanges, SegmentHeader};
 use crate::index::segment::reader::Segment;
 use crate::index::snapshot_log::SnapshotSlots;
+use crate::inspect::index_file::{file_name, open_index_file};
 use crate::inspect::report::{InspectReport, ReportSection};
+use crate::inspect::search_columns::search_column;
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::regular_file::read_regular;
 use crate::text_table::grouped;
@@ -31,7 +33,7 @@ pub(crate) fn inspect_directory(path: &Path, report: &mut InspectReport) {
     {
         report.broken(&twin, "its magic, version, checksum or order does not hold; the other copy is used");
     }
-    let mut known: Vec<&str> = vec![meta::FILE, meta::TWIN, "lock"];
+    let mut known: Vec<&str> = vec![meta::FILE, meta::TWIN, "lock", "search.lock", "search-listed"];
     if let Some(named) = &named {
         let containers = named.containers.iter().map(|name| (name, segments as fn(&Path, &mut InspectReport)));
         for (named, show) in containers.chain([(&named.global, global_index as fn(&Path, &mut InspectReport))]) {
@@ -48,24 +50,13 @@ pub(crate) fn inspect_directory(path: &Path, report: &mut InspectReport) {
         known.push(meta::NOTE);
         snapshot_log(&log_path, report);
     }
-    // Files that the meta file does not name are listed, not opened.
+    // Files that the meta file does not name are listed, not opened; search columns are none that it names.
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !known.contains(&name.as_str()) {
+        if is_column_file(&name) {
+            search_column(&path.join(&name), report);
+        } else if !known.contains(&name.as_str()) {
             report.unnamed.push(name);
-        }
-    }
-}
-
-/// Bytes of an index file; a failure is added to the report as damage.
-fn open(path: &Path, report: &mut InspectReport) -> Option<Arc<IndexBytes>> {
-    let name = path.file_name()?.to_str()?;
-    // `IndexDir::Directory` only holds the path: the directory is neither created nor locked.
-    match IndexDir::Directory(path.parent()?.to_path_buf()).open(name) {
-        Ok(bytes) => Some(Arc::new(bytes)),
-        Err(error) => {
-            report.broken(path, format!("it cannot be read: {error}"));
-            None
         }
     }
 }
@@ -73,10 +64,10 @@ fn open(path: &Path, report: &mut InspectReport) -> Option<Arc<IndexBytes>> {
 /// Adds a file of segments: its segments, the sizes of their columns, and their rows by type. After a broken segment,
 /// the next one is searched by its magic bytes.
 pub(crate) fn segments(path: &Path, report: &mut InspectReport) {
-    let Some(bytes) = open(path, report) else { return };
+    let Some(bytes) = open_index_file(path, report).map(Arc::new) else { return };
     // 1. Walk over the segments of the file.
     let mut list = ReportSection::new(
-        format!("{}: extents", name(path)),
+        format!("{}: extents", file_name(path)),
         &["at", "bytes", "from", "to", "lines", "rows", "faulty", "deletions", "checksum"],
     );
     let mut sums: Vec<(u64, u64)> = vec![(0, 0); COLUMNS.len()];
@@ -136,9 +127,9 @@ pub(crate) fn segments(path: &Path, report: &mut InspectReport) {
 
 /// Adds a global index: its sections and the state of its checksum.
 pub(crate) fn global_index(path: &Path, report: &mut InspectReport) {
-    let Some(bytes) = open(path, report) else { return };
+    let Some(bytes) = open_index_file(path, report).map(Arc::new) else { return };
     let mut section =
-        ReportSection::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
+        ReportSection::new(format!("{}: merged over all extents", file_name(path)), &["section", "elements", "bytes"]);
     section.fact("bytes", grouped(bytes.len() as u64));
     let (words, _) = bytes.as_chunks::<8>();
     let words: Vec<u64> = words.iter().take(global::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
@@ -240,9 +231,4 @@ pub(crate) fn snapshot_log(path: &Path, report: &mut InspectReport) {
         None => report.broken(path, "it is torn; what it noted is forgotten, and some rows may be exported again"),
     }
     report.part("the note of an index", section);
-}
-
-/// Name of an index file, for the headings of its description.
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -7,7 +7,9 @@
 pub(crate) mod data;
 pub(crate) mod export;
 pub(crate) mod index;
+pub(crate) mod index_file;
 pub(crate) mod report;
+pub(crate) mod search_columns;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::codec::compression::{Compression, FIRST_BYTES};
+use crate::index::search::column_file;
+use crate::index::search::columns::is_column_file;
 use crate::index::segment::layout;
 use crate::index::{global, meta};
 use crate::inspect::report::InspectReport;
@@ -55,6 +59,8 @@ pub(crate) enum FileKind {
     IndexMeta,
     /// The snapshot log beside the meta file.
     SnapshotLog,
+    /// A search column of an index.
+    SearchColumn,
     /// The manifest of an export.
     Manifest,
     /// The status document of an export.
@@ -144,12 +150,14 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         meta::FILE | meta::TWIN => Some(FileKind::IndexMeta),
         _ if name.starts_with("extents-") => Some(FileKind::Segments),
         _ if name.starts_with("merged-") => Some(FileKind::GlobalIndex),
+        _ if is_column_file(&name) => Some(FileKind::SearchColumn),
         _ => Compression::of_file_name(&name)
             .map(|named| FileKind::Data(Compression::of_first_bytes(&first_bytes, named))),
     };
     Ok(match &first_bytes[..] {
         bytes if bytes.starts_with(&layout::MAGIC) => Some(FileKind::Segments),
         bytes if bytes.starts_with(&global::MAGIC.to_le_bytes()) => Some(FileKind::GlobalIndex),
+        bytes if bytes.starts_with(&column_file::MAGIC) => Some(FileKind::SearchColumn),
         bytes if bytes.starts_with(b"outpour-index ") => Some(FileKind::IndexMeta),
         _ if by_name.is_some() => by_name,
         _ => export::kind_of(path)?,
@@ -163,6 +171,7 @@ fn inspect_file(path: &Path, kind: FileKind, report: &mut InspectReport) {
         FileKind::GlobalIndex => index::global_index(path, report),
         FileKind::SnapshotLog => index::snapshot_log(path, report),
         FileKind::IndexMeta => drop(index::index_meta(path, report)),
+        FileKind::SearchColumn => search_columns::search_column(path, report),
         FileKind::Manifest => export::manifest(path, report),
         FileKind::Status => export::status(path, report),
         FileKind::Plan => export::plan(path, report),

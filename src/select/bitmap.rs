@@ -98,6 +98,13 @@ impl Bitmap {
         })
     }
 
+    /// Keeps of each word of 64 numbers those of which the bit is set in what `kept` says of the first of them; words without
+    /// a number are not asked for.
+    pub(crate) fn retain_words(&mut self, mut kept: impl FnMut(usize) -> u64) {
+        let words = self.words.iter_mut().enumerate().filter(|(_, word)| **word != 0);
+        words.for_each(|(i, word)| *word &= kept(i * 64));
+    }
+
     /// Adds every number of another set of the same size.
     pub fn union(&mut self, other: &Bitmap) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);

@@ -18,7 +18,7 @@ use crate::select::context_closure::{Closure, Destination, is_current, may_leave
 use crate::select::ledger::SegmentSelection;
 use crate::select::provenance::Horizon;
 use crate::select::selection::{Selection, prefers_postings};
-use crate::select::type_filters::apply_type_filters;
+use crate::select::type_filters::{ColumnUse, apply_type_filters};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -103,7 +103,7 @@ fn reached_forward(
     let mut request = classifier.request.clone();
     (request.since, request.until) = (None, None);
     let mut selection = Selection::new(snapshot, cohort, &request)?;
-    apply_type_filters(snapshot, cohort, &request, &mut selection, progress)?;
+    apply_type_filters(snapshot, cohort, &request, &mut selection, ColumnUse::Existing, progress)?;
     add_associated(snapshot, cohort, &request, &mut selection, progress)?;
     let whole = RowClassifier::new(snapshot, cohort, &request);
     let context: HashSet<RowAddress> =

@@ -22,6 +22,7 @@ use crate::select::cohort::Cohort;
 use crate::select::context_closure::DeadEnds;
 use crate::select::ledger::{Ledger, SegmentSelection};
 use crate::select::row_set::RowSet;
+use crate::select::type_filters::FilterWork;
 use crate::select::visibility::Visibility;
 use crate::select::{column_scan, postings_scan, zone_map_scan};
 use rayon::prelude::*;
@@ -45,6 +46,8 @@ pub struct SelectionStats {
     pub(crate) dead_ends: DeadEnds,
     /// Rows that no filter could be evaluated for, and that are left out.
     pub(crate) unfiltered: u64,
+    /// How the filters of each type were decided.
+    pub(crate) filters: Vec<FilterWork>,
     /// Binaries of the cohort that no exported row refers to.
     pub(crate) unreached_binaries: u64,
 }

@@ -10,6 +10,7 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub(crate) mod block_cursor;
 pub(crate) mod scalar;
 
 /// Bytes of a block; masks have one bit for each.

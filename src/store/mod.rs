@@ -18,6 +18,7 @@ use crate::extract::rules::LoneSurrogates;
 use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
+use crate::fhir::search::parameter::ParameterName;
 use crate::simd::Kernel;
 use crate::store::choices::RowChoices;
 use crate::sys::access::Access;
@@ -67,6 +68,25 @@ pub struct StoreOptions {
     pub(crate) allow_missing: f64,
     /// Whether small segments of the index are joined.
     pub(crate) compaction: bool,
+    /// Which search columns the index may get because a filter asks for them.
+    pub(crate) search_columns: SearchColumnOptions,
+}
+
+/// Which search columns an index may get because a filter of an export asks for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SearchColumnOptions {
+    /// These, and those that the index lists itself: wherever a row is asked for.
+    pub listed: Vec<ParameterName>,
+    /// So many others: where much would be read anyway. Those that were not used for longest are dropped.
+    pub others_max: usize,
+    /// None while so much of the disk is used, in hundredths.
+    pub disk_high_water: u8,
+}
+
+impl Default for SearchColumnOptions {
+    fn default() -> SearchColumnOptions {
+        SearchColumnOptions { listed: Vec::new(), others_max: 16, disk_high_water: 95 }
+    }
 }
 
 /// Percent of the resources of the last snapshot that may be gone unless more is allowed (reading 26).
@@ -84,6 +104,7 @@ impl Default for StoreOptions {
             index_access: IndexAccess::ReadWrite,
             allow_missing: ALLOW_MISSING_DEFAULT,
             compaction: true,
+            search_columns: SearchColumnOptions::default(),
         }
     }
 }
@@ -166,6 +187,13 @@ impl StoreOptions {
     /// made from it.
     pub fn read_only(self) -> StoreOptions {
         StoreOptions { index_access: IndexAccess::ReadOnly, ..self }
+    }
+
+    /// Search columns that the index may get because a filter of an export asks for them, at most; those that were not used for
+    /// longest are dropped for others. 16 unless given; with 0 none are made then.
+    pub fn search_columns(mut self, at_most: usize) -> StoreOptions {
+        self.search_columns.others_max = at_most;
+        self
     }
 
     /// Whether a refresh joins small segments of the index; so unless given. For tests that compare both.
@@ -258,6 +286,12 @@ impl Store {
     /// Directory of the index, whether it exists or not.
     pub fn index_dir(&self) -> PathBuf {
         self.options.index_dir.clone().unwrap_or_else(|| self.root.join(".outpour"))
+    }
+
+    /// The same store, whose index may get these search columns.
+    pub(crate) fn with_search_columns(mut self, search_columns: SearchColumnOptions) -> Store {
+        self.options.search_columns = search_columns;
+        self
     }
 
     /// The options that the store was opened with.

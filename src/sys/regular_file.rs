@@ -136,6 +136,13 @@ fn read_bounded(file: File, bytes_max: u64) -> Result<Vec<u8>, RegularFileError>
     }
 }
 
+/// Sets the times of a file to now; a link is not followed. A file whose times cannot be set keeps them.
+pub(crate) fn set_times_to_now(path: &Path) {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

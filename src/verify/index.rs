@@ -24,6 +24,7 @@ use crate::verify::line_counts::LineCounts;
 use crate::verify::line_reader::CutLine;
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::prior_owners::PriorOwners;
+use crate::verify::search_columns::check_search_columns;
 use crate::verify::segment::SegmentCheck;
 use crate::verify::segment_lines::{self, SegmentLines};
 use std::collections::BTreeMap;
@@ -183,6 +184,7 @@ pub(crate) fn verify_and_use<T>(
     check_coverage(&index, &mut report.differences)?;
     check_dictionary(&index, &mut report.differences)?;
     crate::verify::packed::check_packed_files(&index, &mut report.differences)?;
+    check_search_columns(&index, progress, &mut report.differences)?;
     report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
     let used = use_index(&index)?;
     Ok((report, used))

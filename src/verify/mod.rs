@@ -30,6 +30,7 @@ pub(crate) mod reduced_line;
 pub(crate) mod request;
 pub(crate) mod rewritten_line;
 pub(crate) mod row_references;
+pub(crate) mod search_columns;
 pub(crate) mod segment;
 pub(crate) mod segment_lines;
 pub(crate) mod target;

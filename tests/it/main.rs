@@ -45,6 +45,7 @@ mod receipts;
 mod rivals;
 mod run;
 mod search_at_random;
+mod search_columns;
 mod search_parameters;
 mod store_forms;
 mod store_names;

@@ -4,11 +4,13 @@ pub(crate) mod choices;
 pub(crate) mod read_only;
 pub(crate) mod records;
 pub(crate) mod run;
+pub(crate) mod search_columns;
 
 use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::records::RecordArgs;
 use crate::cli::args::run::{AllowMissingArgs, RunArgs};
+use crate::cli::args::search_columns::SearchColumnArgs;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
@@ -329,6 +331,9 @@ pub(crate) struct IndexArgs {
     /// List the faulty lines: file, line, byte and what is wrong
     #[arg(long)]
     pub faults: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub search: SearchColumnArgs,
     /// Also index references outside the compartment (for --context referenced): always done, so this changes nothing
     #[arg(long)]
     pub references: bool,

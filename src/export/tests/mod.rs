@@ -8,4 +8,5 @@ pub(super) mod compaction;
 pub(super) mod in_memory;
 pub(super) mod kills;
 pub(super) mod provenance;
+pub(super) mod search_columns;
 pub(super) mod unsynced;

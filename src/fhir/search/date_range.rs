@@ -1,7 +1,7 @@
 //! Dates and times of any precision as the span of time that they stand for (R4 search, dates).
 
 /// Picoseconds in a second: a fraction of a second counts to its twelfth digit.
-const SECOND: i128 = 1_000_000_000_000;
+pub(crate) const SECOND: i128 = 1_000_000_000_000;
 /// Digits of a fraction of a second that count.
 const FRACTION_DIGITS: usize = 12;
 

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::casts::to_u32;
+
 /// Most digits of a number that are compared.
 const DIGITS_MAX: usize = 30;
 /// Largest exponent of a number that a search gives, either way.
@@ -46,6 +48,17 @@ impl Decimal {
         let exponent = i32::try_from(exponent.clamp(-limit, limit)).ok()?;
         let digits: i128 = if kept.is_empty() { 0 } else { kept.parse().ok()? };
         Some(Decimal { digits: if text.starts_with('-') { -digits } else { digits }, exponent })
+    }
+
+    /// Digits, and the power of ten that they are multiplied by.
+    pub(crate) fn parts(self) -> (i128, i32) {
+        (self.digits, self.exponent)
+    }
+
+    /// The number of these parts; `None` if [`Decimal::read`] gives none such.
+    pub(crate) fn from_parts(digits: i128, exponent: i32) -> Option<Decimal> {
+        let is_possible = digits.unsigned_abs() < 10u128.pow(to_u32(DIGITS_MAX)) && exponent.abs() <= EXPONENT_LIMIT;
+        is_possible.then_some(Decimal { digits, exponent })
     }
 
     /// The numbers that equal one of this precision, from the first to the one behind the last: half a unit of the last digit

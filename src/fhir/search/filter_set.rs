@@ -9,6 +9,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::date_range::TimeSpan;
 use crate::fhir::search::matching::{MatchContext, PreparedCriterion};
 use crate::fhir::search::members::read_members;
+use crate::fhir::search::parameter::SearchParameter;
 use crate::fhir::search::type_filter::TypeFilter;
 use crate::fhir::search::value::ParameterValues;
 
@@ -54,14 +55,9 @@ impl<'a> FilterSet<'a> {
         (!filters.is_empty()).then_some(FilterSet { filters, members, context })
     }
 
-    /// Whether a line can meet one of the filters, by the texts that it has: in a line without a backslash every text stands as it
-    /// is, so that one which lacks all texts of a criterion does not meet it. Most lines are ruled out so, and not parsed.
-    fn may_be_met(&self, line: &[u8]) -> bool {
-        let lacks =
-            |needles: &Vec<memchr::memmem::Finder<'static>>| needles.iter().all(|needle| needle.find(line).is_none());
-        let is_ruled_out =
-            |filter: &PreparedFilter<'_>| filter.criteria.iter().any(|of| of.needles.as_ref().is_some_and(lacks));
-        !self.filters.iter().all(is_ruled_out) || memchr::memchr(b'\\', line).is_some()
+    /// The parameter of each criterion.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &'a SearchParameter> {
+        self.filters.iter().flat_map(|filter| &filter.criteria).map(|of| &of.criterion.parameter)
     }
 
     /// Whether a resource meets one of the filters.
@@ -69,30 +65,29 @@ impl<'a> FilterSet<'a> {
     /// # Errors
     /// [`UnreadableRow`] if a member that decides is nested deeper than 128 levels.
     pub(crate) fn is_met(&self, line: &[u8]) -> Result<bool, UnreadableRow> {
-        if self.may_be_met(line) { self.is_met_by_members(line) } else { Ok(false) }
-    }
-
-    /// As [`FilterSet::is_met`], by the members of every line: its slow twin.
-    fn is_met_by_members(&self, line: &[u8]) -> Result<bool, UnreadableRow> {
-        let meets = |filter: &PreparedFilter<'_>, root: &Value| {
-            let is_met = |of: &PreparedCriterion<'_>| {
-                of.is_met_by(&ParameterValues::of(&of.criterion.parameter, root), self.context)
-            };
-            filter.criteria.iter().all(is_met)
-        };
         if let Ok(root) = read_members(line, &self.members) {
-            return Ok(self.filters.iter().any(|filter| meets(filter, &root)));
+            return Ok(self.is_met_by_root(&root));
         }
         // A member is nested too deep: filters that do not look at it decide.
         let mut is_unreadable = false;
         for filter in &self.filters {
             match read_members(line, &filter.members) {
-                Ok(root) if meets(filter, &root) => return Ok(true),
+                Ok(root) if self.meets(filter, &root) => return Ok(true),
                 Ok(_) => {}
                 Err(_) => is_unreadable = true,
             }
         }
         if is_unreadable { Err(UnreadableRow) } else { Ok(false) }
+    }
+
+    /// Whether one of the filters is met by a resource, of which `root` has at least the members that they look at.
+    pub(crate) fn is_met_by_root(&self, root: &Value) -> bool {
+        self.filters.iter().any(|filter| self.meets(filter, root))
+    }
+
+    /// Whether a resource meets every criterion of a filter.
+    fn meets(&self, filter: &PreparedFilter<'_>, root: &Value) -> bool {
+        filter.criteria.iter().all(|of| of.is_met_by(&ParameterValues::of(&of.criterion.parameter, root), self.context))
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use memchr::memmem::Finder;
-
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::reference::Reference;
 use crate::fhir::search::base_letters::{base_letters, lower_case};
@@ -28,8 +26,6 @@ pub(crate) struct MatchContext<'a> {
 pub(crate) struct PreparedCriterion<'a> {
     /// The criterion.
     pub criterion: &'a SearchCriterion,
-    /// Texts of which a resource that meets it has one, if there are such.
-    pub needles: Option<Vec<Finder<'static>>>,
     /// Keys of its values: a value of another key matches none ([`ParameterValue::key`]). `None` if keys do not decide.
     pub keys: Option<HashSet<&'a str>>,
     /// Its texts without case and accents, or codes that are texts without their case.
@@ -47,7 +43,6 @@ impl<'a> PreparedCriterion<'a> {
         let key = |value| key_of(criterion.parameter.kind, value).filter(|_| !has_texts_as_tokens(criterion));
         PreparedCriterion {
             criterion,
-            needles: needles_of(criterion),
             keys: criterion.values.iter().map(key).collect(),
             folded: criterion.values.iter().map(text).collect(),
         }
@@ -123,33 +118,6 @@ fn key_of(kind: ParameterKind, wanted: &SearchValue) -> Option<&str> {
         SearchValue::Text(text) => Some(url_key(text)).filter(|_| kind == ParameterKind::Uri),
         _ => None,
     }
-}
-
-/// Most texts of a criterion that lines are searched for.
-const NEEDLES_MAX: usize = 16;
-
-/// Texts of which a resource has one that meets a criterion; `None` if it may meet it without.
-fn needles_of(criterion: &SearchCriterion) -> Option<Vec<Finder<'static>>> {
-    let SearchCriterion { parameter, modifier, values } = criterion;
-    let is_absence = matches!(modifier, SearchModifier::Not | SearchModifier::Missing(_));
-    // Each is searched for in a line; of many the parser is faster.
-    if is_absence
-        || values.len() > NEEDLES_MAX
-        || has_texts_as_tokens(criterion)
-        || parameter.paths.iter().any(|path| path.data_type == "presence")
-    {
-        return None;
-    }
-    let needle = |value: &SearchValue| match (value, parameter.kind) {
-        (SearchValue::Token { code: Some(code), .. }, _) => Some(code.clone()),
-        (SearchValue::Reference(text), _) => {
-            Some(Reference::parse(text).map_or_else(|| text.clone(), |found| found.id.to_string()))
-        }
-        (SearchValue::Text(text), ParameterKind::Uri) => Some(text.clone()),
-        (SearchValue::Text(text), _) => Some(text.clone()).filter(|_| *modifier == SearchModifier::Exact),
-        _ => None,
-    };
-    values.iter().map(|value| Some(Finder::new(needle(value)?.as_bytes()).into_owned())).collect()
 }
 
 /// Whether a token is a wanted one. The system of a `code` is known to neither side.

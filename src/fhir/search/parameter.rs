@@ -4,6 +4,7 @@
 //! `elements.csv`; a test compares the two. Composite and special parameters are left out.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::LazyLock;
 
 use crate::fhir::resource_type::ResourceType;
@@ -82,6 +83,43 @@ pub(crate) struct SearchParameter {
     pub kind: ParameterKind,
     /// Where its values stand.
     pub paths: Vec<ElementPath>,
+}
+
+/// A parameter of a type by name, as `Observation.category`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ParameterName {
+    /// The type.
+    pub resource_type: ResourceType,
+    /// The name in a search.
+    pub code: &'static str,
+}
+
+impl ParameterName {
+    /// Reads `Type.code` or `Type?code`; `None` if there is no such parameter here.
+    pub(crate) fn parse(text: &str) -> Option<ParameterName> {
+        let (of, code) = text.split_once(['.', '?'])?;
+        let resource_type = ResourceType::parse(of)?;
+        let code = find_parameter(resource_type, code)?.code;
+        Some(ParameterName { resource_type, code })
+    }
+
+    /// The parameter.
+    pub(crate) fn parameter(self) -> Option<SearchParameter> {
+        find_parameter(self.resource_type, self.code)
+    }
+}
+
+impl fmt::Display for ParameterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.resource_type, self.code)
+    }
+}
+
+impl SearchParameter {
+    /// Whether its values can be kept in a column of the index: texts are read each time.
+    pub(crate) fn has_column(&self) -> bool {
+        self.kind != ParameterKind::String
+    }
 }
 
 /// The official parameters: type (`*` for every one), code, kind, paths.

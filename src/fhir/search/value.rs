@@ -105,6 +105,11 @@ impl<'v> ParameterValues<'v> {
         found
     }
 
+    /// What a parameter has in a resource with one time.
+    pub(crate) fn of_time(span: TimeSpan) -> ParameterValues<'v> {
+        ParameterValues { is_present: true, values: vec![ParameterValue::Time(span)] }
+    }
+
     /// Adds what an element at the end of a path has.
     fn add(&mut self, kind: ParameterKind, path: &ElementPath, value: &'v Value) {
         let text = || value.as_str();

@@ -263,6 +263,19 @@ impl Segment {
         ResourceType::from_index(self.bytes()[start] as usize).ok_or(CorruptIndex("a type is none"))
     }
 
+    /// Number of rows of a type, verified.
+    ///
+    /// # Errors
+    /// As [`Segment::verify`].
+    pub(crate) fn rows_of_type(&self, resource_type: ResourceType) -> Result<u64, CorruptIndex> {
+        match self.0.head.only_type() {
+            Some(only) => Ok(if only == resource_type { self.0.head.rows } else { 0 }),
+            None => {
+                Ok(self.verify_columns(&[Column::TypeCount])?.type_count.get(resource_type.index()).map_or(0, |n| *n))
+            }
+        }
+    }
+
     /// References (see [`kind`]) of all rows, DELETE entries and targets whose hash of (type, id) is `hash`, verified.
     ///
     /// # Errors

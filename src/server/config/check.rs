@@ -4,6 +4,7 @@
 //! All problems are reported at once, before anything is opened. Nothing on the disk is read.
 
 use crate::export::options::FaultsAllowed;
+use crate::index::search::maintenance::read_names;
 use crate::limits::THREADS_MAX;
 use crate::server::config::mounts::{DEFAULT_TENANT, is_tenant_name};
 use crate::server::config::{Config, auth};
@@ -120,6 +121,10 @@ impl Config {
             let key = |key: &str| if default { key.to_string() } else { format!("tenant {name:?}: {key}") };
             if !(0.0..=100.0).contains(&tenant.store.allow_missing) {
                 problems.push(key("store.allow_missing is a share in percent, between 0 and 100"));
+            }
+            if let Err(wrong) = read_names(&tenant.store.search_columns) {
+                let texts = wrong.problems.into_iter().map(|problem| problem.text);
+                problems.extend(texts.map(|text| key(&format!("store.search_columns: {text}"))));
             }
             if !is_tenant_name(name) {
                 problems.push(format!("tenant {name:?}: a name has up to 64 letters, digits, '-', '.' and '_'"));

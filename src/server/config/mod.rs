@@ -19,7 +19,7 @@ use crate::named_enum::by_name;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
 use crate::server::config::mounts::{DEFAULT_TENANT, MountConfig};
 use crate::server::tls::TlsFiles;
-use crate::store::ALLOW_MISSING_DEFAULT;
+use crate::store::{ALLOW_MISSING_DEFAULT, SearchColumnOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -108,6 +108,10 @@ pub(crate) struct StoreConfig {
     /// Percent of the resources of the last snapshot that may be gone without a deletion; with more the store counts as
     /// not mounted: the service is not ready, and kick-offs are answered 503.
     pub allow_missing: f64,
+    /// Search parameters, as `Observation.category`, whose values are kept in columns of the index once a filter asks for them.
+    pub search_columns: Vec<String>,
+    /// Search columns beside these that are kept, at most: those that filters asked for last.
+    pub other_search_columns: usize,
 }
 
 /// `[data]`: where a tenant's jobs, files and Groups are stored.
@@ -280,6 +284,8 @@ impl Default for StoreConfig {
             compartment_paths: None,
             follow_symlinks: None,
             allow_missing: ALLOW_MISSING_DEFAULT,
+            search_columns: Vec::new(),
+            other_search_columns: SearchColumnOptions::default().others_max,
         }
     }
 }

@@ -13,8 +13,8 @@
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::subsetted::{SUBSETTED_CODE, SUBSETTED_CODING, SUBSETTED_META, SUBSETTED_SYSTEM};
+use crate::simd::block_cursor::{BlockCursor, StringCarry};
 use crate::simd::{Kernel, KernelJob, Vector};
-use crate::write::reduce::block_cursor::{BlockCursor, StringCarry};
 use crate::write::reduce::kept_names::{KEY_BYTES_MAX, KeptNames, PropertyRole, is_text};
 
 /// Reduces rows of one type.
