@@ -54,6 +54,8 @@ pub(crate) const GROUP_DEPTH_MAX: usize = 16;
 pub(crate) const GROUP_PROBLEMS_MAX: usize = 100;
 /// Most elements of one Group document, whatever their names; R4's Group has fewer than 30.
 pub(crate) const GROUP_ELEMENTS_MAX: usize = 1024;
+/// Most filters of the members of one Group; each reads the rows of its type.
+pub(crate) const MEMBER_FILTERS_MAX: usize = 20;
 /// Most members of a Group under 1upHealth's rules (ONEUP-G02).
 pub(crate) const ONEUP_GROUP_MEMBERS_MAX: u64 = 10_000;
 /// Longest Group under 1upHealth's rules, in bytes without white space, 400 KB (ONEUP-G03): where it binds (ONEUP-G04).

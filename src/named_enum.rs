@@ -60,6 +60,7 @@ mod tests {
     use crate::codec::compression::{Compression, UnprovenPolicy};
     use crate::extract::Validate;
     use crate::group::lookup::MembershipRule;
+    use crate::group::member_filter::FilteredGroups;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::{IssueCode, Severity};
     use crate::named_enum::pinned;
@@ -71,6 +72,7 @@ mod tests {
     #[test]
     fn words_on_disk_stay_as_they_are() {
         pinned(&[MembershipRule::Listed, MembershipRule::Active], &["listed", "active"]);
+        pinned(&[FilteredGroups::Evaluated, FilteredGroups::Refused], &["evaluated", "refused"]);
         pinned(&[LateArrivals::Include, LateArrivals::Report], &["include", "report"]);
         pinned(&[MissingLastUpdated::Include, MissingLastUpdated::Exclude], &["include", "exclude"]);
         pinned(&[PatientStrict::Any, PatientStrict::All], &["any", "all"]);

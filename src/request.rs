@@ -12,6 +12,7 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::type_filter::TypeFilter;
 use crate::group::lookup::MembershipRule;
+use crate::group::member_filter::FilteredGroups;
 use crate::hash::digest::DigestAlgorithm;
 use crate::ignorable_part::{
     FoundProblem, drop_filters, leave_out, no_element_left, no_type_left, notes_on, read_associated, read_elements,
@@ -85,8 +86,7 @@ pub(crate) struct WriterScope {
     pub patients_of: Option<Vec<Population>>,
 }
 
-/// An export request: a population, and options by the method of their name. [`ExportRequest::check`] tells what is wrong
-/// with them.
+/// An export request: a population, and options by the method of their name. [`ExportRequest::check`] tells what is wrong.
 ///
 /// ```
 /// use outpour::{Compression, ExportRequest};
@@ -112,11 +112,9 @@ pub struct ExportRequest {
     pub elements: ElementSelection,
     /// `_typeFilter`: of a type with filters the resources that meet one of them.
     pub(crate) type_filters: Vec<TypeFilter>,
-    /// Whether a list of patients may name nobody. It decides no byte of an export, only whether there is one; so it is
-    /// no part of a plan's name, and a resumed run gives it again.
+    /// Whether a list of patients may name nobody. It decides no byte of an export, and so is no part of a plan's name.
     pub allow_empty: bool,
-    /// Whether a patient to whom the export is to be restricted must be there (PATIENT-05). As with `allow_empty` no byte of
-    /// an export depends on it.
+    /// Whether a patient to whom the export is to be restricted must be there (PATIENT-05); it decides no byte either.
     pub strict_patients: bool,
     /// Whether a row that is also in the record of somebody else is left out of an export that is restricted to patients.
     pub patient_strict: PatientStrict,
@@ -128,10 +126,11 @@ pub struct ExportRequest {
     pub context: Context,
     /// How Group members are read.
     pub members: MembershipRule,
+    /// What becomes of a Group that has filters of its members.
+    pub(crate) filtered_groups: FilteredGroups,
     /// What the Group's writer may draw on; the whole store if `None`.
     pub(crate) writer: Option<WriterScope>,
-    /// Ids of Groups of the store that count as absent where other Groups list them: what stands there has been replaced or
-    /// deleted elsewhere (GROUP-01).
+    /// Ids of Groups of the store that count as absent where others list them: replaced or deleted elsewhere (GROUP-01).
     pub(crate) absent_groups: BTreeSet<String>,
     /// Bases under which absolute references are ours (reading 5), without a slash at their ends.
     pub fhir_bases: Vec<String>,
@@ -178,6 +177,7 @@ impl ExportRequest {
             associated: None,
             context: Context::default(),
             members: MembershipRule::default(),
+            filtered_groups: FilteredGroups::default(),
             writer: None,
             absent_groups: BTreeSet::new(),
             fhir_bases: Vec::new(),

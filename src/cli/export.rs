@@ -213,7 +213,7 @@ fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
     if totals.is_empty() {
         out += "  Nothing matched; the manifest is complete and empty.\n";
     }
-    if exported.members_listed > 0 {
+    if exported.members_listed + exported.members_found > 0 {
         let (listed, found) = (count(exported.members_listed), grouped_with(exported.members_found, "patient"));
         out += &format!("  members    {listed} listed, {found} of the store\n");
     }

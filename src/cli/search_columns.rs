@@ -7,7 +7,7 @@ use crate::cli::number_format::format_bytes;
 use crate::error::RequestError;
 use crate::fhir::search::parameter::ParameterName;
 use crate::index::search::maintenance::{ColumnReport, DroppedColumns, read_names};
-use crate::select::type_filters::FilterWork;
+use crate::select::segment_filter::FilterWork;
 use crate::text_table::{TextTable, grouped as count, grouped_with};
 
 /// The word for every column.

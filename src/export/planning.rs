@@ -51,7 +51,7 @@ pub(crate) fn plan_cancellably(
         );
         return Err(RequestError::one(RequestProblem::of(Parameter::Since, text)).into());
     }
-    let mut cohort = Cohort::resolve(snapshot, request)?;
+    let mut cohort = Cohort::resolve_cancellably(snapshot, request, progress)?;
     let mut selection = Selection::new(snapshot, &cohort, request)?;
     apply_type_filters(snapshot, &cohort, request, &mut selection, columns, progress)?;
     add_associated(snapshot, &cohort, request, &mut selection, progress)?;

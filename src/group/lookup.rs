@@ -8,6 +8,7 @@ use crate::extract::fault::Fault;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
+use crate::group::member_filter::{FilteredGroups, MemberFilterProblem};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader, Modifier};
 use crate::ids::RowAddress;
 use crate::index::row_reader::{row_range, stream_range};
@@ -58,8 +59,10 @@ pub(crate) enum UnusableGroup {
     Characteristics,
     /// Its `active` is false, and only active members count (reading 9).
     Inactive,
-    /// It has a modifier, and none is understood here (GROUP-10, reading 22).
+    /// It has a modifier that is not understood here (GROUP-10, reading 22).
     Modified(Modifier),
+    /// Something is wrong with its filters, or with it as a Group that has some (reading 37).
+    Filter(MemberFilterProblem),
 }
 
 impl fmt::Display for UnusableGroup {
@@ -76,6 +79,7 @@ impl fmt::Display for UnusableGroup {
                 f.write_str("is defined by characteristics, which are not evaluated here; list its members")
             }
             UnusableGroup::Inactive => f.write_str("has active false, and members are taken as active"),
+            UnusableGroup::Filter(problem) => write!(f, "cannot be evaluated: {}", problem.text),
             UnusableGroup::Modified(modifier) => {
                 write!(
                     f,
@@ -87,7 +91,7 @@ impl fmt::Display for UnusableGroup {
 }
 
 /// Every reason why a Group does not define a set of patients; empty if it does.
-pub(crate) fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGroup> {
+pub(crate) fn check_usable(head: &GroupHead, members: MembershipRule, filters: FilteredGroups) -> Vec<UnusableGroup> {
     if head.resource_type != Some(ResourceType::GROUP) {
         return vec![UnusableGroup::NoGroup(head.resource_type)];
     }
@@ -97,13 +101,19 @@ pub(crate) fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<Unu
     {
         problems.push(UnusableGroup::Type(of.to_string()));
     }
-    if head.has_characteristic && (head.members == 0 || head.actual == Some(false)) {
+    let is_filtered = filters == FilteredGroups::Evaluated && !head.filters.is_empty();
+    if head.has_characteristic && (head.members == 0 || head.actual == Some(false)) && !is_filtered {
         problems.push(UnusableGroup::Characteristics);
     }
     if head.active == Some(false) && members == MembershipRule::Active {
         problems.push(UnusableGroup::Inactive);
     }
-    problems.extend(head.modifiers.iter().cloned().map(UnusableGroup::Modified));
+    let is_evaluated = |modifier: &&Modifier| filters == FilteredGroups::Evaluated && modifier.is_member_filter();
+    let modifiers = head.modifiers.iter().filter(|modifier| !is_evaluated(modifier));
+    problems.extend(modifiers.cloned().map(UnusableGroup::Modified));
+    if filters == FilteredGroups::Evaluated {
+        problems.extend(head.filter_problems().into_iter().map(UnusableGroup::Filter));
+    }
     problems
 }
 

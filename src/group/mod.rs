@@ -5,6 +5,7 @@
 
 pub(crate) mod facts;
 pub(crate) mod lookup;
+pub(crate) mod member_filter;
 pub(crate) mod reader;
 pub(crate) mod registry;
 pub(crate) mod rules;

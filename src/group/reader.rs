@@ -15,6 +15,9 @@ use crate::extract::scanner::visitor::Visitor;
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
+use crate::group::member_filter::{
+    FILTER_PATH, FilterExtension, MEMBER_FILTER, MEMBERS_REFRESHED, MemberFilterProblem, MemberFilters,
+};
 use crate::simd::Kernel;
 
 /// The elements of a Group other than its members, as far as exports use them.
@@ -38,17 +41,58 @@ pub struct GroupHead {
     pub modifiers: Vec<Modifier>,
     /// Number of members listed, of whatever form.
     pub members: u64,
+    /// Whether there is a `member`, of whatever form, empty or not: then nobody else is in the Group.
+    pub has_member: bool,
+    /// Filters of the members. Each is among the modifiers, too, for those who do not evaluate it.
+    pub(crate) filters: MemberFilters,
+    /// Whether it says when its members were last found.
+    pub(crate) says_refreshed: bool,
+}
+
+impl GroupHead {
+    /// Everything that is wrong with the filters of the Group, and with the Group as the IG's profile of filtered Groups has it
+    /// (COHORT-02). Empty for a Group without filters.
+    pub(crate) fn filter_problems(&self) -> Vec<MemberFilterProblem> {
+        if self.filters.is_empty() {
+            return Vec::new();
+        }
+        let mut problems = self.filters.parse().err().unwrap_or_default();
+        let checks = [
+            (
+                self.group_type.as_deref() == Some("person"),
+                "Group.type",
+                "must be person where there is a member-filter",
+            ),
+            (self.name.is_some(), "Group.name", "is missing; a Group with a member-filter must have one"),
+            (
+                self.actual == Some(self.has_member),
+                "Group.actual",
+                "must be true where a Group with a member-filter lists members, else false",
+            ),
+            (!self.has_characteristic, "Group.characteristic", "must not stand beside a member-filter"),
+        ];
+        let broken = checks.into_iter().filter(|(holds, ..)| !holds);
+        problems.extend(broken.map(|(_, path, text)| MemberFilterProblem::of_profile(path, text)));
+        problems
+    }
 }
 
 /// An element that changes the meaning of its parent: a modifier extension, `implicitRules`, or the IG's member filter.
 /// R4 forbids to process that element without understanding it
-/// (<https://hl7.org/fhir/R4/extensibility.html#modifierExtension>), and none is understood here.
+/// (<https://hl7.org/fhir/R4/extensibility.html#modifierExtension>); only member filters are understood here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Modifier {
     /// FHIRPath of the key: `Group.modifierExtension`, say.
     pub path: &'static str,
     /// The URL of the extension or of the rules; `None` if it is no string, or too long to be read.
     pub url: Option<String>,
+}
+
+impl Modifier {
+    /// Whether it is a filter of members where the IG has it.
+    pub(crate) fn is_member_filter(&self) -> bool {
+        self.path == FILTER_PATH && self.url.as_deref() == Some(MEMBER_FILTER)
+    }
 }
 
 impl fmt::Display for Modifier {
@@ -79,7 +123,7 @@ pub struct GroupMember<'a> {
 }
 
 /// Paths of the elements that are read.
-const ROLES: [(&str, GroupElement); 24] = [
+const ROLES: [(&str, GroupElement); 26] = [
     ("resourceType", GroupElement::ResourceType),
     ("id", GroupElement::Id),
     ("type", GroupElement::Type),
@@ -95,8 +139,10 @@ const ROLES: [(&str, GroupElement); 24] = [
     ("member.period.start", GroupElement::Start),
     ("member.period.end", GroupElement::End),
     ("implicitRules", GroupElement::ImplicitRules),
-    ("modifierExtension", GroupElement::Modifier("Group.modifierExtension")),
+    ("modifierExtension", GroupElement::Modifier(FILTER_PATH)),
     ("modifierExtension.url", GroupElement::ModifierUrl),
+    ("modifierExtension.valueExpression.language", GroupElement::FilterLanguage),
+    ("modifierExtension.valueExpression.expression", GroupElement::FilterExpression),
     ("characteristic.modifierExtension", GroupElement::Modifier("Group.characteristic.modifierExtension")),
     ("characteristic.modifierExtension.url", GroupElement::ModifierUrl),
     ("member.modifierExtension", GroupElement::Modifier("Group.member.modifierExtension")),
@@ -128,12 +174,10 @@ enum GroupElement {
     /// A modifier extension, by its path.
     Modifier(&'static str),
     ModifierUrl,
+    FilterLanguage,
+    FilterExpression,
     ExtensionUrl,
 }
-
-/// The IG's filter of members (COHORT-03). It is a modifier also in a plain `extension`, where it stands by mistake:
-/// its writer meant fewer patients than are listed.
-const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
 
 /// The trie of paths, and the meaning of each of its nodes.
 static NAMES: LazyLock<(Trie, Vec<GroupElement>)> = LazyLock::new(|| {
@@ -163,6 +207,10 @@ struct GroupReaderState<'a> {
     end: Option<String>,
     /// URL of the modifier extension that is being read.
     url: Option<String>,
+    /// The modifier extension that is being read, as a filter.
+    filter: FilterExtension,
+    /// Number of modifier extensions of the Group that were read.
+    modifiers_read: u64,
     /// Byte offset of the first duplicate of a key that decides membership.
     duplicate_key_at: Option<u64>,
 }
@@ -180,6 +228,8 @@ impl<'a> GroupReader<'a> {
             start: None,
             end: None,
             url: None,
+            filter: FilterExtension::default(),
+            modifiers_read: 0,
             duplicate_key_at: None,
         };
         GroupReader { scanner: Scanner::new(kernel, Validate::Full, LoneSurrogates::Pass), state }
@@ -189,6 +239,7 @@ impl<'a> GroupReader<'a> {
     pub fn begin(&mut self) {
         self.scanner.begin();
         self.state.head = GroupHead::default();
+        self.state.modifiers_read = 0;
         self.state.duplicate_key_at = None;
     }
 
@@ -238,8 +289,13 @@ impl Visitor for GroupReaderState<'_> {
     /// Stores a text of the head or of the current member; reports `implicitRules` as a modifier.
     fn string(&mut self, node: Node, text: Option<&str>) {
         let role = NAMES.1[node as usize];
-        if role == GroupElement::ImplicitRules {
-            return self.add_modifier("Group.implicitRules", text.map(str::to_string));
+        match role {
+            GroupElement::ImplicitRules => {
+                return self.add_modifier("Group.implicitRules", text.map(str::to_string));
+            }
+            GroupElement::FilterLanguage => return self.filter.set_language(text),
+            GroupElement::FilterExpression => return self.filter.set_expression(text),
+            _ => {}
         }
         let Some(text) = text else { return };
         // Reuses the buffer of the slot: a Group may have a million members.
@@ -263,6 +319,7 @@ impl Visitor for GroupReaderState<'_> {
             GroupElement::ExtensionUrl if text == MEMBER_FILTER => {
                 self.add_modifier("Group.extension", Some(text.to_string()))
             }
+            GroupElement::ExtensionUrl if text == MEMBERS_REFRESHED => self.head.says_refreshed = true,
             _ => {}
         }
     }
@@ -279,35 +336,43 @@ impl Visitor for GroupReaderState<'_> {
             GroupElement::Active => self.head.active = truth,
             GroupElement::Inactive => self.inactive = truth == Some(true),
             GroupElement::ImplicitRules if first != b'n' => self.add_modifier("Group.implicitRules", None),
+            GroupElement::FilterLanguage => self.filter.spoil_language(),
+            GroupElement::FilterExpression => self.filter.spoil_expression(),
             _ => {}
         }
     }
 
     /// An object or array as `implicitRules` is a modifier, too.
     fn container(&mut self, node: Node) {
-        if NAMES.1[node as usize] == GroupElement::ImplicitRules {
-            self.add_modifier("Group.implicitRules", None);
+        match NAMES.1[node as usize] {
+            GroupElement::ImplicitRules => self.add_modifier("Group.implicitRules", None),
+            GroupElement::FilterLanguage => self.filter.spoil_language(),
+            GroupElement::FilterExpression => self.filter.spoil_expression(),
+            _ => {}
         }
     }
 
-    /// A value in place of a modifier extension is a modifier without URL, unless it is null.
+    /// A value in place of a modifier extension is a modifier without URL, unless it is null. Any value in place of members
+    /// is a `member`.
     fn scalar_inside(&mut self, node: Node, first: u8) {
-        if let GroupElement::Modifier(path) = NAMES.1[node as usize]
-            && first != b'n'
-        {
-            self.add_modifier(path, None);
+        match NAMES.1[node as usize] {
+            GroupElement::Modifier(path) if first != b'n' => self.add_modifier(path, None),
+            GroupElement::Member => self.head.has_member = true,
+            _ => {}
         }
     }
 
-    /// Notes a `characteristic`, even an empty one.
+    /// Notes a `characteristic` or a `member`, even an empty one.
     fn open_array(&mut self, node: Node) {
         self.head.has_characteristic |= NAMES.1[node as usize] == GroupElement::Characteristic;
+        self.head.has_member |= NAMES.1[node as usize] == GroupElement::Member;
     }
 
     /// Begins a member, a characteristic or a modifier extension.
     fn open(&mut self, node: Node) {
         match NAMES.1[node as usize] {
             GroupElement::Member => {
+                self.head.has_member = true;
                 self.reference = None;
                 self.system = None;
                 self.value = None;
@@ -316,7 +381,10 @@ impl Visitor for GroupReaderState<'_> {
                 self.end = None;
             }
             GroupElement::Characteristic => self.head.has_characteristic = true,
-            GroupElement::Modifier(_) => self.url = None,
+            GroupElement::Modifier(_) => {
+                self.url = None;
+                self.filter = FilterExtension::default();
+            }
             _ => {}
         }
     }
@@ -327,6 +395,12 @@ impl Visitor for GroupReaderState<'_> {
             GroupElement::Member => {}
             GroupElement::Modifier(path) => {
                 let url = self.url.take();
+                if path == FILTER_PATH {
+                    if url.as_deref() == Some(MEMBER_FILTER) {
+                        self.head.filters.push(std::mem::take(&mut self.filter), self.modifiers_read);
+                    }
+                    self.modifiers_read += 1;
+                }
                 return self.add_modifier(path, url);
             }
             _ => return,

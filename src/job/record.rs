@@ -6,6 +6,7 @@ use crate::codec::compression::Compression;
 use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
+use crate::group::member_filter::FilteredGroups;
 use crate::group::registry::RegisteredGroup;
 use crate::hash::digest::DigestAlgorithm;
 use crate::hash::xxh3_64;
@@ -126,6 +127,12 @@ pub(crate) struct StoredRequest {
     /// Scope of the Group's writer; the whole store if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<RecordedScope>,
+    /// What becomes of a Group that has filters of its members.
+    #[serde(default, skip_serializing_if = "FilteredGroups::is_default")]
+    pub filtered_groups: FilteredGroups,
+    /// Types that the filters of the Group search, sorted; none without filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_filter_types: Vec<String>,
     /// Ids of Groups of the store that were hidden at kick-off, by a Group registered by HTTP under the same id or by a
     /// deletion.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -189,6 +196,8 @@ impl StoredRequest {
             context: request.context,
             members: request.members,
             scope,
+            filtered_groups: request.filtered_groups,
+            member_filter_types: Vec::new(),
             absent_groups: request.absent_groups.iter().cloned().collect(),
             bound_client: request.audience == Audience::BoundClient,
             fhir_bases: request.fhir_bases.clone(),
@@ -228,6 +237,7 @@ impl StoredRequest {
         request.context = self.context;
         request.members = self.members;
         request.absent_groups = self.absent_groups.iter().cloned().collect();
+        request.filtered_groups = self.filtered_groups;
         let copied = |id: &str| Population::GroupFile(directory.join(scope_file(id)));
         request.writer = self.scope.as_ref().map(|scope| scope.to_scope(&copied));
         request.audience = if self.bound_client { Audience::BoundClient } else { Audience::Client };

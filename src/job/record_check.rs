@@ -112,6 +112,9 @@ impl StoredRequest {
         if !listed.chain(sources).chain(&self.absent_groups).all(|id| Id::parse(id.as_bytes()).is_some()) {
             return Err("the id of a Group that its Group may reach, or not, is none");
         }
+        if !self.member_filter_types.iter().all(|name| ResourceType::parse(name).is_some()) {
+            return Err("filters of its Group search a type that there is not");
+        }
         if !self.types.iter().all(|name| ResourceType::parse(name).is_some()) {
             return Err("it exports a type that there is not");
         }

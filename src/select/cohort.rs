@@ -9,12 +9,15 @@ use crate::error::ExportError;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::group::lookup::our_bases;
+use crate::group::member_filter::FilteredGroups;
 use crate::ids::RowAddress;
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::policies::PatientStrict;
+use crate::progress::Progress;
 use crate::request::{ExportRequest, Population, WriterScope};
 use crate::select::bitmap::Bitmap;
+use crate::select::member_filters::{FilterQuestion, filter_members};
 use crate::select::members::MemberResolver;
 use crate::select::only_patients::{outsiders, restrict};
 use crate::select::patient_list::read_patient_ids;
@@ -56,6 +59,18 @@ impl Cohort {
     /// [`ExportError::Request`] if the Group or file is missing, unreadable or does not define a set of patients; index
     /// and store errors if the store cannot be read.
     pub fn resolve(snapshot: &Snapshot, request: &ExportRequest) -> Result<Cohort, ExportError> {
+        Cohort::resolve_cancellably(snapshot, request, &Progress::default())
+    }
+
+    /// As [`Cohort::resolve`], until `progress` is cancelled: filters of a Group may read much of the store.
+    ///
+    /// # Errors
+    /// Also [`ExportError::Cancelled`].
+    pub(crate) fn resolve_cancellably(
+        snapshot: &Snapshot,
+        request: &ExportRequest,
+        progress: &Progress,
+    ) -> Result<Cohort, ExportError> {
         let ours = our_bases(snapshot, &request.fhir_bases);
         let mut eligible = None;
         let mut writer = None;
@@ -96,11 +111,20 @@ impl Cohort {
         }
         resolver.add_nested_groups()?;
         resolver.add_identified()?;
+        resolver.add_unlisted()?;
         let mut found = resolver.finish()?;
         let only = match &request.only_patients {
             Some(list) => Some(read_patient_ids(list, &BaseUrls::new(&request.fhir_bases))?),
             None => None,
         };
+        let question = FilterQuestion { snapshot, request, ours: &ours, progress };
+        let resolved = (&found.patients, &found.members);
+        if let Some(met) = filter_members(&question, &found.filters, resolved, only.as_deref())? {
+            (found.patients, found.members) = (met.patients, met.members);
+            // Nothing is left of these that could meet a filter.
+            found.vanished.clear();
+            met.unreadable.into_iter().for_each(|message| found.messages.push("filter-unreadable", message));
+        }
         if let Some(ids) = &only {
             found = restrict(snapshot, request, &ours, found, ids)?;
         }
@@ -127,7 +151,8 @@ impl Cohort {
 }
 
 /// The patients that a Group may list if its writer is bound to Groups (`None` for all), and a name of that scope that
-/// two scopes share only if they are equal. A Group of the scope that is missing or unusable adds no patient.
+/// two scopes share only if they are equal. A Group of the scope that is missing or unusable adds no patient, nor does one with
+/// filters: whom they find its writer might be told by a type that it may not export.
 fn eligible_patients(
     snapshot: &Snapshot,
     request: &ExportRequest,
@@ -143,6 +168,7 @@ fn eligible_patients(
     for source in sources {
         let mut request = request.clone();
         (request.population, request.writer, request.only_patients) = (source.clone(), None, None);
+        request.filtered_groups = FilteredGroups::Refused;
         match Cohort::resolve(snapshot, &request) {
             Ok(cohort) => {
                 cohort.patients.iter().flat_map(Bitmap::iter).for_each(|patient| {

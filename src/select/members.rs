@@ -14,6 +14,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{
     FoundGroup, MembershipRule, UnusableGroup, check_usable, find_group, read_group, similar_groups,
 };
+use crate::group::member_filter::FilteredGroups;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
 use crate::ids::{BaseId, PatientId, RowAddress, SegmentId};
@@ -26,6 +27,8 @@ use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES, REFERENCE_CHARS_TOLD_MAX};
 use crate::policies::Audience;
 use crate::request::{ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
+use crate::select::line_counter::LineCounter;
+use crate::select::member_filters::GroupFilters;
 use crate::select::nested_groups::{GroupQueue, NestedGroup, is_active};
 use crate::simd::Kernel;
 use std::collections::{HashMap, HashSet};
@@ -41,6 +44,8 @@ pub(crate) struct ResolvedMembers {
     pub members: Bitmap,
     /// Members that only vanished resources name.
     pub vanished: HashSet<Id>,
+    /// Filters that they must meet.
+    pub filters: GroupFilters,
     /// Number of members listed, duplicates included.
     pub listed: u64,
     /// Warnings about members that did not resolve, and notes on the Groups read.
@@ -64,6 +69,8 @@ pub(crate) struct MemberResolver<'a> {
     /// Members by identifier (system, value), with the first place that lists each, and its number there.
     identifiers: HashMap<(String, String), (usize, u64)>,
     groups: GroupQueue,
+    /// Filters of the requested Group.
+    filters: GroupFilters,
     /// What lists members; a `place` is an index here.
     pub(crate) places: Vec<IssuePlace>,
     pub(crate) listed: u64,
@@ -95,6 +102,7 @@ impl<'a> MemberResolver<'a> {
             vanished: Default::default(),
             identifiers: HashMap::new(),
             groups: GroupQueue::default(),
+            filters: GroupFilters::default(),
             places: Vec::new(),
             listed: 0,
             number: 0,
@@ -108,8 +116,9 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`CorruptIndex`] if a page read by any member failed its checksum.
     pub(crate) fn finish(self) -> Result<ResolvedMembers, CorruptIndex> {
-        let MemberResolver { patients, members, vanished: (_, vanished), listed, messages, corrupt, .. } = self;
-        corrupt.map_or(Ok(ResolvedMembers { patients, members, vanished, listed, messages }), Err)
+        let MemberResolver { patients, members, vanished: (_, vanished), filters, listed, messages, corrupt, .. } =
+            self;
+        corrupt.map_or(Ok(ResolvedMembers { patients, members, vanished, filters, listed, messages }), Err)
     }
 
     /// Has members noted that are patients of vanished resources and named by no row any more. Not for a Group whose
@@ -122,7 +131,15 @@ impl<'a> MemberResolver<'a> {
         }
     }
 
-    /// Adds every patient that a Patient row, or a reference under a base of ours, names (Patient level).
+    /// Adds everybody whom the Group's writer may access, if the requested Group has filters and no members (COHORT-05).
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn add_unlisted(&mut self) -> Result<(), CorruptIndex> {
+        if self.filters.is_open { self.add_everyone() } else { Ok(()) }
+    }
+
+    /// Adds every eligible patient that a Patient row, or a reference under a base of ours, names (Patient level).
     ///
     /// # Errors
     /// [`CorruptIndex`] if a page that is read fails its checksum.
@@ -130,7 +147,7 @@ impl<'a> MemberResolver<'a> {
         let index = self.snapshot.index();
         let bases = index.global().verified_words(Section::PatientBase, 0..index.patients())?;
         for (patient, base) in bases.iter().enumerate() {
-            if self.ours[*base as usize] {
+            if self.ours[*base as usize] && self.eligible.as_ref().is_none_or(|eligible| eligible.contains(patient)) {
                 self.patients.insert(patient);
             }
         }
@@ -278,7 +295,7 @@ impl<'a> MemberResolver<'a> {
             let text = format!("{file} at byte {start}: byte {} of the line: {}", fault.at, fault.kind);
             RequestError::one(RequestProblem::of(Parameter::Group, text))
         })?;
-        self.check_head(&head, &format!("Group/{id}"))?;
+        self.take_head(&head, &format!("Group/{id}"))?;
         self.note_inactive(&head, place);
         Ok(())
     }
@@ -334,7 +351,7 @@ impl<'a> MemberResolver<'a> {
             let text = format!("line {}, byte {byte}: {}", lines.line_of(fault.at), fault.kind);
             RequestError::one(RequestProblem::of(Parameter::Group, prefixed(name, text)))
         })?;
-        self.check_head(&head, name.unwrap_or("the Group"))?;
+        self.take_head(&head, name.unwrap_or("the Group"))?;
         if let Some(id) = head.id {
             // The id may come last, after messages that name the file.
             let named = IssuePlace::Group(id.to_string());
@@ -346,17 +363,22 @@ impl<'a> MemberResolver<'a> {
         Ok((head.id, hash.digest()))
     }
 
-    /// Checks that a Group defines a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 22).
+    /// Checks that the requested Group defines a set of patients (GROUP-09, GROUP-10, readings 5, 9, 22 and 37), and takes its
+    /// filters.
     ///
     /// # Errors
     /// Every reason why it does not.
-    fn check_head(&self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
+    fn take_head(&mut self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
         let problem = |of: &UnusableGroup| {
             let problem = RequestProblem::of(Parameter::Group, format!("{name} {of}"));
             if *of == UnusableGroup::Inactive { problem.advise(Advice::TakeAsListed) } else { problem }
         };
-        let problems: Vec<RequestProblem> = check_usable(head, self.request.members).iter().map(problem).collect();
-        if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
+        let problems = check_usable(head, self.request.members, self.request.filtered_groups);
+        if !problems.is_empty() {
+            return Err(RequestError { problems: problems.iter().map(problem).collect() });
+        }
+        self.filters = GroupFilters::of(head, self.request.writer.as_ref(), name)?;
+        Ok(())
     }
 
     /// Warns if a Group with `active` false is exported because members are taken as listed.
@@ -397,8 +419,8 @@ impl<'a> MemberResolver<'a> {
     /// until that is known.
     ///
     /// # Errors
-    /// [`ExportError::Request`] if one has a modifier, because its members are unknown then (reading 22); index and
-    /// store errors. A Group that is missing, unreadable, too deep or unusable for another reason is a warning.
+    /// [`ExportError::Request`] if one has a modifier, a filter among them, because its members are unknown then (readings 22
+    /// and 37); index and store errors. A Group that is missing, unreadable, too deep or unusable for another reason is a warning.
     pub(crate) fn add_nested_groups(&mut self) -> Result<(), ExportError> {
         while let Some(NestedGroup { id, depth, listed_by }) = self.groups.pop() {
             // A client bound to Groups must not learn ids or members of Groups that it may not see. It knows the ids
@@ -427,7 +449,7 @@ impl<'a> MemberResolver<'a> {
                     continue;
                 }
             };
-            let unusable = check_usable(&head, self.request.members);
+            let unusable = check_usable(&head, self.request.members, FilteredGroups::Refused);
             let modified = unusable.iter().filter(|problem| matches!(problem, UnusableGroup::Modified(_)));
             let problem = |of| {
                 RequestProblem::of(
@@ -570,27 +592,4 @@ fn rewritten_error(snapshot: &Snapshot, segment: SegmentId) -> Result<ExportErro
     let index = snapshot.index();
     let path = index.source(index.file_of(segment))?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())
-}
-
-/// Records offsets of newlines in a file read in pieces, to turn a byte offset into a line number.
-#[derive(Default)]
-struct LineCounter {
-    position: u64,
-    newlines: Vec<u64>,
-}
-
-impl LineCounter {
-    /// Records the newlines of the next piece of a Group's file whose members are being resolved.
-    fn count(&mut self, piece: &[u8]) {
-        // A message needs the line of one offset; a file of more lines than this is no hand-written Group.
-        if self.newlines.len() < 1 << 20 {
-            self.newlines.extend(memchr::memchr_iter(b'\n', piece).map(|offset| self.position + offset as u64));
-        }
-        self.position += piece.len() as u64;
-    }
-
-    /// Line number, from 1, of a byte offset of a Group's file whose members are being resolved.
-    fn line_of(&self, offset: u64) -> usize {
-        self.newlines.partition_point(|position| *position < offset) + 1
-    }
 }

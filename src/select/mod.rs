@@ -2,7 +2,7 @@
 //!
 //! `classifier` decides one row at a time and defines the correct answer, with `provenance` for membership; `postings_scan`, `column_scan` and
 //! `zone_map_scan` are faster access paths to the same answer. Nothing here writes output or reads rows of the store,
-//! but for Groups and, when Group members are named by identifiers, Patients.
+//! but for Groups, when Group members are named by identifiers Patients, and what filters search.
 
 #![deny(clippy::cast_possible_truncation)]
 
@@ -20,7 +20,9 @@ pub(crate) mod deleted;
 pub(crate) mod file_order;
 pub(crate) mod filter_verdicts;
 pub(crate) mod ledger;
+pub(crate) mod line_counter;
 pub(crate) mod line_filter;
+pub(crate) mod member_filters;
 pub(crate) mod members;
 pub(crate) mod nested_groups;
 pub(crate) mod only_patients;
@@ -29,6 +31,7 @@ pub(crate) mod postings_scan;
 pub(crate) mod provenance;
 pub(crate) mod row_export;
 pub(crate) mod row_set;
+pub(crate) mod segment_filter;
 pub(crate) mod selection;
 pub(crate) mod store_issues;
 pub(crate) mod type_filters;

@@ -10,6 +10,7 @@ use crate::fhir::instant::{Instant, date_time_span};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{FoundGroup, MembershipRule, check_usable, find_group, our_bases, read_group};
+use crate::group::member_filter::FilteredGroups;
 use crate::group::reader::{GroupMember, Modifier};
 use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
@@ -98,7 +99,7 @@ pub(crate) fn find_modifier(
         let mut listed = Vec::new();
         let mut on_member = |member: &GroupMember<'_>| listed.extend(following.group_of(member));
         let Ok(head) = read_group(snapshot, row, &mut on_member)? else { continue };
-        let problems = check_usable(&head, following.members);
+        let problems = check_usable(&head, following.members, FilteredGroups::Refused);
         if let Some(modifier) = head.modifiers.into_iter().next() {
             return Ok(Some((id, modifier)));
         }

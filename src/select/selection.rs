@@ -22,7 +22,7 @@ use crate::select::cohort::Cohort;
 use crate::select::context_closure::DeadEnds;
 use crate::select::ledger::{Ledger, SegmentSelection};
 use crate::select::row_set::RowSet;
-use crate::select::type_filters::FilterWork;
+use crate::select::segment_filter::FilterWork;
 use crate::select::visibility::Visibility;
 use crate::select::{column_scan, postings_scan, zone_map_scan};
 use rayon::prelude::*;

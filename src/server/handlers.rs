@@ -8,7 +8,6 @@
 
 use crate::fhir::attachment_url::AttachmentPath;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
 use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
@@ -508,12 +507,7 @@ fn group_operation(
         snapshot: snapshot.as_ref(),
         base: &mount.url,
         bases: mount.fhir_bases(),
-        visible: request.principal.groups.as_deref(),
-        writer: GroupWriter {
-            client: request.principal.client.clone(),
-            bound_to_groups: request.principal.is_bound_to_groups(),
-            follows_unbound: false,
-        },
+        principal: &request.principal,
         rules: mount.group_rules(),
         now: tenant.engine.now(),
     };

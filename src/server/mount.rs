@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 
 use crate::codec::compression::Compression;
 use crate::fhir::attachment_url::AttachmentUrls;
+use crate::group::member_filter::FilteredGroups;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::job::api::JobLookup;
@@ -160,7 +161,13 @@ impl Mount {
             content: if self.dialect.group_rules { GroupContent::Patients } else { GroupContent::R4 },
             members_max: Some(self.settings.group_members_max),
             bytes_max: Some(self.settings.group_bytes_max).filter(|most| *most > 0),
+            filtered: self.filtered_groups(),
         }
+    }
+
+    /// What becomes of a Group that has filters of its members: 1upHealth's documents know of none.
+    pub(crate) fn filtered_groups(&self) -> FilteredGroups {
+        if self.dialect.group_rules { FilteredGroups::Refused } else { FilteredGroups::Evaluated }
     }
 
     /// An export request with the policies of this mount, of everything, for a client that is limited to some of it.
@@ -170,6 +177,7 @@ impl Mount {
         request = request.late(settings.late).missing_last_updated(settings.missing_last_updated);
         request = request.vanished(settings.vanished).patient_strict(settings.patient_strict);
         request = request.compression(self.compression);
+        request.filtered_groups = self.filtered_groups();
         request.fhir_bases.clone_from(&self.fhir_bases);
         (request.bounds, request.digest) = (self.bounds, self.digest);
         request.attachments = Some(AttachmentUrls::new(&self.url, self.dialect.attachments));
@@ -192,6 +200,7 @@ impl Mount {
                 bounds: self.bounds,
                 compression: self.compression,
                 members: self.settings.members,
+                filtered_groups: self.filtered_groups(),
                 context: self.settings.context,
                 late: self.settings.late,
                 missing_last_updated: self.settings.missing_last_updated,

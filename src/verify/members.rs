@@ -15,6 +15,7 @@ use crate::limits::{GROUP_DEPTH_MAX, POPULATION_BYTES_MAX};
 use crate::sys::regular_file::read_regular;
 use crate::verify::VerifyError;
 use crate::verify::json_tree::{Json, JsonTree, WantedNames, without_lone_surrogates};
+use crate::verify::member_filters::ReadFilters;
 use crate::verify::output_file::entity;
 use crate::verify::request::{RecordedRequest, VerifiedPopulation};
 use crate::verify::version_history::{VersionHistory, identifier};
@@ -47,6 +48,7 @@ impl ListedMembers {
             seen: HashSet::new(),
         };
         let mut group = None;
+        let mut filters = ReadFilters::default();
         match &recorded.population {
             VerifiedPopulation::System | VerifiedPopulation::AllPatients => {
                 return Ok(ListedMembers { patients: recorded.only.as_deref().map(named_patients), group });
@@ -56,12 +58,16 @@ impl ListedMembers {
                 resolver.seen.insert(entity("Group", id));
                 group = history.current(entity("Group", id), &recorded.as_of);
                 if let Some(version) = group {
-                    resolver.add_group(&history.bytes(version)?, 0);
+                    let bytes = history.bytes(version)?;
+                    filters = ReadFilters::of(&bytes);
+                    resolver.add_group(&bytes, 0);
                 }
             }
             VerifiedPopulation::GroupFile(path, hash) => {
                 // If `_type` names Group, the Group of the same id in the store is exported.
-                let named = resolver.add_group(&population_file(path, hash)?, 0);
+                let bytes = population_file(path, hash)?;
+                filters = ReadFilters::of(&bytes);
+                let named = resolver.add_group(&bytes, 0);
                 group = named.and_then(|named| history.current(named, &recorded.as_of));
             }
         }
@@ -73,7 +79,7 @@ impl ListedMembers {
                 resolver.add_group(&history.bytes(version)?, depth);
             }
         }
-        let mut patients = resolver.patients;
+        let mut patients = filters.choose(resolver.patients, history, recorded)?;
         if let Some(only) = &recorded.only {
             let only = named_patients(only);
             patients.retain(|patient| only.contains(patient));

@@ -19,6 +19,7 @@ pub(crate) mod ledger;
 pub(crate) mod line_counts;
 pub(crate) mod line_reader;
 pub(crate) mod manifest;
+pub(crate) mod member_filters;
 pub(crate) mod members;
 pub(crate) mod mismatch;
 pub(crate) mod oracle_line;

@@ -33,6 +33,7 @@ mod integrity;
 mod irregular;
 mod line_rules;
 mod matrix;
+mod member_filters;
 mod memory;
 mod messages;
 mod naive;

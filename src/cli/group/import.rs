@@ -21,10 +21,10 @@ use crate::cli::group::{read, refuse_pipe, store_args};
 use crate::cli::{Exit, put_json, say};
 use crate::error::{ExportError, RequestError};
 use crate::fhir::id::Id;
+use crate::group::lookup::{FoundGroup, find_group, our_bases};
 use crate::group::rules::GroupRules;
+use crate::ids::RowAddress;
 use crate::index::snapshot::Snapshot;
-use crate::request::ExportRequest;
-use crate::select::cohort::Cohort;
 use crate::store::Store;
 use crate::store::choices::RowChoices;
 use crate::sys::durability::sync_directory;
@@ -152,9 +152,9 @@ fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError
     pool(None)?.install(|| {
         let (index, _) = store.index(&crate::progress::Progress::default())?;
         let snapshot = Snapshot::of_latest(index, StoreClock::of(Some(store)).transaction_time());
-        let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
-        let row = cohort.ok().and_then(|cohort| cohort.group_row);
+        let found = find_group(&snapshot, id, &our_bases(&snapshot, &[]))?;
         let file = |segment| snapshot.index().file_name(snapshot.index().file_of(segment));
-        Ok(row.is_some_and(|row| target.file_name().is_some_and(|name| *name == *file(row.segment))))
+        let is_target = |row: RowAddress| target.file_name().is_some_and(|name| *name == *file(row.segment));
+        Ok(matches!(found, FoundGroup::Current(row) if is_target(row)))
     })
 }

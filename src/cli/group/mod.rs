@@ -181,7 +181,7 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &MemberCounts, cohort:
         put_json(&json!({
             "status": "complete", "exitCode": 0, "id": id, "name": head.name, "members": head.members,
             "patients": kinds.patients, "absolute": kinds.absolute, "groups": kinds.groups,
-            "identifiers": kinds.identifiers, "other": kinds.other, "inactive": kinds.inactive,
+            "filters": head.filters.count(), "identifiers": kinds.identifiers, "other": kinds.other, "inactive": kinds.inactive,
             "withPeriod": kinds.with_period, "found": found, "messages": texts,
         }));
     }
@@ -194,6 +194,7 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &MemberCounts, cohort:
         ("anything else", kinds.other),
         ("marked inactive", kinds.inactive),
         ("with a period", kinds.with_period),
+        (&*(noun_form(head.filters.count(), "filter") + ", each of which a patient must meet"), head.filters.count()),
     ];
     lines.iter().filter(|(_, n)| *n > 0).for_each(|(what, n)| say(&format!("  {:>9}  {what}", count(*n))));
     match found {

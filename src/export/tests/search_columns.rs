@@ -20,7 +20,8 @@ use crate::index::test_lines::append;
 use crate::pack::{PackOptions, pack};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
-use crate::select::type_filters::{ColumnUse, FilterWork};
+use crate::select::segment_filter::FilterWork;
+use crate::select::type_filters::ColumnUse;
 use crate::store::{Store, StoreOptions};
 use crate::sys::durability::FileSync;
 

@@ -8,6 +8,7 @@
 use crate::codec::byte_order_mark::without_mark;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::GroupMember;
 use crate::group::registry::json::{JsonSpan, write_compact};
 use crate::group::rules::problem::RuleViolation;
@@ -16,9 +17,11 @@ use crate::limits::READ_BYTES;
 use std::io::{self, Write};
 
 /// A body that passed the rules for Groups.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GroupDocument<'a> {
     root: JsonSpan<'a>,
+    /// Types that its filters search, sorted.
+    pub searched_types: Vec<ResourceType>,
 }
 
 impl<'a> GroupDocument<'a> {
@@ -36,7 +39,9 @@ impl<'a> GroupDocument<'a> {
         let mut check = GroupCheck::new(*rules, id, &mut on_member);
         body.chunks(READ_BYTES).for_each(|piece| check.feed(piece));
         match check.finish() {
-            Ok(_) => Ok(GroupDocument { root: JsonSpan::of(body) }),
+            Ok(checked) => {
+                Ok(GroupDocument { root: JsonSpan::of(body), searched_types: checked.head.filters.searched_types() })
+            }
             Err(mut violations) => {
                 let unplaced = violations.iter_mut().filter(|violation| violation.expression.is_none());
                 unplaced.for_each(|violation| violation.text.insert_str(0, "body: "));

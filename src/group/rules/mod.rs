@@ -17,6 +17,7 @@ use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
+use crate::group::member_filter::FilteredGroups;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::group::rules::problem::{RuleViolation, RuleViolations, unreadable};
 use crate::group::rules::shapes::{ElementShape, SHAPES};
@@ -60,6 +61,8 @@ pub(crate) struct GroupRules {
     /// Most bytes without white space between tokens. Applies only if a member has more than its `entity.reference`:
     /// 10,000 with UUIDs have some 720 KB, so the documented 400 KB cannot be meant for them (ONEUP-G04, C-11).
     pub bytes_max: Option<u64>,
+    /// What becomes of a Group that has filters of its members.
+    pub filtered: FilteredGroups,
 }
 
 impl GroupRules {
@@ -69,6 +72,7 @@ impl GroupRules {
             content: GroupContent::Patients,
             members_max: Some(ONEUP_GROUP_MEMBERS_MAX),
             bytes_max: Some(ONEUP_GROUP_BYTES_MAX),
+            filtered: FilteredGroups::Refused,
         }
     }
 }
@@ -527,6 +531,8 @@ impl<'a> CheckState<'a> {
     fn check_values(&mut self, head: &GroupHead) {
         const TYPES: [&str; 6] = ["person", "animal", "practitioner", "device", "medication", "substance"];
         let content = self.rules.content;
+        let is_evaluated = self.rules.filtered == FilteredGroups::Evaluated;
+        let is_filtered = is_evaluated && !head.filters.is_empty();
         // Members of other types are no patients.
         let types = if content == GroupContent::R4 { &TYPES[..] } else { &TYPES[..2] };
         let problems = &mut self.problems;
@@ -542,6 +548,8 @@ impl<'a> CheckState<'a> {
             }
         }
         match self.actual {
+            // What is wrong with a filtered Group is told below.
+            _ if is_filtered => {}
             Some(Some(false)) if self.members > 0 => {
                 let text = "Group.actual is false, and such a Group has no members (R4, grp-1); give actual true";
                 problems.push_last(IssueCode::Invalid, "Group.member", text);
@@ -564,11 +572,21 @@ impl<'a> CheckState<'a> {
             problems.push_last(IssueCode::Required, "Group.member", text);
         }
         let is_described = self.members == 0 || self.actual == Some(Some(false));
-        if content >= GroupContent::Exportable && head.has_characteristic && is_described {
+        if content >= GroupContent::Exportable && head.has_characteristic && is_described && !is_filtered {
             let text = "the Group is defined by characteristics, which are not evaluated; list its members";
             problems.push_last(IssueCode::BusinessRule, "Group.characteristic", text);
         }
-        for modifier in &head.modifiers {
+        if is_filtered {
+            for problem in head.filter_problems() {
+                problems.push_last(problem.kind, &problem.path, problem.text);
+            }
+            if head.says_refreshed {
+                let text =
+                    "Group.extension has members-refreshed, but the members are found at each export; leave it out";
+                problems.push_last(IssueCode::BusinessRule, "Group.extension", text);
+            }
+        }
+        for modifier in head.modifiers.iter().filter(|of| !is_evaluated || !of.is_member_filter()) {
             let what =
                 "changes the meaning of the Group and is not understood here; list the members that it leaves instead";
             problems.push_last(IssueCode::NotSupported, modifier.path, format!("{modifier} {what}"));

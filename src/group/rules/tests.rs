@@ -1,6 +1,8 @@
 //! Tests of the rules for Groups: R4's, 1upHealth's with their bounds to the byte, and all of them compared with an
 //! oracle that walks a tree of serde_json's.
 
+mod filters;
+
 use proptest::prelude::*;
 use serde_json::{Value as Tree, json};
 
@@ -548,7 +550,7 @@ proptest! {
         bytes_max in proptest::option::of(60u64..400),
         piece in 1usize..80,
     ) {
-        let rules = GroupRules { content, members_max, bytes_max };
+        let rules = GroupRules { content, members_max, bytes_max, filtered: FilteredGroups::Refused };
         let compact = serde_json::to_vec(&document).unwrap();
         let expected = naive(&document, compact.len(), &rules);
         for text in [compact, serde_json::to_vec_pretty(&document).unwrap()] {

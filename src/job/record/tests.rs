@@ -41,6 +41,8 @@ fn complete() -> JobRecord {
                 groups: Some(vec!["g".into()]),
                 patients_of: Some(vec![ScopeGroup::Store("h".into())]),
             }),
+            filtered_groups: FilteredGroups::Evaluated,
+            member_filter_types: Vec::new(),
             absent_groups: vec!["i".into()],
             bound_client: true,
             fhir_bases: vec!["https://x.example/".into()],

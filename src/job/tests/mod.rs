@@ -9,6 +9,7 @@ use crate::codec::compression::Compression;
 use crate::export::options::ExportOptions;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::group::lookup::MembershipRule;
+use crate::group::member_filter::FilteredGroups;
 use crate::hash::digest::DigestAlgorithm;
 use crate::index::test_lines::append;
 use crate::job::api::*;
@@ -121,6 +122,8 @@ impl World {
                 until: None,
                 members: MembershipRule::Active,
                 scope: None,
+                filtered_groups: FilteredGroups::Evaluated,
+                member_filter_types: Vec::new(),
                 absent_groups: Vec::new(),
                 bound_client: false,
                 fhir_bases: Vec::new(),

@@ -357,6 +357,12 @@ impl Authenticator for StaticClients {
         found.map(|known| known.rights.clone())
     }
 
+    fn may_filter_by(&self, tenant: &str, client: &str, searched: ResourceType) -> bool {
+        let table = self.client_table();
+        let found = table.of_tenant(tenant).find(|known| known.principal.client == client);
+        found.is_some_and(|known| known.principal.may_export_type(searched))
+    }
+
     fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights> {
         let table = self.client_table();
         let may_write = |known: &&Client| {

@@ -20,6 +20,7 @@ use std::pin::Pin;
 use axum::http::{HeaderMap, StatusCode};
 
 use crate::fhir::resource_type::ResourceType;
+use crate::group::registry::writer::GroupWriter;
 use crate::issue::IssueCode;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
@@ -98,6 +99,12 @@ impl Principal {
         self.client.split('/').next().unwrap_or_default()
     }
 
+    /// The client as the writer of versions of Groups.
+    pub(crate) fn as_writer(&self) -> GroupWriter {
+        let bound_to_groups = self.is_bound_to_groups();
+        GroupWriter { client: self.client.clone(), bound_to_groups, follows_unbound: false }
+    }
+
     /// Whether it is restricted to some Groups, or to one patient.
     pub(crate) fn is_bound_to_groups(&self) -> bool {
         self.groups.is_some() || self.patient.is_some()
@@ -154,6 +161,10 @@ pub(crate) trait Authenticator: Send + Sync {
     /// for that tenant.
     fn writing_rights(&self, tenant: &str, client: &str) -> Option<WritingRights>;
 
+    /// Whether a client may export a type in a tenant, under the configuration in force, so that a filter of a Group that it
+    /// wrote may search it (COHORT-05). One that is not configured for the tenant may not.
+    fn may_filter_by(&self, tenant: &str, client: &str, searched: ResourceType) -> bool;
+
     /// The rights of all clients bound to Groups that may write the Group `group` of a tenant.
     fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights>;
 
@@ -200,6 +211,10 @@ impl Authenticator for AnonymousAccess {
 
     fn writing_rights(&self, _: &str, _: &str) -> Option<WritingRights> {
         None
+    }
+
+    fn may_filter_by(&self, _: &str, _: &str, _: ResourceType) -> bool {
+        true
     }
 
     fn bound_writers(&self, _: &str, _: &str) -> Vec<WritingRights> {

@@ -125,7 +125,7 @@ impl Principal {
         }
     }
 
-    /// Checks that it may still export at the level, and the Group or patient, of its job.
+    /// Checks that it may still export at the level, and the Group or patient, of its job, and what filters of the Group search.
     ///
     /// # Errors
     /// 403 if it may not.
@@ -136,9 +136,15 @@ impl Principal {
             RecordedPopulation::Patient(id) => Level::User(id.clone()),
             RecordedPopulation::StoreGroup(id) | RecordedPopulation::OwnGroup(id) => Level::Group(id.clone()),
         };
-        match self.may_export(&level) {
-            true => Ok(()),
-            false => Err(forbidden("this client may no longer export whom this export is of; ask for a new one")),
+        if !self.may_export(&level) {
+            return Err(forbidden("this client may no longer export whom this export is of; ask for a new one"));
+        }
+        let mut searched = job.request.member_filter_types.iter().filter_map(|name| ResourceType::parse(name));
+        match searched.find(|of| !self.may_export_type(*of)) {
+            None => Ok(()),
+            Some(of) => Err(forbidden(format!(
+                "a filter of this export's Group searches {of}, which this client may no longer export; ask for a new one"
+            ))),
         }
     }
 
@@ -162,6 +168,21 @@ impl Principal {
         match allowed.iter().any(|of| of.name() == file.receipt.r#type) {
             true => Ok(()),
             false => Err(forbidden("this client may not fetch files of this type")),
+        }
+    }
+
+    /// Checks that it may export every type that filters of a Group search, to write the Group or to export it (COHORT-05).
+    ///
+    /// # Errors
+    /// 403 naming the types that it may not export.
+    pub(crate) fn check_filters(&self, group: &str, searched: &[ResourceType]) -> Result<(), ApiError> {
+        let denied: Vec<&str> = searched.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
+        match denied.is_empty() {
+            true => Ok(()),
+            false => Err(forbidden(format!(
+                "{group} has a member-filter of {}, which this client may not export",
+                denied.join(", ")
+            ))),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::fhir::compartment;
 use crate::fhir::context;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
+use crate::group::member_filter::{FilteredGroups, MEMBER_FILTER};
 use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
 use crate::server::capability::Declaration;
 use crate::server::parameters::{OUTPUT_FORMATS, find};
@@ -77,6 +78,7 @@ impl Declaration<'_> {
         topics.extend([profiles(), self.formats(), self.files(), self.patient_data(), self.supporting_types()]);
         topics.extend([self.since_new_members(), self.last_updated(), self.associated_data(), self.lenient()]);
         topics.push(self.attachments());
+        topics.extend(self.member_filters());
         Documentation(topics)
     }
 
@@ -254,6 +256,23 @@ impl Declaration<'_> {
              own media type. URLs of Binaries that the store does not hold stay as they are; a message gives their number."
         );
         topic("attachments", "Attachments", text, vec![url])
+    }
+
+    /// The topic on filters of members of Groups; none where they are refused (COHORT-08).
+    fn member_filters(&self) -> Option<Topic> {
+        if self.policies.filtered_groups == FilteredGroups::Refused {
+            return None;
+        }
+        let text = format!(
+            "A Group may choose its members by filters: modifier extensions `{MEMBER_FILTER}`, each with a search in \
+             `application/x-fhir-query` over Patient, or over a type of the Patient compartment but Group and Provenance, such as \
+             `Condition?code=a`. Parameters are those of R4 but composite and special ones, without chains. A patient is in the Group \
+             who meets each filter, a Patient by itself, another type by one resource of the patient's record. With `member` \
+             these choose among the members, without it among all patients whom the Group's writer may access. They are evaluated \
+             at each export, as of its `transactionTime`. The types must be among those that the writer and who exports may \
+             export. A Group that another one lists has no filters."
+        );
+        Some(topic("member-filter", "Groups by filters", text, vec![MEMBER_FILTER.to_string()]))
     }
 
     /// The topic on `handling=lenient`.

@@ -19,6 +19,7 @@ use crate::fhir::attachment_url::AttachmentPath;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::parameter::parameters_of;
 use crate::group::lookup::MembershipRule;
+use crate::group::member_filter::{COHORT_PROFILE, FilteredGroups};
 use crate::group::registry::query;
 use crate::policies::FileBounds;
 use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
@@ -98,6 +99,8 @@ pub(crate) struct Policies {
     pub compression: Compression,
     /// Which listed members of a Group count.
     pub members: MembershipRule,
+    /// What becomes of a Group that has filters of its members.
+    pub filtered_groups: FilteredGroups,
     /// Which resources come with those that refer to them.
     pub context: Context,
     /// Treatment of rows that reached the store after `_since` with an earlier date.
@@ -292,8 +295,13 @@ impl Declaration<'_> {
         if !exported {
             add_list(&mut resource, "extension", vec![not_in_bulk()]);
         }
-        let profiles = self.profiles.get(name).into_iter().flatten().map(|profile| json!(profile));
-        add_list(&mut resource, "supportedProfile", profiles.collect());
+        let mut profiles: Vec<&str> = self.profiles.get(name).into_iter().flatten().map(String::as_str).collect();
+        // CAP-11.
+        let is_filtered = name == "Group" && self.policies.filtered_groups == FilteredGroups::Evaluated;
+        if is_filtered && !profiles.contains(&COHORT_PROFILE) {
+            profiles.push(COHORT_PROFILE);
+        }
+        add_list(&mut resource, "supportedProfile", profiles.into_iter().map(|profile| json!(profile)).collect());
         let has_code = |code: &str| codes.contains(&code);
         let (updated, searched) = (has_code("update"), has_code("search-type"));
         add_list(&mut resource, "interaction", codes.iter().map(|code| json!({ "code": code })).collect());

@@ -18,6 +18,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         bounds: FileBounds { file_bytes: 1000, file_resources: Some(7) },
         compression: Compression::None,
         members: MembershipRule::Active,
+        filtered_groups: FilteredGroups::Evaluated,
         context: Context::Referenced,
         late: LateArrivals::Include,
         missing_last_updated: MissingLastUpdated::Include,
@@ -265,6 +266,7 @@ fn documentation_answers_the_guide() {
         "supporting-types",
         "since-new-members",
         "include-associated-data",
+        "member-filter",
     ] {
         assert!(keys.contains(&key), "{key}");
     }
@@ -286,6 +288,26 @@ fn documentation_answers_the_guide() {
     assert!(values("lenient").contains(&"_type") && !values("lenient").contains(&"_since"), "HDR-05, HDR-07");
 }
 
+/// CAP-11, COHORT-08: where filters of members are evaluated, the statement names the profile of Groups that have some, beside
+/// configured ones and once, and says how they are evaluated; elsewhere neither.
+#[test]
+fn the_profile_of_filtered_groups_is_named() {
+    let first = declaration(ALL);
+    let named = |declaration: &Declaration<'_>| resource(&statement(declaration), "Group")["supportedProfile"].clone();
+    assert_eq!(named(&first), serde_json::json!([COHORT_PROFILE]));
+    let configured =
+        BTreeMap::from([("Group".to_string(), vec!["https://a.example".to_string(), COHORT_PROFILE.into()])]);
+    assert_eq!(
+        named(&Declaration { profiles: &configured, ..first }),
+        serde_json::json!(["https://a.example", COHORT_PROFILE])
+    );
+    let policies = Policies { filtered_groups: FilteredGroups::Refused, ..first.policies };
+    let refusing = Declaration { policies, ..first };
+    assert_eq!(named(&refusing), Value::Null);
+    assert!(first.documentation().markdown().contains("member-filter"));
+    assert!(!refusing.documentation().markdown().contains("member-filter"));
+}
+
 /// CAP-12: the documentation is made from the configuration.
 #[test]
 fn documentation_follows_the_policies() {
@@ -296,6 +318,7 @@ fn documentation_follows_the_policies() {
         Policies { compression: Compression::Gzip, ..first.policies },
         Policies { compression: Compression::Zstd, ..first.policies },
         Policies { members: MembershipRule::Listed, ..first.policies },
+        Policies { filtered_groups: FilteredGroups::Refused, ..first.policies },
         Policies { late: LateArrivals::Report, ..first.policies },
         Policies { context: Context::None, ..first.policies },
         Policies { context: Context::Changed, ..first.policies },

@@ -1,7 +1,7 @@
 //! Groups over HTTP: create, read, update, delete, search (GROUP-01).
 //!
 //! Each handler takes the parts of a request and returns the whole answer. The rules of Groups are in
-//! [`groups`](crate::group::registry); the rights of the client are given in [`GroupHandlers::visible`], not decided
+//! [`groups`](crate::group::registry); the rights of the client are given in [`GroupHandlers::principal`], not decided
 //! here. Handlers read and sync files, so that they must run on a blocking thread; the bodies of their answers do not
 //! block.
 //!
@@ -26,7 +26,6 @@ use crate::fhir::instant::Instant;
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::search::SearchPage;
 use crate::group::registry::view::{GroupLookup, GroupView, GroupWrite, PreconditionFailed};
-use crate::group::registry::writer::GroupWriter;
 use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::group::rules::problem::RuleViolation;
 use crate::group::rules::{GroupContent, GroupRules, WantedId};
@@ -35,6 +34,7 @@ use crate::issue::{IssueCode, Severity};
 use crate::limits::GROUP_PAGE_BYTES;
 use crate::server::admission::HeldBytes;
 use crate::server::audit::ServedGroups;
+use crate::server::auth::Principal;
 use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, informational_outcome, outcome};
 use crate::server::groups::body::{BodyPart, PartsBody};
 use crate::server::groups::request::{GroupSearch, check_content_type, parse_tags, precondition};
@@ -56,11 +56,8 @@ pub(crate) struct GroupHandlers<'a> {
     /// Base URLs under which an absolute reference is local: the mounts of the tenant and those configured for the
     /// store.
     pub bases: &'a [String],
-    /// Ids of the Groups that the client may see; `None` for all. Others are answered as if they did not exist
-    /// (KICK-16).
-    pub visible: Option<&'a [String]>,
-    /// The client, as the writer of new versions.
-    pub writer: GroupWriter,
+    /// The client, and writer of new versions. Groups that it may not see are answered as if they did not exist (KICK-16).
+    pub principal: &'a Principal,
     /// Rules that a Group from a client must meet.
     pub rules: GroupRules,
     /// Time of the request, which becomes `meta.lastUpdated` of a written version.
@@ -70,7 +67,8 @@ pub(crate) struct GroupHandlers<'a> {
 impl GroupHandlers<'_> {
     /// The Groups of registry and store that the client may see.
     fn groups(&self) -> GroupView<'_> {
-        GroupView::new(self.book, self.snapshot, self.bases).seen_by(self.visible).written_by(self.writer.clone())
+        let view = GroupView::new(self.book, self.snapshot, self.bases).seen_by(self.principal.groups.as_deref());
+        view.written_by(self.principal.as_writer())
     }
 
     /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` returns 128 bits of cryptographic
@@ -82,7 +80,7 @@ impl GroupHandlers<'_> {
     /// As [`GroupHandlers::create`].
     ///
     /// # Errors
-    /// 400 for `If-None-Exist`, 415 for a body that is no JSON, those of [`GroupHandlers::refuse`] and [`failed`].
+    /// 400 for `If-None-Exist`, 403 for filters of types that the client may not export, 415 for a body that is no JSON, those of [`GroupHandlers::refuse`] and [`failed`].
     fn try_create(
         &self,
         headers: &HeaderMap,
@@ -96,6 +94,7 @@ impl GroupHandlers<'_> {
         check_content_type(headers, "a Group")?;
         let document =
             GroupDocument::check(body, WantedId::Ignored, &self.rules).map_err(|problems| self.refuse(problems))?;
+        self.principal.check_filters("the Group", &document.searched_types)?;
         for _ in 0..IDS_TRIED_MAX {
             let id: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
             let id = Id::parse_r4(id.as_bytes()).expect("32 hexadecimal digits are a legal id");
@@ -115,13 +114,14 @@ impl GroupHandlers<'_> {
     /// As [`GroupHandlers::update`].
     ///
     /// # Errors
-    /// 404, 412 and 415 as there, those of [`GroupHandlers::refuse`] and [`failed`].
+    /// 403 for filters of types that the client may not export, 404, 412 and 415 as there, those of [`GroupHandlers::refuse`] and [`failed`].
     fn try_update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Response, ApiError> {
         let id = parse_id(id)?;
         check_content_type(headers, "a Group")?;
         let expected = precondition(headers)?;
         let document =
             GroupDocument::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;
+        self.principal.check_filters("the Group", &document.searched_types)?;
         let groups = self.groups();
         match groups.update(&id, &document, &expected, &self.now).map_err(failed)? {
             Ok(written) => self.written(headers, written),

@@ -20,7 +20,7 @@ struct Shop {
     snapshot: Option<Snapshot>,
     bases: Vec<String>,
     rules: GroupRules,
-    visible: Option<Vec<String>>,
+    principal: Principal,
 }
 
 struct Answer {
@@ -56,24 +56,28 @@ fn second(second: i64) -> Instant {
     Instant::from_unix_millis(1_700_000_000_000 + second * 1000)
 }
 
+fn anybody() -> Principal {
+    let client = "anybody".to_string();
+    Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true }
+}
+
 impl Shop {
     fn new(rows: &[String]) -> Shop {
         let scratch = tempfile::tempdir().unwrap();
         let book = GroupRegistry::open(&scratch.path().join("groups"), FileSync::No).unwrap();
         let snapshot = (!rows.is_empty()).then(|| snapshot(&scratch.path().join("store"), rows));
         let bases = vec![BASE.to_string()];
-        Shop { _home: scratch, book, snapshot, bases, rules: GroupRules::default(), visible: None }
+        Shop { _home: scratch, book, snapshot, bases, rules: GroupRules::default(), principal: anybody() }
     }
 
     fn desk(&self, ticks: i64) -> GroupHandlers<'_> {
         GroupHandlers {
-            writer: GroupWriter { client: "anybody".into(), bound_to_groups: false, follows_unbound: false },
             book: &self.book,
             snapshot: self.snapshot.as_ref(),
             base: BASE,
             bases: &self.bases,
             rules: self.rules,
-            visible: self.visible.as_deref(),
+            principal: &self.principal,
             now: second(ticks),
         }
     }
@@ -389,7 +393,8 @@ fn what_a_client_may_not_see_is_not_there() {
         assert_eq!(made.status, 201);
     }
     assert_eq!(take(shop.desk(2).delete("gone", &HeaderMap::new())).status, 204);
-    shop.visible = Some(["mine-a", "mine-b", "store-too", "not-yet", "no legal id"].map(String::from).to_vec());
+    shop.principal.groups =
+        Some(["mine-a", "mine-b", "store-too", "not-yet", "no legal id"].map(String::from).to_vec());
     let same = |of: &dyn Fn(&str) -> Response| {
         let reported = |id: &str| {
             let answer = take(of(id));
@@ -432,7 +437,7 @@ fn what_a_client_may_not_see_is_not_there() {
     assert_eq!(search("_id=book,mine-a,in-store"), found(1, &["mine-a"], 1));
     assert_eq!(search("_id=book"), found(0, &[], 1));
     // The invisible Groups are unchanged.
-    shop.visible = None;
+    shop.principal.groups = None;
     for (id, status) in [("book", 200), ("book-too", 200), ("in-store", 200), ("gone", 410), ("unknown", 404)] {
         assert_eq!(take(shop.desk(5).read(id, &none)).status, status, "{id}");
     }

@@ -5,6 +5,7 @@
 //! are the table in [`parameters`](crate::server::parameters).
 
 pub(crate) mod body;
+pub(crate) mod filter_rights;
 pub(crate) mod parameters;
 pub(crate) mod request;
 pub(crate) mod start;

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::count_text::counted;
 use crate::fhir::id::Id;
+use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{UnusableGroup, check_usable, read_group};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::group::registry::view::{GroupLookup, GroupView};
@@ -28,6 +29,7 @@ use crate::server::error::{ApiError, OutcomeIssue};
 use crate::server::group_scope::scope_of;
 use crate::server::groups::damaged_group;
 use crate::server::kick_off;
+use crate::server::kick_off::filter_rights::{check_filter_rights, check_filter_scope};
 use crate::server::kick_off::request::{KickOffContext, Level, RequestedExport};
 use crate::server::kick_off::strict_patients::PatientQuestion;
 use crate::server::mount::Mount;
@@ -158,7 +160,7 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
         }
         Level::Group(id) => RecordedPopulation::StoreGroup(id.clone()),
     };
-    let GroupPopulation { own, scope, scope_groups, absent } = group.unwrap_or_default();
+    let GroupPopulation { own, scope, scope_groups, absent, searched } = group.unwrap_or_default();
     asked.request.absent_groups = absent;
     // 3. The patients to whom it is restricted, if each must be there.
     let request = &asked.request;
@@ -169,7 +171,8 @@ fn try_kick_off(app: &App, received: &ReceivedKickOff<'_>) -> Result<StartedExpo
     // 4. The job.
     let applied = asked.preference_applied();
     let RequestedExport { mut request, prefer } = asked;
-    let stored = StoredRequest::of(&request, population, scope);
+    let mut stored = StoredRequest::of(&request, population, scope);
+    stored.member_filter_types = searched.iter().map(|of| of.name().to_string()).collect();
     let job = crate::job::record::KickOff {
         mount: mount.name().to_string(),
         client: principal.client.clone(),
@@ -280,13 +283,16 @@ struct GroupPopulation {
     /// Ids of store Groups that a Group of the service has replaced: they count as missing where other Groups list
     /// them.
     absent: BTreeSet<String>,
+    /// Types that filters of the Group search.
+    searched: Vec<ResourceType>,
 }
 
 /// Before a kick-off is started: finds its Group and the scope of the Group's writer, and checks that it can be
 /// exported (GROUP-03, GROUP-09, GROUP-10).
 ///
 /// # Errors
-/// 404 for a missing or invisible Group, 400 for one that cannot be exported, 503 if store or index cannot be read.
+/// 404 for a missing or invisible Group, 400 for one that cannot be exported, 403 for one whose filters search what its writer or
+/// the client may not export, 503 if store or index cannot be read.
 fn group_population(
     app: &App,
     received: &ReceivedKickOff<'_>,
@@ -307,7 +313,9 @@ fn group_population(
     }
     let absent = groups.superseded_ids().map_err(|error| unreadable_store(&error))?;
     population.absent = absent.into_iter().map(|id| id.to_string()).collect();
-    check_group(&found, &population, principal, tenant, mount, id)?;
+    let head = check_group(&found, &population, principal, tenant, mount, id)?;
+    population.searched = check_filter_rights(&head, &found, principal, app.authenticator.as_ref(), &tenant.name, id)?;
+    check_filter_scope(&head, population.scope.as_ref(), id)?;
     if let GroupLookup::Registered(group) = found {
         population.own = Some(group);
     }
@@ -315,7 +323,7 @@ fn group_population(
 }
 
 /// Before a kick-off is started: checks that its Group and the Groups that it lists can be exported (GROUP-09,
-/// GROUP-10, reading 22).
+/// GROUP-10, readings 22 and 37). Returns what the Group says beside its members.
 ///
 /// # Errors
 /// 400 with every reason; 503 if the store cannot be read.
@@ -326,7 +334,7 @@ fn check_group(
     tenant: &Tenant,
     mount: &Mount,
     id: &str,
-) -> Result<(), ApiError> {
+) -> Result<GroupHead, ApiError> {
     let now = tenant.engine.snapshot_moment();
     let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
     let following = GroupFollow { fhir_bases, members, at: &now, absent: &population.absent };
@@ -345,7 +353,7 @@ fn check_group(
         tracing::error!(%error, "a Group cannot be read");
         ApiError::new(StatusCode::BAD_REQUEST, IssueCode::Structure, format!("Group/{id} cannot be read as a Group"))
     })?;
-    let mut issues: Vec<OutcomeIssue> = check_usable(&head, members)
+    let mut issues: Vec<OutcomeIssue> = check_usable(&head, members, mount.filtered_groups())
         .into_iter()
         .map(|problem| {
             let code = if problem == UnusableGroup::Inactive { IssueCode::Invalid } else { IssueCode::NotSupported };
@@ -363,7 +371,7 @@ fn check_group(
             OutcomeIssue::error(IssueCode::NotSupported, text)
         }));
     }
-    if issues.is_empty() { Ok(()) } else { Err(ApiError::of(StatusCode::BAD_REQUEST, issues)) }
+    if issues.is_empty() { Ok(head) } else { Err(ApiError::of(StatusCode::BAD_REQUEST, issues)) }
 }
 
 /// Reads the Group of a kick-off that is being started, from the store or the registry: calls `on_member` for each

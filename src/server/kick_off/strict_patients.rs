@@ -65,6 +65,7 @@ impl PatientQuestion<'_> {
         let copied = |id: &str| Population::GroupDocument(documents.get(id).cloned().unwrap_or_default().into());
         request.writer = self.scope.map(|scope| scope.to_scope(&copied));
         request.members = given.members;
+        request.filtered_groups = given.filtered_groups;
         request.absent_groups.clone_from(&given.absent_groups);
         request.fhir_bases.clone_from(&given.fhir_bases);
         request.only_patients.clone_from(&given.only_patients);

@@ -2,6 +2,7 @@
 //! kind.
 
 mod bound;
+mod filtered_groups;
 mod isolation;
 mod mte;
 mod netsmart;
