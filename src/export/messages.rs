@@ -3,7 +3,9 @@
 use crate::count_text::{counted, word_form};
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
+use crate::fhir::compartment::in_compartment;
 use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
 use crate::ids::PatientId;
 use crate::index::fault_places::visit_faults;
 use crate::index::meta::MemoryLoss;
@@ -11,13 +13,13 @@ use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
 use crate::plan::Plan;
 use crate::policies::{Audience, LateArrivals, MissingLastUpdated, Vanished};
-use crate::request::Population;
+use crate::request::{ExportRequest, Population};
 use crate::select::attachments::attachment_urls;
 use crate::select::cohort::Cohort;
 use crate::select::context_closure::DeadEnds;
 use crate::select::selection::{Selection, foreign_owners};
 use crate::select::store_issues::{add_file_issues, add_operator_issues, add_row_notes, add_versions_by_file};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
 pub(crate) fn add_absent_members(
@@ -141,6 +143,13 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         );
         messages.push("unfiltered", note(Severity::Error, text));
     }
+    for of in filters_of_context(request) {
+        let text = format!(
+            "{of}?: resources of this type are exported here only where others refer to them, which no filter narrows; filter it \
+             in an export at system level"
+        );
+        messages.push("filter-of-context", note(Severity::Warning, text));
+    }
     if stats.unreached_binaries > 0 {
         let text = format!(
             "{} of exported patients {} the attachment of no exported resource and {} not exported",
@@ -176,6 +185,15 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
     vanished_issues(plan, &mut messages);
     attachment_issues(plan, &mut messages);
     Ok(messages)
+}
+
+/// Types with a filter whose resources are no patient's, in an export of patients: they come as referenced context alone
+/// (TFILTER-09).
+fn filters_of_context(request: &ExportRequest) -> BTreeSet<ResourceType> {
+    let is_narrowed = |of: &ResourceType| {
+        request.population == Population::System || in_compartment(*of) || *of == ResourceType::GROUP
+    };
+    request.type_filters.iter().map(|filter| filter.resource_type).filter(|of| !is_narrowed(of)).collect()
 }
 
 /// References of exported rows to context that is not there are counted, type by type (COMP-06).

@@ -124,6 +124,26 @@ fn what_cannot_be_evaluated_is_told() {
     export_run(&store, &out, &malformed).refused(2, &["a filter is Type?parameter=value"]);
 }
 
+/// TFILTER-09: a filter of a type that is exported only because others refer to it narrows nothing, which a message says; at system
+/// level it narrows its type.
+#[test]
+fn filters_of_context_are_told() {
+    let scratch = scratch();
+    let (store, out) = (testdata("stores/synthea-r4-100"), scratch.path().join("out"));
+    let filter = ["--type-filter", "Practitioner?name=SECRET", "--context", "referenced"];
+    let told = |out: &Path| {
+        let texts = Export::read(out, Bounds::DEFAULT).messages().into_iter().map(|message| message.text);
+        texts.filter(|text| text.contains("Practitioner?: ") && !text.contains("SECRET")).count()
+    };
+    let found = export(&store, &out, "one", &filter);
+    assert!(!found["Practitioner"].is_empty());
+    assert_eq!(told(&out), 1);
+    let done = export_run(&store, &out, &["--system", "--force", "--type-filter", "Practitioner?name=SECRET"]);
+    assert_eq!(done.code, 0, "{done:#?}");
+    assert!(!Export::read(&out, Bounds::DEFAULT).lines().contains_key("Practitioner"));
+    assert_eq!(told(&out), 0);
+}
+
 /// A line that is nested too deep for a filter is left out, and told; the others are exported.
 #[test]
 fn rows_that_cannot_be_searched_are_told() {
