@@ -6,7 +6,7 @@ use crate::naive::search::{Searcher, span};
 use crate::naive::search_table::{TYPES, parameters};
 use crate::random::{Random, each_case, knob};
 use crate::run::scratch;
-use outpour::{ExportRequest, Instant, MemorySink, Progress, Snapshot, Store, StoreOptions};
+use outpour::{ExportRequest, Instant, MemorySink, Progress, Store, StoreOptions, export_to_sink};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -377,18 +377,12 @@ fn criterion(of: &str, random: &mut Random) -> String {
     }
 }
 
-/// Lines of the files of a plan.
-fn export(snapshot: &Snapshot, request: &ExportRequest) -> BTreeSet<Vec<u8>> {
-    let plan = outpour::plan(snapshot, request).unwrap_or_else(|error| panic!("{error}"));
-    let mut sink = MemorySink::default();
-    for shard in 0.. {
-        if plan.totals().len() <= shard {
-            break;
-        }
-        plan.write_shard(shard, snapshot, &mut sink, &Progress::default()).unwrap();
-    }
-    let files = sink.files().into_values();
-    files.flat_map(|file| file.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>()).collect()
+/// Lines of the files of an export, which makes search columns if the store may have them.
+fn export(store: &Store, request: &ExportRequest) -> BTreeSet<Vec<u8>> {
+    let (mut sink, now) = (MemorySink::default(), NOW.parse::<Instant>().unwrap());
+    export_to_sink(store, request, now, &mut sink, &Progress::default()).unwrap_or_else(|error| panic!("{error}"));
+    let files = sink.files().into_iter().filter(|(name, _)| name.ends_with(".ndjson") && !name.contains('/'));
+    files.flat_map(|(_, file)| file.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>()).collect()
 }
 
 /// TFILTER-01, TFILTER-02, TFILTER-03, TFILTER-10, TFILTER-11: whatever resources and filters are, those resources are exported
@@ -396,7 +390,7 @@ fn export(snapshot: &Snapshot, request: &ExportRequest) -> BTreeSet<Vec<u8>> {
 #[test]
 fn filters_find_what_the_naive_search_finds() {
     let found = std::sync::atomic::AtomicUsize::new(0);
-    each_case("filters at random", knob("OUTPOUR_TEST_CASES", 6), |_, random| {
+    each_case("filters at random", knob("OUTPOUR_TEST_CASES", 6), |case, random| {
         let scratch = scratch();
         let directory = scratch.path().join("store");
         std::fs::create_dir(&directory).unwrap();
@@ -405,11 +399,12 @@ fn filters_find_what_the_naive_search_finds() {
             lines.push(Vec::new());
             std::fs::write(directory.join(format!("{of}.ndjson")), lines.join(&b'\n')).unwrap();
         }
-        let options = StoreOptions::default().index_dir(scratch.path().join("index"));
+        // Of the stores one in three gets a search column for each parameter, one drops most of them again, one has none.
+        let columns = [1000, 4, 0][case as usize % 3];
+        let options = StoreOptions::default().index_dir(scratch.path().join("index")).search_columns(columns);
         let store = Store::open_with(&directory, options).unwrap();
-        let snapshot = store.snapshot(NOW.parse::<Instant>().unwrap()).unwrap();
         let request = || ExportRequest::system().fhir_bases([BASE]);
-        let whole = export(&snapshot, &request());
+        let whole = export(&store, &request());
         assert!(whole.len() > ROWS * TYPES.len() / 2, "{}", whole.len());
         let parsed: Vec<(&Vec<u8>, Value)> = whole
             .iter()
@@ -429,7 +424,7 @@ fn filters_find_what_the_naive_search_finds() {
                     filters.push(format!("{of}?{}", criteria.join("&")));
                 }
             }
-            let exported = export(&snapshot, &request().type_filters(&filters));
+            let exported = export(&store, &request().type_filters(&filters));
             for (line, resource) in &parsed {
                 let (is_found, expected) = (exported.contains(*line), searcher.meets_one(&filters, resource));
                 let of = resource["resourceType"].as_str().unwrap();
@@ -439,6 +434,9 @@ fn filters_find_what_the_naive_search_finds() {
                 found.fetch_add(usize::from(is_found && !own.is_empty()), std::sync::atomic::Ordering::Relaxed);
             }
         }
+        let names = std::fs::read_dir(scratch.path().join("index")).unwrap().map(|entry| entry.unwrap().file_name());
+        let files = names.filter(|name| name.to_str().unwrap().starts_with("search-")).count();
+        assert_eq!(files > 0, columns > 0, "{files} files of search columns");
     });
     let found = found.into_inner();
     println!("{found} resources met a filter");

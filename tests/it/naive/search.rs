@@ -1,5 +1,5 @@
-//! Searches of `_typeFilter` in obvious code: R4's search page sentence by sentence, over a whole parsed document. The paths of the
-//! parameters are written by hand from R4's pages of each resource. Shares nothing with `src/fhir/search/`.
+//! Searches of `_typeFilter` in obvious code: R4's search page sentence by sentence, over a whole parsed document. Shares
+//! nothing with `src/fhir/search/`; the paths of its parameters stand in `search_table`.
 
 use super::search_table::parameters;
 use super::{instant, line};
