@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::segment_filter::FilterWork;
 use crate::select::type_filters::ColumnUse;
-use crate::store::{Store, StoreOptions};
+use crate::store::{SearchColumnOptions, Store, StoreOptions};
 use crate::sys::durability::FileSync;
 
 const T: &str = "2022-03-11T00:00:00Z";
@@ -303,4 +303,43 @@ proptest! {
             prop_assert_eq!(&selected(&snapshot, &filters, columns).0, &wanted, "{:?}", filters);
         }
     }
+}
+
+/// Of columns that filters ask for, those used last are kept, so many as may be; those that are listed are never dropped for them,
+/// and none is made where none may be.
+#[test]
+fn columns_that_were_not_used_for_longest_are_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("store")).unwrap();
+    let rows: Vec<String> = (0..20).map(|i| line(i, &[(0, i % 3), (1, i % 2), (2, 0)])).collect();
+    append(&dir.path().join("store").join("a.ndjson"), &rows);
+    let names = |snapshot: &Snapshot| -> Vec<&str> {
+        snapshot.index().search().stored().iter().map(|stored| stored.name.code).collect()
+    };
+    let ask = |options: SearchColumnOptions, parameter: &str| {
+        let store = opened(dir.path(), "index").with_search_columns(options);
+        let snapshot = store.snapshot(Instant::parse(T).unwrap()).unwrap();
+        selected(&snapshot, &[format!("Observation?{parameter}=x")], ColumnUse::Completed);
+        snapshot
+    };
+    let options = |others_max, listed: &[&str]| SearchColumnOptions {
+        listed: listed.iter().filter_map(|name| ParameterName::parse(name)).collect(),
+        others_max,
+        ..SearchColumnOptions::default()
+    };
+    assert_eq!(names(&ask(options(0, &[]), "status")), [""; 0]);
+    let full = SearchColumnOptions { disk_high_water: 0, ..options(2, &[]) };
+    assert_eq!(names(&ask(full, "status")), [""; 0], "the disk is too full");
+    assert_eq!(names(&ask(options(2, &[]), "status")), ["status"]);
+    // Times of files tell which was used last.
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
+    pause();
+    assert_eq!(names(&ask(options(2, &[]), "category")), ["category", "status"]);
+    pause();
+    ask(options(2, &[]), "status");
+    pause();
+    assert_eq!(names(&ask(options(2, &[]), "code")), ["code", "status"]);
+    pause();
+    assert_eq!(names(&ask(options(1, &["Observation.status"]), "category")), ["category", "status"]);
+    assert_eq!(names(&ask(options(0, &["Observation.status"]), "status")), ["status"]);
 }

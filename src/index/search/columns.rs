@@ -90,14 +90,24 @@ impl SearchColumns {
         String::from_utf8_lossy(&bytes).lines().filter_map(ParameterName::parse).collect()
     }
 
-    /// Writes which columns are listed.
+    /// Changes which columns are listed, and returns those that are then; waits for other writers.
     ///
     /// # Errors
     /// When the list cannot be written.
-    pub(crate) fn write_list(&self, listed: &BTreeSet<ParameterName>) -> io::Result<()> {
-        let text: String = listed.iter().map(|name| format!("{name}\n")).collect();
-        self.dir.create(&format!("{LISTED}{PART}"))?.write_all(text.as_bytes())?;
-        self.dir.rename(&format!("{LISTED}{PART}"), LISTED)
+    pub(crate) fn change_list(
+        &self,
+        change: impl Fn(&mut BTreeSet<ParameterName>),
+    ) -> io::Result<BTreeSet<ParameterName>> {
+        let _lock = self.dir.lock_columns(true)?;
+        let before = self.listed();
+        let mut listed = before.clone();
+        change(&mut listed);
+        if listed != before {
+            let text: String = listed.iter().map(|name| format!("{name}\n")).collect();
+            self.dir.create(&format!("{LISTED}{PART}"))?.write_all(text.as_bytes())?;
+            self.dir.rename(&format!("{LISTED}{PART}"), LISTED)?;
+        }
+        Ok(listed)
     }
 
     /// Drops columns that are not listed, those first that were not used for longest, until no more are left than may be.

@@ -72,7 +72,7 @@ pub(crate) fn maintain_columns(
     progress: &Progress,
 ) -> Result<ColumnReport, ExportError> {
     let columns = index.search();
-    let (before, stored) = (columns.listed(), columns.stored());
+    let stored = columns.stored();
     let is_dropped = |name: &ParameterName| {
         !added.contains(name)
             && match dropped {
@@ -80,12 +80,15 @@ pub(crate) fn maintain_columns(
                 DroppedColumns::All => true,
             }
     };
-    let listed: BTreeSet<ParameterName> =
-        before.iter().chain(added).filter(|name| !is_dropped(name)).copied().collect();
-    if listed != before {
-        let failed = |source| IndexError::Write { name: "the list of search columns".into(), source };
-        columns.write_list(&listed).map_err(failed)?;
-    }
+    let is_changed = !added.is_empty() || !matches!(dropped, DroppedColumns::Of(names) if names.is_empty());
+    let listed = match is_changed {
+        true => columns.change_list(|listed| {
+            listed.retain(|name| !is_dropped(name));
+            listed.extend(added);
+        }),
+        false => Ok(columns.listed()),
+    };
+    let listed = listed.map_err(|source| IndexError::Write { name: "the list of search columns".into(), source })?;
     stored.iter().filter(|stored| is_dropped(&stored.name)).for_each(|stored| columns.drop_column(stored));
     let kept = stored.iter().map(|stored| stored.name).filter(|name| !is_dropped(name));
     let completed: BTreeSet<ParameterName> = kept.chain(listed.iter().copied()).collect();

@@ -517,14 +517,20 @@ mod tests {
     fn wrong_configurations_are_refused() {
         assert!(Config::parse("lissten = 1").unwrap_err().contains("lissten"));
         assert!(Config::parse("[jobs]\nactive = \"x\"").unwrap_err().contains("line 2"));
-        let text = "listen = '0.0.0.0:80'\npublic_url = 'here'\n[ig]\nbase = 'fhir/'\n[jobs]\nactive = 0\nfaults_allowed = '200%'\n[log]\nlevel = 'loud'";
+        let text = "listen = '0.0.0.0:80'\npublic_url = 'here'\n[store]\nsearch_columns = ['Patient.nope', 'Patient.family']\n[ig]\nbase = 'fhir/'\n[jobs]\nactive = 0\nfaults_allowed = '200%'\n[log]\nlevel = 'loud'";
         let problems = Config::parse(text).unwrap().config_problems();
         for word in
             ["store.path", "data.path", "listen", "public_url", "ig.base", "jobs.active", "faults_allowed", "log.level"]
         {
             assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {problems:?}");
         }
-        assert_eq!(problems.len(), 8);
+        assert!(
+            problems
+                .iter()
+                .any(|problem| problem.contains("store.search_columns: Patient.nope is no search parameter"))
+        );
+        assert!(problems.iter().any(|problem| problem.contains("Patient.family is a text")));
+        assert_eq!(problems.len(), 10);
     }
 
     /// CORE-01, CORE-05: TLS needs both files; a service that other machines reach needs a public URL.
