@@ -4,6 +4,7 @@
 use crate::casts::to_u32;
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::base_url::BaseUrls;
+use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::parameter::{ParameterName, SearchParameter};
 use crate::ids::{RowAddress, SegmentId};
@@ -170,14 +171,21 @@ fn counts_dates(classifier: &RowClassifier<'_>, segment: SegmentId) -> bool {
 /// What was counted of the rows that are left out for messages about what is exported.
 fn count_left_out(
     classifier: &RowClassifier<'_>,
-    segment: SegmentId,
+    segment_id: SegmentId,
     before: &RowSet,
     after: &RowSet,
 ) -> Result<SegmentSelection, CorruptIndex> {
+    let segment = classifier.snapshot.index().segment(segment_id);
     let (mut counted, mut stays) = (SegmentSelection::default(), after.iter().peekable());
-    for row in before.iter() {
-        if stays.next_if_eq(&row).is_none() {
-            classifier.classify(RowAddress::of(segment, row), &mut counted)?;
+    let may_be_late = classifier.is_late(segment_id);
+    let updated = segment.verify_columns(&[Column::LastUpdated])?.last_updated;
+    for row in before.iter().filter(|row| stays.next_if_eq(row).is_none()) {
+        // They were selected, so that nothing but their dates is left to be looked at.
+        if may_be_late {
+            let (address, of_type) = (RowAddress::of(segment_id, row), segment.type_of(row)?);
+            classifier.passes_window(&mut counted, address, of_type, segment.updated(row)?)?;
+        } else {
+            counted.undated += u64::from(updated[row] == NO_INSTANT);
         }
     }
     Ok(counted)
