@@ -175,10 +175,13 @@ fn selected(snapshot: &Snapshot, filters: &[String], columns: ColumnUse) -> (BTr
     request.fhir_bases.push(BASE.to_string());
     let plan = plan_cancellably(snapshot, &request, columns, &Progress::default()).unwrap();
     assert!(plan.ledger().balances(), "{:?}", plan.ledger());
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut undated) = (BTreeSet::new(), 0);
     for (segment, rows) in snapshot.index().segment_ids().zip(&plan.selection.rows) {
-        ids.extend(rows.iter().map(|row| snapshot.index().segment(segment).row_id(row).unwrap().to_string()));
+        let segment = snapshot.index().segment(segment);
+        ids.extend(rows.iter().map(|row| segment.row_id(row).unwrap().to_string()));
+        undated += rows.iter().filter(|row| segment.updated(*row).unwrap().is_none()).count() as u64;
     }
+    assert_eq!(plan.selection.stats.undated, undated, "counted of what is exported alone");
     let work = plan.selection.stats.filters[0].clone();
     assert_eq!(work.rows, work.by_columns + work.read);
     (ids, work)
