@@ -3,7 +3,7 @@
 //!
 //! Speed of light: of the first filter, `memchr` over its lines; from columns, a pass over a byte or two a row.
 //!
-//! `OUTPOUR_BENCH_ROWS` Observations in the synthetic store for columns, 400 per patient; 1,000,000 by default.
+//! `OUTPOUR_BENCH_ROWS` Observations in the synthetic store for columns, 400 per patient; 200,000 by default.
 
 use std::io::Write;
 use std::path::Path;
@@ -27,7 +27,7 @@ const T: &str = "2026-06-01T00:00:00Z";
 
 /// Rows of the synthetic store, by `OUTPOUR_BENCH_ROWS`.
 fn rows() -> usize {
-    std::env::var("OUTPOUR_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000)
+    std::env::var("OUTPOUR_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(200_000)
 }
 
 /// A mapped store with its snapshot.
