@@ -165,10 +165,9 @@ impl<'a> TypeFilters<'a> {
             FilteredRows::Listed(rows) => (AskedRows::Listed(rows), rows.len()),
             FilteredRows::Of(_) => (AskedRows::All(segment.rows()), segment.rows()),
         };
-        let mut verdicts = match sections.iter().any(Option::is_some) {
-            true => filter_verdicts(&self.filters, &section, asked)?,
-            false => vec![UNKNOWN; count],
-        };
+        // Columns are a copy of what rows say: where one is malformed in spite of its checksum, rows are read.
+        let by_columns = sections.iter().any(Option::is_some).then(|| filter_verdicts(&self.filters, &section, asked));
+        let mut verdicts = by_columns.and_then(Result::ok).unwrap_or_else(|| vec![UNKNOWN; count]);
         self.read_unknown(snapshot, segment_id, rows, &mut verdicts, work, progress)?;
         work.by_columns = work.rows - work.read;
         Ok(verdicts)

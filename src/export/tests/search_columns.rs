@@ -14,6 +14,7 @@ use crate::fhir::search::date_range::TimeSpan;
 use crate::fhir::search::filter_set::FilterSet;
 use crate::fhir::search::parameter::ParameterName;
 use crate::fhir::search::type_filter::TypeFilter;
+use crate::index::search::column_file::{ColumnFileWriter, SegmentKey};
 use crate::index::search::maintenance::{DroppedColumns, maintain_columns};
 use crate::index::snapshot::Snapshot;
 use crate::index::test_lines::append;
@@ -345,4 +346,30 @@ fn columns_that_were_not_used_for_longest_are_dropped() {
     pause();
     assert_eq!(names(&ask(options(1, &["Observation.status"]), "category")), ["category", "status"]);
     assert_eq!(names(&ask(options(0, &["Observation.status"]), "status")), ["status"]);
+}
+
+/// A column whose numbers lead nowhere, written with the right checksums by somebody else, is not believed: rows are read.
+#[test]
+fn forged_columns_are_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("store")).unwrap();
+    let rows: Vec<String> = (0..20).map(|i| line(i, &[(0, i % 2)])).collect();
+    append(&dir.path().join("store").join("a.ndjson"), &rows);
+    let (store, filters) = (opened(dir.path(), "index"), ["Observation?status=final".to_string()]);
+    let take = || store.snapshot(Instant::parse(T).unwrap()).unwrap();
+    complete(&take(), &filters);
+    let path = dir.path().join("index/search-Observation.status-000000000001");
+    let definition = u64::from_le_bytes(std::fs::read(&path).unwrap()[8..16].try_into().unwrap());
+    let mut writer = ColumnFileWriter::begin(std::fs::File::create(&path).unwrap(), definition).unwrap();
+    for segment in take().index().segments() {
+        let (mut section, rows) = (Vec::new(), segment.rows());
+        for word in [u32::try_from(rows).unwrap(), 1, 1, 0, 0, 0] {
+            section.extend_from_slice(&word.to_le_bytes());
+        }
+        section.extend(vec![9; rows.next_multiple_of(8) + 8]);
+        writer.add(&SegmentKey::of(segment.head()), &section).unwrap();
+    }
+    writer.finish().unwrap();
+    let (found, work) = selected(&take(), &filters, ColumnUse::Existing);
+    assert_eq!((found, work.by_columns), (expected(&rows, &filters).0, 0));
 }
