@@ -548,7 +548,7 @@ impl<'a> CheckState<'a> {
             }
         }
         match self.actual {
-            // What is wrong with a filtered Group is told below.
+            // The problems of a filtered Group are added below.
             _ if is_filtered => {}
             Some(Some(false)) if self.members > 0 => {
                 let text = "Group.actual is false, and such a Group has no members (R4, grp-1); give actual true";
