@@ -152,6 +152,32 @@ pub(crate) const ARGON2_LANES_MAX: u32 = 4;
 pub(crate) const PROVEN_SECRETS_MAX: usize = 1 << 14;
 /// Longest credential that is verified, in bytes of its header.
 pub(crate) const CREDENTIAL_BYTES_MAX: usize = 512;
+/// Longest access token that is verified, in bytes of its header: one with a scope for each type.
+pub(crate) const ACCESS_TOKEN_BYTES_MAX: usize = 16 << 10;
+/// Longest body of a token request, in bytes.
+pub(crate) const TOKEN_REQUEST_BYTES_MAX: usize = 32 << 10;
+/// Most scopes of a token request: each type of R4 in both versions of SMART, and the wildcards.
+pub(crate) const SCOPES_MAX: usize = 300;
+/// Longest life of an assertion, in seconds (AUTH-06).
+pub(crate) const ASSERTION_LIFETIME_SECONDS_MAX: u64 = 300;
+/// Longest `jti` of an assertion, in bytes.
+pub(crate) const JTI_BYTES_MAX: usize = 512;
+/// Most bytes of a JSON Web Key Set.
+pub(crate) const JWKS_BYTES_MAX: u64 = 256 << 10;
+/// Most keys of a JSON Web Key Set.
+pub(crate) const JWKS_KEYS_MAX: usize = 100;
+/// Longest time for a JSON Web Key Set to arrive, redirects included, in seconds.
+pub(crate) const JWKS_FETCH_SECONDS: u64 = 10;
+/// Most redirects on the way to a JSON Web Key Set.
+pub(crate) const JWKS_REDIRECTS_MAX: usize = 3;
+/// Longest time for which a JSON Web Key Set is kept, whatever its answer says, in seconds.
+pub(crate) const JWKS_LIFETIME_SECONDS_MAX: u64 = 3600;
+/// Bytes of the modulus of an RSA key: 2048 to 8192 bits, which the cryptography checks.
+pub(crate) const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+/// Most used assertions that are remembered at a time; further token requests get status 503.
+pub(crate) const REPLAY_RECORDS_MAX: usize = 4 << 20;
+/// Most bytes of a file of used assertions that are read at the start.
+pub(crate) const REPLAY_FILE_BYTES_MAX: u64 = 1 << 30;
 /// Longest lifetime of a token that is made with an expiry, in days.
 pub(crate) const CREDENTIAL_LIFETIME_DAYS_MAX: i64 = 36500;
 /// Longest name of a client, a tenant or a token, in bytes.

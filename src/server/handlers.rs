@@ -39,6 +39,7 @@ use crate::server::overview::{mount_overview, service_overview};
 use crate::server::request_body::RequestBody;
 use crate::server::request_path::OriginalUri;
 use crate::server::routes::Operation;
+use crate::server::smart::discovery::discovery_answer;
 use crate::server::state::App;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -293,7 +294,14 @@ pub(crate) async fn overview(State(app): State<Arc<App>>, request: Request) -> R
     response
 }
 
-/// The overview of a mount, its CapabilityStatement, or the OperationDefinition named `id`; all are public.
+/// Where tokens are asked for, at the root of the service; public, and JSON whatever is accepted (AUTH-02).
+pub(crate) async fn smart_configuration(State(app): State<Arc<App>>) -> Response<Body> {
+    let mut response = discovery_answer(&app.public_url);
+    response.extensions_mut().insert(Operation::SmartConfiguration);
+    response
+}
+
+/// The overview of a mount, its CapabilityStatement, where tokens are asked for, or the OperationDefinition named `id`; all are public.
 ///
 /// # Errors
 /// 404 for an unknown OperationDefinition, 406 if the client accepts no JSON.
@@ -305,9 +313,11 @@ pub(crate) fn answer_description(
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
+    if operation == Operation::SmartConfiguration {
+        return Ok(discovery_answer(mount.root_url()));
+    }
     let media_type = media_type(headers, query)?;
-    let (declaration, version) =
-        (mount.capability_declaration(app.authenticator.describe()), env!("CARGO_PKG_VERSION"));
+    let (declaration, version) = (mount.capability_declaration(app.authenticator.as_ref()), env!("CARGO_PKG_VERSION"));
     let found = match operation {
         Operation::Overview => Some(mount_overview(mount)),
         Operation::Metadata => Some(declaration.statement(&mount.since, version)),
@@ -475,7 +485,7 @@ fn retry_job(app: &App, mount: &Mount, request: &HandlerRequest) -> Result<Respo
 /// # Errors
 /// 429 if the client polls the job too often; 403 if it may no longer have all that the job exports.
 fn poll_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
-    if let Err(wait) = app.polls.count_poll(&principal.client, id, Moment::now()) {
+    if let Err(wait) = app.polls.count((principal.client.clone(), id.to_string()), Moment::now()) {
         let text = "this job is polled too often; wait as long as Retry-After says";
         let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, text);
         return Err(refusal.retry_after(wait.as_secs_f64().ceil() as u64));

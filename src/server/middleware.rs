@@ -1,4 +1,4 @@
-//! Middleware for all requests: the media type of errors, request ids, the access log, and the method check of gated
+//! Middleware for all requests: security headers, the media type of errors, request ids, the access log, and the method check of gated
 //! mounts (ONEUP-M04).
 //!
 //! A mount is found by its base. `{customer}` in a base matches any segment: whether such a tenant exists is decided
@@ -107,6 +107,29 @@ pub(crate) async fn name_error_type(request: Request, next: Next) -> Response<Bo
         if accept.takes(PLAIN_JSON) && !accept.takes(FHIR_JSON) {
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN_JSON));
         }
+    }
+    response
+}
+
+/// Adds headers that keep browsers from running, framing or guessing at what is answered, unless the answer has its own; and,
+/// if clients are told an https URL, one by which they ask by https alone (RFC 6797).
+pub(crate) async fn add_security_headers(
+    State(is_secure_url): State<bool>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if is_secure_url {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     response
 }

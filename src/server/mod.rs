@@ -37,6 +37,7 @@ pub(crate) mod router;
 pub(crate) mod routes;
 pub(crate) mod serve;
 pub(crate) mod shares;
+pub(crate) mod smart;
 pub(crate) mod state;
 pub(crate) mod tls;
 pub(crate) mod unknown_tenants;

@@ -15,10 +15,10 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::job::api::JobLookup;
 use crate::policies::{Audience, FileBounds};
 use crate::request::ExportRequest;
-use crate::server::auth::Principal;
+use crate::server::auth::{Authenticator, Principal};
 use crate::server::capability::{Declaration, Policies};
 use crate::server::config::Config;
-use crate::server::config::mounts::{CUSTOMER, MountConfig, is_tenant_name};
+use crate::server::config::mounts::{Authorization, CUSTOMER, MountConfig, is_tenant_name};
 use crate::server::dialect::Dialect;
 use crate::server::dialect::job_view::{MountView, PolledJob};
 use crate::server::dialect::render::{expired_error, separate_status};
@@ -185,15 +185,18 @@ impl Mount {
         request
     }
 
-    /// The facts that the CapabilityStatement of this mount is made from; `security` describes the authentication.
-    pub(crate) fn capability_declaration(&self, security: &'static str) -> Declaration<'_> {
+    /// The facts that the CapabilityStatement of this mount is made from, the authentication among them.
+    pub(crate) fn capability_declaration(&self, authenticator: &dyn Authenticator) -> Declaration<'_> {
+        let takes_tokens = self.settings.authorization.contains(&Authorization::Bearer);
         Declaration {
             base_url: &self.url,
             routes: self.dialect.routes,
             parameters: self.dialect.parameters,
             attachments: self.dialect.attachments,
             enabled: self.enabled,
-            security,
+            security: authenticator.describe(),
+            root_url: self.root_url(),
+            names_smart: authenticator.requires_access_token() && takes_tokens,
             profiles: &self.settings.supported_profiles,
             presets: &self.settings.presets,
             policies: Policies {

@@ -1,20 +1,24 @@
 //! The router: the route tables of all mounts bound to the handlers, with the layers in front of them.
 //!
-//! A request passes the normalisation of its path (`request_path`), the choice of the media type of errors
-//! (`middleware::name_error_type`), the access log (`middleware::log_request`), the shares of answers in progress
+//! A request passes the normalisation of its path (`request_path`), the security headers of its answer
+//! (`middleware::add_security_headers`), the form of errors at the token endpoint (`smart::oauth_error`), the choice of the
+//! media type of other errors (`middleware::name_error_type`), the access log (`middleware::log_request`), the shares of answers in progress
 //! (`admission::admit`), the host check (`hosts::check_host`) and
 //! the method check (`middleware::check_method`), in this order, then the routes. So all of them see one form of the path. Nothing here handles an operation.
 
 use crate::server::admission::admit;
 use crate::server::connection::catch_panics;
 use crate::server::error::ApiError;
-use crate::server::handlers::{PathParams, handle_operation, overview};
+use crate::server::handlers::{PathParams, handle_operation, overview, smart_configuration};
 use crate::server::health::{health, ready};
 use crate::server::hosts;
-use crate::server::middleware::{check_method, log_request, name_error_type, not_allowed};
+use crate::server::middleware::{add_security_headers, check_method, log_request, name_error_type, not_allowed};
 use crate::server::mount::MountTable;
 use crate::server::request_path::normalise_path;
 use crate::server::routes::{Operation, Route};
+use crate::server::smart::discovery::{DISCOVERY_PATH, TOKEN_PATH};
+use crate::server::smart::oauth_error::word_as_oauth_error;
+use crate::server::smart::token_endpoint::handle_token_request;
 use crate::server::state::App;
 use crate::server::unknown_tenants::handle_unknown_tenant;
 use axum::Router;
@@ -27,6 +31,7 @@ use axum::routing::MethodFilter;
 use axum::routing::MethodRouter;
 use axum::routing::get;
 use axum::routing::on;
+use axum::routing::post;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -58,7 +63,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/health/live", get(|| async { health(json!({ "status": "live" })) }))
         .route("/health/ready", get(ready))
-        .route("/", get(overview));
+        .route("/", get(overview))
+        .route(DISCOVERY_PATH, get(smart_configuration))
+        .route(TOKEN_PATH, post(handle_token_request));
     for mount_index in 0..app.mounts.len() {
         let mount = &app.mounts[mount_index];
         let handler = |operation: Operation| {
@@ -94,6 +101,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         router =
             add_routes(router, unknown.base(), unknown.routes(), |operation, filter| on(filter, handler(operation)));
     }
+    let is_secure_url = app.public_url.starts_with("https://");
     let hosts = app.hosts.clone();
     let admission = app.admission.clone();
     let router = router
@@ -110,7 +118,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(catch_panics())
         .layer(middleware::from_fn_with_state(admission, admit))
         .layer(middleware::from_fn_with_state(mount_table, log_request))
-        .layer(middleware::from_fn(name_error_type));
+        .layer(middleware::from_fn(name_error_type))
+        .layer(middleware::from_fn(word_as_oauth_error))
+        .layer(middleware::from_fn_with_state(is_secure_url, add_security_headers));
     // A layer that changes the path must be a service of its own: those of a router run behind its routing.
     let normalised = tower::ServiceBuilder::new().map_request(normalise_path).service(logged);
     Router::new().fallback_service(normalised)

@@ -5,6 +5,8 @@
 
 use axum::http::Method;
 
+use crate::server::smart::discovery::DISCOVERY_PATH;
+
 /// The operation that a route performs.
 #[allow(clippy::enum_variant_names, reason = "OperationDefinition is the name of a resource")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +49,10 @@ pub(crate) enum Operation {
     Metadata,
     /// Read an OperationDefinition (CAP-09).
     OperationDefinition,
+    /// Ask where tokens are asked for (AUTH-02).
+    SmartConfiguration,
+    /// Ask for an access token (AUTH-04); at the root, of no mount.
+    Token,
 }
 
 impl Operation {
@@ -72,6 +78,8 @@ impl Operation {
             Operation::Overview => "Overview",
             Operation::Metadata => "Metadata",
             Operation::OperationDefinition => "OperationDefinition",
+            Operation::SmartConfiguration => "SmartConfiguration",
+            Operation::Token => "Token",
         }
     }
 
@@ -88,7 +96,8 @@ impl Operation {
 
     /// Whether the operation describes the service, which everybody may ask for (CAP-01).
     pub(crate) fn is_description(self) -> bool {
-        matches!(self, Operation::Overview | Operation::Metadata | Operation::OperationDefinition)
+        use Operation::{Metadata, OperationDefinition, Overview, SmartConfiguration};
+        matches!(self, Overview | Metadata | OperationDefinition | SmartConfiguration)
     }
 
     /// Resource type and code of the FHIR REST interaction
@@ -139,6 +148,7 @@ impl Enabled {
             Operation::JobStatus | Operation::JobRetry | Operation::JobDelete => true,
             Operation::File | Operation::Binary | Operation::Attachment => true,
             Operation::Overview | Operation::Metadata | Operation::OperationDefinition => true,
+            Operation::SmartConfiguration | Operation::Token => true,
         }
     }
 }
@@ -180,6 +190,7 @@ pub(crate) const IG_ROUTES: &[Route] = &[
     route(Method::DELETE, "/Group/{id}", Operation::GroupDelete),
     route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
+    route(Method::GET, DISCOVERY_PATH, Operation::SmartConfiguration),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
@@ -198,6 +209,7 @@ pub(crate) const NETSMART_ROUTES: &[Route] = &[
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
     route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
+    route(Method::GET, DISCOVERY_PATH, Operation::SmartConfiguration),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
@@ -214,6 +226,7 @@ pub(crate) const ONEUP_STE_ROUTES: &[Route] = &[
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
     route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
+    route(Method::GET, DISCOVERY_PATH, Operation::SmartConfiguration),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
@@ -230,6 +243,7 @@ pub(crate) const ONEUP_MTE_ROUTES: &[Route] = &[
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
     route(Method::GET, "/", Operation::Overview),
     route(Method::GET, "/metadata", Operation::Metadata),
+    route(Method::GET, DISCOVERY_PATH, Operation::SmartConfiguration),
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
     route(Method::GET, "/{id}", Operation::TypeExport),
 ];
@@ -290,6 +304,7 @@ mod tests {
             ("GET", "/fhir/attachment/a", "Attachment"),
             ("GET", "/fhir/metadata", "Metadata"),
             ("GET", "/fhir/OperationDefinition/export", "OperationDefinition"),
+            ("GET", "/fhir/.well-known/smart-configuration", "SmartConfiguration"),
         ] {
             assert_eq!(
                 ask(&mut router, method, path).await,
@@ -323,7 +338,7 @@ mod tests {
         let left: HashSet<Operation> = routes_on(IG_ROUTES, &off).map(|route| route.operation).collect();
         let always =
             [Operation::JobStatus, Operation::JobDelete, Operation::File, Operation::Attachment, Operation::Overview];
-        let described = [Operation::Metadata, Operation::OperationDefinition];
+        let described = [Operation::Metadata, Operation::OperationDefinition, Operation::SmartConfiguration];
         assert_eq!(left, always.into_iter().chain(described).collect());
     }
 

@@ -17,7 +17,7 @@ use crate::server::ids::{now, random};
 use crate::server::message_text::HTTP_WORDS;
 use crate::server::mount::{Mount, UnknownTenantMount};
 use crate::server::proxy::Proxies;
-use crate::server::rate_limit::PollLimiter;
+use crate::server::rate_limit::RateLimiter;
 use crate::server::router::router;
 use crate::server::shares::Shares;
 use crate::server::state::{App, Tenant};
@@ -110,7 +110,7 @@ pub(crate) async fn serve(
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
-    let provider = Provider::open(&config, listen, Arc::new(check(WriterCheck::Reload)))?;
+    let provider = Provider::open(&config, listen, &public_url, Arc::new(check(WriterCheck::Reload)))?;
     let connections = connection_limits(&config);
     let is_anonymous = !provider.authenticator.requires_access_token();
     let app = Arc::new(App {
@@ -120,9 +120,10 @@ pub(crate) async fn serve(
         mounts,
         kick_offs: tokio::sync::Semaphore::new(KICK_OFFS_MAX),
         attachments: Shares::bounded(ATTACHMENTS_MAX, ATTACHMENTS_OF_CLIENT_MAX),
-        polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),
+        polls: RateLimiter::new(config.limits.polls_per_second.into(), config.limits.polls_burst.into()),
         hosts: Arc::new(is_anonymous.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,
+        public_url,
         config,
     });
     // 4. The first indexing of each tenant, on a thread of its own.

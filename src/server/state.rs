@@ -11,7 +11,7 @@ use crate::server::config::Config;
 use crate::server::config::mounts::Authorization;
 use crate::server::hosts::AllowedHosts;
 use crate::server::mount::{Mount, UnknownTenantMount};
-use crate::server::rate_limit::PollLimiter;
+use crate::server::rate_limit::RateLimiter;
 use crate::server::shares::Shares;
 
 /// A store with its jobs and Groups. No request reaches the data of two tenants (ONEUP-M01).
@@ -46,8 +46,10 @@ pub(crate) struct App {
     pub attachments: Shares,
     /// The mounts of names that no tenant has; the router refers to them by position.
     pub unknown_tenants: Vec<UnknownTenantMount>,
-    /// Rate limit of status polls.
-    pub polls: PollLimiter,
+    /// Rate limit of status polls, by client and job.
+    pub polls: RateLimiter<(String, String)>,
+    /// Prefix of every advertised URL, without a slash at its end (CORE-05).
+    pub public_url: String,
 }
 
 impl App {

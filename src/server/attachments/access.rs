@@ -85,7 +85,7 @@ impl RowAccess<'_> {
     /// An export of a population by the policies of the mount, of the types that the principal may export.
     fn request(&self, population: Population) -> ExportRequest {
         let mut request = self.mount.request().for_population(population);
-        request.types = self.principal.types.clone().unwrap_or_default();
+        request.types = self.principal.exportable().unwrap_or_default().to_vec();
         request
     }
 

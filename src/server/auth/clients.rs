@@ -12,20 +12,26 @@ use std::sync::{Arc, RwLock};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::fhir::instant::Instant;
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::resource_type::ResourceType;
 use crate::issue::IssueCode;
+use crate::limits::NAME_BYTES_MAX;
 use crate::server::auth::argon2_pool::{Argon2Hash, Argon2Pool, PoolBusy};
 use crate::server::auth::credentials::{CredentialKind, Credentials, HeaderNames};
 use crate::server::auth::secret::{Sha256Hash, StoredHash};
 use crate::server::auth::{
-    Authentication, Authenticator, CountedTenants, CountedTenantsFuture, MountAuth, Principal, WritingRights,
-    unknown_tenant,
+    Authentication, Authenticator, CountedTenants, CountedTenantsFuture, MountAuth, Principal, TokenLimits,
+    WritingRights, unknown_tenant,
 };
 use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, auth_problems};
+use crate::server::config::smart::{SmartConfig, registration_problems};
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
 use crate::server::ids::REQUEST_ID;
+use crate::server::smart::access_token::TokenError;
+use crate::server::smart::key_source::KeySource;
+use crate::server::smart::scope::{ScopeRights, TypeRights};
+use crate::server::smart::service::{RegisteredClient, TokenService};
 
 /// The configured clients and their credentials.
 #[derive(Debug)]
@@ -36,6 +42,17 @@ pub(crate) struct ClientTable {
     tokens: ClientCredentials,
     /// Client headers by client id.
     secrets: ClientCredentials,
+    /// Registrations for token requests, by OAuth id.
+    registrations: HashMap<String, Registration>,
+}
+
+/// The registration of a client for token requests.
+#[derive(Debug)]
+struct Registration {
+    /// Position of its client in the table.
+    client: usize,
+    rights: ScopeRights,
+    keys: Arc<KeySource>,
 }
 
 /// The credentials of one kind, by id.
@@ -91,12 +108,18 @@ impl ClientTable {
     ///
     /// # Errors
     /// Every problem of the configuration, one sentence each.
-    pub(crate) fn new(auth: &AuthConfig, clients: &[ClientConfig]) -> Result<ClientTable, Vec<String>> {
-        let problems = auth_problems(auth, clients);
+    pub(crate) fn new(
+        auth: &AuthConfig,
+        smart: &SmartConfig,
+        clients: &[ClientConfig],
+    ) -> Result<ClientTable, Vec<String>> {
+        let mut problems = auth_problems(auth, clients);
+        problems.extend(registration_problems(smart, clients));
         let Some(headers) = HeaderNames::new(auth).filter(|_| problems.is_empty()) else { return Err(problems) };
         let read = |hash| StoredHash::parse(hash).map_err(|reason| vec![format!("a hash {reason}")]);
         let (tokens, secrets) = (ClientCredentials::default(), ClientCredentials::default());
-        let mut table = ClientTable { headers, clients: Vec::new(), tokens, secrets };
+        let registrations = HashMap::new();
+        let mut table = ClientTable { headers, clients: Vec::new(), tokens, secrets, registrations };
         for (i, client) in clients.iter().enumerate() {
             let tenants = client.tenants.clone();
             let principal = principal(client);
@@ -113,8 +136,56 @@ impl ClientTable {
                 let patient = Some(token.patient.clone()).filter(|patient| !patient.is_empty());
                 table.tokens.add(&token.id, ClientEntry { client: i, hash, expires, patient });
             }
+            if let (Some(smart), Some(id)) = (&client.smart, client.oauth_id()) {
+                let keys = KeySource::new(smart.key_place().map_err(|problem| vec![problem])?);
+                let registration = Registration { client: i, rights: smart.scope_rights()?, keys: Arc::new(keys) };
+                table.registrations.insert(id.to_string(), registration);
+            }
         }
         Ok(table)
+    }
+
+    /// Logs which key sets in files cannot be used. Blocks.
+    pub(crate) fn warn_of_key_sets(&self) {
+        for registration in self.registrations.values() {
+            let client = &self.clients[registration.client].principal.client;
+            if let Some(problem) = registration.keys.file_problem() {
+                tracing::error!(client, problem, "the key set of a client cannot be used: it gets no tokens");
+            }
+        }
+    }
+
+    /// Takes over from the table before what it knows of key sets whose places have stayed.
+    fn keep_key_sets(&mut self, before: &ClientTable) {
+        for (id, registration) in &mut self.registrations {
+            let known = before.registrations.get(id).filter(|known| known.keys.place() == registration.keys.place());
+            if let Some(known) = known {
+                registration.keys = known.keys.clone();
+            }
+        }
+    }
+
+    /// The principal of an access token, whose client is registered now: what its scopes, the scopes of the registration and the
+    /// client's own rights have in common. It writes no Groups, since no scope that writes is granted.
+    fn principal_of_token(&self, registration: &Registration, scopes: &ScopeRights, group_scope: bool) -> Principal {
+        let mut principal = self.clients[registration.client].principal.clone();
+        principal.writes_groups = false;
+        let exported_by = |rights: &ScopeRights, types: Option<Vec<ResourceType>>| match rights.exports_all() {
+            true => types,
+            false => {
+                let types = types.unwrap_or_else(|| ResourceType::all().collect());
+                Some(types.into_iter().filter(|of| rights.of(*of).may_export()).collect())
+            }
+        };
+        principal.types = exported_by(&registration.rights, principal.types);
+        let types =
+            exported_by(scopes, principal.types.clone()).filter(|types| principal.types.as_ref() != Some(types));
+        let groups = match group_scope {
+            true => scopes.of(ResourceType::GROUP).within(registration.rights.of(ResourceType::GROUP)),
+            false => TypeRights::BOTH,
+        };
+        principal.token = Some(TokenLimits { types, groups });
+        principal
     }
 
     /// The clients that may access a tenant.
@@ -157,6 +228,7 @@ fn principal(client: &ClientConfig) -> Principal {
         levels: [LevelName::System, LevelName::Patient, LevelName::Group].map(|level| client.levels.contains(&level)),
         groups: Some(client.groups.clone()).filter(|groups| !groups.is_empty()),
         writes_groups: client.writes_groups,
+        token: None,
     }
 }
 
@@ -164,6 +236,10 @@ fn principal(client: &ClientConfig) -> Principal {
 pub(crate) struct StaticClients {
     table: RwLock<Arc<ClientTable>>,
     argon2: Argon2Pool,
+    /// What token requests need.
+    token_service: Option<TokenService>,
+    /// Whether the export of a Group needs a scope for Groups (AUTH-24).
+    requires_group_scope: bool,
     /// The current time, which expiry of tokens is compared with.
     clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
@@ -178,12 +254,17 @@ enum RejectionReason {
     Unknown(CredentialKind),
     WrongSecret(CredentialKind),
     Expired(CredentialKind),
+    /// An access token of a client that is registered no more.
+    Unregistered,
     OtherTenant,
     Busy,
 }
 
-/// A rejected request: why, and the entry of its credential if that is configured.
-type Rejection<'t> = (RejectionReason, Option<&'t ClientEntry>);
+/// A rejected request: why, and the position of its client in the table if the credential is one of a client's.
+type Rejection = (RejectionReason, Option<usize>);
+
+/// A request whose credential was right: the position of its client in the table, and its rights.
+type CheckedSender = (usize, Principal);
 
 impl StaticClients {
     /// The authenticator of a table. `key` is random, of this process alone; expiry of tokens is compared with
@@ -193,11 +274,25 @@ impl StaticClients {
         key: [u8; 32],
         clock: impl Fn() -> Instant + Send + Sync + 'static,
     ) -> StaticClients {
-        StaticClients { table: RwLock::new(Arc::new(table)), argon2: Argon2Pool::new(key), clock: Box::new(clock) }
+        StaticClients {
+            table: RwLock::new(Arc::new(table)),
+            argon2: Argon2Pool::new(key),
+            token_service: None,
+            requires_group_scope: true,
+            clock: Box::new(clock),
+        }
+    }
+
+    /// The same, for which registered clients get tokens from `service`; with them a Group is exported under a scope for
+    /// Groups alone, if one is required.
+    pub(crate) fn with_tokens(mut self, service: TokenService, requires_group_scope: bool) -> StaticClients {
+        (self.token_service, self.requires_group_scope) = (Some(service), requires_group_scope);
+        self
     }
 
     /// Puts another table in force, from the next request on. A client whose name stays keeps its jobs and files.
-    pub(crate) fn replace(&self, table: ClientTable) {
+    pub(crate) fn replace(&self, mut table: ClientTable) {
+        table.keep_key_sets(&self.client_table());
         *self.table.write().expect("no panic under it") = Arc::new(table);
     }
 
@@ -211,29 +306,29 @@ impl StaticClients {
     ///
     /// # Errors
     /// The reason, with the entry if the id is configured.
-    async fn check<'t>(
+    async fn check(
         &self,
-        table: &'t ClientTable,
+        table: &ClientTable,
         mount: MountAuth<'_>,
         sent: Credentials<'_>,
         peer: Option<&Peer>,
-    ) -> Result<&'t ClientEntry, Rejection<'t>> {
-        let entry = self.check_credential(table, mount, sent, peer).await?;
-        let tenants = &table.clients[entry.client].tenants;
+    ) -> Result<Principal, Rejection> {
+        let (client, principal) = self.check_credential(table, mount, sent, peer).await?;
+        let tenants = &table.clients[client].tenants;
         match mount.tenant.is_some_and(|name| tenants.iter().any(|tenant| tenant == name)) {
-            true => Ok(entry),
-            false => Err((RejectionReason::OtherTenant, Some(entry))),
+            true => Ok(principal),
+            false => Err((RejectionReason::OtherTenant, Some(client))),
         }
     }
 
     /// As [`StaticClients::check`], whatever the tenant.
-    async fn check_credential<'t>(
+    async fn check_credential(
         &self,
-        table: &'t ClientTable,
+        table: &ClientTable,
         mount: MountAuth<'_>,
         sent: Credentials<'_>,
         peer: Option<&Peer>,
-    ) -> Result<&'t ClientEntry, Rejection<'t>> {
+    ) -> Result<CheckedSender, Rejection> {
         let kind = match sent {
             Credentials::Nothing => return Err((RejectionReason::Missing, None)),
             Credentials::Several => return Err((RejectionReason::Several, None)),
@@ -250,6 +345,11 @@ impl StaticClients {
         let Credentials::Credential { id, secret, .. } = sent else {
             return Err((RejectionReason::Malformed(kind), None));
         };
+        if let Some(service) =
+            self.token_service.as_ref().filter(|of| kind == CredentialKind::Bearer && of.tokens.is_one(id))
+        {
+            return self.check_access_token(table, service, &format!("{id}.{secret}"));
+        }
         let credentials = table.credentials(kind);
         let entry = credentials.entries.get(id);
         let is_right = match self.is_right(credentials, id, entry, secret, peer).await {
@@ -258,12 +358,34 @@ impl StaticClients {
         };
         let Some(entry) = entry else { return Err((RejectionReason::Unknown(kind), None)) };
         if !is_right {
-            return Err((RejectionReason::WrongSecret(kind), Some(entry)));
+            return Err((RejectionReason::WrongSecret(kind), Some(entry.client)));
         }
         if entry.expires.as_ref().is_some_and(|expires| *expires <= (self.clock)()) {
-            return Err((RejectionReason::Expired(kind), Some(entry)));
+            return Err((RejectionReason::Expired(kind), Some(entry.client)));
         }
-        Ok(entry)
+        Ok((entry.client, table.principal(entry)))
+    }
+
+    /// Checks an access token, and that its client is still registered.
+    ///
+    /// # Errors
+    /// The reason.
+    fn check_access_token(
+        &self,
+        table: &ClientTable,
+        service: &TokenService,
+        token: &str,
+    ) -> Result<CheckedSender, Rejection> {
+        let kind = CredentialKind::Bearer;
+        let now = (self.clock)().ticks.div_euclid(TICKS_PER_SECOND);
+        let checked = service.tokens.check(token, u64::try_from(now).unwrap_or_default());
+        let checked = checked.map_err(|error| match error {
+            TokenError::Expired => (RejectionReason::Expired(kind), None),
+            TokenError::Unknown => (RejectionReason::WrongSecret(kind), None),
+        })?;
+        let registration = table.registrations.get(&checked.client_id).ok_or((RejectionReason::Unregistered, None))?;
+        let principal = table.principal_of_token(registration, &checked.rights, self.requires_group_scope);
+        Ok((registration.client, principal))
     }
 
     /// Logs the rejection of a request.
@@ -272,12 +394,12 @@ impl StaticClients {
         table: &ClientTable,
         tenant: Option<&str>,
         headers: &HeaderMap,
-        (reason, entry): Rejection<'_>,
+        (reason, client): Rejection,
     ) {
-        let client = entry.map(|entry| table.clients[entry.client].principal.log_name());
+        let client = client.map(|client| table.clients[client].principal.log_name());
         // An unknown id may be a secret in the wrong place: it is not logged.
         let credential = match Credentials::of(headers, &table.headers) {
-            Credentials::Credential { id, .. } if entry.is_some() => Some(id),
+            Credentials::Credential { id, .. } if client.is_some() && id.len() <= NAME_BYTES_MAX => Some(id),
             _ => None,
         };
         let request = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
@@ -321,7 +443,7 @@ impl Authenticator for StaticClients {
             let table = self.client_table();
             let credentials = Credentials::of(headers, &table.headers);
             let checked = self.check(&table, mount, credentials, peer).await;
-            checked.map(|entry| table.principal(entry)).map_err(|rejection| {
+            checked.map_err(|rejection| {
                 self.log_rejection(&table, mount.tenant, headers, rejection);
                 refusal(rejection.0, mount)
             })
@@ -336,8 +458,8 @@ impl Authenticator for StaticClients {
             if credentials != Credentials::Nothing {
                 let any_kind = MountAuth { tenant: None, names_tenant: false, bearer: true, client_headers: true };
                 match self.check_credential(&table, any_kind, credentials, peer).await {
-                    Ok(entry) if !table.principal(entry).is_bound() => {
-                        seen.clone_from(&table.clients[entry.client].tenants);
+                    Ok((client, principal)) if !principal.is_bound() => {
+                        seen.clone_from(&table.clients[client].tenants);
                     }
                     Ok(_) => {}
                     Err(rejection) => self.log_rejection(&table, None, headers, rejection),
@@ -361,6 +483,22 @@ impl Authenticator for StaticClients {
         let table = self.client_table();
         let found = table.of_tenant(tenant).find(|known| known.principal.client == client);
         found.is_some_and(|known| known.principal.may_export_type(searched))
+    }
+
+    fn token_service(&self) -> Option<&TokenService> {
+        self.token_service.as_ref()
+    }
+
+    fn registered_client(&self, oauth_id: &str) -> Option<RegisteredClient> {
+        let table = self.client_table();
+        let registration = table.registrations.get(oauth_id)?;
+        let principal = &table.clients[registration.client].principal;
+        Some(RegisteredClient {
+            name: principal.client.clone(),
+            rights: registration.rights.clone(),
+            types: principal.types.clone(),
+            keys: registration.keys.clone(),
+        })
     }
 
     fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights> {
@@ -396,6 +534,7 @@ fn refusal(reason: RejectionReason, mount: MountAuth<'_>) -> ApiError {
         }
         RejectionReason::Malformed(CredentialKind::Bearer)
         | RejectionReason::Unknown(CredentialKind::Bearer)
+        | RejectionReason::Unregistered
         | RejectionReason::WrongSecret(CredentialKind::Bearer) => {
             let text = "the token is none that is known here: look whether it was copied whole, or ask the operator for another";
             (IssueCode::Login, text.to_string(), Some("invalid_token"))

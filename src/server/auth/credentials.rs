@@ -4,7 +4,7 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-use crate::limits::CREDENTIAL_BYTES_MAX;
+use crate::limits::{ACCESS_TOKEN_BYTES_MAX, CREDENTIAL_BYTES_MAX};
 use crate::server::config::auth::AuthConfig;
 
 /// A kind of credentials; the variant name is in the audit log.
@@ -67,10 +67,11 @@ impl<'a> Credentials<'a> {
         if !is_unambiguous || (has_client_headers && !tokens.is_empty()) {
             return Credentials::Several;
         }
-        let text = |values: &[&'a axum::http::HeaderValue]| {
+        let text_within = |values: &[&'a axum::http::HeaderValue], bytes_max: usize| {
             let text = values.first()?.to_str().ok()?.trim();
-            (1..=CREDENTIAL_BYTES_MAX).contains(&text.len()).then_some(text)
+            (1..=bytes_max).contains(&text.len()).then_some(text)
         };
+        let text = |values: &[&'a axum::http::HeaderValue]| text_within(values, CREDENTIAL_BYTES_MAX);
         if has_client_headers {
             // Client headers authenticate the client alone; a user needs a token.
             let for_itself = users.is_empty() || text(&users).is_some_and(|user| user.eq_ignore_ascii_case("client"));
@@ -84,10 +85,14 @@ impl<'a> Credentials<'a> {
         if tokens.is_empty() {
             return Credentials::Nothing;
         }
-        let token = text(&tokens).and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
+        let token = text_within(&tokens, ACCESS_TOKEN_BYTES_MAX).and_then(|value| value.split_once(' '));
+        let token = token.and_then(|(scheme, token)| {
             let (id, secret) = token.trim_start().split_once('.')?;
+            // Access tokens have three parts, and a scope for each type at most; others are short.
+            let is_short = tokens.iter().all(|value| value.len() <= CREDENTIAL_BYTES_MAX) || secret.contains('.');
             let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
-            (scheme.eq_ignore_ascii_case("bearer") && is_plain(id) && is_plain(secret)).then_some((id, secret))
+            (is_short && scheme.eq_ignore_ascii_case("bearer") && is_plain(id) && is_plain(secret))
+                .then_some((id, secret))
         });
         match token {
             Some((id, secret)) => Credentials::Credential { kind: CredentialKind::Bearer, id, secret },

@@ -2,8 +2,8 @@
 //!
 //! Providers of credentials implement [`Authenticator`]. The rights of a [`Principal`] are checked in `permissions`,
 //! the same on every mount (DIALECT-05). `credentials` parses headers, `clients` authenticates the configured
-//! clients, `secret` and `argon2_pool` check hashes, `provider` selects the authenticator and reloads its clients. No
-//! tokens are issued here.
+//! clients, `secret` and `argon2_pool` check hashes, `provider` selects the authenticator and reloads its clients. Access
+//! tokens are made and checked in `smart`.
 
 pub(crate) mod argon2_pool;
 pub(crate) mod clients;
@@ -24,6 +24,8 @@ use crate::group::registry::writer::GroupWriter;
 use crate::issue::IssueCode;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
+use crate::server::smart::scope::TypeRights;
+use crate::server::smart::service::{RegisteredClient, TokenService};
 
 /// The tenant of a mount, and the kinds of credentials that the mount accepts (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,17 @@ pub(crate) struct Principal {
     pub groups: Option<Vec<String>>,
     /// Whether it may create, change and delete Groups.
     pub writes_groups: bool,
+    /// What the access token of this request opens less than all that; `None` for other credentials.
+    pub token: Option<TokenLimits>,
+}
+
+/// What the scopes of an access token leave of the rights of its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenLimits {
+    /// Types that it may export, of those of the client; `None` for as many as the client.
+    pub types: Option<Vec<ResourceType>>,
+    /// Rights to Groups as resources.
+    pub groups: TypeRights,
 }
 
 impl Principal {
@@ -110,8 +123,14 @@ impl Principal {
         self.groups.is_some() || self.patient.is_some()
     }
 
+    /// Types that this request may export, by the rights of the client and the scopes of its token; `None` for all.
+    pub(crate) fn exportable(&self) -> Option<&[ResourceType]> {
+        let by_token = self.token.as_ref().and_then(|token| token.types.as_deref());
+        by_token.or(self.types.as_deref())
+    }
+
     /// Whether it is restricted to Groups, a patient or types. If so, no answer may disclose facts about the rest of
-    /// the store (reading 24).
+    /// the store (reading 24). Scopes of a token do not restrict it: another token of the same client may have more.
     pub(crate) fn is_bound(&self) -> bool {
         self.is_bound_to_groups() || self.types.is_some()
     }
@@ -168,10 +187,21 @@ pub(crate) trait Authenticator: Send + Sync {
     /// The rights of all clients bound to Groups that may write the Group `group` of a tenant.
     fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights>;
 
+    /// What token requests need beside the client; `None` if there are no clients.
+    fn token_service(&self) -> Option<&TokenService> {
+        None
+    }
+
+    /// The client that is registered for token requests under an OAuth id, under the configuration in force.
+    fn registered_client(&self, _oauth_id: &str) -> Option<RegisteredClient> {
+        None
+    }
+
     /// Description of the authentication for readers: `rest.security` of the CapabilityStatement.
     fn describe(&self) -> &'static str {
-        "Whoever asks for anything but this description says who it is: by a bearer token in the Authorization header, or, on \
-         mounts that take them, by client headers."
+        "Whoever asks for anything but this description says who it is: by a bearer token in the Authorization header, which a \
+         registered client gets from the token endpoint and others from the operator, or, on mounts that take them, by client \
+         headers."
     }
 }
 
@@ -196,8 +226,15 @@ impl AnonymousAccess {
 impl Authenticator for AnonymousAccess {
     fn authenticate<'a>(&'a self, mount: MountAuth<'a>, _: &'a HeaderMap, _: Option<&'a Peer>) -> Authentication<'a> {
         let client = ANYBODY.to_string();
-        let anybody =
-            Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true };
+        let anybody = Principal {
+            client,
+            patient: None,
+            types: None,
+            levels: [true; 3],
+            groups: None,
+            writes_groups: true,
+            token: None,
+        };
         Box::pin(std::future::ready(mount.tenant.map(|_| anybody).ok_or_else(unknown_tenant)))
     }
 

@@ -1,7 +1,7 @@
 //! Permissions of a principal: which exports, results and Groups it may have. The rules are the same on every mount
 //! (DIALECT-05).
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 
 use std::collections::BTreeSet;
 
@@ -15,6 +15,12 @@ use crate::server::error::ApiError;
 use crate::server::kick_off::request::Level;
 use crate::server::kick_off::start::unknown_group;
 use crate::server::routes::Operation;
+
+/// 403 for what the scopes of a token do not open (RFC 6750, 3.1).
+fn insufficient_scope(text: impl Into<String>) -> ApiError {
+    let challenge = HeaderValue::from_static("Bearer realm=\"outpour\", error=\"insufficient_scope\"");
+    forbidden(text).header(header::WWW_AUTHENTICATE, challenge)
+}
 
 /// 403 with a text that says what the client may not do.
 fn forbidden(text: impl Into<String>) -> ApiError {
@@ -35,7 +41,31 @@ impl Principal {
 
     /// Whether it may export a resource type.
     pub(crate) fn may_export_type(&self, of: ResourceType) -> bool {
-        self.types.as_ref().is_none_or(|types| types.contains(&of))
+        self.exportable().is_none_or(|types| types.contains(&of))
+    }
+
+    /// Checks that the scopes of its token allow it to read Groups, or to search them (AUTH-24).
+    ///
+    /// # Errors
+    /// 403 with the scope that is missing.
+    fn check_group_scope(&self, is_search: bool) -> Result<(), ApiError> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let (is_allowed, letter) = if is_search { (token.groups.search, "s") } else { (token.groups.read, "r") };
+        match is_allowed {
+            true => Ok(()),
+            false => Err(insufficient_scope(format!(
+                "the scopes of this token do not open Groups: ask for one with system/Group.{letter}, or system/*.rs"
+            ))),
+        }
+    }
+
+    /// 403 for something that the client may not have, or may have with another token.
+    fn forbidden_by_type(&self, text: String, of: &[ResourceType]) -> ApiError {
+        let has_right = |of: &ResourceType| self.types.as_ref().is_none_or(|types| types.contains(of));
+        match self.token.is_some() && of.iter().all(has_right) {
+            true => insufficient_scope(format!("{text} with this token: its scopes do not open that")),
+            false => forbidden(text),
+        }
     }
 
     /// Whether it may see any Group: it may export or write Groups, or export them as resources of the system. Group
@@ -60,6 +90,9 @@ impl Principal {
         if !hidden && !self.may_export(level) {
             return Err(forbidden("this client may not export at this level; ask for a Group that it may see"));
         }
+        if matches!(level, Level::Group(_)) {
+            self.check_group_scope(false)?;
+        }
         Ok(())
     }
 
@@ -70,14 +103,17 @@ impl Principal {
     /// 403 for a level or type that it may not export.
     pub(crate) fn allow(&self, level: &Level, request: &mut ExportRequest) -> Result<(), ApiError> {
         self.check_level(level)?;
-        let Some(allowed) = &self.types else { return Ok(()) };
+        let Some(allowed) = self.exportable() else { return Ok(()) };
         if request.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
-            return Err(forbidden("includeAssociatedData: this client may not export Provenance"));
+            let text = "includeAssociatedData: this client may not export Provenance".to_string();
+            return Err(self.forbidden_by_type(text, &[ResourceType::PROVENANCE]));
         }
-        let denied: Vec<&str> =
-            request.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
+        let denied: Vec<ResourceType> = request.types.iter().copied().filter(|of| !self.may_export_type(*of)).collect();
         if !denied.is_empty() {
-            return Err(forbidden(format!("_type: this client may not export {}", denied.join(", "))));
+            let names: Vec<&str> = denied.iter().map(|of| of.name()).collect();
+            return Err(
+                self.forbidden_by_type(format!("_type: this client may not export {}", names.join(", ")), &denied)
+            );
         }
         if request.types.is_empty() {
             // Below system level only compartment types are exported, and Group only if it is named (reading 6).
@@ -112,14 +148,21 @@ impl Principal {
     /// 403 for a level, Group or type that it may no longer export.
     pub(crate) fn check_job(&self, job: &JobRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
-        let Some(allowed) = &self.types else { return Ok(()) };
-        if job.request.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
-            return Err(forbidden(
-                "this export has Provenance, which this client may no longer export; ask for a new one",
-            ));
+        self.check_types_of_client(job)?;
+        match holds_only(job, self.exportable()) {
+            true => Ok(()),
+            false => Err(insufficient_scope(
+                "this export has types that the scopes of this token do not open: ask for a token with those of the kick-off",
+            )),
         }
-        let types = &job.request.types;
-        match !types.is_empty() && types.iter().all(|name| allowed.iter().any(|of| of.name() == name)) {
+    }
+
+    /// Checks that the client may still export all types of its job, whatever the scopes of its token are.
+    ///
+    /// # Errors
+    /// 403 if it may not.
+    fn check_types_of_client(&self, job: &JobRecord) -> Result<(), ApiError> {
+        match holds_only(job, self.types.as_deref()) {
             true => Ok(()),
             false => Err(forbidden("this export has types that this client may no longer export; ask for a new one")),
         }
@@ -161,13 +204,16 @@ impl Principal {
                 "these messages are of the whole store, which this client may no longer have; ask for a new export",
             ));
         }
-        let Some(allowed) = &self.types else { return Ok(()) };
+        // Messages and deletions are of no type that a scope could name, and go to every token of the client.
         if file.kind != RecordKind::Output {
-            return self.check_job(job);
+            return self.check_types_of_client(job);
         }
-        match allowed.iter().any(|of| of.name() == file.receipt.r#type) {
+        let Some(of) = ResourceType::parse(&file.receipt.r#type) else {
+            return Err(forbidden("this client may not fetch files of this type"));
+        };
+        match self.may_export_type(of) {
             true => Ok(()),
-            false => Err(forbidden("this client may not fetch files of this type")),
+            false => Err(self.forbidden_by_type("this client may not fetch files of this type".to_string(), &[of])),
         }
     }
 
@@ -200,6 +246,9 @@ impl Principal {
             let text = "this client may change its own Groups only; put one under an id that it may see";
             return Err(forbidden(text));
         }
+        if !writes {
+            self.check_group_scope(operation == Operation::GroupSearch)?;
+        }
         match id.is_empty() {
             true if !self.sees_groups() => Err(forbidden("this client may not see Groups")),
             false if !self.sees_group(id) => Err(unknown_group()),
@@ -208,13 +257,32 @@ impl Principal {
     }
 }
 
+/// Whether a job exports nothing but these types; `None` for all types.
+fn holds_only(job: &JobRecord, allowed: Option<&[ResourceType]>) -> bool {
+    let Some(allowed) = allowed else { return true };
+    let is_allowed = |name: &str| allowed.iter().any(|of| of.name() == name);
+    let types = &job.request.types;
+    let has_provenance = job.request.associated.is_some();
+    (!has_provenance || is_allowed(ResourceType::PROVENANCE.name()))
+        && !types.is_empty()
+        && types.iter().all(|name| is_allowed(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn principal() -> Principal {
         let client = "a".to_string();
-        Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true }
+        Principal {
+            client,
+            patient: None,
+            types: None,
+            levels: [true; 3],
+            groups: None,
+            writes_groups: true,
+            token: None,
+        }
     }
 
     fn types(names: &[&str]) -> Vec<ResourceType> {

@@ -4,13 +4,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::auth::clients::{ClientTable, StaticClients};
 use crate::server::auth::{AnonymousAccess, Authenticator};
 use crate::server::config::Config;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
+use crate::server::config::smart::SmartConfig;
 use crate::server::file_watch::{FileWatcher, watch_files};
 use crate::server::ids::{now, random};
+use crate::server::smart::service::TokenService;
+use crate::sys::durability::FileSync;
 use crate::sys::regular_file::read_regular;
 
 /// Check of clients against the Groups of the tenants: problems that the configuration alone does not show, one
@@ -31,26 +35,50 @@ impl Provider {
     ///
     /// # Errors
     /// If the clients are misconfigured, or there are none and `listen` is not a loopback address.
-    pub(crate) fn open(config: &Config, listen: SocketAddr, check: ClientCheck) -> Result<Provider, String> {
+    pub(crate) fn open(
+        config: &Config,
+        listen: SocketAddr,
+        public_url: &str,
+        check: ClientCheck,
+    ) -> Result<Provider, String> {
         if config.clients.is_empty() {
             let authenticator = Arc::new(AnonymousAccess::on(listen)?);
             let watcher =
                 config.file.clone().map(|file| watch_files(vec![file.clone()], move || warn_of_clients(&file)));
             return Ok(Provider { authenticator, watcher });
         }
-        let table = ClientTable::new(&config.auth, &config.clients).map_err(|problems| problems.join("\n"))?;
+        let table = ClientTable::new(&config.auth, &config.smart, &config.clients);
+        let table = table.map_err(|problems| problems.join("\n"))?;
         warn_of_argon2(&table);
+        table.warn_of_key_sets();
+        let tenants = config.all_tenants();
+        let data = tenants.first().map(|tenant| tenant.data.clone()).unwrap_or_default();
+        let sync = if data.sync { FileSync::Yes } else { FileSync::No };
+        let seconds = u64::try_from(now().ticks.div_euclid(TICKS_PER_SECOND)).unwrap_or_default();
+        let service = TokenService::open(&config.smart, public_url, &data.path.join("smart"), sync, seconds)?;
+        if config.smart.assertion_reuse {
+            tracing::warn!("smart.assertion_reuse is on: whoever sees an assertion can use it until it expires");
+        }
         let mut key = [0; 32];
         key[..16].copy_from_slice(&random());
         key[16..].copy_from_slice(&random());
-        let clients = Arc::new(StaticClients::new(table, key, now));
+        let clients = StaticClients::new(table, key, now).with_tokens(service, config.smart.require_group_scope);
+        let clients = Arc::new(clients);
         let watcher = config.file.clone().map(|file| {
             let (clients, mut known) = (clients.clone(), (config.auth.clone(), config.clients.clone()));
-            watch_files(vec![file.clone()], move || match take_configuration(&file, &mut known, &clients, &check) {
-                Ok(None) => {}
-                Ok(Some(count)) => tracing::info!(clients = count, "the clients of the configuration were read anew"),
-                Err(problem) => {
-                    tracing::error!(problem, "the configuration cannot be used: the clients stay those from before");
+            let smart = config.smart.clone();
+            watch_files(vec![file.clone()], move || {
+                match take_configuration(&file, &mut known, &smart, &clients, &check) {
+                    Ok(None) => {}
+                    Ok(Some(count)) => {
+                        tracing::info!(clients = count, "the clients of the configuration were read anew")
+                    }
+                    Err(problem) => {
+                        tracing::error!(
+                            problem,
+                            "the configuration cannot be used: the clients stay those from before"
+                        );
+                    }
                 }
             })
         });
@@ -70,7 +98,7 @@ fn read_clients(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> 
     Ok((config.auth, config.clients))
 }
 
-/// Loads the clients of the configuration file and puts them in force, all or none. Returns their number; `None` if
+/// Loads the clients of the configuration file and puts them in force, all or none; `smart` are the settings from the start. Returns their number; `None` if
 /// they are unchanged. A file without clients lets nobody in: anonymous access needs a restart.
 ///
 /// # Errors
@@ -78,6 +106,7 @@ fn read_clients(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> 
 fn take_configuration(
     file: &Path,
     known: &mut (AuthConfig, Vec<ClientConfig>),
+    smart: &SmartConfig,
     clients: &StaticClients,
     check: &ClientCheck,
 ) -> Result<Option<usize>, String> {
@@ -85,8 +114,9 @@ fn take_configuration(
     if found == *known {
         return Ok(None);
     }
-    let table = ClientTable::new(&found.0, &found.1).map_err(|problems| problems.join("; "))?;
+    let table = ClientTable::new(&found.0, smart, &found.1).map_err(|problems| problems.join("; "))?;
     warn_of_argon2(&table);
+    table.warn_of_key_sets();
     clients.replace(table);
     // Problems of `check` are only logged: the new table may have removed clients, and must be in force.
     check(&found.1).into_iter().for_each(|problem| tracing::warn!(problem, "a client is of little use"));

@@ -4,7 +4,7 @@
 //! (CAP-01, CAP-13). Shapes: <https://hl7.org/fhir/R4/capabilitystatement.html>,
 //! <https://hl7.org/fhir/R4/operationdefinition.html>; canonical URLs:
 //! <https://hl7.org/fhir/uv/bulkdata/artifacts.html>. Search parameters are those that `_typeFilter` takes (CAP-06),
-//! where it is served; SMART is not listed, since there is no authorization server (CAP-10).
+//! where it is served.
 
 pub(crate) mod documentation;
 #[cfg(test)]
@@ -26,6 +26,7 @@ use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, 
 use crate::server::config::presets::PresetConfig;
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
+use crate::server::smart::discovery::TOKEN_PATH;
 
 /// Canonical URL of the CapabilityStatement that a Bulk Data server instantiates (CAP-02).
 const INSTANTIATES: &str = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data";
@@ -33,6 +34,10 @@ const INSTANTIATES: &str = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/
 const GUIDE: &str = "http://hl7.org/fhir/uv/bulkdata/ImplementationGuide/hl7.fhir.uv.bulkdata";
 /// Prefix of the canonical URLs of the IG's OperationDefinitions (CAP-03).
 const DEFINITIONS: &str = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/";
+/// Extension with the places of authorization (<https://hl7.org/fhir/smart-app-launch/1.0.0/conformance>).
+const OAUTH_URIS: &str = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris";
+/// Code system of `rest.security.service`.
+const SECURITY_SERVICES: &str = "http://terminology.hl7.org/CodeSystem/restful-security-service";
 /// Extension that marks abilities of REST that an export does not have (CAP-07, C-18).
 const NOT_IN_BULK: &str = "http://hl7.org/fhir/uv/bulkdata/Extension/operation-not-supported";
 
@@ -130,6 +135,10 @@ pub(crate) struct Declaration<'a> {
     pub enabled: Enabled,
     /// Description of the authentication for readers.
     pub security: &'a str,
+    /// Public URL of the service, below which tokens are asked for.
+    pub root_url: &'a str,
+    /// Whether clients get in by tokens of SMART Backend Services.
+    pub names_smart: bool,
     /// Profiles that the statement names, by resource type (NETSMART-G08).
     pub profiles: &'a BTreeMap<String, Vec<String>>,
     /// Presets of `includeAssociatedData`, by name.
@@ -146,7 +155,7 @@ impl Declaration<'_> {
             "extension": [documentation.extension()],
             "mode": "server",
             "documentation": documentation.markdown(),
-            "security": { "description": self.security },
+            "security": self.security(),
         });
         let types = ResourceType::all().map(|known| self.resource(known.name()));
         add_list(&mut rest, "resource", types.flatten().collect());
@@ -218,6 +227,24 @@ impl Declaration<'_> {
         };
         add_list(&mut definition, "parameter", self.parameters_of(export).map(parameter).collect());
         Some(definition)
+    }
+
+    /// `rest.security`: SMART, where its tokens are taken, and for older clients the place where tokens are asked for, which is
+    /// there in any case (CAP-10).
+    fn security(&self) -> Value {
+        let mut security = json!({
+            "extension": [{
+                "url": OAUTH_URIS,
+                "extension": [{ "url": "token", "valueUri": format!("{}{TOKEN_PATH}", self.root_url) }],
+            }],
+            "description": self.security,
+        });
+        if self.names_smart {
+            let coding = json!({ "system": SECURITY_SERVICES, "code": "SMART-on-FHIR", "display": "SMART-on-FHIR" });
+            let text = "SMART Backend Services: client credentials with signed assertions";
+            add_list(&mut security, "service", vec![json!({ "coding": [coding], "text": text })]);
+        }
+        security
     }
 
     /// The kick-off operations that have a route and are switched on.

@@ -36,6 +36,8 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         attachments: AttachmentPath::Plain,
         enabled,
         security,
+        root_url: "https://bulk.example.org",
+        names_smart: false,
         profiles: &NONE,
         presets: &NO_PRESETS,
         policies,
@@ -158,8 +160,7 @@ fn every_exportable_type_is_listed() {
     }
 }
 
-/// CAP-02, CAP-10: instantiated statement, version and formats; without authorization no `oauth-uris`, and a
-/// statement about it.
+/// CAP-02, CAP-10: instantiated statement, version and formats; `oauth-uris` in any case, SMART where its tokens are taken.
 #[test]
 fn the_head_of_the_statement() {
     let statement = statement(&declaration(ALL));
@@ -174,7 +175,13 @@ fn the_head_of_the_statement() {
     assert_eq!(statement["rest"][0]["mode"], "server");
     let security = &statement["rest"][0]["security"];
     assert!(security["description"].as_str().unwrap().contains("without authorization, on the loopback"));
-    assert_eq!(security.as_object().unwrap().len(), 1);
+    assert_eq!(security["service"], Value::Null, "nobody is asked who they are");
+    let uris = &security["extension"][0];
+    assert!(uris["url"].as_str().unwrap().ends_with("/oauth-uris"));
+    assert_eq!(uris["extension"][0], json!({"url": "token", "valueUri": "https://bulk.example.org/auth/token"}));
+    let with_tokens = Declaration { names_smart: true, ..declaration(ALL) }.statement("2024-01-01T00:00:00Z", "0.1.0");
+    let service = &with_tokens["rest"][0]["security"]["service"][0];
+    assert_eq!(service["coding"][0]["code"], "SMART-on-FHIR");
 }
 
 /// CAP-06, C-18, CLIENT-04: Patient declares `_lastUpdated`. GROUP-01: Groups are read and searched. CAP-07: searches are

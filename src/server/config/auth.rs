@@ -10,6 +10,7 @@ use crate::named_enum::by_name;
 use crate::server::auth::ANYBODY;
 use crate::server::auth::secret::StoredHash;
 use crate::server::auth::secret_hash::SecretHash;
+use crate::server::config::smart::SmartClientConfig;
 use std::collections::BTreeSet;
 
 use axum::http::{HeaderName, header};
@@ -72,6 +73,9 @@ pub(crate) struct ClientConfig {
     /// Bearer tokens of the client and its users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenConfig>,
+    /// Its registration for SMART Backend Services; `None` if it has no keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smart: Option<SmartClientConfig>,
 }
 
 /// A bearer token of a client or of one of its users.

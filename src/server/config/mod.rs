@@ -5,8 +5,10 @@
 
 pub(crate) mod auth;
 pub(crate) mod check;
+pub(crate) mod credential_path;
 pub(crate) mod mounts;
 pub(crate) mod presets;
+pub(crate) mod smart;
 
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::export::options::FaultsAllowed;
@@ -17,7 +19,9 @@ use crate::fhir::reference::PatientReferences;
 use crate::hash::digest::DigestAlgorithm;
 use crate::named_enum::by_name;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
+use crate::server::config::credential_path::{credentials_directory, resolve_credentials};
 use crate::server::config::mounts::{DEFAULT_TENANT, MountConfig};
+use crate::server::config::smart::SmartConfig;
 use crate::server::tls::TlsFiles;
 use crate::store::{ALLOW_MISSING_DEFAULT, SearchColumnOptions};
 use std::net::SocketAddr;
@@ -67,6 +71,8 @@ pub(crate) struct Config {
     pub oneup_mte: MountConfig,
     /// Names of the headers that carry credentials.
     pub auth: AuthConfig,
+    /// Tokens for clients that sign assertions.
+    pub smart: SmartConfig,
     /// The log, on standard error.
     pub log: LogConfig,
     /// Clients and their credentials; if empty, requests are not authenticated and only loopback may be listened on.
@@ -263,6 +269,7 @@ impl Default for Config {
             oneup_ste: MountConfig::oneup_ste(),
             oneup_mte: MountConfig::oneup_mte(),
             auth: AuthConfig::default(),
+            smart: SmartConfig::default(),
             log: LogConfig { level: "info".to_string(), format: LogFormat::Text },
             clients: Vec::new(),
             file: None,
@@ -356,9 +363,12 @@ impl Config {
     /// Reads a configuration from TOML. Values are checked by [`Config::config_problems`].
     ///
     /// # Errors
-    /// The first syntax error, unknown key or value of the wrong type, with line and column.
+    /// The first syntax error, unknown key or value of the wrong type, with line and column; every path that names a credential
+    /// which is not there.
     pub(crate) fn parse(text: &str) -> Result<Config, String> {
-        toml::from_str(text).map_err(|error| auth::toml_error(&error, text))
+        let mut config: Config = toml::from_str(text).map_err(|error| auth::toml_error(&error, text))?;
+        resolve_credentials(&mut config, credentials_directory().as_deref()).map_err(|problems| problems.join("\n"))?;
+        Ok(config)
     }
 
     /// The configuration as TOML, with every value.
@@ -424,6 +434,8 @@ mod tests {
         assert_eq!(auth::auth_problems(&config.auth, &config.clients), Vec::<String>::new());
         let client = &config.clients[0];
         assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
+        assert_eq!(smart::registration_problems(&config.smart, &config.clients), Vec::<String>::new());
+        assert_eq!(client.oauth_id(), Some("nightly-app"));
     }
 
     /// The words of configurations in use: if this test fails, restore the word.

@@ -29,6 +29,7 @@ mod queries;
 mod records;
 mod same_as_command_line;
 pub(crate) mod server;
+mod smart;
 mod spec_rows;
 mod store_away;
 mod tls;

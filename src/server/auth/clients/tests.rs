@@ -16,7 +16,7 @@ const NOW: &str = "2026-06-01T00:00:00Z";
 fn table(text: &str) -> ClientTable {
     let (right, before) = (hash("right").0, hash_as_before("right", &[1; 16]).0);
     let config = Config::parse(&text.replace("HASH", &right).replace("BEFORE", &before)).unwrap();
-    ClientTable::new(&config.auth, &config.clients).unwrap()
+    ClientTable::new(&config.auth, &config.smart, &config.clients).unwrap()
 }
 
 fn provider() -> StaticClients {
