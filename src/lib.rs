@@ -4,6 +4,7 @@
 //! [conformance.md]: docs::conformance
 //! [format.md]: docs::format
 //! [readings.md]: docs::readings
+//! [security.md]: docs::security
 //! [service.md]: docs::service
 //!
 #![doc = include_str!("../README.md")]
@@ -48,7 +49,7 @@ mod text_table;
 mod verify;
 mod write;
 
-/// Documents: architecture, what the service is tested by, formats, readings, what the service answers.
+/// Documents: architecture, what the service is tested by, formats, readings, security, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
@@ -58,6 +59,8 @@ pub mod docs {
     pub mod format {}
     #[doc = include_str!("docs/readings.md")]
     pub mod readings {}
+    #[doc = include_str!("docs/security.md")]
+    pub mod security {}
     #[doc = include_str!("docs/service.md")]
     pub mod service {}
 }

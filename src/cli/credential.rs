@@ -1,13 +1,13 @@
-//! `outpour credential token` and `outpour credential secret`: make a credential and print it for the client, and its
+//! `outpour credential`: `token` and `secret` make a credential and print it for the client, and its
 //! hash for the service's configuration. Writes no file and contacts no service.
-
-use std::io::Write;
 
 use serde_json::json;
 
-use crate::cli::args::{CredentialCommand, CredentialSecretArgs, CredentialTokenArgs};
+use crate::cli::access_token::{ask, make_keys};
+use crate::cli::args::credential::{CredentialCommand, CredentialSecretArgs, CredentialTokenArgs};
 use crate::cli::clock::now;
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::credential_output::{CredentialOutput, print_credential, quoted};
+use crate::cli::{Exit, fail};
 use crate::error::RequestError;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
@@ -20,6 +20,8 @@ pub(crate) fn run(command: CredentialCommand) -> Exit {
     let (json, outcome) = match command {
         CredentialCommand::Token(args) => (args.json, token(&args)),
         CredentialCommand::Secret(args) => (args.json, secret(&args)),
+        CredentialCommand::Keys(args) => (args.json, make_keys(&args)),
+        CredentialCommand::Ask(args) => return ask(&args),
     };
     outcome.unwrap_or_else(|error| fail(Exit::BadRequest, &error, json))
 }
@@ -77,37 +79,6 @@ fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
     let header = format!("the secret, sent as client_secret with client_id: {id}");
     let output = CredentialOutput { secret: &secret, header: &header, place: "the client" };
     Ok(print_credential(args.json, &document, &output, &entry))
-}
-
-/// A new credential and the texts that are printed around it.
-struct CredentialOutput<'a> {
-    /// The token or secret; printed once and kept nowhere.
-    secret: &'a str,
-    /// How the client sends it.
-    header: &'a str,
-    /// Where in the configuration its entry goes.
-    place: &'a str,
-}
-
-/// Prints a credential: with `json` the document alone, else the secret on standard output and the rest for people.
-fn print_credential(json: bool, document: &serde_json::Value, output: &CredentialOutput<'_>, entry: &str) -> Exit {
-    if json {
-        put_json(document);
-        return Exit::Done;
-    }
-    say(&format!("On standard output is what the client gets, this once: {}.", output.header));
-    if writeln!(std::io::stdout(), "{}", output.secret).is_err() {
-        // The secret is lost: an entry for its hash would be of no use.
-        return Exit::Failed;
-    }
-    say(&format!("This is for the configuration of the service, {} below [[clients]]:", output.place));
-    say(entry);
-    Exit::Done
-}
-
-/// A text as a quoted TOML string.
-fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
 }
 
 /// The lifetime of a token, `90m`, `2h`, `30d` or `never`, in seconds; `None` for `never`.

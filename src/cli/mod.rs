@@ -3,11 +3,15 @@
 //! The only module that prints and knows exit codes. With `--json`, standard output gets one document; everything for
 //! people goes to standard error.
 
+#[cfg(feature = "server")]
+pub(crate) mod access_token;
 pub(crate) mod args;
 pub(crate) mod clock;
 pub(crate) mod config;
 #[cfg(feature = "server")]
 pub(crate) mod credential;
+#[cfg(feature = "server")]
+pub(crate) mod credential_output;
 pub(crate) mod export;
 pub(crate) mod faults;
 pub(crate) mod group;

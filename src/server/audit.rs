@@ -98,14 +98,15 @@ impl Audit {
     }
 
     /// A request is answered 403, or 404 for something that is not there or not this client's. `id` is what it asked for,
-    /// if that may be logged.
-    pub(crate) fn refused(&self, operation: Operation, id: Option<&str>, status: StatusCode) {
+    /// if that may be logged; `by_scope` says that another token of the client could have it.
+    pub(crate) fn refused(&self, operation: Operation, id: Option<&str>, status: StatusCode, by_scope: bool) {
         if !matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
             return;
         }
         let Audit { request, client, tenant, mount } = self;
         let (operation, status) = (operation.name(), status.as_u16());
-        tracing::warn!(target: "outpour::audit", request, client, tenant, mount, operation, id, status, "refused");
+        let reason = by_scope.then_some("InsufficientScope");
+        tracing::warn!(target: "outpour::audit", request, client, tenant, mount, operation, id, status, reason, "refused");
     }
 }
 

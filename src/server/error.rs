@@ -116,6 +116,13 @@ impl ApiError {
         self
     }
 
+    /// Whether it refuses what the scopes of a token do not open (RFC 6750, 3.1).
+    pub(crate) fn is_of_scope(&self) -> bool {
+        self.headers.iter().any(|(name, value)| {
+            name == header::WWW_AUTHENTICATE && memchr::memmem::find(value.as_bytes(), b"insufficient_scope").is_some()
+        })
+    }
+
     /// The OperationOutcome as JSON text.
     pub(crate) fn to_json(&self) -> String {
         outcome(&self.issues).to_string()

@@ -145,7 +145,8 @@ async fn answer_operation(
     let audit = authenticated.audit.clone();
     let answered = run_operation(app, mount_index, operation, authenticated).await;
     let status = answered.as_ref().map_or_else(|refusal| refusal.status, Response::status);
-    audit.refused(operation, loggable_id(&asker, operation, asked.as_deref(), status), status);
+    let by_scope = answered.as_ref().is_err_and(ApiError::is_of_scope);
+    audit.refused(operation, loggable_id(&asker, operation, asked.as_deref(), status), status, by_scope);
     answered
 }
 
@@ -294,13 +295,6 @@ pub(crate) async fn overview(State(app): State<Arc<App>>, request: Request) -> R
     response
 }
 
-/// Where tokens are asked for, at the root of the service; public, and JSON whatever is accepted (AUTH-02).
-pub(crate) async fn smart_configuration(State(app): State<Arc<App>>) -> Response<Body> {
-    let mut response = discovery_answer(&app.public_url);
-    response.extensions_mut().insert(Operation::SmartConfiguration);
-    response
-}
-
 /// The overview of a mount, its CapabilityStatement, where tokens are asked for, or the OperationDefinition named `id`; all are public.
 ///
 /// # Errors
@@ -335,11 +329,6 @@ fn description(resource: &serde_json::Value, media_type: &'static str) -> Respon
     response
 }
 
-/// The absolute URL of a request, with path and query exactly as received (MANIFEST-02).
-fn url_of(mount: &Mount, uri: &Uri) -> String {
-    format!("{}{}", mount.root_url(), uri.path_and_query().map_or("/", |path| path.as_str()))
-}
-
 /// Handler of the routes of kick-offs: kicks off the export that the route and the principal select. Blocks.
 ///
 /// # Errors
@@ -353,7 +342,7 @@ fn start_export(
 ) -> Result<KickOffStep, ApiError> {
     let (mount, principal, query) = (&app.mounts[mount_index], &request.principal, request.uri.query());
     let kick_off_at = |level: &Level, query| {
-        let (headers, url) = (&request.headers, url_of(mount, &request.uri));
+        let (headers, url) = (&request.headers, mount.url_of(&request.uri));
         let body = request.body.as_deref().filter(|body| !body.trim_ascii().is_empty());
         let unread_body = request.method == Method::GET && takes_post(mount, operation) && has_body(headers);
         let received = ReceivedKickOff { mount, principal, level, query, body, unread_body, headers, url, awaited };
@@ -447,10 +436,14 @@ fn delete_job(app: &App, mount: &Mount, request: &HandlerRequest) -> Result<Resp
 /// Queues a failed job again and answers as its kick-off did (ONEUP-M05).
 ///
 /// # Errors
-/// 404 for a job that the client does not have, 409 for one that has not failed, and those of the engine.
+/// 404 for a job that the client does not have, 403 for one that it may not have, 409 for one that has not failed, and those of
+/// the engine.
 fn retry_job(app: &App, mount: &Mount, request: &HandlerRequest) -> Result<Response<Body>, ApiError> {
     let (principal, id) = (&request.principal, request.request_id());
     let engine = &app.tenant(mount).engine;
+    if let JobLookup::Job(view) = engine.find(id, mount.name(), &principal.client) {
+        principal.check_job(&view.record)?;
+    }
     match engine.retry(id, mount.name(), &principal.client).map_err(kick_off_error)? {
         RetryOutcome::Accepted => {
             request.audit.job_retried(id);

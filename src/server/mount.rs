@@ -4,7 +4,7 @@
 //! CapabilityStatement go by. The engine behaves the same behind every mount.
 
 use axum::body::Body;
-use axum::http::Response;
+use axum::http::{Response, Uri};
 use axum::response::IntoResponse;
 
 use crate::codec::compression::Compression;
@@ -144,6 +144,11 @@ impl Mount {
         self.url.strip_suffix(&self.base).unwrap_or(&self.url)
     }
 
+    /// The absolute URL of a request, with path and query exactly as received (MANIFEST-02).
+    pub(crate) fn url_of(&self, uri: &Uri) -> String {
+        format!("{}{}", self.root_url(), uri.path_and_query().map_or("/", |path| path.as_str()))
+    }
+
     /// The routes of the dialect that are switched on.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &'static Route> + '_ {
         routes_on(self.dialect.routes, &self.enabled)
@@ -196,7 +201,7 @@ impl Mount {
             enabled: self.enabled,
             security: authenticator.describe(),
             root_url: self.root_url(),
-            names_smart: authenticator.requires_access_token() && takes_tokens,
+            names_smart: authenticator.gives_tokens() && takes_tokens,
             profiles: &self.settings.supported_profiles,
             presets: &self.settings.presets,
             policies: Policies {

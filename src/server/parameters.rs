@@ -159,7 +159,13 @@ const TYPE_FILTER: ParameterRow = ParameterRow {
         "_typeFilter",
         "string",
         "*",
-        "Searches by the parameters of R4 over one type each, such as `Observation?category=laboratory&date=ge2024-01`,          repeated or separated by commas. Of a type with searches those resources are exported that one of them finds; other          types are not touched. The CapabilityStatement lists the parameters. Modifiers are `:not`, `:missing`, `:exact`,          `:contains` and, of references, a type. Chains, `_has`, composite parameters, other modifiers and parameters of          results are refused; under `handling=lenient` the type is not filtered, which a message says. Deletions are listed          whatever a search would find.",
+        "Searches by the parameters of R4 over one type each, such as \
+         `Observation?category=laboratory&date=ge2024-01`, repeated or separated by commas. Of a type with searches \
+         those resources are exported that one of them finds; other types are not touched. The CapabilityStatement \
+         lists the parameters. Modifiers are `:not`, `:missing`, `:exact`, `:contains` and, of references, a type. \
+         Chains, `_has`, composite parameters, other modifiers and parameters of results are refused; under \
+         `handling=lenient` the type is not filtered, which a message says. Deletions are listed whatever a search \
+         would find.",
     )
 };
 /// `_typeFilter` in dialects whose documents do not have it.

@@ -25,6 +25,8 @@ pub(crate) struct Proxies(Vec<IpNet>);
 pub(crate) struct RequestOrigin {
     /// The client's address, as far back as trusted proxies report.
     pub client: IpAddr,
+    /// Whether that address is the one of a trusted proxy, which has not said whom it asks for: then it is of many clients.
+    pub is_proxy: bool,
     /// Whether the request may be answered.
     arrival: Arrival,
 }
@@ -81,7 +83,7 @@ impl Proxies {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
             let arrival = if tls || peer.is_loopback() { Arrival::Allowed } else { Arrival::Plain };
-            return RequestOrigin { client: peer, arrival };
+            return RequestOrigin { client: peer, is_proxy: false, arrival };
         }
         // Each trusted proxy vouches for the entry before it; entries before the first untrusted one may be forged.
         let mut client = peer;
@@ -95,7 +97,8 @@ impl Proxies {
         // The first entry is about the client's connection; those between proxies are up to the operator. A client that
         // forges `https` only weakens its own connection.
         let plain = list(headers, "x-forwarded-proto").next().is_some_and(|first| first.eq_ignore_ascii_case("http"));
-        RequestOrigin { client, arrival: if plain { Arrival::PlainToProxy } else { Arrival::Allowed } }
+        let arrival = if plain { Arrival::PlainToProxy } else { Arrival::Allowed };
+        RequestOrigin { client, is_proxy: self.trusts(client), arrival }
     }
 }
 
@@ -181,7 +184,7 @@ mod tests {
             let lines: Vec<_> = line.into_iter().collect();
             let (client, found) = origin(peer, tls, &lines);
             assert_eq!(found, arrival, "{peer} {tls} {line:?}");
-            let origin = RequestOrigin { client: client.parse().unwrap(), arrival };
+            let origin = RequestOrigin { client: client.parse().unwrap(), is_proxy: false, arrival };
             assert_eq!(origin.insecure_error("/fhir/metadata").is_some(), arrival != Arrival::Allowed);
             assert!(origin.insecure_error("/health/live").is_none());
         }

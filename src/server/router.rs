@@ -9,7 +9,7 @@
 use crate::server::admission::admit;
 use crate::server::connection::catch_panics;
 use crate::server::error::ApiError;
-use crate::server::handlers::{PathParams, handle_operation, overview, smart_configuration};
+use crate::server::handlers::{PathParams, handle_operation, overview};
 use crate::server::health::{health, ready};
 use crate::server::hosts;
 use crate::server::middleware::{add_security_headers, check_method, log_request, name_error_type, not_allowed};
@@ -18,7 +18,7 @@ use crate::server::request_path::normalise_path;
 use crate::server::routes::{Operation, Route};
 use crate::server::smart::discovery::{DISCOVERY_PATH, TOKEN_PATH};
 use crate::server::smart::oauth_error::word_as_oauth_error;
-use crate::server::smart::token_endpoint::handle_token_request;
+use crate::server::smart::token_endpoint::{handle_token_request, smart_configuration};
 use crate::server::state::App;
 use crate::server::unknown_tenants::handle_unknown_tenant;
 use axum::Router;

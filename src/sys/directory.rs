@@ -116,6 +116,16 @@ impl Directory {
         require_regular(open_at(&parent, &last, OFlags::RDWR | OFlags::CREATE, FILE_MODE))
     }
 
+    /// Makes a file beneath the directory with mode 0600, which nobody else can have made.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name is in use; else the system's.
+    pub(crate) fn create_new(&self, name: &str) -> io::Result<File> {
+        let (parent, last) = self.parent(name)?;
+        self.before_change();
+        require_regular(open_at(&parent, &last, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, FILE_MODE))
+    }
+
     /// Metadata of a name beneath the directory, of a link itself if it is one; `None` when nothing has the name.
     ///
     /// # Errors

@@ -30,12 +30,15 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("FILE-21", "files are served by the service itself"),
     ("CAP-08", "the dialect of STU4 is not built"),
     ("COHORT-01", "Groups are created at once; the asynchronous create is not built"),
-    ("COHORT-07", "scopes are not built: a client has what its configuration says"),
-    ("CLIENT-03", "credentials come from the configuration: there is no SMART configuration to find"),
+    (
+        "COHORT-07",
+        "no scope that writes is granted (AUTH-18): a client writes Groups with a token or a secret of the configuration",
+    ),
+    ("AUTH-01", "external issuers, introspection and client certificates are not built"),
+    ("AUTH-20", "granular scopes are refused"),
     ("PRIV-01", "consents and security labels are not looked at: a client has what its configuration says"),
     ("PRIV-03", "files are not encrypted here: an encrypted disk does that for store, index and files alike"),
     ("PRIV-04", "files are not encrypted"),
-    ("CLIENT-10", "no client signs anything here: credentials come from the configuration"),
 ];
 
 /// What was run by hand, behind the table.

@@ -1,6 +1,8 @@
 //! The words of the command line, as clap reads them. No decision is made here.
 
 pub(crate) mod choices;
+#[cfg(feature = "server")]
+pub(crate) mod credential;
 pub(crate) mod read_only;
 pub(crate) mod records;
 pub(crate) mod run;
@@ -85,7 +87,7 @@ A service that runs takes it within seconds. Taking the line out again revokes t
     Credential {
         /// What to make.
         #[command(subcommand)]
-        command: CredentialCommand,
+        command: credential::CredentialCommand,
     },
 }
 
@@ -526,43 +528,6 @@ pub(crate) struct GroupImportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub rules: GroupRulesArgs,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `outpour credential`
-#[cfg(feature = "server")]
-#[derive(Subcommand, Debug)]
-pub(crate) enum CredentialCommand {
-    /// Make a bearer token, and the line of the configuration that lets it in
-    Token(CredentialTokenArgs),
-    /// Make a secret for client headers, and the lines of the configuration that let it in
-    Secret(CredentialSecretArgs),
-}
-
-/// `outpour credential token`
-#[cfg(feature = "server")]
-#[derive(clap::Args, Debug)]
-pub(crate) struct CredentialTokenArgs {
-    /// How long it is taken: a number and m, h or d, or never
-    #[arg(long, value_name = "TIME", default_value = "2h")]
-    pub lifetime: String,
-    /// Make it a user's: it opens the record of this patient alone
-    #[arg(long, value_name = "ID")]
-    pub patient: Option<String>,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `outpour credential secret`
-#[cfg(feature = "server")]
-#[derive(clap::Args, Debug)]
-pub(crate) struct CredentialSecretArgs {
-    /// Id that the client sends beside it [default: a random one]
-    #[arg(long, value_name = "ID")]
-    pub client_id: Option<String>,
     /// One JSON document on standard output
     #[arg(long)]
     pub json: bool,

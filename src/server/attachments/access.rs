@@ -43,7 +43,8 @@ impl RowAccess<'_> {
         refers: &mut dyn FnMut(RowAddress) -> Result<bool, ExportError>,
     ) -> Result<bool, ApiError> {
         let RowAccess { mount, principal, snapshot, .. } = self;
-        if rows.is_empty() {
+        // No types at all would be read as all types.
+        if rows.is_empty() || principal.exportable().is_some_and(<[_]>::is_empty) {
             return Ok(false);
         }
         let enabled = &mount.enabled;
@@ -61,7 +62,7 @@ impl RowAccess<'_> {
         {
             return Ok(true);
         }
-        if !enabled.group || !principal.levels[2] {
+        if !enabled.group || !principal.levels[2] || !principal.has_scope_for_group_exports() {
             return Ok(false);
         }
         let tenant = self.app.tenant(mount);

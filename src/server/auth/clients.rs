@@ -23,14 +23,16 @@ use crate::server::auth::{
     Authentication, Authenticator, CountedTenants, CountedTenantsFuture, MountAuth, Principal, TokenLimits,
     WritingRights, unknown_tenant,
 };
-use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, auth_problems};
-use crate::server::config::smart::{SmartConfig, registration_problems};
+use crate::server::config::auth::{
+    AuthConfig, ClientConfig, LevelName, PatientSource, auth_problems, registration_problems,
+};
+use crate::server::config::smart::SmartConfig;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
 use crate::server::ids::REQUEST_ID;
 use crate::server::smart::access_token::TokenError;
 use crate::server::smart::key_source::KeySource;
-use crate::server::smart::scope::{ScopeRights, TypeRights};
+use crate::server::smart::scope::ScopeRights;
 use crate::server::smart::service::{RegisteredClient, TokenService};
 
 /// The configured clients and their credentials.
@@ -43,16 +45,18 @@ pub(crate) struct ClientTable {
     /// Client headers by client id.
     secrets: ClientCredentials,
     /// Registrations for token requests, by OAuth id.
-    registrations: HashMap<String, Registration>,
+    registrations: HashMap<String, TokenRegistration>,
 }
 
 /// The registration of a client for token requests.
 #[derive(Debug)]
-struct Registration {
+struct TokenRegistration {
     /// Position of its client in the table.
     client: usize,
     rights: ScopeRights,
     keys: Arc<KeySource>,
+    /// Whether it exports Groups under a scope for Groups alone (AUTH-24).
+    requires_group_scope: bool,
 }
 
 /// The credentials of one kind, by id.
@@ -136,9 +140,11 @@ impl ClientTable {
                 let patient = Some(token.patient.clone()).filter(|patient| !patient.is_empty());
                 table.tokens.add(&token.id, ClientEntry { client: i, hash, expires, patient });
             }
-            if let (Some(smart), Some(id)) = (&client.smart, client.oauth_id()) {
-                let keys = KeySource::new(smart.key_place().map_err(|problem| vec![problem])?);
-                let registration = Registration { client: i, rights: smart.scope_rights()?, keys: Arc::new(keys) };
+            if let (Some(registered), Some(id)) = (&client.smart, client.oauth_id()) {
+                let keys = KeySource::new(registered.key_place().map_err(|problem| vec![problem])?);
+                let (rights, keys) = (registered.scope_rights()?, Arc::new(keys));
+                let requires_group_scope = registered.require_group_scope.unwrap_or(smart.require_group_scope);
+                let registration = TokenRegistration { client: i, rights, keys, requires_group_scope };
                 table.registrations.insert(id.to_string(), registration);
             }
         }
@@ -155,19 +161,9 @@ impl ClientTable {
         }
     }
 
-    /// Takes over from the table before what it knows of key sets whose places have stayed.
-    fn keep_key_sets(&mut self, before: &ClientTable) {
-        for (id, registration) in &mut self.registrations {
-            let known = before.registrations.get(id).filter(|known| known.keys.place() == registration.keys.place());
-            if let Some(known) = known {
-                registration.keys = known.keys.clone();
-            }
-        }
-    }
-
     /// The principal of an access token, whose client is registered now: what its scopes, the scopes of the registration and the
     /// client's own rights have in common. It writes no Groups, since no scope that writes is granted.
-    fn principal_of_token(&self, registration: &Registration, scopes: &ScopeRights, group_scope: bool) -> Principal {
+    fn principal_of_token(&self, registration: &TokenRegistration, scopes: &ScopeRights) -> Principal {
         let mut principal = self.clients[registration.client].principal.clone();
         principal.writes_groups = false;
         let exported_by = |rights: &ScopeRights, types: Option<Vec<ResourceType>>| match rights.exports_all() {
@@ -180,11 +176,9 @@ impl ClientTable {
         principal.types = exported_by(&registration.rights, principal.types);
         let types =
             exported_by(scopes, principal.types.clone()).filter(|types| principal.types.as_ref() != Some(types));
-        let groups = match group_scope {
-            true => scopes.of(ResourceType::GROUP).within(registration.rights.of(ResourceType::GROUP)),
-            false => TypeRights::BOTH,
-        };
-        principal.token = Some(TokenLimits { types, groups });
+        let groups = scopes.of(ResourceType::GROUP).within(registration.rights.of(ResourceType::GROUP));
+        principal.token =
+            Some(TokenLimits { types, groups, exports_groups_by_scope: registration.requires_group_scope });
         principal
     }
 
@@ -238,8 +232,6 @@ pub(crate) struct StaticClients {
     argon2: Argon2Pool,
     /// What token requests need.
     token_service: Option<TokenService>,
-    /// Whether the export of a Group needs a scope for Groups (AUTH-24).
-    requires_group_scope: bool,
     /// The current time, which expiry of tokens is compared with.
     clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
@@ -278,21 +270,19 @@ impl StaticClients {
             table: RwLock::new(Arc::new(table)),
             argon2: Argon2Pool::new(key),
             token_service: None,
-            requires_group_scope: true,
             clock: Box::new(clock),
         }
     }
 
-    /// The same, for which registered clients get tokens from `service`; with them a Group is exported under a scope for
-    /// Groups alone, if one is required.
-    pub(crate) fn with_tokens(mut self, service: TokenService, requires_group_scope: bool) -> StaticClients {
-        (self.token_service, self.requires_group_scope) = (Some(service), requires_group_scope);
+    /// The same, for which registered clients get tokens from `service`.
+    pub(crate) fn with_tokens(mut self, service: TokenService) -> StaticClients {
+        self.token_service = Some(service);
         self
     }
 
-    /// Puts another table in force, from the next request on. A client whose name stays keeps its jobs and files.
-    pub(crate) fn replace(&self, mut table: ClientTable) {
-        table.keep_key_sets(&self.client_table());
+    /// Puts another table in force, from the next request on. A client whose name stays keeps its jobs and files; key sets are
+    /// read anew.
+    pub(crate) fn replace(&self, table: ClientTable) {
         *self.table.write().expect("no panic under it") = Arc::new(table);
     }
 
@@ -384,7 +374,7 @@ impl StaticClients {
             TokenError::Unknown => (RejectionReason::WrongSecret(kind), None),
         })?;
         let registration = table.registrations.get(&checked.client_id).ok_or((RejectionReason::Unregistered, None))?;
-        let principal = table.principal_of_token(registration, &checked.rights, self.requires_group_scope);
+        let principal = table.principal_of_token(registration, &checked.rights);
         Ok((registration.client, principal))
     }
 
@@ -487,6 +477,10 @@ impl Authenticator for StaticClients {
 
     fn token_service(&self) -> Option<&TokenService> {
         self.token_service.as_ref()
+    }
+
+    fn gives_tokens(&self) -> bool {
+        !self.client_table().registrations.is_empty()
     }
 
     fn registered_client(&self, oauth_id: &str) -> Option<RegisteredClient> {

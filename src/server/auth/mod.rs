@@ -104,6 +104,8 @@ pub(crate) struct TokenLimits {
     pub types: Option<Vec<ResourceType>>,
     /// Rights to Groups as resources.
     pub groups: TypeRights,
+    /// Whether the export of a Group needs the right to read Groups (AUTH-24).
+    pub exports_groups_by_scope: bool,
 }
 
 impl Principal {
@@ -190,6 +192,11 @@ pub(crate) trait Authenticator: Send + Sync {
     /// What token requests need beside the client; `None` if there are no clients.
     fn token_service(&self) -> Option<&TokenService> {
         None
+    }
+
+    /// Whether any client is registered for token requests, under the configuration in force.
+    fn gives_tokens(&self) -> bool {
+        false
     }
 
     /// The client that is registered for token requests under an OAuth id, under the configuration in force.

@@ -44,6 +44,11 @@ impl Principal {
         self.exportable().is_none_or(|types| types.contains(&of))
     }
 
+    /// Whether the scopes of its token let it export Groups that it sees: with the right to read Groups, where that is required.
+    pub(crate) fn has_scope_for_group_exports(&self) -> bool {
+        self.token.as_ref().is_none_or(|token| token.groups.read || !token.exports_groups_by_scope)
+    }
+
     /// Checks that the scopes of its token allow it to read Groups, or to search them (AUTH-24).
     ///
     /// # Errors
@@ -90,10 +95,10 @@ impl Principal {
         if !hidden && !self.may_export(level) {
             return Err(forbidden("this client may not export at this level; ask for a Group that it may see"));
         }
-        if matches!(level, Level::Group(_)) {
-            self.check_group_scope(false)?;
+        match matches!(level, Level::Group(_)) && !self.has_scope_for_group_exports() {
+            true => self.check_group_scope(false),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Checks the level and the types of a kick-off (KICK-18); if it names no types, sets those that the principal
@@ -104,6 +109,11 @@ impl Principal {
     pub(crate) fn allow(&self, level: &Level, request: &mut ExportRequest) -> Result<(), ApiError> {
         self.check_level(level)?;
         let Some(allowed) = self.exportable() else { return Ok(()) };
+        if allowed.is_empty() {
+            return Err(insufficient_scope(
+                "the scopes of this token open no type for an export: ask for one with system/*.rs, or with .rs of some types",
+            ));
+        }
         if request.associated.is_some() && !self.may_export_type(ResourceType::PROVENANCE) {
             let text = "includeAssociatedData: this client may not export Provenance".to_string();
             return Err(self.forbidden_by_type(text, &[ResourceType::PROVENANCE]));
@@ -133,11 +143,12 @@ impl Principal {
         }
         // A filter of a type that this client does not get would refuse its job later.
         let filtered = request.type_filters.iter().map(|filter| filter.resource_type);
-        let denied: BTreeSet<&str> =
-            filtered.filter(|of| !request.types.contains(of)).map(ResourceType::name).collect();
+        let denied: BTreeSet<ResourceType> = filtered.filter(|of| !request.types.contains(of)).collect();
         if !denied.is_empty() {
-            let names: Vec<&str> = denied.into_iter().collect();
-            return Err(forbidden(format!("_typeFilter: this client may not export {} here", names.join(", "))));
+            let denied: Vec<ResourceType> = denied.into_iter().collect();
+            let names: Vec<&str> = denied.iter().map(|of| of.name()).collect();
+            let text = format!("_typeFilter: this client may not export {} here", names.join(", "));
+            return Err(self.forbidden_by_type(text, &denied));
         }
         Ok(())
     }

@@ -62,10 +62,13 @@ impl Provider {
         let mut key = [0; 32];
         key[..16].copy_from_slice(&random());
         key[16..].copy_from_slice(&random());
-        let clients = StaticClients::new(table, key, now).with_tokens(service, config.smart.require_group_scope);
+        let clients = StaticClients::new(table, key, now).with_tokens(service);
         let clients = Arc::new(clients);
         let watcher = config.file.clone().map(|file| {
-            let (clients, mut known) = (clients.clone(), (config.auth.clone(), config.clients.clone()));
+            let (clients, mut known) = (
+                clients.clone(),
+                KnownClients { configured: (config.auth.clone(), config.clients.clone()), was_looked_at: false },
+            );
             let smart = config.smart.clone();
             watch_files(vec![file.clone()], move || {
                 match take_configuration(&file, &mut known, &smart, &clients, &check) {
@@ -86,16 +89,23 @@ impl Provider {
     }
 }
 
-/// Reads `[auth]` and `[[clients]]` from a configuration file that has changed, for the authenticator in force.
+/// Reads `[smart]`, `[auth]` and `[[clients]]` from a configuration file that has changed, for the authenticator in force.
 ///
 /// # Errors
 /// A sentence with the file and why it cannot be read.
-fn read_clients(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
+fn read_clients(file: &Path) -> Result<(SmartConfig, AuthConfig, Vec<ClientConfig>), String> {
     let unreadable = |why: String| format!("{} cannot be read: {why}", file.display());
     let text = read_regular(file, CONFIG_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| unreadable("it is no UTF-8".to_string()))?;
     let config = Config::parse(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok((config.auth, config.clients))
+    Ok((config.smart, config.auth, config.clients))
+}
+
+/// The clients in force, as they were configured.
+struct KnownClients {
+    configured: (AuthConfig, Vec<ClientConfig>),
+    /// Whether the file has been looked at since the start, when nobody has changed it or sent SIGHUP yet.
+    was_looked_at: bool,
 }
 
 /// Loads the clients of the configuration file and puts them in force, all or none; `smart` are the settings from the start. Returns their number; `None` if
@@ -105,23 +115,35 @@ fn read_clients(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> 
 /// A sentence about an unreadable file or misconfigured clients; those in force stay.
 fn take_configuration(
     file: &Path,
-    known: &mut (AuthConfig, Vec<ClientConfig>),
+    known: &mut KnownClients,
     smart: &SmartConfig,
     clients: &StaticClients,
     check: &ClientCheck,
 ) -> Result<Option<usize>, String> {
-    let found = read_clients(file)?;
-    if found == *known {
+    let (settings, auth, configured) = read_clients(file)?;
+    if settings != *smart {
+        tracing::warn!("[smart] of the configuration has changed: start the service anew to have it in force");
+    }
+    let found = (auth, configured);
+    let table = ClientTable::new(&found.0, smart, &found.1).map_err(|problems| problems.join("; "))?;
+    let is_changed = found != known.configured;
+    let is_first = !std::mem::replace(&mut known.was_looked_at, true);
+    if is_first && !is_changed {
         return Ok(None);
     }
-    let table = ClientTable::new(&found.0, smart, &found.1).map_err(|problems| problems.join("; "))?;
-    warn_of_argon2(&table);
+    if is_changed {
+        warn_of_argon2(&table);
+    }
     table.warn_of_key_sets();
+    // Also when nothing has changed: an operator who sends SIGHUP wants key sets to be read anew.
     clients.replace(table);
+    if !is_changed {
+        return Ok(None);
+    }
     // Problems of `check` are only logged: the new table may have removed clients, and must be in force.
     check(&found.1).into_iter().for_each(|problem| tracing::warn!(problem, "a client is of little use"));
     let count = found.1.len();
-    *known = found;
+    known.configured = found;
     Ok(Some(count))
 }
 
@@ -139,7 +161,7 @@ fn warn_of_argon2(table: &ClientTable) {
 
 /// Logs that the configuration names clients now, while this process grants anonymous access until its restart.
 fn warn_of_clients(file: &Path) {
-    if read_clients(file).is_ok_and(|(_, clients)| !clients.is_empty()) {
+    if read_clients(file).is_ok_and(|(_, _, clients)| !clients.is_empty()) {
         tracing::error!("the configuration names clients now, but this service lets in anybody: start it anew");
     }
 }

@@ -10,7 +10,9 @@ use crate::named_enum::by_name;
 use crate::server::auth::ANYBODY;
 use crate::server::auth::secret::StoredHash;
 use crate::server::auth::secret_hash::SecretHash;
-use crate::server::config::smart::SmartClientConfig;
+use crate::server::config::smart::{SmartClientConfig, SmartConfig};
+use crate::server::smart::fetch::KeySetFetcher;
+use crate::server::smart::key_source::KeyPlace;
 use std::collections::BTreeSet;
 
 use axum::http::{HeaderName, header};
@@ -92,6 +94,14 @@ pub(crate) struct TokenConfig {
     /// Id of the patient whose record alone the token opens; empty for a token of the client itself (ONEUP-S01).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub patient: String,
+}
+
+impl ClientConfig {
+    /// Its OAuth id; `None` if it is not registered for SMART.
+    pub(crate) fn oauth_id(&self) -> Option<&str> {
+        let smart = self.smart.as_ref()?;
+        Some(if smart.client_id.is_empty() { &self.name } else { &smart.client_id })
+    }
 }
 
 /// The patients that a client bound to Groups may list in a Group that it writes.
@@ -281,6 +291,36 @@ fn token_problems(token: &TokenConfig, report_problem: &mut dyn FnMut(String)) {
     if !token.patient.is_empty() && Id::parse(token.patient.as_bytes()).is_none() {
         report_problem(format!("the token {id} is of patient {:?}, which is no id", token.patient));
     }
+}
+
+/// Every problem of the registrations of clients, one sentence each.
+pub(crate) fn registration_problems(smart: &SmartConfig, clients: &[ClientConfig]) -> Vec<String> {
+    let (mut problems, mut ids) = (Vec::new(), BTreeSet::new());
+    for client in clients {
+        let (Some(registration), Some(id)) = (&client.smart, client.oauth_id()) else { continue };
+        let mut report = |text: String| problems.push(format!("client {:?}: {text}", client.name));
+        if id.len() > CLIENT_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            report(format!(
+                "smart.client_id has more than {CLIENT_ID_BYTES_MAX} characters, or others than printable ASCII"
+            ));
+        }
+        if !ids.insert(id) {
+            report(format!("another client is registered as {id:?}"));
+        }
+        match registration.key_place() {
+            Ok(KeyPlace::Url(url)) => {
+                if let Some(problem) = KeySetFetcher::url_problem(&url, &smart.jwks_hosts) {
+                    report(format!("smart.jwks_url {problem}"));
+                }
+            }
+            Ok(_) => {}
+            Err(problem) => report(problem),
+        }
+        for problem in registration.scope_rights().err().unwrap_or_default() {
+            report(format!("smart.scopes: {problem}"));
+        }
+    }
+    problems
 }
 
 /// A TOML error of a configuration with `[auth]` and `[[clients]]`, with line and column. The line is not shown, nor a

@@ -7,7 +7,6 @@ use crate::export::options::FaultsAllowed;
 use crate::index::search::maintenance::read_names;
 use crate::limits::THREADS_MAX;
 use crate::server::config::mounts::{DEFAULT_TENANT, is_tenant_name};
-use crate::server::config::smart::registration_problems;
 use crate::server::config::{Config, auth};
 use crate::server::hosts::AllowedHosts;
 use crate::server::proxy::Proxies;
@@ -105,7 +104,7 @@ impl Config {
         problems.extend(self.mount_problems());
         problems.extend(auth::auth_problems(&self.auth, &self.clients));
         problems.extend(self.smart.settings_problems());
-        problems.extend(registration_problems(&self.smart, &self.clients));
+        problems.extend(auth::registration_problems(&self.smart, &self.clients));
         let tenants = self.all_tenants();
         for client in &self.clients {
             for name in client.tenants.iter().filter(|name| tenants.iter().all(|tenant| tenant.name != **name)) {

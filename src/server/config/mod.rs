@@ -367,8 +367,25 @@ impl Config {
     /// which is not there.
     pub(crate) fn parse(text: &str) -> Result<Config, String> {
         let mut config: Config = toml::from_str(text).map_err(|error| auth::toml_error(&error, text))?;
-        resolve_credentials(&mut config, credentials_directory().as_deref()).map_err(|problems| problems.join("\n"))?;
+        let directory = credentials_directory();
+        resolve_credentials(config.credential_paths(), directory.as_deref()).map_err(|problems| problems.join("\n"))?;
         Ok(config)
+    }
+
+    /// The paths that may name credentials of the service manager, with their keys.
+    fn credential_paths(&mut self) -> Vec<(String, &mut PathBuf)> {
+        let mut paths = vec![
+            ("tls.certificate".to_string(), &mut self.tls.certificate),
+            ("tls.key".to_string(), &mut self.tls.key),
+            ("smart.ca_file".to_string(), &mut self.smart.ca_file),
+            ("smart.proxy_file".to_string(), &mut self.smart.proxy_file),
+        ];
+        for client in &mut self.clients {
+            if let Some(smart) = &mut client.smart {
+                paths.push((format!("client {:?}: smart.jwks_file", client.name), &mut smart.jwks_file));
+            }
+        }
+        paths
     }
 
     /// The configuration as TOML, with every value.
@@ -434,7 +451,7 @@ mod tests {
         assert_eq!(auth::auth_problems(&config.auth, &config.clients), Vec::<String>::new());
         let client = &config.clients[0];
         assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
-        assert_eq!(smart::registration_problems(&config.smart, &config.clients), Vec::<String>::new());
+        assert_eq!(auth::registration_problems(&config.smart, &config.clients), Vec::<String>::new());
         assert_eq!(client.oauth_id(), Some("nightly-app"));
     }
 
@@ -579,5 +596,30 @@ mod tests {
         assert_eq!(config.public_url(listen), "https://127.0.0.1:1");
         config.public_url = "https://bulk.example.org/".into();
         assert_eq!(config.public_url(listen), "https://bulk.example.org");
+    }
+
+    /// A credential is a file of the service manager's directory, and of no other.
+    #[test]
+    fn credentials_are_found() {
+        let text = "[tls]\ncertificate = '/etc/c.pem'\nkey = 'credential:tls.key'\n[smart]\nproxy_file = 'credential:proxy'\n\
+                    [[clients]]\nname = 'a'\nsmart = { jwks_file = 'credential:a.jwks' }";
+        let read = |text: &str| toml::from_str::<Config>(text).unwrap();
+        let mut config = read(text);
+        resolve_credentials(config.credential_paths(), Some(std::path::Path::new("/run/c"))).unwrap();
+        assert_eq!(config.tls.certificate, std::path::Path::new("/etc/c.pem"));
+        assert_eq!(config.tls.key, std::path::Path::new("/run/c/tls.key"));
+        assert_eq!(config.smart.proxy_file, std::path::Path::new("/run/c/proxy"));
+        assert_eq!(config.clients[0].smart.as_ref().unwrap().jwks_file, std::path::Path::new("/run/c/a.jwks"));
+        let problems = resolve_credentials(read(text).credential_paths(), None).unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].contains("tls.key") && problems[0].contains("CREDENTIALS_DIRECTORY"));
+        for name in ["", "../key", "a/b", ".hidden"] {
+            let mut config = read(&format!("[tls]\nkey = 'credential:{name}'"));
+            assert_eq!(
+                resolve_credentials(config.credential_paths(), Some(std::path::Path::new("/run/c"))).unwrap_err().len(),
+                1,
+                "{name}"
+            );
+        }
     }
 }

@@ -2,14 +2,10 @@
 //!
 //! Nothing here is secret: a registration holds public keys.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::CLIENT_ID_BYTES_MAX;
-use crate::server::config::auth::ClientConfig;
-use crate::server::smart::fetch::KeySetFetcher;
 use crate::server::smart::jwk::KeySet;
 use crate::server::smart::key_source::KeyPlace;
 use crate::server::smart::scope::ScopeRights;
@@ -112,6 +108,9 @@ pub(crate) struct SmartClientConfig {
     /// Scopes that it may be granted.
     #[serde(default = "all_scopes")]
     pub scopes: Vec<String>,
+    /// Whether it exports Groups under a scope for Groups alone; `None` for what `[smart]` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_group_scope: Option<bool>,
 }
 
 fn is_empty_path(path: &std::path::Path) -> bool {
@@ -121,14 +120,6 @@ fn is_empty_path(path: &std::path::Path) -> bool {
 /// Default of `scopes`: all types, whose number `types` of the client may reduce.
 fn all_scopes() -> Vec<String> {
     vec!["system/*.rs".to_string()]
-}
-
-impl ClientConfig {
-    /// Its OAuth id; `None` if it is not registered for SMART.
-    pub(crate) fn oauth_id(&self) -> Option<&str> {
-        let smart = self.smart.as_ref()?;
-        Some(if smart.client_id.is_empty() { &self.name } else { &smart.client_id })
-    }
 }
 
 impl SmartClientConfig {
@@ -161,40 +152,10 @@ impl SmartClientConfig {
     }
 }
 
-/// Every problem of the registrations of clients, one sentence each.
-pub(crate) fn registration_problems(smart: &SmartConfig, clients: &[ClientConfig]) -> Vec<String> {
-    let (mut problems, mut ids) = (Vec::new(), BTreeSet::new());
-    for client in clients {
-        let (Some(registration), Some(id)) = (&client.smart, client.oauth_id()) else { continue };
-        let mut report = |text: String| problems.push(format!("client {:?}: {text}", client.name));
-        if id.len() > CLIENT_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-            report(format!(
-                "smart.client_id has more than {CLIENT_ID_BYTES_MAX} characters, or others than printable ASCII"
-            ));
-        }
-        if !ids.insert(id) {
-            report(format!("another client is registered as {id:?}"));
-        }
-        match registration.key_place() {
-            Ok(KeyPlace::Url(url)) => {
-                if let Some(problem) = KeySetFetcher::url_problem(&url, &smart.jwks_hosts) {
-                    report(format!("smart.jwks_url {problem}"));
-                }
-            }
-            Ok(_) => {}
-            Err(problem) => report(problem),
-        }
-        for problem in registration.scope_rights().err().unwrap_or_default() {
-            report(format!("smart.scopes: {problem}"));
-        }
-    }
-    problems
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::server::config::Config;
+    use crate::server::config::auth::registration_problems;
 
     const SET: &str = r#"{"keys":[{"kty":"EC","kid":"k","crv":"P-256","x":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","y":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]}"#;
 
@@ -231,6 +192,16 @@ mod tests {
             "[[clients]]\nname = 'a'\nsmart = { SET }\n[[clients]]\nname = 'b'\nsmart = { client_id = 'a', SET }\n",
         );
         assert!(registration_problems(&twice.smart, &twice.clients)[0].contains("another client"));
+    }
+
+    /// What the page on security says to write can be written.
+    #[test]
+    fn the_page_is_right() {
+        let page = include_str!("../../docs/security.md");
+        let blocks: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let config = Config::parse(&blocks.join("\n")).unwrap();
+        assert_eq!(config.config_problems(), Vec::<String>::new());
+        assert_eq!((blocks.len(), config.clients[0].oauth_id()), (2, Some("nightly-app")));
     }
 
     /// Numbers within bounds, and hosts without ports.

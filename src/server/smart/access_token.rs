@@ -7,7 +7,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::server::smart::jws::{CompactToken, encode_part};
+use crate::server::smart::jws::{CompactToken, encode_part, read_object};
 use crate::server::smart::scope::ScopeRights;
 use crate::server::smart::signing_keys::{SigningKeys, TOKEN_ALGORITHM};
 
@@ -102,7 +102,7 @@ pub(crate) fn check_token(
     if !parsed.is_signed_by(&key.public, TOKEN_ALGORITHM) {
         return Err(TokenError::Unknown);
     }
-    let claims: TokenClaims = serde_json::from_slice(&parsed.payload).map_err(|_| TokenError::Unknown)?;
+    let claims: TokenClaims = read_object(&parsed.payload).map_err(|()| TokenError::Unknown)?;
     if claims.aud != service {
         return Err(TokenError::Unknown);
     }

@@ -8,12 +8,13 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Uri;
 use axum::http::uri::Scheme;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use ureq::config::Config;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -59,41 +60,16 @@ impl KeySetFetcher {
     /// A fetcher with these options.
     ///
     /// # Errors
-    /// A sentence on the proxy, or on the certificates of the system.
+    /// A sentence on the proxy.
     pub(crate) fn new(options: FetchOptions) -> Result<KeySetFetcher, String> {
-        let mut authorities = options.authorities;
-        if authorities.is_empty() {
-            let found = rustls_native_certs::load_native_certs();
-            if found.certs.is_empty() {
-                tracing::warn!(
-                    "the system has no certificates of authorities: key sets by https cannot be fetched without smart.ca_file"
-                );
-            }
-            authorities = found.certs;
-        }
-        let roots: Vec<Certificate<'static>> =
-            authorities.iter().map(|one| Certificate::from_der(one).to_owned()).collect();
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::from(roots))
-            .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-            .build();
+        let tls = tls_settings(options.authorities);
         let proxy = options.proxy.as_deref().map(Proxy::new).transpose();
         let proxy =
             proxy.map_err(|_| "the proxy for key sets is no URL such as http://proxy.example.org:3128".to_string())?;
         let hosts: Arc<Vec<String>> = Arc::new(options.hosts);
         let agent = |proxy: Option<Proxy>| {
             let proxy_host = proxy.as_ref().map(|proxy| proxy.host().to_string());
-            let config = Config::builder()
-                .tls_config(tls.clone())
-                .proxy(proxy)
-                .timeout_global(Some(Duration::from_secs(JWKS_FETCH_SECONDS)))
-                .max_redirects(0)
-                .http_status_as_error(false)
-                .max_response_header_size(16 << 10)
-                .max_idle_connections(0)
-                .user_agent(concat!("outpour/", env!("CARGO_PKG_VERSION")))
-                .accept("application/json")
-                .build();
+            let config = agent_settings(tls.clone(), proxy, Duration::from_secs(JWKS_FETCH_SECONDS));
             let resolver = GuardedResolver { inner: DefaultResolver::default(), hosts: hosts.clone(), proxy_host };
             Agent::with_parts(config, DefaultConnector::default(), resolver)
         };
@@ -132,11 +108,18 @@ impl KeySetFetcher {
     /// # Errors
     /// The predicate of a sentence about the set, for the log.
     pub(crate) fn fetch(&self, url: &str) -> Result<FetchedSet, String> {
+        let deadline = Instant::now() + Duration::from_secs(JWKS_FETCH_SECONDS);
         let mut place: Uri = url.parse().map_err(|_| "has no URL".to_string())?;
         for _ in 0..=JWKS_REDIRECTS_MAX {
             let is_direct = is_named(&self.hosts, place.host().unwrap_or_default());
             let agent = self.proxied.as_ref().filter(|_| !is_direct).unwrap_or(&self.direct);
-            let mut response = agent.get(&place).call().map_err(|error| format!("cannot be fetched: {error}"))?;
+            let mut response = agent
+                .get(&place)
+                .config()
+                .timeout_global(Some(deadline.saturating_duration_since(Instant::now())))
+                .build()
+                .call()
+                .map_err(|error| format!("cannot be fetched: {error}"))?;
             if response.status().is_redirection() {
                 place = self.redirected(&place, response.headers().get("location"))?;
                 continue;
@@ -177,6 +160,46 @@ impl KeySetFetcher {
     }
 }
 
+/// An agent that asks a service which the user of a command named: any address, no proxy.
+pub(crate) fn service_agent(options: FetchOptions, wait: Duration) -> Agent {
+    agent_settings(tls_settings(options.authorities), None, wait).new_agent()
+}
+
+/// The certificates of a PEM file; `None` if it holds none, or something broken.
+pub(crate) fn read_authorities(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    certificates.ok().filter(|found| !found.is_empty())
+}
+
+/// TLS with these authorities, or those of the system if there are none.
+fn tls_settings(mut authorities: Vec<CertificateDer<'static>>) -> TlsConfig {
+    if authorities.is_empty() {
+        // What cannot be read of them is missed when a host is asked.
+        authorities = rustls_native_certs::load_native_certs().certs;
+    }
+    let roots: Vec<Certificate<'static>> =
+        authorities.iter().map(|one| Certificate::from_der(one).to_owned()).collect();
+    TlsConfig::builder()
+        .root_certs(RootCerts::from(roots))
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .build()
+}
+
+/// Settings of an agent: one answer within a time, redirects and errors left to the caller.
+fn agent_settings(tls: TlsConfig, proxy: Option<Proxy>, wait: Duration) -> Config {
+    Config::builder()
+        .tls_config(tls)
+        .proxy(proxy)
+        .timeout_global(Some(wait))
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .max_response_header_size(16 << 10)
+        .max_idle_connections(0)
+        .user_agent(concat!("outpour/", env!("CARGO_PKG_VERSION")))
+        .accept("application/json")
+        .build()
+}
+
 /// How long an answer with this `Cache-Control` may be used (RFC 9111): as long as `max-age` says, but no longer than a bound;
 /// not at all with `no-store` or `no-cache`.
 fn lifetime(cache_control: &str) -> Duration {
@@ -203,7 +226,7 @@ fn is_named(hosts: &[String], host: &str) -> bool {
 }
 
 /// Whether a host is this machine, whatever name servers say.
-fn is_this_machine(host: &str) -> bool {
+pub(crate) fn is_this_machine(host: &str) -> bool {
     let name = host.to_ascii_lowercase();
     name == "localhost"
         || name.ends_with(".localhost")

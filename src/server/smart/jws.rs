@@ -123,9 +123,26 @@ pub(crate) struct JoseHeader {
     /// URL of the key set.
     #[serde(default)]
     pub jku: Option<String>,
-    /// Extensions that must be understood; none is.
-    #[serde(default)]
-    crit: Option<serde_json::Value>,
+    /// Whether there are extensions that must be understood; none is.
+    #[serde(default, deserialize_with = "is_given")]
+    crit: bool,
+}
+
+/// Whether a member is there, whatever its value is.
+fn is_given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    serde::de::IgnoredAny::deserialize(value).map(|_| true)
+}
+
+/// Reads a JSON object, which alone a header or a set of claims may be: serde would take an array of its values as well.
+///
+/// # Errors
+/// If it is another value, or has not these members.
+pub(crate) fn read_object<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, ()> {
+    let first = json.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first != Some(&b'{') {
+        return Err(());
+    }
+    serde_json::from_slice(json).map_err(|_| ())
 }
 
 /// A token in three parts whose signature is not yet checked.
@@ -151,8 +168,8 @@ impl<'t> CompactToken<'t> {
         let (header, payload) =
             message.split_once('.').filter(|(_, payload)| !payload.contains('.')).ok_or("has no three parts")?;
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-        let header: JoseHeader = serde_json::from_slice(&header).map_err(|_| "has a header that is none")?;
-        if header.crit.is_some() {
+        let header: JoseHeader = read_object(&header).map_err(|()| "has a header that is none")?;
+        if header.crit {
             return Err("has critical extensions in its header, of which none is known here");
         }
         Ok(CompactToken { header, payload, message: message.as_bytes(), signature })

@@ -1,11 +1,11 @@
 //! The key set of a registered client: given in the configuration, in a file, or at a URL, and kept as long as it may be.
 //!
-//! One request at a time reads a set anew; others that need it wait for the result. A key id that is not in a set that is
+//! One request at a time reads a set anew; others that need it wait for the result, and those whose key is kept do not. A key id that is not in a set that is
 //! kept has it read once more, since keys are changed at any time; no more often than a pause says, so that forged ids cause
 //! no flood of fetches (AUTH-11).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits::JWKS_BYTES_MAX;
@@ -45,23 +45,25 @@ pub(crate) enum KeySourceError {
 #[derive(Debug)]
 pub(crate) struct KeySource {
     place: KeyPlace,
-    kept: tokio::sync::Mutex<KeptSet>,
+    kept: Mutex<KeptSet>,
+    /// Held while the set is read: by one request at a time.
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// What is kept of a set that is read from elsewhere.
 #[derive(Debug, Default)]
 struct KeptSet {
     set: Option<(Arc<KeySet>, Instant)>,
-    /// When it was last asked for.
-    asked: Option<Instant>,
-    /// When it was last asked for because of an unknown id.
+    /// When it was last read, or tried to be.
+    read: Option<Instant>,
+    /// When it was last read because of an unknown id.
     refreshed: Option<Instant>,
 }
 
 impl KeySource {
     /// The source of a place.
     pub(crate) fn new(place: KeyPlace) -> KeySource {
-        KeySource { place, kept: tokio::sync::Mutex::default() }
+        KeySource { place, kept: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
     /// Where its keys are.
@@ -75,12 +77,17 @@ impl KeySource {
         read_file(path).err()
     }
 
+    /// What is kept, behind its lock.
+    fn kept(&self) -> MutexGuard<'_, KeptSet> {
+        self.kept.lock().expect("no panic under it")
+    }
+
     /// The one key with an id for an algorithm (AUTH-09). `client` is the name for the log.
     ///
     /// # Errors
     /// If there is no such key, or the set cannot be read.
     pub(crate) async fn find(
-        &self,
+        self: &Arc<Self>,
         client: &str,
         kid: &str,
         algorithm: SignatureAlgorithm,
@@ -90,58 +97,94 @@ impl KeySource {
         if let KeyPlace::Inline(set) = &self.place {
             return chosen(set);
         }
-        let mut kept = self.kept.lock().await;
-        let now = Instant::now();
-        let set = match &kept.set {
-            Some((set, until)) if now < *until => set.clone(),
-            _ => self.read(client, &mut kept, fetcher).await?,
+        // A key that is kept is found also while somebody else has the set read.
+        let known = self.kept().valid_set();
+        let found = known.map(|set| chosen(&set));
+        match found {
+            Some(found) if found != NO_KEY || !self.kept().may_refresh() => return found,
+            _ => {}
+        }
+        // Whoever asks may hang up; the reading goes on, and what it finds is kept for the next one.
+        let (source, begun) = (self.clone(), Instant::now());
+        let (client, kid, fetcher) = (client.to_string(), kid.to_string(), fetcher.clone());
+        let reading = async move { source.read_for(&client, &kid, algorithm, &fetcher, begun).await };
+        let set = tokio::spawn(reading).await.unwrap_or(Err(KeySourceError::Unavailable))?;
+        chosen(&set)
+    }
+
+    /// The set, read anew unless that has been done since `begun` or is not needed for the key id.
+    ///
+    /// # Errors
+    /// [`KeySourceError::Unavailable`].
+    async fn read_for(
+        &self,
+        client: &str,
+        kid: &str,
+        algorithm: SignatureAlgorithm,
+        fetcher: &KeySetFetcher,
+        begun: Instant,
+    ) -> Result<Arc<KeySet>, KeySourceError> {
+        let _reading = self.reading.lock().await;
+        let (known, is_new) = {
+            let kept = self.kept();
+            (kept.valid_set(), kept.read.is_some_and(|read| read >= begun))
         };
-        let found = chosen(&set);
-        let is_old = kept.refreshed.is_none_or(|last| last.elapsed() >= REFRESH_PAUSE)
-            && kept.asked.is_some_and(|asked| asked.elapsed() >= RETRY_PAUSE);
-        if found != Err(KeySourceError::Choice(KeyChoiceError::NoKey)) || !is_old {
-            return found;
+        let Some(known) = known else { return self.read(client, fetcher).await };
+        if is_new || known.choose(kid, algorithm) != Err(KeyChoiceError::NoKey) || !self.kept().may_refresh() {
+            return Ok(known);
         }
-        kept.refreshed = Some(now);
-        match self.read(client, &mut kept, fetcher).await {
-            Ok(set) => chosen(&set),
-            // The set from before is still good, and has no such key.
-            Err(_) => found,
-        }
+        let read = self.read(client, fetcher).await;
+        self.kept().refreshed = Some(Instant::now());
+        // If it cannot be read, the set from before is still good, and has no such key.
+        Ok(read.unwrap_or(known))
     }
 
     /// Reads the set anew, and keeps it.
     ///
     /// # Errors
     /// [`KeySourceError::Unavailable`], also if it was read a moment ago.
-    async fn read(
-        &self,
-        client: &str,
-        kept: &mut KeptSet,
-        fetcher: &KeySetFetcher,
-    ) -> Result<Arc<KeySet>, KeySourceError> {
-        if kept.asked.is_some_and(|asked| asked.elapsed() < RETRY_PAUSE) {
-            return match &kept.set {
+    async fn read(&self, client: &str, fetcher: &KeySetFetcher) -> Result<Arc<KeySet>, KeySourceError> {
+        {
+            let mut kept = self.kept();
+            if kept.read.is_some_and(|read| read.elapsed() < RETRY_PAUSE) {
                 // What may not be kept at all is used for this moment: each request would cause a fetch otherwise.
-                Some((set, until)) if until.elapsed() < RETRY_PAUSE => Ok(set.clone()),
-                _ => Err(KeySourceError::Unavailable),
-            };
+                let recent = kept.set.as_ref().filter(|(_, until)| until.elapsed() < RETRY_PAUSE);
+                return recent.map(|(set, _)| set.clone()).ok_or(KeySourceError::Unavailable);
+            }
+            kept.read = Some(Instant::now());
         }
-        kept.asked = Some(Instant::now());
         let (place, fetcher) = (self.place.clone(), fetcher.clone());
         let read = tokio::task::spawn_blocking(move || read_set(&place, &fetcher)).await;
-        let read = read.unwrap_or_else(|_| Err("was not read".to_string()));
-        match read {
+        match read.unwrap_or_else(|_| Err("was not read".to_string())) {
             Ok((set, lifetime)) => {
                 let set = Arc::new(set);
+                let mut kept = self.kept();
                 kept.set = Some((set.clone(), Instant::now() + lifetime));
+                kept.read = Some(Instant::now());
                 Ok(set)
             }
             Err(problem) => {
                 tracing::error!(client, problem, "the key set of a client cannot be used: it gets no tokens");
+                self.kept().read = Some(Instant::now());
                 Err(KeySourceError::Unavailable)
             }
         }
+    }
+}
+
+/// What is found in a set that has no key of the id.
+const NO_KEY: Result<PublicKey, KeySourceError> = Err(KeySourceError::Choice(KeyChoiceError::NoKey));
+
+impl KeptSet {
+    /// The set, if it may still be used.
+    fn valid_set(&self) -> Option<Arc<KeySet>> {
+        self.set.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(set, _)| set.clone())
+    }
+
+    /// Whether an unknown id may have it read anew.
+    fn may_refresh(&self) -> bool {
+        self.refreshed.is_none_or(|last| last.elapsed() >= REFRESH_PAUSE)
+            && self.read.is_some_and(|read| read.elapsed() >= RETRY_PAUSE)
     }
 }
 

@@ -4,11 +4,13 @@
 //! `token_endpoint` takes a token request, `assertion` checks the signed assertion in it (`jws`) with a key of the client
 //! (`key_source`, `jwk`, `fetch`), `scope` decides what is granted, `replay` remembers the assertion, and `access_token` makes
 //! the token with a key of ours (`signing_keys`). At each later request `access_token` checks it, and the rights of its client
-//! are looked up in the configuration in force (`auth::clients`). `discovery` says where all this is. What a token may be used
+//! are looked up in the configuration in force (`auth::clients`). `discovery` says where all this is, and `client_keys` helps to
+//! set a client up. What a token may be used
 //! for is decided in `auth::permissions`, as for every other credential.
 
 pub(crate) mod access_token;
 pub(crate) mod assertion;
+pub(crate) mod client_keys;
 pub(crate) mod discovery;
 pub(crate) mod fetch;
 pub(crate) mod jwk;

@@ -4,7 +4,7 @@
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -76,8 +76,8 @@ impl OauthError {
 
 impl IntoResponse for OauthError {
     fn into_response(self) -> Response<Body> {
-        let mut response =
-            token_answer(self.status, &json!({ "error": self.code, "error_description": self.description }));
+        let body = json!({ "error": self.code, "error_description": plain_description(&self.description) });
+        let mut response = token_answer(self.status, &body);
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }
@@ -88,7 +88,7 @@ impl IntoResponse for OauthError {
 /// Middleware: words an error of the token endpoint that its handler did not make (a method, a body, a place in the queue) as
 /// the handler would.
 pub(crate) async fn word_as_oauth_error(request: Request, next: Next) -> Response<Body> {
-    let is_token_request = request.uri().path() == TOKEN_PATH;
+    let (is_token_request, is_head) = (request.uri().path() == TOKEN_PATH, request.method() == Method::HEAD);
     let response = next.run(request).await;
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -96,6 +96,13 @@ pub(crate) async fn word_as_oauth_error(request: Request, next: Next) -> Respons
         return response;
     }
     let (parts, body) = response.into_parts();
+    if is_head {
+        // An answer to HEAD has no body, also when it is an error.
+        let mut parts = parts;
+        parts.headers.remove(header::CONTENT_LENGTH);
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN_JSON));
+        return Response::from_parts(parts, Body::empty());
+    }
     let body = to_bytes(body, OUTCOME_BYTES_MAX).await.unwrap_or_default();
     let outcome: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let issues = outcome["issue"].as_array().into_iter().flatten();
@@ -104,13 +111,25 @@ pub(crate) async fn word_as_oauth_error(request: Request, next: Next) -> Respons
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => OauthCode::TemporarilyUnavailable,
         _ => OauthCode::InvalidRequest,
     };
-    let mut worded = token_answer(status, &json!({ "error": code, "error_description": texts.join("; ") }));
+    let mut worded =
+        token_answer(status, &json!({ "error": code, "error_description": plain_description(&texts.join("; ")) }));
     for (name, value) in &parts.headers {
         if !worded.headers().contains_key(name) && name != header::CONTENT_LENGTH {
             worded.headers_mut().append(name, value.clone());
         }
     }
     worded
+}
+
+/// A description in the characters that the RFC allows: printable ASCII without `"` and `\`.
+fn plain_description(text: &str) -> String {
+    let plain = |c: char| match c {
+        '"' => '\'',
+        '\\' => '/',
+        ' '..='~' => c,
+        _ => '?',
+    };
+    text.chars().map(plain).collect()
 }
 
 /// An answer of the token endpoint, which nobody may keep (RFC 6749, 5.1).

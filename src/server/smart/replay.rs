@@ -12,9 +12,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -22,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::limits::{REPLAY_FILE_BYTES_MAX, REPLAY_RECORDS_MAX};
+use crate::sys::directory::Directory;
 use crate::sys::durability::{FileSync, sync_directory};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::read_regular;
@@ -30,6 +30,8 @@ use crate::sys::regular_file::read_regular;
 const SPAN_SECONDS: u64 = 600;
 /// Bytes of a record.
 const RECORD_BYTES: usize = 44;
+/// Fewest digests in memory among which expired ones are looked for.
+const SWEEP_AT_LEAST: usize = 4096;
 /// Age from which on a digest of a shared directory is removed: assertions live for minutes, but clocks of hosts differ.
 const SHARED_AGE: Duration = Duration::from_secs(3600);
 /// Pause between two looks for old digests in a shared directory.
@@ -83,9 +85,27 @@ impl UsedAssertions {
 /// Digests in memory, and the thread that writes them.
 #[derive(Debug)]
 pub(crate) struct OwnMemory {
-    /// Digests with the second until which each is kept.
-    known: Arc<Mutex<HashMap<JtiDigest, u64>>>,
+    known: Mutex<KnownDigests>,
     writer: Sender<WriteOrder>,
+}
+
+/// Digests with the second until which each is kept.
+#[derive(Debug, Default)]
+struct KnownDigests {
+    until: HashMap<JtiDigest, u64>,
+    /// Number of digests at which those that have expired are dropped.
+    sweep_at: usize,
+}
+
+impl KnownDigests {
+    /// Drops what has expired, once there is twice as much as was left the last time.
+    fn sweep(&mut self, now: u64) {
+        if self.until.len() >= self.sweep_at {
+            self.until.retain(|_, until| *until > now);
+            self.until.shrink_to(self.until.len() * 2);
+            self.sweep_at = (self.until.len() * 2).max(SWEEP_AT_LEAST);
+        }
+    }
 }
 
 /// A digest to be written, and who waits for it.
@@ -119,7 +139,7 @@ impl OwnMemory {
                 );
             }
         }
-        let known = Arc::new(Mutex::new(known));
+        let known = Mutex::new(KnownDigests { until: known, sweep_at: SWEEP_AT_LEAST });
         let (writer, orders) = unbounded();
         let start =
             format!("{:016x}", u64::from_le_bytes(crate::server::ids::random()[..8].try_into().expect("eight bytes")));
@@ -132,9 +152,8 @@ impl OwnMemory {
     async fn record(&self, digest: JtiDigest, until: u64, now: u64) -> io::Result<Use> {
         {
             let mut known = self.known.lock().expect("no panic under it");
-            if known.len() >= REPLAY_RECORDS_MAX {
-                known.retain(|_, until| *until > now);
-            }
+            known.sweep(now);
+            let known = &mut known.until;
             if known.len() >= REPLAY_RECORDS_MAX {
                 return Err(io::Error::other("more assertions were used than can be remembered"));
             }
@@ -155,7 +174,7 @@ impl OwnMemory {
             Ok(()) => Ok(Use::First),
             // Nobody gets a token for it, so that it may be tried again.
             Err(error) => {
-                self.known.lock().expect("no panic under it").remove(&digest);
+                self.known.lock().expect("no panic under it").until.remove(&digest);
                 Err(error)
             }
         }
@@ -317,22 +336,19 @@ impl SharedDirectory {
 /// Makes the file of a digest, unless it is there. Blocks.
 fn make_digest_file(directory: &Path, digest: &JtiDigest, until: u64) -> io::Result<Use> {
     let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let path = directory.join(name);
-    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    let mut file = match made {
+    let place = Directory::open(directory)?;
+    let mut file = match place.create_new(&name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Use::Repeated),
         Err(error) => return Err(error),
     };
-    let written = file
-        .write_all(until.to_string().as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_directory(directory));
+    let written =
+        file.write_all(until.to_string().as_bytes()).and_then(|()| file.sync_all()).and_then(|()| place.sync());
     match written {
         Ok(()) => Ok(Use::First),
         Err(error) => {
             // No token is given for it, so that it may be tried again.
-            let _ = std::fs::remove_file(&path);
+            let _ = place.remove_file(&name);
             Err(error)
         }
     }
@@ -362,6 +378,7 @@ fn sweep(directory: &Path, now: SystemTime) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn own(directory: &Path, now: u64) -> UsedAssertions {
         UsedAssertions::Own(OwnMemory::open(directory, FileSync::Yes, now).unwrap())

@@ -267,6 +267,9 @@ pub(crate) fn grant_scopes(
     if rights.is_empty() {
         return Err(vec!["none of the scopes may be granted to this client for reading".to_string()]);
     }
+    if names.len() > SCOPES_MAX {
+        return Err(vec![format!("more than {SCOPES_MAX} scopes would be granted; ask for system/*.rs alone")]);
+    }
     Ok(GrantedScopes { text: names.join(" "), rights })
 }
 
@@ -324,7 +327,7 @@ mod tests {
         }
     }
 
-    /// AUTH-17, AUTH-18, AUTH-20: what is no system scope of R4 refuses the request, beside others also; the problem names it,
+    /// AUTH-12, AUTH-17, AUTH-18, AUTH-20: what is no system scope of R4 refuses the request, beside others also; the problem names it,
     /// but never the value of a granular one.
     #[test]
     fn wrong_scopes_are_refused() {

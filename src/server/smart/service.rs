@@ -4,10 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant as Moment;
-
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::TLS_FILE_BYTES_MAX;
@@ -15,7 +11,7 @@ use crate::server::config::smart::SmartConfig;
 use crate::server::rate_limit::RateLimiter;
 use crate::server::smart::access_token::{CheckedToken, TokenError, check_token, is_access_token, make_token};
 use crate::server::smart::discovery::TOKEN_PATH;
-use crate::server::smart::fetch::{FetchOptions, KeySetFetcher};
+use crate::server::smart::fetch::{FetchOptions, KeySetFetcher, read_authorities};
 use crate::server::smart::key_source::KeySource;
 use crate::server::smart::replay::{OwnMemory, SharedDirectory, UsedAssertions};
 use crate::server::smart::scope::ScopeRights;
@@ -141,11 +137,6 @@ impl TokenService {
             failures: RateLimiter::new(failures / 60.0, failures * 2.0),
         })
     }
-
-    /// Whether an address has had too many requests refused; then the time to wait in seconds.
-    pub(crate) fn failure_pause(&self, address: IpAddr) -> Option<f64> {
-        self.failures.pause(&address, Moment::now()).map(|pause| pause.as_secs_f64())
-    }
 }
 
 /// The ways to fetch key sets, with the files that the configuration names.
@@ -160,14 +151,14 @@ fn fetch_options(settings: &SmartConfig) -> Result<FetchOptions, String> {
     let mut options = FetchOptions { hosts: settings.jwks_hosts.clone(), ..FetchOptions::default() };
     if !settings.ca_file.as_os_str().is_empty() {
         let pem = read("ca_file", &settings.ca_file)?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        options.authorities = certificates.ok().filter(|found| !found.is_empty()).ok_or_else(|| {
+        options.authorities = read_authorities(&pem).ok_or_else(|| {
             format!("smart.ca_file {}: it holds no certificate in PEM form", settings.ca_file.display())
         })?;
     }
     if !settings.proxy_file.as_os_str().is_empty() {
         let text = String::from_utf8(read("proxy_file", &settings.proxy_file)?);
-        options.proxy = text.ok().map(|text| text.trim().to_string());
+        let unreadable = |_| format!("smart.proxy_file {}: it is no text", settings.proxy_file.display());
+        options.proxy = Some(text.map_err(unreadable)?.trim().to_string());
     }
     Ok(options)
 }

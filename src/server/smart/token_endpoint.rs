@@ -1,10 +1,10 @@
-//! The token endpoint: an access token for a client that signs an assertion (AUTH-04…18, AUTH-28).
+//! The token endpoint, and where it is: an access token for a client that signs an assertion (AUTH-04…18, AUTH-28).
 //!
 //! Steps, the cheap ones first: limits of the address, form and parameters of the request, form of the assertion, the client
 //! and its key, the signature, the claims, the scopes, and at last the use of the assertion, which is recorded durably before a
 //! token is made. So a request that asks for wrong scopes does not use its assertion up.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant as Moment, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +22,7 @@ use crate::server::proxy::RequestOrigin;
 use crate::server::request_body::{BodyLimits, read_body};
 use crate::server::routes::Operation;
 use crate::server::smart::assertion::{Assertion, AssertionError, AssertionUse};
+use crate::server::smart::discovery::discovery_answer;
 use crate::server::smart::key_source::{KeyPlace, KeySourceError};
 use crate::server::smart::oauth_error::{OauthCode, OauthError, token_answer};
 use crate::server::smart::replay::Use;
@@ -50,21 +51,30 @@ pub(crate) async fn handle_token_request(State(app): State<Arc<App>>, request: R
     response
 }
 
+/// Where tokens are asked for, at the root of the service; public, and JSON whatever is accepted (AUTH-02).
+pub(crate) async fn smart_configuration(State(app): State<Arc<App>>) -> Response<Body> {
+    let mut response = discovery_answer(&app.public_url);
+    response.extensions_mut().insert(Operation::SmartConfiguration);
+    response
+}
+
 /// Answers a token request.
 ///
 /// # Errors
 /// What is wrong with it.
 async fn answer(app: &App, request: Request) -> Result<Response<Body>, OauthError> {
     let (parts, body) = request.into_parts();
-    let address = parts.extensions.get::<RequestOrigin>().map_or(IpAddr::from([0, 0, 0, 0]), |origin| origin.client);
+    // A proxy that does not say whom it asks for would have one limit for all its clients: then there is none.
+    let origin = parts.extensions.get::<RequestOrigin>();
+    let address = origin.filter(|origin| !origin.is_proxy).map(|origin| limited_address(origin.client));
     // 1. Limits of the address.
     let service = app.authenticator.token_service();
-    if let Some(service) = service {
+    if let (Some(service), Some(address)) = (service, address) {
         if let Err(pause) = service.address_requests.count(address, Moment::now()) {
             return Err(OauthError::throttled(pause.as_secs_f64()));
         }
-        if let Some(pause) = service.failure_pause(address) {
-            return Err(OauthError::throttled(pause));
+        if let Some(pause) = service.failures.pause(&address, Moment::now()) {
+            return Err(OauthError::throttled(pause.as_secs_f64()));
         }
     }
     // 2. The request and its client.
@@ -74,8 +84,8 @@ async fn answer(app: &App, request: Request) -> Result<Response<Body>, OauthErro
         tracing::warn!(target: "outpour::audit", request = request_id(&parts), reason = "NoClients", "refused");
         return Err(OauthError::unauthenticated());
     };
+    let mut attempt = Attempt { service, address, has_failed: true };
     let (client, used) = authenticate(app, service, &asked).await.map_err(|(reason, client)| {
-        let _ = service.failures.count(address, Moment::now());
         let client = client.as_ref().map(|client| client.name.as_str());
         tracing::warn!(target: "outpour::audit", request = request_id(&parts), client, ?reason, "refused");
         match reason {
@@ -83,29 +93,51 @@ async fn answer(app: &App, request: Request) -> Result<Response<Body>, OauthErro
             _ => OauthError::unauthenticated(),
         }
     })?;
-    if let Err(pause) = service.client_requests.count(client.name.clone(), Moment::now()) {
-        return Err(OauthError::throttled(pause.as_secs_f64()));
-    }
     // 3. What is granted.
+    let name = client.name.as_str();
     let may_export = |of| client.types.as_ref().is_none_or(|types| types.contains(&of));
     let granted = grant_scopes(&asked.scope, &client.rights, may_export).map_err(|problems| {
-        let _ = service.failures.count(address, Moment::now());
-        tracing::warn!(target: "outpour::audit", request = request_id(&parts), client = client.name, reason = "Scope", "refused");
+        tracing::warn!(target: "outpour::audit", request = request_id(&parts), client = name, reason = "Scope", "refused");
         OauthError::new(OauthCode::InvalidScope, problems.join("; "))
     })?;
     // 4. The assertion is used, and the token made.
-    let oauth_id = used.client_id.clone();
     record_use(service, &used).await.map_err(|reason| {
-        if reason == Some(AssertionError::Repeated) {
-            let _ = service.failures.count(address, Moment::now());
-        }
         let reason = reason.map_or("NotRecorded".to_string(), |reason| format!("{reason:?}"));
-        tracing::warn!(target: "outpour::audit", request = request_id(&parts), client = client.name, reason, "refused");
+        tracing::warn!(target: "outpour::audit", request = request_id(&parts), client = name, reason, "refused");
         if reason == "NotRecorded" { OauthError::unavailable() } else { OauthError::unauthenticated() }
     })?;
-    let answer = make_answer(service, oauth_id, granted).await?;
-    tracing::info!(target: "outpour::audit", request = request_id(&parts), client = client.name, "an access token was given");
+    attempt.has_failed = false;
+    if let Err(pause) = service.client_requests.count(client.name.clone(), Moment::now()) {
+        return Err(OauthError::throttled(pause.as_secs_f64()));
+    }
+    let scope = granted.text.clone();
+    let answer = make_answer(service, used.client_id, granted).await?;
+    tracing::info!(target: "outpour::audit", request = request_id(&parts), client = name, scope, "an access token was given");
     Ok(answer)
+}
+
+/// A token request that counts as refused until it is known not to be, also if its sender hangs up.
+struct Attempt<'s> {
+    service: &'s TokenService,
+    /// The address that it counts for.
+    address: Option<IpAddr>,
+    has_failed: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(address) = self.address.filter(|_| self.has_failed) {
+            let _ = self.service.failures.count(address, Moment::now());
+        }
+    }
+}
+
+/// The address that limits are counted for: of IPv6 the network of 64 bits, in which a host has as many addresses as it wants.
+fn limited_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
 }
 
 /// The id of a request in the log.

@@ -9,6 +9,7 @@ use super::client::Answer;
 use super::credentials::{Credential, client};
 use super::job_lifecycle::{accepted, ended, files};
 use super::server::Server;
+use super::smart::signer::Signer;
 use crate::run::scratch;
 
 /// A row of a type with members.
@@ -177,6 +178,34 @@ fn content_is_sent_as_it_is() {
     }
     assert!(log.contains("an attachment is sent"), "{log}");
     assert_eq!(http.ask("DELETE", "/fhir/attachment/note", &[], b"").status, 405);
+}
+
+/// AUTH-21, AUTH-24: a token opens the attachments of the rows that it may export, at levels that it may export: none with a scope
+/// that exports nothing, and none through Groups without a scope for Groups.
+#[test]
+fn scopes_reach_to_attachments() {
+    let scratch = scratch();
+    let (all, group) = (Signer::new("all", "ES384"), Signer::new("group", "ES384"));
+    let clients = [all.inline(""), group.inline("levels = ['group']")].concat();
+    let server = serve(scratch.path(), &lines(), &format!("public_url = '{}'\n{clients}", super::smart::URL));
+    server.wait_until_ready();
+    let client = server.client();
+    for (signer, scope, note, foreign, photo) in [
+        (&all, "system/*.rs", 200, 200, 200),
+        (&all, "system/DocumentReference.rs", 200, 200, 404),
+        (&all, "system/Patient.rs", 404, 404, 200),
+        (&all, "system/Patient.r", 404, 404, 404),
+        (&all, "system/*.r", 404, 404, 404),
+        (&all, "system/DocumentReference.s system/Group.rs", 404, 404, 404),
+        (&group, "system/DocumentReference.rs system/Group.r", 200, 200, 404),
+        (&group, "system/DocumentReference.rs", 404, 404, 404),
+        (&group, "system/Group.rs", 404, 404, 404),
+    ] {
+        let token = signer.token(&client, scope);
+        let found = ["note", "foreign", "photo"]
+            .map(|id| super::smart::with_token(&client, &token, "GET", &format!("/fhir/attachment/{id}")).status);
+        assert_eq!(found, [note, foreign, photo], "{scope}");
+    }
 }
 
 /// ATTACH-02, ATTACH-03, AUTH-22, KICK-16: who may export a row that refers to it may have an attachment, at that moment;

@@ -6,7 +6,7 @@ use super::signer::{Signer, TOKEN, ask_with, encode, form, fresh_jti, now, post,
 use super::{URL, serve, with_token};
 use crate::run::scratch;
 
-/// AUTH-02, AUTH-03, CAP-10: the description, at the root and below each base, whatever is accepted and without credentials;
+/// AUTH-02, AUTH-03, CAP-10, CLIENT-03: the description, at the root and below each base, whatever is accepted and without credentials;
 /// also in open mode, in which the endpoint knows no clients.
 #[test]
 fn the_endpoint_is_described() {
@@ -49,17 +49,20 @@ fn the_endpoint_is_described() {
         assert_eq!(security["service"].is_array(), !clients.is_empty());
         let answer = signer.ask(&server.client(), "system/*.rs");
         match clients.is_empty() {
-            true => drop(refused(&answer, 400, "invalid_client")),
+            true => assert!(refused(&answer, 400, "invalid_client").is_ascii()),
             false => assert_eq!(answer.status, 200, "{}", answer.text()),
         }
     }
 }
 
-/// AUTH-08, AUTH-10, AUTH-13, AUTH-14: every algorithm that is offered gets a token, which opens an export.
+/// AUTH-01, AUTH-08, AUTH-10, AUTH-13, AUTH-14, CLIENT-10: every algorithm that is offered gets a token, which opens an export.
 #[test]
 fn every_algorithm_gets_a_token() {
     let scratch = scratch();
-    let signers = ["RS384", "ES384", "PS384", "ES256", "RS256"].map(|alg| Signer::new(&format!("client-{alg}"), alg));
+    let mut signers =
+        ["RS384", "ES384", "PS384", "ES256", "RS256"].map(|alg| Signer::new(&format!("client-{alg}"), alg));
+    // A kid may be any text, such as the thumbprint of the key (RFC 7638).
+    signers[0].kid = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".to_string();
     let clients: String = signers.iter().map(|signer| signer.inline("")).collect();
     let server = serve(scratch.path(), "", &clients);
     let client = server.client();
@@ -153,6 +156,8 @@ fn parameters_are_checked() {
         refused(&answer, 405, "invalid_request");
         assert_eq!(answer.header("allow"), Some("POST"), "{method}");
     }
+    let head = client.ask("HEAD", TOKEN, &[], b"");
+    assert_eq!((head.status, head.body.len()), (405, 0));
     // Nothing of this has used the assertion up.
     let charset = [("Content-Type", "Application/X-WWW-Form-urlencoded; charset=UTF-8")];
     let answer = client.ask("POST", TOKEN, &charset, [&body, "&client_id=a"].concat().as_bytes());

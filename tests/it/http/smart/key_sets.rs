@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::serve;
-use super::signer::{Signer, ask_with, refused};
+use super::signer::{Signer, ask_with, form, refused};
 use crate::run::scratch;
 
 /// How a host of key sets answers.
@@ -244,4 +244,73 @@ fn a_set_in_a_file_is_read() {
     std::fs::write(&path, old.jwks()).unwrap();
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(old.ask(&server.client(), "system/*.rs").status, 200);
+}
+
+/// A stranger who knows the id of a client does not keep it from its tokens: by forged key ids while the host of its keys hangs, by
+/// hanging up while the set is fetched; what a reading finds is kept though nobody waits for it any more.
+#[test]
+fn strangers_do_not_lock_a_client_out() {
+    let scratch = scratch();
+    let signer = Signer::new("a", "ES384");
+    let set = signer.jwks();
+    let slow = move |wait: u64| {
+        let set = set.clone();
+        move |_: &str, stream: &mut TcpStream| {
+            std::thread::sleep(Duration::from_millis(wait));
+            send(stream, "200 OK", "Cache-Control: max-age=3600\r\n", &set);
+        }
+    };
+    let host = KeyHost::start(slow(700));
+    let server = serve(scratch.path(), HOSTS, &signer.entry("", &format!("jwks_url = '{}/jwks'", host.url)));
+    let client = server.client();
+    let forged = Signer::new("a", "ES384");
+    let hang_up = |assertion: &str| {
+        let body = form(&[
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion),
+            ("scope", "system/*.rs"),
+        ]);
+        let mut stream = client.connect();
+        let head = format!(
+            "POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+    };
+    // Nothing is kept yet: one hangs up, and the next one waits for the same reading.
+    hang_up(&forged.assertion());
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(signer.ask(&client, "system/*.rs").status, 200);
+    assert_eq!(host.count(), 1);
+    // The set is kept, its host hangs, and forged ids have it asked: whoever has a known key does not wait.
+    host.change(slow(8000));
+    std::thread::sleep(Duration::from_millis(1100));
+    for _ in 0..20 {
+        hang_up(&forged.assertion());
+    }
+    let begun = Instant::now();
+    assert_eq!(signer.ask(&client, "system/*.rs").status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(host.count() <= 2);
+}
+
+/// SIGHUP has key sets read anew, so that a key that was taken out is refused at once.
+#[test]
+fn a_hang_up_forgets_key_sets() {
+    let scratch = scratch();
+    let (old, new) = (Signer::new("a", "ES384"), Signer::new("a", "ES384"));
+    let path = scratch.path().join("a.jwks");
+    std::fs::write(&path, old.jwks()).unwrap();
+    let server = serve(scratch.path(), "", &old.entry("", &format!("jwks_file = '{}'", path.display())));
+    assert_eq!(old.ask(&server.client(), "system/*.rs").status, 200);
+    std::fs::write(&path, new.jwks()).unwrap();
+    assert_eq!(old.ask(&server.client(), "system/*.rs").status, 200, "it is kept for a minute");
+    server.hang_up();
+    let end = Instant::now() + Duration::from_secs(20);
+    while old.ask(&server.client(), "system/*.rs").status == 200 {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(new.ask(&server.client(), "system/*.rs").status, 200);
 }

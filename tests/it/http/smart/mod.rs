@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod key_sets;
+mod page;
 mod replay;
 mod rights;
 pub(crate) mod signer;
