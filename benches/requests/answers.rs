@@ -20,6 +20,8 @@ const BY_OPERATION: &[(&str, &[u64])] = &[
     ("Overview", &[200]),
     ("Metadata", &[200]),
     ("OperationDefinition", &[200]),
+    ("SmartConfiguration", &[200]),
+    ("Token", &[200]),
     ("SystemExport", &[200, 202]),
     ("PatientExport", &[200, 202]),
     ("TypeExport", &[200, 202]),
@@ -217,7 +219,10 @@ pub(crate) fn check(answer: &Answer, service: &Service, method: Option<&str>) ->
         };
         // A probe says whether the service is ready, not what is wrong with the request.
         let is_probe = status == 503 && body["status"].is_string();
+        // The token endpoint has the words of OAuth.
+        let is_oauth = ["error", "error_description"].iter().all(|name| body[name].is_string());
         if !is_probe
+            && !is_oauth
             && (body["resourceType"] != "OperationOutcome" || issues.is_empty() || !issues.iter().all(is_issue))
         {
             return Err(format!("{status} without an OperationOutcome: {}", String::from_utf8_lossy(&answer.body)));

@@ -327,6 +327,7 @@ fn operation(chance: &mut Chance, service: &Service) -> (String, String, Option<
         28 => {
             let names = [
                 "metadata",
+                ".well-known/smart-configuration",
                 "OperationDefinition/export",
                 "OperationDefinition/group-export",
                 "OperationDefinition/x",
@@ -335,8 +336,16 @@ fn operation(chance: &mut Chance, service: &Service) -> (String, String, Option<
             ("GET", format!("{base}/{}{}", chance.pick(&names), query(chance, FORMAT)), None)
         }
         _ => {
-            let paths =
-                ["/", "/health/live", "/health/ready", "/health", "/nowhere", "*", "http://localhost/fhir/metadata"];
+            let paths = [
+                "/",
+                "/health/live",
+                "/health/ready",
+                "/health",
+                "/auth/token",
+                "/nowhere",
+                "*",
+                "http://localhost/fhir/metadata",
+            ];
             ("GET", chance.pick(&paths).to_string(), None)
         }
     };

@@ -70,7 +70,8 @@ impl KeySetFetcher {
         let agent = |proxy: Option<Proxy>| {
             let proxy_host = proxy.as_ref().map(|proxy| proxy.host().to_string());
             let config = agent_settings(tls.clone(), proxy, Duration::from_secs(JWKS_FETCH_SECONDS));
-            let resolver = GuardedResolver { inner: DefaultResolver::default(), hosts: hosts.clone(), proxy_host };
+            let resolver =
+                GuardedResolver { inner: Box::new(DefaultResolver::default()), hosts: hosts.clone(), proxy_host };
             Agent::with_parts(config, DefaultConnector::default(), resolver)
         };
         Ok(KeySetFetcher { direct: agent(None), proxied: proxy.map(|proxy| agent(Some(proxy))), hosts: hosts.clone() })
@@ -241,7 +242,7 @@ fn literal_address(host: &str) -> Option<IpAddr> {
 /// Resolves names, and refuses addresses that no key set of a client should stand at.
 #[derive(Debug)]
 struct GuardedResolver {
-    inner: DefaultResolver,
+    inner: Box<dyn Resolver>,
     /// Hosts that may have private addresses.
     hosts: Arc<Vec<String>>,
     /// The host of the proxy, which the operator chose.
@@ -371,6 +372,43 @@ mod tests {
         ] {
             assert_eq!(is_public(text.parse().unwrap()), public, "{text}");
         }
+    }
+
+    /// A name whose addresses change at each look: public, private, both.
+    #[derive(Debug, Default)]
+    struct ChangingName(std::sync::atomic::AtomicUsize);
+
+    impl Resolver for ChangingName {
+        fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            let look = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut found = self.empty();
+            let addresses = [&["8.8.8.8:443"][..], &["10.0.0.1:443"], &["8.8.8.8:443", "127.0.0.1:443"]];
+            addresses[look % 3].iter().for_each(|address| found.push(address.parse().unwrap()));
+            Ok(found)
+        }
+    }
+
+    /// AUTH-11: what a name resolves to is checked at each connection, so that one whose addresses change gains nothing; a named
+    /// host and the proxy may be where they are, plain HTTP is for this machine.
+    #[test]
+    fn names_that_change_gain_nothing() {
+        let look = |hosts: &[&str], proxy: Option<&str>, url: &str| -> Vec<bool> {
+            let hosts = Arc::new(hosts.iter().map(|host| host.to_string()).collect());
+            let guarded = GuardedResolver {
+                inner: Box::new(ChangingName::default()),
+                hosts,
+                proxy_host: proxy.map(str::to_string),
+            };
+            let (uri, config) = (url.parse().unwrap(), Config::builder().build());
+
+            (0..3).map(|_| guarded.resolve(&uri, &config, NextTimeout::default()).is_ok()).collect()
+        };
+        let url = "https://keys.example.org/jwks";
+        assert_eq!(look(&[], None, url), [true, false, false]);
+        assert_eq!(look(&["keys.example.org"], None, url), [true, true, true]);
+        assert_eq!(look(&["other.example.org"], None, url), [true, false, false]);
+        assert_eq!(look(&[], Some("proxy.internal"), "http://proxy.internal:3128"), [true, true, true]);
+        assert_eq!(look(&["keys.example.org"], None, "http://keys.example.org/jwks"), [false, false, false]);
     }
 
     /// AUTH-11: a set is kept as its answer says, within a bound.

@@ -62,7 +62,7 @@ fn every_algorithm_gets_a_token() {
     let mut signers =
         ["RS384", "ES384", "PS384", "ES256", "RS256"].map(|alg| Signer::new(&format!("client-{alg}"), alg));
     // A kid may be any text, such as the thumbprint of the key (RFC 7638).
-    signers[0].kid = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".to_string();
+    signers[0].key.kid = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".to_string();
     let clients: String = signers.iter().map(|signer| signer.inline("")).collect();
     let server = serve(scratch.path(), "", &clients);
     let client = server.client();
@@ -146,6 +146,16 @@ fn parameters_are_checked() {
     ] {
         refused(&client.ask("POST", TOKEN, &types, body), 400, "invalid_request");
     }
+    // What would begin a header or a line of the log is refused, and repeated nowhere.
+    for at in 0..right.len() {
+        let (name, value) = right[at];
+        let injected = format!("{value}\r\nX-Injected: 1");
+        let mut pairs = right.to_vec();
+        pairs[at] = (name, injected.as_str());
+        let answer = post(&client, &pairs);
+        let text = refused(&answer, 400, "invalid_request");
+        assert!(answer.header("x-injected").is_none() && text.contains("control character"), "{text}");
+    }
     let form_type = [("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/fhir+json")];
     let in_url = client.ask("POST", &format!("{TOKEN}?{body}"), &form_type, body.as_bytes());
     refused(&in_url, 400, "invalid_request");
@@ -179,7 +189,7 @@ fn assertions_are_checked() {
     let claim = |name: &str, value: Value| signer.sign(&signer.header(), &with(signer.claims(), name, value));
     let header = |name: &str, value: Value| signer.sign(&with(signer.header(), name, value), &signer.claims());
     let unsigned = |alg: &str| {
-        let parts = [json!({"alg": alg, "typ": "JWT", "kid": signer.kid}), signer.claims()]
+        let parts = [json!({"alg": alg, "typ": "JWT", "kid": signer.key.kid}), signer.claims()]
             .map(|part| encode(part.to_string().as_bytes()));
         parts.join(".")
     };
@@ -203,12 +213,12 @@ fn assertions_are_checked() {
         ("an algorithm of another family", header("alg", json!("ES384")), "Key(OtherKind)"),
         ("no kid", header("kid", Value::Null), "NoKeyId"),
         ("an unknown kid", header("kid", json!("none")), "Key(NoKey)"),
-        ("another client's kid", header("kid", json!(other.kid)), "Key(NoKey)"),
+        ("another client's kid", header("kid", json!(other.key.kid)), "Key(NoKey)"),
         ("another typ", header("typ", json!("at+jwt")), "Type"),
         ("jku where none is registered", header("jku", json!("https://a.example.org/jwks")), "KeySetUrl"),
         (
             "a key of its own",
-            other.sign(&with(with(signer.header(), "jwk", other.jwk()), "alg", json!("RS384")), &signer.claims()),
+            other.sign(&with(with(signer.header(), "jwk", other.key.jwk()), "alg", json!("RS384")), &signer.claims()),
             "Signature",
         ),
         ("another client's signature", other.sign(&signer.header(), &signer.claims()), "Signature"),
@@ -237,7 +247,7 @@ fn assertions_are_checked() {
         ("a skewed clock ahead", claim("exp", json!(now() + 320))),
         ("a skewed beginning", claim("nbf", json!(now() + 20))),
         ("seconds with a fraction", claim("exp", json!(now() as f64 + 100.5))),
-        ("a key in the header, unused", header("jwk", other.jwk())),
+        ("a key in the header, unused", header("jwk", other.key.jwk())),
     ] {
         let answer = ask_with(&client, &assertion, "system/*.rs");
         assert_eq!(answer.status, 200, "{what}: {}", answer.text());

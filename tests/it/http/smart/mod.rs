@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod key_sets;
+mod keys;
 mod page;
 mod replay;
 mod rights;
