@@ -12,7 +12,7 @@ use crate::cli::credential_output::{CredentialOutput, print_credential, quoted};
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::fhir::instant::TICKS_PER_SECOND;
-use crate::limits::{CLIENT_ID_BYTES_MAX, JWKS_BYTES_MAX, TLS_FILE_BYTES_MAX};
+use crate::limits::{CLIENT_ID_BYTES_MAX, JWKS_BYTES_MAX, NAME_BYTES_MAX, TLS_FILE_BYTES_MAX};
 use crate::server::smart::client_keys::ClientKeyPair;
 use crate::server::smart::discovery::DISCOVERY_PATH;
 use crate::server::smart::fetch::{FetchOptions, is_this_machine, read_authorities, service_agent};
@@ -34,7 +34,18 @@ pub(crate) fn make_keys(args: &CredentialKeysArgs) -> Result<Exit, RequestError>
     let pair =
         ClientKeyPair::generate().ok_or_else(|| RequestError::one("no pair of keys can be made here".to_string()))?;
     let (private, public) = (pair.private_set(), pair.public_set());
-    let entry = format!("[clients.smart]\nclient_id = {}\njwks = {}", quoted(id), quoted(&public));
+    // A name may have fewer characters than an id.
+    let name: String = id
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .take(NAME_BYTES_MAX)
+        .collect();
+    let entry = format!(
+        "[[clients]]\nname = {}\n\n[clients.smart]\nclient_id = {}\njwks = {}",
+        quoted(&name),
+        quoted(id),
+        quoted(&public)
+    );
     let document = json!({
         "status": "complete", "exitCode": 0, "clientId": id, "kid": pair.kid, "privateKeys": private, "publicKeys": public,
         "configuration": entry,
@@ -42,7 +53,7 @@ pub(crate) fn make_keys(args: &CredentialKeysArgs) -> Result<Exit, RequestError>
     let output = CredentialOutput {
         secret: &private,
         header: "its private key, as JSON Web Key Set; keep it in a file that it alone can read",
-        place: "the client",
+        place: "behind everything else",
     };
     Ok(print_credential(args.json, &document, &output, &entry))
 }
@@ -97,7 +108,8 @@ fn ask_service(args: &CredentialAskArgs) -> Result<Value, (Exit, RequestError)> 
     let agent = service_agent(options, ANSWER_WAIT);
     let place = format!("{}{DISCOVERY_PATH}", args.service.trim_end_matches('/'));
     let described = agent.get(&place).call().and_then(|mut answer| answer.body_mut().read_to_string());
-    let described = described.map_err(|error| failed(format!("--service: {place} cannot be asked: {error}")))?;
+    let described =
+        described.map_err(|error| failed(format!("--service: {place} cannot be asked: {}", transport_text(&error))))?;
     let described: Value = serde_json::from_str(&described).unwrap_or_default();
     let Some(token_url) = described["token_endpoint"].as_str() else {
         return Err(failed(format!(
@@ -118,14 +130,22 @@ fn ask_service(args: &CredentialAskArgs) -> Result<Value, (Exit, RequestError)> 
         let text = answer.body_mut().read_to_string()?;
         Ok((answer.status().as_u16(), text))
     });
-    let (status, text) = answered.map_err(|error| failed(format!("{token_url} cannot be asked: {error}")))?;
+    let (status, text) = answered.map_err(|error| {
+        let text = transport_text(&error);
+        failed(format!("{token_url}, which the service names by its public_url, cannot be asked: {text}"))
+    })?;
     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
     match answer["access_token"].is_string() {
         true => Ok(answer),
         false => {
             let (code, why) =
                 (answer["error"].as_str().unwrap_or("no error code"), answer["error_description"].as_str());
-            Err(failed(format!("{token_url} answers {status}, {code}: {}", why.unwrap_or("without a reason"))))
+            Err(failed(format!(
+                "{token_url} answers {status}, {code}: {}",
+                why.unwrap_or(
+                    "no service is there: look at its public_url, which has no base of a mount such as /fhir in it"
+                )
+            )))
         }
     }
 }
@@ -134,4 +154,19 @@ fn ask_service(args: &CredentialAskArgs) -> Result<Value, (Exit, RequestError)> 
 fn is_safe_url(url: &str) -> bool {
     let parsed = url.parse::<axum::http::Uri>().ok();
     parsed.is_some_and(|uri| uri.scheme_str() == Some("https") || uri.host().is_some_and(is_this_machine))
+}
+
+/// Why a service cannot be asked, with what to do where the reason is a certificate.
+fn transport_text(error: &ureq::Error) -> String {
+    let text = error.to_string();
+    let advice = if text.contains("CaUsedAsEndEntity") {
+        ": its certificate is that of an authority (CA:TRUE) and cannot be a server's; make one with basicConstraints=CA:FALSE"
+    } else if text.contains("UnknownIssuer") || text.contains("BadSignature") {
+        ": no authority that is known here has made its certificate; give its authority by --ca-file"
+    } else if text.contains("InvalidContentType") || text.contains("invalid HTTP version") {
+        ": one of the two speaks TLS and the other does not; look at http and https"
+    } else {
+        ""
+    };
+    format!("{text}{advice}")
 }

@@ -54,7 +54,7 @@ fn token(args: &CredentialTokenArgs) -> Result<Exit, RequestError> {
     let output = CredentialOutput {
         secret: &token,
         header: "the token, sent as Authorization: Bearer TOKEN",
-        place: "`tokens`",
+        place: "`tokens` below [[clients]]",
     };
     Ok(print_credential(args.json, &document, &output, &entry))
 }
@@ -77,7 +77,7 @@ fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
         "configuration": entry,
     });
     let header = format!("the secret, sent as client_secret with client_id: {id}");
-    let output = CredentialOutput { secret: &secret, header: &header, place: "the client" };
+    let output = CredentialOutput { secret: &secret, header: &header, place: "the client below [[clients]]" };
     Ok(print_credential(args.json, &document, &output, &entry))
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn print_credential(
         // The secret is lost: an entry for its hash would be of no use.
         return Exit::Failed;
     }
-    say(&format!("This is for the configuration of the service, {} below [[clients]]:", output.place));
+    say(&format!("This is for the configuration of the service, {}:", output.place));
     say(entry);
     Exit::Done
 }

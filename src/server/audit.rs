@@ -105,7 +105,7 @@ impl Audit {
         }
         let Audit { request, client, tenant, mount } = self;
         let (operation, status) = (operation.name(), status.as_u16());
-        let reason = by_scope.then_some("InsufficientScope");
+        let reason = by_scope.then(|| tracing::field::display("InsufficientScope"));
         tracing::warn!(target: "outpour::audit", request, client, tenant, mount, operation, id, status, reason, "refused");
     }
 }

@@ -93,6 +93,14 @@ pub(crate) async fn serve(
     })?;
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
     let public_url = config.public_url(listen);
+    for (_, mount) in
+        config.mounts().into_iter().filter(|(_, mount)| mount.enabled && public_url.ends_with(&mount.base))
+    {
+        tracing::warn!(
+            base = mount.base,
+            "public_url ends with the base of a mount, which stands behind it again: leave it out"
+        );
+    }
     // 2. Tenants and mounts.
     let tenants = config.all_tenants().into_iter().zip(stores);
     let space = Arc::default();

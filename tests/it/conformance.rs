@@ -47,10 +47,13 @@ const SUITES: &str = "
 
 Run by hand against the release build on 2026-11-30, with the bundled store and a DocumentReference with a Binary for each patient.
 
-- smart-on-fhir/bdt at 3a17211, open mode, all levels: 124 of the 126 tests that apply pass. 3.0.1 does not (the CapabilityStatement
-  names no token endpoint, because no tokens are issued), and 4.3 does not (it looks for a `resourceType` inside the manifest's
-  `error` list, whose objects have `type` and `url`).
-- bulk-data-client 1.2.1 (3be801e) on Node 18, with and without `--post`: brings a whole Group home, its context and its
+- smart-on-fhir/bdt at 3a17211, 165 tests, of which 3 are for version 1 alone. Open mode, all levels: 125 of the 126 that apply pass.
+  Backend services with `jwksUrl`, ES384 and RS384: 159 of 162; with `smart.assertion_reuse` 161. 4.3 never passes: it looks for a
+  `resourceType` inside the manifest's `error` list, whose objects have `type` and `url`. 0.3.15 and 0.3.16 send one assertion five and
+  six times, which a strict service refuses (AUTH-07). With Group level alone 81 pass: 3.0.2 and 3.0.3 want the other levels.
+- smart-fetch 1.0.3 and cumulus-etl 2.1.1 with a key (ES384 as JSON Web Key Set, RSA as PEM) bring Group `ten` home, each type as the
+  command line exports it; both ask for no scope of Group, so with `require_group_scope = false` of the client.
+- bulk-data-client 1.2.1 (3be801e) on Node 18, with and without `--post`, without clients and with a key (RS384, ES384): brings a whole Group home, its context and its
   attachments. Its JSON is that of the command line, but for numbers that JavaScript writes anew and for the URLs of attachments,
   which it turns to its own copies.
 - @medplum/core 4.5.2, `bulkExport` of a Group: the JSON of the command line.

@@ -301,7 +301,7 @@ pub(crate) fn registration_problems(smart: &SmartConfig, clients: &[ClientConfig
         let mut report = |text: String| problems.push(format!("client {:?}: {text}", client.name));
         if id.len() > CLIENT_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
             report(format!(
-                "smart.client_id has more than {CLIENT_ID_BYTES_MAX} characters, or others than printable ASCII"
+                "client_id in [clients.smart] has more than {CLIENT_ID_BYTES_MAX} characters, or others than printable ASCII"
             ));
         }
         if !ids.insert(id) {
@@ -310,14 +310,14 @@ pub(crate) fn registration_problems(smart: &SmartConfig, clients: &[ClientConfig
         match registration.key_place() {
             Ok(KeyPlace::Url(url)) => {
                 if let Some(problem) = KeySetFetcher::url_problem(&url, &smart.jwks_hosts) {
-                    report(format!("smart.jwks_url {problem}"));
+                    report(format!("jwks_url in [clients.smart] {problem}"));
                 }
             }
             Ok(_) => {}
             Err(problem) => report(problem),
         }
         for problem in registration.scope_rights().err().unwrap_or_default() {
-            report(format!("smart.scopes: {problem}"));
+            report(format!("scopes in [clients.smart]: {problem}"));
         }
     }
     problems

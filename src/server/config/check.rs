@@ -20,8 +20,8 @@ impl Config {
         let why = match (knows_clients, is_secret) {
             (true, true) => return None,
             (false, _) => {
-                "without authorization the service answers this machine alone: listen on 127.0.0.1 or ::1, and let a \
-                 proxy that knows its clients stand before it"
+                "without authorization (no [[clients]] are configured) the service answers this machine alone: configure \
+                 clients, or listen on 127.0.0.1 or ::1, where a proxy that knows its clients may stand before it"
             }
             (true, false) => {
                 "without TLS the service answers this machine alone: give tls.certificate and tls.key, or name the \
@@ -68,6 +68,12 @@ impl Config {
             url.is_empty()
                 || url.parse::<axum::http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some()),
             format!("public_url {url:?} is no absolute URL, such as https://bulk.example.org"),
+        );
+        require(
+            !self.tls.is_on() || !url.starts_with("http:"),
+            format!(
+                "public_url {url:?} begins with http, but [tls] is on: clients would ask in a way that is not answered"
+            ),
         );
         // 2. Numbers and words.
         for (name, value) in [

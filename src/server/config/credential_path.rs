@@ -22,7 +22,7 @@ pub(crate) fn resolve_credentials(
         let Some(name) = path.to_str().and_then(|text| text.strip_prefix(PREFIX)) else { continue };
         match directory {
             _ if name.is_empty() || name.contains('/') || name.starts_with('.') => {
-                problems.push(format!("{key} is {PREFIX} and no name of a credential: give one as LoadCredential= has it"));
+                problems.push(format!("{key} is {PREFIX}{name}, which names no credential: give a name as LoadCredential= has it, without a path"));
             }
             None => problems.push(format!(
                 "{key} names a credential, but {DIRECTORY} is not set: start the service by systemd with LoadCredential={name}:…"

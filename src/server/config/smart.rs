@@ -130,12 +130,14 @@ impl SmartClientConfig {
     pub(crate) fn key_place(&self) -> Result<KeyPlace, String> {
         let places = [!self.jwks.is_empty(), !is_empty_path(&self.jwks_file), !self.jwks_url.is_empty()];
         if places.into_iter().filter(|is_given| *is_given).count() != 1 {
-            return Err("smart has to say where the keys are: give one of jwks, jwks_file and jwks_url".to_string());
+            return Err(
+                "[clients.smart] has to say where the keys are: give one of jwks, jwks_file and jwks_url".to_string()
+            );
         }
         if !self.jwks.is_empty() {
             return KeySet::parse(self.jwks.as_bytes())
                 .map(KeyPlace::Inline)
-                .map_err(|why| format!("smart.jwks {why}"));
+                .map_err(|why| format!("jwks in [clients.smart] {why}"));
         }
         Ok(match self.jwks_url.is_empty() {
             true => KeyPlace::File(self.jwks_file.clone()),
@@ -173,11 +175,11 @@ mod tests {
             ("SET\nclient_id = 'https://app.example.org/1'\nscopes = ['system/Patient.rs']", &[]),
             ("", &["where the keys are"]),
             ("SET\njwks_file = 'keys.json'", &["where the keys are"]),
-            ("jwks = '{}'", &["smart.jwks is no"]),
+            ("jwks = '{}'", &["jwks in [clients.smart] is no"]),
             ("jwks_url = 'http://keys.example.org/jwks'", &["plain HTTP"]),
             (
                 "SET\nclient_id = 'a b'\nscopes = ['system/*.*', 'user/*.rs']",
-                &["smart.client_id", "write", "no system scope"],
+                &["client_id in [clients.smart]", "write", "no system scope"],
             ),
             ("SET\nscopes = []", &["no scope is given"]),
         ] {

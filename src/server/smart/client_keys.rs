@@ -52,11 +52,21 @@ impl ClientKeyPair {
     /// # Errors
     /// The predicate of a sentence about the text, which repeats nothing of it.
     pub(crate) fn parse(json: &[u8]) -> Result<ClientKeyPair, &'static str> {
-        let value: Value = serde_json::from_slice(json).map_err(|_| "is no JSON")?;
+        let value: Value = serde_json::from_slice(json).map_err(|_| {
+            let is_pem = json.trim_ascii_start().starts_with(b"-----BEGIN");
+            if is_pem {
+                "is a PEM file: give a JSON Web Key Set, as outpour credential keys makes it"
+            } else {
+                "is no JSON"
+            }
+        })?;
         let key = value.get("keys").map_or(&value, |keys| &keys[0]);
         let text = |name: &str| key[name].as_str().unwrap_or_default();
         if (text("kty"), text("crv")) != ("EC", "P-384") {
             return Err("holds no private key of the curve P-384 as JSON Web Key; other kinds are for other programs");
+        }
+        if text("d").is_empty() {
+            return Err("holds no private key: give the half that the client keeps");
         }
         let part = |name: &str| Base64UrlUnpadded::decode_vec(text(name)).unwrap_or_default();
         let point = [&[4][..], &part("x"), &part("y")].concat();
@@ -138,7 +148,8 @@ mod tests {
             ("{}", "no private key"),
             ("{\"keys\":[]}", "no private key"),
             ("[5]", "no private key"),
-            (one.public_set().as_str(), "do not belong together"),
+            (one.public_set().as_str(), "holds no private key"),
+            ("-----BEGIN PRIVATE KEY-----", "PEM file"),
             (mixed.to_string().as_str(), "do not belong together"),
             (unnamed.to_string().as_str(), "without kid"),
         ] {

@@ -88,17 +88,20 @@ impl KeySetFetcher {
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if is_named && is_this_machine(host) => {}
-            Some("http") => {
+            Some("http") if is_this_machine(host) => {
                 return Some(format!(
-                    "is asked by plain HTTP, in which everybody on the way can give other keys; give https, or, for a host on \
-                     this machine, name {host} in smart.jwks_hosts"
+                    "is asked by plain HTTP; give https, or, since it is on this machine, jwks_hosts = [\"{host}\"] in [smart]"
                 ));
+            }
+            Some("http") => {
+                let text = "is asked by plain HTTP, in which everybody on the way can give other keys; give https";
+                return Some(text.to_string());
             }
             _ => return Some("is no URL of https".to_string()),
         }
         match literal_address(host) {
             Some(address) if !is_public(address) && !is_named => {
-                Some(format!("has a private address; name {host} in smart.jwks_hosts if it is meant"))
+                Some(format!("has a private address; if it is meant, give jwks_hosts = [\"{host}\"] in [smart]"))
             }
             _ => None,
         }
@@ -276,7 +279,7 @@ impl Resolver for GuardedResolver {
         let named = is_named(&self.hosts, host);
         let refuse = |why| Err(ureq::Error::Other(Box::new(ResolverError(why))));
         if !named && found.iter().any(|address| !is_public(address.ip())) {
-            return refuse("its host has a private address, and is not named in smart.jwks_hosts");
+            return refuse("its host has a private address, and is not named in jwks_hosts of [smart]");
         }
         let is_plain = uri.scheme() != Some(&Scheme::HTTPS);
         if is_plain && found.iter().any(|address| !address.ip().to_canonical().is_loopback()) {

@@ -164,7 +164,8 @@ impl KeySource {
                 Ok(set)
             }
             Err(problem) => {
-                tracing::error!(client, problem, "the key set of a client cannot be used: it gets no tokens");
+                let place = if let KeyPlace::Url(url) = &self.place { url.as_str() } else { "" };
+                tracing::error!(client, problem, place, "the key set of a client cannot be used: it gets no tokens");
                 self.kept().read = Some(Instant::now());
                 Err(KeySourceError::Unavailable)
             }

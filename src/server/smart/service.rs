@@ -50,6 +50,11 @@ impl AccessTokens {
         Ok((make_token(&self.keys, &self.service, client, scope, now, self.seconds)?, self.seconds))
     }
 
+    /// Whether a key is there that may sign at a second of Unix time.
+    pub(crate) fn has_key(&self, now: u64) -> bool {
+        self.keys.fresh_key(now).is_some()
+    }
+
     /// Whether a bearer token that begins with `first`, up to its first dot, is an access token.
     pub(crate) fn is_one(&self, first: &str) -> bool {
         is_access_token(&self.keys, first)

@@ -173,7 +173,7 @@ impl SigningKeys {
     }
 
     /// The newest key, if it may still sign. One from the future, of a clock that was put back, may.
-    fn fresh_key(&self, now: u64) -> Option<Arc<SigningKey>> {
+    pub(crate) fn fresh_key(&self, now: u64) -> Option<Arc<SigningKey>> {
         self.keys().first().filter(|key| now < key.made.saturating_add(self.ages.signs)).cloned()
     }
 }

@@ -15,11 +15,10 @@ fn the_page_can_be_followed() {
     assert_eq!(made.code, 0, "{made:?}");
     let keys = scratch.path().join("nightly.private.jwks");
     std::fs::write(&keys, &made.stdout).unwrap();
-    let at = made.stderr.find("[clients.smart]").unwrap();
+    let at = made.stderr.find("[[clients]]").unwrap();
     let registration = &made.stderr[at..];
     assert!(!registration.contains("\"d\""), "the public half alone");
-    std::fs::write(scratch.path().join("serve.toml"), format!("[[clients]]\nname = 'nightly'\n{registration}"))
-        .unwrap();
+    std::fs::write(scratch.path().join("serve.toml"), registration).unwrap();
     let server = bundled(scratch.path(), &["--config", "serve.toml"]);
     let service = format!("http://{}/fhir", server.address);
     let keys = keys.to_str().unwrap();

@@ -14,7 +14,7 @@ fn an_assertion_is_taken_once() {
     refused(&ask_with(&server.client(), &first, "system/Patient.xyz"), 400, "invalid_scope");
     assert_eq!(ask_with(&server.client(), &first, "system/*.rs").status, 200);
     refused(&ask_with(&server.client(), &first, "system/*.rs"), 400, "invalid_client");
-    server.wait_for_log("reason=\"Repeated\"");
+    server.wait_for_log("reason=Repeated");
     assert_eq!(ask_with(&server.client(), &second, "system/*.rs").status, 200);
     server.kill();
     let server = serve(scratch.path(), "", &signer.inline(""));
