@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use sha2::{Digest, Sha256};
@@ -30,6 +30,8 @@ use crate::sys::regular_file::read_regular;
 const SPAN_SECONDS: u64 = 600;
 /// Bytes of a record.
 const RECORD_BYTES: usize = 44;
+/// Shortest pause between two syncs of digests: what comes meanwhile shares the second one.
+const SYNC_PAUSE: Duration = Duration::from_millis(5);
 /// Fewest digests in memory among which expired ones are looked for.
 const SWEEP_AT_LEAST: usize = 4096;
 /// Age from which on a digest of a shared directory is removed: assertions live for minutes, but clocks of hosts differ.
@@ -234,10 +236,16 @@ struct ReplayFiles {
 impl ReplayFiles {
     /// Writes what is ordered until nobody can order any more: all that waits at a time, and one sync for it.
     fn run(&mut self, orders: &Receiver<WriteOrder>) {
+        let mut written = None;
         while let Ok(first) = orders.recv() {
+            // Under load, more for one sync: kick-offs and downloads use the same disk.
+            if let Some(since) = written.map(|at: Instant| at.elapsed()) {
+                std::thread::sleep(SYNC_PAUSE.saturating_sub(since));
+            }
             let mut batch = vec![first];
             batch.extend(orders.try_iter());
             let outcome = self.write(&batch);
+            written = Some(Instant::now());
             if let Err(error) = &outcome {
                 tracing::error!(%error, "used assertions cannot be recorded: no tokens are given");
                 // What follows a torn record in its file would be read as damaged.
