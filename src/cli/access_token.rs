@@ -159,7 +159,9 @@ fn is_safe_url(url: &str) -> bool {
 /// Why a service cannot be asked, with what to do where the reason is a certificate.
 fn transport_text(error: &ureq::Error) -> String {
     let text = error.to_string();
-    let advice = if text.contains("CaUsedAsEndEntity") {
+    let advice = if text.contains("not valid for name") {
+        ": it must be made for the host of the URL, by subjectAltName=DNS:name, or IP:address for an address"
+    } else if text.contains("CaUsedAsEndEntity") {
         ": its certificate is that of an authority (CA:TRUE) and cannot be a server's; make one with basicConstraints=CA:FALSE"
     } else if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         ": no authority that is known here has made its certificate; give its authority by --ca-file"

@@ -25,12 +25,12 @@ pub(crate) fn print_credential(
         put_json(document);
         return Exit::Done;
     }
-    say(&format!("On standard output is what the client gets, this once: {}.", output.header));
+    say(&format!("# On standard output is what the client gets, this once: {}.", output.header));
     if writeln!(std::io::stdout(), "{}", output.secret).is_err() {
         // The secret is lost: an entry for its hash would be of no use.
         return Exit::Failed;
     }
-    say(&format!("This is for the configuration of the service, {}:", output.place));
+    say(&format!("# This is for the configuration of the service, {}:", output.place));
     say(entry);
     Exit::Done
 }

@@ -43,6 +43,7 @@ impl Provider {
     ) -> Result<Provider, String> {
         if config.clients.is_empty() {
             let authenticator = Arc::new(AnonymousAccess::on(listen)?);
+            tracing::info!("no clients are configured: every program on this machine may do everything");
             let watcher =
                 config.file.clone().map(|file| watch_files(vec![file.clone()], move || warn_of_clients(&file)));
             return Ok(Provider { authenticator, watcher });

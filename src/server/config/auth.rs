@@ -331,6 +331,9 @@ pub(crate) fn toml_error(error: &toml::de::Error, text: &str) -> String {
         let end = message.rfind('"').filter(|end| *end > from + 7).map_or(message.len(), |end| end + 1);
         message.replace_range(from..end, "a text");
     }
+    if message.contains("expected a sequence") {
+        message += "; what may stand several times begins in double brackets: [[clients]] before [clients.smart], [[tenants]]; a list stands in [ ]";
+    }
     let Some(span) = error.span() else { return message };
     let before = &text.as_bytes()[..span.start.min(text.len())];
     let line = memchr::memchr_iter(b'\n', before).count() + 1;

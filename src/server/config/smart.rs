@@ -131,7 +131,7 @@ impl SmartClientConfig {
         let places = [!self.jwks.is_empty(), !is_empty_path(&self.jwks_file), !self.jwks_url.is_empty()];
         if places.into_iter().filter(|is_given| *is_given).count() != 1 {
             return Err(
-                "[clients.smart] has to say where the keys are: give one of jwks, jwks_file and jwks_url".to_string()
+                "[clients.smart] has to say where the keys are: give one of jwks, jwks_file and jwks_url, and no second one".to_string()
             );
         }
         if !self.jwks.is_empty() {

@@ -1,8 +1,8 @@
 //! The key set of a registered client: given in the configuration, in a file, or at a URL, and kept as long as it may be.
 //!
-//! One request at a time reads a set anew; others that need it wait for the result, and those whose key is kept do not. A key id that is not in a set that is
-//! kept has it read once more, since keys are changed at any time; no more often than a pause says, so that forged ids cause
-//! no flood of fetches (AUTH-11).
+//! One request at a time reads a set anew; others that need it wait for the result, and those whose key is kept do not. A key
+//! id that is not in a set that is kept has it read once more, since keys are changed at any time; no more often than a pause
+//! says, so that forged ids cause no flood of fetches (AUTH-11).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -138,7 +138,7 @@ impl TokenService {
             fetcher,
             address_requests: RateLimiter::new(rate, burst),
             client_requests: RateLimiter::new(rate, burst),
-            // An hour's failures at once are too many; two minutes' are a client that is being set up.
+            // A client that is being set up fails several times in a row.
             failures: RateLimiter::new(failures / 60.0, failures * 2.0),
         })
     }
