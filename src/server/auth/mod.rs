@@ -109,6 +109,19 @@ pub(crate) struct TokenLimits {
 }
 
 impl Principal {
+    /// A client that may do everything.
+    pub(crate) fn unrestricted(client: &str) -> Principal {
+        Principal {
+            client: client.to_string(),
+            patient: None,
+            types: None,
+            levels: [true; 3],
+            groups: None,
+            writes_groups: true,
+            token: None,
+        }
+    }
+
     /// Name for the log: the client's alone, since no patient's id may be logged.
     pub(crate) fn log_name(&self) -> &str {
         self.client.split('/').next().unwrap_or_default()
@@ -232,16 +245,7 @@ impl AnonymousAccess {
 
 impl Authenticator for AnonymousAccess {
     fn authenticate<'a>(&'a self, mount: MountAuth<'a>, _: &'a HeaderMap, _: Option<&'a Peer>) -> Authentication<'a> {
-        let client = ANYBODY.to_string();
-        let anybody = Principal {
-            client,
-            patient: None,
-            types: None,
-            levels: [true; 3],
-            groups: None,
-            writes_groups: true,
-            token: None,
-        };
+        let anybody = Principal::unrestricted(ANYBODY);
         Box::pin(std::future::ready(mount.tenant.map(|_| anybody).ok_or_else(unknown_tenant)))
     }
 

@@ -284,16 +284,7 @@ mod tests {
     use super::*;
 
     fn principal() -> Principal {
-        let client = "a".to_string();
-        Principal {
-            client,
-            patient: None,
-            types: None,
-            levels: [true; 3],
-            groups: None,
-            writes_groups: true,
-            token: None,
-        }
+        Principal::unrestricted("a")
     }
 
     fn types(names: &[&str]) -> Vec<ResourceType> {

@@ -37,3 +37,34 @@ pub(crate) fn resolve_credentials(
 pub(crate) fn credentials_directory() -> Option<PathBuf> {
     std::env::var_os(DIRECTORY).filter(|directory| !directory.is_empty()).map(PathBuf::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::config::Config;
+
+    /// A credential is a file of the service manager's directory, and of no other.
+    #[test]
+    fn credentials_are_found() {
+        let text = "[tls]\ncertificate = '/etc/c.pem'\nkey = 'credential:tls.key'\n[smart]\nproxy_file = 'credential:proxy'\n\
+                    [[clients]]\nname = 'a'\nsmart = { jwks_file = 'credential:a.jwks' }";
+        let read = |text: &str| toml::from_str::<Config>(text).unwrap();
+        let mut config = read(text);
+        resolve_credentials(config.credential_paths(), Some(Path::new("/run/c"))).unwrap();
+        assert_eq!(config.tls.certificate, Path::new("/etc/c.pem"));
+        assert_eq!(config.tls.key, Path::new("/run/c/tls.key"));
+        assert_eq!(config.smart.proxy_file, Path::new("/run/c/proxy"));
+        assert_eq!(config.clients[0].smart.as_ref().unwrap().jwks_file, Path::new("/run/c/a.jwks"));
+        let problems = resolve_credentials(read(text).credential_paths(), None).unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].contains("tls.key") && problems[0].contains(DIRECTORY));
+        for name in ["", "../key", "a/b", ".hidden"] {
+            let mut config = read(&format!("[tls]\nkey = 'credential:{name}'"));
+            assert_eq!(
+                resolve_credentials(config.credential_paths(), Some(Path::new("/run/c"))).unwrap_err().len(),
+                1,
+                "{name}"
+            );
+        }
+    }
+}

@@ -597,29 +597,4 @@ mod tests {
         config.public_url = "https://bulk.example.org/".into();
         assert_eq!(config.public_url(listen), "https://bulk.example.org");
     }
-
-    /// A credential is a file of the service manager's directory, and of no other.
-    #[test]
-    fn credentials_are_found() {
-        let text = "[tls]\ncertificate = '/etc/c.pem'\nkey = 'credential:tls.key'\n[smart]\nproxy_file = 'credential:proxy'\n\
-                    [[clients]]\nname = 'a'\nsmart = { jwks_file = 'credential:a.jwks' }";
-        let read = |text: &str| toml::from_str::<Config>(text).unwrap();
-        let mut config = read(text);
-        resolve_credentials(config.credential_paths(), Some(std::path::Path::new("/run/c"))).unwrap();
-        assert_eq!(config.tls.certificate, std::path::Path::new("/etc/c.pem"));
-        assert_eq!(config.tls.key, std::path::Path::new("/run/c/tls.key"));
-        assert_eq!(config.smart.proxy_file, std::path::Path::new("/run/c/proxy"));
-        assert_eq!(config.clients[0].smart.as_ref().unwrap().jwks_file, std::path::Path::new("/run/c/a.jwks"));
-        let problems = resolve_credentials(read(text).credential_paths(), None).unwrap_err();
-        assert_eq!(problems.len(), 3, "{problems:?}");
-        assert!(problems[0].contains("tls.key") && problems[0].contains("CREDENTIALS_DIRECTORY"));
-        for name in ["", "../key", "a/b", ".hidden"] {
-            let mut config = read(&format!("[tls]\nkey = 'credential:{name}'"));
-            assert_eq!(
-                resolve_credentials(config.credential_paths(), Some(std::path::Path::new("/run/c"))).unwrap_err().len(),
-                1,
-                "{name}"
-            );
-        }
-    }
 }

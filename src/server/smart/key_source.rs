@@ -45,14 +45,14 @@ pub(crate) enum KeySourceError {
 #[derive(Debug)]
 pub(crate) struct KeySource {
     place: KeyPlace,
-    kept: Mutex<KeptSet>,
+    kept: Mutex<CachedKeySet>,
     /// Held while the set is read: by one request at a time.
     reading: tokio::sync::Mutex<()>,
 }
 
 /// What is kept of a set that is read from elsewhere.
 #[derive(Debug, Default)]
-struct KeptSet {
+struct CachedKeySet {
     set: Option<(Arc<KeySet>, Instant)>,
     /// When it was last read, or tried to be.
     read: Option<Instant>,
@@ -78,7 +78,7 @@ impl KeySource {
     }
 
     /// What is kept, behind its lock.
-    fn kept(&self) -> MutexGuard<'_, KeptSet> {
+    fn kept(&self) -> MutexGuard<'_, CachedKeySet> {
         self.kept.lock().expect("no panic under it")
     }
 
@@ -176,7 +176,7 @@ impl KeySource {
 /// What is found in a set that has no key of the id.
 const NO_KEY: Result<PublicKey, KeySourceError> = Err(KeySourceError::Choice(KeyChoiceError::NoKey));
 
-impl KeptSet {
+impl CachedKeySet {
     /// The set, if it may still be used.
     fn valid_set(&self) -> Option<Arc<KeySet>> {
         self.set.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(set, _)| set.clone())

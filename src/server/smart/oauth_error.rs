@@ -1,4 +1,5 @@
-//! Errors of the token endpoint, with the words of RFC 6749, 5.2, as JSON whatever the request accepts.
+//! Errors of the token endpoint, with the codes of RFC 6749, 5.2, as JSON whatever the request accepts. 429 and 503, for which that
+//! section has no code, take `temporarily_unavailable` of section 4.1.2.1.
 //!
 //! An authentication that fails is told in the same words whatever the reason is: it stands in the audit log (AUTH-28).
 

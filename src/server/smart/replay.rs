@@ -1,4 +1,4 @@
-//! Assertions that were used, remembered until they have expired, so that none is taken twice (AUTH-07).
+//! The replay cache: assertions that were used, remembered until they have expired, so that none is taken twice (AUTH-07).
 //!
 //! An assertion is known by a digest of its client and its `jti`. Either this process keeps the digests, in memory and in
 //! files that it alone writes, several at a time for one sync of the disk; or several processes share a directory, in which
@@ -24,7 +24,7 @@ use crate::limits::{REPLAY_FILE_BYTES_MAX, REPLAY_RECORDS_MAX};
 use crate::sys::directory::Directory;
 use crate::sys::durability::{FileSync, sync_directory};
 use crate::sys::private_files::{create_private, private_directory};
-use crate::sys::regular_file::read_regular;
+use crate::sys::regular_file::{Links, read_regular_as};
 
 /// Seconds whose expiring digests stand in one file.
 const SPAN_SECONDS: u64 = 600;
@@ -61,16 +61,16 @@ fn digest_of(client: &str, jti: &str) -> JtiDigest {
     hasher.finalize().into()
 }
 
-/// The memory of used assertions.
+/// The replay cache of a service.
 #[derive(Debug)]
-pub(crate) enum UsedAssertions {
+pub(crate) enum ReplayCache {
     /// Of this process alone.
-    Own(OwnMemory),
+    Local(LocalReplayCache),
     /// Of several processes.
-    Shared(SharedDirectory),
+    Shared(SharedReplayCache),
 }
 
-impl UsedAssertions {
+impl ReplayCache {
     /// Records the use of an assertion that is to be remembered until a second of Unix time; `now` is the current one.
     ///
     /// # Errors
@@ -78,15 +78,15 @@ impl UsedAssertions {
     pub(crate) async fn record(&self, client: &str, jti: &str, until: u64, now: u64) -> io::Result<Use> {
         let digest = digest_of(client, jti);
         match self {
-            UsedAssertions::Own(memory) => memory.record(digest, until, now).await,
-            UsedAssertions::Shared(shared) => shared.record(digest, until).await,
+            ReplayCache::Local(memory) => memory.record(digest, until, now).await,
+            ReplayCache::Shared(shared) => shared.record(digest, until).await,
         }
     }
 }
 
 /// Digests in memory, and the thread that writes them.
 #[derive(Debug)]
-pub(crate) struct OwnMemory {
+pub(crate) struct LocalReplayCache {
     known: Mutex<KnownDigests>,
     writer: Sender<WriteOrder>,
 }
@@ -118,12 +118,12 @@ struct WriteOrder {
     done: oneshot::Sender<io::Result<()>>,
 }
 
-impl OwnMemory {
+impl LocalReplayCache {
     /// The memory that a directory holds, which is made if it is missing; `now` is the current second of Unix time.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn open(directory: &Path, sync: FileSync, now: u64) -> io::Result<OwnMemory> {
+    pub(crate) fn open(directory: &Path, sync: FileSync, now: u64) -> io::Result<LocalReplayCache> {
         private_directory(directory)?;
         let mut known = HashMap::new();
         for (path, span) in files_of(directory)? {
@@ -131,8 +131,8 @@ impl OwnMemory {
                 std::fs::remove_file(&path)?;
                 continue;
             }
-            let bytes =
-                read_regular(&path, REPLAY_FILE_BYTES_MAX).map_err(|error| io::Error::other(error.to_string()))?;
+            let bytes = read_regular_as(&path, REPLAY_FILE_BYTES_MAX, Links::Refuse)
+                .map_err(|error| io::Error::other(error.to_string()))?;
             let damaged = read_records(&bytes, now, &mut known);
             if damaged > 0 {
                 tracing::error!(
@@ -148,7 +148,7 @@ impl OwnMemory {
         let mut files =
             ReplayFiles { directory: directory.to_path_buf(), start, generation: 0, open: HashMap::new(), sync };
         std::thread::Builder::new().name("used-assertions".to_string()).spawn(move || files.run(&orders))?;
-        Ok(OwnMemory { known, writer })
+        Ok(LocalReplayCache { known, writer })
     }
 
     async fn record(&self, digest: JtiDigest, until: u64, now: u64) -> io::Result<Use> {
@@ -303,20 +303,20 @@ impl ReplayFiles {
 
 /// A directory that several processes share.
 #[derive(Debug)]
-pub(crate) struct SharedDirectory {
+pub(crate) struct SharedReplayCache {
     directory: PathBuf,
     /// When old digests were last looked for.
     swept: Mutex<Option<SystemTime>>,
 }
 
-impl SharedDirectory {
+impl SharedReplayCache {
     /// A directory, which is made if it is missing.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn open(directory: &Path) -> io::Result<SharedDirectory> {
+    pub(crate) fn open(directory: &Path) -> io::Result<SharedReplayCache> {
         private_directory(directory)?;
-        Ok(SharedDirectory { directory: directory.to_path_buf(), swept: Mutex::new(None) })
+        Ok(SharedReplayCache { directory: directory.to_path_buf(), swept: Mutex::new(None) })
     }
 
     async fn record(&self, digest: JtiDigest, until: u64) -> io::Result<Use> {
@@ -388,11 +388,11 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn own(directory: &Path, now: u64) -> UsedAssertions {
-        UsedAssertions::Own(OwnMemory::open(directory, FileSync::Yes, now).unwrap())
+    fn own(directory: &Path, now: u64) -> ReplayCache {
+        ReplayCache::Local(LocalReplayCache::open(directory, FileSync::Yes, now).unwrap())
     }
 
-    async fn uses(memory: &UsedAssertions, client: &str, jti: &str, until: u64, now: u64) -> Use {
+    async fn uses(memory: &ReplayCache, client: &str, jti: &str, until: u64, now: u64) -> Use {
         memory.record(client, jti, until, now).await.unwrap()
     }
 
@@ -483,7 +483,7 @@ mod tests {
     #[tokio::test]
     async fn processes_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let memories = [(); 2].map(|()| UsedAssertions::Shared(SharedDirectory::open(dir.path()).unwrap()));
+        let memories = [(); 2].map(|()| ReplayCache::Shared(SharedReplayCache::open(dir.path()).unwrap()));
         assert_eq!(uses(&memories[0], "a", "1", 1300, 1000).await, Use::First);
         assert_eq!(uses(&memories[1], "a", "1", 1300, 1000).await, Use::Repeated);
         assert_eq!(uses(&memories[1], "a", "2", 1300, 1000).await, Use::First);

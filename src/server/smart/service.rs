@@ -13,7 +13,7 @@ use crate::server::smart::access_token::{CheckedToken, TokenError, check_token, 
 use crate::server::smart::discovery::TOKEN_PATH;
 use crate::server::smart::fetch::{FetchOptions, KeySetFetcher, read_authorities};
 use crate::server::smart::key_source::KeySource;
-use crate::server::smart::replay::{OwnMemory, SharedDirectory, UsedAssertions};
+use crate::server::smart::replay::{LocalReplayCache, ReplayCache, SharedReplayCache};
 use crate::server::smart::scope::ScopeRights;
 use crate::server::smart::signing_keys::{KeyAges, SigningKeys};
 use crate::sys::durability::FileSync;
@@ -76,7 +76,7 @@ pub(crate) struct TokenService {
     /// The tokens.
     pub tokens: Arc<AccessTokens>,
     /// Assertions that were used.
-    pub used: UsedAssertions,
+    pub used: ReplayCache,
     /// Whether they may be used again.
     pub assertion_reuse: bool,
     /// Seconds by which clocks of clients may differ.
@@ -123,9 +123,9 @@ impl TokenService {
         let used = match shared.as_os_str().is_empty() {
             true => {
                 let own = directory.join("assertions");
-                UsedAssertions::Own(OwnMemory::open(&own, sync, now).map_err(|error| unusable(&own, error))?)
+                ReplayCache::Local(LocalReplayCache::open(&own, sync, now).map_err(|error| unusable(&own, error))?)
             }
-            false => UsedAssertions::Shared(SharedDirectory::open(shared).map_err(|error| unusable(shared, error))?),
+            false => ReplayCache::Shared(SharedReplayCache::open(shared).map_err(|error| unusable(shared, error))?),
         };
         let (rate, burst) = (f64::from(settings.requests_per_second), f64::from(settings.requests_burst));
         let failures = f64::from(settings.failures_per_minute);

@@ -17,7 +17,7 @@ use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::smart::jws::{Curve, PublicKey, SignatureAlgorithm, encode_part};
 use crate::sys::durability::{FileSync, replace_file_with};
 use crate::sys::private_files::private_directory;
-use crate::sys::regular_file::read_regular;
+use crate::sys::regular_file::{Links, read_regular_as};
 
 /// Name of the file in the directory of the service's keys.
 const FILE: &str = "signing-keys.json";
@@ -120,7 +120,7 @@ impl SigningKeys {
     pub(crate) fn open(directory: &Path, sync: FileSync, ages: KeyAges) -> io::Result<SigningKeys> {
         private_directory(directory)?;
         let path = directory.join(FILE);
-        let keys = match read_regular(&path, CONFIG_BYTES_MAX) {
+        let keys = match read_regular_as(&path, CONFIG_BYTES_MAX, Links::Refuse) {
             Ok(bytes) => match read_keys(&bytes) {
                 Some(keys) => keys,
                 None => {
@@ -221,6 +221,15 @@ mod tests {
         let third = open(dir.path()).signing_key(7050).unwrap();
         let kept: Vec<String> = open(dir.path()).keys().iter().map(|key| key.kid.clone()).collect();
         assert_eq!(kept, [third.kid.clone(), second.kid.clone()], "the first checks no more");
+    }
+
+    /// A link in the place of the file is not followed: whoever made it could give keys of their own.
+    #[test]
+    fn links_are_not_followed() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        open(other.path()).signing_key(1).unwrap();
+        std::os::unix::fs::symlink(other.path().join(FILE), dir.path().join(FILE)).unwrap();
+        assert!(open(dir.path()).keys().is_empty());
     }
 
     /// What is no file of keys is set aside, and new ones are made.
