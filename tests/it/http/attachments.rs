@@ -275,11 +275,14 @@ fn rights_follow_the_groups() {
     assert_unknown(&bound.get(&http, "/fhir/attachment/note"));
 }
 
+/// Bytes of a Binary that is far longer than what the service needs to answer at all.
+const LONG: u32 = 24 << 20;
+
 /// ATTACH-02: Binaries of compressed files, longer than what is read at a time, whole and in part.
 #[test]
 fn long_content_is_decoded_as_it_is_sent() {
     let scratch = scratch();
-    let bytes: Vec<u8> = (0..6u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let bytes: Vec<u8> = (0..LONG).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let server = {
         let directory = scratch.path();
         std::fs::create_dir_all(directory.join("store")).unwrap();
@@ -310,13 +313,14 @@ fn long_content_is_decoded_as_it_is_sent() {
     for coding in ["gz", "zst", "plain"] {
         let path = format!("/fhir/attachment/big-{coding}?v=1");
         let whole = http.get(&path);
-        assert_eq!((whole.status, whole.header("content-length")), (200, Some("6291456")), "{coding}");
+        assert_eq!((whole.status, whole.header("content-length")), (200, Some("25165824")), "{coding}");
         assert!(whole.body == bytes, "{coding}");
         let part = http.ask("GET", &path, &[("Range", "bytes=5000001-5000007")], b"");
         assert_eq!((part.status, &part.body[..]), (206, &bytes[5_000_001..5_000_008]), "{coding}");
     }
     let grown = server.memory().saturating_sub(before);
-    assert!(grown < 8 << 20, "{grown}");
+    // Less than the content, and far less than its base64: threads, caches and buffers of a first answer are all that grows.
+    assert!(grown < 20 << 20, "{grown}");
 }
 
 /// ATTACH-02, ATTACH-03, ATTACH-04, NETSMART-E08: the URLs in exported rows are absolute on every mount and download, and the
