@@ -574,6 +574,8 @@ pub enum DirectoryContent {
     Interrupted,
     /// A finished export and an unfinished one that is to replace it, which can be resumed or begin anew.
     Replacement,
+    /// An increment with its list of what no longer belongs, which is not replaced.
+    Increment,
     /// Something that is not of an export, by its name; it is left alone when an export begins beside it
     /// ([`Existing::Force`](crate::export::options::Existing::Force)).
     Foreign(String),
@@ -586,6 +588,7 @@ impl fmt::Display for DirectoryContent {
             DirectoryContent::Finished => f.write_str("holds a finished export"),
             DirectoryContent::Interrupted => f.write_str("holds an interrupted export"),
             DirectoryContent::Replacement => f.write_str("holds an export and an unfinished one that is to replace it"),
+            DirectoryContent::Increment => f.write_str("holds an increment, which is not replaced"),
             DirectoryContent::Foreign(name) => write!(f, "holds {name}, which is not of an export"),
         }
     }

@@ -12,7 +12,9 @@
 #![cfg_attr(not(all(feature = "cli", feature = "server")), allow(dead_code))]
 
 mod associated_data;
+mod baseline;
 mod casts;
+mod chain;
 #[cfg(feature = "cli")]
 mod cli;
 mod codec;
@@ -28,6 +30,7 @@ mod ignorable_part;
 mod index;
 mod inspect;
 mod issue;
+mod key_set;
 #[cfg(feature = "server")]
 mod job;
 mod limits;

@@ -21,6 +21,7 @@ use crate::select::attachments::{AttachmentCounts, AttachmentLinks, RowLinks, na
 use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::ledger::Ledger;
+use crate::select::member_changes::MemberChanges;
 use crate::select::selection::Selection;
 use crate::select::vanished::VanishedSelection;
 use std::collections::BTreeMap;
@@ -76,6 +77,8 @@ pub struct Plan {
     pub deletions: Deletions,
     /// Resources that are gone from the store without a deletion.
     pub vanished: VanishedSelection,
+    /// Who joined and left since the baseline; `None` without one that knows its members.
+    pub(crate) member_changes: Option<MemberChanges>,
     /// The URLs that attachments get; `None` if they stay as they are.
     pub(crate) attachments: Option<AttachmentLinks>,
     /// How many attachments the rows have.

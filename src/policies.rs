@@ -146,6 +146,33 @@ impl PatientStrict {
     }
 }
 
+/// What an increment does for patients who joined the population after its baseline (GROUP-11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NewMembers {
+    /// All their records are exported, whatever their age.
+    Full,
+    /// Their records are exported as everybody's, and the manifest says how many have joined.
+    #[default]
+    Report,
+    /// Their records are exported as everybody's.
+    Ignore,
+}
+
+impl NewMembers {
+    /// Every value.
+    pub const ALL: [NewMembers; 3] = [NewMembers::Full, NewMembers::Report, NewMembers::Ignore];
+
+    /// Its word, as that of [`MembershipRule`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            NewMembers::Full => "full",
+            NewMembers::Report => "report",
+            NewMembers::Ignore => "ignore",
+        }
+    }
+}
+
 /// Bounds of an output file; a row is never split (FILE-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -162,7 +189,7 @@ impl Default for FileBounds {
     }
 }
 
-by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Context, Vanished, PatientStrict);
+by_name!(MembershipRule, LateArrivals, MissingLastUpdated, Context, Vanished, PatientStrict, NewMembers);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -93,6 +93,11 @@ impl Progress {
         self.files_total.store(files, Relaxed);
     }
 
+    /// Counts bytes as written.
+    pub(crate) fn add_written(&self, bytes: u64) {
+        self.write_done.fetch_add(bytes, Relaxed);
+    }
+
     /// Nothing counts as written.
     pub(crate) fn begin_writing_again(&self) {
         self.write_done.store(0, Relaxed);

@@ -3,6 +3,7 @@
 //! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
 
 use crate::associated_data::AssociatedData;
+use crate::baseline::Baseline;
 use crate::codec::compression::Compression;
 use crate::error::{RequestError, RequestProblem};
 use crate::fhir::attachment_url::AttachmentUrls;
@@ -21,7 +22,7 @@ use crate::ignorable_part::{
 use crate::issue::{Advice, Issue, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::patient_restriction::PatientList;
 use crate::policies::{
-    AccessPath, Audience, Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished,
+    AccessPath, Audience, Context, FileBounds, LateArrivals, MissingLastUpdated, NewMembers, PatientStrict, Vanished,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -140,6 +141,13 @@ pub struct ExportRequest {
     pub missing_last_updated: MissingLastUpdated,
     /// Resources that are gone from replaced files.
     pub vanished: Vanished,
+    /// The export that this one is an increment on; its transactionTime is `since` then.
+    pub(crate) baseline: Option<Arc<Baseline>>,
+    /// What happens for patients who joined after the baseline; without one it has no effect.
+    pub new_members: NewMembers,
+    /// Whether the record of the export keeps the keys of all resources that a reader holds after it, 16 bytes each, so that
+    /// increments on it can tell what no longer belongs.
+    pub(crate) keeps_resources: bool,
     /// Bounds of a file.
     pub bounds: FileBounds,
     /// Compression of the files.
@@ -184,6 +192,9 @@ impl ExportRequest {
             late: LateArrivals::default(),
             missing_last_updated: MissingLastUpdated::default(),
             vanished: Vanished::default(),
+            baseline: None,
+            new_members: NewMembers::default(),
+            keeps_resources: false,
             bounds: FileBounds::default(),
             compression: Compression::None,
             digest: DigestAlgorithm::Xxh3,
@@ -413,6 +424,23 @@ impl ExportRequest {
     pub fn vanished(mut self, vanished: Vanished) -> ExportRequest {
         self.vanished = vanished;
         self
+    }
+
+    /// Makes the export an increment on an earlier one: `_since` is the transactionTime of that one, and what no longer belongs
+    /// is listed. The keys of what a reader holds after it are kept, so that increments can build on it in turn.
+    pub(crate) fn increment_on(self, baseline: Arc<Baseline>, new_members: NewMembers) -> ExportRequest {
+        let since = Some(baseline.transaction_time.clone());
+        ExportRequest { since, baseline: Some(baseline), new_members, keeps_resources: true, ..self }
+    }
+
+    /// The keys of what a reader holds after the export are kept, so that increments can build on it.
+    pub(crate) fn keep_resources(self) -> ExportRequest {
+        ExportRequest { keeps_resources: true, ..self }
+    }
+
+    /// The same request for everything, whatever its age.
+    pub(crate) fn without_baseline(self) -> ExportRequest {
+        ExportRequest { since: None, baseline: None, ..self }
     }
 
     /// Most uncompressed bytes of a file, at least 1, newlines included; 256 MiB unless given.

@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 
 /// Layers, lowest first: a module uses those below it. Every module of the crate stands here, none is exempt; `lib.rs` and
 /// `main.rs` stand above all.
-const LAYERS: [&[&str]; 18] = [
+const LAYERS: [&[&str]; 19] = [
     &["associated_data", "casts", "count_text", "ids", "limits", "named_enum", "simd", "sys"],
     &["codec", "fhir", "hash"],
-    &["error", "issue", "patient_restriction", "progress", "text_table"],
+    &["error", "issue", "key_set", "patient_restriction", "progress", "text_table"],
     &["extract"],
     &["store"],
     &["index"],
     &["group"],
-    &["ignorable_part", "policies"],
+    &["baseline", "ignorable_part", "policies"],
     &["request"],
     &["select"],
     &["plan"],
     &["write"],
     &["export", "pack", "synth"],
+    &["chain"],
     &["verify"],
     &["inspect"],
     &["job"],

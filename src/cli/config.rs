@@ -1,6 +1,7 @@
 //! From flags to decisions: sizes, instants, policies, the store and the thread pool; all checks of an
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
+use crate::cli::args::chain::{ChainArgs, NewMembersArg};
 use crate::cli::args::choices::{
     ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
@@ -13,7 +14,9 @@ use crate::cli::clock::StoreClock;
 use crate::cli::message_text::{FLAGS, index_text};
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
+use crate::export::baseline_record::FinishedExport;
 use crate::export::options::FaultsAllowed;
+use crate::export::plan_record::PlanRecord;
 use crate::extract::rules::LoneSurrogates;
 use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::{Id, IdRule};
@@ -24,7 +27,9 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::Parameter;
 use crate::limits::THREADS_MAX;
-use crate::policies::{AccessPath, Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{
+    AccessPath, Context, FileBounds, LateArrivals, MissingLastUpdated, NewMembers, PatientStrict, Vanished,
+};
 use crate::request::ExportRequest;
 use crate::simd::Kernel;
 use crate::store::choices::RowChoices;
@@ -33,6 +38,7 @@ use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
+use std::sync::Arc;
 
 /// Parses a size in bytes: a whole number with `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `B` or no unit. `None` for any
 /// other text, and for more than 64 bits.
@@ -180,6 +186,8 @@ pub(crate) struct ResolvedConfig {
     pub clock_warning: Option<String>,
     /// Bound on faulty lines; `None` allows any number.
     pub faults_allowed: Option<FaultsAllowed>,
+    /// The record of the export that an increment builds on.
+    pub builds_on: Option<Arc<PlanRecord>>,
 }
 
 /// Decides everything of an export that can be decided before the index is read.
@@ -237,6 +245,19 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         VanishedArg::Report => Vanished::Report,
         VanishedArg::Delete => Vanished::Delete,
     };
+    request.new_members = new_members(&args.chain);
+    let mut builds_on = None;
+    if let Some(path) = &args.chain.since_manifest {
+        match FinishedExport::open(path) {
+            Ok(FinishedExport { record, baseline, .. }) => {
+                request = request.increment_on(baseline, new_members(&args.chain));
+                builds_on = Some(record);
+            }
+            Err(wrong) => request = wrong.problems.into_iter().fold(request, ExportRequest::problem),
+        }
+    } else if args.chain.baseline {
+        request = request.keep_resources();
+    }
     request.compression = match args.compress {
         CompressArg::None => Compression::None,
         CompressArg::Gzip => Compression::Gzip,
@@ -280,12 +301,13 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
             request = request.problem(format!("{flag}: {} cannot be read: {error}", path.display()));
         }
     }
-    if let Some(out) = &args.out {
+    if let Some(out) = args.out.as_ref().or(args.chain.chain.as_ref()) {
         if let Err(inside) = check_outside_store(&args.store.store, out) {
             request = inside.problems.into_iter().fold(request, ExportRequest::problem);
         }
         if std::fs::metadata(out).is_ok_and(|found| !found.is_dir()) {
-            request = request.problem(format!("--out: {} is no directory", out.display()));
+            let flag = if args.out.is_some() { "--out" } else { "--chain" };
+            request = request.problem(format!("{flag}: {} is no directory", out.display()));
         }
     }
     let store = match open_store(&args.store, row_choices(&args.store.choices), false, !args.write.no_sync) {
@@ -310,7 +332,18 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     request.check()?;
     let faults_allowed = faults_allowed.and_then(|(_, allowed)| allowed);
     let store = store.expect("without a store the request has a problem");
-    Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed })
+    Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed, builds_on })
+}
+
+/// What `--new-members` says: a chain has all records of those who join unless told otherwise.
+pub(crate) fn new_members(args: &ChainArgs) -> NewMembers {
+    match args.new_members {
+        Some(NewMembersArg::Full) => NewMembers::Full,
+        Some(NewMembersArg::Report) => NewMembers::Report,
+        Some(NewMembersArg::Ignore) => NewMembers::Ignore,
+        None if args.chain.is_some() => NewMembers::Full,
+        None => NewMembers::Report,
+    }
 }
 
 /// The Group that `--group` names: `Group/ID` is always the reference, whatever stands in the working directory, so that

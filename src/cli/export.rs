@@ -5,6 +5,7 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use crate::cli::args::{ExportArgs, StoreArgs};
+use crate::cli::chain::chain_command;
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
@@ -43,9 +44,10 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
         Err(error) => return fail(Exit::BadRequest, &error, json),
     };
     resolved.clock_warning.iter().for_each(|text| say(text));
-    let outcome = pool.install(|| match args.plan {
-        true => plan_command(&args, resolved),
-        false => export_command(&args, resolved, begun),
+    let outcome = pool.install(|| match &args.chain.chain {
+        Some(root) => chain_command(&args, root, resolved),
+        None if args.plan => plan_command(&args, resolved),
+        None => export_command(&args, resolved, begun),
     });
     match outcome {
         Ok(exit) => exit,
@@ -83,7 +85,7 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
 
 /// Runs the export into `--out` and prints its summary.
 fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> Result<Exit, ExportError> {
-    let ResolvedConfig { request, store, time, faults_allowed, .. } = resolved;
+    let ResolvedConfig { request, store, time, faults_allowed, builds_on, .. } = resolved;
     let options = ExportOptions::new(args.out.clone().expect("clap asks for it unless --plan is given"))
         .existing(match (args.resume, args.force) {
             (true, _) => Existing::Resume,
@@ -93,13 +95,11 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
         .sync(sync(&args.write))
         .faults_allowed(faults_allowed)
         .clock(&now)
-        .words(&FLAGS);
+        .words(&FLAGS)
+        .builds_on(builds_on, None);
     let exported = watched(args.write.run.progress, |progress| export(&store, &request, time, &options, progress))?;
     let seconds = begun.elapsed().as_secs_f64();
-    let exit = match exported.worst {
-        Some(Severity::Error | Severity::Fatal) => Exit::Partial,
-        _ => Exit::Done,
-    };
+    let exit = exit_of_report(&exported);
     if args.write.run.json {
         let mut document = document(&exported, exit, seconds);
         add_elements(&mut document, &request.elements);
@@ -107,6 +107,14 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
     }
     say(&summary(&exported, &args.store, seconds));
     Ok(exit)
+}
+
+/// The exit code of an export that is done.
+pub(crate) fn exit_of_report(exported: &ExportReport) -> Exit {
+    match exported.worst {
+        Some(Severity::Error | Severity::Fatal) => Exit::Partial,
+        _ => Exit::Done,
+    }
 }
 
 /// Plans the export and prints the plan; nothing is written.
@@ -196,7 +204,7 @@ fn totals(exported: &ExportReport) -> std::collections::BTreeMap<String, [u64; 4
 }
 
 /// The summary of a finished export, for people.
-fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
+pub(crate) fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
     let request = without_filter_values(&exported.manifest.request);
     let mut out = format!("{request} as of {}\n\n", exported.transaction_time);
     let totals = totals(exported);
@@ -368,7 +376,7 @@ fn gone_lines(gone: &GoneResources) -> String {
 }
 
 /// The JSON document of a finished export.
-fn document(exported: &ExportReport, exit: Exit, seconds: f64) -> serde_json::Value {
+pub(crate) fn document(exported: &ExportReport, exit: Exit, seconds: f64) -> serde_json::Value {
     let types: serde_json::Map<String, serde_json::Value> = totals(exported)
         .into_iter()
         .map(|(name, [rows, bytes, file_bytes, files])| {

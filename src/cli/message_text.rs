@@ -27,6 +27,8 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::Late => "--late",
         Parameter::MissingLastUpdated => "--missing-last-updated",
         Parameter::Vanished => "--vanished",
+        Parameter::Baseline => "--since-manifest",
+        Parameter::NewMembers => "--new-members",
         Parameter::MaxFileBytes => "--max-file-bytes",
         Parameter::MaxFileResources => "--max-file-resources",
         Parameter::FaultsAllowed => "--faults-allowed",
@@ -157,6 +159,7 @@ fn journal_text(error: &JournalError) -> String {
         JournalError::NotEmpty { holds: DirectoryContent::Replacement, .. } => {
             "; finish that with --resume, or begin anew with --force"
         }
+        JournalError::NotEmpty { holds: DirectoryContent::Increment, .. } => "; choose another directory",
         JournalError::NotEmpty { holds: DirectoryContent::Foreign(_), .. } => {
             "; choose another directory, or use --force, which leaves foreign files alone"
         }

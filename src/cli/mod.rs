@@ -5,7 +5,9 @@
 
 #[cfg(feature = "server")]
 pub(crate) mod access_token;
+pub(crate) mod apply;
 pub(crate) mod args;
+pub(crate) mod chain;
 pub(crate) mod clock;
 pub(crate) mod config;
 #[cfg(feature = "server")]
@@ -63,6 +65,7 @@ pub(crate) fn run(args: Args) -> Exit {
         Command::Export(args) => export::run(args),
         Command::Index(args) => index::run(args),
         Command::Pack(args) => pack::run(args),
+        Command::Apply(args) => apply::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),

@@ -4,10 +4,13 @@
 //! the files, the manifest last (MANIFEST-18). A run that stopped anywhere in between is resumed to the same bytes from the
 //! journal. This module decides nothing about rows and knows no flags, clocks or terminals; it takes the time from its caller.
 
+pub(crate) mod baseline_record;
+pub(crate) mod chain_link;
 pub(crate) mod messages;
 pub(crate) mod options;
 pub(crate) mod plan_record;
 pub(crate) mod planning;
+pub(crate) mod reader_state;
 pub(crate) mod repair;
 pub(crate) mod report;
 pub(crate) mod run;

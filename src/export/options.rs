@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::export::chain_link::ChainLink;
+use crate::export::plan_record::PlanRecord;
 use crate::fhir::instant::Instant;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
@@ -59,6 +62,10 @@ pub struct ExportOptions<'a> {
     pub(crate) clock: Option<Clock<'a>>,
     /// How the message files speak.
     pub(crate) words: &'a ParameterNames,
+    /// The chain of exports that this one is a part of.
+    pub(crate) chain: Option<ChainLink>,
+    /// The record of the export that an increment builds on: both must ask for the same.
+    pub(crate) builds_on: Option<Arc<PlanRecord>>,
 }
 
 impl<'a> ExportOptions<'a> {
@@ -72,6 +79,8 @@ impl<'a> ExportOptions<'a> {
             faults_allowed: None,
             clock: None,
             words: &PLAIN_NAMES,
+            chain: None,
+            builds_on: None,
         }
     }
 
@@ -97,6 +106,16 @@ impl<'a> ExportOptions<'a> {
         ExportOptions { clock: Some(clock), ..self }
     }
 
+    /// The same into another directory.
+    pub(crate) fn into_directory(self, out: PathBuf) -> ExportOptions<'a> {
+        ExportOptions { out, ..self }
+    }
+
+    /// As a part of a chain, or on top of an earlier export.
+    pub(crate) fn builds_on(self, record: Option<Arc<PlanRecord>>, chain: Option<ChainLink>) -> ExportOptions<'a> {
+        ExportOptions { builds_on: record, chain, ..self }
+    }
+
     /// How the message files speak; plain names unless given.
     pub(crate) fn words(self, words: &'a ParameterNames) -> ExportOptions<'a> {
         ExportOptions { words, ..self }
@@ -105,7 +124,7 @@ impl<'a> ExportOptions<'a> {
 
 impl fmt::Debug for ExportOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _ } = self;
+        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _, chain: _, builds_on: _ } = self;
         let mut shown = f.debug_struct("ExportOptions");
         shown.field("out", out).field("existing", existing).field("sync", sync).field("faults_allowed", faults_allowed);
         shown.finish_non_exhaustive()

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
+use crate::export::chain_link::ChainLink;
 use crate::export::vanished_record::VanishedRecord;
 use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::elements::selection::ElementSelection;
@@ -14,14 +15,16 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::search::type_filter::TypeFilter;
 use crate::hash::Hasher128;
+use crate::ids::PatientId;
 use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::vanished::VanishedResource;
 use crate::issue::{Issue, Parameter};
 use crate::plan::Plan;
-use crate::policies::{PatientStrict, Vanished};
+use crate::policies::{NewMembers, PatientStrict, Vanished};
 use crate::request::{ExportRequest, Population};
 use crate::select::attachments::attachment_urls;
+use crate::select::bitmap::Bitmap;
 use crate::store::Store;
 use crate::store::walk::is_store_name;
 use crate::write::journal::place_of_json_error;
@@ -33,8 +36,10 @@ const ELEMENTS_FIELD: &str = "--elements";
 const FILTERS_FIELD: &str = "--type-filter";
 /// Field of the request that holds what relative URLs of attachments become.
 const ATTACHMENTS_FIELD: &str = "attachmentUrls";
+/// Field of the request that holds the name of the plan that an increment builds on.
+const BASELINE_FIELD: &str = "baseline";
 /// Fields that records leave out where they have their defaults.
-const LEFT_OUT: [&str; 7] = [
+const LEFT_OUT: [&str; 9] = [
     ELEMENTS_FIELD,
     FILTERS_FIELD,
     "--vanished",
@@ -42,6 +47,8 @@ const LEFT_OUT: [&str; 7] = [
     "--patient-strict",
     "--include-associated-data",
     "--context",
+    BASELINE_FIELD,
+    "--new-members",
 ];
 
 /// First file of the record: everything that a resumed run must find again.
@@ -68,6 +75,15 @@ pub(crate) struct PlanRecord {
     /// Filters of the export, as given; the request holds their hash, for their values are patients' data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub type_filters: Vec<String>,
+    /// Digest of the file that holds the keys of the exported patients, if the record has one. The plan determines it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cohort: Option<String>,
+    /// Ids of the patients who joined since the baseline and whose records are exported whatever their age, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<String>,
+    /// The chain of exports that this one is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainLink>,
     /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
     #[serde(default)]
     pub origin: ExportOrigin,
@@ -129,6 +145,11 @@ impl PlanRecord {
         let SnapshotFile { files, job } = serde_json::from_slice(bytes).map_err(|error| place_of_json_error(&error))?;
         let wrong = job.check_files(&files).err();
         Ok((job, wrong))
+    }
+
+    /// Name of the plan that an increment builds on.
+    pub(crate) fn baseline_plan(&self) -> Option<&str> {
+        self.request.get(BASELINE_FIELD).map(String::as_str)
     }
 
     /// The vanished resources; those that are not as outpour writes them are left out.
@@ -201,6 +222,10 @@ impl PlanRecord {
         let ids = &self.only_patients;
         if !ids.is_sorted_by(|a, b| a < b) || ids.iter().any(|id| Id::parse(id.as_bytes()).is_none()) {
             return wrong("onlyPatients");
+        }
+        let ids = &self.joined;
+        if !ids.is_sorted_by(|a, b| a < b) || ids.iter().any(|id| Id::parse(id.as_bytes()).is_none()) {
+            return wrong("joined");
         }
         if self.type_filters.iter().any(|text| TypeFilter::parse(text).is_err()) {
             return wrong("typeFilters");
@@ -291,6 +316,10 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
         let vanished = serde_json::to_vec(&vanished).expect("plain data");
         fields.push(("vanished", format!("{:032x}", crate::hash::xxh3_128(&vanished))));
     }
+    if let Some(baseline) = &request.baseline {
+        fields.push((BASELINE_FIELD, baseline.plan_id.clone()));
+        fields.push(("--new-members", request.new_members.name().to_string()));
+    }
     if !request.notes.is_empty() {
         fields.push(("notes", notes_hash(&request.notes)));
     }
@@ -303,8 +332,37 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     let origin = ExportOrigin::of(store, &plan.request);
     let only_patients = plan.cohort.only.iter().flatten().map(Id::to_string).collect();
     let type_filters = plan.request.type_filters.iter().map(|filter| filter.text().to_string()).collect();
+    let joined = joined_ids(plan, snapshot);
     let snapshot = snapshot.record();
-    PlanRecord { plan_id, request, snapshot, shards, rewritten, vanished, only_patients, type_filters, origin }
+    let (cohort, chain) = (None, None);
+    PlanRecord {
+        plan_id,
+        request,
+        snapshot,
+        shards,
+        rewritten,
+        vanished,
+        only_patients,
+        type_filters,
+        cohort,
+        joined,
+        chain,
+        origin,
+    }
+}
+
+/// Ids of the patients whose older records an increment exports because they joined, ascending; none under other policies.
+fn joined_ids(plan: &Plan, snapshot: &Snapshot) -> Vec<String> {
+    let joined = plan.member_changes.as_ref().and_then(|changes| changes.joined.as_ref());
+    let joined = joined.filter(|_| plan.request.new_members == NewMembers::Full);
+    let ids = joined.into_iter().flat_map(Bitmap::iter);
+    let mut ids: Vec<String> = ids
+        .filter_map(|patient| snapshot.index().patient_id(PatientId::of(patient)).ok())
+        .map(|id| id.to_string())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }
 
 /// The parameter that a field of `plan.json` holds, if it is one. Some fields bear the name that the command line has
@@ -327,6 +385,8 @@ fn recorded_parameter(field: &str) -> Option<Parameter> {
         "--include-associated-data" => Parameter::AssociatedData,
         "--max-file-bytes" => Parameter::MaxFileBytes,
         "--max-file-resources" => Parameter::MaxFileResources,
+        "--new-members" => Parameter::NewMembers,
+        BASELINE_FIELD => Parameter::Baseline,
         "--compress" => Parameter::Compression,
         "--digest" => Parameter::Digest,
         "--base-url" => Parameter::BaseUrl,
@@ -378,21 +438,34 @@ fn notes_hash(notes: &[Issue]) -> String {
     format!("{:032x}", crate::hash::xxh3_128(&notes))
 }
 
+/// The parameter of a field of two requests and the words for its values, where these differ. Filters are not told, only whether
+/// there are some.
+pub(crate) fn difference_of_value(
+    field: &str,
+    recorded: &PlanRecord,
+    now: &PlanRecord,
+) -> Option<(Option<Parameter>, String, String)> {
+    // A field with its default may be left out of a record, or be new since it was written.
+    let value = |record: &PlanRecord| record.request.get(field).cloned().unwrap_or_default();
+    let (then, given) = (value(recorded), value(now));
+    if then == given {
+        return None;
+    }
+    let parameter = recorded_parameter(field);
+    let told = |value: String| if value.is_empty() { word_of_nothing(parameter).to_string() } else { value };
+    // Neither filters nor their hash are printed: a value such as a birth date could be found from the hash by trial.
+    let (recorded, given) = match field == FILTERS_FIELD && !then.is_empty() && !given.is_empty() {
+        true => ("filters".to_string(), "other filters".to_string()),
+        false if field == FILTERS_FIELD => (filters_word(&then), filters_word(&given)),
+        false => (told(then), told(given)),
+    };
+    Some((parameter, recorded, given))
+}
+
 /// A resumed run must be the recorded one (the field that differs is named).
 pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
-    // A field with its default may be left out of a record, or be new since it was written.
-    let value = |record: &PlanRecord, field: &str| record.request.get(field).cloned().unwrap_or_default();
     for field in recorded.request.keys().filter(|field| LEFT_OUT.contains(&field.as_str())).chain(now.request.keys()) {
-        let (then, given) = (value(recorded, field), value(now, field));
-        if then != given {
-            let parameter = recorded_parameter(field);
-            let told = |value: String| if value.is_empty() { word_of_nothing(parameter).to_string() } else { value };
-            // Neither filters nor their hash are printed: a value such as a birth date could be found from the hash by trial.
-            let (recorded, given) = match field == FILTERS_FIELD && !then.is_empty() && !given.is_empty() {
-                true => ("filters".to_string(), "other filters".to_string()),
-                false if field == FILTERS_FIELD => (filters_word(&then), filters_word(&given)),
-                false => (told(then), told(given)),
-            };
+        if let Some((parameter, recorded, given)) = difference_of_value(field, recorded, now) {
             return Err(ExportError::Differs { parameter, field: field.clone(), recorded, given });
         }
     }

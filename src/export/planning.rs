@@ -9,13 +9,16 @@ use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::{IssueLog, Parameter};
 use crate::plan::{Plan, cut_shards};
+use crate::policies::NewMembers;
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::associated::add_associated;
+use crate::select::bitmap::Bitmap;
 use crate::select::attachments::{AttachmentLinks, attachment_urls, count_attachments};
 use crate::select::cohort::Cohort;
 use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
+use crate::select::member_changes::{MemberChanges, add_records_of_joined};
 use crate::select::selection::Selection;
 use crate::select::type_filters::{ColumnUse, apply_type_filters};
 use crate::select::unreached_binaries::count_unreached_binaries;
@@ -52,10 +55,15 @@ pub(crate) fn plan_cancellably(
         return Err(RequestError::one(RequestProblem::of(Parameter::Since, text)).into());
     }
     let mut cohort = Cohort::resolve_cancellably(snapshot, request, progress)?;
-    let mut selection = Selection::new(snapshot, &cohort, request)?;
-    apply_type_filters(snapshot, &cohort, request, &mut selection, columns, progress)?;
-    add_associated(snapshot, &cohort, request, &mut selection, progress)?;
-    add_context(snapshot, &cohort, request, &mut selection, progress)?;
+    let member_changes = match &request.baseline {
+        Some(baseline) if request.new_members != NewMembers::Ignore => {
+            MemberChanges::since(baseline, snapshot, &cohort)?
+        }
+        _ => None,
+    };
+    let joined = member_changes.as_ref().and_then(|changes| changes.joined.as_ref());
+    let joined = joined.filter(|_| request.new_members == NewMembers::Full);
+    let mut selection = select_rows(snapshot, &cohort, request, joined, columns, progress)?;
     selection.stats.unreached_binaries = count_unreached_binaries(snapshot, &cohort, request, &selection.rows)?;
     let mut deletions = Deletions::new(snapshot, &cohort, request, progress)?;
     let vanished = VanishedSelection::new(snapshot, &cohort, request)?;
@@ -78,11 +86,34 @@ pub(crate) fn plan_cancellably(
         cohort,
         deletions,
         vanished,
+        member_changes,
         attachments,
         attachment_counts,
         messages,
         snapshot_id: snapshot.id(),
     })
+}
+
+/// The rows of a request, with the older ones of members who joined, if some did.
+///
+/// # Errors
+/// [`ExportError`] if the store or its index cannot be read, or the work is cancelled.
+pub(crate) fn select_rows(
+    snapshot: &Snapshot,
+    cohort: &Cohort,
+    request: &ExportRequest,
+    joined: Option<&Bitmap>,
+    columns: ColumnUse,
+    progress: &Progress,
+) -> Result<Selection, ExportError> {
+    let mut selection = Selection::new(snapshot, cohort, request)?;
+    if let Some(joined) = joined {
+        add_records_of_joined(snapshot, cohort, request, joined, &mut selection)?;
+    }
+    apply_type_filters(snapshot, cohort, request, &mut selection, columns, progress)?;
+    add_associated(snapshot, cohort, request, &mut selection, progress)?;
+    add_context(snapshot, cohort, request, &mut selection, progress)?;
+    Ok(selection)
 }
 
 /// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.

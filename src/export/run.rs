@@ -3,10 +3,12 @@
 
 use crate::codec::compression::Compression;
 use crate::error::{ExportError, IndexError, JournalError};
+use crate::export::baseline_record::check_same_question;
 use crate::export::messages::all_issues;
 use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
 use crate::export::plan_record::{PlanRecord, check_same_request, plan_record};
 use crate::export::planning::{check_faults, plan_snapshot};
+use crate::export::reader_state::{StateError, StatePlaces, write_reader_state};
 use crate::export::report::ExportReport;
 use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::instant::Instant;
@@ -15,10 +17,13 @@ use crate::ids::ShardId;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Issue, IssueLog};
+use crate::key_set::builder::file_bytes;
+use crate::key_set::digest_of;
 use crate::plan::{Plan, Shard};
 use crate::policies::Audience;
 use crate::progress::Progress;
-use crate::request::ExportRequest;
+use crate::request::{ExportRequest, Population};
+use crate::select::member_changes::cohort_keys;
 use crate::store::Store;
 use crate::store::paths::check_outside_linked;
 use crate::sys::durability::FileSync;
@@ -26,7 +31,7 @@ use crate::write::deleted_bundle::deleted_lines;
 use crate::write::encode::Encoder;
 use crate::write::frame_copy::Recompressors;
 use crate::write::generated_files::{self, write_lines};
-use crate::write::journal::{MANIFEST, PlanFile, Receipt};
+use crate::write::journal::{COHORT, JOB, MANIFEST, PlanFile, RESOURCES, Receipt};
 use crate::write::manifest::{Manifest, file_url};
 use crate::write::operation_outcome::outcome_lines;
 use crate::write::output_dir::{BeginMode, OutputDirectory};
@@ -46,6 +51,8 @@ pub(crate) struct ExportRun {
     plan: Plan,
     directory: OutputDirectory,
     sync: FileSync,
+    /// The file of the keys of the cohort, if the record has one.
+    cohort: Option<Vec<u8>>,
     /// Name of the plan.
     plan_id: String,
     /// Shards that are written together.
@@ -100,7 +107,16 @@ impl ExportRun {
         let (snapshot, work, plan, messages) = plan_snapshot(store, request, &take, progress)?;
         check_outside_linked(&snapshot.index().walked().linked, &options.out)?;
         check_faults(&plan, options.faults_allowed)?;
-        let job = plan_record(&plan, &snapshot, store);
+        let cohort = match records_cohort(request) {
+            true => Some(file_bytes(cohort_keys(&snapshot, &plan.cohort).map_err(IndexError::from)?)),
+            false => None,
+        };
+        let mut job = plan_record(&plan, &snapshot, store);
+        job.cohort = cohort.as_deref().map(digest_of);
+        job.chain = options.chain.clone();
+        if let Some(before) = &options.builds_on {
+            check_same_question(before, &job)?;
+        }
         let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
         let error = outcome_lines(&messages, options.words);
         // Up to here nothing is changed in the directory: what is refused leaves an old export whole.
@@ -158,6 +174,7 @@ impl ExportRun {
             snapshot,
             plan,
             directory,
+            cohort,
             plan_id: job.plan_id,
             deleted,
             error,
@@ -318,6 +335,10 @@ impl ExportRun {
         if progress.cancel.load(Relaxed) {
             return Err(ExportError::Cancelled);
         }
+        let mut extension = manifest_extension(&self.plan, &self.snapshot, &self.plan_id);
+        for (name, facts) in self.write_state(files, progress)? {
+            extension[name] = facts;
+        }
         let manifest = Manifest::assemble(
             self.snapshot.as_of(),
             self.plan.request.canonical_text(self.plan.cohort.group_id.as_deref()),
@@ -325,7 +346,7 @@ impl ExportRun {
             &files[..shards],
             &files[shards..rows_and_deletions],
             &files[rows_and_deletions..],
-            manifest_extension(&self.plan, &self.snapshot, &self.plan_id),
+            extension,
         );
         let published = self.directory.publish(&manifest, files);
         if let Ok(()) | Err(JournalError::Unsynced { .. }) = &published {
@@ -333,6 +354,36 @@ impl ExportRun {
             self.status.lock().expect("no panic under it").succeed(&manifest, clock()).ok();
         }
         published.map_err(|error| self.move_error(error)).map(|()| manifest)
+    }
+
+    /// Writes what increments on this export need to know of it, and what it takes away itself, where the files of the export
+    /// are in their place; removes what a former export has left of that. Returns facts for the manifest.
+    fn write_state(
+        &self,
+        files: &[Receipt],
+        progress: &Progress,
+    ) -> Result<Vec<(&'static str, serde_json::Value)>, ExportError> {
+        let failed = |name: &str, error| self.write_error(&format!("{JOB}/{name}"), error);
+        let request = &self.plan.request;
+        let sync = self.sync == FileSync::Yes;
+        self.directory.move_into_place(files).map_err(|error| self.move_error(error))?;
+        self.watch_status();
+        let record = self.directory.record().map_err(|error| failed("", error))?;
+        match &self.cohort {
+            Some(cohort) => record.replace(COHORT, cohort, sync),
+            None => record.remove_file(COHORT).map(drop),
+        }
+        .map_err(|error| failed(COHORT, error))?;
+        if !request.keeps_resources {
+            record.remove_file(RESOURCES).map_err(|error| failed(RESOURCES, error))?;
+        }
+        let root = self.directory.files().map_err(|error| failed("", error))?;
+        let places = StatePlaces { files: &root, record: &record, sync };
+        match write_reader_state(&self.plan, &self.snapshot, &places, progress) {
+            Ok(facts) => Ok(facts),
+            Err(StateError::Write(name, error)) => Err(self.write_error(name, error)),
+            Err(StateError::Export(error)) => Err(error),
+        }
     }
 
     /// Whether an error says that there is no room for this run's files beside those of the export that it is to replace.
@@ -427,6 +478,16 @@ impl ExportRun {
     }
 }
 
+/// Whether the record of an export holds the keys of its patients: that of a Group does, for the increments of its members, and
+/// every one that increments are to build on.
+fn records_cohort(request: &ExportRequest) -> bool {
+    let of_group = matches!(
+        request.population,
+        Population::Group(_) | Population::GroupFile(_) | Population::GroupDocument(_)
+    );
+    request.population != Population::System && (of_group || request.keeps_resources || request.baseline.is_some())
+}
+
 /// What a finished run states in the root extension of its manifest: snapshot, policies, ledger (MANIFEST-14,
 /// MANIFEST-17, reading 10).
 pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str) -> serde_json::Value {
@@ -467,6 +528,18 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
     }
     if !request.vanished.is_default() {
         extension["policies"]["vanished"] = request.vanished.name().into();
+    }
+    if let Some(baseline) = &request.baseline {
+        extension["baseline"] =
+            json!({ "planId": baseline.plan_id, "transactionTime": baseline.transaction_time.to_string() });
+        extension["newMembers"] = match &plan.member_changes {
+            Some(changes) => json!({
+                "policy": request.new_members,
+                "joined": changes.joined_count,
+                "left": changes.left.len() as u64 + changes.left_unnamed,
+            }),
+            None => json!({ "policy": request.new_members }),
+        };
     }
     if !vanished.is_zero() {
         extension["vanished"] = json!(vanished);

@@ -53,6 +53,8 @@ pub(crate) struct AtomicDir {
     /// The path that it is renamed to.
     target: PathBuf,
     sync: FileSync,
+    /// Whether the target may be a directory with entries, which this one replaces.
+    replaces: bool,
     /// Set by the rename, so that drop removes nothing.
     published: bool,
     /// The hidden directory, locked (flock) while it is under construction, so that two processes cannot build the
@@ -68,12 +70,27 @@ impl AtomicDir {
     /// [`AtomicDirError::Target`] when `target` is not empty, no directory, a mount point or under construction
     /// elsewhere; [`AtomicDirError::Write`] when the system fails.
     pub(crate) fn begin(target: &Path, sync: FileSync) -> Result<AtomicDir, AtomicDirError> {
+        AtomicDir::begin_at(target, sync, false)
+    }
+
+    /// As [`AtomicDir::begin`], but `target` may also be a directory with entries: it is exchanged with the new one when that is
+    /// published, and then deleted. The caller has made sure that everything in it may go.
+    ///
+    /// # Errors
+    /// As [`AtomicDir::begin`].
+    pub(crate) fn begin_replacing(target: &Path, sync: FileSync) -> Result<AtomicDir, AtomicDirError> {
+        AtomicDir::begin_at(target, sync, true)
+    }
+
+    /// The work of both.
+    fn begin_at(target: &Path, sync: FileSync, replaces: bool) -> Result<AtomicDir, AtomicDirError> {
         // A link to a directory is resolved, so that the directory it leads to is built and not the link replaced.
         let absolute = || std::path::absolute(target).unwrap_or_else(|_| target.to_path_buf());
         let target = target.canonicalize().unwrap_or_else(|_| absolute());
         let refuse = |reason| AtomicDirError::Target { path: target.clone(), reason };
         match std::fs::read_dir(&target).map(|mut entries| entries.next()) {
             Ok(None) => {}
+            Ok(Some(_)) if replaces => {}
             Ok(Some(_)) => return Err(refuse("is not empty")),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(refuse("is no directory")),
@@ -116,7 +133,7 @@ impl AtomicDir {
             let removed = if is_directory { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             removed.map_err(write)?;
         }
-        Ok(AtomicDir { hidden, target, sync, published: false, _lock: lock })
+        Ok(AtomicDir { hidden, target, sync, replaces, published: false, _lock: lock })
     }
 
     /// The hidden directory, in which the caller writes its files.
@@ -137,6 +154,10 @@ impl AtomicDir {
         }
         match std::fs::rename(&self.hidden, &self.target) {
             Ok(()) => self.published = true,
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && self.replaces => {
+                self.exchange().map_err(|source| write(&self.target, source))?;
+                self.published = true;
+            }
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
                 return Err(AtomicDirError::Target { path: self.target.clone(), reason: "is no longer empty" });
             }
@@ -148,6 +169,27 @@ impl AtomicDir {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl AtomicDir {
+    /// Puts the hidden directory in the place of the target, and deletes what stood there. Where the two cannot be exchanged in one
+    /// step, the target is missing for a moment.
+    fn exchange(&self) -> std::io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, &self.hidden, CWD, &self.target, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                let aside = self.hidden.with_extension("replaced");
+                std::fs::rename(&self.target, &aside)?;
+                std::fs::rename(&self.hidden, &self.target)?;
+                std::fs::rename(&aside, &self.hidden)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // The new one stands: what is left of the old one is removed by the next that builds here.
+        std::fs::remove_dir_all(&self.hidden).ok();
+        Ok(())
     }
 }
 

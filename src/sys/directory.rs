@@ -256,6 +256,19 @@ impl Directory {
         }
     }
 
+    /// Makes a symbolic link beneath the directory to `target`, in place of a link or file of the name.
+    ///
+    /// # Errors
+    /// As [`Directory::rename`]; the system's where links cannot be made.
+    pub(crate) fn replace_link(&self, name: &str, target: &str) -> io::Result<()> {
+        let temporary = temporary_name(name);
+        self.remove_file(&temporary)?;
+        let (parent, last) = self.parent(&temporary)?;
+        self.before_change();
+        rustix::fs::symlinkat(target, &*parent, last)?;
+        self.rename(&temporary, name).inspect_err(|_| drop(self.remove_file(&temporary)))
+    }
+
     /// Syncs the directory, so that its entries survive a loss of power.
     ///
     /// # Errors

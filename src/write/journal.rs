@@ -32,6 +32,13 @@ pub(crate) const PLAN: &str = "plan.json";
 /// File name of the receipts in the journal's directory. Not that of data: whoever collects `**/*.ndjson` of an output
 /// directory wants resources.
 pub(crate) const RECEIPTS: &str = "receipts.jsonlog";
+/// File in the journal's directory with the keys of the exported patients.
+pub(crate) const COHORT: &str = "cohort";
+/// File in the journal's directory with the keys of all resources that a reader holds who has applied the export.
+pub(crate) const RESOURCES: &str = "resources";
+/// File of an increment that lists what no longer belongs. Not that of data: whoever collects `*.ndjson` or `*.jsonl` wants
+/// resources.
+pub(crate) const DEPARTED: &str = "departed.json-lines";
 /// File name of the receipts of earlier versions; read where [`RECEIPTS`] is missing.
 pub(crate) const LEGACY_RECEIPTS: &str = "done.ndjson";
 

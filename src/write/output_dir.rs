@@ -39,7 +39,7 @@ use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
 use crate::sys::unsynced_entry::is_unsynced;
 use crate::write::journal::{
-    JOB, JournalFiles, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, PlanFile, RECEIPTS, Receipt, STATUS, is_as_recorded,
+    DEPARTED, JOB, JournalFiles, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, PlanFile, RECEIPTS, Receipt, STATUS, is_as_recorded,
     line_of, place_of_json_error,
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
@@ -152,6 +152,14 @@ impl OutputDirectory {
         self.staged.load(Relaxed)
     }
 
+    /// The directory of the journal.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn record(&self) -> io::Result<Directory> {
+        self.root.directory(JOB)
+    }
+
     /// Path in the output directory of the plan of this run, beside the old export's while that is kept.
     pub(crate) fn plan_path(&self) -> PathBuf {
         self.record_of_run().path(PLAN)
@@ -207,6 +215,10 @@ impl OutputDirectory {
             (BeginMode::Resume, true) => {
                 self.staged.store(next, Relaxed);
                 self.record_of_run().plan().map(Some)
+            }
+            // Its list of what no longer belongs describes the export that stands; another one is not put in its place.
+            (BeginMode::Force, true) if self.exists(MANIFEST)? && self.exists(DEPARTED)? => {
+                refuse(DirectoryContent::Increment)
             }
             (BeginMode::Force, _) => {
                 self.replaces.store(own || next, Relaxed);
@@ -297,7 +309,7 @@ impl OutputDirectory {
     /// file with the name of an output file.
     fn refuse_foreign(&self, files: &[String], ours: &BTreeSet<String>, replaces: bool) -> Result<(), JournalError> {
         let foreign = |name: &str| JournalError::Foreign { path: self.root.path().join(name) };
-        let own: &[&str] = if replaces { &[] } else { &[MANIFEST, STATUS] };
+        let own: &[&str] = if replaces { &[] } else { &[MANIFEST, STATUS, DEPARTED] };
         for name in files.iter().map(String::as_str).filter(|name| !ours.contains(*name)).chain(own.iter().copied()) {
             match self.root.metadata(name) {
                 Ok(None) => {}

@@ -1,5 +1,6 @@
 //! The words of the command line, as clap reads them. No decision is made here.
 
+pub(crate) mod chain;
 pub(crate) mod choices;
 #[cfg(feature = "server")]
 pub(crate) mod credential;
@@ -8,6 +9,7 @@ pub(crate) mod records;
 pub(crate) mod run;
 pub(crate) mod search_columns;
 
+use crate::cli::args::chain::{ApplyArgs, ChainArgs};
 use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::records::RecordArgs;
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Index(IndexArgs),
     /// Write a store anew as a packed one: sorted, compressed, made for exports that copy
     Pack(PackArgs),
+    /// Write the current resources of a chain of exports
+    Apply(ApplyArgs),
     /// Check an export against its manifest, or a store's index against its bytes
     Verify(VerifyArgs),
     /// Show what any file that outpour writes holds
@@ -150,7 +154,7 @@ pub(crate) struct ExportArgs {
     #[allow(missing_docs)]
     pub store: StoreArgs,
     /// Directory that the export is written to
-    #[arg(long, value_name = "DIR", required_unless_present = "plan")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["plan", "chain"])]
     pub out: Option<PathBuf>,
 
     /// Members of this Group: an id in the store, also as Group/ID, or else a path to a file (with a '/', such as
@@ -197,6 +201,9 @@ pub(crate) struct ExportArgs {
     /// With --since: resources that are gone from a file that was replaced: counted, or listed as deletions
     #[arg(long, value_name = "HOW", default_value = "report", help_heading = "Which records")]
     pub vanished: VanishedArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub chain: ChainArgs,
     /// Most uncompressed bytes of a file, such as 256MiB, 1GB or 1000000
     #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
     pub max_file_bytes: String,

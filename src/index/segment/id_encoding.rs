@@ -110,10 +110,7 @@ fn format_uuid(bits: &[u8; 16]) -> [u8; 36] {
     text
 }
 
-/// Hash of an entity: a type and a logical id.
-pub(crate) fn entity_hash(resource_type: ResourceType, id: &[u8]) -> u64 {
-    xxh3_64_with_seed(id, resource_type.index() as u64 + 1)
-}
+pub(crate) use crate::key_set::resource_key::entity_hash;
 
 /// In place of the class of an id: the reference is conditional, and the id is place and length of its condition in the
 /// heap.

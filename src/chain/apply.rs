@@ -1,0 +1,374 @@
+//! Replays a chain into its current state: of each resource the newest version that an export brought, unless a later one listed
+//! it as deleted or departed.
+//!
+//! The exports are read from the newest to the oldest, so a row is written if nothing newer decided about its resource. What is
+//! held is 16 bytes for each resource of an increment, deletion and departure; the full export is streamed.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use crate::chain::applied_state::{AppliedState, STATE};
+use crate::chain::exported_lines::{ExportedLine, LinesError, read_lines};
+use crate::casts::to_u32;
+use crate::chain::root::{ChainExport, ChainRoot};
+use crate::codec::compression::Compression;
+use crate::error::{ExportError, JournalError};
+use crate::export::baseline_record::FinishedExport;
+use crate::fhir::resource_type::ResourceType;
+use crate::hash::digest::{DigestAlgorithm, digest_file};
+use crate::key_set::resource_key::{ResourceKey, resource_key};
+use crate::plan::shard_name;
+use crate::policies::FileBounds;
+use crate::progress::Progress;
+use crate::sys::atomic_dir::{AtomicDir, AtomicDirError};
+use crate::sys::directory::Directory;
+use crate::sys::durability::FileSync;
+use crate::write::encode::Encoder;
+use crate::write::journal::{DEPARTED, Receipt};
+use crate::write::manifest::{EXPORT_KEY, ManifestItem};
+use crate::write::sink::DirSink;
+
+/// What applying a chain did.
+pub(crate) struct ApplyReport {
+    /// The description of the new state.
+    pub state: AppliedState,
+    /// How many exports were read.
+    pub exports: usize,
+    /// Resources that a later export deleted.
+    pub deleted: u64,
+    /// Resources that a later export listed as departed.
+    pub departed: u64,
+}
+
+/// Why a chain cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// An export of the chain, its record or the root.
+    #[error(transparent)]
+    Chain(#[from] ExportError),
+    /// The directory of the state.
+    #[error(transparent)]
+    Target(#[from] AtomicDirError),
+    /// The work was cancelled.
+    #[error("stopped on request; nothing was changed")]
+    Cancelled,
+}
+
+impl From<JournalError> for ApplyError {
+    fn from(error: JournalError) -> ApplyError {
+        ApplyError::Chain(error.into())
+    }
+}
+
+/// An export of the chain that is read.
+struct ReadExport {
+    directory: Directory,
+    finished: FinishedExport,
+    export: ChainExport,
+}
+
+/// The newest full export of a chain and the increments on it, the oldest first, each checked to build on the one before it.
+///
+/// # Errors
+/// [`ExportError`] if there is none, or one is missing or damaged.
+fn read_chain(root: &ChainRoot) -> Result<Vec<ReadExport>, ExportError> {
+    let finished = root.finished()?;
+    let damaged = |reason: String| JournalError::Damaged { path: root.path().to_path_buf(), reason };
+    let Some(newest) = finished.last() else {
+        return Err(damaged("no export of the chain is finished yet".to_string()).into());
+    };
+    let full = newest.link.full;
+    let mut chain: Vec<ReadExport> = Vec::new();
+    for export in finished.iter().filter(|export| export.link.number >= full) {
+        let number = full + chain.len() as u64;
+        let before = chain.last().map(|before| &before.export.plan_id);
+        if export.link.number != number || export.link.full != full || export.baseline.as_ref() != before {
+            let reason = format!("export {number} of the chain is missing, or {} does not build on it", export.name);
+            return Err(damaged(reason).into());
+        }
+        let path = root.export_path(&export.name);
+        let finished = FinishedExport::open(&path)?;
+        let directory = Directory::open(&path).map_err(|source| JournalError::Io { path, source })?;
+        chain.push(ReadExport { directory, finished, export: export.clone() });
+    }
+    Ok(chain)
+}
+
+/// For each resource that an export took away, the position of the last such export.
+type RemovedAt = HashMap<ResourceKey, usize>;
+
+/// Applies the chain below `path` to the directory `to`, which appears or is replaced as a whole.
+///
+/// # Errors
+/// [`ApplyError`]; `to` is as it was then.
+pub(crate) fn apply(
+    path: &Path,
+    to: &Path,
+    bounds: FileBounds,
+    sync: FileSync,
+    progress: &Progress,
+) -> Result<ApplyReport, ApplyError> {
+    let root = ChainRoot::lock_for_reading(path)?;
+    let chain = read_chain(&root)?;
+    AppliedState::of_directory(to)?;
+    let (mut removed, mut deleted, mut departed) = (RemovedAt::new(), 0, 0);
+    for (position, export) in chain.iter().enumerate() {
+        deleted += read_deletions(export, position, &mut removed)?;
+        departed += read_departures(export, position, &mut removed)?;
+    }
+    let target = AtomicDir::begin_replacing(to, sync)?;
+    let out = Directory::open(target.path()).map_err(|error| write_error(target.path(), error))?;
+    let run = ApplyRun { chain: &chain, removed: &removed, out: Arc::new(out), bounds, sync, progress };
+    let types = of_types(&chain);
+    progress.expect_writes(run.bytes_to_read(), types.len() as u64);
+    let files: Vec<Vec<Receipt>> = types.par_iter().map(|of_type| run.write_type(of_type)).collect::<Result<_, _>>()?;
+    let newest = chain.last().expect("a chain that was read has an export");
+    let state = AppliedState {
+        chain: root.chain().to_string(),
+        number: newest.export.link.number,
+        full: newest.export.link.full,
+        transaction_time: newest.finished.manifest.transaction_time.clone(),
+        files: files.into_iter().flatten().collect(),
+    };
+    let mut bytes = serde_json::to_vec_pretty(&state).expect("plain data");
+    bytes.push(b'\n');
+    let failed = |error| write_error(&target.path().join(STATE), error);
+    run.out.replace(STATE, &bytes, sync == FileSync::Yes).map_err(failed)?;
+    target.publish()?;
+    Ok(ApplyReport { state, exports: chain.len(), deleted, departed })
+}
+
+/// A file of the state that cannot be written.
+fn write_error(path: &Path, source: io::Error) -> ApplyError {
+    ApplyError::Target(AtomicDirError::Write { path: path.to_path_buf(), source })
+}
+
+/// The types of the resources of a chain, by name.
+fn of_types(chain: &[ReadExport]) -> Vec<String> {
+    let output = chain.iter().flat_map(|export| &export.finished.manifest.output);
+    let mut types: Vec<String> = output.map(|item| item.r#type.clone()).collect();
+    types.sort_unstable();
+    types.dedup();
+    types
+}
+
+/// Reads the deletions of an export; returns how many there are.
+fn read_deletions(export: &ReadExport, position: usize, removed: &mut RemovedAt) -> Result<u64, ApplyError> {
+    #[derive(Deserialize)]
+    struct Bundle {
+        entry: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        request: Request,
+    }
+    #[derive(Deserialize)]
+    struct Request {
+        method: String,
+        url: String,
+    }
+    let mut count = 0;
+    for item in &export.finished.manifest.deleted {
+        let path = export.directory.path().join(item.file_name());
+        let damaged = || JournalError::Damaged { path: path.clone(), reason: "a line is no Bundle of deletions".into() };
+        let mut wrong = false;
+        let read = read_text(export, item, &mut |line| {
+            let Ok(bundle) = serde_json::from_slice::<Bundle>(line) else {
+                wrong = true;
+                return;
+            };
+            for Entry { request: Request { method, url } } in bundle.entry {
+                match (method.as_str(), key_of(&url)) {
+                    ("DELETE", Some(key)) => {
+                        removed.insert(key, position);
+                        count += 1;
+                    }
+                    _ => wrong = true,
+                }
+            }
+        });
+        read?;
+        if wrong {
+            return Err(damaged().into());
+        }
+    }
+    Ok(count)
+}
+
+/// The lines of a file of deletions, decompressed. They are bounded in length.
+fn read_text(export: &ReadExport, item: &ManifestItem, on_line: &mut dyn FnMut(&[u8])) -> Result<(), ApplyError> {
+    let name = item.file_name();
+    let path = export.directory.path().join(name);
+    let io = |source| ApplyError::from(JournalError::Io { path: path.clone(), source });
+    let file = export.directory.open_file(name).map_err(io)?;
+    if let Some(facts) = item.facts() {
+        let algorithm = facts.digest.as_ref().map_or(DigestAlgorithm::None, |digest| digest.algorithm);
+        let again = export.directory.open_file(name).map_err(io)?;
+        let found = digest_file(again, algorithm).map_err(io)?;
+        if found.1 != facts.digest || file.metadata().map_err(io)?.len() != facts.file_bytes {
+            let reason = "its size or digest is not what the manifest states".to_string();
+            return Err(JournalError::Damaged { path: path.clone(), reason }.into());
+        }
+    }
+    let mut input: Box<dyn io::Read> = match Compression::of_file_name(name) {
+        Some(Compression::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::new(file).map_err(io)?),
+        _ => Box::new(file),
+    };
+    let mut reader = io::BufReader::new(&mut input);
+    let mut line = Vec::new();
+    while io::BufRead::read_until(&mut reader, b'\n', &mut line).map_err(io)? > 0 {
+        on_line(&line);
+        line.clear();
+    }
+    Ok(())
+}
+
+/// Reads the resources that an export lists as departed; returns how many there are.
+fn read_departures(export: &ReadExport, position: usize, removed: &mut RemovedAt) -> Result<u64, ApplyError> {
+    #[derive(Deserialize)]
+    struct Departed {
+        resource: Option<String>,
+        member: Option<String>,
+    }
+    let Some(facts) = export.finished.manifest.extension.get(EXPORT_KEY).and_then(|own| own.get("departed")) else {
+        return Ok(0);
+    };
+    let path = export.directory.path().join(DEPARTED);
+    let damaged = |reason: &str| {
+        ApplyError::from(JournalError::Damaged { path: path.clone(), reason: reason.to_string() })
+    };
+    let file = export.directory.open_file(DEPARTED).map_err(|error| damaged(&error.to_string()))?;
+    let digest = facts.get("digest").and_then(|digest| digest.get("value")).and_then(|value| value.as_str());
+    let again = export.directory.open_file(DEPARTED).map_err(|error| damaged(&error.to_string()))?;
+    let found = digest_file(again, DigestAlgorithm::Xxh3).map_err(|error| damaged(&error.to_string()))?;
+    if found.1.as_ref().map(|found| found.value.as_str()) != digest {
+        return Err(damaged("its digest is not what the manifest states"));
+    }
+    let mut count = 0;
+    for line in io::BufRead::split(io::BufReader::new(file), b'\n') {
+        let line = line.map_err(|error| damaged(&error.to_string()))?;
+        match serde_json::from_slice::<Departed>(&line) {
+            Ok(Departed { resource: Some(resource), member: None }) => {
+                let key = key_of(&resource).ok_or_else(|| damaged("a line names no resource"))?;
+                removed.insert(key, position);
+                count += 1;
+            }
+            Ok(Departed { resource: None, member: Some(_) }) => {}
+            _ => return Err(damaged("a line names neither a member nor a resource")),
+        }
+    }
+    Ok(count)
+}
+
+/// The key of `Type/id`.
+fn key_of(text: &str) -> Option<ResourceKey> {
+    let (resource_type, id) = text.split_once('/')?;
+    Some(resource_key(ResourceType::parse(resource_type)?, id.as_bytes()))
+}
+
+/// What all types share while they are written.
+struct ApplyRun<'a> {
+    chain: &'a [ReadExport],
+    removed: &'a RemovedAt,
+    out: Arc<Directory>,
+    bounds: FileBounds,
+    sync: FileSync,
+    progress: &'a Progress,
+}
+
+impl ApplyRun<'_> {
+    /// Bytes of all files of resources, before compression.
+    fn bytes_to_read(&self) -> u64 {
+        let output = self.chain.iter().flat_map(|export| &export.finished.manifest.output);
+        output.filter_map(|item| item.facts()).map(|facts| facts.bytes).sum()
+    }
+
+    /// Writes the current resources of one type.
+    fn write_type(&self, of_type: &str) -> Result<Vec<Receipt>, ApplyError> {
+        let mut files = TypeFiles { run: self, of_type, open: None, rows: 0, done: Vec::new() };
+        let mut decided: HashSet<ResourceKey> = HashSet::new();
+        for (position, export) in self.chain.iter().enumerate().rev() {
+            let items = export.finished.manifest.output.iter().filter(|item| item.r#type == of_type);
+            for item in items {
+                let mut on_line = |line: ExportedLine<'_>| {
+                    if self.progress.is_cancelled() {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
+                    let is_removed = self.removed.get(&line.key).is_some_and(|at| *at > position);
+                    // Nothing is older than the first export, so nothing asks what it held.
+                    let is_newest = if position == 0 { !decided.contains(&line.key) } else { decided.insert(line.key) };
+                    if is_newest && !is_removed { files.write(line) } else { Ok(()) }
+                };
+                match read_lines(&export.directory, item, self.out.path(), &mut on_line) {
+                    Ok(()) => {}
+                    Err(_) if self.progress.is_cancelled() => return Err(ApplyError::Cancelled),
+                    Err(LinesError::File(error)) => return Err(error.into()),
+                    Err(LinesError::Caller(error)) => return Err(write_error(self.out.path(), error)),
+                }
+            }
+        }
+        files.finish().map_err(|error| write_error(self.out.path(), error))
+    }
+}
+
+/// The files of one type while they are written, cut by the bounds.
+struct TypeFiles<'a> {
+    run: &'a ApplyRun<'a>,
+    of_type: &'a str,
+    open: Option<Encoder<DirSink>>,
+    rows: u64,
+    done: Vec<Receipt>,
+}
+
+impl TypeFiles<'_> {
+    /// The name of the next file. How many there will be is not known: numbers have five digits, and more from the 100,000th on.
+    fn next_name(&self) -> String {
+        let number = to_u32(self.done.len() + 1);
+        shard_name(self.of_type, number, number, Compression::None)
+    }
+
+    /// Appends a row.
+    fn write(&mut self, line: ExportedLine<'_>) -> io::Result<()> {
+        let FileBounds { file_bytes, file_resources } = self.run.bounds;
+        let len = line.len()?;
+        let is_full = self.open.as_ref().is_some_and(|open| open.bytes_in() + len > file_bytes)
+            || file_resources.is_some_and(|most| self.rows >= most);
+        if is_full {
+            self.close()?;
+        }
+        let name = self.next_name();
+        let open = match &mut self.open {
+            Some(open) => open,
+            slot => {
+                let sink = DirSink::within(self.run.out.clone(), self.run.sync);
+                slot.insert(Encoder::begin(sink, &name, Compression::None, DigestAlgorithm::Xxh3, 1)?)
+            }
+        };
+        line.copy(&mut |piece| open.write(piece))?;
+        self.rows += 1;
+        self.run.progress.add_written(len);
+        Ok(())
+    }
+
+    /// Completes the open file.
+    fn close(&mut self) -> io::Result<()> {
+        if let Some(open) = self.open.take() {
+            let stats = open.finish()?;
+            self.done.push(Receipt::new(self.next_name(), self.of_type, self.rows, stats));
+            self.rows = 0;
+        }
+        Ok(())
+    }
+
+    /// Completes all files.
+    fn finish(mut self) -> io::Result<Vec<Receipt>> {
+        self.close()?;
+        Ok(self.done)
+    }
+}

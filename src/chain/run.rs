@@ -1,0 +1,190 @@
+//! A night of a chain: finish what was interrupted, export, name the newest, remove the oldest.
+
+use std::path::Path;
+
+use crate::chain::retention::expired;
+use crate::chain::root::{ChainExport, ChainRoot};
+use crate::error::{ExportError, IndexError, JournalError};
+use crate::export::baseline_record::FinishedExport;
+use crate::export::chain_link::ChainLink;
+use crate::export::export;
+use crate::export::options::{Existing, ExportOptions};
+use crate::export::report::ExportReport;
+use crate::fhir::instant::Instant;
+use crate::index::snapshot_time::SnapshotTime;
+use crate::policies::NewMembers;
+use crate::progress::Progress;
+use crate::request::ExportRequest;
+use crate::store::Store;
+
+/// How a chain is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChainOptions {
+    /// Every so many exports is a full one; only the first if `None`.
+    pub full_every: Option<u64>,
+    /// So many full exports are kept, with all that came after the oldest of them; all if `None`.
+    pub keep: Option<u64>,
+    /// What an increment does for patients who joined.
+    pub new_members: NewMembers,
+}
+
+/// When an export of a chain is.
+pub(crate) struct ChainTime {
+    /// The moment of the snapshot.
+    pub snapshot: SnapshotTime,
+    /// What the clock shows, for names.
+    pub now: Instant,
+}
+
+/// What one run of a chain did.
+pub(crate) struct ChainReport {
+    /// The finished exports, an interrupted one before the new one: name of the directory, place in the chain, report.
+    pub exports: Vec<(ChainExport, ExportReport)>,
+    /// Interrupted exports that could not be finished and were begun anew: name, and why.
+    pub abandoned: Vec<(String, String)>,
+    /// Names of the exports that were removed.
+    pub removed: Vec<String>,
+    /// Whether exports that may go were kept because they are being read.
+    pub removal_waits: bool,
+}
+
+/// Runs a chain below `path`: a full export if it has none yet or one is due, else an increment on the newest.
+///
+/// # Errors
+/// [`ExportError`]: what makes an export fail; another question than that of the exports before; a root that another process uses
+/// or that is damaged. Exports that are finished stay.
+pub(crate) fn run_chain(
+    store: &Store,
+    request: &ExportRequest,
+    path: &Path,
+    chain: ChainOptions,
+    time: ChainTime,
+    template: &ExportOptions<'_>,
+    progress: &Progress,
+) -> Result<ChainReport, ExportError> {
+    request.check()?;
+    let seed = format!("{} {} {}", time.now, std::process::id(), path.display());
+    let root = ChainRoot::lock_for_export(path, &seed)?;
+    let run = ChainRun { store, request, root: &root, new_members: chain.new_members, template, progress };
+    let mut report =
+        ChainReport { exports: Vec::new(), abandoned: Vec::new(), removed: Vec::new(), removal_waits: false };
+    root.clear_unplanned()?;
+    // 1. What was interrupted.
+    for interrupted in root.exports()?.into_iter().filter(|export| !export.finished) {
+        match run.resume(&interrupted, time.snapshot.clone()) {
+            Ok(finished) => report.exports.push((interrupted, finished)),
+            Err(error) if cannot_be_resumed(&error) => {
+                root.remove(&interrupted)?;
+                report.abandoned.push((interrupted.name, error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // 2. Tonight's.
+    let finished = root.finished()?;
+    let newest = finished.last();
+    let number = newest.map_or(1, |newest| newest.link.number + 1);
+    let is_due = |newest: &ChainExport| chain.full_every.is_some_and(|every| number - newest.link.full >= every);
+    let full = newest.filter(|newest| !is_due(newest)).map_or(number, |newest| newest.link.full);
+    let link = ChainLink { chain: root.chain().to_string(), number, full };
+    let name = root.new_name(&time.now)?;
+    let exported = run.begin(&name, &link, newest, time.snapshot)?;
+    let as_of = exported.transaction_time.to_string();
+    let export = ChainExport { name, link, plan_id: String::new(), baseline: None, finished: true };
+    // 3. Its name, once it stands.
+    root.publish_latest(&export, &as_of)?;
+    report.exports.push((export, exported));
+    // 4. Room.
+    remove_expired(&root, chain.keep, &mut report)?;
+    Ok(report)
+}
+
+/// Removes what need not be kept, unless somebody reads it.
+fn remove_expired(root: &ChainRoot, keep: Option<u64>, report: &mut ChainReport) -> Result<(), ExportError> {
+    let expired = keep.map_or(Ok(Vec::new()), |keep| root.finished().map(|finished| expired(&finished, keep)))?;
+    let Some(_alone) = root.try_lock_out_readers()? else {
+        report.removal_waits = !expired.is_empty();
+        return Ok(());
+    };
+    root.empty_removed()?;
+    for export in expired {
+        root.remove(&export)?;
+        report.removed.push(export.name);
+    }
+    Ok(())
+}
+
+/// What all exports of one run of a chain share.
+struct ChainRun<'a> {
+    store: &'a Store,
+    request: &'a ExportRequest,
+    root: &'a ChainRoot,
+    new_members: NewMembers,
+    template: &'a ExportOptions<'a>,
+    progress: &'a Progress,
+}
+
+impl ChainRun<'_> {
+    /// Finishes an interrupted export, at its own T.
+    fn resume(&self, interrupted: &ChainExport, time: SnapshotTime) -> Result<ExportReport, ExportError> {
+        let finished = self.root.finished()?;
+        let baseline = match &interrupted.baseline {
+            None => None,
+            Some(plan) => match finished.iter().find(|export| export.plan_id == *plan) {
+                Some(baseline) => Some(FinishedExport::open(&self.root.export_path(&baseline.name))?),
+                None => {
+                    let path = self.root.export_path(&interrupted.name);
+                    let reason = "the export that it builds on is not in the chain any more".to_string();
+                    return Err(JournalError::Damaged { path, reason }.into());
+                }
+            },
+        };
+        let link = interrupted.link.clone();
+        let report = self.export(&interrupted.name, link, baseline.as_ref(), true, time, Existing::Resume)?;
+        self.root.publish_latest(interrupted, &report.transaction_time.to_string())?;
+        Ok(report)
+    }
+
+    /// Begins an export on top of the newest one, or a full one.
+    fn begin(
+        &self,
+        name: &str,
+        link: &ChainLink,
+        newest: Option<&ChainExport>,
+        time: SnapshotTime,
+    ) -> Result<ExportReport, ExportError> {
+        let newest = newest.map(|newest| FinishedExport::open(&self.root.export_path(&newest.name))).transpose()?;
+        let is_increment = link.full != link.number;
+        self.export(name, link.clone(), newest.as_ref(), is_increment, time, Existing::Refuse)
+    }
+
+    /// Runs one export. A full one asks for the same as the one before it, too.
+    fn export(
+        &self,
+        name: &str,
+        link: ChainLink,
+        before: Option<&FinishedExport>,
+        is_increment: bool,
+        time: SnapshotTime,
+        existing: Existing,
+    ) -> Result<ExportReport, ExportError> {
+        let request = self.request.clone().keep_resources();
+        let request = match before.filter(|_| is_increment) {
+            Some(before) => request.increment_on(before.baseline.clone(), self.new_members),
+            None => request,
+        };
+        let record = before.map(|before| before.record.clone());
+        let options = self.template.clone().into_directory(self.root.export_path(name)).existing(existing);
+        export(self.store, &request, time, &options.builds_on(record, Some(link)), self.progress)
+    }
+}
+
+/// Whether an interrupted export must be begun anew: the store it was planned from is gone, or its record is of no use.
+fn cannot_be_resumed(error: &ExportError) -> bool {
+    matches!(
+        error,
+        ExportError::Index(IndexError::Changed { .. })
+            | ExportError::Differs { .. }
+            | ExportError::Record(JournalError::Damaged { .. } | JournalError::Foreign { .. })
+    )
+}

@@ -1,0 +1,92 @@
+//! `outpour export --chain`: runs a night of a chain, and prints a summary for each export that it finished.
+
+use std::path::Path;
+use std::time::Instant as Clock;
+
+use serde_json::json;
+
+use crate::chain::root::ChainExport;
+use crate::chain::run::{ChainOptions, ChainReport, ChainTime, run_chain};
+use crate::cli::args::ExportArgs;
+use crate::cli::clock::now;
+use crate::cli::config::{ResolvedConfig, sync};
+use crate::cli::export::{document, exit_of_report, summary};
+use crate::cli::message_text::FLAGS;
+use crate::cli::progress::watched;
+use crate::cli::{Exit, put_json, say};
+use crate::error::ExportError;
+use crate::export::options::ExportOptions;
+use crate::export::report::ExportReport;
+
+/// Exports into a chain below `root`. Exit code 1 when one of its exports has it.
+///
+/// # Errors
+/// Those of [`run_chain`].
+pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
+    let begun = Clock::now();
+    let ResolvedConfig { request, store, time, faults_allowed, .. } = resolved;
+    let template =
+        ExportOptions::new(root).sync(sync(&args.write)).faults_allowed(faults_allowed).clock(&now).words(&FLAGS);
+    let options = ChainOptions {
+        full_every: args.chain.full_every,
+        keep: args.chain.keep,
+        new_members: request.new_members,
+    };
+    let time = ChainTime { snapshot: time, now: now() };
+    let done = watched(args.write.run.progress, |progress| {
+        run_chain(&store, &request, root, options, time, &template, progress)
+    })?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let partial = done.exports.iter().any(|(_, report)| exit_of_report(report) != Exit::Done);
+    let exit = if partial { Exit::Partial } else { Exit::Done };
+    if args.write.run.json {
+        put_json(&chain_document(&done, exit, seconds));
+    }
+    for (export, report) in &done.exports {
+        say(&format!("{}\n{}", heading(export), summary(report, &args.store, seconds)));
+    }
+    say(&notes(&done, root));
+    Ok(exit)
+}
+
+/// What an export is in its chain.
+fn heading(export: &ChainExport) -> String {
+    let kind = if export.link.full == export.link.number { "full export" } else { "increment" };
+    format!("{}: {kind}, number {} of the chain", export.name, export.link.number)
+}
+
+/// What was done besides exporting.
+fn notes(done: &ChainReport, root: &Path) -> String {
+    let mut out = String::new();
+    for (name, reason) in &done.abandoned {
+        out += &format!("  abandoned  {name} was interrupted and could not be finished: {reason}\n");
+    }
+    for name in &done.removed {
+        out += &format!("  removed    {name}\n");
+    }
+    if done.removal_waits {
+        out += "  removal    waits for the next run: the chain is being read\n";
+    }
+    out + &format!("  latest     {}", root.join("latest.json").display())
+}
+
+/// The document of `--json`.
+fn chain_document(done: &ChainReport, exit: Exit, seconds: f64) -> serde_json::Value {
+    let of = |(export, report): &(ChainExport, ExportReport)| {
+        let mut one = document(report, exit_of_report(report), seconds);
+        one["directory"] = export.name.clone().into();
+        one["number"] = export.link.number.into();
+        one["full"] = export.link.full.into();
+        one
+    };
+    let abandoned = done.abandoned.iter().map(|(name, reason)| json!({ "directory": name, "reason": reason }));
+    json!({
+        "status": "complete",
+        "exitCode": exit as u8,
+        "exports": done.exports.iter().map(of).collect::<Vec<_>>(),
+        "abandoned": abandoned.collect::<Vec<_>>(),
+        "removed": done.removed,
+        "removalWaits": done.removal_waits,
+        "seconds": seconds,
+    })
+}

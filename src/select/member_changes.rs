@@ -1,0 +1,141 @@
+//! Who joined and who left a population since the export that an increment builds on (GROUP-11, GROUP-13), and the records of
+//! those who joined.
+//!
+//! Members are compared by the keys of their ids, under whatever base of ours the store names them. A member without any record
+//! is not in the store's dictionary, and counts as joined when the first one comes.
+
+use crate::baseline::Baseline;
+use crate::error::CorruptIndex;
+use crate::fhir::id::Id;
+use crate::ids::PatientId;
+use crate::index::snapshot::Snapshot;
+use crate::issue::IssueLog;
+use crate::key_set::resource_key::{ResourceKey, patient_key};
+use crate::request::ExportRequest;
+use crate::select::bitmap::Bitmap;
+use crate::select::cohort::Cohort;
+use crate::select::ledger::RowClass;
+use crate::select::selection::Selection;
+use std::collections::HashSet;
+
+/// How the population of an increment differs from that of its baseline.
+#[derive(Debug, Default)]
+pub(crate) struct MemberChanges {
+    /// Patients of the dictionary who joined, under each base.
+    pub joined: Option<Bitmap>,
+    /// How many they are, each once.
+    pub joined_count: u64,
+    /// Ids of those who left, ascending.
+    pub left: Vec<Box<str>>,
+    /// How many left of whom the store has no record any more, so that they cannot be named.
+    pub left_unnamed: u64,
+}
+
+/// The keys of the patients of a cohort, ascending, each once; none at system level.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page that is read fails its checksum.
+pub(crate) fn cohort_keys(snapshot: &Snapshot, cohort: &Cohort) -> Result<Vec<ResourceKey>, CorruptIndex> {
+    let Some(patients) = &cohort.patients else { return Ok(Vec::new()) };
+    let mut keys = Vec::with_capacity(patients.count() + cohort.vanished_members.len());
+    for patient in patients.iter() {
+        keys.push(patient_key(snapshot.index().patient_id(PatientId::of(patient))?.as_bytes()));
+    }
+    keys.extend(cohort.vanished_members.iter().map(|id| patient_key(id.as_bytes())));
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
+
+impl MemberChanges {
+    /// Compares a cohort with that of a baseline; `None` if the baseline's is not known, or the export has none.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn since(
+        baseline: &Baseline,
+        snapshot: &Snapshot,
+        cohort: &Cohort,
+    ) -> Result<Option<MemberChanges>, CorruptIndex> {
+        let (Some(before), Some(patients)) = (&baseline.cohort, &cohort.patients) else { return Ok(None) };
+        let index = snapshot.index();
+        let now = cohort_keys(snapshot, cohort)?;
+        let mut changes = MemberChanges {
+            joined_count: now.iter().filter(|key| !before.contains(key)).count() as u64,
+            ..MemberChanges::default()
+        };
+        if changes.joined_count > 0 {
+            let mut joined = Bitmap::new(patients.len());
+            for patient in patients.iter() {
+                if !before.contains(&patient_key(index.patient_id(PatientId::of(patient))?.as_bytes())) {
+                    joined.insert(patient);
+                }
+            }
+            changes.joined = Some(joined);
+        }
+        let left: HashSet<ResourceKey> =
+            before.keys().iter().filter(|key| now.binary_search(key).is_err()).copied().collect();
+        if !left.is_empty() {
+            changes.left = names_of(snapshot, &left)?;
+            changes.left_unnamed = (left.len() - changes.left.len()) as u64;
+        }
+        Ok(Some(changes))
+    }
+}
+
+/// The ids of patients of the store with these keys, ascending.
+fn names_of(
+    snapshot: &Snapshot,
+    keys: &HashSet<ResourceKey>,
+) -> Result<Vec<Box<str>>, CorruptIndex> {
+    let mut names: Vec<Box<str>> = Vec::new();
+    let mut add = |id: &Id| {
+        if keys.contains(&patient_key(id.as_bytes())) {
+            names.push(id.as_str().into());
+        }
+    };
+    for patient in 0..snapshot.index().patients() {
+        add(&snapshot.index().patient_id(PatientId::of(patient))?);
+    }
+    for gone in snapshot.vanished()? {
+        gone.owners.iter().for_each(|(_, id)| add(id));
+    }
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// Adds to a selection under `_since` all current records of the members who joined, whatever their age.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page that is read fails its checksum.
+pub(crate) fn add_records_of_joined(
+    snapshot: &Snapshot,
+    cohort: &Cohort,
+    request: &ExportRequest,
+    joined: &Bitmap,
+    selection: &mut Selection,
+) -> Result<(), CorruptIndex> {
+    let of_joined = Cohort {
+        patients: Some(joined.clone()),
+        members: Bitmap::new(joined.len()),
+        vanished_members: HashSet::new(),
+        ours: cohort.ours.clone(),
+        group_row: None,
+        group_id: None,
+        listed: 0,
+        content_hash: None,
+        only: None,
+        outsiders: cohort.outsiders.clone(),
+        writer: None,
+        messages: IssueLog::default(),
+    };
+    let whole = Selection::new(snapshot, &of_joined, &request.clone().without_baseline())?;
+    for (rows, of_joined) in selection.rows.iter_mut().zip(&whole.rows) {
+        let missing: Vec<usize> = of_joined.iter().filter(|row| !rows.any(*row..*row + 1)).collect();
+        rows.add_all(&missing);
+        // They are current, of the cohort and of the types: only their age kept them out.
+        missing.iter().for_each(|_| selection.ledger.export_one_of(RowClass::SinceOrUntil));
+    }
+    Ok(())
+}
