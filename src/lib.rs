@@ -2,6 +2,7 @@
 //!
 //! [architecture.md]: docs::architecture
 //! [conformance.md]: docs::conformance
+//! [consuming.md]: docs::consuming
 //! [format.md]: docs::format
 //! [readings.md]: docs::readings
 //! [security.md]: docs::security
@@ -52,12 +53,14 @@ mod text_table;
 mod verify;
 mod write;
 
-/// Documents: architecture, what the service is tested by, formats, readings, security, what the service answers.
+/// Documents: architecture, what the service is tested by, how to load exports into tables, formats, readings, security, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
     #[doc = include_str!("docs/conformance.md")]
     pub mod conformance {}
+    #[doc = include_str!("docs/consuming.md")]
+    pub mod consuming {}
     #[doc = include_str!("docs/format.md")]
     pub mod format {}
     #[doc = include_str!("docs/readings.md")]

@@ -13,6 +13,7 @@
 pub(crate) mod apply;
 pub(crate) mod applied_state;
 pub(crate) mod exported_lines;
+pub(crate) mod read_chain;
 pub(crate) mod retention;
 pub(crate) mod root;
 pub(crate) mod run;

@@ -84,6 +84,11 @@ impl ChainRoot {
         ChainRoot::of(directory, lock)
     }
 
+    /// Whether a directory is the root of a chain.
+    pub(crate) fn is_root(path: &Path) -> bool {
+        path.join(IDENTITY).is_file()
+    }
+
     /// Opens a root for reading: none of its exports is removed meanwhile.
     ///
     /// # Errors

@@ -34,6 +34,12 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
             );
             return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
         }
+        Ok(VerifyTarget::Chain) if args.faults || args.ledger => {
+            let flag = if args.faults { "--faults" } else { "--ledger" };
+            let text = format!("{flag}: {} is a chain of exports; give one of its exports, or the store", args.directory.display());
+            return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
+        }
+        Ok(VerifyTarget::Chain) => return pool.install(|| verify_chain(&args)),
         Ok(VerifyTarget::Export) => {}
         Ok(VerifyTarget::Unfinished(report)) => return print_unfinished(&args, &report),
         Ok(VerifyTarget::Store) if args.ledger => {
@@ -85,6 +91,23 @@ fn verify_export(args: &VerifyArgs, progress: &Progress) -> Result<bool, VerifyE
         );
     }
     Ok(holds)
+}
+
+/// Verifies a chain of exports, and prints the report.
+fn verify_chain(args: &VerifyArgs) -> Exit {
+    let verified = watched(args.run.progress, |progress| verify::chain::verify_chain(&args.directory, progress));
+    match verified {
+        Err(error) => fail(exit_of(&error), &error, args.run.json),
+        Ok(report) => {
+            let exit = if report.holds { Exit::Done } else { Exit::Partial };
+            report.lines().iter().for_each(|line| say(line));
+            if args.run.json {
+                let holds = report.holds;
+                put_json(&json!({ "status": "complete", "exitCode": exit as u8, "holds": holds, "chain": report }));
+            }
+            exit
+        }
+    }
 }
 
 /// Prints the report of an export without a manifest.

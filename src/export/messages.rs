@@ -1,5 +1,6 @@
 //! The messages of an export: policies that applied, faulty lines, members that were not found; for each audience.
 
+use crate::baseline::Baseline;
 use crate::count_text::{counted, word_form};
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
@@ -12,7 +13,7 @@ use crate::index::meta::MemoryLoss;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
 use crate::plan::Plan;
-use crate::policies::{Audience, LateArrivals, MissingLastUpdated, Vanished};
+use crate::policies::{Audience, LateArrivals, MissingLastUpdated, NewMembers, Vanished};
 use crate::request::{ExportRequest, Population};
 use crate::select::attachments::attachment_urls;
 use crate::select::cohort::Cohort;
@@ -36,6 +37,43 @@ pub(crate) fn add_absent_members(
         messages.push("member-without-patient", Issue::warning(IssueCode::NotFound, text));
     }
     Ok(())
+}
+
+/// Who joined and left since the export that an increment builds on (GROUP-11, GROUP-13).
+fn member_issues(baseline: &Baseline, plan: &Plan, push: &mut dyn FnMut(&'static str, Issue)) {
+    let note = |text: String| Issue::new(Severity::Information, IssueCode::Informational, text);
+    let request = &plan.request;
+    if request.population != Population::System && request.new_members != NewMembers::Ignore {
+        match &plan.member_changes {
+            None => push(
+                "members-unknown",
+                note("Who joined or left is not known: the export that this one builds on has no list of its patients".into()),
+            ),
+            Some(changes) => {
+                let (joined, left) = (changes.joined_count, changes.left.len() as u64 + changes.left_unnamed);
+                if joined > 0 {
+                    let records = match request.new_members {
+                        NewMembers::Full => "all their records are exported",
+                        _ => "what was dated before _since is not exported for that",
+                    };
+                    push("joined", note(format!("{} joined since the export that this one builds on; {records}", counted(joined, "patient"))));
+                }
+                if left > 0 {
+                    push("left", note(format!("{} left since the export that this one builds on", counted(left, "patient"))));
+                }
+                if changes.left_unnamed > 0 {
+                    let unnamed = counted(changes.left_unnamed, "patient");
+                    let text = format!("{unnamed} who left cannot be named: no record of theirs is in the store any more");
+                    push("left-unnamed", Issue::warning(IssueCode::Incomplete, text));
+                }
+            }
+        }
+    }
+    if baseline.resources.is_none() {
+        let text = "Resources that no longer belong are not listed: the record of the export that this one builds on does not \
+                    hold the keys of its resources";
+        push("departures-unknown", Issue::warning(IssueCode::Incomplete, text));
+    }
 }
 
 /// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).
@@ -107,6 +145,9 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
             word_form(stats.late, "was", "were")
         );
         push("late", Issue { advice, ..note(Severity::Information, text) });
+    }
+    if let Some(baseline) = &request.baseline {
+        member_issues(baseline, plan, &mut push);
     }
     if stats.illegal_updated > 0 && sees_all {
         let text = format!(

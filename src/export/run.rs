@@ -4,6 +4,7 @@
 use crate::codec::compression::Compression;
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::baseline_record::check_same_question;
+use crate::export::chain_link::ChainLink;
 use crate::export::messages::all_issues;
 use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
 use crate::export::plan_record::{PlanRecord, check_same_request, plan_record};
@@ -51,6 +52,8 @@ pub(crate) struct ExportRun {
     plan: Plan,
     directory: OutputDirectory,
     sync: FileSync,
+    /// Its place in a chain.
+    chain: Option<ChainLink>,
     /// The file of the keys of the cohort, if the record has one.
     cohort: Option<Vec<u8>>,
     /// Name of the plan.
@@ -175,6 +178,7 @@ impl ExportRun {
             plan,
             directory,
             cohort,
+            chain: job.chain,
             plan_id: job.plan_id,
             deleted,
             error,
@@ -336,6 +340,9 @@ impl ExportRun {
             return Err(ExportError::Cancelled);
         }
         let mut extension = manifest_extension(&self.plan, &self.snapshot, &self.plan_id);
+        if let Some(chain) = &self.chain {
+            extension["chain"] = json!({ "id": chain.chain, "number": chain.number, "full": chain.full });
+        }
         for (name, facts) in self.write_state(files, progress)? {
             extension[name] = facts;
         }

@@ -18,17 +18,18 @@ use crate::export::plan_record::PlanRecord;
 use crate::export::vanished_record::VanishedRecord;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::resource_type::ResourceType;
-use crate::hash::digest::DigestAlgorithm;
+use crate::hash::digest::{DigestAlgorithm, digest_file};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
 use crate::select::ledger::Ledger;
-use crate::sys::regular_file::read_regular;
+use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::manifest::{self, ListedFile, StatedManifest};
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::output_file::{self, FileSection, StatedLines, VerifiedFile, entity};
-use crate::write::journal::{JOB, MANIFEST, STATUS};
+use crate::write::journal::{DEPARTED, JOB, MANIFEST, STATUS};
+use crate::write::manifest::EXPORT_KEY;
 
 /// Most names of unlisted files in a report.
 const UNLISTED_MAX: usize = 100;
@@ -142,6 +143,7 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
             format!("its ledger says {} exported, the files hold {}", ledger.exported, counted(exported, "line"));
         mismatches.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
+    check_departed(directory, &bytes, &mut mismatches)?;
     check_record(directory, &stated, &report.deleted_resources, &mut mismatches);
     find_unlisted(directory, &stated, &mut report)?;
     // A replacing run keeps this export's manifest until its own files are complete.
@@ -183,6 +185,27 @@ fn manifest_bytes(directory: &Path) -> Result<Vec<u8>, VerifyError> {
         }
         false => VerifyError::Read { path, source: error.into() },
     })
+}
+
+/// Compares the list of what no longer belongs with what the root extension of the manifest states of it, if it names one.
+fn check_departed(directory: &Path, manifest: &[u8], mismatches: &mut Mismatches) -> Result<(), VerifyError> {
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let facts = &manifest["extension"][EXPORT_KEY]["departed"];
+    if facts.is_null() {
+        return Ok(());
+    }
+    let path = directory.join(DEPARTED);
+    let found = match open_regular(&path, Links::Refuse) {
+        Ok(file) => digest_file(file, DigestAlgorithm::Xxh3).map_err(|source| VerifyError::Read { path, source })?,
+        Err(error) if error.is_absence() => (0, None),
+        Err(error) => return Err(VerifyError::Read { path, source: error.into() }),
+    };
+    let digest = found.1.map(|digest| digest.value);
+    if facts["bytes"].as_u64() != Some(found.0) || facts["digest"]["value"].as_str() != digest.as_deref() {
+        let what = "its size or digest is not what the manifest states";
+        mismatches.push(Mismatch::of_file("GROUP-13", DEPARTED, what));
+    }
+    Ok(())
 }
 
 /// Compares the facts found in a file with those that the manifest states.
@@ -296,7 +319,7 @@ fn find_unlisted(
     report: &mut ExportVerification,
 ) -> Result<(), VerifyError> {
     let known: HashSet<&str> =
-        stated.files.iter().map(|listed| listed.name.as_str()).chain([MANIFEST, STATUS]).collect();
+        stated.files.iter().map(|listed| listed.name.as_str()).chain([MANIFEST, STATUS, DEPARTED]).collect();
     for (prefix, place) in
         [("", directory.to_path_buf()), ("deleted/", directory.join("deleted")), ("error/", directory.join("error"))]
     {

@@ -91,6 +91,12 @@ impl Mismatches {
         self.counts.retain(|_, count| *count > 0);
     }
 
+    /// The same, with the files named below a directory.
+    pub(crate) fn within(mut self, directory: &str) -> Mismatches {
+        self.kept.iter_mut().for_each(|mismatch| mismatch.file = format!("{directory}/{}", mismatch.file));
+        self
+    }
+
     /// Number of mismatches of all rules.
     pub(crate) fn total(&self) -> u64 {
         self.counts.values().sum()

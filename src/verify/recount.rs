@@ -15,6 +15,7 @@ use crate::select::ledger::Ledger;
 use crate::verify::VerifyError;
 use crate::verify::exported_line::exported_hash;
 use crate::verify::members::ListedMembers;
+use crate::verify::output_file::entity;
 use crate::verify::request::{RecordedRequest, VerifiedPopulation};
 use crate::verify::version_history::{Deletion, KnownVersion, LastState, RecordedEnd, ResourceVersion, VersionHistory};
 
@@ -50,6 +51,7 @@ pub(crate) fn recount(
         request: recorded,
         members,
         provenances: Default::default(),
+        joined: recorded.joined.iter().map(|id| entity("Patient", id)).collect(),
         names_ever: OnceCell::new(),
     };
     let mut classes: Vec<RecountClass> =
@@ -106,7 +108,9 @@ pub(crate) struct RecountQuestion<'a> {
     members: &'a ListedMembers,
     /// Provenance versions in a compartment of the members, and of others, for what they are about, at each moment; found
     /// when first asked for.
-    provenances: [[OnceCell<HashSet<usize>>; 2]; 2],
+    provenances: [[OnceCell<HashSet<usize>>; 2]; 3],
+    /// Names of the patients who joined, whose records count whatever their age.
+    joined: HashSet<u128>,
     /// Names that the cohort's versions refer to, or ever did; found when first asked for.
     pub names_ever: OnceCell<HashSet<u128>>,
 }
@@ -139,6 +143,8 @@ enum PatientSide {
     Members,
     /// Those of all others.
     Others,
+    /// Those of the requested patients who joined since the baseline.
+    Joined,
 }
 
 impl RecountQuestion<'_> {
@@ -232,13 +238,17 @@ impl RecountQuestion<'_> {
     /// by policy.
     pub(crate) fn passes(&self, i: usize, version: &ResourceVersion) -> bool {
         let recorded = self.request;
+        // Those who joined: as without `_since`.
+        let since = recorded.since.as_ref().filter(|_| {
+            self.joined.is_empty() || !self.in_compartment(i, MembershipMoment::Now, PatientSide::Joined)
+        });
         let Some(updated) = &version.updated else {
-            return recorded.undated || recorded.since.is_none() && recorded.until.is_none();
+            return recorded.undated || since.is_none() && recorded.until.is_none();
         };
         if recorded.until.as_ref().is_some_and(|until| updated >= until) {
             return false;
         }
-        if recorded.since.as_ref().is_none_or(|since| updated > since) {
+        if since.is_none_or(|since| updated > since) {
             return true;
         }
         if version.late {
@@ -328,7 +338,11 @@ impl RecountQuestion<'_> {
 
     /// Whether a patient (hash of its name) is one of some patients.
     fn is_one_of(&self, patient: u128, whose: PatientSide) -> bool {
-        self.members.contains(patient) == (whose == PatientSide::Members)
+        match whose {
+            PatientSide::Members => self.members.contains(patient),
+            PatientSide::Others => !self.members.contains(patient),
+            PatientSide::Joined => self.joined.contains(&patient),
+        }
     }
 
     /// Whether one of these owners of a version that is not there any more was asked for, and no other one where the request

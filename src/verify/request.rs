@@ -55,6 +55,8 @@ pub(crate) struct RecordedRequest {
     pub context: Context,
     /// Patients to whom the export was restricted; all if `None`.
     pub only: Option<Vec<String>>,
+    /// Ids of the patients who joined since the baseline and whose records were exported whatever their age.
+    pub joined: Vec<String>,
     /// Whether rows were left out that are in the record of somebody else, too.
     pub strict: bool,
     /// Bases that are ours, without a slash at the end.
@@ -121,6 +123,7 @@ impl RecordedRequest {
             },
             population,
             only: only.transpose()?,
+            joined: job.joined.clone(),
             strict: job.request.contains_key("--patient-strict") && choice("--patient-strict", "all", "any")?,
             elements: job.elements()?,
             type_filters: recorded_filters(job)?,

@@ -22,6 +22,7 @@ use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::sys::store_file::StoreFile;
 use crate::text_table::{grouped, grouped_with};
 use crate::verify::VerifyError;
+use crate::verify::chain::is_chain;
 use crate::write::journal::{JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, Receipt, STATUS};
 use crate::write::output_name::OutputName;
 
@@ -32,6 +33,8 @@ pub(crate) enum VerifyTarget {
     Export,
     /// It holds files of a run that has not published its manifest.
     Unfinished(UnfinishedReport),
+    /// It is the root of a chain of exports: [`chain`](crate::verify::chain) verifies it.
+    Chain,
     /// It holds data files or an index: [`index`](crate::verify::index) verifies it.
     Store,
 }
@@ -73,6 +76,9 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
     let name = directory.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_os_string()));
     if name.is_some_and(|name| name.as_encoded_bytes().ends_with(PARTIAL_SUFFIX.as_bytes())) {
         return Ok(VerifyTarget::Store);
+    }
+    if is_chain(directory) {
+        return Ok(VerifyTarget::Chain);
     }
     if directory.join(MANIFEST).is_file() {
         return Ok(VerifyTarget::Export);

@@ -7,11 +7,13 @@
 
 mod attachments;
 mod cases;
+mod chains;
 mod clock;
 mod commands;
 mod comparison;
 mod compat;
 mod conformance;
+mod consuming;
 mod context;
 mod costs;
 mod crash;
@@ -37,6 +39,7 @@ mod member_filters;
 mod memory;
 mod messages;
 mod naive;
+mod nights;
 mod pack;
 mod packed_memory;
 mod processing_order;

@@ -1,0 +1,233 @@
+//! Increments on an export, and chains, where something is not as it should be: another question, a damaged record, an export that may
+//! not be replaced, a reader that is not to be disturbed.
+
+use crate::run::{self, Run, scratch};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A store of two patients, and a Group file of one of them.
+struct Place {
+    scratch: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let place = Place { scratch: scratch() };
+        std::fs::create_dir(place.path("store")).unwrap();
+        let rows = [
+            r#"{"resourceType":"Patient","id":"a","meta":{"lastUpdated":"2024-01-01T00:00:00Z"}}"#,
+            r#"{"resourceType":"Patient","id":"b","meta":{"lastUpdated":"2024-01-01T00:00:00Z"}}"#,
+            r#"{"resourceType":"Observation","id":"o-a","meta":{"lastUpdated":"2024-01-01T00:00:00Z"},"subject":{"reference":"Patient/a"}}"#,
+            r#"{"resourceType":"Observation","id":"o-b","meta":{"lastUpdated":"2024-01-01T00:00:00Z"},"subject":{"reference":"Patient/b"}}"#,
+        ];
+        std::fs::write(place.path("store/rows.ndjson"), rows.join("\n") + "\n").unwrap();
+        place.members(&["a"]);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn members(&self, ids: &[&str]) {
+        let members: Vec<String> =
+            ids.iter().map(|id| format!(r#"{{"entity":{{"reference":"Patient/{id}"}}}}"#)).collect();
+        let group = format!(
+            r#"{{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{}]}}"#,
+            members.join(",")
+        );
+        std::fs::write(self.path("group.json"), group).unwrap();
+    }
+
+    /// Exports the Group at a second of 2024-02-01 with these arguments, in which `OUT:x` and the like are paths of this place.
+    fn export(&self, second: u32, more: &[&str]) -> Run {
+        let (store, group) = (self.path("store"), self.path("group.json"));
+        let as_of = format!("2024-02-01T00:00:{second:02}Z");
+        let mut args = vec!["export", "--store", store.to_str().unwrap(), "--no-sync", "--as-of", &as_of];
+        if !more.iter().any(|arg| ["--group", "--all-patients"].contains(arg)) {
+            args.extend(["--group", group.to_str().unwrap()]);
+        }
+        let paths: Vec<String> = more
+            .iter()
+            .map(|arg| match arg.strip_prefix("AT:") {
+                Some(name) => self.path(name).to_str().unwrap().to_string(),
+                None => arg.to_string(),
+            })
+            .collect();
+        args.extend(paths.iter().map(String::as_str));
+        run::run(&args)
+    }
+
+    fn manifest(&self, out: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.path(out).join("manifest.json")).unwrap()).unwrap()
+    }
+
+    fn departed(&self, out: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path(out).join("departed.json-lines")).unwrap();
+        text.lines().map(str::to_string).collect()
+    }
+}
+
+/// The own part of a manifest's root extension.
+fn own(manifest: &Value) -> &Value {
+    &manifest["extension"]["urn:outpour:export:1"]
+}
+
+#[track_caller]
+fn done(run: &Run) {
+    assert_eq!(run.code, 0, "{run:#?}");
+}
+
+/// GROUP-11, GROUP-13: joined members bring what the policy says, those who left are listed with their resources.
+#[test]
+fn who_joined_and_left_is_told() {
+    let place = Place::new();
+    done(&place.export(1, &["--out", "AT:first", "--baseline"]));
+    place.members(&["b"]);
+    for (policy, rows) in [("full", 2), ("report", 0), ("ignore", 0)] {
+        let out = format!("AT:{policy}");
+        done(&place.export(2, &["--out", &out, "--since-manifest", "AT:first/manifest.json", "--new-members", policy]));
+        let manifest = place.manifest(policy);
+        let count: u64 = manifest["output"].as_array().unwrap().iter().map(|item| item["count"].as_u64().unwrap()).sum();
+        assert_eq!(count, rows, "{policy}");
+        assert_eq!(own(&manifest)["newMembers"]["policy"], policy);
+        let known = if policy == "ignore" { Value::Null } else { 1.into() };
+        assert_eq!([&own(&manifest)["newMembers"]["joined"], &own(&manifest)["newMembers"]["left"]], [&known, &known]);
+        let resources = [r#"{"resource":"Observation/o-a"}"#, r#"{"resource":"Patient/a"}"#];
+        let mut departed = place.departed(policy);
+        let members: Vec<String> = departed.extract_if(.., |line| line.contains("member")).collect();
+        departed.sort_unstable();
+        assert_eq!(departed, resources);
+        let named: &[&str] = if policy == "ignore" { &[] } else { &[r#"{"member":"Patient/a"}"#] };
+        assert_eq!(members, named);
+        assert!(manifest.get("deleted").is_none(), "GROUP-13: nobody is listed as deleted");
+        done(&run::run(&["verify", place.path(policy).to_str().unwrap()]));
+        done(&run::run(&["verify", "--ledger", place.path(policy).to_str().unwrap()]));
+    }
+    // Without the keys of resources only members are told, and a warning says so.
+    done(&place.export(3, &["--out", "AT:plain"]));
+    place.members(&["a", "b"]);
+    let run = place.export(4, &["--out", "AT:after", "--since-manifest", "AT:plain"]);
+    done(&run);
+    assert!(run.stdout.contains("do not belong") || (run.stderr.clone() + &run.stdout).contains("no longer belong"), "{run:#?}");
+    assert!(place.departed("after").is_empty());
+    assert_eq!(own(&place.manifest("after"))["newMembers"]["joined"], 1);
+}
+
+/// An increment asks for what its baseline asked for; each difference is named, and nothing is written.
+#[test]
+fn another_question_is_refused_by_name() {
+    let place = Place::new();
+    done(&place.export(1, &["--out", "AT:first", "--baseline"]));
+    let other = place.path("other.json");
+    std::fs::copy(place.path("group.json"), &other).unwrap();
+    let other = other.to_str().unwrap();
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["--type", "Patient"], &["--type: ", "had all", "has Patient"]),
+        (&["--vanished", "delete", "--late", "report"], &["--vanished: ", "--late: "]),
+        (&["--group", other], &["--group: ", "group.json", "other.json"]),
+        (&["--all-patients"], &["--group: ", "all patients"]),
+        (&["--elements", "id"], &["--elements: "]),
+    ];
+    for (more, needles) in cases {
+        let args = [&["--out", "AT:next", "--since-manifest", "AT:first"], more].concat();
+        place.export(2, &args).refused(2, needles);
+        assert!(!place.path("next").exists());
+    }
+    std::fs::rename(place.path("store"), place.path("elsewhere")).unwrap();
+    std::fs::create_dir(place.path("store")).unwrap();
+    std::fs::copy(place.path("elsewhere/rows.ndjson"), place.path("store/rows.ndjson")).unwrap();
+    done(&place.export(2, &["--out", "AT:same", "--since-manifest", "AT:first"]));
+    let elsewhere = place.path("elsewhere");
+    let run = place.export(3, &["--out", "AT:next", "--since-manifest", "AT:first", "--store", elsewhere.to_str().unwrap()]);
+    assert_eq!(run.code, 2);
+    // Files may be cut and coded in another way.
+    let more = ["--out", "AT:coded", "--since-manifest", "AT:first", "--compress", "gzip", "--max-file-resources", "1"];
+    done(&place.export(4, &more));
+}
+
+/// What is read back from a baseline is checked; an increment with its list is not replaced.
+#[test]
+fn damaged_baselines_are_refused() {
+    let place = Place::new();
+    done(&place.export(1, &["--out", "AT:first", "--baseline"]));
+    place.export(2, &["--out", "AT:next", "--since-manifest", "AT:nowhere"]).refused(2, &["--since-manifest: ", "nowhere"]);
+    done(&place.export(2, &["--out", "AT:next", "--since-manifest", "AT:first"]));
+    place.export(3, &["--out", "AT:next", "--force"]).refused(2, &["holds an increment"]);
+    for name in ["cohort", "resources", "plan.json"] {
+        let path = place.path("first/.outpour-job").join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        let mut damaged = bytes.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        for wrong in [damaged, bytes[..middle].to_vec()] {
+            std::fs::write(&path, wrong).unwrap();
+            let run = place.export(3, &["--out", "AT:third", "--since-manifest", "AT:first"]);
+            assert_eq!(run.code, 2, "{name}: {run:#?}");
+            assert!(run.stderr.contains("--since-manifest: ") && !place.path("third").exists(), "{run:#?}");
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    std::fs::write(place.path("next/departed.json-lines"), "{\"member\":\"Patient/a\"}\n").unwrap();
+    let run = run::run(&["verify", place.path("next").to_str().unwrap()]);
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!((run.stdout + &run.stderr).contains("departed.json-lines: its size or digest"));
+}
+
+/// The names of the exports of a chain.
+fn names(chain: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(chain).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("20")).collect();
+    names.sort();
+    names
+}
+
+/// Full exports come as often as was asked, the oldest go with their increments, nobody else's directory does, and nothing goes while
+/// the chain is read. A changed question is refused; a chain that was tampered with does not verify and is not applied.
+#[test]
+fn a_chain_keeps_what_it_is_told_to() {
+    let place = Place::new();
+    let night = |second| place.export(second, &["--chain", "AT:chain", "--full-every", "2", "--keep", "1"]);
+    done(&night(1));
+    std::fs::create_dir_all(place.path("chain/2020-01-01T000000Z/.outpour-job")).unwrap();
+    std::fs::write(place.path("chain/2020-01-01T000000Z/own.txt"), "mine").unwrap();
+    done(&night(2));
+    assert_eq!(names(&place.path("chain")).len(), 3);
+    let reader = std::fs::File::open(place.path("chain/.outpour-chain/readers.lock")).unwrap();
+    reader.lock_shared().unwrap();
+    let run = night(3);
+    done(&run);
+    assert!((run.stdout + &run.stderr).contains("the chain is being read"));
+    assert_eq!(names(&place.path("chain")).len(), 4);
+    drop(reader);
+    done(&night(4));
+    assert_eq!(names(&place.path("chain")).len(), 3, "two exports, and what is not of the chain");
+    assert_eq!(std::fs::read_to_string(place.path("chain/2020-01-01T000000Z/own.txt")).unwrap(), "mine");
+    let latest: Value = serde_json::from_slice(&std::fs::read(place.path("chain/latest.json")).unwrap()).unwrap();
+    assert_eq!([&latest["number"], &latest["full"]], [&Value::from(4), &Value::from(3)]);
+    assert!(place.path("chain").join(latest["manifest"].as_str().unwrap()).exists());
+    place.export(5, &["--chain", "AT:chain", "--type", "Patient"]).refused(2, &["--type: "]);
+    place.export(5, &["--chain", "AT:chain", "--keep", "1"]).refused(2, &["--full-every"]);
+    assert_eq!(names(&place.path("chain")).len(), 3, "what was refused leaves nothing");
+
+    let (chain, to) = (place.path("chain"), place.path("current"));
+    let apply = || run::run(&["apply", chain.to_str().unwrap(), "--to", to.to_str().unwrap()]);
+    let verify = || run::run(&["verify", chain.to_str().unwrap()]);
+    done(&verify());
+    done(&apply());
+    let full = names(&chain)[1].clone();
+    let row = chain.join(&full).join("Patient.00001.ndjson");
+    let bytes = std::fs::read(&row).unwrap();
+    std::fs::write(&row, String::from_utf8(bytes.clone()).unwrap().replace("2024", "2025")).unwrap();
+    apply().refused(2, &["digest"]);
+    assert_eq!(verify().code, 1);
+    std::fs::write(&row, bytes).unwrap();
+    done(&apply());
+    std::fs::write(to.join("own.txt"), "mine").unwrap();
+    apply().refused(2, &["own.txt"]);
+    assert!(to.join("own.txt").exists() && to.join("Patient.00001.ndjson").exists());
+    std::fs::remove_dir_all(chain.join(full)).unwrap();
+    assert_eq!(verify().code, 1);
+    std::fs::remove_file(to.join("own.txt")).unwrap();
+    apply().refused(2, &["missing"]);
+}
