@@ -12,6 +12,7 @@
 #![cfg_attr(not(all(feature = "cli", feature = "server")), allow(dead_code))]
 
 mod associated_data;
+mod byte_size;
 mod casts;
 #[cfg(feature = "cli")]
 mod cli;

@@ -1,6 +1,7 @@
 //! From flags to decisions: sizes, instants, policies, the store and the thread pool; all checks of an
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
+use crate::byte_size::{SIZE_EXAMPLES, parse_size};
 use crate::cli::args::choices::{
     ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
@@ -9,8 +10,9 @@ use crate::cli::args::{
     AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg,
     RulesArg, SelectionArg, StoreArgs, VanishedArg, WriteArgs,
 };
-use crate::cli::clock::StoreClock;
+use crate::cli::clock::{StoreClock, now};
 use crate::cli::message_text::{FLAGS, index_text};
+use crate::cli::time_text::parse_time;
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
@@ -33,24 +35,6 @@ use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
-
-/// Parses a size in bytes: a whole number with `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `B` or no unit. `None` for any
-/// other text, and for more than 64 bits.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
-}
 
 /// Parses `--faults-allowed`: a number of lines, or a share of them such as `0.1%`. `None` for any other text.
 fn parse_faults(text: &str) -> Option<FaultsAllowed> {
@@ -151,12 +135,13 @@ pub(crate) fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestEr
         RulesArg::R4 => GroupRules { content: GroupContent::Exportable, ..GroupRules::default() },
         RulesArg::Oneup => GroupRules::oneup(),
     };
-    let bytes_max = match &args.max_bytes {
-        None => rules.bytes_max,
-        Some(text) => Some(parse_size(text).ok_or_else(|| {
-            RequestError::one(format!("--max-bytes: {text:?} is no size such as 400KiB, 1MB or 500000"))
-        })?),
-    };
+    let bytes_max =
+        match &args.max_bytes {
+            None => rules.bytes_max,
+            Some(text) => Some(parse_size(text).ok_or_else(|| {
+                RequestError::one(format!("--max-bytes: {text:?} is no size such as {SIZE_EXAMPLES}"))
+            })?),
+        };
     Ok(GroupRules { bytes_max, members_max: args.max_members.or(rules.members_max), ..rules })
 }
 
@@ -195,11 +180,14 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         _ => ExportRequest::system(),
     };
     request = request.types(args.records.types.iter().flat_map(|list| list.split(',')));
-    if let Some(since) = &args.records.since {
-        request = request.since(since);
-    }
-    if let Some(until) = &args.records.until {
-        request = request.until(until);
+    let now = now();
+    let times = [(Parameter::Since, &args.records.since), (Parameter::Until, &args.records.until)];
+    for (parameter, text) in times.into_iter().filter_map(|(parameter, text)| Some((parameter, text.as_ref()?))) {
+        request = match (parse_time(text, &now), parameter) {
+            (Ok(time), Parameter::Since) => request.since_instant(time),
+            (Ok(time), _) => request.until_instant(time),
+            (Err(why), _) => request.problem(RequestProblem::of(parameter, format!("{text:?} {why}"))),
+        };
     }
     request = request.elements(args.records.elements.iter().flat_map(|list| list.split(',')));
     request = request.type_filters(&args.records.type_filter);
@@ -264,7 +252,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     };
     let file_bytes = parse_size(&args.max_file_bytes);
     if file_bytes.is_none() {
-        let text = format!("--max-file-bytes: {:?} is no size such as 256MiB, 1GB or 1000000", args.max_file_bytes);
+        let text = format!("--max-file-bytes: {:?} is no size such as {SIZE_EXAMPLES}", args.max_file_bytes);
         request = request.problem(text);
     }
     request.bounds = FileBounds { file_bytes: file_bytes.unwrap_or(1), file_resources: args.max_file_resources };
@@ -361,13 +349,5 @@ mod tests {
         assert_eq!(group_population(&format!("Group/{longest}")).population, id(&longest));
         let path = format!("Group/{longest}x");
         assert_eq!(group_population(&path).population, Population::GroupFile(path.into()));
-    }
-
-    /// Every documented unit is taken; fractions, signs, unknown units and overflows are not.
-    #[test]
-    fn sizes_are_read_as_documented() {
-        let known = [("256MiB", 268_435_456), ("1GB", 1_000_000_000), ("7", 7), ("2kB", 2000), ("1 KiB", 1024)];
-        known.iter().for_each(|(text, bytes)| assert_eq!(parse_size(text), Some(*bytes), "{text}"));
-        ["", "MiB", "1.5GB", "-1", "1mb", "99999999999GiB"].iter().for_each(|text| assert_eq!(parse_size(text), None));
     }
 }

@@ -4,11 +4,11 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::{ExportArgs, StoreArgs};
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
-use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{filters_json, filters_table};
 use crate::cli::{Exit, fail, put_json, say};

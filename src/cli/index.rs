@@ -4,11 +4,11 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::{IndexArgs, ValidateArg};
 use crate::cli::config::{open_store, pool, row_choices};
 use crate::cli::export::{excluded_line, exit_of, index_line, warning_lines, warning_texts};
 use crate::cli::faults::FaultList;
-use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{self, columns_json, columns_line, columns_table};
 use crate::cli::{Exit, fail, put_json, say};

@@ -18,13 +18,13 @@ pub(crate) mod group;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod message_text;
-pub(crate) mod number_format;
 pub(crate) mod pack;
 pub(crate) mod progress;
 pub(crate) mod search_columns;
 #[cfg(feature = "server")]
 pub(crate) mod serve;
 pub(crate) mod synth;
+pub(crate) mod time_text;
 mod verify;
 
 use std::io::Write;

@@ -2,11 +2,11 @@
 
 use std::time::Instant as Clock;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::PackArgs;
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{open_store, pool, row_choices, sync};
 use crate::cli::export::{excluded_line, index_line, is_full, warning_lines, warning_texts};
-use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, PackError, RequestError};

@@ -173,8 +173,8 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub records: RecordArgs,
-    /// Take the store as of this instant, which becomes the transactionTime [default: now]
-    #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
+    /// Take the store as of this time, in the forms of --since, which becomes the transactionTime [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Which records")]
     pub as_of: Option<String>,
     /// Take an --as-of later than the clock, which is refused otherwise
     #[arg(long, requires = "as_of", help_heading = "Which records")]
@@ -197,7 +197,7 @@ pub(crate) struct ExportArgs {
     /// With --since: resources that are gone from a file that was replaced: counted, or listed as deletions
     #[arg(long, value_name = "HOW", default_value = "report", help_heading = "Which records")]
     pub vanished: VanishedArg,
-    /// Most uncompressed bytes of a file, such as 256MiB, 1GB or 1000000
+    /// Most uncompressed bytes of a file, such as 256M or 256MiB (1024-based), 1.5GB (1000-based) or 1000000
     #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
     pub max_file_bytes: String,
     /// Most resources of a file
@@ -416,8 +416,8 @@ pub(crate) struct PackArgs {
     /// zstd level of the frames
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
-    /// Versions that were followed by this time leave [default: now]
-    #[arg(long, value_name = "INSTANT")]
+    /// Versions that were followed by this time leave: an instant, a date, -24h, now, today or yesterday [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub as_of: Option<String>,
     /// Take an --as-of later than the clock, which is refused otherwise
     #[arg(long, requires = "as_of")]
