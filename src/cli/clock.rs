@@ -60,14 +60,14 @@ impl StoreClock {
         Ok(SnapshotTime::at(as_of, self.now.clone()))
     }
 
-    /// A line for the terminal if the clock was set back.
+    /// A warning if the clock was set back.
     pub(crate) fn warning(&self) -> Option<String> {
         let last = self.last.as_ref()?;
         let behind = seconds_behind(&self.now, last.ticks)?;
         Some(format!(
-            "warning: this machine's clock shows {}, {behind} s before the last transactionTime given out, {last}; was \
+            "this machine's clock shows {}, {behind} s before the last transactionTime given out, {last}; was \
              it set back? Without --as-of an export takes the millisecond after that one, and what comes to the store \
-             until the clock has caught up is exported as late\n",
+             until the clock has caught up is exported as late",
             self.now
         ))
     }

@@ -35,6 +35,14 @@ use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
+use crate::write::output_dir::FileModes;
+
+/// Parses permission bits of a file or directory: octal digits, at most 0777, with all bits that its owner needs.
+fn parse_mode(text: &str, needed: u32) -> Option<u32> {
+    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)?;
+    (mode <= 0o777 && mode & needed == needed).then_some(mode)
+}
 
 /// Parses `--faults-allowed`: a number of lines, or a share of them such as `0.1%`. `None` for any other text.
 fn parse_faults(text: &str) -> Option<FaultsAllowed> {
@@ -165,6 +173,8 @@ pub(crate) struct ResolvedConfig {
     pub clock_warning: Option<String>,
     /// Bound on faulty lines; `None` allows any number.
     pub faults_allowed: Option<FaultsAllowed>,
+    /// Permission bits of what is published.
+    pub modes: FileModes,
 }
 
 /// Decides everything of an export that can be decided before the index is read.
@@ -260,6 +270,20 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     if let Some((text, None)) = faults_allowed {
         request = request.problem(format!("--faults-allowed: {text:?} is neither a number nor a share such as 0.1%"));
     }
+    let (mut modes, given) =
+        (FileModes::default(), [("--mode", &args.mode, 0o600), ("--dir-mode", &args.dir_mode, 0o700)]);
+    for (flag, text, needed) in given {
+        let Some(text) = text else { continue };
+        match parse_mode(text, needed) {
+            Some(mode) if needed == 0o600 => modes.file = Some(mode),
+            Some(mode) => modes.directory = Some(mode),
+            None => {
+                let form =
+                    format!("{text:?} is no mode from 0{needed:o} to 0777 in octal with all bits of 0{needed:o}");
+                request = request.problem(format!("{flag}: {form}, such as 0640 for files and 0750 for directories"));
+            }
+        }
+    }
     let files = [("--group", group_path(&request)), ("--patients", args.patients.clone())];
     for (flag, path) in files {
         if let Some(path) = path.filter(|path| path.as_os_str() != "-")
@@ -298,7 +322,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     request.check()?;
     let faults_allowed = faults_allowed.and_then(|(_, allowed)| allowed);
     let store = store.expect("without a store the request has a problem");
-    Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed })
+    Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed, modes })
 }
 
 /// The Group that `--group` names: `Group/ID` is always the reference, whatever stands in the working directory, so that
@@ -349,5 +373,17 @@ mod tests {
         assert_eq!(group_population(&format!("Group/{longest}")).population, id(&longest));
         let path = format!("Group/{longest}x");
         assert_eq!(group_population(&path).population, Population::GroupFile(path.into()));
+    }
+
+    /// Modes are octal, have the bits that their owner needs, and no others than permission bits.
+    #[test]
+    fn modes_are_read_as_documented() {
+        for (text, mode) in [("0640", 0o640), ("640", 0o640), ("0600", 0o600), ("0777", 0o777)] {
+            assert_eq!(parse_mode(text, 0o600), Some(mode), "{text}");
+        }
+        assert_eq!((parse_mode("0750", 0o700), parse_mode("0650", 0o700)), (Some(0o750), None));
+        for text in ["", "0", "0440", "1640", "0o640", "+640", "00640", "u=rw", "0680", "7777"] {
+            assert_eq!(parse_mode(text, 0o600), None, "{text}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
 use crate::issue::{PLAIN_NAMES, ParameterNames};
 use crate::sys::durability::FileSync;
+use crate::write::output_dir::FileModes;
 
 /// What to do with an output directory that is not empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct ExportOptions<'a> {
     pub(crate) clock: Option<Clock<'a>>,
     /// How the message files speak.
     pub(crate) words: &'a ParameterNames,
+    /// Permission bits of what is published.
+    pub(crate) modes: FileModes,
 }
 
 impl<'a> ExportOptions<'a> {
@@ -72,6 +75,7 @@ impl<'a> ExportOptions<'a> {
             faults_allowed: None,
             clock: None,
             words: &PLAIN_NAMES,
+            modes: FileModes::default(),
         }
     }
 
@@ -101,11 +105,16 @@ impl<'a> ExportOptions<'a> {
     pub(crate) fn words(self, words: &'a ParameterNames) -> ExportOptions<'a> {
         ExportOptions { words, ..self }
     }
+
+    /// Permission bits of what is published; 0600 and 0700 unless given.
+    pub(crate) fn modes(self, modes: FileModes) -> ExportOptions<'a> {
+        ExportOptions { modes, ..self }
+    }
 }
 
 impl fmt::Debug for ExportOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _ } = self;
+        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _, modes: _ } = self;
         let mut shown = f.debug_struct("ExportOptions");
         shown.field("out", out).field("existing", existing).field("sync", sync).field("faults_allowed", faults_allowed);
         shown.finish_non_exhaustive()

@@ -86,6 +86,7 @@ pub fn export_to_sink(
         worst: messages.worst(),
         messages: messages.counts(),
         warnings: messages.warnings(),
+        log: messages,
         index,
         resumed_files: 0,
         transaction_time: snapshot.as_of().clone(),
