@@ -3,6 +3,7 @@
 //! [architecture.md]: docs::architecture
 //! [conformance.md]: docs::conformance
 //! [format.md]: docs::format
+//! [manners.md]: docs::manners
 //! [readings.md]: docs::readings
 //! [security.md]: docs::security
 //! [service.md]: docs::service
@@ -50,7 +51,7 @@ mod text_table;
 mod verify;
 mod write;
 
-/// Documents: architecture, what the service is tested by, formats, readings, security, what the service answers.
+/// Documents: architecture, what the service is tested by, formats, manners of the command line, readings, security, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
@@ -58,6 +59,8 @@ pub mod docs {
     pub mod conformance {}
     #[doc = include_str!("docs/format.md")]
     pub mod format {}
+    #[doc = include_str!("docs/manners.md")]
+    pub mod manners {}
     #[doc = include_str!("docs/readings.md")]
     pub mod readings {}
     #[doc = include_str!("docs/security.md")]

@@ -322,7 +322,7 @@ mod tests {
     fn a_run_is_announced_and_may_be_withdrawn() {
         let root = tempfile::tempdir().unwrap();
         let directory = Arc::new(Directory::open(root.path()).unwrap());
-        let at = |millis| Instant::from_unix_millis(1_700_000_000_000 + millis);
+        let at = |millis: i64| Instant::from_unix_millis(1_700_000_000_000 + millis);
         let indexing = |done| PhaseProgress { phase: Phase::Indexing, done, total: 10 };
         let mut status = StatusFile::announcing();
         status.announce(directory.clone(), "Group/g/$export".to_string(), None, at(0));

@@ -292,3 +292,122 @@ fn a_hangup_ends_an_export() {
     hang_up(&child);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// The status document in a directory, once it says what is asked for.
+fn status_when(directory: &Path, holds: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let read = std::fs::read(directory.join("status.json")).ok();
+        let status = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(status) = status.filter(|status| holds(status)) {
+            return status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", directory.display());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// `status.json` is there while the store is indexed, says the process, the phase and how far it is, and names why a run failed.
+/// A run that ended before its plan stood is no obstacle to the next; one that was refused leaves nothing.
+#[test]
+fn the_status_is_there_from_the_first_moment() {
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name);
+    let made = run(&[
+        "synth",
+        "--out",
+        at("store").to_str().unwrap(),
+        "--patients",
+        "300",
+        "--no-sync",
+        "--progress",
+        "never",
+    ]);
+    assert_eq!(made.code, 0, "{made:#?}");
+    let out = at("out");
+    let mut child = long_run(&at("store"), &out);
+    let early = status_when(&out, |status| status["phase"] == "indexing");
+    assert_eq!((&early["status"], &early["pid"]), (&"In Progress".into(), &child.id().into()), "{early}");
+    assert!(
+        early.get("id").is_none() && early["heartbeat"].is_string() && !out.join("manifest.json").exists(),
+        "{early}"
+    );
+    let verified = run(&["verify", out.to_str().unwrap()]);
+    assert!(verified.code == 1 && verified.stdout.contains("indexing"), "{verified:#?}");
+    let shown = run(&["inspect", out.to_str().unwrap()]);
+    assert!(shown.stdout.contains("heartbeat"), "{shown:#?}");
+    // Killed while it indexes: the next run takes the directory without --force.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let failed =
+        crate::run::export(&at("store"), &out, &["--system", "--faults-allowed", "0", "--since", "2024-12-27"]);
+    assert_eq!(failed.code, 0, "{failed:#?}");
+    let done = status_when(&out, |_| true);
+    assert!(done["status"] == "Successful" && done.get("phase").is_none() && done["id"].is_string(), "{done}");
+    // A request that is refused, a run that fails: beside the finished export, which stays as it is.
+    let before = crate::run::snapshot(&out);
+    for more in [&["--force"][..], &[], &["--resume"]] {
+        let refused = crate::run::export(&at("store"), &out, &[&["--group", "nobody"], more].concat());
+        assert_eq!(refused.code, 2, "{refused:#?}");
+        assert!(crate::run::snapshot(&out) == before && !out.join(".outpour-job/next").exists(), "{more:?}");
+    }
+    write_store(&at("store"), "faulty.ndjson", &["{"]);
+    let failed = crate::run::export(&at("store"), &out, &["--system", "--faults-allowed", "0", "--force"]);
+    assert_eq!(failed.code, 3, "{failed:#?}");
+    assert!(crate::run::snapshot(&out) == before);
+    let told = status_when(&out.join(".outpour-job/next"), |_| true);
+    assert!(told["status"] == "Failed" && told["reason"].as_str().unwrap().starts_with("1 of "), "{told}");
+    assert_eq!(run(&["verify", out.to_str().unwrap()]).code, 0);
+    // The same in a new directory, and the next run into it.
+    let fresh = at("fresh");
+    let failed = crate::run::export(&at("store"), &fresh, &["--system", "--faults-allowed", "0"]);
+    assert!(failed.code == 3 && status_when(&fresh, |_| true)["status"] == "Failed", "{failed:#?}");
+    assert!(run(&["inspect", fresh.to_str().unwrap()]).stdout.contains("Failed"));
+    let verified = run(&["verify", fresh.to_str().unwrap()]);
+    assert!(verified.code == 1 && verified.stdout.contains("run the same command again"), "{verified:#?}");
+    let refused = crate::run::export(&at("store"), &at("none"), &["--group", "nobody"]);
+    assert!(refused.code == 2 && !at("none").exists(), "{refused:#?}");
+    assert_eq!(crate::run::export(&at("store"), &fresh, &["--system", "--since", "2024-12-27"]).code, 1);
+    // A status of somebody else is foreign.
+    std::fs::create_dir(at("foreign")).unwrap();
+    std::fs::write(at("foreign/status.json"), "{}").unwrap();
+    for more in [&[][..], &["--force"]] {
+        crate::run::export(&at("store"), &at("foreign"), &[&["--system"], more].concat()).refused(2, &["status.json"]);
+        assert_eq!(std::fs::read(at("foreign/status.json")).unwrap(), b"{}");
+    }
+}
+
+/// Published files and directories have the modes that were asked for, those of a resumed run too, and the record has none of
+/// them; without, they are the owner's alone. Every wrong mode is named.
+#[test]
+fn modes_are_those_asked_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = scratch();
+    let store = Path::new(&clean_store(scratch.path())).to_path_buf();
+    write_store(&store, "b.ndjson", &["{"]);
+    let out = scratch.path().join("out");
+    let mode = |name: &str| std::fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o7777;
+    let modes = ["--mode", "0640", "--dir-mode", "750"];
+    let files = ["manifest.json", "status.json", "Patient.00001.ndjson", "error/OperationOutcome.00001.ndjson"];
+    let export = |more: &[&str]| crate::run::export(&store, &out, &[&["--system"], more].concat()).code;
+    assert_eq!(export(&[]), 1);
+    assert!(files.iter().all(|name| mode(name) == 0o600) && mode("") == 0o700 && mode("error") == 0o700);
+    assert_eq!(export(&[&modes[..], &["--force"]].concat()), 1);
+    let has_modes = || {
+        files.iter().for_each(|name| assert_eq!(mode(name), 0o640, "{name}"));
+        ["", "error"].iter().for_each(|name| assert_eq!(mode(name), 0o750, "{name}"));
+        [".outpour-job/plan.json", ".outpour-job/receipts.jsonlog"]
+            .iter()
+            .for_each(|name| assert_eq!(mode(name), 0o600));
+        assert_eq!(mode(".outpour-job"), 0o700);
+    };
+    has_modes();
+    std::fs::remove_file(out.join("manifest.json")).unwrap();
+    for name in ["Patient.00001.ndjson", "status.json"] {
+        std::fs::set_permissions(out.join(name), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    assert_eq!(export(&[&modes[..], &["--resume"]].concat()), 1);
+    has_modes();
+    let wrong = crate::run::export(&store, &out, &["--system", "--force", "--mode", "0o640", "--dir-mode", "0650"]);
+    wrong.refused(2, &["--mode: \"0o640\"", "--dir-mode: \"0650\""]);
+}
