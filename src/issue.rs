@@ -413,7 +413,12 @@ impl IssueLog {
 
     /// The first message of each cause that is a warning or worse, with the number of its cause.
     pub(crate) fn warnings(&self) -> Vec<(Issue, u64)> {
-        let causes = self.causes.iter().filter(|cause| cause.severity >= Severity::Warning);
+        self.first_of_causes(|severity| severity >= Severity::Warning)
+    }
+
+    /// The first message of each cause of some severities, with the number of its cause.
+    pub(crate) fn first_of_causes(&self, is_wanted: impl Fn(Severity) -> bool) -> Vec<(Issue, u64)> {
+        let causes = self.causes.iter().filter(|cause| is_wanted(cause.severity));
         causes.filter_map(|cause| Some((cause.kept.first()?.clone(), cause.count))).collect()
     }
 

@@ -4,6 +4,7 @@
 //! [conformance.md]: docs::conformance
 //! [consuming.md]: docs::consuming
 //! [format.md]: docs::format
+//! [manners.md]: docs::manners
 //! [readings.md]: docs::readings
 //! [security.md]: docs::security
 //! [service.md]: docs::service
@@ -14,6 +15,7 @@
 
 mod associated_data;
 mod baseline;
+mod byte_size;
 mod casts;
 mod chain;
 #[cfg(feature = "cli")]
@@ -53,7 +55,8 @@ mod text_table;
 mod verify;
 mod write;
 
-/// Documents: architecture, what the service is tested by, how to load exports into tables, formats, readings, security, what the service answers.
+/// Documents: architecture, what the service is tested by, how to load exports into tables, formats, manners of the command line,
+/// readings, security, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
@@ -63,6 +66,8 @@ pub mod docs {
     pub mod consuming {}
     #[doc = include_str!("docs/format.md")]
     pub mod format {}
+    #[doc = include_str!("docs/manners.md")]
+    pub mod manners {}
     #[doc = include_str!("docs/readings.md")]
     pub mod readings {}
     #[doc = include_str!("docs/security.md")]

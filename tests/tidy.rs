@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Layers, lowest first: a module uses those below it. Every module of the crate stands here, none is exempt; `lib.rs` and
 /// `main.rs` stand above all.
 const LAYERS: [&[&str]; 19] = [
-    &["associated_data", "casts", "count_text", "ids", "limits", "named_enum", "simd", "sys"],
+    &["associated_data", "byte_size", "casts", "count_text", "ids", "limits", "named_enum", "simd", "sys"],
     &["codec", "fhir", "hash"],
     &["error", "issue", "key_set", "patient_restriction", "progress", "text_table"],
     &["extract"],

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::args::credential::{CredentialAskArgs, CredentialKeysArgs};
 use crate::cli::clock::now;
 use crate::cli::credential_output::{CredentialOutput, print_credential, quoted};
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, fail, put_error, put_json};
 use crate::error::RequestError;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::limits::{CLIENT_ID_BYTES_MAX, JWKS_BYTES_MAX, NAME_BYTES_MAX, TLS_FILE_BYTES_MAX};
@@ -74,7 +74,7 @@ pub(crate) fn ask(args: &CredentialAskArgs) -> Exit {
                 return Exit::Failed;
             }
             let scope = answer["scope"].as_str().unwrap_or_default();
-            say(&format!("The token is valid for {} seconds, and opens {scope}.", answer["expires_in"]));
+            put_error(&format!("The token is valid for {} seconds, and opens {scope}.", answer["expires_in"]));
             Exit::Done
         }
         Err((exit, error)) => fail(exit, &error, args.json),

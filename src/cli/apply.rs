@@ -4,11 +4,11 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
+use crate::byte_size::{SIZE_EXAMPLES, format_bytes, parse_size};
 use crate::chain::apply::{ApplyError, ApplyReport, apply};
 use crate::cli::args::chain::ApplyArgs;
-use crate::cli::config::{parse_size, pool};
+use crate::cli::config::pool;
 use crate::cli::export::exit_of;
-use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
@@ -61,7 +61,7 @@ fn check(args: &ApplyArgs) -> Result<(FileBounds, rayon::ThreadPool), RequestErr
     let mut problems = Vec::new();
     let file_bytes = parse_size(&args.max_file_bytes).filter(|bytes| *bytes > 0);
     if file_bytes.is_none() {
-        let text = format!("--max-file-bytes: {:?} is no size such as 256MiB, 1GB or 1000000", args.max_file_bytes);
+        let text = format!("--max-file-bytes: {:?} is no size such as {SIZE_EXAMPLES}", args.max_file_bytes);
         problems.extend(RequestError::one(text).problems);
     }
     if check_outside_store(&args.root, &args.to).is_err() {

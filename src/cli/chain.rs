@@ -10,10 +10,10 @@ use crate::chain::run::{ChainOptions, ChainReport, ChainTime, run_chain};
 use crate::cli::args::ExportArgs;
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, sync};
-use crate::cli::export::{document, exit_of_report, summary};
+use crate::cli::export::{document, exit_of_report, index_warnings, summary};
 use crate::cli::message_text::FLAGS;
 use crate::cli::progress::watched;
-use crate::cli::{Exit, put_json, say};
+use crate::cli::{Exit, print_messages, put_json, say, warn};
 use crate::error::ExportError;
 use crate::export::options::ExportOptions;
 use crate::export::report::ExportReport;
@@ -24,9 +24,10 @@ use crate::export::report::ExportReport;
 /// Those of [`run_chain`].
 pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
     let begun = Clock::now();
-    let ResolvedConfig { request, store, time, faults_allowed, .. } = resolved;
+    let ResolvedConfig { request, store, time, faults_allowed, modes, .. } = resolved;
     let template =
         ExportOptions::new(root).sync(sync(&args.write)).faults_allowed(faults_allowed).clock(&now).words(&FLAGS);
+    let template = template.modes(modes);
     let options = ChainOptions {
         full_every: args.chain.full_every,
         keep: args.chain.keep,
@@ -43,7 +44,12 @@ pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedCo
         put_json(&chain_document(&done, exit, seconds));
     }
     for (export, report) in &done.exports {
-        say(&format!("{}\n{}", heading(export), summary(report, &args.store, seconds)));
+        print_messages(&report.log);
+        index_warnings(&report.index);
+        say(&format!("{}\n{}", heading(export), summary(report, &request, &args.store, seconds)));
+    }
+    for (name, reason) in &done.abandoned {
+        warn(&format!("{name} was interrupted and could not be finished, so the next export begins anew: {reason}"));
     }
     say(&notes(&done, root));
     Ok(exit)
@@ -58,9 +64,6 @@ fn heading(export: &ChainExport) -> String {
 /// What was done besides exporting.
 fn notes(done: &ChainReport, root: &Path) -> String {
     let mut out = String::new();
-    for (name, reason) in &done.abandoned {
-        out += &format!("  abandoned  {name} was interrupted and could not be finished: {reason}\n");
-    }
     for name in &done.removed {
         out += &format!("  removed    {name}\n");
     }

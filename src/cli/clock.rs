@@ -3,6 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::cli::time_text::parse_time;
 use crate::fhir::instant::Instant;
 use crate::index::snapshot_time::{SnapshotTime, next_ticks, seconds_behind};
 use crate::store::Store;
@@ -43,16 +44,12 @@ impl StoreClock {
     /// The time of a snapshot by the flag `--as-of`, or by the clock if it is not given.
     ///
     /// # Errors
-    /// A text if the flag holds no instant with seconds and offset, or one later than both the clock and the last
+    /// A text if the flag holds no time, or one later than both the clock and the last
     /// transactionTime, unless the future is allowed.
     pub(crate) fn snapshot_time(&self, as_of: Option<&str>, allow_future: bool) -> Result<SnapshotTime, String> {
         let Some(text) = as_of else { return Ok(self.next()) };
-        let Some(as_of) = Instant::parse(text) else {
-            return Err(format!(
-                "--as-of: {text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset); now is {}",
-                self.now
-            ));
-        };
+        let as_of =
+            parse_time(text, &self.now).map_err(|why| format!("--as-of: {text:?} {why}; now is {}", self.now))?;
         if as_of > self.now && self.last.as_ref().is_none_or(|last| as_of > *last) && !allow_future {
             return Err(format!(
                 "--as-of: {text} lies in the future, it is {} here: what comes until then would be missing from it and \
@@ -63,14 +60,14 @@ impl StoreClock {
         Ok(SnapshotTime::at(as_of, self.now.clone()))
     }
 
-    /// A line for the terminal if the clock was set back.
+    /// A warning if the clock was set back.
     pub(crate) fn warning(&self) -> Option<String> {
         let last = self.last.as_ref()?;
         let behind = seconds_behind(&self.now, last.ticks)?;
         Some(format!(
-            "warning: this machine's clock shows {}, {behind} s before the last transactionTime given out, {last}; was \
+            "this machine's clock shows {}, {behind} s before the last transactionTime given out, {last}; was \
              it set back? Without --as-of an export takes the millisecond after that one, and what comes to the store \
-             until the clock has caught up is exported as late\n",
+             until the clock has caught up is exported as late",
             self.now
         ))
     }
@@ -103,7 +100,11 @@ mod tests {
             assert!(found.err().is_none_or(|text| text.contains("--allow-future")), "{as_of}");
             assert!(clock.snapshot_time(Some(as_of), true).is_ok());
         }
-        assert!(in_step.snapshot_time(Some("2026-01-01"), true).unwrap_err().contains("2026-01-01"));
+        assert!(in_step.snapshot_time(Some("2026-01-32"), true).unwrap_err().contains("2026-01-32"));
+        assert!(
+            in_step.snapshot_time(Some("-1d"), false).is_ok()
+                && in_step.snapshot_time(Some("2026-01-01"), false).is_ok()
+        );
     }
 
     /// The transactionTime goes on from the last one; a clock far behind it is said.

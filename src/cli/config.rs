@@ -1,6 +1,7 @@
 //! From flags to decisions: sizes, instants, policies, the store and the thread pool; all checks of an
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
+use crate::byte_size::{SIZE_EXAMPLES, parse_size};
 use crate::cli::args::chain::{ChainArgs, NewMembersArg};
 use crate::cli::args::choices::{
     ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
@@ -10,8 +11,9 @@ use crate::cli::args::{
     AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg,
     RulesArg, SelectionArg, StoreArgs, VanishedArg, WriteArgs,
 };
-use crate::cli::clock::StoreClock;
+use crate::cli::clock::{StoreClock, now};
 use crate::cli::message_text::{FLAGS, index_text};
+use crate::cli::time_text::parse_time;
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::error::{RequestError, RequestProblem};
 use crate::export::baseline_record::FinishedExport;
@@ -39,23 +41,13 @@ use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
 use std::sync::Arc;
+use crate::write::output_dir::FileModes;
 
-/// Parses a size in bytes: a whole number with `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `B` or no unit. `None` for any
-/// other text, and for more than 64 bits.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
+/// Parses permission bits of a file or directory: octal digits, at most 0777, with all bits that its owner needs.
+fn parse_mode(text: &str, needed: u32) -> Option<u32> {
+    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)?;
+    (mode <= 0o777 && mode & needed == needed).then_some(mode)
 }
 
 /// Parses `--faults-allowed`: a number of lines, or a share of them such as `0.1%`. `None` for any other text.
@@ -157,12 +149,13 @@ pub(crate) fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestEr
         RulesArg::R4 => GroupRules { content: GroupContent::Exportable, ..GroupRules::default() },
         RulesArg::Oneup => GroupRules::oneup(),
     };
-    let bytes_max = match &args.max_bytes {
-        None => rules.bytes_max,
-        Some(text) => Some(parse_size(text).ok_or_else(|| {
-            RequestError::one(format!("--max-bytes: {text:?} is no size such as 400KiB, 1MB or 500000"))
-        })?),
-    };
+    let bytes_max =
+        match &args.max_bytes {
+            None => rules.bytes_max,
+            Some(text) => Some(parse_size(text).ok_or_else(|| {
+                RequestError::one(format!("--max-bytes: {text:?} is no size such as {SIZE_EXAMPLES}"))
+            })?),
+        };
     Ok(GroupRules { bytes_max, members_max: args.max_members.or(rules.members_max), ..rules })
 }
 
@@ -188,6 +181,8 @@ pub(crate) struct ResolvedConfig {
     pub faults_allowed: Option<FaultsAllowed>,
     /// The record of the export that an increment builds on.
     pub builds_on: Option<Arc<PlanRecord>>,
+    /// Permission bits of what is published.
+    pub modes: FileModes,
 }
 
 /// Decides everything of an export that can be decided before the index is read.
@@ -203,11 +198,14 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         _ => ExportRequest::system(),
     };
     request = request.types(args.records.types.iter().flat_map(|list| list.split(',')));
-    if let Some(since) = &args.records.since {
-        request = request.since(since);
-    }
-    if let Some(until) = &args.records.until {
-        request = request.until(until);
+    let now = now();
+    let times = [(Parameter::Since, &args.records.since), (Parameter::Until, &args.records.until)];
+    for (parameter, text) in times.into_iter().filter_map(|(parameter, text)| Some((parameter, text.as_ref()?))) {
+        request = match (parse_time(text, &now), parameter) {
+            (Ok(time), Parameter::Since) => request.since_instant(time),
+            (Ok(time), _) => request.until_instant(time),
+            (Err(why), _) => request.problem(RequestProblem::of(parameter, format!("{text:?} {why}"))),
+        };
     }
     request = request.elements(args.records.elements.iter().flat_map(|list| list.split(',')));
     request = request.type_filters(&args.records.type_filter);
@@ -285,13 +283,27 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     };
     let file_bytes = parse_size(&args.max_file_bytes);
     if file_bytes.is_none() {
-        let text = format!("--max-file-bytes: {:?} is no size such as 256MiB, 1GB or 1000000", args.max_file_bytes);
+        let text = format!("--max-file-bytes: {:?} is no size such as {SIZE_EXAMPLES}", args.max_file_bytes);
         request = request.problem(text);
     }
     request.bounds = FileBounds { file_bytes: file_bytes.unwrap_or(1), file_resources: args.max_file_resources };
     let faults_allowed = args.faults_allowed.as_deref().map(|text| (text, parse_faults(text)));
     if let Some((text, None)) = faults_allowed {
         request = request.problem(format!("--faults-allowed: {text:?} is neither a number nor a share such as 0.1%"));
+    }
+    let (mut modes, given) =
+        (FileModes::default(), [("--mode", &args.mode, 0o600), ("--dir-mode", &args.dir_mode, 0o700)]);
+    for (flag, text, needed) in given {
+        let Some(text) = text else { continue };
+        match parse_mode(text, needed) {
+            Some(mode) if needed == 0o600 => modes.file = Some(mode),
+            Some(mode) => modes.directory = Some(mode),
+            None => {
+                let form =
+                    format!("{text:?} is no mode from 0{needed:o} to 0777 in octal with all bits of 0{needed:o}");
+                request = request.problem(format!("{flag}: {form}, such as 0640 for files and 0750 for directories"));
+            }
+        }
     }
     let files = [("--group", group_path(&request)), ("--patients", args.patients.clone())];
     for (flag, path) in files {
@@ -332,7 +344,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
     request.check()?;
     let faults_allowed = faults_allowed.and_then(|(_, allowed)| allowed);
     let store = store.expect("without a store the request has a problem");
-    Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed, builds_on })
+    Ok(ResolvedConfig { request, store, time, clock_warning: clock.warning(), faults_allowed, builds_on, modes })
 }
 
 /// What `--new-members` says: a chain has all records of those who join unless told otherwise.
@@ -396,11 +408,15 @@ mod tests {
         assert_eq!(group_population(&path).population, Population::GroupFile(path.into()));
     }
 
-    /// Every documented unit is taken; fractions, signs, unknown units and overflows are not.
+    /// Modes are octal, have the bits that their owner needs, and no others than permission bits.
     #[test]
-    fn sizes_are_read_as_documented() {
-        let known = [("256MiB", 268_435_456), ("1GB", 1_000_000_000), ("7", 7), ("2kB", 2000), ("1 KiB", 1024)];
-        known.iter().for_each(|(text, bytes)| assert_eq!(parse_size(text), Some(*bytes), "{text}"));
-        ["", "MiB", "1.5GB", "-1", "1mb", "99999999999GiB"].iter().for_each(|text| assert_eq!(parse_size(text), None));
+    fn modes_are_read_as_documented() {
+        for (text, mode) in [("0640", 0o640), ("640", 0o640), ("0600", 0o600), ("0777", 0o777)] {
+            assert_eq!(parse_mode(text, 0o600), Some(mode), "{text}");
+        }
+        assert_eq!((parse_mode("0750", 0o700), parse_mode("0650", 0o700)), (Some(0o750), None));
+        for text in ["", "0", "0440", "1640", "0o640", "+640", "00640", "u=rw", "0680", "7777"] {
+            assert_eq!(parse_mode(text, 0o600), None, "{text}");
+        }
     }
 }

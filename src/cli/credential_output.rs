@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::cli::{Exit, put_json, say};
+use crate::cli::{Exit, put_error, put_json};
 
 /// A new credential and the texts that are printed around it.
 pub(crate) struct CredentialOutput<'a> {
@@ -25,13 +25,13 @@ pub(crate) fn print_credential(
         put_json(document);
         return Exit::Done;
     }
-    say(&format!("# On standard output is what the client gets, this once: {}.", output.header));
+    put_error(&format!("# On standard output is what the client gets, this once: {}.", output.header));
     if writeln!(std::io::stdout(), "{}", output.secret).is_err() {
         // The secret is lost: an entry for its hash would be of no use.
         return Exit::Failed;
     }
-    say(&format!("# This is for the configuration of the service, {}:", output.place));
-    say(entry);
+    put_error(&format!("# This is for the configuration of the service, {}:", output.place));
+    put_error(entry);
     Exit::Done
 }
 

@@ -4,15 +4,15 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::{ExportArgs, StoreArgs};
 use crate::cli::chain::chain_command;
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
-use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{filters_json, filters_table};
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, fail, print_messages, put_json, say, show, warn};
 use crate::count_text::noun_form;
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::export;
@@ -20,20 +20,17 @@ use crate::export::messages::all_issues;
 use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
-use crate::fhir::elements::selection::ElementSelection;
 use crate::index::meta::MemoryLoss;
 use crate::index::report::{GoneResources, RefreshStats};
-use crate::issue::{Issue, IssueLog, Severity};
+use crate::issue::{IssueLog, Severity};
 use crate::plan::Plan;
 use crate::policies::Audience;
+use crate::request::ExportRequest;
 use crate::select::ledger::Ledger;
 use crate::store::walk::excluded_text;
 use crate::sys::process_limits::reached_limit;
 use crate::sys::unsynced_entry::os_error;
 use crate::text_table::{TextTable, grouped as count, grouped_with};
-
-/// Kinds of warnings and errors of which the summary shows the first; the message files hold all.
-const WARNINGS_SHOWN_MAX: usize = 10;
 
 /// Runs `outpour export` and returns its exit code.
 pub(crate) fn run(args: ExportArgs) -> Exit {
@@ -43,7 +40,7 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, json),
     };
-    resolved.clock_warning.iter().for_each(|text| say(text));
+    resolved.clock_warning.iter().for_each(|text| warn(text));
     let outcome = pool.install(|| match &args.chain.chain {
         Some(root) => chain_command(&args, root, resolved),
         None if args.plan => plan_command(&args, resolved),
@@ -85,7 +82,7 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
 
 /// Runs the export into `--out` and prints its summary.
 fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> Result<Exit, ExportError> {
-    let ResolvedConfig { request, store, time, faults_allowed, builds_on, .. } = resolved;
+    let ResolvedConfig { request, store, time, faults_allowed, builds_on, modes, .. } = resolved;
     let options = ExportOptions::new(args.out.clone().expect("clap asks for it unless --plan is given"))
         .existing(match (args.resume, args.force) {
             (true, _) => Existing::Resume,
@@ -96,16 +93,19 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
         .faults_allowed(faults_allowed)
         .clock(&now)
         .words(&FLAGS)
-        .builds_on(builds_on, None);
+        .builds_on(builds_on, None)
+        .modes(modes);
     let exported = watched(args.write.run.progress, |progress| export(&store, &request, time, &options, progress))?;
     let seconds = begun.elapsed().as_secs_f64();
     let exit = exit_of_report(&exported);
     if args.write.run.json {
         let mut document = document(&exported, exit, seconds);
-        add_elements(&mut document, &request.elements);
+        add_request(&mut document, &request);
         put_json(&document);
     }
-    say(&summary(&exported, &args.store, seconds));
+    print_messages(&exported.log);
+    index_warnings(&exported.index);
+    say(&summary(&exported, &request, &args.store, seconds));
     Ok(exit)
 }
 
@@ -147,40 +147,51 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "ignoredFiles": snapshot.index().ignored_files(),
             "excludedFiles": snapshot.index().walked().excluded,
         });
-        add_elements(&mut document, &plan.request.elements);
+        add_request(&mut document, &plan.request);
         if !plan.selection.stats.filters.is_empty() {
             document["filters"] = filters_json(&plan.selection.stats.filters);
         }
         put_json(&document);
     }
-    say(&format!("Plan as of {}; nothing was written\n", snapshot.as_of()));
+    print_messages(&messages);
+    show(&format!("Plan as of {}; nothing was written", snapshot.as_of()));
+    show(&times_lines(&plan.request));
     if work.in_memory.is_some() {
-        say(&format!(
+        show(&format!(
             "  index      {} scanned into memory; `outpour index` keeps it on disk, and the next plan need not\n",
             format_bytes(work.scanned_bytes)
         ));
     }
-    say(&types_table(&plan));
+    show(&types_table(&plan));
     if !plan.request.elements.is_empty() {
-        say(&format!("  elements   {}; bytes of reduced types are the most that they can be", plan.request.elements));
+        show(&format!("  elements   {}; bytes of reduced types are the most that they can be", plan.request.elements));
     }
-    say(&ledger_line(plan.ledger()));
+    show(&ledger_line(plan.ledger()));
     let filters = filters_table(&plan.selection.stats.filters);
     if !filters.is_empty() {
-        say(&format!("\n{filters}"));
+        show(&format!("\n{filters}"));
     }
-    messages
-        .iter()
-        .take(10)
-        .for_each(|message| say(&format!("  {}: {}", message.severity.name(), message.say(&FLAGS))));
     Ok(Exit::Done)
 }
 
-/// Adds the items of `_elements` to the document of a plan or of an export, if there are any.
-fn add_elements(document: &mut serde_json::Value, elements: &ElementSelection) {
-    if !elements.is_empty() {
-        document["elements"] = elements.items().collect();
+/// Adds what was asked for to the document of a plan or of an export, as far as it was: the times that were taken, and the
+/// items of `_elements`.
+fn add_request(document: &mut serde_json::Value, request: &ExportRequest) {
+    for (name, time) in [("since", &request.since), ("until", &request.until)] {
+        if let Some(time) = time {
+            document[name] = time.to_string().into();
+        }
     }
+    if !request.elements.is_empty() {
+        document["elements"] = request.elements.items().collect();
+    }
+}
+
+/// Lines of a summary with the times that were taken for `--since` and `--until`, each with its newline.
+fn times_lines(request: &ExportRequest) -> String {
+    let times = [("since", &request.since), ("until", &request.until)];
+    let lines = times.iter().filter_map(|(name, time)| Some(format!("  {name:<10} {}\n", time.as_ref()?)));
+    lines.collect()
 }
 
 /// Rows, bytes and files of a plan by type, as a table.
@@ -204,9 +215,9 @@ fn totals(exported: &ExportReport) -> std::collections::BTreeMap<String, [u64; 4
 }
 
 /// The summary of a finished export, for people.
-pub(crate) fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) -> String {
-    let request = without_filter_values(&exported.manifest.request);
-    let mut out = format!("{request} as of {}\n\n", exported.transaction_time);
+pub(crate) fn summary(exported: &ExportReport, request: &ExportRequest, store: &StoreArgs, seconds: f64) -> String {
+    let shown = without_filter_values(&exported.manifest.request);
+    let mut out = format!("{shown} as of {}\n{}\n", exported.transaction_time, times_lines(request));
     let totals = totals(exported);
     let is_compressed = exported.files.iter().any(|file| file.bytes != file.file_bytes);
     let mut table = TextTable::of_figures(&["type", "rows", "bytes", "files"]);
@@ -241,7 +252,6 @@ pub(crate) fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) 
             out += &format!("  {what:<10} {} in {folder}\n", severities.join(", "));
         }
     }
-    out += &warning_lines(&exported.warnings);
     out += &excluded_line(exported.excluded);
     out += &index_line(&exported.index);
     if exported.resumed_files > 0 {
@@ -256,16 +266,6 @@ pub(crate) fn summary(exported: &ExportReport, store: &StoreArgs, seconds: f64) 
         out += &format!(", {}/s read into the index", rate(exported.index.scanned_bytes));
     }
     out + &format!("\n  manifest   {}", exported.manifest_path.display())
-}
-
-/// Lines of a summary with the first warning or error of each cause, and the number of its cause.
-pub(crate) fn warning_lines(warnings: &[(Issue, u64)]) -> String {
-    let mut out = String::new();
-    for (message, number) in warnings.iter().take(WARNINGS_SHOWN_MAX) {
-        let more = if *number > 1 { format!(" (and {} more of the kind)", count(number - 1)) } else { String::new() };
-        out += &format!("  {:<10} {}{more}\n", message.severity.name(), message.say(&FLAGS));
-    }
-    out
 }
 
 /// The warnings and errors of a log, for a JSON document.
@@ -324,36 +324,39 @@ pub(crate) fn excluded_line(excluded: u64) -> String {
     }
 }
 
-/// Lines of the summary of `outpour export` on what was done to the index: scanned, repaired, or held in memory only;
-/// each with its newline.
+/// Lines of the summary of `outpour export` on what was done to the index; each with its newline.
 pub(crate) fn index_line(work: &RefreshStats) -> String {
     let mut out = match work.scanned_segments {
         0 => "  index      up to date\n".to_string(),
         _ => format!("  index      {} scanned\n", format_bytes(work.scanned_bytes)),
     };
+    if let Some(gone) = &work.gone {
+        out += &gone_lines(gone);
+    }
+    out
+}
+
+/// Warns of what an operator should know of the index: repaired, made again, or held in memory only.
+pub(crate) fn index_warnings(work: &RefreshStats) {
     for repaired in &work.repaired {
-        out += &format!("  index      repaired: {repaired}\n");
+        warn(&format!("the index was repaired: {repaired}"));
     }
     if let (Some(loss), true) = (work.memory_lost, work.tells_memory_loss) {
         let reason = match loss {
             MemoryLoss::Damaged => "was damaged",
             MemoryLoss::OtherVersion => "was of another version of outpour",
         };
-        out += &format!(
-            "  index      built again from the store, because the earlier one {reason}: an export with a --since before this \
-             lacks rows that arrived late; export once without --since\n"
-        );
-    }
-    if let Some(gone) = &work.gone {
-        out += &gone_lines(gone);
+        warn(&format!(
+            "the index was built again from the store, because the earlier one {reason}: an export with a --since before this \
+             lacks rows that arrived late; export once without --since"
+        ));
     }
     if let Some(reason) = &work.in_memory {
-        out += &format!(
-            "  index      in memory only ({reason}): every run scans the whole store again and cannot tell late rows; \
-             give a writable --index-dir\n"
-        );
+        warn(&format!(
+            "the index is in memory only ({reason}): every run scans the whole store again and cannot tell late rows; give \
+             a writable --index-dir"
+        ));
     }
-    out
 }
 
 /// Lines of the summary of `outpour export` on what is gone from the store; each with its newline.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cli::say;
+use crate::cli::show;
 use crate::count_text::counted;
 use crate::error::IndexError;
 use crate::extract::fault::FaultKind;
@@ -23,20 +23,20 @@ impl FaultList {
 
     /// Prints the list for people.
     pub(crate) fn print(&self) {
-        self.0.places.iter().for_each(|place| say(&place.text));
+        self.0.places.iter().for_each(|place| show(&place.text));
         for (kind, count) in self.unplaced().filter(|(_, count)| *count > 0) {
-            say(&format!(
+            show(&format!(
                 "{} of kind {} in parts of files with more than are listed",
                 counted(count, "more fault"),
                 kind.name()
             ));
         }
         if self.0.places.is_empty() {
-            say("No line is faulty.");
+            show("No line is faulty.");
         }
         if !self.0.other_data.is_empty() {
             let files = counted(self.0.other_data.len() as u64, "file");
-            say(&format!("{files} without any resourceType not read, and not counted as faulty."));
+            show(&format!("{files} without any resourceType not read, and not counted as faulty."));
         }
     }
 

@@ -4,14 +4,14 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::{IndexArgs, ValidateArg};
 use crate::cli::config::{open_store, pool, row_choices};
-use crate::cli::export::{excluded_line, exit_of, index_line, warning_lines, warning_texts};
+use crate::cli::export::{excluded_line, exit_of, index_line, index_warnings, warning_texts};
 use crate::cli::faults::FaultList;
-use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{self, columns_json, columns_line, columns_table};
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, fail, print_messages, put_json, say};
 use crate::error::{CorruptIndex, ExportError, IndexError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
@@ -120,6 +120,8 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
         }
         put_json(&document);
     }
+    print_messages(&messages);
+    index_warnings(&work);
     let mut table = TextTable::of_figures(&["type", "rows"]);
     named_types.iter().for_each(|(name, n)| table.row([name.clone(), count(n.as_u64().unwrap_or(0))]));
     table.row(["all".to_string(), count(index.rows() as u64)]);
@@ -139,8 +141,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     say(&format!("  deletions  {}", count(tombstones)));
     say(&format!("  extents    {} of {}", index.segment_count(), format_bytes(index_bytes)));
     columns_line(&columns).iter().for_each(|line| say(line));
-    let warnings = warning_lines(&messages.warnings());
-    say((warnings + &excluded_line(index.walked().excluded) + &index_line(&work)).trim_end());
+    say((excluded_line(index.walked().excluded) + &index_line(&work)).trim_end());
     let rate = format_bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
     listed.iter().for_each(FaultList::print);

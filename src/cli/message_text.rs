@@ -86,6 +86,19 @@ fn export_text(error: &ExportError) -> String {
         ExportError::Index(index) => index_text(index),
         ExportError::Record(journal) => journal_text(journal),
         ExportError::Write { .. } => format!("{error}; {}, then run the same command with --resume", cure(error)),
+        // What was relative then is another time now.
+        ExportError::Differs {
+            parameter: Some(which @ (Parameter::Since | Parameter::Until)),
+            recorded,
+            given,
+            ..
+        } => {
+            format!(
+                "cannot resume: {0} differs ({recorded} then, {given} now); repeat the first command with --resume, with \
+                 {0} as it was taken then, or begin anew with --force",
+                flag(*which)
+            )
+        }
         ExportError::Differs { parameter, field, recorded, given } => format!(
             "cannot resume: {} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin \
              anew with --force",

@@ -2,13 +2,13 @@
 
 use std::time::Instant as Clock;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::PackArgs;
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{open_store, pool, row_choices, sync};
-use crate::cli::export::{excluded_line, index_line, is_full, warning_lines, warning_texts};
-use crate::cli::number_format::format_bytes;
+use crate::cli::export::{excluded_line, index_line, index_warnings, is_full, warning_texts};
 use crate::cli::progress::watched;
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, fail, print_messages, put_json, say, warn};
 use crate::error::{IndexError, PackError, RequestError};
 use crate::pack::report::PackReport;
 use crate::pack::{PackOptions, pack};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: PackArgs) -> Exit {
         open_store(&args.store, row_choices(&args.store.choices), false, !args.write.no_sync).and_then(|store| {
             let clock = StoreClock::of(Some(&store));
             let time = clock.snapshot_time(args.as_of.as_deref(), args.allow_future).map_err(RequestError::one)?;
-            clock.warning().iter().for_each(|text| say(text));
+            clock.warning().iter().for_each(|text| warn(text));
             Ok((time, store, pool(args.write.run.threads)?))
         });
     let (time, store, pool) = match ready {
@@ -45,6 +45,8 @@ pub(crate) fn run(args: PackArgs) -> Exit {
         document["warnings"] = warning_texts(&packed.messages).into();
         put_json(&document);
     }
+    print_messages(&packed.messages);
+    index_warnings(&packed.index);
     say(&summary(&packed, &args, seconds));
     exit
 }
@@ -104,7 +106,6 @@ fn summary(packed: &PackReport, args: &PackArgs, seconds: f64) -> String {
         "frames",
         format!("{} of {} on average, in {}", count(frames), format_bytes(mean), grouped_with(files, "file")),
     );
-    out += &warning_lines(&packed.messages.warnings());
     out += &excluded_line(packed.excluded);
     out += &index_line(&packed.index);
     out + &format!("  {:<10} {seconds:.2} s, {}/s", "time", format_bytes(rate))

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::search_columns::SearchColumnArgs;
-use crate::cli::number_format::format_bytes;
 use crate::error::RequestError;
 use crate::fhir::search::parameter::ParameterName;
 use crate::index::search::maintenance::{ColumnReport, DroppedColumns, read_names};

@@ -11,7 +11,7 @@ use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::args::{AccessArg, ServeArgs, StoreArgs};
 use crate::cli::config::open_store;
-use crate::cli::{Exit, say};
+use crate::cli::{Exit, Verbosity, fail, log_line, tell, verbosity};
 use crate::error::RequestError;
 use crate::index::search::maintenance::read_names;
 use crate::limits::CONFIG_BYTES_MAX;
@@ -31,8 +31,7 @@ pub(crate) fn run(args: ServeArgs) -> Exit {
     let config = match configuration(&args) {
         Ok(config) => config,
         Err(error) => {
-            say(&format!("error: {error}"));
-            return Exit::BadRequest;
+            return fail(Exit::BadRequest, &error, false);
         }
     };
     let log_format = config.log.format;
@@ -122,6 +121,11 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
+    match verbosity() {
+        Verbosity::Quiet => config.log.level = "warn".to_string(),
+        Verbosity::Normal => {}
+        Verbosity::Verbose => config.log.level = "debug".to_string(),
+    }
     for (flag, setting) in [
         (&args.store, &mut config.store.path),
         (&args.index_dir, &mut config.store.index_dir),
@@ -178,7 +182,7 @@ fn init_logging(config: &Config) {
 /// Reports why the service does not start or ends: as a line for people, or as an event of a log that is JSON.
 fn report_error(log_format: LogFormat, error: &str) {
     match log_format {
-        LogFormat::Text => say(&format!("error: {error}")),
+        LogFormat::Text => log_line(&format!("error: {error}")),
         LogFormat::Json => tracing::error!("{error}"),
     }
 }
@@ -190,8 +194,8 @@ fn report_addresses(log_format: LogFormat, served: &ServeInfo) {
     let bases = served.bases.iter().map(|base| format!("{base}/metadata says what can be asked"));
     match log_format {
         LogFormat::Text => {
-            say(&address);
-            bases.for_each(|line| say(&format!("  {line}")));
+            tell(&address);
+            bases.for_each(|line| tell(&format!("  {line}")));
         }
         LogFormat::Json => {
             tracing::info!("{address}");

@@ -4,10 +4,10 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::{LayoutArg, OrderArg, SynthArgs};
 use crate::cli::config::{pool, sync};
 use crate::cli::export::is_full;
-use crate::cli::number_format::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;

@@ -9,7 +9,7 @@ use crate::cli::args::{AccessArg, StoreArgs};
 use crate::cli::config::{open_store, pool};
 use crate::cli::faults::FaultList;
 use crate::cli::progress::watched;
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, fail, put_json, say, show};
 use crate::error::RequestError;
 use crate::index::snapshot::Index;
 use crate::progress::Progress;
@@ -57,6 +57,11 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
     }
 }
 
+/// Prints a report, which is a summary where nothing differs.
+fn print_report(lines: &[String], holds: bool) {
+    lines.iter().for_each(|line| if holds { say(line) } else { show(line) });
+}
+
 /// The exit code of a verification that failed to run.
 fn exit_of(error: &VerifyError) -> Exit {
     match error.exit_code() {
@@ -83,7 +88,7 @@ fn verify_export(args: &VerifyArgs, progress: &Progress) -> Result<bool, VerifyE
         lines.extend(recounted.lines());
         ledger = Some(recounted);
     }
-    lines.iter().for_each(|line| say(line));
+    print_report(&lines, holds);
     if args.run.json {
         let exit = if holds { Exit::Done } else { Exit::Partial };
         put_json(
@@ -112,7 +117,7 @@ fn verify_chain(args: &VerifyArgs) -> Exit {
 
 /// Prints the report of an export without a manifest.
 fn print_unfinished(args: &VerifyArgs, report: &UnfinishedReport) -> Exit {
-    report.lines().iter().for_each(|line| say(line));
+    print_report(&report.lines(), false);
     if args.run.json {
         put_json(
             &json!({ "status": "complete", "exitCode": Exit::Partial as u8, "holds": false, "unfinished": report }),
@@ -123,9 +128,11 @@ fn print_unfinished(args: &VerifyArgs, report: &UnfinishedReport) -> Exit {
 
 /// Verifies the index of a store against the store's bytes, and prints the report.
 fn verify_store(args: &VerifyArgs) -> Exit {
+    // Not by clap: a flag says that the directory is a store, the environment does not.
+    let variable = || std::env::var_os("OUTPOUR_INDEX_DIR").filter(|path| !path.is_empty()).map(Into::into);
     let store_args = StoreArgs {
         store: args.directory.clone(),
-        index_dir: args.index_dir.clone(),
+        index_dir: args.index_dir.clone().or_else(variable),
         choices: ChoiceArgs::default(),
         missing: args.missing,
         access: AccessArg::Mapped,
@@ -140,7 +147,7 @@ fn verify_store(args: &VerifyArgs) -> Exit {
         Err(error) => fail(exit_of(&error), &error, args.run.json),
         Ok((report, listed)) => {
             let exit = if report.holds { Exit::Done } else { Exit::Partial };
-            report.lines().iter().for_each(|line| say(line));
+            print_report(&report.lines(), report.holds);
             if args.run.json {
                 let mut document =
                     json!({ "status": "complete", "exitCode": exit as u8, "holds": report.holds, "store": report });

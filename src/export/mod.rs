@@ -10,6 +10,7 @@ pub(crate) mod messages;
 pub(crate) mod options;
 pub(crate) mod plan_record;
 pub(crate) mod planning;
+pub(crate) mod prepare;
 pub(crate) mod reader_state;
 pub(crate) mod repair;
 pub(crate) mod report;
@@ -23,11 +24,16 @@ use crate::error::ExportError;
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::repair_index;
 use crate::export::report::ExportReport;
+use crate::export::prepare::SharedStatus;
 use crate::export::run::ExportRun;
 use crate::index::snapshot_time::SnapshotTime;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::request::ExportRequest;
 use crate::store::Store;
+use crate::write::status_file::StatusFile;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::Thread;
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -44,8 +50,54 @@ pub fn export(
     options: &ExportOptions<'_>,
     progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
-    let mut snapshot = SnapshotRequest { time: time.into(), view: None };
-    let error = match attempt(store, request, &mut snapshot, options, options.existing, progress) {
+    // Without a clock there is no time to tell before there is a plan.
+    let Some(clock) = options.clock else {
+        return export_with_status(store, request, time.into(), options, progress, &SharedStatus::default());
+    };
+    let status = SharedStatus::new(StatusFile::announcing().into());
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            while !is_done.load(Relaxed) {
+                status.lock().expect("no panic under it").look(progress.phase(), clock()).ok();
+                std::thread::park_timeout(STATUS_INTERVAL);
+            }
+        });
+        // Also on a panic of the work: the scope joins its threads before the panic is passed on.
+        let _end = StatusWriterEnd { is_done: &is_done, writer: writer.thread() };
+        export_with_status(store, request, time.into(), options, progress, &status)
+    })
+}
+
+/// How often the status of an export is looked at, so that each step is told.
+const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Ends the thread that writes the status when it is dropped.
+struct StatusWriterEnd<'a> {
+    /// Looked at by the thread in every round.
+    is_done: &'a AtomicBool,
+    /// The thread, to be woken from its pause.
+    writer: &'a Thread,
+}
+
+impl Drop for StatusWriterEnd<'_> {
+    fn drop(&mut self) {
+        self.is_done.store(true, Relaxed);
+        self.writer.unpark();
+    }
+}
+
+/// As [`export`], with the status that it tells.
+fn export_with_status(
+    store: &Store,
+    request: &ExportRequest,
+    time: SnapshotTime,
+    options: &ExportOptions<'_>,
+    progress: &Progress,
+    status: &SharedStatus,
+) -> Result<ExportReport, ExportError> {
+    let mut snapshot = SnapshotRequest { time, view: None };
+    let error = match attempt(store, request, &mut snapshot, options, options.existing, progress, status) {
         Err(error) => error,
         done => return done,
     };
@@ -54,7 +106,7 @@ pub fn export(
         return Err(error);
     }
     progress.begin_writing_again();
-    let mut report = attempt(store, request, &mut snapshot, options, Existing::Force, progress)?;
+    let mut report = attempt(store, request, &mut snapshot, options, Existing::Force, progress, status)?;
     report.index.repaired.extend(repaired);
     Ok(report)
 }
@@ -67,14 +119,16 @@ fn attempt(
     options: &ExportOptions<'_>,
     existing: Existing,
     progress: &Progress,
+    status: &SharedStatus,
 ) -> Result<ExportReport, ExportError> {
     // open, snapshot, cohort, select, plan
-    let run = ExportRun::begin(store, request, snapshot, options, existing, progress)?;
+    let run = ExportRun::begin(store, request, snapshot, options, existing, progress, status)?;
     // An attempt after this one has the same T, which this one has recorded.
     snapshot.time = snapshot.time.settled(run.transaction_time().clone());
     let transaction_time = || run.transaction_time().clone();
     let clock = options.clock.unwrap_or(&transaction_time);
     let write_and_publish = || {
+        progress.begin(Phase::Writing);
         (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, clock, progress))?;
         run.finish(clock, progress)
     };

@@ -11,6 +11,7 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
 use crate::issue::{PLAIN_NAMES, ParameterNames};
 use crate::sys::durability::FileSync;
+use crate::write::output_dir::FileModes;
 
 /// What to do with an output directory that is not empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct ExportOptions<'a> {
     pub(crate) chain: Option<ChainLink>,
     /// The record of the export that an increment builds on: both must ask for the same.
     pub(crate) builds_on: Option<Arc<PlanRecord>>,
+    /// Permission bits of what is published.
+    pub(crate) modes: FileModes,
 }
 
 impl<'a> ExportOptions<'a> {
@@ -81,6 +84,7 @@ impl<'a> ExportOptions<'a> {
             words: &PLAIN_NAMES,
             chain: None,
             builds_on: None,
+            modes: FileModes::default(),
         }
     }
 
@@ -120,11 +124,16 @@ impl<'a> ExportOptions<'a> {
     pub(crate) fn words(self, words: &'a ParameterNames) -> ExportOptions<'a> {
         ExportOptions { words, ..self }
     }
+
+    /// Permission bits of what is published; 0600 and 0700 unless given.
+    pub(crate) fn modes(self, modes: FileModes) -> ExportOptions<'a> {
+        ExportOptions { modes, ..self }
+    }
 }
 
 impl fmt::Debug for ExportOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _, chain: _, builds_on: _ } = self;
+        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _, chain: _, builds_on: _, modes: _ } = self;
         let mut shown = f.debug_struct("ExportOptions");
         shown.field("out", out).field("existing", existing).field("sync", sync).field("faults_allowed", faults_allowed);
         shown.finish_non_exhaustive()

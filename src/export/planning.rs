@@ -10,7 +10,7 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::{IssueLog, Parameter};
 use crate::plan::{Plan, cut_shards};
 use crate::policies::NewMembers;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::request::ExportRequest;
 use crate::select::associated::add_associated;
 use crate::select::bitmap::Bitmap;
@@ -175,13 +175,16 @@ fn plan_taken_snapshot(
 ) -> Result<PlannedExport, ExportError> {
     let of = |(snapshot, mut work): (Snapshot, RefreshStats)| {
         let needs_memory = |since| snapshot.index().generation().memory_lost_since(since).is_some();
+        progress.begin(Phase::Planning);
         work.tells_memory_loss |= request.since.as_ref().is_some_and(needs_memory);
         let plan = plan_cancellably(&snapshot, request, columns, progress)?;
         let messages = all_issues(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))
     };
+    progress.begin(Phase::Indexing);
     match take().map_err(ExportError::from).and_then(of) {
         Err(ExportError::Index(IndexError::Damaged(damaged))) => {
+            progress.begin(Phase::Indexing);
             let taken = again()?;
             if !request.population.can_be_read_again() {
                 return Err(damaged.into());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::fhir::instant::Instant;
 use crate::index::report::RefreshStats;
-use crate::issue::{Issue, Severity};
+use crate::issue::{Issue, IssueLog, Severity};
 use crate::select::ledger::Ledger;
 use crate::write::journal::Receipt;
 use crate::write::manifest::Manifest;
@@ -28,6 +28,8 @@ pub struct ExportReport {
     pub messages: BTreeMap<Severity, u64>,
     /// The first message of each cause that is a warning or worse, with the number of messages of that cause.
     pub warnings: Vec<(Issue, u64)>,
+    /// The messages of the error files.
+    pub(crate) log: IssueLog,
     /// Work on the index.
     pub index: RefreshStats,
     /// Files that a resumed run found finished.

@@ -1,48 +1,39 @@
 //! One run of an export, in parts that a caller may schedule: begin (snapshot, plan, record), write each task, finish
 //! (messages, the last look at the store, the manifest). Tasks may run in any order, at once, and again.
 
-use crate::codec::compression::Compression;
 use crate::error::{ExportError, IndexError, JournalError};
-use crate::export::baseline_record::check_same_question;
 use crate::export::chain_link::ChainLink;
 use crate::export::messages::all_issues;
 use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
-use crate::export::plan_record::{PlanRecord, check_same_request, plan_record};
-use crate::export::planning::{check_faults, plan_snapshot};
+use crate::export::plan_record::PlanRecord;
+use crate::export::prepare::{DELETED, ERROR, PreparedRun, SharedStatus, prepare};
 use crate::export::reader_state::{StateError, StatePlaces, write_reader_state};
 use crate::export::report::ExportReport;
 use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::instant::Instant;
-use crate::fhir::resource_type::ResourceType;
 use crate::ids::ShardId;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Issue, IssueLog};
-use crate::key_set::builder::file_bytes;
-use crate::key_set::digest_of;
-use crate::plan::{Plan, Shard};
+use crate::plan::Plan;
 use crate::policies::Audience;
-use crate::progress::Progress;
-use crate::request::{ExportRequest, Population};
-use crate::select::member_changes::cohort_keys;
+use crate::progress::{Phase, Progress};
+use crate::request::ExportRequest;
 use crate::store::Store;
-use crate::store::paths::check_outside_linked;
 use crate::sys::durability::FileSync;
-use crate::write::deleted_bundle::deleted_lines;
 use crate::write::encode::Encoder;
 use crate::write::frame_copy::Recompressors;
-use crate::write::generated_files::{self, write_lines};
+use crate::write::generated_files::write_lines;
 use crate::write::journal::{COHORT, JOB, MANIFEST, PlanFile, RESOURCES, Receipt};
 use crate::write::manifest::{Manifest, file_url};
-use crate::write::operation_outcome::outcome_lines;
-use crate::write::output_dir::{BeginMode, OutputDirectory};
+use crate::write::output_dir::{BeginMode, FileModes, OutputDirectory};
 use crate::write::shard::copy_shards;
 use crate::write::shard_groups::group_shards;
 use crate::write::sink::DirSink;
-use crate::write::status_file::{Status, StatusFile};
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
+use crate::write::status_file::{PlannedStatus, Status, StatusFile};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Mutex;
 
 use serde_json::json;
 
@@ -67,7 +58,8 @@ pub(crate) struct ExportRun {
     recoders: Recompressors,
     /// For each shard its receipt, once it is written.
     receipts: Mutex<Vec<Option<Receipt>>>,
-    status: Mutex<StatusFile>,
+    status: SharedStatus,
+    modes: FileModes,
     deleted: Vec<String>,
     error: Vec<String>,
     messages: IssueLog,
@@ -75,7 +67,8 @@ pub(crate) struct ExportRun {
 }
 
 impl ExportRun {
-    /// Takes the snapshot, plans, and writes the record; or takes up a record again, with its own moment.
+    /// Takes the snapshot, plans, and writes the record; or takes up a record again, with its own moment. `status` is told of
+    /// the run, from its first moment if it announces runs.
     ///
     /// # Errors
     /// [`ExportError`]: a wrong request, a directory in use, what fails in the store.
@@ -86,6 +79,7 @@ impl ExportRun {
         options: &ExportOptions<'_>,
         existing: Existing,
         progress: &Progress,
+        status: &SharedStatus,
     ) -> Result<ExportRun, ExportError> {
         request.check()?;
         let directory = OutputDirectory::open(&options.out, options.sync)?;
@@ -95,76 +89,11 @@ impl ExportRun {
             Existing::Force => BeginMode::Force,
         };
         let recorded: Option<PlanFile<PlanRecord>> = directory.begin(begin)?;
-        if let Some(PlanFile { files, job }) = &recorded {
-            let path = directory.plan_path();
-            job.check_files(files).map_err(|reason| JournalError::Damaged { path, reason })?;
-        }
-        let take = || match (&recorded, &moment.view) {
-            (Some(PlanFile { job, .. }), _) => {
-                let (snapshot, work) = store.reopen_snapshot(&job.snapshot, progress)?;
-                Ok((snapshot.with_vanished(job.vanished_resources()), work))
-            }
-            (None, Some(view)) => store.snapshot_of_listing(view, moment.time.clone(), progress),
-            (None, None) => store.snapshot_watched(moment.time.clone(), progress),
-        };
-        let (snapshot, work, plan, messages) = plan_snapshot(store, request, &take, progress)?;
-        check_outside_linked(&snapshot.index().walked().linked, &options.out)?;
-        check_faults(&plan, options.faults_allowed)?;
-        let cohort = match records_cohort(request) {
-            true => Some(file_bytes(cohort_keys(&snapshot, &plan.cohort).map_err(IndexError::from)?)),
-            false => None,
-        };
-        let mut job = plan_record(&plan, &snapshot, store);
-        job.cohort = cohort.as_deref().map(digest_of);
-        job.chain = options.chain.clone();
-        if let Some(before) = &options.builds_on {
-            check_same_question(before, &job)?;
-        }
-        let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
-        let error = outcome_lines(&messages, options.words);
-        // Up to here nothing is changed in the directory: what is refused leaves an old export whole.
-        match &recorded {
-            Some(PlanFile { job: recorded, .. }) => check_same_request(recorded, &job)?,
-            None => {
-                let mut names: Vec<String> = (0..plan.shards.len()).map(|shard| plan.file_name(shard)).collect();
-                names.extend(generated_files::file_names(DELETED, &deleted, request));
-                names.extend(generated_files::file_names(ERROR, &error, request));
-                directory.write_plan(&job, &names)?;
-            }
-        }
-        let finished = match recorded {
-            Some(_) => {
-                // A receipt counts if it says what is planned; messages and deletions are made anew.
-                let (planned, rewritten) = (job.files_by_name(), job.rewritten_files());
-                let is_planned = |file: &Receipt| {
-                    let reduced = ResourceType::parse(&file.r#type).is_some_and(|of| request.elements.reduces(of));
-                    // What changed rows come to is not planned, only the most that it can be.
-                    let changed = reduced || rewritten.contains(file.file.as_str());
-                    planned.get(&*file.file).is_some_and(|(count, bytes)| {
-                        file.count == *count && (file.bytes == *bytes || changed && file.bytes < *bytes)
-                    })
-                };
-                directory.finished_files(request.digest, is_planned)?
-            }
-            None => Vec::new(),
-        };
-        let names: HashSet<&str> = finished.iter().map(|receipt| receipt.file.as_str()).collect();
-        let unwritten = plan.shards.iter().enumerate().filter(|(shard, _)| !names.contains(&*plan.file_name(*shard)));
-        let (reduced, whole): (Vec<_>, Vec<_>) =
-            unwritten.map(|(_, shard)| shard).partition(|shard| request.elements.reduces(shard.resource_type));
-        let bytes_of = |shards: &[&Shard]| shards.iter().map(|shard| shard.bytes).sum::<u64>();
-        let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
-        let whole = bytes_of(&whole) + lines as u64;
-        // Half of the most that reduced files can be: a guess, so that a job of few elements is not refused for want of room.
-        let left = whole + bytes_of(&reduced) / 2;
-        if directory.is_staged() {
-            // How much compressed and reduced files will take is not known: they are tried.
-            let needed = if request.compression == Compression::None { whole } else { 0 };
-            if !directory.has_room_beside(needed)? {
-                directory.move_into_place(&finished)?;
-            }
-        }
-        let status = status_file(&plan, &snapshot, &job, &directory)?;
+        announce(status, &directory, begin, request, moment, options);
+        let prepared = prepare(store, request, moment, options, progress, (&directory, recorded), status);
+        let prepared = prepared.inspect_err(|error| end_announced(status, &directory, error, options))?;
+        let PreparedRun { snapshot, work, plan, messages, job, cohort, deleted, error, finished, left } = prepared;
+        tell_plan(status, &plan, &snapshot, &job, &directory)?;
         progress.expect_writes(plan.source_bytes(), plan.shards.len() as u64);
         let run = ExportRun {
             tasks: group_shards(&plan, &snapshot),
@@ -172,7 +101,8 @@ impl ExportRun {
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
             recoders: Recompressors::default(),
             receipts: Mutex::new(vec![None; plan.shards.len()]),
-            status: Mutex::new(status),
+            status: status.clone(),
+            modes: options.modes,
             sync: options.sync,
             snapshot,
             plan,
@@ -291,6 +221,7 @@ impl ExportRun {
     /// # Panics
     /// When a task has not been written.
     pub(crate) fn finish(&self, clock: Clock<'_>, progress: &Progress) -> Result<ExportReport, ExportError> {
+        progress.begin(Phase::Publishing);
         // The receipts of many files are moved, not copied; a run that is to try once more gets them back.
         let mut receipts = self.receipts.lock().expect("no panic under it");
         let written: Option<Vec<Receipt>> = std::mem::take(&mut *receipts).into_iter().collect();
@@ -312,6 +243,7 @@ impl ExportRun {
             worst: self.messages.worst(),
             messages: self.messages.counts(),
             warnings: self.messages.warnings(),
+            log: self.messages.clone(),
             index: self.work.clone(),
             resumed_files: self.finished.len(),
             transaction_time: self.snapshot.as_of().clone(),
@@ -355,11 +287,14 @@ impl ExportRun {
             &files[rows_and_deletions..],
             extension,
         );
-        let published = self.directory.publish(&manifest, files);
+        // The status is not written while its directory is another one.
+        let mut status = self.status.lock().expect("no panic under it");
+        let published = self.directory.publish(&manifest, files, self.modes);
+        self.watch_status(&mut status);
         if let Ok(()) | Err(JournalError::Unsynced { .. }) = &published {
-            self.watch_status();
-            self.status.lock().expect("no panic under it").succeed(&manifest, clock()).ok();
+            status.succeed(&manifest, clock()).ok();
         }
+        drop(status);
         published.map_err(|error| self.move_error(error)).map(|()| manifest)
     }
 
@@ -373,8 +308,11 @@ impl ExportRun {
         let failed = |name: &str, error| self.write_error(&format!("{JOB}/{name}"), error);
         let request = &self.plan.request;
         let sync = self.sync == FileSync::Yes;
-        self.directory.move_into_place(files).map_err(|error| self.move_error(error))?;
-        self.watch_status();
+        {
+            let mut status = self.status.lock().expect("no panic under it");
+            self.directory.move_into_place(files).map_err(|error| self.move_error(error))?;
+            self.watch_status(&mut status);
+        }
         let record = self.directory.record().map_err(|error| failed("", error))?;
         match &self.cohort {
             Some(cohort) => record.replace(COHORT, cohort, sync),
@@ -410,15 +348,16 @@ impl ExportRun {
         finished.extend(written.iter().flatten().map(|receipt| (receipt.file.clone(), receipt.clone())));
         drop(written);
         let finished: Vec<Receipt> = finished.into_values().collect();
-        self.directory.move_into_place(&finished).map_err(|error| self.move_error(error))?;
-        self.watch_status();
-        Ok(())
+        let mut status = self.status.lock().expect("no panic under it");
+        let moved = self.directory.move_into_place(&finished);
+        self.watch_status(&mut status);
+        moved.map_err(|error| self.move_error(error))
     }
 
     /// Has `status.json` written where the files are now.
-    fn watch_status(&self) {
+    fn watch_status(&self, status: &mut StatusFile) {
         if let Ok(directory) = self.directory.files() {
-            self.status.lock().expect("no panic under it").move_to(directory);
+            status.move_to(directory);
         }
     }
 
@@ -428,10 +367,7 @@ impl ExportRun {
             // The export stands under its manifest, and the document has said so.
             return;
         }
-        let state = if matches!(error, ExportError::Cancelled) { Status::Cancelled } else { Status::Failed };
-        let mut status = self.status.lock().expect("no panic under it");
-        status.end(state);
-        status.write(clock()).ok();
+        self.status.lock().expect("no panic under it").end(state_after(error), reason_of(error), clock());
     }
 
     /// Writes generated lines as size-bounded files. They are few and made anew by a resumed run.
@@ -481,18 +417,8 @@ impl ExportRun {
     fn publish_status(&self, clock: Clock<'_>, progress: &Progress) {
         let mut status = self.status.lock().expect("no panic under it");
         status.complete(progress.files_done.load(Relaxed));
-        status.write(clock()).ok();
+        status.look(progress.phase(), clock()).ok();
     }
-}
-
-/// Whether the record of an export holds the keys of its patients: that of a Group does, for the increments of its members, and
-/// every one that increments are to build on.
-fn records_cohort(request: &ExportRequest) -> bool {
-    let of_group = matches!(
-        request.population,
-        Population::Group(_) | Population::GroupFile(_) | Population::GroupDocument(_)
-    );
-    request.population != Population::System && (of_group || request.keeps_resources || request.baseline.is_some())
 }
 
 /// What a finished run states in the root extension of its manifest: snapshot, policies, ledger (MANIFEST-14,
@@ -554,26 +480,79 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
     extension
 }
 
-/// The status document of a run that begins.
-fn status_file(
+/// Tells in `status.json` of a run that has no plan yet, if it is to be told and there is a place that belongs to it.
+fn announce(
+    status: &SharedStatus,
+    directory: &OutputDirectory,
+    begin: BeginMode,
+    request: &ExportRequest,
+    moment: &SnapshotRequest,
+    options: &ExportOptions<'_>,
+) {
+    let mut status = status.lock().expect("no panic under it");
+    status.set_mode(options.modes.file);
+    let Some(clock) = options.clock.filter(|_| status.announces()) else { return };
+    // A status that cannot be written costs nobody an export.
+    if let Ok(Some(place)) = directory.place_of_announcement(begin) {
+        status.announce(place, request.canonical_text(None), moment.time.given().cloned(), clock());
+    }
+}
+
+/// Ends the status of a run that has no plan: what it replaced comes back if the request is refused, else it says why.
+fn end_announced(status: &SharedStatus, directory: &OutputDirectory, error: &ExportError, options: &ExportOptions<'_>) {
+    let mut status = status.lock().expect("no panic under it");
+    if !status.announces() {
+        return;
+    }
+    let is_refused = matches!(
+        error,
+        ExportError::Request(_)
+            | ExportError::Record(_)
+            | ExportError::Differs { .. }
+            | ExportError::Index(
+                IndexError::NoStore { .. }
+                    | IndexError::ForeignIndex { .. }
+                    | IndexError::NoDataFiles { .. }
+                    | IndexError::IgnoreFile(..)
+                    | IndexError::OtherChoices { .. }
+            )
+    );
+    match options.clock {
+        Some(clock) if !is_refused => status.end(state_after(error), reason_of(error), clock()),
+        _ => {
+            status.withdraw();
+            directory.clear_announcement();
+        }
+    }
+}
+
+/// The state of a run that an error has ended.
+fn state_after(error: &ExportError) -> Status {
+    if error.is_cancelled() { Status::Cancelled } else { Status::Failed }
+}
+
+/// Why a run has failed, as one line. Texts of errors name files, lines and ids, nothing of what records say.
+fn reason_of(error: &ExportError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_string()
+}
+
+/// Has the status document of a run say what its plan says.
+fn tell_plan(
+    status: &SharedStatus,
     plan: &Plan,
     snapshot: &Snapshot,
     job: &PlanRecord,
     directory: &OutputDirectory,
-) -> Result<StatusFile, JournalError> {
+) -> Result<(), JournalError> {
     let files = directory.files();
-    Ok(StatusFile::new(
-        files.map_err(|source| JournalError::Io { path: directory.path().to_path_buf(), source })?,
-        &job.plan_id,
-        snapshot.as_of().clone(),
-        plan.request.canonical_text(plan.cohort.group_id.as_deref()),
-        plan.rows(),
-        plan.shards.len() as u64,
-    ))
+    let planned = PlannedStatus {
+        id: job.plan_id.clone(),
+        as_of: snapshot.as_of().clone(),
+        request: plan.request.canonical_text(plan.cohort.group_id.as_deref()),
+        resources: plan.rows(),
+        shards: plan.shards.len() as u64,
+    };
+    let files = files.map_err(|source| JournalError::Io { path: directory.path().to_path_buf(), source })?;
+    status.lock().expect("no panic under it").plan(files, planned);
+    Ok(())
 }
-
-/// Stem of the files of deletions.
-pub(crate) const DELETED: &str = "deleted/Bundle";
-
-/// Stem of the files of messages.
-pub(crate) const ERROR: &str = "error/OperationOutcome";

@@ -7,7 +7,8 @@ use crate::error::ExportError;
 use crate::export::plan_record::plan_record;
 use crate::export::planning::plan_snapshot;
 use crate::export::report::ExportReport;
-use crate::export::run::{DELETED, ERROR, manifest_extension};
+use crate::export::prepare::{DELETED, ERROR};
+use crate::export::run::manifest_extension;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::PLAIN_NAMES;
 use crate::progress::Progress;
@@ -86,6 +87,7 @@ pub fn export_to_sink(
         worst: messages.worst(),
         messages: messages.counts(),
         warnings: messages.warnings(),
+        log: messages,
         index,
         resumed_files: 0,
         transaction_time: snapshot.as_of().clone(),

@@ -4,6 +4,7 @@
 //! Nothing here knows HTTP or jobs; members are resolved to patients in `select`.
 
 pub(crate) mod facts;
+pub(crate) mod listing;
 pub(crate) mod lookup;
 pub(crate) mod member_filter;
 pub(crate) mod reader;

@@ -35,7 +35,7 @@ use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
 use crate::index::vanished::{self, VanishedFile, VanishedResource};
 use crate::limits::STORE_ROWS_MAX;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::store::StoreOptions;
 use crate::store::choices::RowRules;
 use crate::store::{IndexAccess, Store};
@@ -443,6 +443,7 @@ pub(crate) fn build(
         for span in &spans {
             total += span.part.file_bytes(files.source(span.file)?);
         }
+        progress.begin(Phase::Indexing);
         progress.scan_total.fetch_add(total, Relaxed);
         let options = ScanOptions {
             kernel: store.options().kernel,

@@ -35,6 +35,11 @@ impl RowTimes {
         self.segments.is_empty()
     }
 
+    /// Number of segments that have runs, and of all their runs.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.segments.len(), self.segments.iter().map(|(_, runs)| runs.len()).sum())
+    }
+
     /// The runs of a segment, ascending by row; empty when all its rows have the time of the segment.
     pub(crate) fn runs(&self, segment: usize) -> &[TimeRun] {
         match self.segments.binary_search_by_key(&segment, |(number, _)| *number) {

@@ -14,6 +14,7 @@ use crate::sys::regular_file::{RegularFileError, read_regular};
 use crate::text_table::grouped;
 use crate::verify::manifest as shape;
 use crate::verify::mismatch::Mismatches;
+use crate::verify::target::is_status;
 use crate::write::journal::Receipt;
 
 /// Longest file that is read to classify it by its keys, in bytes: none of these files under a foreign name is longer.
@@ -27,7 +28,7 @@ pub(crate) fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
     };
     let has = |value: &Value, keys: &[&str]| keys.iter().all(|key| value.get(key).is_some());
     Ok(match serde_json::from_slice::<Value>(&bytes) {
-        Ok(value) if has(&value, &["transactionTime", "batches", "status"]) => Some(FileKind::Status),
+        Ok(value) if is_status(&value) => Some(FileKind::Status),
         Ok(value) if has(&value, &["transactionTime", "output", "error"]) => Some(FileKind::Manifest),
         Ok(value) if has(&value, &["files", "job"]) => Some(FileKind::Plan),
         _ => None,
@@ -46,7 +47,7 @@ fn read(path: &Path, report: &mut InspectReport) -> Option<Vec<u8>> {
 }
 
 /// Text of a value that may be missing.
-fn text_or_none<T: Display>(value: Option<T>) -> String {
+pub(crate) fn text_or_none<T: Display>(value: Option<T>) -> String {
     value.map_or("not stated".to_string(), |value| value.to_string())
 }
 
@@ -91,6 +92,9 @@ pub(crate) fn status(path: &Path, report: &mut InspectReport) {
             let show = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
             for key in ["id", "status", "transactionTime", "lastUpdated", "resourceCount"] {
                 section.fact(key, text_or_none(value.get(key).map(show)));
+            }
+            for key in ["pid", "heartbeat", "phase", "percent", "reason"] {
+                value.get(key).map(show).iter().for_each(|shown| section.fact(key, shown));
             }
             for key in ["complete", "running", "failed", "total"] {
                 section.fact(&format!("batches {key}"), text_or_none(value["batches"].get(key).map(show)));

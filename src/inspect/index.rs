@@ -8,6 +8,7 @@ use memchr::memmem;
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::index::dir::twin_name;
 use crate::index::global;
 use crate::index::meta::{self, IndexMeta};
 use crate::index::search::columns::is_column_file;
@@ -15,6 +16,7 @@ use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, ColumnRa
 use crate::index::segment::reader::Segment;
 use crate::index::snapshot_log::SnapshotSlots;
 use crate::inspect::index_file::{file_name, open_index_file};
+use crate::inspect::lists::{listed_columns, row_times, vanished_resources};
 use crate::inspect::report::{InspectReport, ReportSection};
 use crate::inspect::search_columns::search_column;
 use crate::limits::GENERATION_BYTES_MAX;
@@ -44,6 +46,26 @@ pub(crate) fn inspect_directory(path: &Path, report: &mut InspectReport) {
                 false => report.broken(&file, "the generation names it, and it is not there"),
             }
         }
+    }
+    // Both copies of what cannot be made again.
+    let lists = named.iter().flat_map(|named| {
+        [(&named.times, row_times as fn(&Path, &mut InspectReport)), (&named.vanished, vanished_resources)]
+    });
+    let mut copies = Vec::new();
+    for (name, show) in lists.filter(|(name, _)| !name.is_empty()) {
+        for name in [name.clone(), twin_name(name)] {
+            let file = path.join(&name);
+            match file.is_file() {
+                true => show(&file, report),
+                false => report.broken(&file, "the generation names it, and it is not there; the other copy is used"),
+            }
+            copies.push(name);
+        }
+    }
+    known.extend(copies.iter().map(String::as_str));
+    let listed = path.join("search-listed");
+    if listed.is_file() {
+        listed_columns(&listed, report);
     }
     let log_path = path.join(meta::NOTE);
     if log_path.is_file() {

@@ -8,8 +8,10 @@ pub(crate) mod data;
 pub(crate) mod export;
 pub(crate) mod index;
 pub(crate) mod index_file;
+pub(crate) mod lists;
 pub(crate) mod report;
 pub(crate) mod search_columns;
+pub(crate) mod service;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,7 @@ use crate::index::{global, meta};
 use crate::inspect::report::InspectReport;
 use crate::sys::regular_file::{Links, open_regular};
 use crate::write::journal::{JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, STATUS};
+use crate::write::output_dir::REPLACED;
 
 /// The path cannot be inspected.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,22 @@ pub(crate) enum FileKind {
     Plan,
     /// The receipts in an export's journal.
     Receipts,
+    /// First-seen times of rows of an index.
+    RowTimes,
+    /// Vanished resources of an index.
+    Vanished,
+    /// The names of search columns that an index is to have.
+    ListedColumns,
+    /// The names of files that an export is to replace.
+    Replaced,
+    /// The record of a job of the service.
+    JobRecord,
+    /// A Group that a client of the service wrote.
+    RegisteredGroup,
+    /// The keys of access tokens of the service.
+    SigningKeys,
+    /// Used assertions of clients of the service.
+    UsedAssertions,
     /// Lines of a store or export.
     Data(Compression),
 }
@@ -115,7 +134,8 @@ fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), Insp
         }
         // The journal of a run that is to replace this export.
         let receipts = (receipts_in(NEXT), FileKind::Receipts);
-        for (name, kind) in [(STATUS, FileKind::Status), (PLAN, FileKind::Plan), receipts] {
+        let replaced = (REPLACED, FileKind::Replaced);
+        for (name, kind) in [(STATUS, FileKind::Status), (PLAN, FileKind::Plan), receipts, replaced] {
             let path = path.join(NEXT).join(name);
             if path.is_file() {
                 inspect_file(&path, kind, report);
@@ -127,6 +147,17 @@ fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), Insp
     } else if store_index.join(meta::FILE).is_file() {
         report.what = "a store with its index".to_string();
         index::inspect_directory(&store_index, report);
+    } else if service::is_data_directory(path) {
+        service::data_directory(path, report);
+    } else if service::is_record_directory(path) {
+        service::record_directory(path, report);
+    } else if path.join("out").join(JOB).is_dir() {
+        inspect_directory(&path.join("out"), report)?;
+        report.what = "the directory of a job of a service".to_string();
+    } else if path.join(STATUS).is_file() {
+        // A run that ended before its plan stood has left nothing else.
+        report.what = "an export that has no plan".to_string();
+        inspect_file(&path.join(STATUS), FileKind::Status, report);
     } else {
         return Err(InspectError::Foreign { path: path.to_path_buf() });
     }
@@ -141,6 +172,7 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         &mut first_bytes,
     )?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_in = |folder: &str| path.parent().is_some_and(|parent| parent.ends_with(folder));
     let by_name = match &*name {
         MANIFEST => Some(FileKind::Manifest),
         STATUS => Some(FileKind::Status),
@@ -148,6 +180,14 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         PLAN => Some(FileKind::Plan),
         RECEIPTS | LEGACY_RECEIPTS => Some(FileKind::Receipts),
         meta::FILE | meta::TWIN => Some(FileKind::IndexMeta),
+        REPLACED => Some(FileKind::Replaced),
+        "search-listed" => Some(FileKind::ListedColumns),
+        _ if service::KEYS.contains(&&*name) => Some(FileKind::SigningKeys),
+        _ if service::is_record_name(&name) => Some(FileKind::JobRecord),
+        _ if name.starts_with("used-") && is_in("assertions") => Some(FileKind::UsedAssertions),
+        _ if name.ends_with(".ndjson") && is_in("groups") => Some(FileKind::RegisteredGroup),
+        _ if name.starts_with(meta::TIMES) => Some(FileKind::RowTimes),
+        _ if name.starts_with(meta::VANISHED) => Some(FileKind::Vanished),
         _ if name.starts_with("extents-") => Some(FileKind::Segments),
         _ if name.starts_with("merged-") => Some(FileKind::GlobalIndex),
         _ if is_column_file(&name) => Some(FileKind::SearchColumn),
@@ -176,6 +216,14 @@ fn inspect_file(path: &Path, kind: FileKind, report: &mut InspectReport) {
         FileKind::Status => export::status(path, report),
         FileKind::Plan => export::plan(path, report),
         FileKind::Receipts => export::receipts(path, report),
+        FileKind::RowTimes => lists::row_times(path, report),
+        FileKind::Vanished => lists::vanished_resources(path, report),
+        FileKind::ListedColumns => lists::listed_columns(path, report),
+        FileKind::Replaced => lists::replaced_files(path, report),
+        FileKind::JobRecord => service::job_record(path, report),
+        FileKind::RegisteredGroup => service::registered_group(path, report),
+        FileKind::SigningKeys => service::signing_keys(path, report),
+        FileKind::UsedAssertions => service::used_assertions(path, report),
         FileKind::Data(compression) => data::show(path, compression, report),
     }
 }

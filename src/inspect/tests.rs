@@ -121,3 +121,62 @@ fn damage_is_told_and_never_a_panic() {
     assert!(report.broken[0].contains("byte 0: no extent"), "{report}");
     assert!(report.to_string().contains("Observation    40"), "{report}");
 }
+
+/// The files of a service: records, Groups, keys and assertions are counted, what is secret or a patient's is not shown, and
+/// damage is named. A file under a name of ours that holds something else is damage, too.
+#[test]
+fn the_files_of_a_service_are_told() {
+    use crate::group::registry::writer::GroupWriter;
+    use crate::hash::xxh3_64;
+    use crate::inspect::service::{KEYS, MARK};
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    for folder in ["jobs", "groups", "files", "smart/assertions"] {
+        std::fs::create_dir_all(data.join(folder)).unwrap();
+    }
+    let write = |name: &str, bytes: &[u8]| std::fs::write(data.join(name), bytes).unwrap();
+    write(&format!("jobs/{MARK}"), b"m");
+    write(&format!("files/{MARK}"), b"m");
+    let id = "0123456789abcdef0123456789abcdef";
+    std::fs::create_dir(data.join("files").join(id)).unwrap();
+    let body = format!(
+        r#"{{"format":1,"id":"{id}","state":"complete","client":"nightly","url":"/x?_typeFilter=secret","request":{{"whose":{{"patient":"secret"}}}},"planned":{{"rows":7,"shards":1,"complete":1}},"files":[{{"file":"Patient.00001.ndjson","type":"Patient","count":7,"bytes":70}}]"#
+    );
+    let record = format!(r#"{body},"sum":"{:016x}"}}"#, xxh3_64(body.as_bytes()));
+    write(&format!("jobs/{id}.json"), record.as_bytes());
+    let group = br#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/secret"}}]}"#;
+    let writer = GroupWriter { client: "author".to_string(), bound_to_groups: false, follows_unbound: false };
+    write("groups/g.ndjson", &[&group[..], b"\n", &writer.to_line()].concat());
+    let key = r#"{"version":1,"keys":[{"kid":"k1","made":1700000000,"pkcs8":"secret"}]}"#;
+    write(&format!("smart/{}", KEYS[0]), key.as_bytes());
+    let mut used = [&[7; 32][..], &1_700_000_300_u64.to_le_bytes()].concat();
+    used.extend(crc32fast::hash(&used).to_le_bytes());
+    used.extend([1, 2, 3]);
+    write("smart/assertions/used-1-2-3", &used);
+    let files = [
+        format!("jobs/{id}.json"),
+        "groups/g.ndjson".into(),
+        format!("smart/{}", KEYS[0]),
+        "smart/assertions/used-1-2-3".into(),
+    ];
+    let told = |path: &Path| inspect(path).unwrap();
+    for name in files.iter().map(String::as_str).chain(["", "jobs"]) {
+        let report = told(&data.join(name));
+        assert!(report.intact && !report.to_string().contains("secret"), "{name}: {report}");
+    }
+    let whole = told(data).to_string();
+    for needle in ["nightly", "author", "k1", "complete", id, "1700000300"] {
+        assert!(whole.contains(needle), "{needle}: {whole}");
+    }
+    // Damage of each is named, and nothing panics.
+    write(&format!("jobs/{id}.json"), record.replace("nightly", "nightlY").as_bytes());
+    assert!(told(data).broken[0].contains("checksum"), "{}", told(data));
+    used[40] ^= 1;
+    write("smart/assertions/used-1-2-3", &used);
+    write("groups/g.ndjson", b"{");
+    write(&format!("smart/{}", KEYS[0]), b"[]");
+    assert_eq!(told(data).broken.len(), 5, "{}", told(data));
+    for name in &files {
+        assert!(!told(&data.join(name)).intact, "{name}");
+    }
+}

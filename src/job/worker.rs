@@ -7,6 +7,7 @@
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::repair_index;
+use crate::export::prepare::SharedStatus;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::job_end::{OUT, complete_job, fail_job, record_error};
@@ -166,7 +167,17 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
         let snapshot = SnapshotRequest { time: as_of.into(), view: record.view.clone() };
         let request = record.request.to_request(&directory);
         let store = &inner.options.store;
-        let begin = || ExportRun::begin(store, &request, &snapshot, &options, Existing::Resume, &job.progress);
+        let begin = || {
+            ExportRun::begin(
+                store,
+                &request,
+                &snapshot,
+                &options,
+                Existing::Resume,
+                &job.progress,
+                &SharedStatus::default(),
+            )
+        };
         match begin() {
             // The output cannot be resumed (it may be of another version of outpour): it is written from the start,
             // with the same transactionTime. None of its files was reported yet.

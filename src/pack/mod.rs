@@ -33,7 +33,7 @@ use crate::pack::report::PackReport;
 use crate::pack::retention::Retention;
 use crate::pack::row_fetch::RowFetcher;
 use crate::pack::writer::{PackHeader, PackWriter};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::select::store_issues::store_issues;
 use crate::store::paths::check_outside_linked;
 use crate::store::{Store, StoreOptions};
@@ -118,6 +118,7 @@ fn write_store(
     let index = snapshot.index();
     let retention = Retention::new(snapshot);
     let bytes = |segment: SegmentId| index.entry(segment).end - index.entry(segment).start;
+    progress.begin(Phase::Writing);
     progress.write_total.store(snapshot.segments().map(bytes).sum(), Relaxed);
     let mut rows = RowFetcher::new(snapshot, directory.path(), store.access);
     let tombstone_lines = non_rows::write_non_rows(

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::SYNTH_EVENTS_MAX;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::synth::event::{Event, EventKind, EventModel};
 use crate::synth::rename::{self, renamed};
 use crate::synth::seed::{Seed, SeedCut, SeedPatient, SeedRow};
@@ -45,6 +45,7 @@ pub(crate) fn synth(options: &SynthOptions, progress: &Progress) -> Result<Synth
     };
     let mean = maker.seed.patients.iter().map(|patient| patient.rows.len() as u64).sum::<u64>() / 100;
     // An estimate for the progress display: rows of the seed have 1,370 bytes on average.
+    progress.begin(Phase::Writing);
     progress.write_total.store(options.patients * mean * 1370, Relaxed);
     maker.shared()?;
     maker.groups()?;

@@ -6,11 +6,11 @@
 //! error. The directory itself is the caller's choice and may be reached through links.
 
 use std::ffi::{CStr, CString, OsString};
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Deref;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
@@ -238,9 +238,26 @@ impl Directory {
         sync: bool,
         write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.replace_with_mode(name, sync, None, write)
+    }
+
+    /// As [`Directory::replace_with`]; the file has these permission bits from the moment that it has its name, 0600 without.
+    ///
+    /// # Errors
+    /// As [`Directory::replace_with`].
+    pub(crate) fn replace_with_mode(
+        &self,
+        name: &str,
+        sync: bool,
+        mode: Option<u32>,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let temporary = temporary_name(name);
         let file = self.create(&temporary)?;
         file.set_len(0)?;
+        if let Some(mode) = mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
         let mut out = BufWriter::new(&file);
         let written = write(&mut out).and_then(|()| out.flush());
         // What could not be written is not tried again.
@@ -267,6 +284,22 @@ impl Directory {
         self.before_change();
         rustix::fs::symlinkat(target, &*parent, last)?;
         self.rename(&temporary, name).inspect_err(|_| drop(self.remove_file(&temporary)))
+    }
+
+    /// Sets the permission bits of a regular file beneath the directory.
+    ///
+    /// # Errors
+    /// As [`Directory::open_file`], or the system's error of fchmod(2).
+    pub(crate) fn set_file_mode(&self, name: &str, mode: u32) -> io::Result<()> {
+        self.open_file(name)?.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Sets the permission bits of the directory itself.
+    ///
+    /// # Errors
+    /// The system's error of fchmod(2).
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode))
     }
 
     /// Syncs the directory, so that its entries survive a loss of power.

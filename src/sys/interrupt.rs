@@ -1,12 +1,12 @@
-//! SIGINT and SIGTERM set a flag instead of ending the process, so that work ends at its next piece and stays
+//! SIGINT, SIGTERM and SIGHUP set a flag instead of ending the process, so that work ends at its next piece and stays
 //! resumable.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Whether SIGINT or SIGTERM has arrived since [`interrupts`] was called.
+/// Whether a signal has arrived since [`interrupts`] or [`interrupts_and_hangups`] was called.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// The handler of SIGINT and SIGTERM: sets the flag and nothing else.
+/// The handler of the signals: sets the flag and nothing else.
 extern "C" fn record_signal(_: libc::c_int) {
     INTERRUPTED.store(true, Relaxed);
 }
@@ -14,14 +14,34 @@ extern "C" fn record_signal(_: libc::c_int) {
 /// Installs the handler of SIGINT and SIGTERM and returns the flag that it sets. A second signal of the same kind has
 /// its default action and ends the process.
 pub(crate) fn interrupts() -> &'static AtomicBool {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler only stores to an atomic, which is async-signal-safe; the action is fully initialised.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = record_signal as *const () as usize;
-            action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
-            libc::sigaction(signal, &action, std::ptr::null_mut());
-        }
-    }
+    [libc::SIGINT, libc::SIGTERM].into_iter().for_each(record);
     &INTERRUPTED
+}
+
+/// As [`interrupts`], also for SIGHUP, which the terminal sends when it is closed; unless SIGHUP is ignored, as nohup(1) has it.
+pub(crate) fn interrupts_and_hangups() -> &'static AtomicBool {
+    if !is_ignored(libc::SIGHUP) {
+        record(libc::SIGHUP);
+    }
+    interrupts()
+}
+
+/// Installs the handler of a signal.
+fn record(signal: libc::c_int) {
+    // SAFETY: the handler only stores to an atomic, which is async-signal-safe; the action is fully initialised.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = record_signal as *const () as usize;
+        action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
+/// Whether a signal is ignored.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: without a new action the call only writes the old one, for which there is room.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
 }

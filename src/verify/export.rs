@@ -20,7 +20,7 @@ use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::{DigestAlgorithm, digest_file};
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::select::ledger::Ledger;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::text_table::{TextTable, grouped, grouped_with};
@@ -98,6 +98,7 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
     let stated = manifest::read(&bytes, &mut mismatches);
     let elements = stated_elements(directory, &stated);
     let length = |listed: &ListedFile| directory.join(&listed.name).metadata().map_or(0, |found| found.len());
+    progress.begin(Phase::Checking);
     progress.scan_total.store(stated.files.iter().map(length).sum(), Relaxed);
     let found: Vec<VerifiedFile> = stated
         .files

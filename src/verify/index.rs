@@ -16,7 +16,7 @@ use crate::index::report::RefreshStats;
 use crate::index::segment::layout::BASE_BITS;
 use crate::index::snapshot::Index;
 use crate::named_enum::by_name;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::store::Store;
 use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
@@ -141,6 +141,7 @@ pub(crate) fn verify_and_use<T>(
     }
     // 3. Compare all segments in parallel.
     let total = index.generation().files.iter().map(|file| file.stamp.len).sum();
+    progress.begin(Phase::Checking);
     progress.scan_total.store(total, Relaxed);
     progress.scan_done.store(0, Relaxed);
     let parts: Vec<Vec<SegmentCheck<'_>>> = segment_lines::tasks(&segments)

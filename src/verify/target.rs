@@ -51,6 +51,15 @@ pub(crate) struct UnfinishedReport {
     pub planned: Option<u64>,
     /// The state in `status.json`, which a killed run leaves unchanged; `None` without that file.
     pub state: Option<String>,
+    /// The step in `status.json`; `None` where it states none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Why the run failed, by `status.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When `status.json` was last written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<String>,
     /// Whether the directory of the run's journal exists.
     pub has_record: bool,
     /// Whether its plan can be read, so that the run can be resumed.
@@ -114,10 +123,16 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
     }
 }
 
+/// Whether a JSON value has the keys of a status document; one of a run without a plan may have no transactionTime.
+pub(crate) fn is_status(value: &Value) -> bool {
+    let has = |key: &str| value.get(key).is_some();
+    has("batches") && has("status") && (has("transactionTime") || has("phase") && has("heartbeat"))
+}
+
 /// `status.json` of a directory to verify, if it has the keys of a status document.
 fn read_status(path: &Path) -> Option<Value> {
     let status: Value = serde_json::from_slice(&read_regular(path, MANIFEST_BYTES_MAX).ok()?).ok()?;
-    ["transactionTime", "batches", "status"].iter().all(|key| status.get(key).is_some()).then_some(status)
+    is_status(&status).then_some(status)
 }
 
 /// The fields of `plan.json` that are read here.
@@ -134,7 +149,10 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
     if let Some(status) = &status {
         report.transaction_time = status["transactionTime"].as_str().map(str::to_string);
         report.state = status["status"].as_str().map(str::to_string);
-        report.planned = status["batches"]["total"].as_u64();
+        // Before there is a plan nobody knows how many files there will be.
+        report.planned = status["batches"]["total"].as_u64().filter(|_| status.get("id").is_some());
+        let text = |key: &str| status[key].as_str().map(str::to_string);
+        (report.phase, report.reason, report.heartbeat) = (text("phase"), text("reason"), text("heartbeat"));
     }
     // A replacing run keeps its journal and its files in a directory of their own until it is finished.
     let (own, next) = (directory.join(JOB), directory.join(NEXT));
@@ -192,11 +210,17 @@ impl UnfinishedReport {
         let mut lines =
             vec![format!("The export{location} is incomplete, {finished} of {planned}: no {MANIFEST} is there.")];
         if let Some(state) = &self.state {
-            lines.push(format!("{STATUS} says {state}."));
+            let step = self.phase.as_ref().map_or(String::new(), |phase| format!(", {phase}"));
+            let last = self.heartbeat.as_ref().map_or(String::new(), |time| format!(", last at {time}"));
+            lines.push(format!("{STATUS} says {state}{step}{last}."));
+            lines.extend(self.reason.iter().map(|reason| format!("It says why: {reason}.")));
         }
         let advice = match (self.resumable, self.has_record) {
             (true, _) => "Finish it with --resume and the words of the first command; if it is still running, wait.",
             (false, true) => "No plan of it can be read: begin anew with --force; if it is still running, wait.",
+            (false, false) if self.phase.is_some() && self.planned.is_none() => {
+                "It ended before its plan stood: run the same command again."
+            }
             (false, false) if self.state.is_some() => "Its record is not there: copy the whole export again.",
             (false, false) => "Copy the whole export again. Should it be a store, run `outpour index` on it first.",
         };

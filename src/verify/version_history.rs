@@ -13,7 +13,7 @@ use crate::hash::{Hasher128, xxh3_64};
 use crate::ids::EntryId;
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::limits::LINE_HELD_MAX;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::store::choices::links_of;
 use crate::store::file_name::path_of;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
@@ -175,6 +175,7 @@ impl VersionHistory {
             }
             segments.push((files.len() - 1, files[files.len() - 1].1));
         }
+        progress.begin(Phase::Checking);
         progress.scan_total.store(files.iter().map(|(source, _)| source.len()).sum(), Relaxed);
         progress.scan_done.store(0, Relaxed);
         // 2. Read their segments in parallel; the hash of each must be the recorded one.

@@ -1,6 +1,9 @@
 //! Output directory of one run: what it holds before, how the run's files appear in it, and in which order, so that a
 //! run that is killed at any moment can be resumed from its journal and ends with the same bytes.
 //!
+//! Before its plan stands a run may tell its status: in `status.json` of a directory that holds no export, in
+//! `.outpour-job/next/status.json` beside one that is to be replaced.
+//!
 //! A first run writes its plan to `.outpour-job/plan.json`, its files in place, the manifest last. A run that replaces
 //! an export leaves that export intact until its own files are written:
 //!
@@ -44,9 +47,13 @@ use crate::write::journal::{
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
+use crate::write::status_file::is_unplanned;
+
+/// Longest status document of a run without a plan, in bytes.
+const UNPLANNED_STATUS_BYTES_MAX: u64 = 1 << 20;
 
 /// File in [`NEXT`] that lists the files of the export that is being replaced.
-const REPLACED: &str = "replaced.json";
+pub(crate) const REPLACED: &str = "replaced.json";
 
 /// Contents of the file `replaced.json`.
 #[derive(Serialize, Deserialize)]
@@ -68,6 +75,15 @@ impl ReplacedFiles {
         let names = serde_json::to_vec(files).expect("names are plain data");
         format!("{:032x}", crate::hash::xxh3_128(&names))
     }
+}
+
+/// Permission bits of published files and directories; those of their making, 0600 and 0700, where none are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileModes {
+    /// Of the manifest, the status document and all files that the manifest lists.
+    pub file: Option<u32>,
+    /// Of the output directory and the directories of listed files in it.
+    pub directory: Option<u32>,
 }
 
 /// What a run may do with the contents of its output directory.
@@ -227,11 +243,45 @@ impl OutputDirectory {
         }
     }
 
-    /// First name in the directory that is not the journal's.
+    /// First name in the directory that is not the journal's, and no status of a run that never had a plan.
     fn foreign_entry(&self) -> Result<Option<String>, JournalError> {
         let names = self.root.names().map_err(self.io(""))?;
         let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
-        Ok(names.filter(|name| name != JOB).min())
+        let has_unplanned = self.has_unplanned_status();
+        let is_ours = |name: &str| {
+            let unplanned = [STATUS, &temporary_name(STATUS)].contains(&name) && has_unplanned;
+            name == JOB || unplanned
+        };
+        Ok(names.filter(|name| !is_ours(name)).min())
+    }
+
+    /// Whether the directory has the status of a run that ended, or was killed, before its plan stood.
+    fn has_unplanned_status(&self) -> bool {
+        self.root.read(STATUS, UNPLANNED_STATUS_BYTES_MAX).is_ok_and(|bytes| is_unplanned(&bytes))
+    }
+
+    /// Where a run tells its status before it has a plan: the output directory if nothing else is told there, or [`NEXT`]
+    /// beside an export that is to be replaced. `None` where a finished export or foreign files would be touched.
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub(crate) fn place_of_announcement(&self, begin: BeginMode) -> io::Result<Option<Arc<Directory>>> {
+        if self.replaces.load(Relaxed) {
+            return self.root.make_directory(NEXT).map(|next| Some(Arc::new(next)));
+        }
+        let has = |name| Ok::<bool, io::Error>(self.root.metadata(name)?.is_some());
+        let is_resumed = begin == BeginMode::Resume && self.planned.load(Relaxed);
+        Ok(match is_resumed {
+            true if self.is_staged() => Some(self.files()?),
+            true => (!has(MANIFEST)?).then(|| self.root.clone()),
+            false if has(MANIFEST)? || has(STATUS)? && !self.has_unplanned_status() => None,
+            false => Some(self.root.clone()),
+        })
+    }
+
+    /// Removes the directory of the next export if it is empty: a run that is refused has made it for its status.
+    pub(crate) fn clear_announcement(&self) {
+        self.root.remove_directory(NEXT).ok();
     }
 
     /// Names of the files that the exports in the output directory may have put in place. A journal that cannot be
@@ -313,6 +363,7 @@ impl OutputDirectory {
         for name in files.iter().map(String::as_str).filter(|name| !ours.contains(*name)).chain(own.iter().copied()) {
             match self.root.metadata(name) {
                 Ok(None) => {}
+                Ok(Some(_)) if name == STATUS && self.has_unplanned_status() => {}
                 Ok(Some(_)) => return Err(foreign(name)),
                 // A link or a file has the name of its directory.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(foreign(name)),
@@ -467,18 +518,44 @@ impl OutputDirectory {
         if self.sync == FileSync::Yes { file.sync_data() } else { Ok(()) }
     }
 
-    /// Publishes the manifest, the last step of a run (MANIFEST-18). `finished` are the receipts of all its files.
+    /// Sets the permission bits of all files of this run and of the directories that hold them, as far as they are given.
+    /// The journal keeps its own.
+    fn set_modes(&self, finished: &[Receipt], modes: FileModes) -> Result<(), JournalError> {
+        if let Some(mode) = modes.file {
+            for receipt in finished {
+                self.root.set_file_mode(&receipt.file, mode).map_err(self.io(&receipt.file))?;
+            }
+        }
+        if let Some(mode) = modes.directory {
+            for folder in ["deleted", "error"].iter().filter(|folder| {
+                finished.iter().any(|receipt| receipt.file.split_once('/').is_some_and(|(of, _)| of == **folder))
+            }) {
+                self.root.directory(folder).and_then(|found| found.set_mode(mode)).map_err(self.io(folder))?;
+            }
+            self.root.set_mode(mode).map_err(self.io(""))?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the manifest, the last step of a run (MANIFEST-18). `finished` are the receipts of all its files. Before it
+    /// appears, files and directories have the permission bits of `modes`.
     ///
     /// # Errors
     /// As [`OutputDirectory::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written;
     /// [`JournalError::Unsynced`] if it stands and only its directory cannot be synced.
-    pub(crate) fn publish(&self, manifest: &Manifest, finished: &[Receipt]) -> Result<(), JournalError> {
+    pub(crate) fn publish(
+        &self,
+        manifest: &Manifest,
+        finished: &[Receipt],
+        modes: FileModes,
+    ) -> Result<(), JournalError> {
         self.move_into_place(finished)?;
         // A run that was killed in step 6 left a part of `next`.
         self.clear_next(&[]);
+        self.set_modes(finished, modes)?;
         self.sync(&["deleted", "error", ""])?;
         let mut write = |out: &mut dyn Write| manifest.write_to(out);
-        self.root.replace_with(MANIFEST, self.sync == FileSync::Yes, &mut write).map_err(|source| {
+        self.root.replace_with_mode(MANIFEST, self.sync == FileSync::Yes, modes.file, &mut write).map_err(|source| {
             match is_unsynced(&source) {
                 true => JournalError::Unsynced { path: self.path().to_path_buf(), source },
                 false => self.io(MANIFEST)(source),

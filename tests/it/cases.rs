@@ -86,7 +86,7 @@ fn binary_answers_every_case() {
             let run = run::export(dir, &out, &args.iter().map(String::as_str).collect::<Vec<_>>());
             step.same(&format!("exit ({run:#?})"), &(run.code as i64), &step.exit());
             for needle in step.texts("stderr") {
-                assert!(run.stderr.contains(&needle), "{}: {needle:?} in {}", step.place(), run.stderr);
+                assert!(run.said().contains(&needle), "{}: {needle:?} in {}", step.place(), run.stderr);
             }
             if run.code > 1 {
                 assert!(!out.join("manifest.json").exists(), "{}: a manifest after exit {}", step.place(), run.code);

@@ -128,11 +128,11 @@ fn a_clock_set_back_breaks_no_chain() {
     observation(&store, "b");
     let run = run::export(&store, &out, &["--system", "--since", &ahead]);
     assert_eq!(run.code, 0, "{run:#?}");
-    assert!(run.stderr.contains("was it set back?") && run.stderr.contains(&ahead), "{}", run.stderr);
+    assert!(run.said().contains("was it set back?") && run.said().contains(&ahead), "{}", run.stderr);
     let (late, t) = exported(&store, &out, &["--since", &ahead]);
     assert_eq!(late, ids(&["b"]));
     assert!(t > ahead, "{t}");
-    assert!(plan(&store, &["--since", &t]).stderr.contains("was it set back?"));
+    assert!(plan(&store, &["--since", &t]).said().contains("was it set back?"));
     assert_eq!(exported(&store, &out, &["--since", &t]).0, ids(&[]));
     // The last T may be asked for again; what is later than it and the clock may not.
     assert_eq!(exported(&store, &out, &["--as-of", &t]).0, ids(&["a", "b"]));
@@ -149,7 +149,7 @@ fn a_small_step_is_not_said() {
     observation(&store, "a");
     Store::open(&store).unwrap().snapshot(in_seconds(100)).unwrap();
     let run = run::export(&store, &out, &["--system"]);
-    assert!(run.code == 0 && !run.stderr.contains("clock"), "{run:#?}");
+    assert!(run.code == 0 && !run.said().contains("clock"), "{run:#?}");
 }
 
 /// Snapshots taken at once under a clock that stands still have different T's, while the store grows and while it does

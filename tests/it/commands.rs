@@ -122,7 +122,7 @@ fn inspect_reads_everything_and_writes_nothing() {
         for cut in [0, 1, bytes.len() / 3, bytes.len().saturating_sub(1)] {
             std::fs::write(&damaged, &bytes[..cut.min(bytes.len())]).unwrap();
             let run = run::run(&["inspect", damaged.to_str().unwrap()]);
-            assert!((0..=3).contains(&run.code) && !run.stderr.contains("panicked"), "{path:?} cut at {cut}: {run:#?}");
+            assert!((0..=3).contains(&run.code) && !run.said().contains("panicked"), "{path:?} cut at {cut}: {run:#?}");
         }
     }
 }

@@ -51,7 +51,7 @@ fn exported(root: &Path, store: &str, index: &Path, name: &str, since: &[&str]) 
     assert_eq!(run.code, 0, "{run:#?}");
     let (found, messages) = lines(&out, run::Bounds::DEFAULT);
     assert_eq!(found, expected(root, &format!("{store}/{name}.ndjson")), "{store} {since:?}");
-    assert!(!messages.contains("cannot be told") && !run.stderr.contains("damaged"), "{messages}\n{run:#?}");
+    assert!(!messages.contains("cannot be told") && !run.said().contains("damaged"), "{messages}\n{run:#?}");
 }
 
 /// First-seen times are carried over, row by row: what was late for the earlier version is late, and nothing else. Rows
@@ -64,9 +64,9 @@ fn first_seen_times_of_format_3_are_kept() {
     let before = std::fs::read(index.join("generation")).unwrap();
     let words = ["--all-patients", "--index-dir", text(&index), "--as-of", THIRD, "--since", FIRST, "--plan"];
     let plan = run::export(&root.join("store"), &root.join("none"), &words);
-    assert!(plan.code == 0 && plan.stderr.contains("5 resources came to the store after"), "{plan:#?}");
+    assert!(plan.code == 0 && plan.said().contains("5 resources came to the store after"), "{plan:#?}");
     let verified = run::run(&["verify", text(&root.join("store")), "--index-dir", text(&index)]);
-    assert!(verified.code == 0 && verified.stderr.contains("another version"), "{verified:#?}");
+    assert!(verified.code == 0 && verified.said().contains("another version"), "{verified:#?}");
     assert!(std::fs::read(index.join("generation")).unwrap() == before && !index.join("generation-b").exists());
     for _ in 0..2 {
         exported(&root, "store", &index, "since-first", &["--since", FIRST]);

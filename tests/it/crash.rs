@@ -277,7 +277,7 @@ fn a_resume_exports_what_the_first_run_saw() {
                 continue;
             }
             assert_eq!(resumed.code, 3, "change {i}: {resumed:#?}");
-            let named: Vec<&str> = names.into_iter().filter(|name| resumed.stderr.contains(name)).collect();
+            let named: Vec<&str> = names.into_iter().filter(|name| resumed.said().contains(name)).collect();
             assert!(named == [*blamed], "change {i}, {index_lost}: {resumed:#?}");
         }
     }

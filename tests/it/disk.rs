@@ -52,7 +52,7 @@ fn a_failed_write_is_exit_3_and_resumes() {
     assert_eq!(run::export(&store, &warm, &with_base).code, 0);
     let stopped = limited(&store, &out, &with_base, 100_000);
     stopped.refused(3, &["cannot write ", ".ndjson in ", "RLIMIT_FSIZE", "100000 bytes", "--resume"]);
-    assert!(!stopped.stderr.contains("make room"), "room is not what lacks: {}", stopped.stderr);
+    assert!(!stopped.said().contains("make room"), "room is not what lacks: {}", stopped.stderr);
     assert!(!out.join("manifest.json").exists(), "no manifest after a failure");
     with_base.push("--resume");
     assert_eq!(run::export(&store, &out, &with_base).code, 0);

@@ -227,13 +227,13 @@ fn wrong_items_are_refused_together() {
         ["\"Patient.name.family\"", "\"Pateint.name\"", "did you mean Patient?", "\"Patient.nmae\"", "\"Nope\""];
     let run = export_ten(&out, &items);
     run.refused(2, &problems);
-    assert_eq!(run.stderr.matches("--elements: ").count(), 3, "{}", run.stderr);
+    assert_eq!(run.said().matches("--elements: ").count(), 3, "{}", run.stderr);
     assert!(!out.exists());
     let run = export_ten(&out, &["--elements", "Patient.name, id", "--elements", "id", "--plan", "--json"]);
     assert_eq!(run.code, 0, "{run:#?}");
     let plan: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(plan["elements"], json!(["Patient.name", "id"]));
-    assert!(run.stderr.contains("Patient.name,id"), "{}", run.stderr);
+    assert!(run.said().contains("Patient.name,id"), "{}", run.stderr);
     let whole = export_ten(&out, &["--plan", "--json"]);
     let whole: Value = serde_json::from_str(&whole.stdout).unwrap();
     assert_eq!((whole.get("elements"), &whole["rows"]), (None, &plan["rows"]));
@@ -298,11 +298,11 @@ fn changed_reduced_lines_are_found() {
         std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
         let found = verify(&["--ledger"]);
         assert_eq!(found.code, 1, "{found:#?}");
-        assert!(found.stderr.contains(rule), "{rule}: {found:#?}");
+        assert!(found.said().contains(rule), "{rule}: {found:#?}");
         if rule == REDUCED {
             std::fs::remove_dir_all(out.join(".outpour-job")).unwrap();
             let found = verify(&[]);
-            assert!(found.code == 1 && found.stderr.contains(rule), "{rule}: {found:#?}");
+            assert!(found.code == 1 && found.said().contains(rule), "{rule}: {found:#?}");
         }
     }
 }

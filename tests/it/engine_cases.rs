@@ -86,8 +86,8 @@ fn a_resumed_run_blames_no_untouched_file() {
         0 | 1 => assert_eq!(patients(&out), first),
         code => {
             assert_eq!(code, 3, "{resumed:#?}");
-            assert!(!resumed.stderr.contains("a.ndjson"), "{resumed:#?}");
-            assert!(resumed.stderr.contains("b.ndjson.gz") || resumed.stderr.contains("c.ndjson"), "{resumed:#?}");
+            assert!(!resumed.said().contains("a.ndjson"), "{resumed:#?}");
+            assert!(resumed.said().contains("b.ndjson.gz") || resumed.said().contains("c.ndjson"), "{resumed:#?}");
         }
     }
 }

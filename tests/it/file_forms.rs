@@ -175,7 +175,7 @@ fn later_readers_know_what_a_file_is() {
     assert_eq!(run::export(&packed, &out, &["--all-patients"]).code, 0);
     assert_eq!(ids(&Export::read(&out, Bounds::DEFAULT)).len(), 3);
     let shown = run::run(&["inspect", text(&world.store().join("p.ndjson.gz"))]);
-    assert!(shown.code == 0 && shown.stderr.contains("Patient"), "{shown:#?}");
+    assert!(shown.code == 0 && shown.said().contains("Patient"), "{shown:#?}");
 }
 
 /// Files that hold no NDJSON are told once, with what to do; the number of their lines stands in the ledger.
@@ -211,7 +211,7 @@ fn documents_are_told_once() {
         );
         assert_eq!(export.ledger()["faulty"], *lines, "{name}");
         let listed = run::run(&["verify", "--faults", text(&world.store())]);
-        assert_eq!(listed.stdout.matches(name).count() + listed.stderr.matches(name).count(), 1, "{listed:#?}");
+        assert_eq!(listed.stdout.matches(name).count() + listed.said().matches(name).count(), 1, "{listed:#?}");
     }
     // The last element of an array that stands on lines may be read; what is not read is told.
     let world = World::new(&[("c.ndjson", array.replace("}]", "}\n]").as_bytes())]);
@@ -260,7 +260,7 @@ fn files_without_fhir_are_passed_over() {
     let ledger = export.ledger();
     assert_eq!((ledger["lines"], ledger["notFhir"], ledger["faulty"], ledger["exported"]), (4, 3, 0, 1));
     let indexed = run::run(&["index", "--store", text(&world.store()), "--faults"]);
-    assert!(indexed.stderr.contains("0 of them faulty") || indexed.stdout.contains("0 of them faulty"), "{indexed:#?}");
+    assert!(indexed.said().contains("0 of them faulty") || indexed.stdout.contains("0 of them faulty"), "{indexed:#?}");
 
     let deletion =
         r#"{"resourceType":"Bundle","type":"transaction","entry":[{"request":{"method":"DELETE","url":"Patient/z"}}]}"#;
@@ -314,7 +314,7 @@ fn other_commands_tell_of_files() {
             "1 file or directory by .outpourignore",
         ];
         for needle in needles {
-            assert!(done.stderr.contains(needle), "{needle}: {done:#?}");
+            assert!(done.said().contains(needle), "{needle}: {done:#?}");
         }
         std::fs::remove_dir_all(&packed).ok();
         let done = run::run(&[words, &["--json"]].concat());

@@ -134,20 +134,20 @@ fn a_lost_memory_is_said() {
         }
         // A plan says it and changes nothing.
         let plan = late.export(&index, "none", &["--since", FIRST, "--as-of", SECOND, "--plan"]);
-        assert!(plan.code == 0 && plan.stderr.contains(LOST), "{what}: {plan:#?}");
+        assert!(plan.code == 0 && plan.said().contains(LOST), "{what}: {plan:#?}");
         for (out, as_of) in [("one", SECOND), ("two", THIRD)] {
             let run = late.export(&index, out, &["--since", FIRST, "--as-of", as_of]);
             assert_eq!(run.code, 0, "{run:#?}");
             let (rows, messages) = late.read(out);
             assert!(rows == 0 && messages.contains(LOST) && messages.contains("warning"), "{what}: {messages}");
             assert!(
-                run.stderr.contains(LOST) && run.stdout.contains("memoryLost\":\"")
+                run.said().contains(LOST) && run.stdout.contains("memoryLost\":\"")
                     || run.stdout.contains("memoryLost\": \""),
                 "{what} {out}: {run:#?}"
             );
         }
         let run = late.export(&index, "three", &["--since", SECOND, "--as-of", THIRD]);
-        assert!(run.code == 0 && !run.stderr.contains(LOST), "{what}: {run:#?}");
+        assert!(run.code == 0 && !run.said().contains(LOST), "{what}: {run:#?}");
         assert!(!late.read("three").1.contains(LOST), "{what}");
         // A full export has every row: nothing to say.
         let run = late.export(&index, "full", &["--as-of", THIRD]);
@@ -155,7 +155,7 @@ fn a_lost_memory_is_said() {
     }
     // A new index is no lost one.
     let run = late.export(&late.scratch.path().join("new-index"), "new", &["--since", FIRST, "--as-of", SECOND]);
-    assert!(run.code == 0 && !run.stderr.contains(LOST) && !late.read("new").1.contains(LOST), "{run:#?}");
+    assert!(run.code == 0 && !run.said().contains(LOST) && !late.read("new").1.contains(LOST), "{run:#?}");
 }
 
 /// Any one system call fails once, by a failing disk or too many open files: the export fails, or the late row leaves. What
@@ -198,7 +198,7 @@ fn a_transient_error_is_no_lost_memory() {
                 continue;
             }
             failed += 1;
-            assert!((1..=3).contains(&run.code) && !run.stderr.contains("panicked"), "call {at} ({kind}): {run:#?}");
+            assert!((1..=3).contains(&run.code) && !run.said().contains("panicked"), "call {at} ({kind}): {run:#?}");
             let run = late.export(&index, "out", &["--since", FIRST, "--as-of", SECOND]);
             assert!(run.code == 0 && late.read("out").0 == 1, "after call {at} ({kind}), error {error}: {run:#?}");
         }

@@ -342,7 +342,7 @@ fn files_of_other_names_are_told() {
     let done = world.run("told", &["--system"]);
     assert_eq!(done.code, 0, "{done:#?}");
     let words = "7 files of the store not read: 0-link.ndjson, a.json, b.ndjson.bz2, c.txt, d.csv, ...";
-    assert!(done.stderr.contains("7 files of the store not read"), "{}", done.stderr);
+    assert!(done.said().contains("7 files of the store not read"), "{}", done.stderr);
     let told = Export::read(&world.out("told"), Bounds::DEFAULT);
     assert_eq!(message(&told.messages(), words).severity, "warning");
     // None of them is a data file.

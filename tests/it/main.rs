@@ -34,6 +34,7 @@ mod index_memory;
 mod integrity;
 mod irregular;
 mod line_rules;
+mod manners;
 mod matrix;
 mod member_filters;
 mod memory;

@@ -323,7 +323,7 @@ fn a_filtered_group_is_checked_imported_and_resumed() {
     );
     assert_eq!((resumed.code, patients_within(&out, single)), (0, ["a", "b"].map(String::from).into()), "{resumed:#?}");
     for text in [&checked, &imported, &planned, &done, &resumed] {
-        assert!(!text.stdout.contains("SECRET") && !text.stderr.contains("SECRET"), "{text:#?}");
+        assert!(!text.stdout.contains("SECRET") && !text.said().contains("SECRET"), "{text:#?}");
     }
     let record = std::fs::read_to_string(out.join(".outpour-job/plan.json")).unwrap();
     assert!(!record.contains("SECRET"), "{record}");

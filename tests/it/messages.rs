@@ -144,7 +144,7 @@ fn advice_on_bases_does_not_loop() {
         let listed = ["--group", file.to_str().unwrap(), "--fhir-base", base];
         assert_eq!(export(&listed), (0, 0, 2), "{base}");
         let checked = run::run(&["group", "check", listed[1], "--store", store.to_str().unwrap(), "--fhir-base", base]);
-        assert!(checked.code == 0 && checked.stderr.contains("with a single slash"), "{checked:#?}");
+        assert!(checked.code == 0 && checked.said().contains("with a single slash"), "{checked:#?}");
     }
 }
 
@@ -234,12 +234,12 @@ fn a_reference_to_a_group_is_no_path() {
 /// The list of faults that a command prints as JSON: its places, and the numbers of those without.
 fn fault_list(words: &[&str]) -> (Vec<Value>, Value) {
     let done = run::run(words);
-    assert!(done.code == 0 && !done.stderr.contains("Zaphod") && !done.stdout.contains("Zaphod"), "{done:#?}");
+    assert!(done.code == 0 && !done.said().contains("Zaphod") && !done.stdout.contains("Zaphod"), "{done:#?}");
     let document: Value = serde_json::from_str(&done.stdout).unwrap();
     let list = &document["faultList"];
     let places = list["places"].as_array().unwrap().clone();
     assert!(
-        places.iter().take(10).all(|place| done.stderr.contains(place["text"].as_str().unwrap())),
+        places.iter().take(10).all(|place| done.said().contains(place["text"].as_str().unwrap())),
         "{}",
         done.stderr
     );
@@ -265,11 +265,11 @@ fn faults_are_listed() {
     let done = run::export(Path::new(&store), Path::new(&out), &["--system"]);
     assert_eq!(done.code, 1, "{done:#?}");
     let command = format!("`outpour verify --faults {store}` lists them");
-    assert!(done.stderr.contains(&command), "{done:#?}");
+    assert!(done.said().contains(&command), "{done:#?}");
     let (index, again) = (at("index"), at("again"));
     let elsewhere = run::export(Path::new(&store), Path::new(&again), &["--system", "--index-dir", &index]);
     let command = format!("`outpour verify --faults {store} --index-dir {index}` lists them");
-    assert!(elsewhere.stderr.contains(&command), "{elsewhere:#?}");
+    assert!(elsewhere.said().contains(&command), "{elsewhere:#?}");
     let told = messages(Path::new(&out));
     let (places, unplaced) = fault_list(&["verify", &store, "--faults", "--json"]);
     assert_eq!((places.len(), told.len(), unplaced), (5, 5, serde_json::json!({})));
@@ -305,7 +305,7 @@ fn faults_are_listed() {
     let clean = at("clean");
     write_store(Path::new(&clean), "x.ndjson", &[PATIENT_A]);
     let done = run::run(&["verify", &clean, "--faults"]);
-    assert!(done.code == 0 && done.stderr.contains("No line is faulty."), "{done:#?}");
+    assert!(done.code == 0 && done.said().contains("No line is faulty."), "{done:#?}");
     assert_eq!(fault_list(&["index", "--store", &clean, "--faults", "--json"]).0, Vec::<Value>::new());
 }
 
@@ -394,7 +394,7 @@ fn versions_that_only_file_names_tell_apart_are_counted() {
                 assert_eq!(done.code, 0, "{done:#?}");
                 let told = messages(&out).iter().filter(|text| text.contains(needle)).count();
                 assert_eq!(
-                    (told, done.stderr.contains(needle)),
+                    (told, done.said().contains(needle)),
                     (usize::from(*counts), *counts),
                     "case {number}{ending}"
                 );
@@ -413,7 +413,7 @@ fn the_warning_of_file_names_is_one() {
     let out = scratch.path().join("out");
     let done = run::export(&store, &out, &["--all-patients"]);
     let needle = "2 resources have versions in several files";
-    assert!(done.code == 0 && done.stderr.contains(needle), "{done:#?}");
+    assert!(done.code == 0 && done.said().contains(needle), "{done:#?}");
     assert_eq!(messages(&out).iter().filter(|text| text.contains(needle)).count(), 1);
 }
 
@@ -498,7 +498,7 @@ fn too_large_windows_are_told_as_such() {
             let (places, _) = fault_list(&["verify", store.to_str().unwrap(), "--faults", "--json"]);
             assert!(places.len() == 1 && places[0]["text"].as_str().unwrap().contains(advice), "{places:?}");
             let shown = run::run(&["inspect", store.join("x.ndjson.zst").to_str().unwrap()]);
-            assert!(shown.stdout.contains("--long=27") || shown.stderr.contains("--long=27"), "{shown:#?}");
+            assert!(shown.stdout.contains("--long=27") || shown.said().contains("--long=27"), "{shown:#?}");
         }
     }
 }

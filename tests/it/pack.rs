@@ -160,7 +160,7 @@ fn a_packed_store_is_an_ordinary_one() {
     let verified = run::run(&["verify", packed.to_str().unwrap()]);
     assert_eq!(verified.code, 0, "{verified:#?}");
     let shown = run::run(&["inspect", packed.join("Patient.00001.ndjson.zst").to_str().unwrap()]);
-    assert!(shown.code == 0 && shown.stderr.contains("rows of the frames"), "{shown:#?}");
+    assert!(shown.code == 0 && shown.said().contains("rows of the frames"), "{shown:#?}");
 }
 
 /// `pack` refuses a target that is not empty or lies in the store, and changes neither.
@@ -342,7 +342,7 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
         let again = scratch.path().join("again");
         let run = pack(&packed, &again, &["--as-of", crate::golden::AS_OF]);
         assert_eq!(run.code, 1, "{run:#?}");
-        assert!(run.stderr.contains("Observation.00001") && run.stderr.contains(&offset.to_string()), "{run:#?}");
+        assert!(run.said().contains("Observation.00001") && run.said().contains(&offset.to_string()), "{run:#?}");
         let (_, kept) = everything(&again, &scratch.path().join("out-again"), &[], 0);
         assert!(kept == lines);
     }
@@ -435,7 +435,7 @@ fn a_source_cut_off_behind_a_line_is_reported() {
             (_, 0) => format!("{name}: byte 0 to {}, byte 0 of the file: ", whole.len()),
             _ => format!("{name}: byte {} to {}, byte {} of the file: ", whole.len(), whole.len(), members[0].len()),
         };
-        assert_eq!(run.stderr.contains(&prefix), torn, "{prefix} in {}", run.stderr);
+        assert_eq!(run.said().contains(&prefix), torn, "{prefix} in {}", run.stderr);
         assert_eq!(reported["damage"].as_array().unwrap().len(), usize::from(torn), "{reported}");
         // The packed store has no fault, and does not report the damage again.
         let (_, after) = everything(&packed, &scratch.path().join("after"), &[], 0);

@@ -93,9 +93,9 @@ fn an_old_run_goes_on() {
         let verified = run(&["verify", out.to_str().unwrap()]);
         verified.refused(1, &[&format!("incomplete, {kept} of "), "--resume"]);
         let inspected = run(&["inspect", out.to_str().unwrap()]);
-        assert!(inspected.stderr.contains("finished files"), "{inspected:#?}");
+        assert!(inspected.said().contains("finished files"), "{inspected:#?}");
         let alone = run(&["inspect", out.join(LEGACY).to_str().unwrap()]);
-        assert!(alone.stderr.contains("the receipts of an export"), "{alone:#?}");
+        assert!(alone.said().contains("the receipts of an export"), "{alone:#?}");
         assert!(files(&out).contains(LEGACY) && !files(&out).contains(RECEIPTS), "nothing was written");
         assert!(export_ten(&out, &["--resume"]).code <= 1);
         assert!(snapshot(&out) == whole, "{kept}");

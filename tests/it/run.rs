@@ -18,6 +18,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Everything that the command said, results before messages.
+    pub(crate) fn said(&self) -> String {
+        format!("{}\n{}", self.stdout, self.stderr)
+    }
+
     /// Asserts the exit code, and that each needle is in standard error.
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, needles: &[&str]) {
@@ -410,7 +415,9 @@ pub(crate) fn snapshot(out: &Path) -> BTreeMap<String, Vec<u8>> {
                 }
             } else if name == "status.json" {
                 let mut status: Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
-                status.as_object_mut().unwrap().remove("lastUpdated");
+                for key in ["lastUpdated", "heartbeat", "pid"] {
+                    status.as_object_mut().unwrap().remove(key);
+                }
                 found.insert(name, status.to_string().into_bytes());
             } else {
                 found.insert(name, std::fs::read(entry.path()).unwrap());

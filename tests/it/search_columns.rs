@@ -62,7 +62,7 @@ fn columns_are_kept_on_request() {
         .filter(|one| one.file_name().as_encoded_bytes().starts_with(b"search"))
     {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        files += usize::from(run(&["inspect", entry.path().to_str().unwrap()]).stderr.contains("search column"));
+        files += usize::from(run(&["inspect", entry.path().to_str().unwrap()]).said().contains("search column"));
     }
     assert_eq!(files, 3);
     let verify = ["verify", store.to_str().unwrap(), "--index-dir", dir.to_str().unwrap()];
@@ -134,6 +134,6 @@ fn wrong_names_are_refused_at_once() {
     for name in
         ["Patient.status is no", "Patient.family is a text", "Nope.x is no", "Observation is no", "Patient.none is no"]
     {
-        assert!(done.stderr.contains(name), "{name}: {}", done.stderr);
+        assert!(done.said().contains(name), "{name}: {}", done.stderr);
     }
 }

@@ -81,7 +81,7 @@ impl World {
         let (export, done) = self.export(&["--since", &since, "--vanished", "delete"]);
         assert!(export.deletions().is_empty(), "{:?}", export.deletions());
         assert!(export.manifest["extension"]["urn:outpour:export:1"].get("vanished").is_none());
-        assert!(!done.stderr.contains("gone  "), "{}", done.stderr);
+        assert!(!done.said().contains("gone  "), "{}", done.stderr);
         ids(&export)
     }
 }
@@ -128,7 +128,7 @@ fn names_that_are_no_utf8_are_read() {
     std::fs::write(path(b"caf\xe9.ndjson"), patient("b", 1) + &patient("e", 1) + "{\n").unwrap();
     let done = world.run(&[]);
     assert_eq!(done.code, 1);
-    assert!(done.stderr.contains(r"caf\xe9.ndjson"), "{}", done.stderr);
+    assert!(done.said().contains(r"caf\xe9.ndjson"), "{}", done.stderr);
     let pack = world.at("pack");
     let words = ["pack", "--store", world.store().to_str().unwrap(), "--to", pack.to_str().unwrap(), "--no-sync"]
         .map(str::to_string);
@@ -188,7 +188,7 @@ fn links_are_a_choice_of_the_index() {
     assert_eq!(told(&export, "1 file of the store not read: none.ndjson"), ["warning"]);
     world.run(&["--follow-symlinks=no"]).refused(2, &["--follow-symlinks yes, and no is given"]);
     let inspected = run::run(&["inspect", world.store().join(".outpour").to_str().unwrap()]);
-    assert!(inspected.stderr.contains("symbolic links       followed"), "{inspected:#?}");
+    assert!(inspected.said().contains("symbolic links       followed"), "{inspected:#?}");
     // Back again: the file is where it was, and what it held is not gone.
     assert_eq!(world.index(&["--remake"]).code, 0);
     world.day.set(3);
@@ -288,12 +288,12 @@ fn excluded_files_are_not_gone() {
     assert_eq!(ids(&export), ["a"]);
     assert!(told(&export, "not read").is_empty());
     assert_eq!(told(&export, "2 files or directories of the store passed over"), ["information"]);
-    assert!(done.stderr.contains("excluded   2 files or directories by .outpourignore"), "{}", done.stderr);
+    assert!(done.said().contains("excluded   2 files or directories by .outpourignore"), "{}", done.stderr);
     let indexed = world.index(&["--json"]);
     let document: serde_json::Value = serde_json::from_str(&indexed.stdout).unwrap();
     assert_eq!((&document["excludedFiles"], &document["ignoredFiles"]), (&2.into(), &serde_json::json!([])));
     let inspected = run::run(&["inspect", world.store().join(".outpour").to_str().unwrap()]);
-    assert!(inspected.stderr.contains(".outpourignore       ") && !inspected.stderr.contains("many"), "{inspected:#?}");
+    assert!(inspected.said().contains(".outpourignore       ") && !inspected.said().contains("many"), "{inspected:#?}");
     // Another text with the same meaning changes no row.
     world.ignore("old/\n*.txt\n");
     assert!(world.increment().is_empty());
@@ -316,7 +316,7 @@ fn an_export_is_resumed_whose_files_are_passed_over() {
     world.ignore("b.*\n");
     assert_eq!(world.ids(&[]), ["a"]);
     let done = run::export(&world.store(), &out, &[&words[..], &["--resume"]].concat());
-    assert!(!done.stderr.contains("is no longer there"), "{done:#?}");
+    assert!(!done.said().contains("is no longer there"), "{done:#?}");
     let lines = |out: &Path| std::fs::read(out.join("Patient.00001.ndjson")).unwrap();
     assert_eq!((done.code, lines(&out)), (0, lines(&whole)), "{done:#?}");
 }

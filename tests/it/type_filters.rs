@@ -117,7 +117,7 @@ fn what_cannot_be_evaluated_is_told() {
     // Nothing that is printed has a value; a resumed run tells that the filters are others, and no more.
     let filtered = ["--group", "one", "--force", "--type-filter", "Observation?value-string=SECRET"];
     let done = export_run(&store, &out, &filtered);
-    assert!(done.code == 0 && !done.stdout.contains("SECRET") && !done.stderr.contains("SECRET"), "{done:#?}");
+    assert!(done.code == 0 && !done.stdout.contains("SECRET") && !done.said().contains("SECRET"), "{done:#?}");
     let other = ["--group", "one", "--resume", "--type-filter", "Observation?value-string=OTHER"];
     export_run(&store, &out, &other).refused(2, &["--type-filter", "filters then, other filters now"]);
     let malformed = ["--group", "one", "--force", "--lenient", "--type-filter", "Observation"];

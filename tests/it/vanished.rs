@@ -161,7 +161,7 @@ fn other_causes_are_counted_and_not_told() {
     assert_eq!((export.deletions(), stated(&export)), (vec![], numbers(0, 0, 2, 1, 1)));
     let warnings = export.messages().into_iter().filter(|message| message.severity == "warning");
     assert_eq!(warnings.filter(|message| message.text.contains(" resource")).count(), 3);
-    assert!(done.stderr.contains("gone       3 resources") && done.stderr.contains("1 of c.ndjson, which is gone"));
+    assert!(done.said().contains("gone       3 resources") && done.said().contains("1 of c.ndjson, which is gone"));
     // A full export that is not the first to miss them has nothing to say.
     let done = world.run(3, &[]);
     assert_eq!((done.code, stated(&Export::read(&world.out(3), Bounds::DEFAULT))), (1, Value::Null));
@@ -291,7 +291,7 @@ fn a_store_that_is_not_mounted() {
     std::fs::remove_dir_all(store.join("small")).unwrap();
     let done = world.run(3, &["--json"]);
     assert_eq!(done.code, 0, "{done:#?}");
-    assert!(done.stderr.contains("2 of small/b.ndjson, which is gone"), "{}", done.stderr);
+    assert!(done.said().contains("2 of small/b.ndjson, which is gone"), "{}", done.stderr);
     let document: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(document["index"]["gone"]["resources"], 2);
     // 4. What the operator allows.
@@ -403,7 +403,7 @@ fn a_replaced_file_with_a_damaged_index_is_said() {
     world.replace("a.ndjson", &World::rows("o3"));
     let done = world.run(2, &["--since", &time(1), "--vanished", "delete"]);
     assert_eq!(done.code, 0, "{done:#?}");
-    assert!(done.stderr.contains("resources gone from there are not known"), "{}", done.stderr);
+    assert!(done.said().contains("resources gone from there are not known"), "{}", done.stderr);
     let export = Export::read(&world.out(2), Bounds::DEFAULT);
     let rows: usize = export.lines().values().map(Vec::len).sum();
     assert_eq!((rows, export.deletions()), (21, vec![]), "two members and nineteen Observations");
@@ -433,10 +433,10 @@ fn a_damaged_list_is_dropped_and_said() {
     let since = time(1);
     let done = world.run(5, &["--since", &since, "--vanished", "delete"]);
     assert_eq!(done.code, 0, "{done:#?}");
-    assert!(done.stderr.contains("the list of vanished resources was lost or damaged"), "{}", done.stderr);
+    assert!(done.said().contains("the list of vanished resources was lost or damaged"), "{}", done.stderr);
     let export = Export::read(&world.out(5), Bounds::DEFAULT);
     assert_eq!((export.deletions(), stated(&export)), (vec![], Value::Null));
-    assert!(!world.run(6, &[]).stderr.contains("lost or damaged"));
+    assert!(!world.run(6, &[]).said().contains("lost or damaged"));
     // Every export that would need the list says so, also when the store has changed since; others do not.
     let says = |export: &Export| {
         export.messages().iter().any(|message| message.text.contains("without a deletion was damaged"))

@@ -200,8 +200,8 @@ fn an_export_that_is_being_replaced_is_verified_and_inspected() {
     let verified = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
     assert_eq!(verified.code, 0, "{verified:#?}");
     // The report mentions the replacement, and counts the files of the old export only.
-    assert!(verified.stderr.contains("under way in .outpour-job/next"), "{verified:#?}");
-    assert!(verified.stderr.contains("Patient") && !verified.stderr.contains("Observation"), "{verified:#?}");
+    assert!(verified.said().contains("under way in .outpour-job/next"), "{verified:#?}");
+    assert!(verified.said().contains("Patient") && !verified.said().contains("Observation"), "{verified:#?}");
     let inspected = run::run(&["inspect", out.to_str().unwrap()]);
     assert_eq!(inspected.code, 0, "{inspected:#?}");
     for shown in ["Patient.00001.ndjson", "Observation.00001.ndjson", "Failed", "Successful"] {
@@ -256,7 +256,7 @@ fn a_second_run_into_the_directory_is_refused() {
     for more in [&[][..], &["--force"], &["--resume"]] {
         let second = export(&store, &out, &index, &["--all-patients".into()], more);
         assert!(second.code == 2 || second.code == 3, "{second:#?}");
-        assert!(second.stderr.contains(out.to_str().unwrap()), "{second:#?}");
+        assert!(second.said().contains(out.to_str().unwrap()), "{second:#?}");
     }
     signal(libc::SIGCONT);
     assert!(first.wait().unwrap().success());
@@ -353,7 +353,7 @@ fn read_only_commands_write_nothing() {
     };
     // 1. A store without an index.
     let run = verify();
-    assert!(run.code == 0 && run.stderr.contains("has no index"), "{run:#?}");
+    assert!(run.code == 0 && run.said().contains("has no index"), "{run:#?}");
     others();
     assert!(!store.join(".outpour").exists());
     // 2. An index that is up to date.
@@ -363,7 +363,7 @@ fn read_only_commands_write_nothing() {
     // 3. An index that is out of date.
     std::fs::write(store.join("late.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"late\"}\n").unwrap();
     let run = verify();
-    assert!(run.code == 0 && run.stderr.contains("behind the store: 39 bytes"), "{run:#?}");
+    assert!(run.code == 0 && run.said().contains("behind the store: 39 bytes"), "{run:#?}");
     others();
     // 4. A damaged index.
     assert_eq!(run::run(&["index", "--store", word(&store)]).code, 0);
@@ -376,7 +376,7 @@ fn read_only_commands_write_nothing() {
     std::fs::write(&container, bytes).unwrap();
     for _ in 0..2 {
         let run = verify();
-        assert!(run.code == 1 && run.stderr.contains("outpour index --recheck"), "{run:#?}");
+        assert!(run.code == 1 && run.said().contains("outpour index --recheck"), "{run:#?}");
     }
     others();
     assert_eq!(run::run(&["index", "--store", word(&store), "--recheck"]).code, 0);
@@ -480,7 +480,7 @@ fn verify_of_an_export_that_is_being_replaced() {
     std::fs::copy(other.join("Patient.00001.ndjson"), next.join("Patient.00001.ndjson")).unwrap();
     for more in [&[][..], &["--ledger"]] {
         let run = looks_only(&out, &[&["verify", word(&out), "--json"], more].concat());
-        assert!(run.code == 0 && run.stderr.contains(".outpour-job/next"), "{run:#?}");
+        assert!(run.code == 0 && run.said().contains(".outpour-job/next"), "{run:#?}");
         let document: Value = serde_json::from_str(&run.stdout).unwrap();
         assert_eq!(document["export"]["isBeingReplaced"], true, "{document}");
     }
@@ -489,7 +489,7 @@ fn verify_of_an_export_that_is_being_replaced() {
     std::fs::remove_file(out.join("manifest.json")).unwrap();
     let run = looks_only(&out, &["verify", word(&out)]);
     run.refused(1, &[&format!("of {planned} files"), "--resume"]);
-    assert!(!run.stderr.contains("incomplete, 0"), "{run:#?}");
+    assert!(!run.said().contains("incomplete, 0"), "{run:#?}");
 }
 
 /// A directory that is neither an export nor a store is refused, and the error names the files that were looked for.

@@ -56,7 +56,7 @@ fn one_is_singular_everywhere() {
     let mut say = |words: &[&str], code: i32| {
         let done = run::run(&[words, &["--progress", "never"]].concat());
         assert_eq!(done.code, code, "{words:?}: {done:#?}");
-        said += &done.stderr;
+        said += &done.said();
         for folder in ["error", "deleted"] {
             for entry in std::fs::read_dir(Path::new(&out).join(folder)).into_iter().flatten() {
                 said += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
@@ -102,15 +102,15 @@ fn one_is_singular_everywhere() {
         &["group", "check", &group, "--max-members", "1"],
         &["group", "import", &one, "--store", &store],
     ] {
-        said += &run::run(words).stderr;
+        said += &run::run(words).said();
     }
     let list = at("list");
     std::fs::write(&list, "?\n?\na\n").unwrap();
-    said += &run::run(&[&export[..], &["--patients", &list]].concat()).stderr;
+    said += &run::run(&[&export[..], &["--patients", &list]].concat()).said();
     // A file of the export that the manifest does not have, and one that is damaged.
     std::fs::write(at("out/stray.ndjson"), "x").unwrap();
     std::fs::write(at("out/Patient.00001.ndjson"), "{}\n").unwrap();
-    said += &run::run(&["verify", &out]).stderr;
+    said += &run::run(&["verify", &out]).said();
     assert_eq!(wrong_after_one(&said), Vec::<String>::new(), "{said}");
     let dangling: Vec<&str> =
         said.lines().filter(|line| line.trim_end().ends_with(": ") || line.ends_with(": ")).collect();
@@ -137,7 +137,7 @@ fn nothing_ends_in_a_colon() {
     write_store(&store, "x.ndjson", &[]);
     let done = run::export(&store, &out, &["--all-patients"]);
     assert_eq!(done.code, 0, "{done:#?}");
-    assert!(done.stderr.lines().any(|line| line.trim() == "lines      0"), "{done:#?}");
+    assert!(done.said().lines().any(|line| line.trim() == "lines      0"), "{done:#?}");
 }
 
 /// No text of the sources that somebody may read cites a row of the specification: who reads it does not have it.

@@ -28,6 +28,9 @@ pub(crate) struct CredentialKeysArgs {
 
 /// `outpour credential ask`
 #[derive(clap::Args, Debug)]
+#[command(override_usage = "\
+outpour credential ask --service <URL> --client-id <ID> --keys <FILE> \\
+         [OPTIONS]")]
 pub(crate) struct CredentialAskArgs {
     /// Base of the service, such as https://bulk.example.org/fhir
     #[arg(long, value_name = "URL")]

@@ -21,14 +21,23 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
 /// Exports a cohort's FHIR R4 records in bulk: index once, select rows, copy byte ranges.
 #[derive(Parser, Debug)]
-#[command(name = "outpour", version = version(), max_term_width = 110, arg_required_else_help = true, after_help = "\
+#[command(name = "outpour", version = version(), max_term_width = 80, arg_required_else_help = true, after_help = "\
 A first run on your own data:
   outpour export --store /data/fhir --group my-group --out /data/export
 Every night from then on, only what changed:
-  outpour export --store /data/fhir --group my-group --out /data/export-2 --since <transactionTime of the last manifest>
+  outpour export --store /data/fhir --group my-group --out /data/export-2 \\
+    --since <transactionTime of the last manifest>
 
-Exit codes: 0 done; 1 done, and the error files name faulty records; 2 the request was wrong; 3 failed; 130 interrupted.")]
+Results are on standard output, progress and messages on standard error.
+Exit codes: 0 done; 1 done, and the error files name faulty records;
+2 the request was wrong; 3 failed; 130 interrupted.")]
 pub(crate) struct Args {
+    /// Print errors, and warnings that need an operator, and nothing else
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Messages")]
+    pub quiet: bool,
+    /// Print every message, and how long each phase took
+    #[arg(short, long, global = true, help_heading = "Messages")]
+    pub verbose: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -64,7 +73,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Make a benchmark store of any size out of bundled synthetic patients
     Synth(SynthArgs),
-    /// Check or import Groups
+    /// List, check or import Groups
     Group {
         /// What to do with a Group.
         #[command(subcommand)]
@@ -73,13 +82,17 @@ pub(crate) enum Command {
     /// Make tokens and secrets for the clients of the service
     #[cfg(feature = "server")]
     #[command(after_help = "\
-A client says who it is by a bearer token, or by an id and a secret in headers. This command makes them out of 256 random
-bits and prints two things: what the client gets, on standard output, shown this once and kept nowhere; and what the
-configuration of the service gets, on standard error, which holds a SHA-256 hash and gives nothing away.
+A client says who it is by a bearer token, or by an id and a secret in headers. \
+This command makes them out of 256 random bits and prints two things: what the client gets, on standard output, \
+shown this once and kept nowhere; and what the configuration of the service gets, on standard error, which holds a \
+SHA-256 hash and gives nothing away.
 
-  outpour credential token --lifetime 30d          a line for `tokens` of a client
-  outpour credential token --patient p1            a token of a user, for one patient's record
-  outpour credential secret --client-id nightly    for client headers
+A line for `tokens` of a client:
+  outpour credential token --lifetime 30d
+A token of a user, for one patient's record:
+  outpour credential token --patient p1
+For client headers:
+  outpour credential secret --client-id nightly
 
 Put it into the file that `outpour serve --config` reads, below [[clients]]:
   [[clients]]
@@ -99,10 +112,10 @@ A service that runs takes it within seconds. Taking the line out again revokes t
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct StoreArgs {
     /// Directory tree of .ndjson or .jsonl files, plain, .gz or .zst, one resource a line
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
     pub store: PathBuf,
     /// Where the index lies [default: .outpour in the store]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_INDEX_DIR", hide_env_values = true)]
     pub index_dir: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -140,15 +153,24 @@ pub(crate) enum AccessArg {
 
 /// `outpour export`
 #[derive(clap::Args, Debug)]
+#[command(override_usage = "\
+outpour export --store <DIR> --out <DIR> <WHOSE RECORDS> [OPTIONS]
+       outpour export --store <DIR> <WHOSE RECORDS> --plan [OPTIONS]")]
 #[command(group = ArgGroup::new("population").required(true).args(["group", "patients", "all_patients", "system"]))]
 #[command(after_help = "\
-Examples:
-  outpour export --store DIR --out OUT --group ten                          a Group of the store
-  outpour export --store DIR --out OUT --group cohort.json --type Patient,Condition
-  outpour export --store DIR --out OUT --all-patients --since 2024-05-01T00:00:00Z --compress gzip
-  outpour export --store DIR --out OUT --group ten --plan                   how much it would be; writes nothing
+A Group of the store:
+  outpour export --store DIR --out OUT --group ten
+How much it would be; writes nothing:
+  outpour export --store DIR --group ten --plan
+Some types, of a Group in a file:
+  outpour export --store DIR --out OUT --group cohort.json \\
+    --type Patient,Condition
+What changed:
+  outpour export --store DIR --out OUT --all-patients \\
+    --since 2024-05-01T00:00Z --compress gzip
 
-The export is complete when OUT/manifest.json is there. OUT/status.json tells the state at any time.")]
+The export is complete when OUT/manifest.json is there. OUT/status.json tells
+the state at any time.")]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -177,8 +199,8 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub records: RecordArgs,
-    /// Take the store as of this instant, which becomes the transactionTime [default: now]
-    #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
+    /// Take the store as of this time, in the forms of --since, which becomes the transactionTime [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Which records")]
     pub as_of: Option<String>,
     /// Take an --as-of later than the clock, which is refused otherwise
     #[arg(long, requires = "as_of", help_heading = "Which records")]
@@ -204,7 +226,7 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub chain: ChainArgs,
-    /// Most uncompressed bytes of a file, such as 256MiB, 1GB or 1000000
+    /// Most uncompressed bytes of a file, such as 256M or 256MiB (1024-based), 1.5GB (1000-based) or 1000000
     #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
     pub max_file_bytes: String,
     /// Most resources of a file
@@ -219,6 +241,13 @@ pub(crate) struct ExportArgs {
     /// Digest of each file in the manifest
     #[arg(long, value_name = "ALGORITHM", default_value = "xxh3", help_heading = "Files")]
     pub digest: DigestArg,
+
+    /// Permission bits of the files once they are published, such as 0640 for a group that reads them [default: 0600]
+    #[arg(long, value_name = "OCTAL", help_heading = "Files")]
+    pub mode: Option<String>,
+    /// Permission bits of the directory and those in it, such as 0750 [default: 0700 where it is made]
+    #[arg(long, value_name = "OCTAL", help_heading = "Files")]
+    pub dir_mode: Option<String>,
 
     /// How rows are selected; every way gives the same files
     #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
@@ -344,7 +373,7 @@ pub(crate) struct IndexArgs {
     #[allow(missing_docs)]
     pub search: SearchColumnArgs,
     /// Also index references outside the compartment (for --context referenced): always done, so this changes nothing
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub references: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -423,8 +452,8 @@ pub(crate) struct PackArgs {
     /// zstd level of the frames
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
-    /// Versions that were followed by this time leave [default: now]
-    #[arg(long, value_name = "INSTANT")]
+    /// Versions that were followed by this time leave: an instant, a date, -24h, now, today or yesterday [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub as_of: Option<String>,
     /// Take an --as-of later than the clock, which is refused otherwise
     #[arg(long, requires = "as_of")]
@@ -438,31 +467,32 @@ pub(crate) struct PackArgs {
 #[cfg(feature = "server")]
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Examples:
-  outpour serve --store DIR --data /var/lib/outpour            on http://127.0.0.1:8080, for this machine alone
+On http://127.0.0.1:8080, for this machine alone:
+  outpour serve --store DIR --data /var/lib/outpour
+By a configuration, and every value in force:
   outpour serve --config serve.toml
-  outpour serve --config serve.toml --print-config             every value in force
+  outpour serve --config serve.toml --print-config
 
-What can be asked: http://127.0.0.1:8080/fhir/metadata. Jobs outlive the service: what was running when it stopped
-goes on when it starts again.")]
+What can be asked: http://127.0.0.1:8080/fhir/metadata. Jobs outlive the service: what was running when it stopped \
+goes on when it starts again. Words of the command line go before the environment, and that before the configuration.")]
 pub(crate) struct ServeArgs {
     /// Directory tree of .ndjson or .jsonl files, plain, .gz or .zst, one resource a line
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
     pub store: Option<PathBuf>,
     /// Where the service keeps jobs, files and Groups
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_DATA", hide_env_values = true)]
     pub data: Option<PathBuf>,
     /// Where the records of jobs lie [default: jobs in --data]
     #[arg(long, value_name = "DIR")]
     pub jobs: Option<PathBuf>,
     /// Where the index lies [default: .outpour in the store]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_INDEX_DIR", hide_env_values = true)]
     pub index_dir: Option<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", env = "OUTPOUR_LISTEN", hide_env_values = true)]
     pub listen: Option<std::net::SocketAddr>,
     /// A configuration in TOML; the words of the command line go before it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "OUTPOUR_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
     /// Print the configuration in force, and stop
     #[arg(long)]
@@ -474,21 +504,46 @@ pub(crate) struct ServeArgs {
 #[command(after_help = "\
 A Group is R4's: resourceType, id, type (person or animal), actual true, and its members, such as
   {\"resourceType\":\"Group\",\"id\":\"mine\",\"type\":\"person\",\"actual\":true,
-   \"member\":[{\"entity\":{\"reference\":\"Patient/1\"}},{\"entity\":{\"reference\":\"Patient/2\"}}]}
+   \"member\":[{\"entity\":{\"reference\":\"Patient/1\"}},
+             {\"entity\":{\"reference\":\"Patient/2\"}}]}
 
-  outpour group check mine.json --store DIR                      what it resolves to
-  outpour group check mine.json --rules oneup                    whether 1upHealth would take it
-  outpour group import mine.json --store DIR --rules oneup       stored, if it keeps the rules; else nothing is written
-  outpour export --store DIR --group mine --out OUT              its members' records
+The Groups of a store:
+  outpour group list --store DIR
+What one resolves to, and whether 1upHealth would take it:
+  outpour group check mine.json --store DIR
+  outpour group check mine.json --rules oneup
+Stored, if it keeps the rules; else nothing is written:
+  outpour group import mine.json --store DIR --rules oneup
+Its members' records:
+  outpour export --store DIR --group mine --out OUT
 
---rules oneup: at least one member, each a reference to a Patient; at most 10,000; and at most 400 KiB of JSON without
-white space if any member says more than entity.reference. --max-members and --max-bytes move the two bounds.
+--rules oneup: at least one member, each a reference to a Patient; at most 10,000; and at most 400 KiB of JSON without \
+white space if any member says more than entity.reference. --max-members and --max-bytes move the two bounds. \
 Every problem is told at once (exit code 2). A service on the same store takes an imported Group at its next kick-off.")]
 pub(crate) enum GroupCommand {
     /// Check a Group and say what it resolves to
     Check(GroupCheckArgs),
     /// Put a Group into a store as `Group.{id}.ndjson`
     Import(GroupImportArgs),
+    /// List the Groups of a store
+    List(GroupListArgs),
+}
+
+/// `outpour group list`
+#[derive(clap::Args, Debug)]
+pub(crate) struct GroupListArgs {
+    /// Store to list the Groups of
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
+    pub store: PathBuf,
+    /// Where the store's index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_INDEX_DIR", hide_env_values = true)]
+    pub index_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub missing: AllowMissingArgs,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `outpour group check`
@@ -498,10 +553,10 @@ pub(crate) struct GroupCheckArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Store to resolve the members in
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
     pub store: Option<PathBuf>,
     /// Where the store's index lies [default: .outpour in the store]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_INDEX_DIR", hide_env_values = true)]
     pub index_dir: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -527,10 +582,10 @@ pub(crate) struct GroupImportArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Store to put it into
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
     pub store: PathBuf,
     /// Where the store's index lies [default: .outpour in the store]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_INDEX_DIR", hide_env_values = true)]
     pub index_dir: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]

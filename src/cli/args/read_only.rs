@@ -22,7 +22,7 @@ pub(crate) struct VerifyArgs {
     /// List the faulty lines of a store: file, line, byte and what is wrong
     #[arg(long)]
     pub faults: bool,
-    /// Where the store's index lies [default: .outpour in the store]
+    /// Where the store's index lies [env: OUTPOUR_INDEX_DIR] [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -22,11 +22,12 @@ pub(crate) struct RecordArgs {
     /// Resource types, separated by commas; repeats add up [default: all]
     #[arg(long = "type", value_name = "A,B")]
     pub types: Vec<String>,
-    /// Only what was updated after this instant (strictly); a date means 00:00:00Z of that day
-    #[arg(long, value_name = "INSTANT|DATE")]
+    /// Only what was updated after this time (strictly): an instant such as 2026-11-29T00:00Z, a date (00:00Z of that day), a time
+    /// before now such as -24h or -7d, now, today or yesterday
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub since: Option<String>,
-    /// Only what was updated before this instant (strictly)
-    #[arg(long, value_name = "INSTANT")]
+    /// Only what was updated before this time (strictly), in the forms of --since
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<String>,
     /// Root elements that records keep beside mandatory ones, as Type.element or element; repeats add up [default: all]
     #[arg(long, value_name = "A.b,c")]

@@ -9,13 +9,13 @@ use crate::store::ALLOW_MISSING_DEFAULT;
 #[command(next_help_heading = "Run")]
 pub(crate) struct RunArgs {
     /// Threads to use, 1 to 1024 [default: one a processor]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "OUTPOUR_THREADS", hide_env_values = true)]
     pub threads: Option<usize>,
     /// One JSON document on standard output
     #[arg(long)]
     pub json: bool,
-    /// Show progress on a terminal
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    /// Progress on standard error: a bar where that is a terminal (auto), a line every 10 s and at each further 10 % (plain)
+    #[arg(long, value_name = "HOW", default_value = "auto", env = "OUTPOUR_PROGRESS", hide_env_values = true)]
     pub progress: ProgressArg,
 }
 
@@ -50,6 +50,7 @@ fn parse_percent(text: &str) -> Result<f64, String> {
 #[allow(missing_docs)]
 pub(crate) enum ProgressArg {
     Auto,
+    Plain,
     Never,
 }
 

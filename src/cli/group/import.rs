@@ -18,7 +18,7 @@ use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{group_rules, open_store, pool};
 use crate::cli::group::{read, refuse_pipe, store_args};
-use crate::cli::{Exit, put_json, say};
+use crate::cli::{Exit, put_json, say, warn};
 use crate::error::{ExportError, RequestError};
 use crate::fhir::id::Id;
 use crate::group::lookup::{FoundGroup, find_group, our_bases};
@@ -70,9 +70,10 @@ pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     }
     say(&format!("Group/{id} with {} is stored as {}", grouped_with(members, "member"), target.display()));
     if !current {
-        say(
-            "but another file of the store holds a version that counts as later: give this one a later meta.lastUpdated",
-        );
+        warn(&format!(
+            "another file of the store holds a version of Group/{id} that counts as later: give this one a later \
+             meta.lastUpdated"
+        ));
     }
     Ok(Exit::Done)
 }

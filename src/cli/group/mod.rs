@@ -2,6 +2,7 @@
 //! one is given. Also the reading of a Group file, shared with `outpour group import`.
 
 pub(crate) mod import;
+pub(crate) mod list;
 
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +17,7 @@ use crate::cli::clock::StoreClock;
 use crate::cli::config::{group_rules, members, open_store, pool};
 use crate::cli::export::exit_of;
 use crate::cli::message_text::FLAGS;
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, fail, print_messages, put_json, say};
 use crate::codec::byte_order_mark::skip_mark;
 use crate::count_text::noun_form;
 use crate::error::{ExportError, RequestError};
@@ -32,11 +33,12 @@ use crate::select::cohort::Cohort;
 use crate::store::choices::RowChoices;
 use crate::text_table::{grouped as count, grouped_with};
 
-/// Runs `outpour group check` or `outpour group import`.
+/// Runs `outpour group check`, `outpour group import` or `outpour group list`.
 pub(crate) fn run(command: GroupCommand) -> Exit {
     let (json, outcome) = match command {
         GroupCommand::Check(args) => (args.json, check(&args)),
         GroupCommand::Import(args) => (args.json, import::run(&args)),
+        GroupCommand::List(args) => (args.json, list::run(&args)),
     };
     outcome.unwrap_or_else(|error| fail(exit_of(&error), &error, json))
 }
@@ -77,7 +79,7 @@ impl MemberCounts {
     }
 }
 
-/// Store flags of `outpour group check` and `import`, which have only a path and an index directory.
+/// Store flags of `outpour group check`, `import` and `list`, which have only a path and an index directory.
 fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArgs) -> StoreArgs {
     StoreArgs {
         store: store.to_path_buf(),
@@ -204,5 +206,5 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &MemberCounts, cohort:
         }
         None => say("  (give --store to see which of them the store holds)"),
     }
-    messages.iter().for_each(|message| say(&format!("  {}", message.say(&FLAGS))));
+    print_messages(messages);
 }

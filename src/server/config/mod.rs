@@ -10,6 +10,7 @@ pub(crate) mod mounts;
 pub(crate) mod presets;
 pub(crate) mod smart;
 
+use crate::byte_size::deserialize_size;
 use crate::codec::compression::{Compression, UnprovenPolicy};
 use crate::export::options::FaultsAllowed;
 use crate::extract::rules::LoneSurrogates;
@@ -177,7 +178,8 @@ pub(crate) struct JobsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FilesConfig {
-    /// Largest uncompressed size of a file, in bytes.
+    /// Largest uncompressed size of a file, as bytes or as a text such as `256MiB`; so are all sizes.
+    #[serde(deserialize_with = "deserialize_size")]
     pub max_bytes: u64,
     /// Largest number of resources in a file; 0 for no limit.
     pub max_resources: u64,
@@ -192,6 +194,7 @@ pub(crate) struct FilesConfig {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LimitsConfig {
     /// Largest body of a request, in bytes; a larger one is answered 413.
+    #[serde(deserialize_with = "deserialize_size")]
     pub body_bytes: usize,
     /// Sustained polls of one job per second and client; more are answered 429.
     pub polls_per_second: u32,
@@ -200,6 +203,7 @@ pub(crate) struct LimitsConfig {
     /// Largest number of open connections.
     pub connections: usize,
     /// Largest request line with headers, in bytes.
+    #[serde(deserialize_with = "deserialize_size")]
     pub head_bytes: usize,
     /// Largest number of headers of a request.
     pub headers: usize,
@@ -495,6 +499,23 @@ mod tests {
         let known: Vec<String> = keys(&default.to_toml()).into_iter().filter(commented).collect();
         assert_eq!(keys(example), known);
         assert_eq!(Config::parse(&default.to_toml()).unwrap(), default, "what is printed can be read");
+    }
+
+    /// Sizes are numbers of bytes or texts with units, in every section that has some; other texts are refused by their place.
+    #[test]
+    fn sizes_may_be_texts() {
+        let text = "[files]\nmax_bytes = '1.5G'\n[limits]\nbody_bytes = '1MB'\nhead_bytes = 8192\n[ig]\ngroup_bytes_max = '400KiB'";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(
+            (config.files.max_bytes, config.limits.body_bytes, config.limits.head_bytes),
+            (3 << 29, 1_000_000, 8192)
+        );
+        assert_eq!(config.ig.group_bytes_max, 400 << 10);
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+        for wrong in ["'256 MX'", "-1", "1.5", "'16383P'"] {
+            let found = Config::parse(&format!("[files]\nmax_bytes = {wrong}")).unwrap_err();
+            assert!(found.contains("line 2") && found.contains("size"), "{wrong}: {found}");
+        }
     }
 
     /// KICK-13, DIALECT-04: an absent key has its default, also beside keys that are present; each mount has those of

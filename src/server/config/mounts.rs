@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::byte_size::deserialize_size;
 use crate::group::lookup::MembershipRule;
 use crate::limits::{NAME_BYTES_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
@@ -72,6 +73,7 @@ pub(crate) struct MountConfig {
     pub group_members_max: u64,
     /// Largest Group from a client, in bytes without white space, if its members have more than an identity
     /// (ONEUP-G04); 0 for no limit.
+    #[serde(deserialize_with = "deserialize_size")]
     pub group_bytes_max: u64,
     /// Profiles that the CapabilityStatement names, by resource type (NETSMART-G08).
     pub supported_profiles: BTreeMap<String, Vec<String>>,

@@ -28,7 +28,7 @@ fn an_imported_group_is_exported_and_its_changes_too() {
         let (file, store) = (file.to_str().unwrap(), store.to_str().unwrap());
         let run = run::run(&["group", "import", file, "--store", store, "--rules", "oneup"]);
         assert_eq!(run.code, 0, "{run:#?}");
-        assert!(!run.stderr.contains("counts as later"), "{run:#?}");
+        assert!(!run.said().contains("counts as later"), "{run:#?}");
     };
     let server = Server::start(scratch.path(), &["--store", "store", "--data", "data"]);
     let client = server.client();

@@ -62,7 +62,7 @@ fn values_are_checked_before_a_group_is_stored() {
         std::fs::write(&file, &body).unwrap();
         for words in [&["group", "check", path][..], &["group", "import", path, "--store", place]] {
             let said = run(words);
-            assert!(said.code == 2 && said.stderr.contains(told), "{more}: {said:?}");
+            assert!(said.code == 2 && said.said().contains(told), "{more}: {said:?}");
         }
     }
     client.get("/fhir/Group/g").outcome(404, "not-found");

@@ -64,7 +64,7 @@ fn a_log_is_json_from_the_first_byte() {
     }
     // For people it is plain text, and so is what is said before the form is known.
     let text = start("public_url = 'here'\n", &[&store[..], &data].concat());
-    assert!(text.starts_with("error: ") && text.contains("public_url"), "{text}");
+    assert!(text.starts_with("outpour: error: ") && text.contains("public_url"), "{text}");
     let unread = start("[log\nformat = 'json'\n", &[&store[..], &data].concat());
-    assert!(unread.starts_with("error: ") && unread.contains("--config"), "{unread}");
+    assert!(unread.starts_with("outpour: error: ") && unread.contains("--config"), "{unread}");
 }

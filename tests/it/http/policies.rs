@@ -203,7 +203,7 @@ fn lenient_handling_over_http_and_on_the_command_line() {
         &["--type: \"Pateint\" is no R4 resource type; did you mean Patient", "--elements: ", "\"Nope\" is no set"],
     );
     let mut said: Vec<String> =
-        done.stderr.lines().map(|line| plain(line.trim_start_matches("outpour: ").trim())).collect();
+        done.said().lines().map(|line| plain(line.trim_start_matches("outpour: error: ").trim())).collect();
     said.retain(|line| told.contains(line));
     told.sort();
     said.sort();

@@ -26,7 +26,7 @@ fn the_page_can_be_followed() {
         run(&[&["credential", "ask", "--service", service, "--client-id", client, "--keys", keys][..], more].concat())
     };
     let asked = ask(&service, "nightly-app", keys, &[]);
-    assert!(asked.code == 0 && asked.stderr.contains("300 seconds, and opens system/*.rs"), "{asked:?}");
+    assert!(asked.code == 0 && asked.said().contains("300 seconds, and opens system/*.rs"), "{asked:?}");
     let client = server.client();
     let accepted = with_token(&client, asked.stdout.trim(), "GET", "/fhir/$export?_type=Patient");
     assert_eq!(accepted.status, 202, "{}", accepted.text());
