@@ -154,8 +154,12 @@ impl StoreFiles {
     /// The same files, of which those that are untouched since an index meta are what they were then.
     fn compared_with(mut self, known: Option<&IndexMeta>, by_name: bool) -> StoreFiles {
         self.by_name = by_name;
-        for entry in known.filter(|known| known.chosen).into_iter().flat_map(|known| &known.files) {
-            if let Some(file) = self.position(&entry.name)
+        let entries = known.filter(|known| known.chosen).map_or(&[][..], |known| &known.files);
+        for (place, entry) in entries.iter().enumerate() {
+            // Mostly the files are the same, and so are their places.
+            let is_in_place = self.walked.files.get(place).is_some_and(|found| found.name == entry.name);
+            let file = if is_in_place { Some(FileId::of(place)) } else { self.position(&entry.name) };
+            if let Some(file) = file
                 && entry.settled
                 && entry.stamp == self.stamp(file)
             {
@@ -246,7 +250,8 @@ impl StoreFiles {
             None if self.by_name => named,
             None => {
                 let len = source.len().min(FIRST_BYTES as u64);
-                Compression::of_first_bytes(source.read(0, to_usize(len), &mut Vec::new())?, named)
+                // Not by the map: most files that are opened here are read by `pread` alone, and then none is made.
+                Compression::of_first_bytes(source.pread(0, to_usize(len), &mut Vec::new())?, named)
             }
         };
         let source = match compression {

@@ -22,7 +22,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use memmap2::{Mmap, MmapOptions};
 use serde::{Deserialize, Serialize};
@@ -190,7 +190,9 @@ pub struct StoreFile {
 enum StoreFileHold {
     /// It is, and may be mapped.
     Open {
-        map: Option<Mapped>,
+        /// Made when bytes of it are first asked for; `None` if there is to be none, or the system has no room for it.
+        map: OnceLock<Option<Mapped>>,
+        access: Access,
         file: File,
         /// `None` where its descriptor is not one of a store's, of which there may be many.
         _slot: Option<HeldFileSlot>,
@@ -238,11 +240,7 @@ impl StoreFile {
     /// # Errors
     /// As [`StoreFile::open`].
     pub(crate) fn open_by(path: &Path, access: Access, links: Links) -> Result<StoreFile, StoreFileError> {
-        match open_regular(path, links) {
-            Ok(file) => StoreFile::of_file(file, path, access),
-            Err(RegularFileError::NotRegular) => Err(StoreFileError::NotAFile { path: path.to_path_buf() }),
-            Err(error) => Err(StoreFileError::Open { path: path.to_path_buf(), source: error.into() }),
-        }
+        StoreFile::of_file(open_store_file(path, links)?, path, access)
     }
 
     /// As [`StoreFile::open_by`], for one of many files. It is held open if the process may hold one more and `may_hold`,
@@ -259,7 +257,8 @@ impl StoreFile {
         expected: Option<&FileStamp>,
     ) -> Result<StoreFile, StoreFileError> {
         if let Some(slot) = may_hold.then(HeldFileSlot::take).flatten() {
-            let mut source = StoreFile::open_by(path, access, links)?;
+            // Mapped when a reader asks for it: most store files are read by `pread` alone.
+            let mut source = StoreFile::unmapped(open_store_file(path, links)?, path, access)?;
             if let StoreFileHold::Open { _slot, .. } = &mut source.hold {
                 *_slot = Some(slot);
             }
@@ -283,6 +282,17 @@ impl StoreFile {
     /// # Errors
     /// [`StoreFileError::NotAFile`] when it is no regular file, [`StoreFileError::Read`] when it cannot be mapped.
     pub(crate) fn of_file(file: File, path: &Path, access: Access) -> Result<StoreFile, StoreFileError> {
+        let mut source = StoreFile::unmapped(file, path, access)?;
+        if let StoreFileHold::Open { map, file, .. } = &mut source.hold {
+            let made = Mapped::new(file, source.stamp.len, access);
+            *map =
+                OnceLock::from(made.map_err(|source| StoreFileError::Read { path: path.into(), offset: 0, source })?);
+        }
+        Ok(source)
+    }
+
+    /// As [`StoreFile::of_file`], without a map so far.
+    fn unmapped(file: File, path: &Path, access: Access) -> Result<StoreFile, StoreFileError> {
         let path = path.to_path_buf();
         let read_error = |path: &Path, source| StoreFileError::Read { path: path.into(), offset: 0, source };
         let metadata = file.metadata().map_err(|source| read_error(&path, source))?;
@@ -290,21 +300,20 @@ impl StoreFile {
             return Err(StoreFileError::NotAFile { path });
         }
         let stamp = FileStamp::of_metadata(&metadata);
-        let map = Mapped::new(&file, stamp.len, access).map_err(|source| read_error(&path, source))?;
-        Ok(StoreFile { path, stamp, hold: StoreFileHold::Open { map, file, _slot: None } })
+        Ok(StoreFile { path, stamp, hold: StoreFileHold::Open { map: OnceLock::new(), access, file, _slot: None } })
     }
 
     /// Opens a file that is not held by its path. If it `is_known`, it must be the one that has its stamp: another may only
     /// be the same file with other bytes, which the caller's checks of its contents find, or with more.
     fn reopen(&self, links: Links, is_known: bool) -> Result<File, StoreFileError> {
-        let opened = open_regular(&self.path, links);
-        if is_known && opened.as_ref().is_err_and(RegularFileError::is_absence) {
-            return Err(self.replaced());
-        }
-        let file = match opened {
-            Ok(file) => file,
-            Err(RegularFileError::NotRegular) => return Err(StoreFileError::NotAFile { path: self.path.clone() }),
-            Err(error) => return Err(StoreFileError::Open { path: self.path.clone(), source: error.into() }),
+        let file = match open_store_file(&self.path, links) {
+            Err(StoreFileError::NotAFile { .. }) if is_known => return Err(self.replaced()),
+            Err(StoreFileError::Open { source, .. })
+                if is_known && RegularFileError::Io(io::Error::from(source.kind())).is_absence() =>
+            {
+                return Err(self.replaced());
+            }
+            opened => opened?,
         };
         if is_known {
             self.check_stamp(&FileStamp::of(&file).map_err(|source| self.read_error(0, source))?)?;
@@ -377,10 +386,20 @@ impl StoreFile {
         }
     }
 
-    /// The map of the file, if it has one.
+    /// The map of the file, if it has one by now.
     fn mapped(&self) -> Option<&Mapped> {
         match &self.hold {
-            StoreFileHold::Open { map, .. } => map.as_ref(),
+            StoreFileHold::Open { map, .. } => map.get()?.as_ref(),
+            StoreFileHold::Reopened { .. } => None,
+        }
+    }
+
+    /// The map of the file, made if it is to have one. Where there is no room for it, the file is read by `pread`.
+    fn mapped_now(&self) -> Option<&Mapped> {
+        match &self.hold {
+            StoreFileHold::Open { map, access, file, .. } => {
+                map.get_or_init(|| Mapped::new(file, self.stamp.len, *access).ok().flatten()).as_ref()
+            }
             StoreFileHold::Reopened { .. } => None,
         }
     }
@@ -393,7 +412,7 @@ impl StoreFile {
     /// All bytes of the file if it is mapped; `None` with `pread`, for an empty file, which is never mapped, and for one that
     /// is not held open.
     pub fn map(&self) -> Option<&[u8]> {
-        self.mapped().map(|mapped| &mapped.map[..self.stamp.len as usize])
+        self.mapped_now().map(|mapped| &mapped.map[..self.stamp.len as usize])
     }
 
     /// `len` bytes from `offset`: borrowed from the map, else read into `buf`, whose contents are overwritten and
@@ -521,6 +540,15 @@ impl StoreFile {
     /// A [`StoreFileError::Read`] of this file.
     fn read_error(&self, offset: u64, source: io::Error) -> StoreFileError {
         StoreFileError::Read { path: self.path.clone(), offset, source }
+    }
+}
+
+/// Opens a regular file of a store by its path.
+fn open_store_file(path: &Path, links: Links) -> Result<File, StoreFileError> {
+    match open_regular(path, links) {
+        Ok(file) => Ok(file),
+        Err(RegularFileError::NotRegular) => Err(StoreFileError::NotAFile { path: path.to_path_buf() }),
+        Err(error) => Err(StoreFileError::Open { path: path.to_path_buf(), source: error.into() }),
     }
 }
 

@@ -32,6 +32,7 @@ mod index_memory;
 mod integrity;
 mod irregular;
 mod line_rules;
+mod many_files;
 mod matrix;
 mod member_filters;
 mod memory;

@@ -15,7 +15,7 @@ mod group_import;
 mod group_values;
 mod host_header;
 mod hostile;
-mod job_lifecycle;
+pub(crate) mod job_lifecycle;
 mod kick_off;
 mod kills;
 mod log_form;
