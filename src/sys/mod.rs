@@ -5,7 +5,7 @@
 //! store are held open; `store_file` is one of them, `regular_file` opens files that others may have replaced; `file_map` maps index files, `little_endian` views their
 //! bytes as integers; `directory`, `atomic_dir`, `durability` and `private_files` make, replace and sync files of our
 //! own; `disk` reserves space and `process_limits` names the limits of the process; `sendfile` sends a stored file to
-//! a socket; `interrupt` handles SIGINT and SIGTERM; `allocator` gives free memory back.
+//! a socket, and `unix_socket` has sockets of our own; `interrupt` handles SIGINT and SIGTERM; `allocator` gives free memory back.
 
 pub(crate) mod access;
 pub(crate) mod allocator;
@@ -25,4 +25,5 @@ pub(crate) mod sigbus;
 pub(crate) mod store_file;
 #[cfg(test)]
 pub(crate) mod test_pipe;
+pub(crate) mod unix_socket;
 pub(crate) mod unsynced_entry;
