@@ -37,6 +37,19 @@ pub(crate) const OUTLINE_TOKENS_MAX: usize = 6 << 10;
 pub(crate) const SHAPES_MAX: usize = 512;
 /// Largest window of a zstd frame that is read, as a power of two of bytes (128 MiB, zstd's own default bound).
 pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Most store files that a process holds open at a time; further ones are opened when they are read. A quarter of the maps
+/// that Linux allows a process by default (`vm.max_map_count`), since zero pages split the map of a file in two.
+pub(crate) const HELD_FILES_MAX: usize = 1 << 14;
+/// Descriptors that are left for index files, outputs and sockets, unless they are more than half of all.
+pub(crate) const SPARE_DESCRIPTORS: usize = 1024;
+/// Most descriptors that are kept of files that are not held.
+pub(crate) const RECENT_FILES_MAX: usize = 64;
+/// Most threads that take the sizes and times of a store's files.
+pub(crate) const STAT_THREADS_MAX: usize = 8;
+/// Least files for each of these threads.
+pub(crate) const STATS_PER_THREAD_MIN: usize = 500;
+/// Reciprocal of the share of the held files that an index may hold that outlives the jobs of a service.
+pub(crate) const LASTING_INDEX_SHARE: usize = 8;
 /// Target size of the part of a store file that one segment covers, in uncompressed bytes.
 pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
 /// Most rows of a segment, so that the columns of the segments under construction stay small.

@@ -124,6 +124,10 @@ pub(crate) fn cut_shards(
     for segment_id in snapshot.segments() {
         let (segment, chosen) = (snapshot.index().segment(segment_id), &selection.rows[segment_id.index()]);
         let (header, count) = (segment.head(), chosen.count());
+        // Of a store of many files, most segments have no row of a small export: they are not even opened.
+        if count == 0 {
+            continue;
+        }
         let address = |row| RowAddress::of(segment_id, row);
         // 1. A segment of one type that is exported whole and fits into the open file is added by its header's sums.
         let only_type = header.only_type().filter(|_| count == segment.rows() && count > 0);

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "server")]
 pub(crate) mod access_token;
+#[cfg(feature = "server")]
+pub(crate) mod admin_client;
 pub(crate) mod apply;
 pub(crate) mod args;
 pub(crate) mod chain;
@@ -20,6 +22,8 @@ pub(crate) mod faults;
 pub(crate) mod group;
 pub(crate) mod index;
 pub(crate) mod inspect;
+#[cfg(feature = "server")]
+pub(crate) mod jobs;
 pub(crate) mod message_text;
 pub(crate) mod pack;
 pub(crate) mod progress;
@@ -156,6 +160,8 @@ pub(crate) fn run(args: Args) -> Exit {
         Command::Credential { command } => credential::run(command),
         #[cfg(feature = "server")]
         Command::Serve(args) => serve::run(args),
+        #[cfg(feature = "server")]
+        Command::Jobs { command } => jobs::run(command),
         Command::Synth(args) => synth::run(args),
     }
 }

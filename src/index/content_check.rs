@@ -25,7 +25,9 @@ impl Index {
                 "was {what} in place while it was in use; replace store files by rename, then run the same command again"
             ),
         };
-        let entries: Vec<&SegmentMeta> = self.generation().segments.iter().filter(|e| e.file == file).collect();
+        let segments = &self.generation().segments;
+        let first = segments.partition_point(|entry| entry.file < file);
+        let entries: Vec<&SegmentMeta> = segments[first..].iter().take_while(|entry| entry.file == file).collect();
         // 1. A plain file: each range by itself.
         if self.compression(file) == Compression::None {
             for entry in entries {

@@ -172,9 +172,23 @@ pub(crate) fn diff(
     diff.meta.rules = rules;
     (diff.meta.follow_symlinks, diff.meta.ignore_hash) = files.walk_rules();
     let old = OldSegments { known: &known, opened, times, has_other_rules, has_other_policy };
-    for file in files.ids() {
-        let entry = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(files.name(file).as_bytes())).ok();
-        diff.add_file(files, file, entry.map(FileId::of), &old)?;
+    let entry = |file| {
+        let place = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(files.name(file).as_bytes()));
+        place.ok().map(FileId::of)
+    };
+    let ids: Vec<FileId> = files.ids().collect();
+    // New files are opened and cut on all threads, if they are many.
+    let cut = |file: &FileId| match entry(*file) {
+        Some(_) => Ok(None),
+        None => whole_file(*file, files.compression(*file), files.source(*file)?).map(Some),
+    };
+    let new_spans: Vec<Option<Vec<ScanRange>>> =
+        ids.par_iter().with_min_len(FILES_PER_TASK_MIN).map(cut).collect::<Result<_, IndexError>>()?;
+    for (file, new_spans) in ids.into_iter().zip(new_spans) {
+        match (new_spans, entry(file)) {
+            (None, Some(old_file)) => diff.add_file(files, file, old_file, &old)?,
+            (spans, _) => diff.add_new_file(files, file, spans.unwrap_or_default())?,
+        }
     }
     for (old_file, entry) in known.file_ids().zip(&known.files) {
         if files.position(&entry.name).is_none() {
@@ -248,25 +262,30 @@ impl OldSegments<'_> {
     }
 }
 
+/// Least new files that a thread opens.
+const FILES_PER_TASK_MIN: usize = 64;
+
 impl StoreDiff {
+    /// Adds a file that the previous index meta does not have, with the ranges to scan.
+    fn add_new_file(&mut self, files: &StoreFiles, file: FileId, spans: Vec<ScanRange>) -> Result<(), IndexError> {
+        self.changed = true;
+        self.meta.files.push(file_entry(files, file, None)?);
+        self.spans.extend(spans);
+        Ok(())
+    }
+
     /// Adds a file of the store; `old_file` is the same file in the previous index meta.
     fn add_file(
         &mut self,
         files: &StoreFiles,
         file: FileId,
-        old_file: Option<FileId>,
+        old_file: FileId,
         old: &OldSegments<'_>,
     ) -> Result<(), IndexError> {
         let compression = files.compression(file);
-        // 1. A new file is scanned whole.
-        let Some(old_file) = old_file else {
-            self.changed = true;
-            self.meta.files.push(file_entry(files, file, None)?);
-            self.spans.extend(whole_file(file, compression, files.source(file)?)?);
-            return Ok(());
-        };
         let entry = &old.known.files[old_file.index()];
         let numbers = old.of_file(old_file);
+        // 1. A file that is read otherwise is scanned whole.
         if old.has_other_rules || entry.compression != compression {
             // Its rows are compared one by one with those that the same lines were before.
             self.changed = true;

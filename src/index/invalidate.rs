@@ -2,7 +2,7 @@
 
 use crate::error::IndexError;
 use crate::index::dir::IndexDir;
-use crate::index::load::{LoadedMeta, is_unwritable_place, load};
+use crate::index::load::{LoadedMeta, is_unwritable_place, load_published};
 use crate::index::meta::{self, SCAN_AGAIN};
 use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
@@ -25,7 +25,7 @@ pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) ->
     };
     let _lock = dir.lock(&mut || progress.waiting.store(true, Relaxed)).map_err(failed)?;
     progress.waiting.store(false, Relaxed);
-    let Some(LoadedMeta { published: mut known, is_legacy, .. }) = load(&dir)?.known() else { return Ok(()) };
+    let Some(LoadedMeta { current: mut known, is_legacy, .. }) = load_published(&dir)?.known() else { return Ok(()) };
     if is_legacy {
         // All of its segments are scanned again.
         return Ok(());

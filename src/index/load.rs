@@ -17,12 +17,12 @@ use crate::sys::store_file::FileStamp;
 /// Attempts to read files that a writer may replace meanwhile.
 const ATTEMPTS: usize = 4;
 
-/// The index meta of a directory, without and with its snapshot log.
+/// The index meta of a directory.
 pub(crate) struct LoadedMeta {
-    /// As the file has it.
-    pub(crate) published: IndexMeta,
-    /// With the snapshot log applied.
+    /// With the snapshot log applied, unless it was asked for without.
     pub(crate) current: IndexMeta,
+    /// T of its first snapshot as the file has it, without the log.
+    pub(crate) published_first: Option<i64>,
     /// First-seen times of rows.
     pub(crate) times: RowTimes,
     /// Whether their file is not there.
@@ -86,19 +86,47 @@ impl IndexMemory {
 /// # Errors
 /// [`IndexError::ReadIndex`] when a file is there and cannot be read, which is no reason to forget what it holds.
 pub(crate) fn load(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
+    load_by(dir, true)
+}
+
+/// As [`load`], without the snapshot log: what a writer changes that publishes it under the same number again.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_published(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
+    load_by(dir, false)
+}
+
+/// As [`load`], with the snapshot log or without.
+fn load_by(dir: &IndexDir, with_log: bool) -> Result<IndexMemory, IndexError> {
     for _ in 0..ATTEMPTS {
-        let memory = load_once(dir)?;
+        let memory = load_once(dir, with_log)?;
         match &memory {
             // A writer may have replaced both files between the two readings.
             IndexMemory::Known(known) if known.times_absent => {}
             _ => return Ok(memory),
         }
     }
-    load_once(dir)
+    load_once(dir, with_log)
+}
+
+/// Sequence and last T of the index meta of a directory, with its snapshot log, without a look at its files and segments;
+/// `None` without one of this format that is intact.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_latest(dir: &IndexDir) -> Result<Option<(u64, Option<i64>)>, IndexError> {
+    match dir.read_either(meta::FILE, IndexMeta::latest_in).map_err(failed(meta::FILE))? {
+        TwinFile::Absent | TwinFile::Damaged => Ok(None),
+        TwinFile::Intact { contents: (sequence, latest), .. } => {
+            let log = read_slots(dir).map_err(failed(meta::NOTE))?.newest().filter(|log| log.sequence == sequence);
+            Ok(Some((sequence, latest.max(log.and_then(|log| log.latest)))))
+        }
+    }
 }
 
 /// As [`load`]; the files may be of two generations.
-fn load_once(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
+fn load_once(dir: &IndexDir, with_log: bool) -> Result<IndexMemory, IndexError> {
     // A copy of a version that is not known may be a damaged one: the other copy is looked at first.
     let of_known_version =
         |bytes: &[u8]| ParsedMeta::from_bytes(bytes).filter(|parsed| !matches!(parsed, ParsedMeta::OtherVersion));
@@ -120,20 +148,22 @@ fn load_once(dir: &IndexDir) -> Result<IndexMemory, IndexError> {
         Err(error) if is_absence(&error) || is_no_file_of_ours(&error) => None,
         Err(error) => return Err(failed(meta::NOTE)(error)),
     };
-    let (published, is_legacy) = match parsed {
+    let (mut current, is_legacy) = match parsed {
         ParsedMeta::OtherVersion => return Ok(IndexMemory::Lost(MemoryLoss::OtherVersion)),
         ParsedMeta::Current(published) => (*published, false),
         ParsedMeta::Legacy(mut legacy) => {
-            log.iter().for_each(|bytes| legacy.apply_log(bytes));
+            log.iter().filter(|_| with_log).for_each(|bytes| legacy.apply_log(bytes));
             (carried_over(legacy), true)
         }
     };
-    let mut current = published.clone();
-    if let Some(log) = log.filter(|_| !is_legacy).and_then(|bytes| SnapshotSlots::from_bytes(&bytes).newest()) {
+    let published_first = current.first;
+    if let Some(log) =
+        log.filter(|_| with_log && !is_legacy).and_then(|bytes| SnapshotSlots::from_bytes(&bytes).newest())
+    {
         current.apply(&log);
     }
     let (times, times_absent) = read_times(dir, &current)?;
-    Ok(IndexMemory::Known(Box::new(LoadedMeta { published, current, times, times_absent, is_legacy, copy_lost })))
+    Ok(IndexMemory::Known(Box::new(LoadedMeta { current, published_first, times, times_absent, is_legacy, copy_lost })))
 }
 
 /// What the snapshot log of a directory holds; nothing if there is none.

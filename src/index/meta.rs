@@ -237,34 +237,30 @@ impl IndexMeta {
     /// A new segment gets a `first_seen` after the last T: a snapshot of a past T, taken today, must not make a file
     /// that came today look as if an earlier export had held it.
     pub fn note_snapshot(&mut self, time: &SnapshotTime) -> (Instant, bool) {
+        let changes = self.would_change(time);
         let chosen = time.choose(self.latest);
-        let mut changed = false;
-        if self.first.is_none() {
-            self.first = Some(chosen.first_seen);
-            changed = true;
-        }
+        self.first = self.first.or(Some(chosen.first_seen));
         for segment in &mut self.segments {
-            if segment.first_seen.is_none() {
-                segment.first_seen = Some(chosen.first_seen);
-                changed = true;
-            }
+            segment.first_seen = segment.first_seen.or(Some(chosen.first_seen));
         }
-        if self.birth.is_none() {
-            self.birth = Some(chosen.first_seen);
-            changed = true;
-        }
-        if self.latest != chosen.latest {
-            self.latest = chosen.latest;
-            changed = true;
-        }
-        (chosen.as_of, changed)
+        self.birth = self.birth.or(Some(chosen.first_seen));
+        self.latest = chosen.latest;
+        (chosen.as_of, changes)
     }
 
-    /// The snapshot log of this index meta, which differs from `published` by the snapshots recorded since.
-    pub fn log_since(&self, published: &IndexMeta) -> SnapshotLog {
+    /// Whether [`IndexMeta::note_snapshot`] at `time` changes any time.
+    pub(crate) fn would_change(&self, time: &SnapshotTime) -> bool {
+        self.first.is_none()
+            || self.birth.is_none()
+            || self.latest != time.choose(self.latest).latest
+            || self.segments.iter().any(|segment| segment.first_seen.is_none())
+    }
+
+    /// The snapshot log of this index meta, by the snapshots recorded since it was published with this first one.
+    pub fn log_since(&self, published_first: Option<i64>) -> SnapshotLog {
         SnapshotLog {
             sequence: self.sequence,
-            first: self.first.filter(|_| published.first.is_none()),
+            first: self.first.filter(|_| published_first.is_none()),
             latest: self.latest,
         }
     }
@@ -390,6 +386,22 @@ impl IndexMeta {
             meta.segments.iter_mut().for_each(|segment| segment.at = SCAN_AGAIN);
         }
         (sound && ordered && in_store && in_index).then_some(meta)
+    }
+
+    /// Sequence and last T in the bytes of the file `generation`; `None` when they are damaged or of another version. Names,
+    /// files and segments are not looked at.
+    pub(crate) fn latest_in(bytes: &[u8]) -> Option<(u64, Option<i64>)> {
+        let newline = memchr::memchr(b'\n', bytes)?;
+        let (head, body) = bytes.split_at(newline);
+        if head != format!("outpour-index {} {:016x}", layout::VERSION, xxh3_64(&body[1..])).as_bytes() {
+            return None;
+        }
+        let mut body = MetaReader(&body[1..]);
+        let sequence = body.number()?;
+        // Eight numbers of rules and choices, and the T of the first snapshot of all.
+        (0..8).try_for_each(|_| body.number().map(drop))?;
+        body.optional()?;
+        Some((sequence, body.optional()?))
     }
 
     /// Whether the bytes are an index meta of another version of the format.
@@ -697,7 +709,7 @@ mod tests {
         let published = meta();
         let mut seen = published.clone();
         assert!(seen.note_snapshot(&Instant { ticks: 20, rest: Box::default() }.into()).1);
-        let log = seen.log_since(&published);
+        let log = seen.log_since(published.first);
         let mut again = published.clone();
         assert!(again.apply(&log) && again == seen);
         let mut other = IndexMeta { sequence: 5, ..published.clone() };

@@ -12,6 +12,9 @@ use crate::index::global::GlobalIndex;
 use crate::index::meta::{IndexFile, IndexMeta, SegmentMeta};
 use crate::index::segment::reader::Segment;
 
+/// Most segments that one thread opens by headers that are known.
+const OPENED_ALONE_MAX: usize = 4096;
+
 /// The parts of an index on disk, each opened or with the reason why it cannot be used.
 pub(crate) struct OpenedIndex {
     /// Each segment of the index meta, or why it is to be scanned again.
@@ -78,7 +81,8 @@ pub(crate) fn open_index(
         }
     };
     let all_trusted = heads.is_some() && containers.iter().all(|file| file.as_ref().is_some_and(|file| file.1));
-    let segments: Vec<Result<Segment, &'static str>> = match all_trusted {
+    // Headers that the global index has are copied, which is worth other threads only if they are many.
+    let segments: Vec<Result<Segment, &'static str>> = match all_trusted && meta.segments.len() < OPENED_ALONE_MAX {
         true => meta.segments.iter().enumerate().map(open_segment).collect(),
         false => meta.segments.par_iter().enumerate().map(open_segment).collect(),
     };

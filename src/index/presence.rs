@@ -59,7 +59,10 @@ pub(crate) fn remember_vanished(
     let again: HashSet<_> = matches.missing.iter().map(|gone| (gone.resource_type, gone.id)).collect();
     let mut list: Vec<VanishedResource> =
         before.iter().filter(|gone| !again.contains(&(gone.resource_type, gone.id))).cloned().collect();
-    let whole: Vec<bool> = contents.meta.file_ids().map(|file| is_whole(file, contents)).collect();
+    let whole: Vec<bool> = match matches.missing.is_empty() {
+        true => Vec::new(),
+        false => contents.meta.file_ids().map(|file| is_whole(file, contents)).collect(),
+    };
     for gone in &matches.missing {
         let (updated, owners) = match gone.newest {
             Some((i, row)) => last_version(&dropped[i], row, gone.resource_type)?,
@@ -167,7 +170,9 @@ fn missing_error(gone: u64, present: u64, allowed: f64, files: String) -> IndexE
 
 /// Whether a file has no fault and no cut end, so that a row that is not in it was left out on purpose.
 fn is_whole(file: FileId, contents: &StoreContents<'_>) -> bool {
-    let own = contents.meta.segments.iter().zip(contents.segments).filter(|(entry, _)| entry.file == file);
+    let entries = &contents.meta.segments;
+    let first = entries.partition_point(|entry| entry.file < file);
+    let own = entries[first..].iter().zip(&contents.segments[first..]).take_while(|(entry, _)| entry.file == file);
     let mut ends_whole = contents.meta.files[file.index()].appendable || contents.packed.contains(&file);
     for (entry, segment) in own {
         if segment.head().faulty > 0 {

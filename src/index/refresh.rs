@@ -18,7 +18,7 @@ use crate::index::global::append::{self, SegmentOrigin};
 use crate::index::global::build::{self, BuildError};
 use crate::index::inherited_times::inherited_times;
 use crate::index::legacy_files::hash_compressed_files;
-use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, read_slots};
+use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, load_latest, read_slots};
 use crate::index::meta::{self, IndexFile, IndexMeta, SCAN_AGAIN, VanishedGap};
 use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_current, check_presence, remember_vanished};
@@ -299,20 +299,35 @@ fn log_snapshot(
     time: Option<&SnapshotTime>,
     progress: &Progress,
 ) -> Result<Option<(IndexMeta, Option<Instant>)>, IndexError> {
-    let LoadedMeta { mut published, mut current, copy_lost, .. } = known;
-    let (as_of, is_new_snapshot) = time.map(|time| current.clone().note_snapshot(time)).unzip();
-    let is_new_snapshot = is_new_snapshot.unwrap_or(false);
+    let LoadedMeta { mut current, mut published_first, copy_lost, .. } = known;
+    let as_of = time.map(|time| time.choose(current.latest).as_of);
+    let is_new_snapshot = time.is_some_and(|time| current.would_change(time));
     let lacks_stamps = copy_lost || current.containers.iter().chain([&current.global]).any(|file| file.stamp.is_none());
     let is_incomplete = dir.is_durable() && lacks_stamps;
     if !is_new_snapshot && !is_incomplete {
         return Ok(Some((current, as_of)));
     }
     let _lock = take_lock(dir, progress)?;
-    let Some(reloaded) = load(dir)?.known() else { return Ok(None) };
-    if reloaded.published.sequence != published.sequence {
-        return Ok(None);
+    // Other processes may have recorded snapshots meanwhile, which changes only the log. The whole is read again if it is to be
+    // written: a file may be marked in it to be scanned again.
+    let is_written = current.birth.is_none() || is_incomplete;
+    match if is_written { None } else { load_latest(dir)? } {
+        Some((sequence, _)) if sequence == current.sequence => {
+            let slots = read_slots(dir).map_err(|source| IndexError::ReadIndex { name: meta::NOTE.into(), source })?;
+            if let Some(log) = slots.newest() {
+                current.apply(&log);
+            }
+        }
+        // To be written, damaged since, or of an earlier format.
+        None => {
+            let Some(reloaded) = load(dir)?.known() else { return Ok(None) };
+            if reloaded.current.sequence != current.sequence {
+                return Ok(None);
+            }
+            (current, published_first) = (reloaded.current, reloaded.published_first);
+        }
+        Some(_) => return Ok(None),
     }
-    (published, current) = (reloaded.published, reloaded.current);
     let is_first_snapshot = current.birth.is_none() && time.is_some();
     // Chosen again: another process may have recorded a snapshot before the lock was taken.
     let as_of = time.map(|time| current.note_snapshot(time).0);
@@ -320,7 +335,7 @@ fn log_snapshot(
         publish(dir, &mut current)?;
     } else if is_new_snapshot {
         let failed = |source| IndexError::Write { name: meta::NOTE.into(), source };
-        let [first, copy] = read_slots(dir).map_err(failed)?.writes(&current.log_since(&published));
+        let [first, copy] = read_slots(dir).map_err(failed)?.writes(&current.log_since(published_first));
         dir.overwrite_note(first.0, &first.1, store.options().sync).map_err(failed)?;
         // The copy is for a slot that is damaged later: nobody waits for it to reach the disk.
         dir.overwrite_note(copy.0, &copy.1, false).map_err(failed)?;
@@ -331,7 +346,12 @@ fn log_snapshot(
 /// The last T that refreshes recorded in the index on disk, in ticks; `None` without an index or a snapshot, and while it
 /// cannot be read: a snapshot then fails and says why. Makes no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
-    load(&IndexDir::Directory(store.index_dir())).ok()?.known()?.current.latest
+    let dir = IndexDir::Directory(store.index_dir());
+    match load_latest(&dir).ok()? {
+        Some((_, latest)) => latest,
+        // None, damaged, or of an earlier format.
+        None => load(&dir).ok()?.known()?.current.latest,
+    }
 }
 
 /// What a walk does with links by the index on disk, or a new one.

@@ -1,12 +1,13 @@
 //! Reopens the snapshot that a record names, whatever was appended to the store or joined in the index since.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
-use crate::ids::SegmentId;
+use crate::ids::{FileId, SegmentId};
 use crate::index::diff::{StoreDiff, file_entries};
 use crate::index::dir::IndexDir;
 use crate::index::global::GlobalIndex;
@@ -58,7 +59,9 @@ pub(crate) fn rebuild_from_record(
     let mut meta = IndexMeta { files: entries, unproven, follow_symlinks, ..IndexMeta::empty(record.rules.rules()) };
     meta.containers = index.generation().containers.clone();
     meta.lost = index.generation().lost;
-    let (mut segments, mut spans) = (Vec::new(), Vec::new());
+    let (mut segments, mut spans) = (Vec::new(), Vec::<ScanRange>::new());
+    // For each compressed file that is scanned, the place of its first range.
+    let mut first_spans: HashMap<FileId, usize> = HashMap::new();
     for (segment, kept) in record.segments.iter().zip(&kept) {
         let Some(file) = files.position(&segment.file) else {
             return Err(lost_error(store, &segment.file, "is no longer there", true));
@@ -78,12 +81,13 @@ pub(crate) fn rebuild_from_record(
                 part: RangeKind::Plain { range: segment.start..segment.end, tail: segment.tail },
             }),
             compression => {
-                if !spans.iter().any(|span: &ScanRange| span.file == file) {
+                if let Entry::Vacant(first) = first_spans.entry(file) {
+                    first.insert(spans.len());
                     spans.extend(compressed_spans(file, compression, files.source(file)?)?);
                 }
                 // Its segments end where those of the record do: they may have been joined since.
                 if let Some(ScanRange { part: RangeKind::Compressed { cuts, .. }, .. }) =
-                    spans.iter_mut().find(|span| span.file == file)
+                    spans.get_mut(first_spans[&file])
                 {
                     cuts.push(segment.end);
                 }

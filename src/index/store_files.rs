@@ -1,10 +1,12 @@
-//! The data files of a store as one walk found them, each opened when bytes of it are first read.
+//! The data files of a store as one walk found them, each opened when bytes of it are first read. As many as the process may
+//! hold stay open; of the others each is opened again when it is read, and must then be the file that it was.
 //!
 //! A walk takes the stamp of every file; most queries need no more. Between walk and opening a file may change;
 //! the caller compares [`StoreFiles::stamp`] with the index meta.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::casts::to_usize;
@@ -14,11 +16,13 @@ use crate::ids::FileId;
 use crate::index::meta::{FileEntry, IndexMeta};
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::store_listing::StoreListing;
+use crate::limits::LASTING_INDEX_SHARE;
 use crate::store::Store;
 use crate::store::choices::links_of;
 use crate::store::file_name::path_of;
 use crate::store::walk::{Walk, WalkRules, WalkedFile, is_earlier_name, walk_store, walk_store_by};
 use crate::sys::access::Access;
+use crate::sys::held_files::held_files_max;
 use crate::sys::regular_file::Links;
 use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
 
@@ -34,6 +38,10 @@ pub(crate) struct StoreFiles {
     /// Compressions that are known without a look at the file.
     known: Vec<Option<Compression>>,
     open: Vec<OnceLock<OpenedStoreFile>>,
+    /// Whether an index was made of these files, so that each must be the one that the walk found.
+    is_indexed: bool,
+    /// How many may still be held open; the process as a whole may hold fewer.
+    may_hold: AtomicUsize,
 }
 
 /// A file that was opened, and its compression by its first bytes.
@@ -129,6 +137,9 @@ impl StoreFiles {
         let walked = Walk { files, begun_ns: i64::MIN, rules, ..Walk::default() };
         let mut files = StoreFiles::of(store, walked, true);
         files.take_compressions(meta);
+        // Such an index is kept long, and reads files here and there: jobs are to hold theirs.
+        let share = held_files_max() / LASTING_INDEX_SHARE;
+        files.may_hold = AtomicUsize::new(share.min(store.options().held_files_max));
         files
     }
 
@@ -136,14 +147,19 @@ impl StoreFiles {
     fn of(store: &Store, walked: Walk, truncated: bool) -> StoreFiles {
         let open: Vec<_> = walked.files.iter().map(|_| OnceLock::new()).collect();
         let (root, access, known) = (store.root().to_path_buf(), store.options().access, vec![None; open.len()]);
-        StoreFiles { root, access, walked, truncated, by_name: false, known, open }
+        let may_hold = AtomicUsize::new(store.options().held_files_max);
+        StoreFiles { root, access, walked, truncated, by_name: false, known, open, is_indexed: false, may_hold }
     }
 
     /// The same files, of which those that are untouched since an index meta are what they were then.
     fn compared_with(mut self, known: Option<&IndexMeta>, by_name: bool) -> StoreFiles {
         self.by_name = by_name;
-        for entry in known.filter(|known| known.chosen).into_iter().flat_map(|known| &known.files) {
-            if let Some(file) = self.position(&entry.name)
+        let entries = known.filter(|known| known.chosen).map_or(&[][..], |known| &known.files);
+        for (place, entry) in entries.iter().enumerate() {
+            // Mostly the files are the same, and so are their places.
+            let is_in_place = self.walked.files.get(place).is_some_and(|found| found.name == entry.name);
+            let file = if is_in_place { Some(FileId::of(place)) } else { self.position(&entry.name) };
+            if let Some(file) = file
                 && entry.settled
                 && entry.stamp == self.stamp(file)
             {
@@ -153,9 +169,10 @@ impl StoreFiles {
         self
     }
 
-    /// Takes the compressions of the files from the index meta that was made of them.
+    /// Takes the compressions of the files from the index meta that was made of them; from here on they must be those files.
     pub(crate) fn take_compressions(&mut self, meta: &IndexMeta) {
         self.known = meta.files.iter().map(|entry| Some(entry.compression)).collect();
+        self.is_indexed = true;
     }
 
     /// Number of data files.
@@ -204,7 +221,7 @@ impl StoreFiles {
     /// The file, opened on first use.
     ///
     /// # Errors
-    /// As [`StoreFile::open`] and [`StoreFile::read`].
+    /// As [`StoreFile::open_one_of_many`] and [`StoreFile::read`].
     pub(crate) fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
         self.opened(file).map(|opened| &*opened.source)
     }
@@ -224,14 +241,17 @@ impl StoreFiles {
         }
         let WalkedFile { named, stamp, listed_len, .. } = self.walked.files[file.index()];
         let path = self.root.join(path_of(self.name(file)));
-        let source = StoreFile::open_by(&path, self.access, self.walked.rules.links)
+        let may_hold = self.may_hold.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        let expected = self.is_indexed.then_some(&stamp);
+        let source = StoreFile::open_one_of_many(&path, self.access, self.walked.rules.links, may_hold, expected)
             .map_err(|error| error.of_store(self.count()))?;
         let compression = match self.known[file.index()] {
             Some(known) => known,
             None if self.by_name => named,
             None => {
                 let len = source.len().min(FIRST_BYTES as u64);
-                Compression::of_first_bytes(source.read(0, to_usize(len), &mut Vec::new())?, named)
+                // Not by the map: most files that are opened here are read by `pread` alone, and then none is made.
+                Compression::of_first_bytes(source.pread(0, to_usize(len), &mut Vec::new())?, named)
             }
         };
         let source = match compression {

@@ -417,8 +417,15 @@ impl JobEngine {
     /// # Errors
     /// If the record cannot be removed; the job then still exists.
     pub(crate) fn delete(&self, id: &str, mount: &str, client: &str) -> std::io::Result<bool> {
-        let inner = &self.inner;
-        let Some(job) = self.job(id, mount, client) else { return Ok(false) };
+        self.job(id, mount, client).map_or(Ok(false), |job| self.delete_job(&job))
+    }
+
+    /// As [`JobEngine::delete`], of a job that was found.
+    ///
+    /// # Errors
+    /// As [`JobEngine::delete`].
+    pub(crate) fn delete_job(&self, job: &Arc<Job>) -> std::io::Result<bool> {
+        let (inner, id) = (&self.inner, &*job.id);
         {
             let _write = job.record_write.lock().expect("no panic under it");
             if job.deleted.load(Relaxed) || job.record().state == JobState::Expired {
@@ -429,7 +436,7 @@ impl JobEngine {
         }
         job.progress.cancel.store(true, Relaxed);
         let mut registry = inner.registry();
-        shared::forget_job(&mut registry, &job);
+        shared::forget_job(&mut registry, job);
         if !job.phase.lock().expect("no panic under it").is_busy() {
             registry.trash.push(id.to_string());
         }

@@ -7,11 +7,13 @@
 //! removed when the service starts, and work that a crash interrupts is redone from the record. Records read from disk
 //! are checked first (`record_check`), and nothing beneath the two directories is reached through a link.
 
+pub(crate) mod administration;
 pub(crate) mod api;
 pub(crate) mod engine;
 pub(crate) mod fair_queue;
 pub(crate) mod indexer;
 pub(crate) mod job_end;
+pub(crate) mod overview;
 pub(crate) mod reaper;
 pub(crate) mod record;
 pub(crate) mod record_check;

@@ -488,6 +488,14 @@ impl RecordDirectory {
         Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
     }
 
+    /// As [`RecordDirectory::open`], of a directory that is there.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(crate) fn open_existing(directory: &Path, sync: FileSync) -> io::Result<RecordDirectory> {
+        Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
+    }
+
     /// The open directory, for other files than records.
     pub(crate) fn directory(&self) -> &Directory {
         &self.directory
@@ -519,12 +527,27 @@ impl RecordDirectory {
     /// # Errors
     /// If the directory cannot be read.
     pub(crate) fn list(&self) -> io::Result<RecordListing> {
+        self.list_by(true)
+    }
+
+    /// As [`RecordDirectory::list`], beside a service that may be writing: nothing is removed.
+    ///
+    /// # Errors
+    /// As [`RecordDirectory::list`].
+    pub(crate) fn list_only(&self) -> io::Result<RecordListing> {
+        self.list_by(false)
+    }
+
+    /// Reads all records, and removes leftovers or not.
+    fn list_by(&self, removes_leftovers: bool) -> io::Result<RecordListing> {
         let mut listed = RecordListing { records: Vec::new(), unreadable: Vec::new() };
         for name in self.directory.names()? {
             let Some(name) = name.to_str() else { continue };
             if name.strip_prefix('.').and_then(|name| name.strip_suffix(".json.part")).is_some_and(is_job_id) {
                 // If the removal fails, the next write of this record overwrites the file.
-                self.directory.remove_file(name).ok();
+                if removes_leftovers {
+                    self.directory.remove_file(name).ok();
+                }
                 continue;
             }
             let Some(id) = name.strip_suffix(".json") else { continue };

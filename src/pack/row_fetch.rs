@@ -3,7 +3,7 @@
 //! Rows are read in sorted order, not in store order, so a compressed file is decoded first, as a whole, into a plain
 //! file in the hidden new directory. The copy is removed when no later type has rows in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::SeekTable;
 use crate::sys::access::Access;
 use crate::sys::private_files::create_private;
+use crate::sys::regular_file::Links;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Random access to the rows of a snapshot.
@@ -66,14 +67,15 @@ impl<'a> RowFetcher<'a> {
             let mut out = create_private(&path).map_err(write)?;
             decode_file(self.index(), file, &mut out, progress, &write)?;
             drop(out);
-            self.decoded.insert(file, StoreFile::open(&path, self.access)?);
+            let source = StoreFile::open_one_of_many(&path, self.access, Links::Refuse, true, None)?;
+            self.decoded.insert(file, source);
         }
         Ok(())
     }
 
     /// Removes the decoded copies of files that have no segment that is still `wanted`.
     pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(SegmentId) -> bool) {
-        let needed: Vec<FileId> = self
+        let needed: HashSet<FileId> = self
             .snapshot
             .segments()
             .filter(|segment| wanted(*segment))

@@ -3,6 +3,7 @@
 //! Handlers read requests and render answers. Jobs are run by [`crate::job`] on threads of its own, never on those of
 //! the async runtime.
 
+pub(crate) mod admin;
 pub(crate) mod admission;
 pub(crate) mod attachments;
 pub(crate) mod audit;

@@ -6,6 +6,7 @@ use crate::group::registry::GroupRegistry;
 use crate::job::api::{EngineOptions, JobLimits, OpenError};
 use crate::job::engine::JobEngine;
 use crate::job::space_account::SpaceAccount;
+use crate::server::admin::AdminSockets;
 use crate::server::admission::Admission;
 use crate::server::auth::provider::Provider;
 use crate::server::config::auth::ClientConfig;
@@ -81,6 +82,7 @@ pub(crate) async fn serve(
     begun: impl FnOnce(&ServeInfo),
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
+    let started = Instant::now();
     // 1. Certificate, proxies and listening socket.
     let certificate = match config.tls.is_on() {
         true => Some(Certificate::load(config.tls.clone())?),
@@ -154,6 +156,7 @@ pub(crate) async fn serve(
     let renewal = certificate
         .map(|certificate| file_watch::watch_files(app.config.tls.paths(), move || reload_certificate(&certificate)));
     // 5. Answers until `stop`, then parks the jobs.
+    let admin = AdminSockets::open(&app, started);
     begun(&ServeInfo { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
     // The connections of a proxy are those of many clients.
     let exempt = {
@@ -167,7 +170,7 @@ pub(crate) async fn serve(
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
     }
-    drop((provider.watcher, renewal));
+    drop((provider.watcher, renewal, admin));
     memory.abort();
     tokio::task::spawn_blocking(move || app.tenants.iter().for_each(|tenant| tenant.engine.stop())).await.ok();
     Ok(())

@@ -19,6 +19,7 @@ use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
 use crate::fhir::search::parameter::ParameterName;
+use crate::limits::HELD_FILES_MAX;
 use crate::simd::Kernel;
 use crate::store::choices::RowChoices;
 use crate::sys::access::Access;
@@ -70,6 +71,8 @@ pub struct StoreOptions {
     pub(crate) compaction: bool,
     /// Which search columns the index may get because a filter asks for them.
     pub(crate) search_columns: SearchColumnOptions,
+    /// Most files of the store that one opened index holds open; the process as a whole may hold fewer.
+    pub(crate) held_files_max: usize,
 }
 
 /// Which search columns an index may get because a filter of an export asks for them.
@@ -105,6 +108,7 @@ impl Default for StoreOptions {
             allow_missing: ALLOW_MISSING_DEFAULT,
             compaction: true,
             search_columns: SearchColumnOptions::default(),
+            held_files_max: HELD_FILES_MAX,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Names beginning with a dot are skipped, and so are those that the store's `.outpourignore` takes. Inside a directory
 //! that holds an outpour manifest only its `output` and `deleted` files are read (its `error` files are messages, not
 //! records). Symbolic links are followed only if the store's owner chose so. Nothing is opened here but manifests; of the
-//! others size and times are taken.
+//! others size and times are taken, every time and of every file, on several threads: the time of a directory says nothing of
+//! what was appended to its files.
 //!
 //! With links a directory or a file may have many paths. Directories are visited in bytewise order of their paths, and each
 //! once, by device and inode. A path within a directory is greater than that of the directory, so the first path is the
@@ -24,9 +25,9 @@ use serde::de::IgnoredAny;
 use crate::codec::compression::Compression;
 use crate::count_text::{counted, word_form};
 use crate::error::IndexError;
-use crate::limits::{GONE_FILES_NAMED_MAX, MANIFEST_BYTES_MAX};
+use crate::limits::{GONE_FILES_NAMED_MAX, MANIFEST_BYTES_MAX, STAT_THREADS_MAX, STATS_PER_THREAD_MIN};
 use crate::store::Store;
-use crate::store::file_name::{is_spelling, is_utf8, name_of};
+use crate::store::file_name::{is_spelling, is_utf8, name_of, path_of};
 use crate::store::ignore_file::IgnoreFile;
 use crate::store::paths::JOB;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
@@ -140,13 +141,15 @@ pub(crate) fn walk_by(root: &Path, rules: WalkRules, index_dir: &Path) -> Result
         pending: BinaryHeap::new(),
         visited: HashSet::new(),
         contents: HashMap::new(),
+        unstamped: Vec::new(),
         walk: Walk { begun_ns: file_clock_ns(), rules, ..Walk::default() },
     };
     walker.pending.push(Reverse(PendingDirectory::default()));
     while let Some(Reverse(next)) = walker.pending.pop() {
         walker.visit(next)?;
     }
-    let mut walk = walker.walk;
+    let Walker { mut walk, unstamped, .. } = walker;
+    take_stamps(root, &mut walk, &unstamped)?;
     walk.files.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
     if walk.rules.links == Links::Follow {
         // A file with many paths has the least of them.
@@ -189,11 +192,12 @@ enum DirectoryContents {
 /// What an entry of a directory is; of a link that is followed, what it leads to.
 enum EntryKind {
     Directory,
+    /// A file that a link leads to.
     File(Metadata),
+    /// A file with the name of a data file, whose metadata are taken later.
+    UnstampedFile,
     /// A file of another name, a pipe, a socket, a device, or a link that is not followed or leads nowhere.
     Other,
-    /// A file that is gone since the directory was read.
-    Gone,
 }
 
 /// A walk under way.
@@ -206,6 +210,8 @@ struct Walker<'a> {
     visited: HashSet<(u64, u64)>,
     /// What directories are that links lead into.
     contents: HashMap<PathBuf, DirectoryContents>,
+    /// Places in the walk of the files whose stamps are still to be taken.
+    unstamped: Vec<usize>,
     walk: Walk,
 }
 
@@ -278,7 +284,6 @@ impl Walker<'_> {
             false => None,
         };
         match kind {
-            EntryKind::Gone => return Ok(()),
             EntryKind::Directory if directory.deleted_of.is_none() => {
                 // Of the directories of a published export only `deleted` holds store data, and only as the manifest says.
                 let deleted_of = match (listed, &target) {
@@ -308,6 +313,15 @@ impl Walker<'_> {
                     return Ok(());
                 }
             }
+            EntryKind::UnstampedFile => {
+                let place = if directory.deleted_of.is_some() { "deleted/" } else { "" };
+                if let (Some(named), true) = (named, listed.is_none_or(|listed| is_listed(listed, place, &on_disk))) {
+                    self.unstamped.push(self.walk.files.len());
+                    let stamp = FileStamp::default();
+                    self.walk.files.push(WalkedFile { name, named, stamp, listed_len: None });
+                    return Ok(());
+                }
+            }
             EntryKind::Directory | EntryKind::Other => {}
         }
         self.ignore(name, is_link);
@@ -330,15 +344,14 @@ impl Walker<'_> {
         }
         let found = match is_followed {
             true => std::fs::metadata(entry.path()),
-            false if kind.is_file() && has_data_name => entry.metadata(),
+            false if kind.is_file() && has_data_name => return Ok(EntryKind::UnstampedFile),
             false => return Ok(EntryKind::Other),
         };
         match found {
             Ok(found) if found.is_dir() => Ok(EntryKind::Directory),
             Ok(found) if found.is_file() => Ok(EntryKind::File(found)),
             Ok(_) => Ok(EntryKind::Other),
-            Err(error) if is_followed && leads_nowhere(&error) => Ok(EntryKind::Other),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(EntryKind::Gone),
+            Err(error) if leads_nowhere(&error) => Ok(EntryKind::Other),
             Err(error) => Err(error),
         }
     }
@@ -409,6 +422,52 @@ impl Walker<'_> {
         self.contents.insert(directory.to_path_buf(), contents.clone());
         Ok(contents)
     }
+}
+
+/// Takes the stamps of the files of a walk at these places, on several threads if they are many. A file that is gone since its
+/// directory was read is removed from the walk; what is none any more is noted as not read.
+fn take_stamps(root: &Path, walk: &mut Walk, places: &[usize]) -> Result<(), (PathBuf, io::Error)> {
+    /// A place in the walk and the metadata of its file.
+    type Found = (usize, io::Result<Metadata>);
+    let threads_max = match rayon::current_thread_index() {
+        Some(_) => rayon::current_num_threads(),
+        // Not a task of a pool: none is made for this.
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let threads = threads_max.min(STAT_THREADS_MAX).min(places.len() / STATS_PER_THREAD_MIN).max(1);
+    let files = &walk.files;
+    let take = |places: &[usize]| -> Vec<Found> {
+        let metadata = |place: &usize| std::fs::symlink_metadata(root.join(path_of(&files[*place].name)));
+        places.iter().map(|place| (*place, metadata(place))).collect()
+    };
+    let mut parts = places.chunks(places.len().div_ceil(threads).max(1));
+    let own = parts.next().unwrap_or_default();
+    let found: Vec<Found> = std::thread::scope(|scope| {
+        let others: Vec<_> = parts.map(|part| scope.spawn(|| take(part))).collect();
+        let own = take(own);
+        let others = others.into_iter().flat_map(|other| other.join().expect("no panic in a system call"));
+        own.into_iter().chain(others).collect()
+    });
+    let mut removed = Vec::new();
+    for (place, found) in found {
+        match found {
+            Ok(found) if found.is_file() => walk.files[place].stamp = FileStamp::of_metadata(&found),
+            Ok(_) => {
+                walk.ignored.push(walk.files[place].name.clone());
+                removed.push(place);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => removed.push(place),
+            Err(error) => return Err((root.join(path_of(&walk.files[place].name)), error)),
+        }
+    }
+    if !removed.is_empty() {
+        let mut place = 0;
+        walk.files.retain(|_| {
+            place += 1;
+            removed.binary_search(&(place - 1)).is_err()
+        });
+    }
+    Ok(())
 }
 
 /// Whether a link that cannot be followed for this reason leads nowhere, or in a circle.

@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Deref;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,11 @@ impl Directory {
     /// The path that the directory was opened by, for messages and for calls that take only paths.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The descriptor of the open directory, for system calls that this type does not offer.
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     /// Opens a directory beneath this one.

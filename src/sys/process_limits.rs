@@ -20,6 +20,11 @@ pub(crate) fn prepare() {
     }
 }
 
+/// Most files that this process may have open at a time; `None` when any number may be.
+pub(crate) fn open_files_max() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// The limit that made a call fail, its number, and how it is raised, as a part of a sentence; `None` if no limit did.
 pub(crate) fn reached_limit(error: &io::Error) -> Option<String> {
     let of = |resource| getrlimit(resource).current;

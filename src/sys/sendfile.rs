@@ -73,6 +73,11 @@ impl OutgoingFile {
         Ok(Some(file))
     }
 
+    /// The descriptor of the file.
+    fn file(&self) -> &File {
+        self.source.file().expect("a file that was given open is held")
+    }
+
     /// Length of the outgoing file when it was opened, in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.source.len()
@@ -161,7 +166,7 @@ impl FileRange {
     /// system's.
     pub(crate) fn send(&self, socket: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
         let mut offset = self.offset;
-        match rustix::fs::sendfile(socket, self.file.source.file(), Some(&mut offset), len)? {
+        match rustix::fs::sendfile(socket, self.file.file(), Some(&mut offset), len)? {
             0 if len > 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, SHORTENED)),
             sent => Ok(sent),
         }
@@ -173,7 +178,7 @@ impl FileRange {
     /// # Errors
     /// `UnexpectedEof` when the file was shortened, else the system's.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.source.file().read_exact_at(buffer, self.offset).map_err(|error| match error.kind() {
+        self.file.file().read_exact_at(buffer, self.offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), SHORTENED),
             _ => error,
         })

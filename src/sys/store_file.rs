@@ -3,19 +3,26 @@
 //! All bytes of a store are read through this type. It knows no lines and no compression (`codec` does) and writes
 //! nothing. Its length is that at open: bytes appended later are invisible, bytes cut off later are an error.
 //!
+//! A store file is held open, or it is opened whenever it is read, so that a store may have more files than a process may
+//! have open. Of a file that is held, deleting it or replacing it by rename changes nothing; of one that is not, both are an
+//! error that names it ([`StoreFileError::Replaced`]).
+//!
 //! Bytes read from a map may change or turn to zeros under the reader when another process writes to the file. So a
 //! caller that acts on bytes it read calls [`StoreFile::check`] afterwards, and relies on nothing it verified in
 //! mapped bytes: a check made once (of UTF-8, say) does not hold for a second read.
 
 use crate::count_text::counted;
 use crate::sys::access::{Access, AccessKind};
+use crate::sys::held_files::{HeldFileSlot, drop_recent, held_files_max, keep_recent};
 use crate::sys::process_limits::reached_limit;
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::sys::sigbus::Registration;
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use memmap2::{Mmap, MmapOptions};
 use serde::{Deserialize, Serialize};
@@ -95,11 +102,18 @@ pub enum StoreFileError {
     Open { path: PathBuf, source: io::Error },
     /// The file could not be opened because as many files are open as may be.
     #[error(
-        "cannot open {}: it is one of {} of the store, each of which stays open once it is read, and as many files are open \
-         as may be: join files of the store, or allow more",
+        "cannot open {}, one of {} of the store: as many files are open as may be: allow more",
         path.display(), counted(*files as u64, "file")
     )]
     TooManyOpen { path: PathBuf, files: usize, source: io::Error },
+    /// It was not held open, and another file, or none, has its path by now.
+    #[error(
+        "{} was removed or replaced after the snapshot of the store was taken, and could not be held open: a process with this \
+         limit of open files holds {held_max} store files: run again when no file of the store is being replaced; join files of \
+         the store, or allow more open files (ulimit -n, or LimitNOFILE of the service), so that all are held",
+        path.display()
+    )]
+    Replaced { path: PathBuf, held_max: usize },
     /// It is a directory, a device, a pipe, a socket or a symbolic link.
     #[error("{} is no regular file, or a symbolic link where none is followed: give the file itself", path.display())]
     NotAFile { path: PathBuf },
@@ -150,6 +164,7 @@ impl From<StoreFileError> for io::Error {
             StoreFileError::Truncated { .. } | StoreFileError::Faulted { .. } | StoreFileError::Beyond { .. } => {
                 io::ErrorKind::UnexpectedEof
             }
+            StoreFileError::Replaced { .. } => io::ErrorKind::NotFound,
         };
         io::Error::new(kind, error)
     }
@@ -164,12 +179,42 @@ pub enum ReadOrder {
     Scattered,
 }
 
-/// An open regular file of fixed length: the length it had when opened.
+/// A regular file of fixed length: the length it had when it was first opened.
 pub struct StoreFile {
     path: PathBuf,
-    file: File,
     stamp: FileStamp,
-    map: Option<Mapped>,
+    hold: StoreFileHold,
+}
+
+/// Whether a store file is held open. Fields drop in this order: a slot is given back when its file is closed.
+enum StoreFileHold {
+    /// It is, and may be mapped.
+    Open {
+        /// Made when bytes of it are first asked for; `None` if there is to be none, or the system has no room for it.
+        map: OnceLock<Option<Mapped>>,
+        access: Access,
+        file: File,
+        /// `None` where its descriptor is not one of a store's, of which there may be many.
+        _slot: Option<HeldFileSlot>,
+    },
+    /// It is opened when it is read. Its descriptor is kept as long as it is one of the last few.
+    Reopened { links: Links, recent: Mutex<Weak<File>> },
+}
+
+/// The descriptor of a store file while it is read.
+enum Descriptor<'a> {
+    Held(&'a File),
+    Recent(Arc<File>),
+}
+
+impl Deref for Descriptor<'_> {
+    type Target = File;
+    fn deref(&self) -> &File {
+        match self {
+            Descriptor::Held(file) => file,
+            Descriptor::Recent(file) => file,
+        }
+    }
 }
 
 /// The map of a store file. Fields drop in this order: the range is unregistered before it is unmapped.
@@ -195,11 +240,41 @@ impl StoreFile {
     /// # Errors
     /// As [`StoreFile::open`].
     pub(crate) fn open_by(path: &Path, access: Access, links: Links) -> Result<StoreFile, StoreFileError> {
-        match open_regular(path, links) {
-            Ok(file) => StoreFile::of_file(file, path, access),
-            Err(RegularFileError::NotRegular) => Err(StoreFileError::NotAFile { path: path.to_path_buf() }),
-            Err(error) => Err(StoreFileError::Open { path: path.to_path_buf(), source: error.into() }),
+        StoreFile::of_file(open_store_file(path, links)?, path, access)
+    }
+
+    /// As [`StoreFile::open_by`], for one of many files. It is held open if the process may hold one more and `may_hold`,
+    /// else it is opened when it is read, and then must be the same file as here. `expected` is the stamp that the file had
+    /// in a snapshot of the store: of one that is not held, another inode is an error.
+    ///
+    /// # Errors
+    /// As [`StoreFile::open`]; [`StoreFileError::Replaced`].
+    pub(crate) fn open_one_of_many(
+        path: &Path,
+        access: Access,
+        links: Links,
+        may_hold: bool,
+        expected: Option<&FileStamp>,
+    ) -> Result<StoreFile, StoreFileError> {
+        if let Some(slot) = may_hold.then(HeldFileSlot::take).flatten() {
+            // Mapped when a reader asks for it: most store files are read by `pread` alone.
+            let mut source = StoreFile::unmapped(open_store_file(path, links)?, path, access)?;
+            if let StoreFileHold::Open { _slot, .. } = &mut source.hold {
+                *_slot = Some(slot);
+            }
+            return Ok(source);
         }
+        let path = path.to_path_buf();
+        let hold = StoreFileHold::Reopened { links, recent: Mutex::new(Weak::new()) };
+        let mut source = StoreFile { path, stamp: expected.copied().unwrap_or_default(), hold };
+        let file = source.reopen(links, expected.is_some())?;
+        source.stamp = FileStamp::of(&file).map_err(|error| source.read_error(0, error))?;
+        if let StoreFileHold::Reopened { recent, .. } = &mut source.hold {
+            let file = Arc::new(file);
+            *recent.get_mut().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&file);
+            keep_recent(file);
+        }
+        Ok(source)
     }
 
     /// As [`StoreFile::open`], for a file that is open already; `path` is its name in messages.
@@ -207,14 +282,79 @@ impl StoreFile {
     /// # Errors
     /// [`StoreFileError::NotAFile`] when it is no regular file, [`StoreFileError::Read`] when it cannot be mapped.
     pub(crate) fn of_file(file: File, path: &Path, access: Access) -> Result<StoreFile, StoreFileError> {
+        let mut source = StoreFile::unmapped(file, path, access)?;
+        if let StoreFileHold::Open { map, file, .. } = &mut source.hold {
+            let made = Mapped::new(file, source.stamp.len, access);
+            *map =
+                OnceLock::from(made.map_err(|source| StoreFileError::Read { path: path.into(), offset: 0, source })?);
+        }
+        Ok(source)
+    }
+
+    /// As [`StoreFile::of_file`], without a map so far.
+    fn unmapped(file: File, path: &Path, access: Access) -> Result<StoreFile, StoreFileError> {
         let path = path.to_path_buf();
         let read_error = |path: &Path, source| StoreFileError::Read { path: path.into(), offset: 0, source };
-        if !file.metadata().map_err(|source| read_error(&path, source))?.is_file() {
+        let metadata = file.metadata().map_err(|source| read_error(&path, source))?;
+        if !metadata.is_file() {
             return Err(StoreFileError::NotAFile { path });
         }
-        let stamp = FileStamp::of(&file).map_err(|source| read_error(&path, source))?;
-        let map = Mapped::new(&file, stamp.len, access).map_err(|source| read_error(&path, source))?;
-        Ok(StoreFile { path, file, stamp, map })
+        let stamp = FileStamp::of_metadata(&metadata);
+        Ok(StoreFile { path, stamp, hold: StoreFileHold::Open { map: OnceLock::new(), access, file, _slot: None } })
+    }
+
+    /// Opens a file that is not held by its path. If it `is_known`, it must be the one that has its stamp: another may only
+    /// be the same file with other bytes, which the caller's checks of its contents find, or with more.
+    fn reopen(&self, links: Links, is_known: bool) -> Result<File, StoreFileError> {
+        let file = match open_store_file(&self.path, links) {
+            Err(StoreFileError::NotAFile { .. }) if is_known => return Err(self.replaced()),
+            Err(StoreFileError::Open { source, .. })
+                if is_known && RegularFileError::Io(io::Error::from(source.kind())).is_absence() =>
+            {
+                return Err(self.replaced());
+            }
+            opened => opened?,
+        };
+        if is_known {
+            self.check_stamp(&FileStamp::of(&file).map_err(|source| self.read_error(0, source))?)?;
+        }
+        Ok(file)
+    }
+
+    /// Compares the stamp that the path of a file that is not held has now with that of the file.
+    fn check_stamp(&self, now: &FileStamp) -> Result<(), StoreFileError> {
+        let (known, path) = (&self.stamp, self.path.clone());
+        // Stamps of earlier versions of an index have no inode.
+        if known.inode != 0 && (now.inode, now.device) != (known.inode, known.device) {
+            return Err(self.replaced());
+        }
+        match now.len < known.len {
+            true => Err(StoreFileError::Truncated { path, len_expected: known.len, len_found: now.len }),
+            false => Ok(()),
+        }
+    }
+
+    /// A [`StoreFileError::Replaced`] of this file.
+    fn replaced(&self) -> StoreFileError {
+        StoreFileError::Replaced { path: self.path.clone(), held_max: held_files_max() }
+    }
+
+    /// The descriptor to read the file by.
+    fn descriptor(&self) -> Result<Descriptor<'_>, StoreFileError> {
+        match &self.hold {
+            StoreFileHold::Open { file, .. } => Ok(Descriptor::Held(file)),
+            StoreFileHold::Reopened { links, recent } => {
+                let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(file) = recent.upgrade() {
+                    return Ok(Descriptor::Recent(file));
+                }
+                let file = Arc::new(self.reopen(*links, true)?);
+                *recent = Arc::downgrade(&file);
+                drop(recent);
+                keep_recent(file.clone());
+                Ok(Descriptor::Recent(file))
+            }
+        }
     }
 
     /// The same file with a length of at most `len` bytes; later bytes are invisible.
@@ -238,9 +378,30 @@ impl StoreFile {
         self.stamp
     }
 
-    /// The open file, for system calls that this type does not offer.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+    /// The open file, for system calls that this type does not offer; `None` of one that is not held open.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.hold {
+            StoreFileHold::Open { file, .. } => Some(file),
+            StoreFileHold::Reopened { .. } => None,
+        }
+    }
+
+    /// The map of the file, if it has one by now.
+    fn mapped(&self) -> Option<&Mapped> {
+        match &self.hold {
+            StoreFileHold::Open { map, .. } => map.get()?.as_ref(),
+            StoreFileHold::Reopened { .. } => None,
+        }
+    }
+
+    /// The map of the file, made if it is to have one. Where there is no room for it, the file is read by `pread`.
+    fn mapped_now(&self) -> Option<&Mapped> {
+        match &self.hold {
+            StoreFileHold::Open { map, access, file, .. } => {
+                map.get_or_init(|| Mapped::new(file, self.stamp.len, *access).ok().flatten()).as_ref()
+            }
+            StoreFileHold::Reopened { .. } => None,
+        }
     }
 
     /// The path that the store file was opened by.
@@ -248,9 +409,10 @@ impl StoreFile {
         &self.path
     }
 
-    /// All bytes of the file if it is mapped; `None` with `pread` and for an empty file, which is never mapped.
+    /// All bytes of the file if it is mapped; `None` with `pread`, for an empty file, which is never mapped, and for one that
+    /// is not held open.
     pub fn map(&self) -> Option<&[u8]> {
-        self.map.as_ref().map(|mapped| &mapped.map[..self.stamp.len as usize])
+        self.mapped_now().map(|mapped| &mapped.map[..self.stamp.len as usize])
     }
 
     /// `len` bytes from `offset`: borrowed from the map, else read into `buf`, whose contents are overwritten and
@@ -300,7 +462,7 @@ impl StoreFile {
         if end > self.len() {
             return Err(StoreFileError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
         }
-        match self.file.read_exact_at(buf, offset) {
+        match self.descriptor()?.read_exact_at(buf, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.check()?;
@@ -317,25 +479,27 @@ impl StoreFile {
             ReadOrder::Scan => (memmap2::Advice::Sequential, rustix::fs::Advice::Sequential),
             ReadOrder::Scattered => (memmap2::Advice::Random, rustix::fs::Advice::Random),
         };
-        match &self.map {
-            Some(mapped) => drop(mapped.map.advise(map_advice)),
-            None => drop(rustix::fs::fadvise(&self.file, 0, None, file_advice)),
+        match (self.mapped(), self.file()) {
+            (Some(mapped), _) => drop(mapped.map.advise(map_advice)),
+            (None, Some(file)) => drop(rustix::fs::fadvise(file, 0, None, file_advice)),
+            // The advice would end with the descriptor.
+            (None, None) => {}
         }
     }
 
-    /// Whether every byte read so far was the file's. Bytes overwritten in place without shortening pass:
+    /// Whether every byte read so far was the file's, and the path of one that is not held still is. Bytes overwritten in place without shortening pass:
     /// [`StoreFile::changed`] reports those.
     ///
     /// # Errors
     /// [`StoreFileError::Truncated`] when the file is now shorter than at open, [`StoreFileError::Faulted`] when the
-    /// guard replaced a page of the map by zeros.
+    /// guard replaced a page of the map by zeros, [`StoreFileError::Replaced`].
     pub fn check(&self) -> Result<(), StoreFileError> {
         let (path, len_expected) = (self.path.clone(), self.len());
         let len_found = self.current_stamp()?.len;
         if len_found < len_expected {
             return Err(StoreFileError::Truncated { path, len_expected, len_found });
         }
-        match &self.map {
+        match self.mapped() {
             Some(Mapped { registration: Some(range), .. }) if range.faulted() => Err(StoreFileError::Faulted { path }),
             _ => Ok(()),
         }
@@ -344,19 +508,57 @@ impl StoreFile {
     /// Whether the file's stamp differs from that at open; an append counts.
     ///
     /// # Errors
-    /// [`StoreFileError::Read`] when the system fails.
+    /// [`StoreFileError::Read`] when the system fails; as [`StoreFile::check`] of one that is not held.
     pub fn changed(&self) -> Result<bool, StoreFileError> {
         Ok(self.current_stamp()? != self.stamp)
     }
 
     /// Stamp of the file now.
     fn current_stamp(&self) -> Result<FileStamp, StoreFileError> {
-        FileStamp::of(&self.file).map_err(|source| self.read_error(0, source))
+        let links = match &self.hold {
+            StoreFileHold::Open { file, .. } => {
+                return FileStamp::of(file).map_err(|source| self.read_error(0, source));
+            }
+            StoreFileHold::Reopened { links, .. } => links,
+        };
+        // By its path: a descriptor that happens to be kept must not decide the answer.
+        let found = match links {
+            Links::Follow => std::fs::metadata(&self.path),
+            Links::Refuse => std::fs::symlink_metadata(&self.path),
+        };
+        match found {
+            Ok(found) if found.is_file() => {
+                let now = FileStamp::of_metadata(&found);
+                self.check_stamp(&now).map(|()| now)
+            }
+            Ok(_) => Err(self.replaced()),
+            Err(error) if RegularFileError::Io(io::Error::from(error.kind())).is_absence() => Err(self.replaced()),
+            Err(source) => Err(self.read_error(0, source)),
+        }
     }
 
     /// A [`StoreFileError::Read`] of this file.
     fn read_error(&self, offset: u64, source: io::Error) -> StoreFileError {
         StoreFileError::Read { path: self.path.clone(), offset, source }
+    }
+}
+
+/// Opens a regular file of a store by its path.
+fn open_store_file(path: &Path, links: Links) -> Result<File, StoreFileError> {
+    match open_regular(path, links) {
+        Ok(file) => Ok(file),
+        Err(RegularFileError::NotRegular) => Err(StoreFileError::NotAFile { path: path.to_path_buf() }),
+        Err(error) => Err(StoreFileError::Open { path: path.to_path_buf(), source: error.into() }),
+    }
+}
+
+impl Drop for StoreFile {
+    fn drop(&mut self) {
+        if let StoreFileHold::Reopened { recent, .. } = &mut self.hold
+            && let Some(file) = recent.get_mut().unwrap_or_else(PoisonError::into_inner).upgrade()
+        {
+            drop_recent(&file);
+        }
     }
 }
 
@@ -380,7 +582,7 @@ impl Mapped {
 
 impl std::fmt::Debug for StoreFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Source({}, {} bytes, mapped: {})", self.path.display(), self.len(), self.map.is_some())
+        write!(f, "Source({}, {} bytes, mapped: {})", self.path.display(), self.len(), self.mapped().is_some())
     }
 }
 

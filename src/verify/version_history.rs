@@ -168,7 +168,8 @@ impl VersionHistory {
                     return Err(changed_error(root, &segment.file));
                 };
                 let path = root.join(path_of(&segment.file));
-                let source = StoreFile::open_by(&path, access, links_of(record.follow_symlinks))
+                let links = links_of(record.follow_symlinks);
+                let source = StoreFile::open_one_of_many(&path, access, links, true, None)
                     .map_err(|error| error.of_store(count))?;
                 files.push((source, segment.compression.unwrap_or(named)));
                 names.push(&segment.file);

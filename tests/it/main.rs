@@ -35,6 +35,7 @@ mod integrity;
 mod irregular;
 mod line_rules;
 mod manners;
+mod many_files;
 mod matrix;
 mod member_filters;
 mod memory;

@@ -417,51 +417,6 @@ fn the_warning_of_file_names_is_one() {
     assert_eq!(messages(&out).iter().filter(|text| text.contains(needle)).count(), 1);
 }
 
-/// Where a store has more files than a process may open, the message gives the limit, its number, the number of files and
-/// what helps; with room for them all the same commands succeed.
-#[test]
-fn too_many_files_are_told_with_both_numbers() {
-    use std::os::unix::process::CommandExt;
-    let scratch = scratch();
-    let store = scratch.path().join("store");
-    for number in 0..60 {
-        let line = format!(r#"{{"resourceType":"Patient","id":"p{number}"}}"#);
-        write_store(&store, &format!("{number}.ndjson"), &[&line]);
-    }
-    let whole = scratch.path().join("whole");
-    assert_eq!(run::export(&store, &whole, &["--system"]).code, 0);
-    let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_string();
-    let store = store.to_str().unwrap();
-    let (index, out, whole) = (at("index"), at("out"), at("whole"));
-    let commands = [
-        &["index", "--store", store, "--index-dir", &index][..],
-        &["export", "--store", store, "--index-dir", &index, "--system", "--out", &out],
-        &["verify", store, "--index-dir", &index],
-        &["verify", "--ledger", &whole],
-    ];
-    for (files, fits) in [(40, false), (160, true)] {
-        for words in commands {
-            let mut command = run::command();
-            command.args(words).args(["--progress", "never", "--threads", "1"]);
-            let bound = libc::rlimit { rlim_cur: files, rlim_max: files };
-            // SAFETY: `setrlimit` is safe to call between fork and exec.
-            unsafe {
-                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &bound) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                });
-            }
-            let done = run::finish(&mut command);
-            if fits {
-                assert_eq!(done.code, 0, "{done:#?}");
-                continue;
-            }
-            let number = format!("is {files}: raise it (ulimit -n, or LimitNOFILE of the service)");
-            done.refused(3, &["one of 60 files of the store", "join files", "RLIMIT_NOFILE", &number]);
-        }
-    }
-}
-
 /// A zstd frame whose window is larger than is taken is told as that, whatever becomes of the rows before it; one of the
 /// largest window that is taken is read.
 #[test]

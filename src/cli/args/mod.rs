@@ -4,6 +4,8 @@ pub(crate) mod chain;
 pub(crate) mod choices;
 #[cfg(feature = "server")]
 pub(crate) mod credential;
+#[cfg(feature = "server")]
+pub(crate) mod jobs;
 pub(crate) mod read_only;
 pub(crate) mod records;
 pub(crate) mod run;
@@ -71,6 +73,13 @@ pub(crate) enum Command {
     /// Answer other services: asynchronous exports over HTTP, as the Bulk Data Access IG describes them
     #[cfg(feature = "server")]
     Serve(ServeArgs),
+    /// List, show and remove the jobs of the service
+    #[cfg(feature = "server")]
+    Jobs {
+        /// What to do with jobs.
+        #[command(subcommand)]
+        command: jobs::JobsCommand,
+    },
     /// Make a benchmark store of any size out of bundled synthetic patients
     Synth(SynthArgs),
     /// List, check or import Groups

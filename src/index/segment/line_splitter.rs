@@ -45,13 +45,15 @@ pub(crate) struct ScanWorker {
     references: RowReferences,
     /// Buffers of segments that were written, to be filled again.
     spare: Receiver<Vec<u8>>,
+    /// Buffer that plain files are read into: as long as the longest read so far.
+    pub buffer: Vec<u8>,
 }
 
 impl ScanWorker {
     /// What line splitters of one thread share, with an empty builder; written buffers come back through `spare`.
     pub(crate) fn new(kernel: Kernel, rules: LineRules, spare: Receiver<Vec<u8>>) -> ScanWorker {
         let (extractor, references) = (Extractor::new(kernel, rules), RowReferences::new(kernel));
-        ScanWorker { extractor, builder: SegmentBuilder::new(rules), references, spare }
+        ScanWorker { extractor, builder: SegmentBuilder::new(rules), references, spare, buffer: Vec::new() }
     }
 }
 
@@ -106,7 +108,7 @@ struct LinePlace {
 impl<'a> LineSplitter<'a> {
     /// A splitter that begins a segment at `start` in the file, which must be the start of a line.
     pub(crate) fn new(worker: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
-        let ScanWorker { extractor, builder, references, spare } = worker;
+        let ScanWorker { extractor, builder, references, spare, .. } = worker;
         builder.begin(start);
         LineSplitter {
             extractor,

@@ -30,7 +30,8 @@ struct SegmentInner {
     bytes: Arc<IndexBytes>,
     at: u64,
     head: SegmentHeader,
-    opened: OnceLock<Result<OpenedColumns, CorruptIndex>>,
+    /// In memory of its own: of a store of many files most segments are never opened.
+    opened: OnceLock<Result<Box<OpenedColumns>, CorruptIndex>>,
 }
 
 /// Column ranges and verified pages of a segment whose header is intact.
@@ -80,7 +81,7 @@ impl Segment {
             bytes,
             at: offset,
             head: opened.ranges.head,
-            opened: OnceLock::from(Ok(opened)),
+            opened: OnceLock::from(Ok(Box::new(opened))),
         })))
     }
 
@@ -92,10 +93,10 @@ impl Segment {
     /// The columns, opened on first use; the header must be the one that the global index has.
     fn opened(&self) -> Result<&OpenedColumns, CorruptIndex> {
         let opened = self.0.opened.get_or_init(|| match OpenedColumns::read(&self.0.bytes, self.0.at)? {
-            opened if opened.ranges.head == self.0.head => Ok(opened),
+            opened if opened.ranges.head == self.0.head => Ok(Box::new(opened)),
             _ => Err(CorruptIndex("its header is another than the one that was merged")),
         });
-        opened.as_ref().map_err(|damaged| *damaged)
+        opened.as_deref().map_err(|damaged| *damaged)
     }
 
     /// The header of the segment.

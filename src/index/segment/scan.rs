@@ -82,8 +82,8 @@ pub(crate) struct ScanOptions<'a> {
 
 /// What the writer of a container is told by the scanning threads.
 enum ContainerOrder {
-    /// Append a segment of this file; the flag marks the last line of a plain file, without its newline.
-    Append(FileId, bool, EncodedSegment),
+    /// Append segments of these files; the flag marks the last line of a plain file, without its newline.
+    Append(Vec<(FileId, bool, EncodedSegment)>),
     /// Forget the segments of this file that were appended and begin at this offset or behind it: they held rows that are
     /// not proven. Their bytes stay in the container, and nothing names them.
     Forget(FileId, u64),
@@ -111,63 +111,145 @@ pub(crate) fn scan(
             let mut segments: Vec<WrittenSegment> = Vec::new();
             let mut offset = 0;
             for order in receiver {
-                let (file, tail, encoded) = match order {
-                    ContainerOrder::Append(file, tail, encoded) => (file, tail, encoded),
+                let list = match order {
+                    ContainerOrder::Append(list) => list,
                     ContainerOrder::Forget(file, from) => {
                         segments.retain(|segment| segment.file != file || segment.start < from);
                         continue;
                     }
                 };
-                container.write_all(&encoded.bytes).map_err(failed_write)?;
-                let EncodedSegment { bytes, start, end, content } = encoded;
-                segments.push(WrittenSegment { file, at: offset, start, end, content, tail });
-                offset += bytes.len() as u64;
-                let _ = recycle.try_send(bytes);
+                for (file, tail, encoded) in list {
+                    container.write_all(&encoded.bytes).map_err(failed_write)?;
+                    let EncodedSegment { bytes, start, end, content } = encoded;
+                    segments.push(WrittenSegment { file, at: offset, start, end, content, tail });
+                    offset += bytes.len() as u64;
+                    let _ = recycle.try_send(bytes);
+                }
             }
             container.flush().map_err(failed_write)?;
             Ok(segments)
         });
-        let open_ended = spans
-            .par_iter()
+        let open_ended = batches_of(spans)
+            .into_par_iter()
             .map_init(
-                || (ScanWorker::new(options.kernel, options.rules, spare.clone()), sender.clone()),
-                |(worker, sender), span| {
-                    let source = files.source(span.file)?;
-                    let tail = matches!(span.part, RangeKind::Plain { tail: true, .. });
-                    let send = |order| sender.send(order).map_err(|_| IndexError::Stopped);
-                    let mut emit = |encoded| send(ContainerOrder::Append(span.file, tail, encoded));
-                    match &span.part {
-                        RangeKind::Plain { range, .. } => {
-                            scan_plain(source, range.clone(), worker, options, &mut emit).map(|()| None)
-                        }
-                        RangeKind::Compressed { compression, from, cuts, to } => {
-                            let ends = (&cuts[..], *to);
-                            let end = scan_compressed(source, *compression, *from, ends, worker, options, &mut emit)?;
-                            if let ScanEnd::Unproven(proven) = end {
-                                if to.is_some() {
-                                    // What is scanned again up to a point was proven before.
-                                    return Err(changed_meanwhile(source));
-                                }
-                                send(ContainerOrder::Forget(span.file, from.uncompressed))?;
-                                scan_proven(source, *compression, *from..proven, worker, options, &mut emit)?;
-                            }
-                            Ok((end != ScanEnd::Whole).then_some(span.file))
-                        }
-                        RangeKind::Packed { table, frames } => {
-                            scan_packed(source, table, frames.clone(), worker, options, &mut emit)?;
-                            // Bytes behind the table would make another file of it: it is never extended.
-                            Ok(Some(span.file))
+                || {
+                    let outbox = Outbox { sender: sender.clone(), pending: Vec::new(), pending_bytes: 0 };
+                    (ScanWorker::new(options.kernel, options.rules, spare.clone()), outbox)
+                },
+                |(worker, outbox), batch| {
+                    let mut open_ended = Vec::new();
+                    for span in batch {
+                        if !scan_span(files, span, worker, outbox, options)? {
+                            open_ended.push(span.file);
                         }
                     }
+                    outbox.flush()?;
+                    Ok(open_ended)
                 },
             )
-            .filter_map(Result::transpose)
-            .collect::<Result<Vec<FileId>, IndexError>>();
+            .collect::<Result<Vec<Vec<FileId>>, IndexError>>();
         drop(sender);
         // A failed write closes the channel, and workers then fail with `Stopped`: the cause is returned first.
         let segments = writer.join().expect("the writer does not panic")?;
-        Ok(ScanResult { segments, open_ended: open_ended? })
+        Ok(ScanResult { segments, open_ended: open_ended?.concat() })
     })
+}
+
+/// Encoded segments on their way to the writer, small ones several at a time: waking it for each would cost more than
+/// scanning them.
+struct Outbox {
+    sender: crossbeam::channel::Sender<ContainerOrder>,
+    pending: Vec<(FileId, bool, EncodedSegment)>,
+    pending_bytes: usize,
+}
+
+impl Outbox {
+    /// Takes a segment.
+    fn append(&mut self, file: FileId, tail: bool, encoded: EncodedSegment) -> Result<(), IndexError> {
+        self.pending_bytes += encoded.bytes.len();
+        self.pending.push((file, tail, encoded));
+        if self.pending_bytes < BATCH_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    /// Has the writer forget the segments of a file from an offset on.
+    fn forget(&mut self, file: FileId, from: u64) -> Result<(), IndexError> {
+        self.flush()?;
+        self.send(ContainerOrder::Forget(file, from))
+    }
+
+    /// Sends what was taken.
+    fn flush(&mut self) -> Result<(), IndexError> {
+        self.pending_bytes = 0;
+        match self.pending.is_empty() {
+            true => Ok(()),
+            false => {
+                let pending = std::mem::take(&mut self.pending);
+                self.send(ContainerOrder::Append(pending))
+            }
+        }
+    }
+
+    fn send(&self, order: ContainerOrder) -> Result<(), IndexError> {
+        self.sender.send(order).map_err(|_| IndexError::Stopped)
+    }
+}
+
+/// Bytes of ranges that one thread takes at a time, and of segments that are sent at a time, in bytes.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Divides ranges, in their order, among the threads: large ones one by one, small ones of plain files many at a time.
+fn batches_of(spans: &[ScanRange]) -> Vec<&[ScanRange]> {
+    let bytes = |span: &ScanRange| match &span.part {
+        RangeKind::Plain { range, .. } => range.end - range.start,
+        RangeKind::Compressed { .. } | RangeKind::Packed { .. } => BATCH_BYTES as u64,
+    };
+    let (mut batches, mut first, mut sum) = (Vec::new(), 0, 0);
+    for (i, span) in spans.iter().enumerate() {
+        sum += bytes(span);
+        if sum >= BATCH_BYTES as u64 || i + 1 == spans.len() {
+            batches.push(&spans[first..=i]);
+            (first, sum) = (i + 1, 0);
+        }
+    }
+    batches
+}
+
+/// Scans one range of a store file; whether what is appended to the file later can be scanned by itself.
+fn scan_span(
+    files: &StoreFiles,
+    span: &ScanRange,
+    worker: &mut ScanWorker,
+    outbox: &mut Outbox,
+    options: &ScanOptions<'_>,
+) -> Result<bool, IndexError> {
+    let source = files.source(span.file)?;
+    let tail = matches!(span.part, RangeKind::Plain { tail: true, .. });
+    let mut emit = |encoded| outbox.append(span.file, tail, encoded);
+    match &span.part {
+        RangeKind::Plain { range, .. } => {
+            scan_plain(source, range.clone(), worker, options, &mut emit)?;
+            Ok(true)
+        }
+        RangeKind::Compressed { compression, from, cuts, to } => {
+            let ends = (&cuts[..], *to);
+            let end = scan_compressed(source, *compression, *from, ends, worker, options, &mut emit)?;
+            if let ScanEnd::Unproven(proven) = end {
+                if to.is_some() {
+                    // What is scanned again up to a point was proven before.
+                    return Err(changed_meanwhile(source));
+                }
+                outbox.forget(span.file, from.uncompressed)?;
+                let mut emit = |encoded| outbox.append(span.file, tail, encoded);
+                scan_proven(source, *compression, *from..proven, worker, options, &mut emit)?;
+            }
+            Ok(end == ScanEnd::Whole)
+        }
+        RangeKind::Packed { table, frames } => {
+            scan_packed(source, table, frames.clone(), worker, options, &mut emit)?;
+            // Bytes behind the table would make another file of it: it is never extended.
+            Ok(false)
+        }
+    }
 }
 
 /// Receives each encoded segment of a range.
@@ -181,10 +263,13 @@ fn scan_plain(
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
+    // Kept from file to file, and no longer than they need: filling it anew costs more than a small file.
+    let mut buffer = std::mem::take(&mut worker.buffer);
+    let buffer_len = buffer.len().max(to_usize((range.end - range.start).min(2 * SCAN_BYTES as u64)));
+    buffer.resize(buffer_len, 0);
     let mut lines = LineSplitter::new(worker, range.start);
     // Read, not mapped: a copy that stays in the second-level cache costs less than page faults. A line that a piece
     // cuts is moved to the front of the next piece.
-    let mut buffer = vec![0; 2 * SCAN_BYTES];
     let mut carried = 0;
     let mut position = range.start;
     while position < range.end {
@@ -208,7 +293,9 @@ fn scan_plain(
             emit(encoded)?;
         }
     }
-    lines.finish().into_iter().try_for_each(emit)
+    let encoded = lines.finish();
+    worker.buffer = buffer;
+    encoded.into_iter().try_for_each(emit)
 }
 
 /// How the scan of a compressed file ended.

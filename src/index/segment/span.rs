@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::ids::FileId;
-use crate::limits::{READ_BYTES, SEGMENT_BYTES};
+use crate::limits::SEGMENT_BYTES;
 use crate::store::packed::seek_table::{SeekTable, TableError};
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
@@ -137,13 +137,16 @@ pub(crate) fn compressed_spans(
     Ok(spans)
 }
 
+/// Bytes that are read at a time to find a newline: the first or last line of most ranges is shorter.
+const NEWLINE_READ_BYTES: usize = 64 << 10;
+
 /// Offset of the first newline in a range of a plain file.
 fn first_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, StoreFileError> {
     let mut buffer = Vec::new();
     let mut offset = range.start;
     while offset < range.end {
-        let len = to_usize((range.end - offset).min(READ_BYTES as u64));
-        if let Some(found) = memchr(b'\n', source.read(offset, len, &mut buffer)?) {
+        let len = to_usize((range.end - offset).min(NEWLINE_READ_BYTES as u64));
+        if let Some(found) = memchr(b'\n', source.pread(offset, len, &mut buffer)?) {
             return Ok(Some(offset + found as u64));
         }
         offset += len as u64;
@@ -156,8 +159,8 @@ fn last_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, St
     let mut buffer = Vec::new();
     let mut end = range.end;
     while end > range.start {
-        let len = to_usize((end - range.start).min(READ_BYTES as u64));
-        if let Some(found) = memrchr(b'\n', source.read(end - len as u64, len, &mut buffer)?) {
+        let len = to_usize((end - range.start).min(NEWLINE_READ_BYTES as u64));
+        if let Some(found) = memrchr(b'\n', source.pread(end - len as u64, len, &mut buffer)?) {
             return Ok(Some(end - len as u64 + found as u64));
         }
         end -= len as u64;

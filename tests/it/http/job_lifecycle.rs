@@ -20,14 +20,14 @@ pub(super) fn bundled(directory: &Path, words: &[&str]) -> Server {
 
 /// Asserts that a kick-off was accepted; the path of the job's status.
 #[track_caller]
-pub(super) fn accepted(client: &Client, answer: &Answer) -> String {
+pub(crate) fn accepted(client: &Client, answer: &Answer) -> String {
     assert_eq!(answer.status, 202, "{}", answer.text());
     client.path(answer.header("content-location").expect("Content-Location")).to_string()
 }
 
 /// Polls a job until it has ended; the last response.
 #[track_caller]
-pub(super) fn ended(client: &Client, status: &str) -> Answer {
+pub(crate) fn ended(client: &Client, status: &str) -> Answer {
     for _ in 0..3000 {
         let answer = client.get(status);
         match answer.status {
@@ -49,7 +49,7 @@ pub(super) fn ended(client: &Client, status: &str) -> Answer {
 }
 
 /// Type, path and count of every file in the lists of a manifest.
-pub(super) fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u64)> {
+pub(crate) fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u64)> {
     ["output", "deleted", "error"]
         .iter()
         .flat_map(|list| manifest[list].as_array().cloned().unwrap_or_default())

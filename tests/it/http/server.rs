@@ -32,6 +32,11 @@ impl Server {
         Server::spawn(directory, words, &mut |command| crate::disk::limit_files_softly(command, most)).unwrap()
     }
 
+    /// As [`Server::start`], with a change of the command.
+    pub(crate) fn start_with(directory: &Path, words: &[&str], prepare: &mut dyn FnMut(&mut Command)) -> Server {
+        Server::spawn(directory, words, prepare).unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
+    }
+
     /// Lifts the limit of [`Server::start_cramped`].
     pub(crate) fn lift(&self) {
         let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
