@@ -2,6 +2,7 @@
 //!
 //! [architecture.md]: docs::architecture
 //! [conformance.md]: docs::conformance
+//! [feeding.md]: docs::feeding
 //! [format.md]: docs::format
 //! [readings.md]: docs::readings
 //! [security.md]: docs::security
@@ -25,6 +26,7 @@ mod group;
 mod hash;
 mod ids;
 mod ignorable_part;
+mod import;
 mod index;
 mod inspect;
 mod issue;
@@ -49,12 +51,14 @@ mod text_table;
 mod verify;
 mod write;
 
-/// Documents: architecture, what the service is tested by, formats, readings, security, what the service answers.
+/// Documents: architecture, what the service is tested by, how a store is fed, formats, readings, security, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
     #[doc = include_str!("docs/conformance.md")]
     pub mod conformance {}
+    #[doc = include_str!("docs/feeding.md")]
+    pub mod feeding {}
     #[doc = include_str!("docs/format.md")]
     pub mod format {}
     #[doc = include_str!("docs/readings.md")]
@@ -108,6 +112,7 @@ pub mod internals {
     pub use crate::extract::naive;
     pub use crate::fhir::instant::{InstantRef, date_time_span};
     pub use crate::group::reader::{GroupMember, GroupReader};
+    pub use crate::import::writer::import_file;
     pub use crate::index::dir::IndexDir;
     pub use crate::index::global::build;
     pub use crate::index::meta::IndexMeta;

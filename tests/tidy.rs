@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 18] = [
     &["select"],
     &["plan"],
     &["write"],
-    &["export", "pack", "synth"],
+    &["export", "import", "pack", "synth"],
     &["verify"],
     &["inspect"],
     &["job"],

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "server")]
 pub(crate) mod access_token;
+pub(crate) mod append;
 pub(crate) mod args;
 pub(crate) mod clock;
 pub(crate) mod config;
@@ -15,6 +16,7 @@ pub(crate) mod credential_output;
 pub(crate) mod export;
 pub(crate) mod faults;
 pub(crate) mod group;
+pub(crate) mod import;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod message_text;
@@ -61,6 +63,8 @@ pub(crate) fn run(args: Args) -> Exit {
     crate::sys::process_limits::prepare();
     match args.command {
         Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Append(args) => append::run(args),
         Command::Index(args) => index::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Verify(args) => verify::run(args),

@@ -3,12 +3,14 @@
 pub(crate) mod choices;
 #[cfg(feature = "server")]
 pub(crate) mod credential;
+pub(crate) mod import;
 pub(crate) mod read_only;
 pub(crate) mod records;
 pub(crate) mod run;
 pub(crate) mod search_columns;
 
 use crate::cli::args::choices::ChoiceArgs;
+use crate::cli::args::import::{AppendArgs, ImportArgs};
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::records::RecordArgs;
 use crate::cli::args::run::{AllowMissingArgs, RunArgs};
@@ -47,6 +49,10 @@ fn version() -> &'static str {
 pub(crate) enum Command {
     /// Write the records of a Group, of patients or of everybody as NDJSON files with a manifest
     Export(ExportArgs),
+    /// Take Bundles, resources, NDJSON and exports apart into rows of a store
+    Import(ImportArgs),
+    /// Write lines that come on standard input to a store, durably
+    Append(AppendArgs),
     /// Bring the index of a store up to date
     Index(IndexArgs),
     /// Write a store anew as a packed one: sorted, compressed, made for exports that copy

@@ -78,7 +78,7 @@ impl MemberCounts {
 }
 
 /// Store flags of `outpour group check` and `import`, which have only a path and an index directory.
-fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArgs) -> StoreArgs {
+pub(crate) fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArgs) -> StoreArgs {
     StoreArgs {
         store: store.to_path_buf(),
         index_dir,
