@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Clock, SystemTime};
 
 use serde_json::json;
 
-use crate::cli::args::import::ImportArgs;
+use crate::cli::args::import::{ImportArgs, StampArg};
 use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::clock::now;
 use crate::cli::config::{open_store, pool};
@@ -88,7 +88,13 @@ fn import(
 ) -> Result<(), ImportError> {
     let sync = if args.no_sync { FileSync::No } else { FileSync::Yes };
     let mut work = |progress: &Progress| {
-        let options = ImportOptions { partial: args.partial, bases: &args.fhir_base, sync, now: &now };
+        let options = ImportOptions {
+            partial: args.partial,
+            stamps: args.stamp == StampArg::Changed,
+            bases: &args.fhir_base,
+            sync,
+            now: &now,
+        };
         let mut writer = ImportWriter::open(store, options, progress)?;
         for source in sources {
             if progress.is_cancelled() {
@@ -223,6 +229,10 @@ fn summary(store: &Path, reports: &[SourceReport], seconds: f64) -> String {
     if deletions > 0 {
         line("deletions", count(deletions));
     }
+    let unchanged: u64 = reports.iter().map(|report| report.unchanged).sum();
+    if unchanged > 0 {
+        line("unchanged", format!("{}, left out", count(unchanged)));
+    }
     if passed_over > 0 {
         line("passed over", format!("{}: no records, or there by their condition", grouped_with(passed_over, "entry")));
     }
@@ -247,6 +257,7 @@ fn document(args: &ImportArgs, reports: &[SourceReport], exit: Exit, seconds: f6
             "rows": rows,
             "deletions": report.deletions,
             "passedOver": report.passed_over,
+            "unchanged": report.unchanged,
             "bytes": report.bytes,
             "problemCount": report.problems.count,
             "problems": report.problems.first,

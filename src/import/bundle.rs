@@ -15,7 +15,8 @@ use crate::import::outline::{BundleOutline, text_of_value};
 use crate::import::problem::ImportError;
 use crate::import::rows::{BatchRows, RowForm, RowMaker, RowOrigin, SourceDeletion};
 use crate::import::searches::{Searches, run_searches};
-use crate::import::source_run::SourceRun;
+use crate::import::source_run::{LONG_ROW, SourceRun};
+use crate::import::stamp::RowStamp;
 use crate::import::targets::{OpenBundle, UrlTable};
 use crate::limits::{BUNDLE_HEAD_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_ROW_HELD_MAX};
 
@@ -44,6 +45,7 @@ const HEAD: &str =
 const LONG_HEAD: &str = "the Bundle has more than 16 MiB beside its entries; leave out what is not an entry";
 const UNDATED: &str = "its deletion has no date, and without one it deletes nothing; give the Bundle a meta.lastUpdated \
                        later than what is deleted";
+const DATED: &str = "the versions of a history have dates of their own; import it without giving rows a new one";
 const REPEATED_URL: &str = "its fullUrl is that of an earlier entry";
 
 /// A Bundle on its way, as the threads that convert its entries see it.
@@ -94,6 +96,10 @@ pub(crate) fn take_bundle(
             return Ok(end);
         }
     };
+    if kind == BundleKind::History && run.stamp.is_some() {
+        run.refuse(document, None, offset, DATED);
+        return Ok(end);
+    }
     // 2. What its links lead to.
     let rules = EntryRules { kind, bases: run.bases, kernel: run.kernel };
     let mut bundle = OpenBundle { text, outline: &outline, rules, replaced: HashMap::new() };
@@ -113,7 +119,8 @@ pub(crate) fn take_bundle(
     bundle.replaced.clone_from(&searches.replaced);
     // 3. Its rows.
     let source = run.source.clone();
-    let date = date.or_else(|| run.deleted_at.clone());
+    let stamp = run.stamp.take();
+    let date = date.or_else(|| run.deleted_at.clone()).or_else(|| stamp.as_ref().map(|stamp| stamp.time.clone()));
     let rows = BundleRows {
         bundle: &bundle,
         table: &table,
@@ -136,11 +143,27 @@ pub(crate) fn take_bundle(
                 false => batches.push(batch),
             }
         }
-        let made: Vec<BatchRows> = batches.into_par_iter().map(|batch| rows.convert(batch)).collect();
-        made.into_iter().try_for_each(|batch| run.add(batch))?;
-        long.map_or(Ok(()), |number| rows.take_long(run, number))?;
+        let convert = |batch| stamped(rows.convert(batch), stamp.as_ref());
+        let made: Vec<Result<BatchRows, ImportError>> = batches.into_par_iter().map(convert).collect();
+        made.into_iter().try_for_each(|batch| run.add(batch?))?;
+        if let Some(number) = long {
+            match &stamp {
+                Some(_) => run.refuse(document, Some(u64::from(number) + 1), offset + bundle.offset(number), LONG_ROW),
+                None => rows.take_long(run, number)?,
+            }
+        }
     }
+    run.stamp = stamp;
     Ok(end)
+}
+
+/// Rows with the date that they get, if they get one.
+///
+/// # Errors
+/// If a row of the store cannot be read.
+pub(crate) fn stamped(mut batch: BatchRows, stamp: Option<&RowStamp>) -> Result<BatchRows, ImportError> {
+    stamp.map_or(Ok(()), |stamp| stamp.apply(&mut batch))?;
+    Ok(batch)
 }
 
 /// The kind of a Bundle, and its date.

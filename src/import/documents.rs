@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::fhir::resource_type::ResourceType;
-use crate::import::bundle::take_bundle;
+use crate::import::bundle::{stamped, take_bundle};
 use crate::import::entry::{EntryFault, RowTarget, derived_id, resource_head};
 use crate::import::outline::{TYPE_AND_ID, text_of_value, type_and_id, value_end};
 use crate::import::problem::ImportError;
@@ -201,8 +201,11 @@ impl DocumentQueue<'_> {
         self.bytes = 0;
         let (kernel, source) = (run.kernel, run.source.clone());
         let parts: Vec<&[PlainDocument]> = waiting.chunks(waiting.len().div_ceil(share).max(1)).collect();
-        let made: Vec<BatchRows> = parts.into_par_iter().map(|part| self.convert(part, kernel, &source)).collect();
-        made.into_iter().try_for_each(|batch| run.add(batch))
+        let stamp = run.stamp.take();
+        let convert = |part| stamped(self.convert(part, kernel, &source), stamp.as_ref());
+        let made: Vec<Result<BatchRows, ImportError>> = parts.into_par_iter().map(convert).collect();
+        run.stamp = stamp;
+        made.into_iter().try_for_each(|batch| run.add(batch?))
     }
 
     /// Converts some documents.

@@ -13,6 +13,7 @@ pub(crate) mod compact;
 pub(crate) mod documents;
 pub(crate) mod entry;
 pub(crate) mod links;
+pub(crate) mod members;
 pub(crate) mod outline;
 pub(crate) mod output;
 pub(crate) mod problem;
@@ -20,6 +21,7 @@ pub(crate) mod rows;
 pub(crate) mod searches;
 pub(crate) mod source_run;
 pub(crate) mod sources;
+pub(crate) mod stamp;
 pub(crate) mod stored;
 pub(crate) mod targets;
 #[cfg(test)]

@@ -30,6 +30,12 @@ impl TypeRows {
     pub(crate) fn rows(&self) -> u64 {
         self.origins.len() as u64
     }
+
+    /// Puts other bytes in the place of the rows, for those of these numbers.
+    pub(crate) fn replace(&mut self, bytes: Vec<u8>, kept: &[usize]) {
+        self.origins = kept.iter().map(|row| self.origins[*row]).collect();
+        self.bytes = bytes;
+    }
 }
 
 /// Where a row comes from, for problems.
@@ -69,6 +75,8 @@ pub(crate) struct BatchRows {
     pub deletions: Vec<SourceDeletion>,
     /// What cannot be taken.
     pub problems: ProblemLog,
+    /// Rows and deletions that are left out because the store is as they say.
+    pub unchanged: u64,
     /// Entries that are no rows: messages of a search, rows that a condition found in the store.
     pub passed_over: u64,
     /// Bytes of the source.
@@ -262,8 +270,7 @@ fn drop_rows(rows: &mut TypeRows, faults: &[(usize, Fault)]) {
     let is_kept = |row: &usize| !faults.iter().any(|(faulty, _)| faulty == row);
     let kept: Vec<usize> = (0..rows.origins.len()).filter(is_kept).collect();
     let bytes = kept.iter().flat_map(|row| lines[*row].iter().copied()).collect();
-    rows.origins = kept.iter().map(|row| rows.origins[*row]).collect();
-    rows.bytes = bytes;
+    rows.replace(bytes, &kept);
 }
 
 /// Where a resource lies that comes from a document of the text.

@@ -10,11 +10,16 @@ use crate::import::compact::compact;
 use crate::import::output::ImportDir;
 use crate::import::problem::{ImportError, ImportProblem, ProblemLog};
 use crate::import::rows::{BatchRows, RowForm, RowMaker, RowOrigin};
+use crate::import::stamp::RowStamp;
 use crate::import::stored::StoredResources;
 use crate::progress::Progress;
 use crate::simd::Kernel;
 use crate::sys::file_map::ReadMap;
 use crate::sys::private_files::create_unnamed;
+
+/// Why a long row gets no date.
+pub(crate) const LONG_ROW: &str =
+    "the row is longer than 16 MiB, more than is compared for a new date; import it without one";
 
 /// One source on its way into the store.
 pub(crate) struct SourceRun<'a> {
@@ -34,6 +39,10 @@ pub(crate) struct SourceRun<'a> {
     pub problems: ProblemLog,
     /// Entries that are no rows.
     pub passed_over: u64,
+    /// Rows and deletions that are left out because the store is as they say.
+    pub unchanged: u64,
+    /// The date that rows get, if they get one.
+    pub stamp: Option<RowStamp>,
     /// The store, for searches.
     pub stored: &'a mut StoredResources<'a>,
     /// Directory for files without a name.
@@ -50,6 +59,7 @@ impl SourceRun<'_> {
     pub(crate) fn add(&mut self, mut batch: BatchRows) -> Result<(), ImportError> {
         self.problems.append(std::mem::take(&mut batch.problems));
         self.passed_over += batch.passed_over;
+        self.unchanged += batch.unchanged;
         self.progress.write_done.fetch_add(batch.source_bytes, Relaxed);
         if self.progress.is_cancelled() {
             return Err(ImportError::Cancelled);
@@ -79,6 +89,10 @@ impl SourceRun<'_> {
         form: RowForm,
         origin: RowOrigin,
     ) -> Result<(), ImportError> {
+        if self.stamp.is_some() {
+            maker.refuse(origin, LONG_ROW);
+            return self.add(maker.finish(&|_| None));
+        }
         let failed = |error| ImportError::Write { path: self.spool.to_path_buf(), source: error };
         let file = create_unnamed(self.spool, ".outpour-import.row").map_err(failed)?;
         let mut out = BufWriter::new(file);

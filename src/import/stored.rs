@@ -1,6 +1,7 @@
 //! What the store holds for the searches of an import: current resources by an identifier.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::error::{ExportError, IndexError};
 use crate::extract::identifiers::IdentifierReader;
@@ -24,13 +25,24 @@ pub(crate) struct StoredResources<'a> {
     now: Instant,
     bases: &'a [String],
     /// The store as it was when it was first asked for; `None` within, while it has no data file.
-    snapshot: Option<Option<Snapshot>>,
+    snapshot: Option<Option<Arc<Snapshot>>>,
 }
 
 impl<'a> StoredResources<'a> {
     /// Resources of a store that are current at `now`. Nothing is read yet.
     pub(crate) fn new(store: &'a Store, now: Instant, bases: &'a [String]) -> StoredResources<'a> {
         StoredResources { store, now, bases, snapshot: None }
+    }
+
+    /// The store as it was when it was first asked for, its index brought up to date; `None` while it has no data file.
+    ///
+    /// # Errors
+    /// If the store or its index cannot be read, or the work is cancelled.
+    pub(crate) fn snapshot(&mut self, progress: &Progress) -> Result<Option<Arc<Snapshot>>, ImportError> {
+        match &self.snapshot {
+            Some(snapshot) => Ok(snapshot.clone()),
+            None => Ok(self.snapshot.insert(open(self.store, &self.now, progress)?.map(Arc::new)).clone()),
+        }
     }
 
     /// The resources of each identifier asked for, at most two of each.
@@ -42,11 +54,8 @@ impl<'a> StoredResources<'a> {
         wanted: &mut HashMap<(ResourceType, String), Vec<RowTarget>>,
         progress: &Progress,
     ) -> Result<(), ImportError> {
-        let snapshot = match &mut self.snapshot {
-            Some(snapshot) => snapshot,
-            none => none.insert(open(self.store, &self.now, progress)?),
-        };
-        let Some(snapshot) = snapshot else { return Ok(()) };
+        let Some(snapshot) = self.snapshot(progress)? else { return Ok(()) };
+        let snapshot = &*snapshot;
         let mut types: Vec<ResourceType> = wanted.keys().map(|(resource_type, _)| *resource_type).collect();
         types.sort();
         types.dedup();

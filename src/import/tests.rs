@@ -15,12 +15,19 @@ use crate::sys::durability::FileSync;
 
 /// Imports a path into a store.
 fn import(store: &Path, source: &Path, partial: bool) -> SourceReport {
+    import_as(store, source, partial, None)
+}
+
+/// Imports a path into a store, at a time, with new dates if there is one.
+fn import_as(store: &Path, source: &Path, partial: bool, stamp: Option<&str>) -> SourceReport {
     let mut sources = Vec::new();
     list_sources(source, &mut sources).unwrap();
     assert_eq!(sources.len(), 1, "{sources:?}");
     let store = Store::open(store).unwrap();
-    let now = || Instant::parse("2026-01-01T00:00:00Z").unwrap();
-    let options = ImportOptions { partial, bases: &["https://own.example".to_string()], sync: FileSync::No, now: &now };
+    let now = || Instant::parse(stamp.unwrap_or("2026-01-01T00:00:00Z")).unwrap();
+    let stamps = stamp.is_some();
+    let options =
+        ImportOptions { partial, stamps, bases: &["https://own.example".to_string()], sync: FileSync::No, now: &now };
     let progress = Progress::default();
     ImportWriter::open(&store, options, &progress).unwrap().import(&sources[0], &progress).unwrap()
 }
@@ -470,4 +477,43 @@ fn long_rows_pass() {
     assert!(found["Binary"] == [expected] && found["Patient"].len() == 2);
     let refused = world.import(&transaction(&[&long(r#""id":1,"#)]), false);
     assert_eq!((refused.state, refused.problems.count), (SourceState::Refused, 1));
+}
+
+/// With new dates: what changed is dated after every snapshot, what did not is left out, also when an old version comes back;
+/// the next increment has what changed. Deletions are those of what is there.
+#[test]
+fn changed_rows_get_a_new_date() {
+    let world = World::new();
+    let path = world.dir.path().join("source.ndjson");
+    let stamp = |text: &str, now: &str| {
+        std::fs::write(&path, text).unwrap();
+        let report = import_as(&world.store(), &path, false, Some(now));
+        assert_eq!(report.problems.count, 0, "{:?}", report.problems);
+        (report.rows.iter().map(|(_, rows)| rows).sum::<u64>(), report.deletions, report.unchanged, report.state)
+    };
+    let row = |id: &str, more: &str| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"{more}}}\n");
+    let first = row("a", "") + &row("b", r#","meta":{"lastUpdated":"2020-01-01T00:00:00Z"}"#);
+    assert_eq!(stamp(&first, "2026-01-01T00:00:00Z"), (2, 0, 0, SourceState::Imported));
+    assert_eq!(stamp(&first, "2026-01-02T00:00:00Z"), (0, 0, 2, SourceState::Known));
+    let store = Store::open(world.store()).unwrap();
+    // A snapshot later than the clock of the next import.
+    let snapshot = store.snapshot(Instant::parse("2026-01-05T00:00:00Z").unwrap()).unwrap();
+    let changed = row("a", r#","active":true"#) + &row("b", "");
+    assert_eq!(stamp(&changed, "2026-01-03T00:00:00Z"), (1, 0, 1, SourceState::Imported));
+    let found = lines(&world.store());
+    let last: Value = serde_json::from_str(found["Patient"].last().unwrap()).unwrap();
+    let date = Instant::parse(last["meta"]["lastUpdated"].as_str().unwrap()).unwrap();
+    assert!(date > *snapshot.as_of(), "{last}");
+    assert_eq!(stamp(&first, "2026-01-06T00:00:00Z"), (1, 0, 1, SourceState::Imported), "the old version is back");
+    let deletion = |id: &str| transaction(&[&format!(r#"{{"request":{{"method":"DELETE","url":"Patient/{id}"}}}}"#)]);
+    assert_eq!(stamp(&deletion("a"), "2026-01-07T00:00:00Z"), (0, 1, 0, SourceState::Imported));
+    assert_eq!(stamp(&deletion("a"), "2026-01-08T00:00:00Z"), (0, 0, 1, SourceState::Known));
+    assert_eq!(stamp(&row("a", ""), "2026-01-09T00:00:00Z"), (1, 0, 0, SourceState::Imported), "it is there again");
+    let history = r#"{"resourceType":"Bundle","type":"history","entry":[]}"#;
+    std::fs::write(&path, history).unwrap();
+    assert!(
+        import_as(&world.store(), &path, false, Some("2026-01-09T00:00:00Z")).problems.first[0]
+            .reason
+            .contains("dates of their own")
+    );
 }

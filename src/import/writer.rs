@@ -19,8 +19,10 @@ use crate::import::output::{ImportDir, ImportRecord};
 use crate::import::problem::{ImportError, ImportProblem, ProblemLog};
 use crate::import::source_run::SourceRun;
 use crate::import::sources::{ImportSource, is_named_lines};
+use crate::import::stamp::RowStamp;
 use crate::import::stored::StoredResources;
 use crate::import::text::SourceText;
+use crate::index::snapshot_time::next_ticks;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::sys::atomic_dir::{AtomicDir, PARTIAL_SUFFIX};
@@ -44,6 +46,8 @@ pub(crate) struct ImportOptions<'a> {
     pub partial: bool,
     /// Bases under which URLs are the store's.
     pub bases: &'a [String],
+    /// Whether rows that differ from the current version get a new date, and others are left out.
+    pub stamps: bool,
     /// Whether what is written is synced to the disk before it appears.
     pub sync: FileSync,
     /// The clock.
@@ -106,6 +110,8 @@ pub(crate) struct SourceReport {
     pub deletions: u64,
     /// Entries that are no rows: messages of a search, resources that were there by their condition.
     pub passed_over: u64,
+    /// Rows and deletions that were left out because the store is as they say.
+    pub unchanged: u64,
     /// Bytes written.
     pub bytes: u64,
     /// What could not be taken.
@@ -122,6 +128,7 @@ impl SourceReport {
             rows: Vec::new(),
             deletions: 0,
             passed_over: 0,
+            unchanged: 0,
             bytes: 0,
             problems: ProblemLog::default(),
         }
@@ -230,7 +237,8 @@ impl<'a> ImportWriter<'a> {
             texts.push((file, text));
         }
         let hash = format!("{:032x}", hash.digest());
-        if let Some(known) = self.known.get(&hash) {
+        // With a new date, what changed is told by the rows: an old version may come back.
+        if let Some(known) = self.known.get(&hash).filter(|_| !self.options.stamps) {
             report.state = SourceState::Known;
             report.directory = Some(known.clone());
             return Ok(());
@@ -241,7 +249,16 @@ impl<'a> ImportWriter<'a> {
         progress.expect_writes(total, 1);
         let name = self.next_name(&hash, &source.path);
         let now = (self.options.now)();
-        let mut stored = StoredResources::new(self.store, now, self.options.bases);
+        let latest = self.store.latest_snapshot().map(|latest| latest.ticks);
+        let current = Instant { ticks: next_ticks(&now, latest), rest: Box::default() };
+        let mut stored = StoredResources::new(self.store, current, self.options.bases);
+        let stamp = match self.options.stamps {
+            true => {
+                let snapshot = stored.snapshot(progress)?;
+                Some(RowStamp::choose(self.store, snapshot, self.options.bases, &now, progress)?)
+            }
+            false => None,
+        };
         let kernel = self.store.options().kernel;
         let mut run = SourceRun {
             source: String::new(),
@@ -252,6 +269,8 @@ impl<'a> ImportWriter<'a> {
             dir: ImportDir::begin(&self.store.root().join(&name), self.options.sync)?,
             problems: ProblemLog::default(),
             passed_over: 0,
+            unchanged: 0,
+            stamp,
             stored: &mut stored,
             spool: self.store.root(),
             progress,
@@ -270,10 +289,16 @@ impl<'a> ImportWriter<'a> {
         // 3. All of them, or none.
         report.passed_over = run.passed_over;
         let takes_rows = run.takes_rows();
-        let (dir, problems) = (run.dir, run.problems);
+        // Snapshots wait until the rows are in the store.
+        let (dir, problems, _stamp) = (run.dir, run.problems, run.stamp);
         report.problems = problems;
+        report.unchanged = run.unchanged;
         if dir.is_empty() || !takes_rows {
-            report.state = if report.problems.count == 0 { SourceState::Empty } else { SourceState::Refused };
+            report.state = match (report.problems.count, report.unchanged) {
+                (0, 0) => SourceState::Empty,
+                (0, _) => SourceState::Known,
+                _ => SourceState::Refused,
+            };
             return Ok(());
         }
         report.rows = dir.rows().collect();
@@ -297,7 +322,8 @@ impl<'a> ImportWriter<'a> {
     fn hasher(&self, source: &ImportSource) -> Hasher128 {
         let mut hash = Hasher128::new();
         let deleted_at = source.deleted_at.as_ref().map(Instant::to_string).unwrap_or_default();
-        let options = (FORMAT, self.options.partial, self.options.bases, deleted_at, source.files.len());
+        let options =
+            (FORMAT, self.options.partial, self.options.stamps, self.options.bases, deleted_at, source.files.len());
         hash.update(format!("{options:?}").as_bytes());
         hash
     }
@@ -324,7 +350,7 @@ impl<'a> ImportWriter<'a> {
 /// Imports one file into a store, unsynced, for benches and fuzz targets. The number of rows; `None` if nothing was taken.
 pub fn import_file(store: &Store, path: &Path, now: &Instant) -> Option<u64> {
     let clock = || now.clone();
-    let options = ImportOptions { partial: false, bases: &[], sync: FileSync::No, now: &clock };
+    let options = ImportOptions { partial: false, stamps: false, bases: &[], sync: FileSync::No, now: &clock };
     let progress = Progress::default();
     let source = crate::import::sources::file_source(path);
     let report = ImportWriter::open(store, options, &progress).ok()?.import(&source, &progress).ok()?;

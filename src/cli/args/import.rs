@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+
 use crate::cli::args::run::RunArgs;
 
 /// `outpour import`
@@ -28,6 +30,10 @@ pub(crate) struct ImportArgs {
     /// Base URL under which absolute references are the store's; repeatable
     #[arg(long, value_name = "URL")]
     pub fhir_base: Vec<String>,
+    /// Dates of rows: as they are, or a new meta.lastUpdated for those that differ from the store's current version, later
+    /// than every snapshot; those that do not differ are left out
+    #[arg(long, value_name = "WHICH", default_value = "none")]
+    pub stamp: StampArg,
     /// Take the good rows of a source that has bad ones
     #[arg(long)]
     pub partial: bool,
@@ -43,6 +49,14 @@ pub(crate) struct ImportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub run: RunArgs,
+}
+
+/// See `--stamp`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum StampArg {
+    None,
+    Changed,
 }
 
 /// `outpour append`
