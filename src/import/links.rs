@@ -36,8 +36,10 @@ pub(crate) struct LinkRewriter<'a> {
     matches: &'a SearchMatches,
     /// Rows that stand for another resource, by their own relative reference.
     renamed: &'a HashMap<String, RowTarget>,
-    /// What links to entries lead to.
-    known: HashMap<String, Option<RowTarget>>,
+    /// References to the rows that links to entries lead to.
+    known: HashMap<String, Option<Box<str>>>,
+    /// What the link in hand becomes.
+    new: String,
     places: Vec<LinkPlace>,
 }
 
@@ -66,7 +68,7 @@ impl<'a> LinkRewriter<'a> {
         matches: &'a SearchMatches,
         renamed: &'a HashMap<String, RowTarget>,
     ) -> LinkRewriter<'a> {
-        LinkRewriter { bundle, table, matches, renamed, known: HashMap::new(), places: Vec::new() }
+        LinkRewriter { bundle, table, matches, renamed, known: HashMap::new(), new: String::new(), places: Vec::new() }
     }
 
     /// Passes a row without white space between its tokens to `emit`, in pieces, its links replaced. Whatever is broken in it
@@ -84,11 +86,11 @@ impl<'a> LinkRewriter<'a> {
             }
             let Some(text) = plain_text(raw) else { continue };
             match self.replacement(&text, *is_reference) {
-                Ok(None) => {}
-                Ok(Some(new)) if !*is_reference && is_own_url(row, range) => drop(new),
-                Ok(Some(new)) => {
+                Ok(false) => {}
+                Ok(true) if !*is_reference && is_own_url(row, range) => {}
+                Ok(true) => {
                     emit(&row[written..range.start]);
-                    emit(new.as_bytes());
+                    emit(self.new.as_bytes());
                     written = range.end;
                 }
                 Err(reason) => on_broken((range.start, reason)),
@@ -98,63 +100,74 @@ impl<'a> LinkRewriter<'a> {
         self.places = places;
     }
 
-    /// What a link becomes; `None` if it stays.
-    fn replacement(&mut self, text: &str, is_reference: bool) -> Result<Option<String>, &'static str> {
+    /// Puts what a link becomes into `new`; `false` if it stays.
+    fn replacement(&mut self, text: &str, is_reference: bool) -> Result<bool, &'static str> {
+        self.new.clear();
         if text.starts_with("urn:") {
-            return match self.entry_of(text) {
-                Some(target) => Ok(Some(target.to_string())),
-                None if is_reference && (text.starts_with("urn:uuid:") || text.starts_with("urn:oid:")) => {
+            return match self.put_entry(text) {
+                false if is_reference && (text.starts_with("urn:uuid:") || text.starts_with("urn:oid:")) => {
                     Err(NO_ENTRY)
                 }
-                None => Ok(None),
+                is_entry => Ok(is_entry),
             };
         }
         if !is_reference || text.starts_with('#') {
-            return Ok(None);
+            return Ok(false);
         }
         if text.contains('?') {
             return self.match_of(text);
         }
         let (resource, version) = text.split_once("/_history/").map_or((text, None), |(text, v)| (text, Some(v)));
         let is_absolute = text.starts_with("http://") || text.starts_with("https://");
-        let target = match is_absolute {
-            true => self.entry_of(resource),
-            false if self.renamed.is_empty() => None,
-            false => self.renamed.get(resource).copied(),
+        let is_replaced = match is_absolute {
+            true => self.put_entry(resource),
+            false if self.renamed.is_empty() => false,
+            false => self.renamed.get(resource).is_some_and(|target| {
+                self.new += &target.to_string();
+                true
+            }),
         };
-        Ok(target.map(|target| match version {
-            Some(version) => format!("{target}/_history/{version}"),
-            None => target.to_string(),
-        }))
+        if let (true, Some(version)) = (is_replaced, version) {
+            self.new += &format!("/_history/{version}");
+        }
+        Ok(is_replaced)
     }
 
-    /// What a conditional reference becomes.
-    fn match_of(&self, text: &str) -> Result<Option<String>, &'static str> {
+    /// Puts what a conditional reference becomes into `new`; `false` if it stays.
+    fn match_of(&mut self, text: &str) -> Result<bool, &'static str> {
         if self.bundle.rules.kind != BundleKind::Requests {
-            return Ok(None);
+            return Ok(false);
         }
         let search = ConditionalReference::parse(text).ok_or(NO_SEARCH)?;
         if !self.bundle.rules.bases.contains(search.base) {
-            return Ok(None);
+            return Ok(false);
         }
         match self.matches.get(&(search.resource_type, search.identifier)).map(Vec::as_slice) {
-            Some([single]) => Ok(Some(single.to_string())),
+            Some([single]) => {
+                self.new += &single.to_string();
+                Ok(true)
+            }
             Some([_, _, ..]) => Err(MANY_MATCHES),
             Some([]) | None => Err(NO_MATCH),
         }
     }
 
-    /// The row of the entry with this fullUrl.
-    fn entry_of(&mut self, url: &str) -> Option<RowTarget> {
-        if let Some(known) = self.known.get(url) {
-            return *known;
+    /// Puts a reference to the row of the entry with this fullUrl into `new`; `false` if there is none.
+    fn put_entry(&mut self, url: &str) -> bool {
+        if !self.known.contains_key(url) {
+            let target = self.table.find(self.bundle, url).and_then(|number| self.bundle.target(number));
+            if self.known.len() >= IMPORT_LINKS_CACHED_MAX {
+                self.known.clear();
+            }
+            self.known.insert(url.to_string(), target.map(|target| target.to_string().into_boxed_str()));
         }
-        let target = self.table.find(self.bundle, url).and_then(|number| self.bundle.target(number));
-        if self.known.len() >= IMPORT_LINKS_CACHED_MAX {
-            self.known.clear();
+        match self.known.get(url) {
+            Some(Some(reference)) => {
+                self.new += reference;
+                true
+            }
+            _ => false,
         }
-        self.known.insert(url.to_string(), target);
-        target
     }
 }
 

@@ -8,7 +8,9 @@ use std::ops::Range;
 use crate::casts::to_u32;
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
-use crate::import::entry::{BundleKind, EntryAction, EntryRules, ReadEntry, RowTarget, full_url_of, read_entry};
+use crate::import::entry::{
+    BundleKind, EntryAction, EntryRules, ReadEntry, RowTarget, full_url_of, read_entry, resource_head,
+};
 use crate::import::outline::{BundleOutline, hash_of_url};
 
 /// A slot of the table without an entry.
@@ -56,6 +58,13 @@ impl<'a> OpenBundle<'a> {
     pub(crate) fn target(&self, number: u32) -> Option<RowTarget> {
         if let Some(target) = self.replaced.get(&number) {
             return Some(*target);
+        }
+        // The id of the resource itself decides, whatever else the entry says: that is checked when its own row is made.
+        let (text, resource) = self.parts(number);
+        if let Some(resource) = resource
+            && let Ok((resource_type, Some(id))) = resource_head(&text[resource], self.rules.kernel)
+        {
+            return Some(RowTarget { resource_type, id });
         }
         match self.read(number).ok()?.action {
             EntryAction::Row { target, .. } => Some(target),
@@ -130,7 +139,7 @@ impl UrlTable {
                 number => number,
             };
             let is_same = bundle.outline.entries[number as usize].url_hash == hash;
-            if is_same && url_of(bundle, number).as_deref() == Some(url) {
+            if is_same && has_url(bundle, number, url) {
                 return Some(number);
             }
             slot = (slot + 1) & (self.slots.len() - 1);
@@ -140,6 +149,21 @@ impl UrlTable {
     /// The slot at which the search for a hash begins.
     fn first_slot(&self, hash: u64) -> usize {
         hash as usize & (self.slots.len() - 1)
+    }
+}
+
+/// Whether an entry has this fullUrl, which mostly stands first in it.
+fn has_url(bundle: &OpenBundle<'_>, number: u32, url: &str) -> bool {
+    let (text, _) = bundle.parts(number);
+    let behind = |text: &'_ [u8], token: &[u8]| text.trim_ascii_start().strip_prefix(token).map(<[u8]>::len);
+    let at = behind(text, b"{").and_then(|left| behind(&text[text.len() - left..], b"\"fullUrl\""));
+    let at = at.and_then(|left| behind(&text[text.len() - left..], b":"));
+    let at = at.and_then(|left| behind(&text[text.len() - left..], b"\""));
+    let first = at.map(|left| &text[text.len() - left..]);
+    match first.and_then(|first| first.strip_prefix(url.as_bytes())).is_some_and(|rest| rest.starts_with(b"\"")) {
+        // A fullUrl that stands twice is found when the entry's own row is made.
+        true => !url.contains('\\'),
+        false => url_of(bundle, number).as_deref() == Some(url),
     }
 }
 

@@ -355,3 +355,42 @@ fn a_directory_is_watched() {
     assert_eq!(std::fs::read_dir(&inbox).unwrap().count(), 4, "nothing is moved");
     assert_eq!(lines_of(&store)["Patient"].len(), 3);
 }
+
+/// Memory of an import does not grow with the Bundle: on one thread it stays below the size of a Bundle of 48 MB;
+/// `OUTPOUR_TEST_FULL=1`: 5 GB, within 256 MiB and 32 bytes an entry.
+#[test]
+fn a_bundle_is_not_held() {
+    let is_full = knob("OUTPOUR_TEST_FULL", 0) == 1;
+    let (size, limit) = if is_full { (5u64 << 30, 240 << 20) } else { (48 << 20, 40 << 20) };
+    let scratch = scratch();
+    let source = scratch.path().join("bundle.json");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&source).unwrap());
+    let filler = "x".repeat(20_000);
+    out.write_all(b"{\"resourceType\":\"Bundle\",\"type\":\"transaction\",\"entry\":[").unwrap();
+    let rows = size / 20_000;
+    for n in 0..rows {
+        let (comma, before) = (if n == 0 { "" } else { "," }, n.saturating_sub(1));
+        let uuid = |n: u64| format!("urn:uuid:5b1d4c53-9d50-4c4c-8a34-{n:012}");
+        let resource = format!(
+            r#"{{ "resourceType":"Observation", "note":"{filler}", "hasMember":[{{"reference":"{}"}}] }}"#,
+            uuid(before)
+        );
+        write!(
+            out,
+            r#"{comma}{{"fullUrl":"{}","resource":{resource},"request":{{"method":"POST","url":"Observation"}}}}"#,
+            uuid(n)
+        )
+        .unwrap();
+    }
+    out.write_all(b"]}").unwrap();
+    out.into_inner().unwrap();
+    let store = scratch.path().join("store");
+    let words = ["import", source.to_str().unwrap(), "--store", store.to_str().unwrap(), "--no-sync", "--threads", "1"];
+    let (code, told, peak) = crate::memory::measured(&words);
+    assert_eq!(code, 0, "{told}");
+    assert!(peak < limit, "{} MiB in use for {} MiB", peak >> 20, size >> 20);
+    let made =
+        std::fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let lines = BufReader::new(std::fs::File::open(made.join("Observation.ndjson")).unwrap()).lines();
+    assert_eq!(lines.count() as u64, rows);
+}
