@@ -29,22 +29,19 @@ impl TextLayout {
     /// `named` is whether the name of its file says NDJSON, which decides where the first line is broken.
     pub(crate) fn of(kernel: Kernel, text: &[u8], named: bool) -> TextLayout {
         let start = text.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(text.len());
-        let first = text[start..].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let rest = &text[start..];
+        let first = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+        let is_all = text[start + first.len()..].trim_ascii_start().is_empty();
+        if is_all && !named {
+            return TextLayout::Values;
+        }
         let is_object = first.first() == Some(&b'{');
         let is_opening = matches!(first.trim_ascii_end(), b"{" | b"[");
         let end = if is_object { value_end(kernel, first) } else { None };
         match end {
-            Some(end) if first[end..].trim_ascii().is_empty() => {
-                let is_all = text[start + first.len()..].trim_ascii_start().is_empty();
-                if is_all && !named { TextLayout::Values } else { TextLayout::Lines }
-            }
-            Some(_) => {
-                if named {
-                    TextLayout::Lines
-                } else {
-                    TextLayout::Values
-                }
-            }
+            Some(end) if first[end..].trim_ascii().is_empty() => TextLayout::Lines,
+            Some(_) if named => TextLayout::Lines,
+            Some(_) => TextLayout::Values,
             None if named && !is_opening && first.first() != Some(&b'[') => TextLayout::Lines,
             None => TextLayout::Values,
         }
