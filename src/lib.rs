@@ -3,6 +3,7 @@
 //! [architecture.md]: docs::architecture
 //! [conformance.md]: docs::conformance
 //! [consuming.md]: docs::consuming
+//! [feeding.md]: docs::feeding
 //! [format.md]: docs::format
 //! [manners.md]: docs::manners
 //! [readings.md]: docs::readings
@@ -30,6 +31,7 @@ mod group;
 mod hash;
 mod ids;
 mod ignorable_part;
+mod import;
 mod index;
 mod inspect;
 mod issue;
@@ -55,8 +57,8 @@ mod text_table;
 mod verify;
 mod write;
 
-/// Documents: architecture, what the service is tested by, how to load exports into tables, formats, manners of the command line,
-/// readings, security, what the service answers.
+/// Documents: architecture, what the service is tested by, how a store is fed and exports are loaded into tables, formats, manners of
+/// the command line, readings, security, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
@@ -64,6 +66,8 @@ pub mod docs {
     pub mod conformance {}
     #[doc = include_str!("docs/consuming.md")]
     pub mod consuming {}
+    #[doc = include_str!("docs/feeding.md")]
+    pub mod feeding {}
     #[doc = include_str!("docs/format.md")]
     pub mod format {}
     #[doc = include_str!("docs/manners.md")]
@@ -119,6 +123,7 @@ pub mod internals {
     pub use crate::extract::naive;
     pub use crate::fhir::instant::{InstantRef, date_time_span};
     pub use crate::group::reader::{GroupMember, GroupReader};
+    pub use crate::import::writer::import_file;
     pub use crate::index::dir::IndexDir;
     pub use crate::index::global::build;
     pub use crate::index::meta::IndexMeta;

@@ -103,6 +103,20 @@ pub(crate) const REFERENCE_CHARS_TOLD_MAX: usize = 100;
 pub(crate) const GONE_FILES_NAMED_MAX: usize = 5;
 /// Most DELETE entries in a Bundle of the `deleted` files (DELETED-07).
 pub(crate) const DELETED_ENTRIES_MAX: usize = 1000;
+/// Most problems of one source that an import lists; further ones are only counted.
+pub(crate) const IMPORT_PROBLEMS_TOLD_MAX: usize = 100;
+/// Bytes of a source whose rows one thread converts at a time, but for a row that is longer.
+pub(crate) const IMPORT_BATCH_BYTES: usize = 2 << 20;
+/// Most fullUrls whose rows a thread remembers during an import.
+pub(crate) const IMPORT_LINKS_CACHED_MAX: usize = 1 << 14;
+/// Longest row that an import holds in memory, in bytes; a longer one passes through a file without a name.
+pub(crate) const IMPORT_ROW_HELD_MAX: usize = 16 << 20;
+/// Longest Bundle without its entries, in bytes.
+pub(crate) const BUNDLE_HEAD_BYTES_MAX: usize = 16 << 20;
+/// Bytes of appended lines that are gathered before they are synced to the disk.
+pub(crate) const APPEND_GROUP_BYTES: usize = 1 << 20;
+/// Longest line that is appended, in bytes: it is held in memory until it is checked.
+pub(crate) const APPEND_LINE_BYTES_MAX: usize = 256 << 20;
 /// Buffer that scattered rows are collected in before a write, in bytes.
 pub(crate) const GATHER_BYTES: usize = 256 << 10;
 /// Input of one block of a compressed output file, in bytes; the same for every compressor.

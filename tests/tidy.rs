@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 19] = [
     &["select"],
     &["plan"],
     &["write"],
-    &["export", "pack", "synth"],
+    &["export", "import", "pack", "synth"],
     &["chain"],
     &["verify"],
     &["inspect"],

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::admin_client::ask_service;
 use crate::cli::args::jobs::{JobArgs, JobsCommand, JobsListArgs};
-use crate::cli::number_format::format_bytes;
+use crate::byte_size::format_bytes;
 use crate::cli::{Exit, put_json, say};
 use crate::count_text::counted;
 use crate::job::administration::{RecordRemoval, RecordedJobs};

@@ -9,6 +9,7 @@ pub(crate) mod access_token;
 #[cfg(feature = "server")]
 pub(crate) mod admin_client;
 pub(crate) mod apply;
+pub(crate) mod append;
 pub(crate) mod args;
 pub(crate) mod chain;
 pub(crate) mod clock;
@@ -20,6 +21,7 @@ pub(crate) mod credential_output;
 pub(crate) mod export;
 pub(crate) mod faults;
 pub(crate) mod group;
+pub(crate) mod import;
 pub(crate) mod index;
 pub(crate) mod inspect;
 #[cfg(feature = "server")]
@@ -150,6 +152,8 @@ pub(crate) fn run(args: Args) -> Exit {
     crate::sys::process_limits::prepare();
     match args.command {
         Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Append(args) => append::run(args),
         Command::Index(args) => index::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Apply(args) => apply::run(args),

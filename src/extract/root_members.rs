@@ -116,7 +116,7 @@ impl KernelJob for FindMembers<'_> {
 
 /// Moves behind a byte that only white space may stand before. `false` if another one does.
 #[inline(always)]
-fn pass_to<V: Vector>(cursor: &mut BlockCursor<'_, V>, wanted: u8) -> bool {
+pub(crate) fn pass_to<V: Vector>(cursor: &mut BlockCursor<'_, V>, wanted: u8) -> bool {
     while let Some(byte) = cursor.byte() {
         cursor.at += 1;
         match byte {
@@ -129,7 +129,7 @@ fn pass_to<V: Vector>(cursor: &mut BlockCursor<'_, V>, wanted: u8) -> bool {
 
 /// Moves behind the value that begins here. `false` if it does not end in the line.
 #[inline(always)]
-fn pass_value<V: Vector>(cursor: &mut BlockCursor<'_, V>, line: &[u8]) -> bool {
+pub(crate) fn pass_value<V: Vector>(cursor: &mut BlockCursor<'_, V>, line: &[u8]) -> bool {
     match cursor.byte() {
         Some(b'{' | b'[') => {
             cursor.at += 1;
@@ -153,7 +153,7 @@ fn pass_value<V: Vector>(cursor: &mut BlockCursor<'_, V>, line: &[u8]) -> bool {
 
 /// The number of the name that has this text between its quotes, escapes as they stand.
 #[inline(always)]
-fn number_of(names: &[&'static str], raw: &[u8]) -> Option<usize> {
+pub(crate) fn number_of(names: &[&'static str], raw: &[u8]) -> Option<usize> {
     if memchr::memchr(b'\\', raw).is_some() {
         return number_of_escaped(names, raw);
     }

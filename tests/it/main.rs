@@ -29,6 +29,7 @@ mod generator;
 mod golden;
 mod hostile;
 mod http;
+mod import;
 mod increments;
 mod index_memory;
 mod integrity;

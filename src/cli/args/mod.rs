@@ -4,6 +4,7 @@ pub(crate) mod chain;
 pub(crate) mod choices;
 #[cfg(feature = "server")]
 pub(crate) mod credential;
+pub(crate) mod import;
 #[cfg(feature = "server")]
 pub(crate) mod jobs;
 pub(crate) mod read_only;
@@ -13,6 +14,7 @@ pub(crate) mod search_columns;
 
 use crate::cli::args::chain::{ApplyArgs, ChainArgs};
 use crate::cli::args::choices::ChoiceArgs;
+use crate::cli::args::import::{AppendArgs, ImportArgs};
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::records::RecordArgs;
 use crate::cli::args::run::{AllowMissingArgs, RunArgs};
@@ -60,6 +62,10 @@ fn version() -> &'static str {
 pub(crate) enum Command {
     /// Write the records of a Group, of patients or of everybody as NDJSON files with a manifest
     Export(ExportArgs),
+    /// Take Bundles, resources, NDJSON and exports apart into rows of a store
+    Import(ImportArgs),
+    /// Write lines that come on standard input to a store, durably
+    Append(AppendArgs),
     /// Bring the index of a store up to date
     Index(IndexArgs),
     /// Write a store anew as a packed one: sorted, compressed, made for exports that copy

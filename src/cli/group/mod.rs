@@ -80,7 +80,7 @@ impl MemberCounts {
 }
 
 /// Store flags of `outpour group check`, `import` and `list`, which have only a path and an index directory.
-fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArgs) -> StoreArgs {
+pub(crate) fn store_args(store: &Path, index_dir: Option<PathBuf>, missing: AllowMissingArgs) -> StoreArgs {
     StoreArgs {
         store: store.to_path_buf(),
         index_dir,
