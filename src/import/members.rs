@@ -7,10 +7,10 @@ use crate::simd::block_cursor::{BlockCursor, StringCarry};
 use crate::simd::{Kernel, KernelJob, Vector};
 
 /// A member of an object: where its name stands, quotes included, and its value.
-pub(crate) type Member = (Range<usize>, Range<usize>);
+pub(crate) type ObjectMember = (Range<usize>, Range<usize>);
 
 /// The members of the object that is `text`; `None` of any other value.
-pub(crate) fn object_members(kernel: Kernel, text: &[u8]) -> Option<Vec<Member>> {
+pub(crate) fn object_members(kernel: Kernel, text: &[u8]) -> Option<Vec<ObjectMember>> {
     kernel.run(MembersJob { text })
 }
 
@@ -20,9 +20,9 @@ struct MembersJob<'a> {
 }
 
 impl KernelJob for MembersJob<'_> {
-    type Output = Option<Vec<Member>>;
+    type Output = Option<Vec<ObjectMember>>;
     #[inline(always)]
-    fn run<V: Vector>(self, vector: V) -> Option<Vec<Member>> {
+    fn run<V: Vector>(self, vector: V) -> Option<Vec<ObjectMember>> {
         let text = self.text;
         let mut cursor = BlockCursor::new(vector, text, StringCarry::default());
         let mut members = Vec::new();

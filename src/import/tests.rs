@@ -409,6 +409,23 @@ fn searches_are_answered() {
     );
 }
 
+/// A source that was taken whole is known with and without `partial`; one that was taken in part is refused without.
+#[test]
+fn partial_sources_come_once() {
+    let patient = |id: &str| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"}}\n");
+    for partial in [false, true] {
+        let world = World::new();
+        assert_eq!(world.import(&patient("a"), partial).state, SourceState::Imported);
+        assert_eq!(world.import(&patient("a"), !partial).state, SourceState::Known);
+    }
+    let world = World::new();
+    let text = patient("a") + "{\n";
+    for (partial, state) in [(true, SourceState::Imported), (true, SourceState::Known), (false, SourceState::Refused)] {
+        assert_eq!(world.import(&text, partial).state, state);
+    }
+    assert_eq!(lines(&world.store())["Patient"].len(), 1);
+}
+
 /// The output of an export: its files by the names of their URLs, what it lists as deleted as of its time; one that lacks a
 /// file is refused. Compressed files are decoded.
 #[test]

@@ -13,9 +13,9 @@ use std::time::Duration;
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::hash::Hasher128;
+use crate::hash::{Hasher128, xxh3_128};
 use crate::import::documents::{TextLayout, take_text};
-use crate::import::output::{ImportDir, ImportRecord};
+use crate::import::output::{ImportDir, ImportRecord, RECORD};
 use crate::import::problem::{ImportError, ImportProblem, ProblemLog};
 use crate::import::source_run::SourceRun;
 use crate::import::sources::{ImportSource, is_named_lines};
@@ -28,6 +28,7 @@ use crate::store::Store;
 use crate::sys::atomic_dir::{AtomicDir, PARTIAL_SUFFIX};
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::{create_private, private_directory};
+use crate::sys::regular_file::read_regular;
 
 /// Start of the names of the directories of imported sources.
 const PREFIX: &str = "import-";
@@ -37,6 +38,8 @@ const LOCK: &str = ".outpour-import.lock";
 const FORMAT: u32 = 1;
 /// Most bytes of the name of a source in that of its directory.
 const NAME_BYTES_MAX: usize = 80;
+/// Most bytes of a record that is read.
+const RECORD_BYTES_MAX: u64 = 1 << 20;
 /// Time between two looks at a lock that another process holds.
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 
@@ -236,9 +239,13 @@ impl<'a> ImportWriter<'a> {
             text.add_to(&mut hash, progress)?;
             texts.push((file, text));
         }
-        let hash = format!("{:032x}", hash.digest());
+        // A source without problems has the same rows with and without `partial`.
+        let whole = format!("{:032x}", hash.digest());
+        let in_part = format!("{:032x}", xxh3_128(format!("{whole} in part").as_bytes()));
+        let (hash, other) = if self.options.partial { (in_part, whole) } else { (whole, in_part) };
+        let known = self.known.get(&hash).or_else(|| self.known.get(&other).filter(|name| self.is_whole(name)));
         // With a new date, what changed is told by the rows: an old version may come back.
-        if let Some(known) = self.known.get(&hash).filter(|_| !self.options.stamps) {
+        if let Some(known) = known.filter(|_| !self.options.stamps) {
             report.state = SourceState::Known;
             report.directory = Some(known.clone());
             return Ok(());
@@ -318,12 +325,18 @@ impl<'a> ImportWriter<'a> {
         Ok(())
     }
 
+    /// Whether everything in the source of a directory was taken, by its record.
+    fn is_whole(&self, name: &str) -> bool {
+        let record = read_regular(&self.store.root().join(name).join(RECORD), RECORD_BYTES_MAX);
+        let record = record.ok().and_then(|text| serde_json::from_slice::<ImportRecord>(&text).ok());
+        record.is_some_and(|record| record.problems == 0)
+    }
+
     /// A hash of what decides the rows of a source beside its bytes.
     fn hasher(&self, source: &ImportSource) -> Hasher128 {
         let mut hash = Hasher128::new();
         let deleted_at = source.deleted_at.as_ref().map(Instant::to_string).unwrap_or_default();
-        let options =
-            (FORMAT, self.options.partial, self.options.stamps, self.options.bases, deleted_at, source.files.len());
+        let options = (FORMAT, self.options.stamps, self.options.bases, deleted_at, source.files.len());
         hash.update(format!("{options:?}").as_bytes());
         hash
     }
