@@ -11,7 +11,7 @@ use crate::cli::args::jobs::{JobArgs, JobsCommand, JobsListArgs};
 use crate::byte_size::format_bytes;
 use crate::cli::{Exit, put_json, say};
 use crate::count_text::counted;
-use crate::job::administration::{RecordRemoval, RecordedJobs};
+use crate::job::administration::{JobList, RecordRemoval, RecordedJobs};
 use crate::job::overview::JobOverview;
 use crate::job::record::is_job_id;
 use crate::job::state::JobState;
@@ -120,26 +120,27 @@ fn read_document<T: serde::de::DeserializeOwned>(document: Value) -> Result<T, J
     serde_json::from_value(document).map_err(foreign)
 }
 
-/// All jobs, with the records that cannot be read, and where they are from.
-fn all_jobs(place: &JobsListArgs) -> Result<(Vec<JobOverview>, Vec<(String, String)>, JobSource), JobsError> {
+/// All jobs, and where they are from.
+fn all_jobs(place: &JobsListArgs) -> Result<(JobList, JobSource), JobsError> {
     let asked = ask_service(&place.data, "GET", "/admin/v1/jobs").map_err(|error| unreachable_error(place, &error))?;
     match asked {
         Some(answer) => {
             let mut document = expect_status(answer, 200)?;
-            Ok((read_document(document["jobs"].take())?, Vec::new(), JobSource::Service))
+            let jobs = read_document(document["jobs"].take())?;
+            Ok((JobList { jobs, unreadable: Vec::new() }, JobSource::Service))
         }
         None => {
             let listed = recorded(place)?.list();
-            let (jobs, unreadable) =
+            let list =
                 listed.map_err(|error| JobsError::new(Exit::Failed, format!("the records cannot be read: {error}")))?;
-            Ok((jobs, unreadable, JobSource::Records))
+            Ok((list, JobSource::Records))
         }
     }
 }
 
 /// Lists the jobs.
 fn list_jobs(place: &JobsListArgs) -> Result<(Exit, Value), JobsError> {
-    let (jobs, unreadable, source) = all_jobs(place)?;
+    let (JobList { jobs, unreadable }, source) = all_jobs(place)?;
     say_source(source);
     if jobs.is_empty() {
         say("  no jobs");
@@ -193,8 +194,8 @@ fn show_job(args: &JobArgs) -> Result<(Exit, Value), JobsError> {
     let (job, source) = match asked.map_err(|error| unreachable_error(&args.place, &error))? {
         Some(answer) => (read_document(expect_status(answer, 200)?)?, JobSource::Service),
         None => {
-            let (jobs, ..) = all_jobs(&args.place)?;
-            (jobs.into_iter().find(|job| job.id == id).ok_or_else(no_such_job)?, JobSource::Records)
+            let (list, _) = all_jobs(&args.place)?;
+            (list.jobs.into_iter().find(|job| job.id == id).ok_or_else(no_such_job)?, JobSource::Records)
         }
     };
     say_source(source);

@@ -12,6 +12,8 @@ use crate::index::legacy_meta::{LegacyFile, LegacyMeta, LegacySegment};
 use crate::index::meta::{self, FileEntry, IndexMeta, MemoryLoss, SCAN_AGAIN, SegmentMeta};
 use crate::index::row_times::RowTimes;
 use crate::index::snapshot_log::SnapshotSlots;
+use crate::store::Store;
+use crate::sys::regular_file::Links;
 use crate::sys::store_file::FileStamp;
 
 /// Attempts to read files that a writer may replace meanwhile.
@@ -164,6 +166,31 @@ fn load_once(dir: &IndexDir, with_log: bool) -> Result<IndexMemory, IndexError> 
     }
     let (times, times_absent) = read_times(dir, &current)?;
     Ok(IndexMemory::Known(Box::new(LoadedMeta { current, published_first, times, times_absent, is_legacy, copy_lost })))
+}
+
+/// The last T that refreshes recorded in the index on disk, in ticks; `None` without an index or a snapshot, and while it
+/// cannot be read: a snapshot then fails and says why. Makes no directory.
+pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
+    let dir = IndexDir::Directory(store.index_dir());
+    match load_latest(&dir).ok()? {
+        Some((_, latest)) => latest,
+        // None, damaged, or of an earlier format.
+        None => load(&dir).ok()?.known()?.current.latest,
+    }
+}
+
+/// What a walk does with links by the index on disk, or a new one.
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when there may be one that cannot be read.
+pub(crate) fn links_of_published(store: &Store) -> Result<Links, IndexError> {
+    let new = store.options().choices.links_of_new_index();
+    match load(&IndexDir::Directory(store.index_dir())) {
+        Ok(memory) => Ok(memory.known().map_or(new, |known| known.current.links())),
+        // There the index is in memory, and always new.
+        Err(IndexError::ReadIndex { source, .. }) if is_unwritable_place(&source) => Ok(new),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the snapshot log of a directory holds; nothing if there is none.

@@ -14,7 +14,7 @@ use crate::index::snapshot::{Index, Snapshot};
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
-use crate::index::{invalidate, refresh, reopen};
+use crate::index::{invalidate, load, refresh, reopen};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -22,7 +22,7 @@ impl Store {
     /// The last T given out, as the index on disk records it: the greatest of the snapshots taken that was not beyond
     /// the clock then; `None` without an index or a snapshot, and while it cannot be read.
     pub fn latest_snapshot(&self) -> Option<Instant> {
-        let ticks = refresh::latest_snapshot_ticks(self)?;
+        let ticks = load::latest_snapshot_ticks(self)?;
         Some(Instant { ticks, rest: Box::default() })
     }
 
@@ -81,7 +81,7 @@ impl Store {
         let links = match self.options().choices.follow_symlinks {
             Some(follow) => links_of(follow),
             // As the index was made with, if there is one.
-            None => refresh::links_of_published(self)?,
+            None => load::links_of_published(self)?,
         };
         Ok(StoreListing::of(&walk_store(self, links)?))
     }

@@ -39,7 +39,6 @@ use crate::progress::{Phase, Progress};
 use crate::store::StoreOptions;
 use crate::store::choices::RowRules;
 use crate::store::{IndexAccess, Store};
-use crate::sys::regular_file::Links;
 use crate::sys::store_file::FileStamp;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -341,31 +340,6 @@ fn log_snapshot(
         dir.overwrite_note(copy.0, &copy.1, false).map_err(failed)?;
     }
     Ok(Some((current, as_of)))
-}
-
-/// The last T that refreshes recorded in the index on disk, in ticks; `None` without an index or a snapshot, and while it
-/// cannot be read: a snapshot then fails and says why. Makes no directory.
-pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
-    let dir = IndexDir::Directory(store.index_dir());
-    match load_latest(&dir).ok()? {
-        Some((_, latest)) => latest,
-        // None, damaged, or of an earlier format.
-        None => load(&dir).ok()?.known()?.current.latest,
-    }
-}
-
-/// What a walk does with links by the index on disk, or a new one.
-///
-/// # Errors
-/// [`IndexError::ReadIndex`] when there may be one that cannot be read.
-pub(crate) fn links_of_published(store: &Store) -> Result<Links, IndexError> {
-    let new = store.options().choices.links_of_new_index();
-    match load(&IndexDir::Directory(store.index_dir())) {
-        Ok(memory) => Ok(memory.known().map_or(new, |known| known.current.links())),
-        // There the index is in memory, and always new.
-        Err(IndexError::ReadIndex { source, .. }) if is_unwritable_place(&source) => Ok(new),
-        Err(error) => Err(error),
-    }
 }
 
 /// The index as the last refresh published it, without a new refresh or a walk over the store; `None` when no intact

@@ -64,6 +64,14 @@ pub(crate) struct RecordedJobs {
     files: std::path::PathBuf,
 }
 
+/// The jobs of a service as its operator sees them.
+pub(crate) struct JobList {
+    /// The jobs, by time of kick-off.
+    pub jobs: Vec<JobOverview>,
+    /// Records that cannot be read: id, and reason.
+    pub unreadable: Vec<(String, String)>,
+}
+
 /// What became of a removal among the records of a stopped service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordRemoval {
@@ -85,13 +93,13 @@ impl RecordedJobs {
         Ok(RecordedJobs { records, files: files.to_path_buf() })
     }
 
-    /// The jobs by time of kick-off, and the names of records that cannot be read, each with the reason.
+    /// The jobs, and the records that cannot be read.
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub(crate) fn list(&self) -> io::Result<(Vec<JobOverview>, Vec<(String, String)>)> {
+    pub(crate) fn list(&self) -> io::Result<JobList> {
         let RecordListing { records, unreadable } = self.records.list_only()?;
-        Ok((records.iter().map(JobOverview::of_record).collect(), unreadable))
+        Ok(JobList { jobs: records.iter().map(JobOverview::of_record).collect(), unreadable })
     }
 
     /// Removes a job and its files, as a service would on a DELETE, under the lock that keeps services out meanwhile.
@@ -106,7 +114,7 @@ impl RecordedJobs {
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
         let is_there = |job: &JobOverview| job.id == id && job.state != JobState::Expired;
-        if !is_job_id(id) || !self.list()?.0.iter().any(is_there) {
+        if !is_job_id(id) || !self.list()?.jobs.iter().any(is_there) {
             return Ok(RecordRemoval::Unknown);
         }
         self.records.remove(id)?;
