@@ -150,7 +150,10 @@ impl ChainRoot {
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => continue,
                 Err(error) => return Err(io(error)),
             };
-            let Ok(record) = PlanRecord::from_bytes(&plan) else { continue };
+            let record = PlanRecord::from_bytes(&plan).map_err(|reason| JournalError::Damaged {
+                path: self.export_path(name).join(JOB).join(PLAN),
+                reason: format!("{reason}; move the directory out of the chain"),
+            })?;
             let Some(link) = record.chain.clone().filter(|link| link.chain == self.chain) else { continue };
             let finished = self.directory.metadata(&format!("{name}/{MANIFEST}")).map_err(io)?.is_some();
             let (plan_id, baseline) = (record.plan_id.clone(), record.baseline_plan().map(str::to_string));

@@ -51,7 +51,14 @@ impl VanishedRecord {
 
     /// The resource; `None` if the record is not as outpour writes it.
     pub(crate) fn resource(&self) -> Option<VanishedResource> {
-        if self.told && self.cause != VanishCause::ReplacedFile {
+        let may_be_told = match self.cause {
+            VanishCause::ReplacedFile => true,
+            // Only what is told is recorded.
+            VanishCause::Deleted if !self.told => return None,
+            VanishCause::Deleted => true,
+            _ => false,
+        };
+        if self.told && !may_be_told {
             return None;
         }
         let owner = |(base, id): &(String, String)| Some((base.clone(), Id::parse(id.as_bytes())?));
@@ -71,5 +78,29 @@ impl VanishedRecord {
         let mut counts = VanishedCounts::default();
         records.iter().for_each(|gone| counts.count(gone.cause, gone.told));
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Told is what is gone from replaced files and what a DELETE entry ended; a record that says otherwise is none of ours.
+    #[test]
+    fn only_some_causes_are_told() {
+        let record = |cause, told| VanishedRecord {
+            resource_type: "Patient".into(),
+            id: "a".into(),
+            cause,
+            first_missed: 1,
+            updated: 0,
+            owners: Vec::new(),
+            told,
+        };
+        for cause in VanishCause::ALL {
+            let (told, counted) = (record(cause, true).resource().is_some(), record(cause, false).resource().is_some());
+            let may_be_told = matches!(cause, VanishCause::ReplacedFile | VanishCause::Deleted);
+            assert_eq!((told, counted), (may_be_told, cause != VanishCause::Deleted), "{cause:?}");
+        }
     }
 }
