@@ -5,10 +5,11 @@ use crate::byte_size::{SIZE_EXAMPLES, parse_size};
 use crate::cli::args::choices::{
     ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
+use crate::cli::args::group::{GroupRulesArgs, RulesArg};
 use crate::cli::args::records::PatientStrictArg;
 use crate::cli::args::{
-    AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg,
-    RulesArg, SelectionArg, StoreArgs, VanishedArg, WriteArgs,
+    AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, SelectionArg,
+    StoreArgs, VanishedArg, WriteArgs,
 };
 use crate::cli::clock::{StoreClock, now};
 use crate::cli::message_text::{FLAGS, index_text};
@@ -35,7 +36,7 @@ use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
-use crate::write::output_dir::FileModes;
+use crate::write::file_modes::FileModes;
 
 /// Parses permission bits of a file or directory: octal digits, at most 0777, with all bits that its owner needs.
 fn parse_mode(text: &str, needed: u32) -> Option<u32> {

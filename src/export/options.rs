@@ -8,7 +8,7 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
 use crate::issue::{PLAIN_NAMES, ParameterNames};
 use crate::sys::durability::FileSync;
-use crate::write::output_dir::FileModes;
+use crate::write::file_modes::FileModes;
 
 /// What to do with an output directory that is not empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
