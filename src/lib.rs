@@ -35,9 +35,9 @@ mod import;
 mod index;
 mod inspect;
 mod issue;
-mod key_set;
 #[cfg(feature = "server")]
 mod job;
+mod key_set;
 mod limits;
 mod named_enum;
 mod pack;

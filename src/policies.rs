@@ -148,8 +148,7 @@ impl PatientStrict {
 
 /// What an increment does for patients who joined the population after its baseline (GROUP-11).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NewMembers {
+pub(crate) enum NewMembers {
     /// All their records are exported, whatever their age.
     Full,
     /// Their records are exported as everybody's, and the manifest says how many have joined.
@@ -161,10 +160,10 @@ pub enum NewMembers {
 
 impl NewMembers {
     /// Every value.
-    pub const ALL: [NewMembers; 3] = [NewMembers::Full, NewMembers::Report, NewMembers::Ignore];
+    pub(crate) const ALL: [NewMembers; 3] = [NewMembers::Full, NewMembers::Report, NewMembers::Ignore];
 
     /// Its word, as that of [`MembershipRule`].
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             NewMembers::Full => "full",
             NewMembers::Report => "report",

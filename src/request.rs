@@ -144,7 +144,7 @@ pub struct ExportRequest {
     /// The export that this one is an increment on; its transactionTime is `since` then.
     pub(crate) baseline: Option<Arc<Baseline>>,
     /// What happens for patients who joined after the baseline; without one it has no effect.
-    pub new_members: NewMembers,
+    pub(crate) new_members: NewMembers,
     /// Whether the record of the export keeps the keys of all resources that a reader holds after it, 16 bytes each, so that
     /// increments on it can tell what no longer belongs.
     pub(crate) keeps_resources: bool,

@@ -53,7 +53,8 @@ impl AppliedState {
             Ok(bytes) => bytes,
             Err(_) => return Err(foreign(&names[0].to_string_lossy())),
         };
-        let state: AppliedState = serde_json::from_slice(&bytes).map_err(|error| damaged(place_of_json_error(&error)))?;
+        let state: AppliedState =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(place_of_json_error(&error)))?;
         let known: BTreeSet<&str> = state.files.iter().map(|file| file.file.as_str()).chain([STATE]).collect();
         match names.iter().find(|name| name.to_str().is_none_or(|name| !known.contains(name))) {
             Some(name) => Err(foreign(&name.to_string_lossy())),

@@ -9,10 +9,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rayon::prelude::*;
+use crate::casts::to_u32;
 use crate::chain::applied_state::{AppliedState, STATE};
 use crate::chain::exported_lines::{ExportedLine, LinesError, read_lines};
-use crate::casts::to_u32;
 use crate::chain::read_chain::{ReadExport, read_chain, read_deletions, read_departures};
 use crate::chain::root::ChainRoot;
 use crate::codec::compression::Compression;
@@ -28,6 +27,7 @@ use crate::sys::durability::FileSync;
 use crate::write::encode::Encoder;
 use crate::write::journal::Receipt;
 use crate::write::sink::DirSink;
+use rayon::prelude::*;
 
 /// What applying a chain did.
 pub(crate) struct ApplyReport {

@@ -10,8 +10,8 @@
 //!
 //! A run finishes an interrupted export first. `root` holds the directory, `run` the steps of a night, `apply` replays a chain.
 
-pub(crate) mod apply;
 pub(crate) mod applied_state;
+pub(crate) mod apply;
 pub(crate) mod exported_lines;
 pub(crate) mod read_chain;
 pub(crate) mod retention;

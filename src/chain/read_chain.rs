@@ -83,7 +83,8 @@ pub(crate) fn read_deletions(export: &ReadExport) -> Result<Vec<ResourceKey>, Jo
     let mut keys = Vec::new();
     for item in &export.finished.manifest.deleted {
         let path = export.directory.path().join(item.file_name());
-        let damaged = || JournalError::Damaged { path: path.clone(), reason: "a line is no Bundle of deletions".into() };
+        let damaged =
+            || JournalError::Damaged { path: path.clone(), reason: "a line is no Bundle of deletions".into() };
         let mut wrong = false;
         let read = read_text(export, item, &mut |line| {
             let Ok(bundle) = serde_json::from_slice::<Bundle>(line) else {

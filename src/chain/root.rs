@@ -107,10 +107,8 @@ impl ChainRoot {
 
     /// Reads the chain's id.
     fn of(directory: Directory, lock: File) -> Result<ChainRoot, JournalError> {
-        let damaged = |reason: &str| JournalError::Damaged {
-            path: directory.path().join(IDENTITY),
-            reason: reason.to_string(),
-        };
+        let damaged =
+            |reason: &str| JournalError::Damaged { path: directory.path().join(IDENTITY), reason: reason.to_string() };
         let bytes = directory.read(IDENTITY, RECORD_BYTES_MAX).map_err(|error| damaged(&error.to_string()))?;
         let Identity { chain } =
             serde_json::from_slice(&bytes).map_err(|_| damaged("it is not as outpour writes it"))?;
@@ -285,7 +283,8 @@ fn is_export_name(name: &str) -> bool {
                 _ => byte.is_ascii_digit(),
             })
     };
-    time.is_some_and(has_form) && again.is_none_or(|again| again.bytes().all(|b| b.is_ascii_digit()) && !again.is_empty())
+    time.is_some_and(has_form)
+        && again.is_none_or(|again| again.bytes().all(|b| b.is_ascii_digit()) && !again.is_empty())
 }
 
 /// A failure of a chain's own files, as one of an export.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use serde_json::json;
 
+use crate::byte_size::parse_size;
 use crate::cli::args::import::AppendArgs;
 use crate::cli::clock::now;
-use crate::cli::config::parse_size;
 use crate::cli::import::exit_of;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;

@@ -70,9 +70,7 @@ fn check(args: &ApplyArgs) -> Result<(FileBounds, rayon::ThreadPool), RequestErr
     }
     let pool = pool(args.run.threads);
     match (pool, problems.is_empty()) {
-        (Ok(pool), true) => {
-            Ok((FileBounds { file_bytes: file_bytes.unwrap_or(1), file_resources: None }, pool))
-        }
+        (Ok(pool), true) => Ok((FileBounds { file_bytes: file_bytes.unwrap_or(1), file_resources: None }, pool)),
         (pool, _) => {
             problems.extend(pool.err().into_iter().flat_map(|error| error.problems));
             Err(RequestError { problems })

@@ -28,11 +28,8 @@ pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedCo
     let template =
         ExportOptions::new(root).sync(sync(&args.write)).faults_allowed(faults_allowed).clock(&now).words(&FLAGS);
     let template = template.modes(modes);
-    let options = ChainOptions {
-        full_every: args.chain.full_every,
-        keep: args.chain.keep,
-        new_members: request.new_members,
-    };
+    let options =
+        ChainOptions { full_every: args.chain.full_every, keep: args.chain.keep, new_members: request.new_members };
     let time = ChainTime { snapshot: time, now: now() };
     let done = watched(args.write.run.progress, |progress| {
         run_chain(&store, &request, root, options, time, &template, progress)

@@ -6,10 +6,11 @@ use crate::cli::args::chain::{ChainArgs, NewMembersArg};
 use crate::cli::args::choices::{
     ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
+use crate::cli::args::group::{GroupRulesArgs, RulesArg};
 use crate::cli::args::records::PatientStrictArg;
 use crate::cli::args::{
-    AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg,
-    RulesArg, SelectionArg, StoreArgs, VanishedArg, WriteArgs,
+    AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, SelectionArg,
+    StoreArgs, VanishedArg, WriteArgs,
 };
 use crate::cli::clock::{StoreClock, now};
 use crate::cli::message_text::{FLAGS, index_text};
@@ -40,8 +41,8 @@ use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
+use crate::write::file_modes::FileModes;
 use std::sync::Arc;
-use crate::write::output_dir::FileModes;
 
 /// Parses permission bits of a file or directory: octal digits, at most 0777, with all bits that its owner needs.
 fn parse_mode(text: &str, needed: u32) -> Option<u32> {

@@ -103,9 +103,9 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
         add_request(&mut document, &request);
         put_json(&document);
     }
+    say(&summary(&exported, &request, &args.store, seconds));
     print_messages(&exported.log);
     index_warnings(&exported.index);
-    say(&summary(&exported, &request, &args.store, seconds));
     Ok(exit)
 }
 
@@ -153,7 +153,6 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
         }
         put_json(&document);
     }
-    print_messages(&messages);
     show(&format!("Plan as of {}; nothing was written", snapshot.as_of()));
     show(&times_lines(&plan.request));
     if work.in_memory.is_some() {
@@ -171,6 +170,7 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
     if !filters.is_empty() {
         show(&format!("\n{filters}"));
     }
+    print_messages(&messages);
     Ok(Exit::Done)
 }
 

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant as Clock, SystemTime};
 
 use serde_json::json;
 
+use crate::byte_size::format_bytes;
 use crate::cli::args::import::{ImportArgs, StampArg};
 use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::clock::now;
 use crate::cli::config::{open_store, pool};
 use crate::cli::export::is_full;
 use crate::cli::group::store_args;
-use crate::byte_size::format_bytes;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, RequestError};

@@ -120,8 +120,6 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
         }
         put_json(&document);
     }
-    print_messages(&messages);
-    index_warnings(&work);
     let mut table = TextTable::of_figures(&["type", "rows"]);
     named_types.iter().for_each(|(name, n)| table.row([name.clone(), count(n.as_u64().unwrap_or(0))]));
     table.row(["all".to_string(), count(index.rows() as u64)]);
@@ -144,6 +142,8 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     say((excluded_line(index.walked().excluded) + &index_line(&work)).trim_end());
     let rate = format_bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
+    print_messages(&messages);
+    index_warnings(&work);
     listed.iter().for_each(FaultList::print);
     Exit::Done
 }

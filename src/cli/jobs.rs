@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::byte_size::format_bytes;
 use crate::cli::admin_client::ask_service;
 use crate::cli::args::jobs::{JobArgs, JobsCommand, JobsListArgs};
-use crate::byte_size::format_bytes;
 use crate::cli::{Exit, put_json, say};
 use crate::count_text::counted;
 use crate::job::administration::{JobList, RecordRemoval, RecordedJobs};

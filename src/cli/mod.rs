@@ -8,8 +8,8 @@
 pub(crate) mod access_token;
 #[cfg(feature = "server")]
 pub(crate) mod admin_client;
-pub(crate) mod apply;
 pub(crate) mod append;
+pub(crate) mod apply;
 pub(crate) mod args;
 pub(crate) mod chain;
 pub(crate) mod clock;

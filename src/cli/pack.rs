@@ -45,9 +45,9 @@ pub(crate) fn run(args: PackArgs) -> Exit {
         document["warnings"] = warning_texts(&packed.messages).into();
         put_json(&document);
     }
+    say(&summary(&packed, &args, seconds));
     print_messages(&packed.messages);
     index_warnings(&packed.index);
-    say(&summary(&packed, &args, seconds));
     exit
 }
 

@@ -36,7 +36,10 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
         }
         Ok(VerifyTarget::Chain) if args.faults || args.ledger => {
             let flag = if args.faults { "--faults" } else { "--ledger" };
-            let text = format!("{flag}: {} is a chain of exports; give one of its exports, or the store", args.directory.display());
+            let text = format!(
+                "{flag}: {} is a chain of exports; give one of its exports, or the store",
+                args.directory.display()
+            );
             return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
         }
         Ok(VerifyTarget::Chain) => return pool.install(|| verify_chain(&args)),

@@ -42,7 +42,9 @@ impl FinishedExport {
         let opened = Directory::open(directory).map_err(|error| wrong(format!("cannot be opened: {error}")))?;
         let read = |name: &str| opened.read(name, RECORD_BYTES_MAX).map_err(|error| (error.kind(), error));
         let manifest = match read(MANIFEST) {
-            Ok(bytes) => Manifest::from_bytes(&bytes).map_err(|error| wrong(format!("has a damaged manifest: {error}")))?,
+            Ok(bytes) => {
+                Manifest::from_bytes(&bytes).map_err(|error| wrong(format!("has a damaged manifest: {error}")))?
+            }
             Err((std::io::ErrorKind::NotFound, _)) => {
                 return Err(wrong("holds no finished export: there is no manifest.json".to_string()));
             }
@@ -53,7 +55,8 @@ impl FinishedExport {
         };
         let plan = format!("{JOB}/{PLAN}");
         let plan = read(&plan).map_err(|(_, error)| wrong(format!("has no record that can be read: {error}")))?;
-        let record = PlanRecord::from_bytes(&plan).map_err(|reason| wrong(format!("has a damaged record: {reason}")))?;
+        let record =
+            PlanRecord::from_bytes(&plan).map_err(|reason| wrong(format!("has a damaged record: {reason}")))?;
         let states = |name: &str, text: &str| extension.get(name).and_then(|value| value.as_str()) == Some(text);
         let Some(transaction_time) = Instant::parse(&manifest.transaction_time)
             .filter(|_| states("planId", &record.plan_id) && record.snapshot.as_of == manifest.transaction_time)
@@ -73,7 +76,8 @@ impl FinishedExport {
         };
         let cohort = record.cohort.as_deref().map(|digest| keys(COHORT, digest)).transpose()?;
         // 2. What a reader holds, if it was recorded.
-        let resources = extension.get("resources").and_then(|facts| facts.get("digest")).and_then(|value| value.as_str());
+        let resources =
+            extension.get("resources").and_then(|facts| facts.get("digest")).and_then(|value| value.as_str());
         let resources = resources.map(|digest| keys(RESOURCES, digest)).transpose()?;
         let plan_id = record.plan_id.clone();
         let baseline = Arc::new(Baseline { plan_id, transaction_time, cohort, resources });

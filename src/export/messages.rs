@@ -47,7 +47,10 @@ fn member_issues(baseline: &Baseline, plan: &Plan, push: &mut dyn FnMut(&'static
         match &plan.member_changes {
             None => push(
                 "members-unknown",
-                note("Who joined or left is not known: the export that this one builds on has no list of its patients".into()),
+                note(
+                    "Who joined or left is not known: the export that this one builds on has no list of its patients"
+                        .into(),
+                ),
             ),
             Some(changes) => {
                 let (joined, left) = (changes.joined_count, changes.left.len() as u64 + changes.left_unnamed);
@@ -56,14 +59,24 @@ fn member_issues(baseline: &Baseline, plan: &Plan, push: &mut dyn FnMut(&'static
                         NewMembers::Full => "all their records are exported",
                         _ => "what was dated before _since is not exported for that",
                     };
-                    push("joined", note(format!("{} joined since the export that this one builds on; {records}", counted(joined, "patient"))));
+                    push(
+                        "joined",
+                        note(format!(
+                            "{} joined since the export that this one builds on; {records}",
+                            counted(joined, "patient")
+                        )),
+                    );
                 }
                 if left > 0 {
-                    push("left", note(format!("{} left since the export that this one builds on", counted(left, "patient"))));
+                    push(
+                        "left",
+                        note(format!("{} left since the export that this one builds on", counted(left, "patient"))),
+                    );
                 }
                 if changes.left_unnamed > 0 {
                     let unnamed = counted(changes.left_unnamed, "patient");
-                    let text = format!("{unnamed} who left cannot be named: no record of theirs is in the store any more");
+                    let text =
+                        format!("{unnamed} who left cannot be named: no record of theirs is in the store any more");
                     push("left-unnamed", Issue::warning(IssueCode::Incomplete, text));
                 }
             }

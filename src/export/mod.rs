@@ -22,9 +22,9 @@ pub(crate) mod vanished_record;
 
 use crate::error::ExportError;
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
+use crate::export::prepare::SharedStatus;
 use crate::export::repair::repair_index;
 use crate::export::report::ExportReport;
-use crate::export::prepare::SharedStatus;
 use crate::export::run::ExportRun;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::progress::{Phase, Progress};

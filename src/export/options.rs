@@ -11,7 +11,7 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
 use crate::issue::{PLAIN_NAMES, ParameterNames};
 use crate::sys::durability::FileSync;
-use crate::write::output_dir::FileModes;
+use crate::write::file_modes::FileModes;
 
 /// What to do with an output directory that is not empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,7 +133,8 @@ impl<'a> ExportOptions<'a> {
 
 impl fmt::Debug for ExportOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _, chain: _, builds_on: _, modes: _ } = self;
+        let ExportOptions { out, existing, sync, faults_allowed, clock: _, words: _, chain: _, builds_on: _, modes: _ } =
+            self;
         let mut shown = f.debug_struct("ExportOptions");
         shown.field("out", out).field("existing", existing).field("sync", sync).field("faults_allowed", faults_allowed);
         shown.finish_non_exhaustive()

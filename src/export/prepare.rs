@@ -112,8 +112,7 @@ pub(crate) fn prepare(
         None => Vec::new(),
     };
     let names: HashSet<&str> = finished.iter().map(|receipt| receipt.file.as_str()).collect();
-    let unwritten =
-        plan.shards.iter().enumerate().filter(|(shard, _)| !names.contains(&*plan.file_name(*shard)));
+    let unwritten = plan.shards.iter().enumerate().filter(|(shard, _)| !names.contains(&*plan.file_name(*shard)));
     let (reduced, whole): (Vec<_>, Vec<_>) =
         unwritten.map(|(_, shard)| shard).partition(|shard| request.elements.reduces(shard.resource_type));
     let bytes_of = |shards: &[&Shard]| shards.iter().map(|shard| shard.bytes).sum::<u64>();
@@ -135,10 +134,8 @@ pub(crate) fn prepare(
 /// Whether the record of an export holds the keys of its patients: that of a Group does, for the increments of its members, and
 /// every one that increments are to build on.
 fn records_cohort(request: &ExportRequest) -> bool {
-    let of_group = matches!(
-        request.population,
-        Population::Group(_) | Population::GroupFile(_) | Population::GroupDocument(_)
-    );
+    let of_group =
+        matches!(request.population, Population::Group(_) | Population::GroupFile(_) | Population::GroupDocument(_));
     request.population != Population::System && (of_group || request.keeps_resources || request.baseline.is_some())
 }
 

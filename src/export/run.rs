@@ -22,18 +22,19 @@ use crate::request::ExportRequest;
 use crate::store::Store;
 use crate::sys::durability::FileSync;
 use crate::write::encode::Encoder;
+use crate::write::file_modes::FileModes;
 use crate::write::frame_copy::Recompressors;
 use crate::write::generated_files::write_lines;
 use crate::write::journal::{COHORT, JOB, MANIFEST, PlanFile, RESOURCES, Receipt};
 use crate::write::manifest::{Manifest, file_url};
-use crate::write::output_dir::{BeginMode, FileModes, OutputDirectory};
+use crate::write::output_dir::{BeginMode, OutputDirectory};
 use crate::write::shard::copy_shards;
 use crate::write::shard_groups::group_shards;
 use crate::write::sink::DirSink;
 use crate::write::status_file::{PlannedStatus, Status, StatusFile};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::json;
 

@@ -6,8 +6,8 @@
 
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
-use crate::export::repair::repair_index;
 use crate::export::prepare::SharedStatus;
+use crate::export::repair::repair_index;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::job_end::{OUT, complete_job, fail_job, record_error};

@@ -106,7 +106,8 @@ mod tests {
             let bytes = file_bytes(given.clone());
             let scratch = tempfile::tempdir().unwrap();
             let path = scratch.path().join("keys");
-            let file = || std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            let file =
+                || std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
             let sorted = SortedKeys::fill(file(), &path, given.len(), |slots| {
                 slots.copy_from_slice(&given);
                 Ok::<usize, std::io::Error>(given.len())

@@ -84,10 +84,7 @@ impl MemberChanges {
 }
 
 /// The ids of patients of the store with these keys, ascending.
-fn names_of(
-    snapshot: &Snapshot,
-    keys: &HashSet<ResourceKey>,
-) -> Result<Vec<Box<str>>, CorruptIndex> {
+fn names_of(snapshot: &Snapshot, keys: &HashSet<ResourceKey>) -> Result<Vec<Box<str>>, CorruptIndex> {
     let mut names: Vec<Box<str>> = Vec::new();
     let mut add = |id: &Id| {
         if keys.contains(&patient_key(id.as_bytes())) {

@@ -57,7 +57,7 @@ pub(crate) fn find_name(snapshot: &Snapshot, key: &ResourceKey) -> Result<Option
                 kind::TOMBSTONE => {
                     let entry = EntryId(reference & !kind::MASK);
                     segment.tombstone(entry)?.tombstone_of(entry)
-                },
+                }
                 kind::ROW => {
                     let row = (reference & !kind::MASK) as usize;
                     (segment.type_of(row)?, segment.row_id(row)?)

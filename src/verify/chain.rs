@@ -180,7 +180,8 @@ impl ChainVerification {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![match (self.holds, self.exports.is_empty()) {
             (_, true) => "No export of the chain is finished.".to_string(),
-            (true, _) => "The chain holds: each export is as its manifest states, and follows from the one before it.".to_string(),
+            (true, _) => "The chain holds: each export is as its manifest states, and follows from the one before it."
+                .to_string(),
             (false, _) => "The chain does not hold.".to_string(),
         }];
         let mut table = TextTable::of_figures(&["export", "number", "rows", "deleted", "departed", "held after it"]);
@@ -188,7 +189,14 @@ impl ChainVerification {
             let kind = if export.full == export.number { ", full" } else { "" };
             let figures = [export.rows, export.deleted, export.departed, export.held].map(grouped);
             let [rows, deleted, departed, held] = figures;
-            table.row([format!("{}{kind}", export.directory), export.number.to_string(), rows, deleted, departed, held]);
+            table.row([
+                format!("{}{kind}", export.directory),
+                export.number.to_string(),
+                rows,
+                deleted,
+                departed,
+                held,
+            ]);
         }
         if !self.exports.is_empty() {
             lines.extend(table.lines());

@@ -239,9 +239,10 @@ impl RecountQuestion<'_> {
     pub(crate) fn passes(&self, i: usize, version: &ResourceVersion) -> bool {
         let recorded = self.request;
         // Those who joined: as without `_since`.
-        let since = recorded.since.as_ref().filter(|_| {
-            self.joined.is_empty() || !self.in_compartment(i, MembershipMoment::Now, PatientSide::Joined)
-        });
+        let since = recorded
+            .since
+            .as_ref()
+            .filter(|_| self.joined.is_empty() || !self.in_compartment(i, MembershipMoment::Now, PatientSide::Joined));
         let Some(updated) = &version.updated else {
             return recorded.undated || since.is_none() && recorded.until.is_none();
         };

@@ -9,6 +9,7 @@
 pub(crate) mod copy_run;
 pub(crate) mod deleted_bundle;
 pub(crate) mod encode;
+pub(crate) mod file_modes;
 pub(crate) mod frame_copy;
 pub(crate) mod generated_files;
 pub(crate) mod journal;

@@ -41,9 +41,10 @@ use crate::sys::disk::disk_space;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
 use crate::sys::unsynced_entry::is_unsynced;
+use crate::write::file_modes::FileModes;
 use crate::write::journal::{
-    DEPARTED, JOB, JournalFiles, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, PlanFile, RECEIPTS, Receipt, STATUS, is_as_recorded,
-    line_of, place_of_json_error,
+    DEPARTED, JOB, JournalFiles, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, PlanFile, RECEIPTS, Receipt, STATUS,
+    is_as_recorded, line_of, place_of_json_error,
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
@@ -75,15 +76,6 @@ impl ReplacedFiles {
         let names = serde_json::to_vec(files).expect("names are plain data");
         format!("{:032x}", crate::hash::xxh3_128(&names))
     }
-}
-
-/// Permission bits of published files and directories; those of their making, 0600 and 0700, where none are given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FileModes {
-    /// Of the manifest, the status document and all files that the manifest lists.
-    pub file: Option<u32>,
-    /// Of the output directory and the directories of listed files in it.
-    pub directory: Option<u32>,
 }
 
 /// What a run may do with the contents of its output directory.
@@ -518,25 +510,6 @@ impl OutputDirectory {
         if self.sync == FileSync::Yes { file.sync_data() } else { Ok(()) }
     }
 
-    /// Sets the permission bits of all files of this run and of the directories that hold them, as far as they are given.
-    /// The journal keeps its own.
-    fn set_modes(&self, finished: &[Receipt], modes: FileModes) -> Result<(), JournalError> {
-        if let Some(mode) = modes.file {
-            for receipt in finished {
-                self.root.set_file_mode(&receipt.file, mode).map_err(self.io(&receipt.file))?;
-            }
-        }
-        if let Some(mode) = modes.directory {
-            for folder in ["deleted", "error"].iter().filter(|folder| {
-                finished.iter().any(|receipt| receipt.file.split_once('/').is_some_and(|(of, _)| of == **folder))
-            }) {
-                self.root.directory(folder).and_then(|found| found.set_mode(mode)).map_err(self.io(folder))?;
-            }
-            self.root.set_mode(mode).map_err(self.io(""))?;
-        }
-        Ok(())
-    }
-
     /// Publishes the manifest, the last step of a run (MANIFEST-18). `finished` are the receipts of all its files. Before it
     /// appears, files and directories have the permission bits of `modes`.
     ///
@@ -552,7 +525,7 @@ impl OutputDirectory {
         self.move_into_place(finished)?;
         // A run that was killed in step 6 left a part of `next`.
         self.clear_next(&[]);
-        self.set_modes(finished, modes)?;
+        modes.set(&self.root, finished).map_err(|(name, source)| self.io(&name)(source))?;
         self.sync(&["deleted", "error", ""])?;
         let mut write = |out: &mut dyn Write| manifest.write_to(out);
         self.root.replace_with_mode(MANIFEST, self.sync == FileSync::Yes, modes.file, &mut write).map_err(|source| {

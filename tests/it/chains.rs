@@ -88,7 +88,8 @@ fn who_joined_and_left_is_told() {
         let out = format!("AT:{policy}");
         done(&place.export(2, &["--out", &out, "--since-manifest", "AT:first/manifest.json", "--new-members", policy]));
         let manifest = place.manifest(policy);
-        let count: u64 = manifest["output"].as_array().unwrap().iter().map(|item| item["count"].as_u64().unwrap()).sum();
+        let count: u64 =
+            manifest["output"].as_array().unwrap().iter().map(|item| item["count"].as_u64().unwrap()).sum();
         assert_eq!(count, rows, "{policy}");
         assert_eq!(own(&manifest)["newMembers"]["policy"], policy);
         let known = if policy == "ignore" { Value::Null } else { 1.into() };
@@ -109,7 +110,10 @@ fn who_joined_and_left_is_told() {
     place.members(&["a", "b"]);
     let run = place.export(4, &["--out", "AT:after", "--since-manifest", "AT:plain"]);
     done(&run);
-    assert!(run.stdout.contains("do not belong") || (run.stderr.clone() + &run.stdout).contains("no longer belong"), "{run:#?}");
+    assert!(
+        run.stdout.contains("do not belong") || (run.stderr.clone() + &run.stdout).contains("no longer belong"),
+        "{run:#?}"
+    );
     assert!(place.departed("after").is_empty());
     assert_eq!(own(&place.manifest("after"))["newMembers"]["joined"], 1);
 }
@@ -139,7 +143,8 @@ fn another_question_is_refused_by_name() {
     std::fs::copy(place.path("elsewhere/rows.ndjson"), place.path("store/rows.ndjson")).unwrap();
     done(&place.export(2, &["--out", "AT:same", "--since-manifest", "AT:first"]));
     let elsewhere = place.path("elsewhere");
-    let run = place.export(3, &["--out", "AT:next", "--since-manifest", "AT:first", "--store", elsewhere.to_str().unwrap()]);
+    let run =
+        place.export(3, &["--out", "AT:next", "--since-manifest", "AT:first", "--store", elsewhere.to_str().unwrap()]);
     assert_eq!(run.code, 2);
     // Files may be cut and coded in another way.
     let more = ["--out", "AT:coded", "--since-manifest", "AT:first", "--compress", "gzip", "--max-file-resources", "1"];
@@ -151,7 +156,9 @@ fn another_question_is_refused_by_name() {
 fn damaged_baselines_are_refused() {
     let place = Place::new();
     done(&place.export(1, &["--out", "AT:first", "--baseline"]));
-    place.export(2, &["--out", "AT:next", "--since-manifest", "AT:nowhere"]).refused(2, &["--since-manifest: ", "nowhere"]);
+    place
+        .export(2, &["--out", "AT:next", "--since-manifest", "AT:nowhere"])
+        .refused(2, &["--since-manifest: ", "nowhere"]);
     done(&place.export(2, &["--out", "AT:next", "--since-manifest", "AT:first"]));
     place.export(3, &["--out", "AT:next", "--force"]).refused(2, &["holds an increment"]);
     for name in ["cohort", "resources", "plan.json"] {

@@ -9,7 +9,11 @@ use std::process::Command;
 fn blocks(language: &str) -> Vec<String> {
     let page = include_str!("../../src/docs/consuming.md");
     let parts = page.split("\n```").collect::<Vec<_>>();
-    parts.iter().filter_map(|part| part.strip_prefix(language)).map(|block| block.trim_start().to_string() + "\n").collect()
+    parts
+        .iter()
+        .filter_map(|part| part.strip_prefix(language))
+        .map(|block| block.trim_start().to_string() + "\n")
+        .collect()
 }
 
 /// Runs a program in a directory; its output. `None` if it is not installed, or lacks a package.

@@ -108,11 +108,11 @@ fn a_malformed_group_file() {
 #[test]
 fn arguments_that_are_wrong() {
     refused(&["--group", "ten", "--type", "Observatoin"], 2, &["Observatoin", "Observation"]);
-    refused(&["--group", "ten", "--since", "yesterday"], 2, &["--since", "yesterday"]);
+    refused(&["--group", "ten", "--since", "last week"], 2, &["--since", "last week"]);
     refused(&["--group", "ten", "--since", "2020-02-30T00:00:00Z"], 2, &["--since", "2020-02-30T00:00:00Z"]);
     refused(&["--group", "ten", "--since", "2020-02-30"], 2, &["--since", "2020-02-30"]);
     refused(&["--group", "ten", "--since", "2999-01-01T00:00:00Z"], 2, &["--since"]);
-    refused(&["--group", "ten", "--until", "2020-01-01"], 2, &["--until"]);
+    refused(&["--group", "ten", "--until", "soon"], 2, &["--until"]);
     refused(&["--group", "ten", "--as-of", "noon"], 2, &["--as-of", "noon"]);
     refused(&["--group", "ten", "--max-file-bytes", "0"], 2, &["--max-file-bytes"]);
     refused(&["--group", "ten", "--max-file-bytes", "ten"], 2, &["--max-file-bytes"]);
@@ -131,7 +131,7 @@ fn arguments_that_are_wrong() {
 /// All problems of a request are reported at once.
 #[test]
 fn every_problem_at_once() {
-    let wrong = ["--group", "tenn", "--type", "Nope,Observatoin", "--since", "yesterday", "--until", "tomorrow"];
+    let wrong = ["--group", "tenn", "--type", "Nope,Observatoin", "--since", "last week", "--until", "tomorrow"];
     let wrong = [&wrong[..], &["--max-file-bytes", "0", "--max-file-resources", "0"]].concat();
     let needles = ["Nope", "Observatoin", "--since", "--until", "--max-file-bytes", "--max-file-resources"];
     refused(&wrong, 2, &needles);

@@ -40,7 +40,14 @@ struct Days<'a> {
 /// An instant on the line of the model's seconds.
 fn instant(second: i64) -> String {
     let (day, rest) = (second / 86_400, second % 86_400);
-    format!("2024-{:02}-{:02}T{:02}:{:02}:{:02}.000Z", 1 + day / 28, 1 + day % 28, rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "2024-{:02}-{:02}T{:02}:{:02}:{:02}.000Z",
+        1 + day / 28,
+        1 + day % 28,
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 impl Days<'_> {
@@ -134,8 +141,11 @@ impl Days<'_> {
                     // What was appended of the type is in the dump now.
                     let appended = std::fs::read_to_string(self.store.join("appended.ndjson")).unwrap_or_default();
                     let kind = format!(r#""resourceType":"{of_type}""#);
-                    let rest: String =
-                        appended.lines().filter(|line| !line.contains(&kind)).map(|line| line.to_string() + "\n").collect();
+                    let rest: String = appended
+                        .lines()
+                        .filter(|line| !line.contains(&kind))
+                        .map(|line| line.to_string() + "\n")
+                        .collect();
                     self.replace("appended.ndjson", &rest);
                 }
                 // A file that comes late: rows of resources that are new, dated long ago.
@@ -149,7 +159,8 @@ impl Days<'_> {
                 }
                 // A deletion.
                 7 => {
-                    let names: Vec<String> = self.current.keys().filter(|name| !name.starts_with("Patient/")).cloned().collect();
+                    let names: Vec<String> =
+                        self.current.keys().filter(|name| !name.starts_with("Patient/")).cloned().collect();
                     if !names.is_empty() {
                         let name = &names[self.random.below(names.len())];
                         self.clock += 1;
@@ -276,7 +287,9 @@ fn a_chain_applied_is_what_is_current() {
             let missing: Vec<_> = expected.difference(&found).collect();
             let more: Vec<_> = found.difference(&expected).collect();
             if std::env::var("OUTPOUR_KEEP").is_ok() && (!missing.is_empty() || !more.is_empty()) {
-                let _ = std::process::Command::new("cp").args(["-a", scratch.path().to_str().unwrap(), "/tmp/h/kept"]).status();
+                let _ = std::process::Command::new("cp")
+                    .args(["-a", scratch.path().to_str().unwrap(), "/tmp/h/kept"])
+                    .status();
             }
             assert!(
                 missing.is_empty() && more.is_empty(),

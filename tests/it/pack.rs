@@ -182,8 +182,8 @@ fn pack_refuses_targets_that_are_in_use() {
     level.extend(["--level", "99"]);
     assert_eq!(pack(&store, &scratch.path().join("new"), &level).code, 2);
     let mut arguments = index.to_vec();
-    arguments.extend(["--as-of", "yesterday"]);
-    pack(&store, &scratch.path().join("new"), &arguments).refused(2, &["--as-of", "yesterday"]);
+    arguments.extend(["--as-of", "last week"]);
+    pack(&store, &scratch.path().join("new"), &arguments).refused(2, &["--as-of", "last week"]);
     let names: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| name == "full" || name == "index"), "{names:?}");
 }

@@ -23,12 +23,13 @@ impl Run {
         format!("{}\n{}", self.stdout, self.stderr)
     }
 
-    /// Asserts the exit code, and that each needle is in standard error.
+    /// Asserts the exit code, and that each needle is in standard error, or in the report of a command whose work is done.
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, needles: &[&str]) {
         assert_eq!(self.code, code, "{self:#?}");
+        let told = if code == 1 { self.said() } else { self.stderr.clone() };
         for needle in needles {
-            assert!(self.stderr.contains(needle), "the message should name {needle:?}: {}", self.stderr);
+            assert!(told.contains(needle), "the message should name {needle:?}: {told}");
         }
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
     }

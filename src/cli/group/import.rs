@@ -13,7 +13,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::cli::args::GroupImportArgs;
+use crate::cli::args::group::GroupImportArgs;
 use crate::cli::args::run::AllowMissingArgs;
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{group_rules, open_store, pool};

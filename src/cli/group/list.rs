@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cli::args::GroupListArgs;
+use crate::cli::args::group::GroupListArgs;
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{open_store, pool};
 use crate::cli::group::store_args;
