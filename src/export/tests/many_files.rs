@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::codec::compression::Compression;
 use crate::error::{ExportError, IndexError};
 use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
+use crate::export::prepare::SharedStatus;
 use crate::export::run::ExportRun;
 use crate::export::tests::kills::{AS_OF, tree};
 use crate::fhir::instant::Instant;
@@ -46,7 +47,8 @@ fn export(store: &Store, out: &Path, between: &dyn Fn()) -> Result<BTreeMap<Stri
     let clock: Clock<'_> = &|| Instant::parse(AS_OF).unwrap();
     let options = ExportOptions::new(out).sync(FileSync::No);
     let request = ExportRequest::system().compression(Compression::None);
-    let run = ExportRun::begin(store, &request, &moment, &options, Existing::Refuse, &progress)?;
+    let status = SharedStatus::default();
+    let run = ExportRun::begin(store, &request, &moment, &options, Existing::Refuse, &progress, &status)?;
     between();
     (0..run.tasks()).try_for_each(|task| run.write(task, clock, &progress))?;
     run.finish(clock, &progress)?;
