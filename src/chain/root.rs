@@ -14,12 +14,13 @@ use crate::fhir::instant::Instant;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
 use crate::sys::private_files::private_directory;
+use crate::write::file_modes::FileModes;
 use crate::write::journal::{JOB, MANIFEST, PLAN, STATUS};
 
 /// Directory of the chain's own files, inside the root.
 const OWN: &str = ".outpour-chain";
 /// File with the chain's id.
-const IDENTITY: &str = ".outpour-chain/chain.json";
+pub(crate) const IDENTITY: &str = ".outpour-chain/chain.json";
 /// Locked by the process that exports.
 const LOCK: &str = ".outpour-chain/lock";
 /// Locked by the processes that read exports, together, and by the one that removes some, alone.
@@ -27,7 +28,7 @@ const READERS: &str = ".outpour-chain/readers.lock";
 /// Directory of exports on their way out.
 const REMOVED: &str = ".outpour-chain/removed";
 /// Names the newest finished export.
-const LATEST: &str = "latest.json";
+pub(crate) const LATEST: &str = "latest.json";
 /// A link to the newest finished export.
 const LATEST_LINK: &str = "latest";
 
@@ -211,11 +212,17 @@ impl ChainRoot {
         self.directory.remove_directory(name).ok();
     }
 
-    /// Says in `latest.json` which export is the newest, and leads the link `latest` to it where links can be made.
+    /// Says in `latest.json` which export is the newest, and leads the link `latest` to it where links can be made. The root and the
+    /// document get the permission bits of `modes`.
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub(crate) fn publish_latest(&self, export: &ChainExport, transaction_time: &str) -> Result<(), JournalError> {
+    pub(crate) fn publish_latest(
+        &self,
+        export: &ChainExport,
+        transaction_time: &str,
+        modes: FileModes,
+    ) -> Result<(), JournalError> {
         let document = json!({
             "chain": self.chain,
             "directory": export.name,
@@ -227,7 +234,11 @@ impl ChainRoot {
         let mut bytes = serde_json::to_vec_pretty(&document).expect("plain data");
         bytes.push(b'\n');
         let io = |source| JournalError::Io { path: self.path().join(LATEST), source };
-        self.directory.replace(LATEST, &bytes, true).map_err(io)?;
+        let mut write = |out: &mut dyn io::Write| out.write_all(&bytes);
+        self.directory.replace_with_mode(LATEST, true, modes.file, &mut write).map_err(io)?;
+        if let Some(mode) = modes.directory {
+            self.directory.set_mode(mode).map_err(io)?;
+        }
         let is_link = |found: &std::fs::Metadata| found.file_type().is_symlink();
         if self.directory.metadata(LATEST_LINK).ok().flatten().as_ref().is_none_or(is_link) {
             self.directory.replace_link(LATEST_LINK, &export.name).ok();

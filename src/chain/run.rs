@@ -92,7 +92,7 @@ pub(crate) fn run_chain(
     let as_of = exported.transaction_time.to_string();
     let export = ChainExport { name, link, plan_id: String::new(), baseline: None, finished: true };
     // 3. Its name, once it stands.
-    root.publish_latest(&export, &as_of)?;
+    root.publish_latest(&export, &as_of, template.modes)?;
     report.exports.push((export, exported));
     // 4. Room.
     remove_expired(&root, chain.keep, &mut report)?;
@@ -141,7 +141,7 @@ impl ChainRun<'_> {
         };
         let link = interrupted.link.clone();
         let report = self.export(&interrupted.name, link, baseline.as_ref(), true, time, Existing::Resume)?;
-        self.root.publish_latest(interrupted, &report.transaction_time.to_string())?;
+        self.root.publish_latest(interrupted, &report.transaction_time.to_string(), self.template.modes)?;
         Ok(report)
     }
 

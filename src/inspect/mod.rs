@@ -4,6 +4,7 @@
 //! place, and the rest is shown. No patient ids are shown. Whether a file states the truth is not checked here, but by
 //! `verify`.
 
+pub(crate) mod chain;
 pub(crate) mod data;
 pub(crate) mod export;
 pub(crate) mod index;
@@ -18,14 +19,20 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::chain::applied_state::STATE;
+use crate::chain::root::LATEST;
 use crate::codec::compression::{Compression, FIRST_BYTES};
 use crate::index::search::column_file;
 use crate::index::search::columns::is_column_file;
 use crate::index::segment::layout;
 use crate::index::{global, meta};
 use crate::inspect::report::InspectReport;
+use crate::key_set;
 use crate::sys::regular_file::{Links, open_regular};
-use crate::write::journal::{JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, STATUS};
+use crate::verify::chain::is_chain;
+use crate::write::journal::{
+    COHORT, DEPARTED, JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, RESOURCES, STATUS,
+};
 use crate::write::output_dir::REPLACED;
 
 /// The path cannot be inspected.
@@ -88,6 +95,12 @@ pub(crate) enum FileKind {
     SigningKeys,
     /// Used assertions of clients of the service.
     UsedAssertions,
+    /// The keys of patients or resources of an export.
+    KeySet,
+    /// The list of what no longer belongs to an increment.
+    Departed,
+    /// A document of a chain, or of the state that it was applied to.
+    ChainDocument,
     /// Lines of a store or export.
     Data(Compression),
 }
@@ -112,6 +125,15 @@ pub(crate) fn inspect(path: &Path) -> Result<InspectReport, InspectError> {
 /// Adds the files of an export or an index to the report; of a store those of its index.
 fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), InspectError> {
     let store_index = path.join(".outpour");
+    if is_chain(path) {
+        chain::root(path, report);
+        return Ok(());
+    }
+    if path.join(STATE).is_file() {
+        report.what = "the current state of a chain".to_string();
+        inspect_file(&path.join(STATE), FileKind::ChainDocument, report);
+        return Ok(());
+    }
     if path.join(JOB).is_dir() || path.join(MANIFEST).is_file() {
         report.what = "an export".to_string();
         // Earlier versions had another name for the receipts.
@@ -130,6 +152,16 @@ fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), Insp
             match path.is_file() {
                 true => inspect_file(&path, kind, report),
                 false => report.absent.push(name),
+            }
+        }
+        // What only some exports have.
+        for (name, kind) in [
+            (DEPARTED.to_string(), FileKind::Departed),
+            (format!("{JOB}/{COHORT}"), FileKind::KeySet),
+            (format!("{JOB}/{RESOURCES}"), FileKind::KeySet),
+        ] {
+            if path.join(&name).is_file() {
+                inspect_file(&path.join(name), kind, report);
             }
         }
         // The journal of a run that is to replace this export.
@@ -181,6 +213,9 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         RECEIPTS | LEGACY_RECEIPTS => Some(FileKind::Receipts),
         meta::FILE | meta::TWIN => Some(FileKind::IndexMeta),
         REPLACED => Some(FileKind::Replaced),
+        DEPARTED => Some(FileKind::Departed),
+        COHORT | RESOURCES if is_in(JOB) => Some(FileKind::KeySet),
+        LATEST | STATE | "chain.json" => Some(FileKind::ChainDocument),
         "search-listed" => Some(FileKind::ListedColumns),
         _ if service::KEYS.contains(&&*name) => Some(FileKind::SigningKeys),
         _ if service::is_record_name(&name) => Some(FileKind::JobRecord),
@@ -198,6 +233,7 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         bytes if bytes.starts_with(&layout::MAGIC) => Some(FileKind::Segments),
         bytes if bytes.starts_with(&global::MAGIC.to_le_bytes()) => Some(FileKind::GlobalIndex),
         bytes if bytes.starts_with(&column_file::MAGIC) => Some(FileKind::SearchColumn),
+        bytes if bytes.starts_with(key_set::MAGIC) => Some(FileKind::KeySet),
         bytes if bytes.starts_with(b"outpour-index ") => Some(FileKind::IndexMeta),
         _ if by_name.is_some() => by_name,
         _ => export::kind_of(path)?,
@@ -224,6 +260,9 @@ fn inspect_file(path: &Path, kind: FileKind, report: &mut InspectReport) {
         FileKind::RegisteredGroup => service::registered_group(path, report),
         FileKind::SigningKeys => service::signing_keys(path, report),
         FileKind::UsedAssertions => service::used_assertions(path, report),
+        FileKind::KeySet => chain::key_set(path, report),
+        FileKind::Departed => chain::departed(path, report),
+        FileKind::ChainDocument => chain::document(path, report),
         FileKind::Data(compression) => data::show(path, compression, report),
     }
 }

@@ -525,6 +525,9 @@ impl OutputDirectory {
         self.move_into_place(finished)?;
         // A run that was killed in step 6 left a part of `next`.
         self.clear_next(&[]);
+        if let (Some(mode), true) = (modes.file, self.exists(DEPARTED)?) {
+            self.root.set_file_mode(DEPARTED, mode).map_err(self.io(DEPARTED))?;
+        }
         modes.set(&self.root, finished).map_err(|(name, source)| self.io(&name)(source))?;
         self.sync(&["deleted", "error", ""])?;
         let mut write = |out: &mut dyn Write| manifest.write_to(out);
