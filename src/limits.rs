@@ -93,6 +93,9 @@ pub(crate) const GROUP_PIECE_BYTES: usize = 1 << 20;
 /// Size of those pieces when the Group is in a compressed file, in bytes; each piece is decoded from the seek point
 /// before it.
 pub(crate) const GROUP_DECODED_PIECE_BYTES: usize = 8 << 20;
+/// If more than one in so many members of a Group left since the export that an increment builds on, that is a warning.
+pub(crate) const MEMBERS_LEFT_SHARE: u64 = 10;
+
 /// Most messages of one cause in the `error` files; one more line gives the count (OUTCOME-06).
 pub(crate) const MESSAGES_PER_CAUSE_MAX: usize = 100;
 /// Most wrong lines of a list of patients that are named; of others their number is told.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::JournalError;
+use crate::error::{DirectoryContent, JournalError};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
 use crate::write::journal::{Receipt, place_of_json_error};
@@ -33,7 +33,8 @@ impl AppliedState {
     /// The description of a directory; `None` if it is not there or empty.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] if it holds anything that was not made by applying a chain; [`JournalError::Io`].
+    /// [`JournalError::NotEmpty`] if it holds anything that was not made by applying a chain; [`JournalError::Damaged`] if its
+    /// description cannot be read; [`JournalError::Io`].
     pub(crate) fn of_directory(path: &Path) -> Result<Option<AppliedState>, JournalError> {
         let io = |source| JournalError::Io { path: path.to_path_buf(), source };
         let damaged = |reason: String| JournalError::Damaged { path: path.join(STATE), reason };
@@ -46,8 +47,9 @@ impl AppliedState {
         if names.is_empty() {
             return Ok(None);
         }
-        let foreign = |name: &str| {
-            damaged(format!("the directory holds {name}, which no chain was applied to; name another directory"))
+        let foreign = |name: &str| JournalError::NotEmpty {
+            path: path.to_path_buf(),
+            holds: DirectoryContent::Foreign(name.to_string()),
         };
         let bytes = match directory.read(STATE, RECORD_BYTES_MAX) {
             Ok(bytes) => bytes,

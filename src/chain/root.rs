@@ -68,8 +68,17 @@ impl ChainRoot {
     /// [`JournalError::Busy`] if another process exports into it, [`JournalError::Damaged`], [`JournalError::Io`].
     pub(crate) fn lock_for_export(path: &Path, seed: &str) -> Result<ChainRoot, JournalError> {
         let io = |source| JournalError::Io { path: path.to_path_buf(), source };
+        let damaged = |reason: &str| JournalError::Damaged { path: path.join(IDENTITY), reason: reason.to_string() };
+        if !path.exists() {
+            // A mistyped or unmounted place above it gets no chain.
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            std::fs::metadata(above).map_err(io)?;
+        }
         private_directory(path).map_err(io)?;
         let directory = Directory::open(&path.canonicalize().map_err(io)?).map_err(io)?;
+        if directory.metadata(MANIFEST).map_err(io)?.is_some() {
+            return Err(damaged("the directory holds an export of its own; name another one for a chain"));
+        }
         directory.make_directory(OWN).map_err(io)?;
         let lock = directory.create(LOCK).map_err(io)?;
         match lock.try_lock() {
@@ -78,6 +87,12 @@ impl ChainRoot {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         if directory.metadata(IDENTITY).map_err(io)?.is_none() {
+            if directory.metadata(LATEST).map_err(io)?.is_some() {
+                return Err(damaged(
+                    "it is not there, but the exports of a chain are: put it back from a copy, or name an empty directory for a \
+                     new chain",
+                ));
+            }
             let chain = format!("{:032x}", crate::hash::xxh3_128(seed.as_bytes()));
             let bytes = serde_json::to_vec(&Identity { chain }).expect("plain data");
             directory.replace(IDENTITY, &bytes, true).map_err(io)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::chain::read_chain::{ReadExport, read_chain};
 use crate::chain::retention::expired;
 use crate::chain::root::{ChainExport, ChainRoot};
 use crate::error::{ExportError, IndexError, JournalError};
@@ -42,6 +43,8 @@ pub(crate) struct ChainReport {
     pub exports: Vec<(ChainExport, ExportReport)>,
     /// Interrupted exports that could not be finished and were begun anew: name, and why.
     pub abandoned: Vec<(String, String)>,
+    /// Why the exports before cannot be built on, so that a full one was made; `None` if they can.
+    pub broken: Option<String>,
     /// Names of the exports that were removed.
     pub removed: Vec<String>,
     /// Whether exports that may go were kept because they are being read.
@@ -66,11 +69,20 @@ pub(crate) fn run_chain(
     let seed = format!("{} {} {}", time.now, std::process::id(), path.display());
     let root = ChainRoot::lock_for_export(path, &seed)?;
     let run = ChainRun { store, request, root: &root, new_members: chain.new_members, template, progress };
-    let mut report =
-        ChainReport { exports: Vec::new(), abandoned: Vec::new(), removed: Vec::new(), removal_waits: false };
+    let mut report = ChainReport {
+        exports: Vec::new(),
+        abandoned: Vec::new(),
+        broken: None,
+        removed: Vec::new(),
+        removal_waits: false,
+    };
     root.clear_unplanned()?;
     // 1. What was interrupted.
-    for interrupted in root.exports()?.into_iter().filter(|export| !export.finished) {
+    let exports = root.exports()?;
+    let newest = exports.iter().rfind(|export| export.finished).map_or(0, |newest| newest.link.number);
+    // One that is followed by a finished one has lost its manifest, and is not written again.
+    let is_interrupted = |export: &ChainExport| !export.finished && export.link.number > newest;
+    for interrupted in exports.into_iter().filter(is_interrupted) {
         match run.resume(&interrupted, time.snapshot.clone()) {
             Ok(finished) => report.exports.push((interrupted, finished)),
             Err(error) if cannot_be_resumed(&error) => {
@@ -83,12 +95,18 @@ pub(crate) fn run_chain(
     // 2. Tonight's.
     let finished = root.finished()?;
     let newest = finished.last();
-    let number = newest.map_or(1, |newest| newest.link.number + 1);
-    let is_due = |newest: &ChainExport| chain.full_every.is_some_and(|every| number - newest.link.full >= every);
+    let number = root.exports()?.last().map_or(1, |last| last.link.number + 1);
+    if newest.is_some() {
+        report.broken = read_chain(&root).and_then(|chain| check_files(&chain)).err().map(|error| error.to_string());
+    }
+    let is_due = |newest: &ChainExport| {
+        report.broken.is_some() || chain.full_every.is_some_and(|every| number - newest.link.full >= every)
+    };
     let full = newest.filter(|newest| !is_due(newest)).map_or(number, |newest| newest.link.full);
     let link = ChainLink { chain: root.chain().to_string(), number, full };
     let name = root.new_name(&time.now)?;
-    let exported = run.begin(&name, &link, newest, time.snapshot)?;
+    let before = newest.filter(|_| report.broken.is_none());
+    let exported = run.begin(&name, &link, before, time.snapshot)?;
     let as_of = exported.transaction_time.to_string();
     let export = ChainExport { name, link, plan_id: String::new(), baseline: None, finished: true };
     // 3. Its name, once it stands.
@@ -97,6 +115,24 @@ pub(crate) fn run_chain(
     // 4. Room.
     remove_expired(&root, chain.keep, &mut report)?;
     Ok(report)
+}
+
+/// Checks that the files of a chain's exports are there, by their sizes.
+fn check_files(chain: &[ReadExport]) -> Result<(), ExportError> {
+    for export in chain {
+        let manifest = &export.finished.manifest;
+        for item in manifest.output.iter().chain(&manifest.deleted) {
+            let path = export.directory.path().join(item.file_name());
+            let found = export.directory.metadata(item.file_name());
+            let found = found.map_err(|source| JournalError::Io { path: path.clone(), source })?;
+            let has_size = |found: &std::fs::Metadata| item.facts().is_none_or(|facts| facts.file_bytes == found.len());
+            if !found.as_ref().is_some_and(has_size) {
+                let reason = "it is missing, or its size is not what the manifest states".to_string();
+                return Err(JournalError::Damaged { path, reason }.into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes what need not be kept, unless somebody reads it.

@@ -11,7 +11,7 @@ use crate::byte_size::parse_size;
 use crate::cli::args::import::AppendArgs;
 use crate::cli::clock::now;
 use crate::cli::import::exit_of;
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, complain, fail, put_json, say};
 use crate::error::RequestError;
 use crate::import::append::{AppendOptions, AppendWriter};
 use crate::import::problem::ImportError;
@@ -42,10 +42,10 @@ pub(crate) fn run(args: AppendArgs) -> Exit {
         Err(error) => return fail(exit_of(&error), &error, args.json),
     };
     let outcome = append(&mut writer, &read_input(), args.ack);
-    writer.problems.first.iter().for_each(|problem| say(&format!("problem: {problem}")));
+    writer.problems.first.iter().for_each(|problem| complain(&problem.to_string()));
     let more = writer.problems.count - writer.problems.first.len() as u64;
     if more > 0 {
-        say(&format!("problem: {} more", count(more)));
+        complain(&format!("{} more lines have problems", count(more)));
     }
     let exit = match outcome {
         Ok(false) => Exit::Interrupted,

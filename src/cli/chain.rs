@@ -11,12 +11,13 @@ use crate::cli::args::ExportArgs;
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, sync};
 use crate::cli::export::{document, exit_of_report, index_warnings, summary};
-use crate::cli::message_text::FLAGS;
+use crate::cli::message_text::{FLAGS, lines};
 use crate::cli::progress::watched;
 use crate::cli::{Exit, print_messages, put_json, say, warn};
-use crate::error::ExportError;
+use crate::error::{ExportError, JournalError};
 use crate::export::options::ExportOptions;
 use crate::export::report::ExportReport;
+use crate::issue::{Parameter, ParameterNames};
 
 /// Exports into a chain below `root`. Exit code 1 when one of its exports has it.
 ///
@@ -48,8 +49,36 @@ pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedCo
     for (name, reason) in &done.abandoned {
         warn(&format!("{name} was interrupted and could not be finished, so the next export begins anew: {reason}"));
     }
+    if let Some(reason) = &done.broken {
+        warn(&format!("the exports before cannot be built on, so this one has everything: {reason}"));
+    }
     say(&notes(&done, root));
     Ok(exit)
+}
+
+/// The text of an error of a chain, whose flags are others than those of an export into one directory: the same command goes on.
+pub(crate) fn chain_text(error: &ExportError) -> Vec<String> {
+    let root = "; give another root with --chain";
+    let text = match error {
+        ExportError::Cancelled => format!("{error}; the next run of the chain goes on"),
+        ExportError::Write { .. } => format!("{error}; make room, and the next run of the chain goes on"),
+        ExportError::Record(JournalError::Busy { path }) => {
+            format!("another process exports into the chain {}; wait for it{root}", path.display())
+        }
+        ExportError::Record(error @ JournalError::Damaged { .. }) => error.to_string(),
+        ExportError::Record(error) => format!("{error}{root}, or make it writable"),
+        ExportError::Request(request) => {
+            let words = ParameterNames { parameter: chain_flag, ..FLAGS };
+            return request.say(&words);
+        }
+        other => return lines(other),
+    };
+    text.lines().map(str::to_string).collect()
+}
+
+/// The flag of a parameter where a chain names the export that is built on.
+fn chain_flag(parameter: Parameter) -> &'static str {
+    if parameter == Parameter::Baseline { "--chain" } else { (FLAGS.parameter)(parameter) }
 }
 
 /// What an export is in its chain.

@@ -6,13 +6,13 @@ use serde_json::json;
 
 use crate::byte_size::format_bytes;
 use crate::cli::args::{ExportArgs, StoreArgs};
-use crate::cli::chain::chain_command;
+use crate::cli::chain::{chain_command, chain_text};
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{filters_json, filters_table};
-use crate::cli::{Exit, fail, print_messages, put_json, say, show, warn};
+use crate::cli::{Exit, fail, fail_with, print_messages, put_json, say, show, warn};
 use crate::count_text::noun_form;
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::export;
@@ -48,6 +48,7 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
     });
     match outcome {
         Ok(exit) => exit,
+        Err(error) if args.chain.chain.is_some() => fail_with(exit_of(&error), &error, chain_text(&error), json),
         Err(error) => fail(exit_of(&error), &error, json),
     }
 }

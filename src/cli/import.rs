@@ -15,7 +15,7 @@ use crate::cli::config::{open_store, pool};
 use crate::cli::export::is_full;
 use crate::cli::group::store_args;
 use crate::cli::progress::watched;
-use crate::cli::{Exit, fail, put_json, say};
+use crate::cli::{Exit, complain, fail, put_json, say};
 use crate::error::{IndexError, RequestError};
 use crate::import::problem::ImportError;
 use crate::import::sources::{ImportSource, list_sources};
@@ -184,10 +184,10 @@ fn has_final_name(path: &Path) -> bool {
 
 /// Tells what became of a source.
 fn tell(report: &SourceReport) {
-    report.problems.first.iter().for_each(|problem| say(&format!("problem: {problem}")));
+    report.problems.first.iter().for_each(|problem| complain(&problem.to_string()));
     let more = report.problems.count - report.problems.first.len() as u64;
     if more > 0 {
-        say(&format!("problem: {}: {} more", report.source.display(), count(more)));
+        complain(&format!("{}: {} more problems", report.source.display(), count(more)));
     }
     let mut text = format!("{}: {}", report.source.display(), report.state.name());
     match (report.state, &report.directory) {

@@ -200,6 +200,11 @@ fn warn(text: &str) {
     put_error(&format!("outpour: warning: {text}"));
 }
 
+/// Prints a problem of what was given, on standard error, as an error of the command is.
+fn complain(text: &str) {
+    put_error(&format!("outpour: error: {text}"));
+}
+
 /// Prints a line of progress, on standard error.
 pub(crate) fn log_line(text: &str) {
     put_error(&format!("outpour: {text}"));
@@ -254,7 +259,12 @@ fn put_failure(exit: Exit, problems: &[String]) {
 
 /// Reports an error and its causes, one line each, as text and with `json` as a document; returns `exit`.
 fn fail(exit: Exit, error: &(dyn std::error::Error + 'static), json: bool) -> Exit {
-    let mut problems = message_text::lines(error);
+    fail_with(exit, error, message_text::lines(error), json)
+}
+
+/// As [`fail`], with these lines for the error itself.
+fn fail_with(exit: Exit, error: &(dyn std::error::Error + 'static), lines: Vec<String>, json: bool) -> Exit {
+    let mut problems = lines;
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = message_text::lines(error).join("\n");

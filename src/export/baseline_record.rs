@@ -57,6 +57,11 @@ impl FinishedExport {
         let plan = read(&plan).map_err(|(_, error)| wrong(format!("has no record that can be read: {error}")))?;
         let record =
             PlanRecord::from_bytes(&plan).map_err(|reason| wrong(format!("has a damaged record: {reason}")))?;
+        let stated = extension.get("chain").map(|chain| (chain["number"].as_u64(), chain["full"].as_u64()));
+        let recorded = record.chain.as_ref().map(|chain| (Some(chain.number), Some(chain.full)));
+        if stated != recorded {
+            return Err(wrong("has a manifest and a record of different places in a chain".to_string()));
+        }
         let states = |name: &str, text: &str| extension.get(name).and_then(|value| value.as_str()) == Some(text);
         let Some(transaction_time) = Instant::parse(&manifest.transaction_time)
             .filter(|_| states("planId", &record.plan_id) && record.snapshot.as_of == manifest.transaction_time)
@@ -110,7 +115,9 @@ const MAY_DIFFER: [&str; 13] = [
 pub(crate) fn check_same_question(before: &PlanRecord, now: &PlanRecord) -> Result<(), RequestError> {
     let mut problems = Vec::new();
     let mut differs = |parameter: Parameter, before: &str, now: &str| {
-        let text = format!("the export that this one builds on had {before}, and this one has {now}; ask for the same");
+        let text = format!(
+            "the export that this one builds on had {before}, and this one has {now}; ask for the same, or begin anew elsewhere"
+        );
         problems.push(RequestProblem::of(parameter, text));
     };
     if before.origin.store_absolute != now.origin.store_absolute {

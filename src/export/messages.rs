@@ -12,6 +12,7 @@ use crate::index::fault_places::visit_faults;
 use crate::index::meta::MemoryLoss;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
+use crate::limits::MEMBERS_LEFT_SHARE;
 use crate::plan::Plan;
 use crate::policies::{Audience, LateArrivals, MissingLastUpdated, NewMembers, Vanished};
 use crate::request::{ExportRequest, Population};
@@ -68,10 +69,12 @@ fn member_issues(baseline: &Baseline, plan: &Plan, push: &mut dyn FnMut(&'static
                     );
                 }
                 if left > 0 {
-                    push(
-                        "left",
-                        note(format!("{} left since the export that this one builds on", counted(left, "patient"))),
-                    );
+                    let before = baseline.cohort.as_ref().map_or(0, |cohort| cohort.keys().len() as u64);
+                    let of = format!("{} of {before} left since", counted(left, "patient"));
+                    let text = format!("{of} the export that this one builds on");
+                    // A Group that was emptied by mistake takes everything from its readers.
+                    let is_much = left > 1 && left * MEMBERS_LEFT_SHARE > before;
+                    push("left", if is_much { Issue::warning(IssueCode::BusinessRule, text) } else { note(text) });
                 }
                 if changes.left_unnamed > 0 {
                     let unnamed = counted(changes.left_unnamed, "patient");

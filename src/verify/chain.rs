@@ -67,9 +67,15 @@ pub(crate) fn is_chain(path: &Path) -> bool {
 pub(crate) fn verify_chain(path: &Path, progress: &Progress) -> Result<ChainVerification, VerifyError> {
     let root = ChainRoot::lock_for_reading(path).map_err(chain_error)?;
     let exports = root.exports().map_err(chain_error)?;
-    let unfinished = exports.iter().find(|export| !export.finished).map(|export| export.name.clone());
+    let newest = exports.iter().rfind(|export| export.finished).map_or(0, |newest| newest.link.number);
+    let is_unfinished = |export: &&ChainExport| !export.finished && export.link.number > newest;
+    let unfinished = exports.iter().find(is_unfinished).map(|export| export.name.clone());
     let mut report =
         ChainVerification { holds: true, exports: Vec::new(), unfinished, differences: Mismatches::default() };
+    for lost in exports.iter().filter(|export| !export.finished && export.link.number < newest) {
+        let what = "its manifest is missing, though exports follow it; the next run of the chain exports everything";
+        report.differences.push(Mismatch::of_file("MANIFEST-01", &lost.name, what));
+    }
     let mut before: Option<Held> = None;
     for export in exports.iter().filter(|export| export.finished) {
         let alone = verify_export(&root.export_path(&export.name), progress)?;
@@ -170,7 +176,9 @@ fn output_keys(export: &ReadExport, scratch: &Path) -> Result<Vec<ResourceKey>, 
 fn chain_error(error: JournalError) -> VerifyError {
     match error {
         JournalError::Io { path, source } => VerifyError::Read { path, source },
-        JournalError::Damaged { path, reason } => VerifyError::Record { path, reason },
+        JournalError::Damaged { path, reason } => {
+            VerifyError::Record { path, reason: format!("cannot be read: {reason}") }
+        }
         other => VerifyError::Record { path: "".into(), reason: other.to_string() },
     }
 }

@@ -238,3 +238,55 @@ fn a_chain_keeps_what_it_is_told_to() {
     std::fs::remove_file(to.join("own.txt")).unwrap();
     apply().refused(2, &["missing"]);
 }
+
+/// What cannot be built on is told, and a full export is made in its place; a root that lost its own files, a missing parent and an
+/// export of its own are refused. A Group that was emptied is told even by a quiet night.
+#[test]
+fn broken_chains_begin_anew_and_say_so() {
+    let place = Place::new();
+    place.members(&["a", "b"]);
+    let night = |second| place.export(second, &["--chain", "AT:chain", "--quiet"]);
+    let latest = || -> Value {
+        serde_json::from_slice(&std::fs::read(place.path("chain/latest.json")).unwrap()).unwrap()
+    };
+    let verify = || run::run(&["verify", place.path("chain").to_str().unwrap()]);
+    done(&night(1));
+    done(&night(2));
+    let newest = place.path("chain").join(latest()["directory"].as_str().unwrap());
+    type Damage = fn(&Path);
+    let damages: [Damage; 4] = [
+        |export| std::fs::remove_file(export.join(".outpour-job/resources")).unwrap(),
+        |export| std::fs::write(export.join("manifest.json"), "{").unwrap(),
+        |export| std::fs::remove_file(export.join("Patient.00001.ndjson")).unwrap(),
+        |export| std::fs::remove_file(export.join("manifest.json")).unwrap(),
+    ];
+    let mut newest = newest;
+    for (i, damage) in damages.into_iter().enumerate() {
+        damage(&newest);
+        let before = latest()["number"].as_u64().unwrap();
+        if i < 3 {
+            let run = night(3 + 2 * i as u32);
+            done(&run);
+            assert!(run.stderr.contains("cannot be built on, so this one has everything"), "{i}: {run:#?}");
+            assert_eq!([&latest()["number"], &latest()["full"]], [&Value::from(before + 1), &Value::from(before + 1)]);
+        } else {
+            // Without a manifest the newest is an interrupted one, and is finished.
+            done(&night(3 + 2 * i as u32));
+        }
+        done(&run::run(&["apply", place.path("chain").to_str().unwrap(), "--to", place.path("to").to_str().unwrap()]));
+        assert_eq!(std::fs::read_to_string(place.path("to/Patient.00001.ndjson")).unwrap().lines().count(), 2);
+        newest = place.path("chain").join(latest()["directory"].as_str().unwrap());
+    }
+    assert_eq!(verify().code, 1, "the damaged exports are still there");
+    // Nobody but one is left: what is much is told.
+    place.members(&[]);
+    let run = night(20);
+    done(&run);
+    assert!(run.stderr.contains("2 patients of 2 left"), "{run:#?}");
+
+    std::fs::remove_dir_all(place.path("chain/.outpour-chain")).unwrap();
+    night(21).refused(2, &["chain.json", "put it back"]);
+    place.export(22, &["--chain", "AT:nowhere/chain"]).refused(2, &["nowhere"]);
+    done(&place.export(23, &["--out", "AT:own"]));
+    place.export(24, &["--chain", "AT:own"]).refused(2, &["an export of its own"]);
+}

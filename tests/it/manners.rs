@@ -26,7 +26,7 @@ fn document(run: &Run) -> Value {
 }
 
 /// Every command and what stands below it.
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 24] = [
     &[],
     &["export"],
     &["index"],
@@ -35,6 +35,13 @@ const COMMANDS: [&[&str]; 17] = [
     &["inspect"],
     &["serve"],
     &["synth"],
+    &["import"],
+    &["append"],
+    &["apply"],
+    &["jobs"],
+    &["jobs", "list"],
+    &["jobs", "show"],
+    &["jobs", "remove"],
     &["group"],
     &["group", "check"],
     &["group", "import"],

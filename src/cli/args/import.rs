@@ -22,10 +22,10 @@ pub(crate) struct ImportArgs {
     #[arg(value_name = "SOURCE", required_unless_present = "watch")]
     pub sources: Vec<PathBuf>,
     /// Store to add to; made if only the last part of its path is missing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
     pub store: PathBuf,
     /// Where the store's index lies [default: .outpour in the store]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_INDEX_DIR", hide_env_values = true)]
     pub index_dir: Option<PathBuf>,
     /// Base URL under which absolute references are the store's; repeatable
     #[arg(long, value_name = "URL")]
@@ -69,7 +69,7 @@ counted there survives a loss of power. Several writers may append to one store 
   producer | outpour append --store DIR --ack")]
 pub(crate) struct AppendArgs {
     /// Store to add to; made if only the last part of its path is missing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
     pub store: PathBuf,
     /// Start of the names of the files
     #[arg(long, value_name = "NAME", default_value = "append")]

@@ -29,9 +29,9 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 #[command(name = "outpour", version = version(), max_term_width = 80, arg_required_else_help = true, after_help = "\
 A first run on your own data:
   outpour export --store /data/fhir --group my-group --out /data/export
-Every night from then on, only what changed:
-  outpour export --store /data/fhir --group my-group --out /data/export-2 \\
-    --since <transactionTime of the last manifest>
+Every night: everything the first time, then what changed since:
+  outpour export --store /data/fhir --group my-group --chain /data/nights
+  outpour apply /data/nights --to /data/current
 
 Results are on standard output, progress and messages on standard error.
 Exit codes: 0 done; 1 done, and the error files name faulty records;
@@ -171,11 +171,14 @@ pub(crate) enum AccessArg {
 #[derive(clap::Args, Debug)]
 #[command(override_usage = "\
 outpour export --store <DIR> --out <DIR> <WHOSE RECORDS> [OPTIONS]
+       outpour export --store <DIR> --chain <ROOT> <WHOSE RECORDS> [OPTIONS]
        outpour export --store <DIR> <WHOSE RECORDS> --plan [OPTIONS]")]
 #[command(group = ArgGroup::new("population").required(true).args(["group", "patients", "all_patients", "system"]))]
 #[command(after_help = "\
 A Group of the store:
   outpour export --store DIR --out OUT --group ten
+Every night: everything the first time, then what changed:
+  outpour export --store DIR --group ten --chain ROOT
 How much it would be; writes nothing:
   outpour export --store DIR --group ten --plan
 Some types, of a Group in a file:
