@@ -77,6 +77,11 @@ pub struct Plan {
     pub deletions: Deletions,
     /// Resources that are gone from the store without a deletion.
     pub vanished: VanishedSelection,
+    /// What is selected without `_since`, where the baseline's resources are known.
+    pub(crate) whole: Option<Selection>,
+    /// Names of the rows that are exported whatever their age, because a reader of the baseline lacks them, ascending; without
+    /// those of members who joined.
+    pub(crate) completed: Vec<String>,
     /// Who joined and left since the baseline; `None` without one that knows its members.
     pub(crate) member_changes: Option<MemberChanges>,
     /// The URLs that attachments get; `None` if they stay as they are.

@@ -15,12 +15,13 @@ use crate::chain::exported_lines::{ExportedLine, LinesError, read_lines};
 use crate::chain::read_chain::{ReadExport, read_chain, read_deletions, read_departures};
 use crate::chain::root::ChainRoot;
 use crate::codec::compression::Compression;
-use crate::error::{ExportError, JournalError};
+use crate::error::{ExportError, JournalError, RequestError};
 use crate::hash::digest::DigestAlgorithm;
 use crate::key_set::resource_key::ResourceKey;
 use crate::plan::shard_name;
 use crate::policies::FileBounds;
 use crate::progress::Progress;
+use crate::store::paths::check_outside_store;
 use crate::sys::atomic_dir::{AtomicDir, AtomicDirError};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
@@ -78,6 +79,14 @@ pub(crate) fn apply(
     let root = ChainRoot::lock_for_reading(path)?;
     let chain = read_chain(&root)?;
     AppliedState::of_directory(to)?;
+    let store = chain.last().map(|newest| newest.finished.record.origin.store_absolute.clone()).unwrap_or_default();
+    if !store.is_empty() && check_outside_store(Path::new(&store), to).is_err() {
+        let text = format!(
+            "{} lies inside the store {store}, where exports would read it; choose a directory outside",
+            to.display()
+        );
+        return Err(ApplyError::Chain(RequestError::one(text).into()));
+    }
     let (mut removed, mut deleted, mut departed) = (RemovedAt::new(), 0, 0);
     for (position, export) in chain.iter().enumerate() {
         let (gone, left) = (read_deletions(export)?, read_departures(export)?);

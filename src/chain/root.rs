@@ -15,7 +15,8 @@ use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
 use crate::sys::private_files::private_directory;
 use crate::write::file_modes::FileModes;
-use crate::write::journal::{JOB, MANIFEST, PLAN, STATUS};
+use crate::write::journal::{DEPARTED, JOB, MANIFEST, PLAN, STATUS};
+use crate::write::output_name::OutputName;
 
 /// Directory of the chain's own files, inside the root.
 const OWN: &str = ".outpour-chain";
@@ -116,7 +117,11 @@ impl ChainRoot {
             let reason = "it is not there, so this is no root of a chain".to_string();
             return Err(JournalError::Damaged { path: path.join(IDENTITY), reason });
         }
-        let lock = directory.create(READERS).map_err(io)?;
+        // Where nothing can be written nothing is removed either, and no lock is needed.
+        let lock = match directory.create(READERS).or_else(|_| directory.open_file(READERS)) {
+            Ok(lock) => lock,
+            Err(_) => directory.open_file(IDENTITY).map_err(io)?,
+        };
         lock.lock_shared().map_err(io)?;
         ChainRoot::of(directory, lock)
     }
@@ -179,6 +184,18 @@ impl ChainRoot {
             return Err(JournalError::Damaged { path: self.path().to_path_buf(), reason });
         }
         Ok(exports)
+    }
+
+    /// The greatest number that `latest.json` or an export has; 0 if there is none. A number is never given twice: a reader that took an
+    /// export which is gone now would pass over the next one of its number.
+    ///
+    /// # Errors
+    /// As [`ChainRoot::exports`].
+    pub(crate) fn last_number(&self) -> Result<u64, JournalError> {
+        let latest = self.directory.read(LATEST, RECORD_BYTES_MAX).ok();
+        let latest = latest.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let named = latest.and_then(|latest| latest["number"].as_u64()).unwrap_or(0);
+        Ok(self.exports()?.last().map_or(0, |last| last.link.number).max(named))
     }
 
     /// A name for an export that begins now, which is not in use: date and time in UTC.
@@ -261,17 +278,48 @@ impl ChainRoot {
         Ok(())
     }
 
-    /// Moves an export of the chain out of it and deletes it.
+    /// Moves an export of the chain out of it and deletes it. One that holds anything that is not of an export is kept beside the
+    /// others under another name, which is returned.
     ///
     /// # Errors
     /// [`JournalError::Io`]; what is left of it is deleted by [`ChainRoot::empty_removed`].
-    pub(crate) fn remove(&self, export: &ChainExport) -> Result<(), JournalError> {
+    pub(crate) fn remove(&self, export: &ChainExport) -> Result<Option<PathBuf>, JournalError> {
         let io = |source| JournalError::Io { path: self.export_path(&export.name), source };
+        if self.holds_foreign_files(&export.name).map_err(io)? {
+            let aside = format!("set-aside-{}", export.name);
+            self.directory.rename_new(&export.name, &aside).map_err(io)?;
+            return Ok(Some(self.export_path(&aside)));
+        }
         self.directory.make_directory(REMOVED).map_err(io)?;
         let aside = format!("{REMOVED}/{}", export.name);
         self.directory.remove_tree(&aside).map_err(io)?;
         self.directory.rename(&export.name, &aside).map_err(io)?;
-        self.directory.remove_tree(&aside).map_err(io)
+        self.directory.remove_tree(&aside).map_err(io)?;
+        Ok(None)
+    }
+
+    /// Whether the directory of an export holds a name that no export gives.
+    fn holds_foreign_files(&self, export: &str) -> io::Result<bool> {
+        let own = [MANIFEST, STATUS, DEPARTED];
+        for folder in ["", "deleted/", "error/"] {
+            let path = format!("{export}/{folder}");
+            let entries = match self.directory.directory(path.trim_end_matches('/')) {
+                Ok(directory) => directory.names()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            for name in entries {
+                let Some(name) = name.to_str() else { return Ok(true) };
+                let is_folder = folder.is_empty() && [JOB, "deleted", "error"].contains(&name);
+                // A temporary file is that which it was to become.
+                let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")).unwrap_or(name);
+                let is_output = OutputName::parse(&format!("{folder}{of}")).is_some();
+                if !is_folder && !is_output && !(folder.is_empty() && own.contains(&of)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes what a removal that was killed has left.

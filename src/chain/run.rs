@@ -1,6 +1,6 @@
 //! A night of a chain: finish what was interrupted, export, name the newest, remove the oldest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::chain::read_chain::{ReadExport, read_chain};
 use crate::chain::retention::expired;
@@ -38,6 +38,7 @@ pub(crate) struct ChainTime {
 }
 
 /// What one run of a chain did.
+#[derive(Default)]
 pub(crate) struct ChainReport {
     /// The finished exports, an interrupted one before the new one: name of the directory, place in the chain, report.
     pub exports: Vec<(ChainExport, ExportReport)>,
@@ -45,6 +46,8 @@ pub(crate) struct ChainReport {
     pub abandoned: Vec<(String, String)>,
     /// Why the exports before cannot be built on, so that a full one was made; `None` if they can.
     pub broken: Option<String>,
+    /// Where exports were moved to that hold files of others, which are not deleted.
+    pub kept_aside: Vec<PathBuf>,
     /// Names of the exports that were removed.
     pub removed: Vec<String>,
     /// Whether exports that may go were kept because they are being read.
@@ -69,13 +72,7 @@ pub(crate) fn run_chain(
     let seed = format!("{} {} {}", time.now, std::process::id(), path.display());
     let root = ChainRoot::lock_for_export(path, &seed)?;
     let run = ChainRun { store, request, root: &root, new_members: chain.new_members, template, progress };
-    let mut report = ChainReport {
-        exports: Vec::new(),
-        abandoned: Vec::new(),
-        broken: None,
-        removed: Vec::new(),
-        removal_waits: false,
-    };
+    let mut report = ChainReport::default();
     root.clear_unplanned()?;
     // 1. What was interrupted.
     let exports = root.exports()?;
@@ -86,7 +83,7 @@ pub(crate) fn run_chain(
         match run.resume(&interrupted, time.snapshot.clone()) {
             Ok(finished) => report.exports.push((interrupted, finished)),
             Err(error) if cannot_be_resumed(&error) => {
-                root.remove(&interrupted)?;
+                report.kept_aside.extend(root.remove(&interrupted)?);
                 report.abandoned.push((interrupted.name, error.to_string()));
             }
             Err(error) => return Err(error),
@@ -95,8 +92,10 @@ pub(crate) fn run_chain(
     // 2. Tonight's.
     let finished = root.finished()?;
     let newest = finished.last();
-    let number = root.exports()?.last().map_or(1, |last| last.link.number + 1);
-    if newest.is_some() {
+    let number = root.last_number()?.saturating_add(1);
+    if newest.is_none_or(|newest| newest.link.number + 1 != number) && number > 1 {
+        report.broken = Some(format!("export {} is not there", number - 1));
+    } else if newest.is_some() {
         report.broken = read_chain(&root).and_then(|chain| check_files(&chain)).err().map(|error| error.to_string());
     }
     let is_due = |newest: &ChainExport| {
@@ -144,7 +143,7 @@ fn remove_expired(root: &ChainRoot, keep: Option<u64>, report: &mut ChainReport)
     };
     root.empty_removed()?;
     for export in expired {
-        root.remove(&export)?;
+        report.kept_aside.extend(root.remove(&export)?);
         report.removed.push(export.name);
     }
     Ok(())
@@ -219,7 +218,7 @@ impl ChainRun<'_> {
 fn cannot_be_resumed(error: &ExportError) -> bool {
     matches!(
         error,
-        ExportError::Index(IndexError::Changed { .. })
+        ExportError::Index(IndexError::Changed { .. } | IndexError::SnapshotLost { .. })
             | ExportError::Differs { .. }
             | ExportError::Record(JournalError::Damaged { .. } | JournalError::Foreign { .. })
     )

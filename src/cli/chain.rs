@@ -49,6 +49,9 @@ pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedCo
     for (name, reason) in &done.abandoned {
         warn(&format!("{name} was interrupted and could not be finished, so the next export begins anew: {reason}"));
     }
+    for path in &done.kept_aside {
+        warn(&format!("{} holds files that are not of an export, and is kept under this name", path.display()));
+    }
     if let Some(reason) = &done.broken {
         warn(&format!("the exports before cannot be built on, so this one has everything: {reason}"));
     }

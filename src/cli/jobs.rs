@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::byte_size::format_bytes;
 use crate::cli::admin_client::ask_service;
 use crate::cli::args::jobs::{JobArgs, JobsCommand, JobsListArgs};
-use crate::cli::{Exit, put_json, say};
+use crate::cli::{Exit, complain, put_json, say};
 use crate::count_text::counted;
 use crate::job::administration::{JobList, RecordRemoval, RecordedJobs};
 use crate::job::overview::JobOverview;
@@ -65,7 +65,7 @@ pub(crate) fn run(command: JobsCommand) -> Exit {
             exit
         }
         Err(JobsError { exit, problem }) => {
-            say(&format!("outpour: {problem}"));
+            complain(&problem);
             if json {
                 put_json(&json!({ "status": "failed", "exitCode": exit as u8, "problems": [problem] }));
             }
@@ -154,7 +154,7 @@ fn list_jobs(place: &JobsListArgs) -> Result<(Exit, Value), JobsError> {
         table.lines().iter().for_each(|line| say(line));
     }
     for (id, reason) in &unreadable {
-        say(&format!("  the record {id} cannot be read: {reason}"));
+        complain(&format!("the record {id} cannot be read: {reason}"));
     }
     let exit = if unreadable.is_empty() { Exit::Done } else { Exit::Partial };
     let lost: Vec<Value> = unreadable.iter().map(|(id, reason)| json!({ "id": id, "reason": reason })).collect();

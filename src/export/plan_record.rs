@@ -13,6 +13,7 @@ use crate::fhir::attachment_url::AttachmentUrls;
 use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::type_filter::TypeFilter;
 use crate::hash::Hasher128;
 use crate::ids::PatientId;
@@ -81,6 +82,9 @@ pub(crate) struct PlanRecord {
     /// Ids of the patients who joined since the baseline and whose records are exported whatever their age, ascending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<String>,
+    /// Names of rows that an increment exports whatever their age, because a reader of the baseline lacks them, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub completed: Vec<String>,
     /// The chain of exports that this one is a part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<ChainLink>,
@@ -227,6 +231,13 @@ impl PlanRecord {
         if !ids.is_sorted_by(|a, b| a < b) || ids.iter().any(|id| Id::parse(id.as_bytes()).is_none()) {
             return wrong("joined");
         }
+        let is_name = |text: &String| {
+            let parts = text.split_once('/');
+            parts.is_some_and(|(of, id)| ResourceType::parse(of).is_some() && Id::parse(id.as_bytes()).is_some())
+        };
+        if !self.completed.is_sorted() || !self.completed.iter().all(is_name) {
+            return wrong("completed");
+        }
         if self.type_filters.iter().any(|text| TypeFilter::parse(text).is_err()) {
             return wrong("typeFilters");
         }
@@ -346,6 +357,7 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
         type_filters,
         cohort,
         joined,
+        completed: plan.completed.clone(),
         chain,
         origin,
     }

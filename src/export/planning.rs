@@ -16,6 +16,7 @@ use crate::select::associated::add_associated;
 use crate::select::attachments::{AttachmentLinks, attachment_urls, count_attachments};
 use crate::select::bitmap::Bitmap;
 use crate::select::cohort::Cohort;
+use crate::select::completion::add_lacking;
 use crate::select::context::add_context;
 use crate::select::deleted::Deletions;
 use crate::select::member_changes::{MemberChanges, add_records_of_joined};
@@ -64,6 +65,16 @@ pub(crate) fn plan_cancellably(
     let joined = member_changes.as_ref().and_then(|changes| changes.joined.as_ref());
     let joined = joined.filter(|_| request.new_members == NewMembers::Full);
     let mut selection = select_rows(snapshot, &cohort, request, joined, columns, progress)?;
+    let held = request.baseline.as_ref().and_then(|baseline| baseline.resources.as_ref());
+    let (mut whole, mut completed) = (None, Vec::new());
+    if let Some(held) = held {
+        let all = select_rows(snapshot, &cohort, &request.clone().without_baseline(), None, columns, progress)?;
+        // Otherwise what those who joined had before stays where it is.
+        if request.new_members == NewMembers::Full {
+            completed = add_lacking(snapshot, &cohort, request, held, &all, &mut selection)?;
+        }
+        whole = Some(all);
+    }
     selection.stats.unreached_binaries = count_unreached_binaries(snapshot, &cohort, request, &selection.rows)?;
     let mut deletions = Deletions::new(snapshot, &cohort, request, progress)?;
     let vanished = VanishedSelection::new(snapshot, &cohort, request)?;
@@ -86,6 +97,8 @@ pub(crate) fn plan_cancellably(
         cohort,
         deletions,
         vanished,
+        whole,
+        completed,
         member_changes,
         attachments,
         attachment_counts,

@@ -15,7 +15,6 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::error::{CorruptIndex, ExportError, IndexError};
-use crate::export::planning::select_rows;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::{DigestAlgorithm, Digester};
@@ -28,7 +27,6 @@ use crate::plan::Plan;
 use crate::policies::Vanished;
 use crate::progress::Progress;
 use crate::select::resource_keys::{find_name, write_keys};
-use crate::select::type_filters::ColumnUse;
 use crate::sys::directory::Directory;
 use crate::sys::private_files::create_unnamed;
 use crate::write::journal::{DEPARTED, RESOURCES};
@@ -117,10 +115,8 @@ impl Removed {
         places: &StatePlaces<'_>,
         progress: &Progress,
     ) -> Result<Removed, StateError> {
-        let request = plan.request.clone().without_baseline();
-        let whole = select_rows(snapshot, &plan.cohort, &request, None, ColumnUse::Completed, progress);
-        let whole = whole.map_err(StateError::Export)?;
-        let mut whole = unnamed(places, |file, name| write_keys(snapshot, &whole.rows, file, name))?;
+        let rows = plan.whole.as_ref().map_or(&plan.selection.rows, |whole| &whole.rows);
+        let mut whole = unnamed(places, |file, name| write_keys(snapshot, rows, file, name))?;
         let whole = whole.keys();
         let deleted = &plan.deletions.listed;
         let mut keys: Vec<ResourceKey> = deleted.iter().map(|(t, id)| resource_key(*t, id.as_bytes())).collect();

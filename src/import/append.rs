@@ -188,7 +188,11 @@ impl AppendWriter {
         }
         let path = self.path();
         let (file, written) = self.file.as_mut().expect("it was begun");
-        file.write_all(&self.group).map_err(ImportError::write(&path))?;
+        if let Err(error) = file.write_all(&self.group) {
+            // What was written of the group is not acknowledged: the file ends where the last group did, on a full disk, too.
+            file.set_len(*written).ok();
+            return Err(ImportError::write(&path)(error));
+        }
         *written += len;
         if self.options.sync == FileSync::Yes {
             file.sync_data().map_err(ImportError::write(&path))?;

@@ -38,7 +38,16 @@ pub(crate) struct MemberChanges {
 pub(crate) fn cohort_keys(snapshot: &Snapshot, cohort: &Cohort) -> Result<Vec<ResourceKey>, CorruptIndex> {
     let Some(patients) = &cohort.patients else { return Ok(Vec::new()) };
     let mut keys = Vec::with_capacity(patients.count() + cohort.vanished_members.len());
+    let index = snapshot.index();
     for patient in patients.iter() {
+        // A patient whom only later segments name is not of this snapshot, which may be reopened.
+        let is_seen = snapshot.sees_whole_index()
+            || index
+                .owners_of_patient(PatientId::of(patient))?
+                .any(|owner| snapshot.sees_segment(index.locate_owner(owner).0));
+        if !is_seen {
+            continue;
+        }
         keys.push(patient_key(snapshot.index().patient_id(PatientId::of(patient))?.as_bytes()));
     }
     keys.extend(cohort.vanished_members.iter().map(|id| patient_key(id.as_bytes())));

@@ -13,6 +13,7 @@ pub(crate) mod bitmap;
 pub(crate) mod classifier;
 pub(crate) mod cohort;
 pub(crate) mod column_scan;
+pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod context_changes;
 pub(crate) mod context_closure;

@@ -66,7 +66,13 @@ pub(crate) fn recount(
     let whole = with_associated(whole)?;
     let mut classes = with_associated(classes)?;
     question.context(&classes, &whole).into_iter().for_each(|i| classes[i] = RecountClass::Exported);
+    let completed: HashSet<u128> =
+        recorded.completed.iter().filter_map(|name| name.split_once('/')).map(|(of, id)| entity(of, id)).collect();
     for (i, version) in history.versions.iter().enumerate() {
+        use RecountClass::{Cohort, SinceOrUntil, Type, TypeFilter};
+        if matches!(classes[i], Cohort | SinceOrUntil | Type | TypeFilter) && completed.contains(&version.entity) {
+            classes[i] = RecountClass::Exported;
+        }
         let class = classes[i];
         *match class {
             RecountClass::Future => &mut ledger.future,

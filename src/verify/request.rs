@@ -57,6 +57,8 @@ pub(crate) struct RecordedRequest {
     pub only: Option<Vec<String>>,
     /// Ids of the patients who joined since the baseline and whose records were exported whatever their age.
     pub joined: Vec<String>,
+    /// Names of rows that were exported whatever their age, because a reader of the baseline lacked them.
+    pub completed: Vec<String>,
     /// Whether rows were left out that are in the record of somebody else, too.
     pub strict: bool,
     /// Bases that are ours, without a slash at the end.
@@ -124,6 +126,7 @@ impl RecordedRequest {
             population,
             only: only.transpose()?,
             joined: job.joined.clone(),
+            completed: job.completed.clone(),
             strict: job.request.contains_key("--patient-strict") && choice("--patient-strict", "all", "any")?,
             elements: job.elements()?,
             type_filters: recorded_filters(job)?,

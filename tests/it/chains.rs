@@ -246,9 +246,8 @@ fn broken_chains_begin_anew_and_say_so() {
     let place = Place::new();
     place.members(&["a", "b"]);
     let night = |second| place.export(second, &["--chain", "AT:chain", "--quiet"]);
-    let latest = || -> Value {
-        serde_json::from_slice(&std::fs::read(place.path("chain/latest.json")).unwrap()).unwrap()
-    };
+    let latest =
+        || -> Value { serde_json::from_slice(&std::fs::read(place.path("chain/latest.json")).unwrap()).unwrap() };
     let verify = || run::run(&["verify", place.path("chain").to_str().unwrap()]);
     done(&night(1));
     done(&night(2));
