@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::fhir::instant::Instant;
-use crate::key_set::KeySet;
+use crate::key_set::ResourceKeySet;
 
 /// What is known of an earlier export of the same population. An increment on it tells who joined and who left since, and what
 /// no longer belongs.
@@ -13,9 +13,9 @@ pub(crate) struct Baseline {
     /// Its transactionTime, which is `_since` of the increment.
     pub(crate) transaction_time: Instant,
     /// Its patients, if they were recorded.
-    pub(crate) cohort: Option<KeySet>,
+    pub(crate) cohort: Option<ResourceKeySet>,
     /// All resources that a reader holds who has applied it, if they were recorded.
-    pub(crate) resources: Option<KeySet>,
+    pub(crate) resources: Option<ResourceKeySet>,
 }
 
 /// Two baselines are equal if their plans are: the plan decides what was exported.
@@ -28,7 +28,7 @@ impl PartialEq for Baseline {
 /// Shows how much is known, not of whom.
 impl fmt::Debug for Baseline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |set: &Option<KeySet>| set.as_ref().map(|set| set.keys().len());
+        let count = |set: &Option<ResourceKeySet>| set.as_ref().map(|set| set.keys().len());
         f.debug_struct("Baseline")
             .field("plan_id", &self.plan_id)
             .field("transaction_time", &self.transaction_time)

@@ -576,8 +576,7 @@ pub enum DirectoryContent {
     Replacement,
     /// An increment with its list of what no longer belongs, which is not replaced.
     Increment,
-    /// Something that is not of an export, by its name; it is left alone when an export begins beside it
-    /// ([`Existing::Force`](crate::export::options::Existing::Force)).
+    /// Something that is not of an export, by its name; with [`Existing::Force`](crate::export::options::Existing::Force) it is left alone.
     Foreign(String),
 }
 

@@ -32,6 +32,7 @@ mod hash;
 mod ids;
 mod ignorable_part;
 mod import;
+mod increment;
 mod index;
 mod inspect;
 mod issue;

@@ -1,6 +1,5 @@
-//! What is asked for: a builder with the names of the FHIR parameters, and the policies beside them.
-//!
-//! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
+//! What is asked for: a builder with the names of the FHIR parameters, and the policies beside them. A request is checked as a
+//! whole; every problem is told at once. Nothing here reads the store.
 
 use crate::associated_data::AssociatedData;
 use crate::baseline::Baseline;
@@ -75,8 +74,7 @@ impl Population {
     }
 }
 
-/// What the writer of the Group asked for may draw on, when it was bound to Groups: the Group reaches no more patients
-/// than its writer (GROUP-03).
+/// What the writer of the Group asked for may draw on if it was bound to Groups: its Group reaches no more patients (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WriterScope {
     /// Whether the writer of the version is known. An unknown one is not shown any Group.
@@ -113,7 +111,7 @@ pub struct ExportRequest {
     pub elements: ElementSelection,
     /// `_typeFilter`: of a type with filters the resources that meet one of them.
     pub(crate) type_filters: Vec<TypeFilter>,
-    /// Whether a list of patients may name nobody. It decides no byte of an export, and so is no part of a plan's name.
+    /// Whether a list of patients may name nobody; it decides no byte of an export.
     pub allow_empty: bool,
     /// Whether a patient to whom the export is to be restricted must be there (PATIENT-05); it decides no byte either.
     pub strict_patients: bool,
@@ -141,12 +139,11 @@ pub struct ExportRequest {
     pub missing_last_updated: MissingLastUpdated,
     /// Resources that are gone from replaced files.
     pub vanished: Vanished,
-    /// The export that this one is an increment on; its transactionTime is `since` then.
+    /// The export that this is an increment on; its transactionTime is `since` then.
     pub(crate) baseline: Option<Arc<Baseline>>,
     /// What happens for patients who joined after the baseline; without one it has no effect.
     pub(crate) new_members: NewMembers,
-    /// Whether the record of the export keeps the keys of all resources that a reader holds after it, 16 bytes each, so that
-    /// increments on it can tell what no longer belongs.
+    /// Whether the record keeps the keys of all resources that a reader holds after the export, for increments on it.
     pub(crate) keeps_resources: bool,
     /// Bounds of a file.
     pub bounds: FileBounds,
@@ -156,8 +153,7 @@ pub struct ExportRequest {
     pub digest: DigestAlgorithm,
     /// Who reads the messages.
     pub(crate) audience: Audience,
-    /// Put as it is before file names and the request path, so it ends with a slash; file URLs when `None`, and bare names
-    /// where the files go to no directory.
+    /// Put before file names and the request path, so it ends with a slash; when `None` file URLs, or bare names in a sink.
     pub base_url: Option<String>,
     /// What relative URLs of attachments become; by `base_url` if `None`.
     pub(crate) attachments: Option<AttachmentUrls>,
@@ -237,8 +233,8 @@ impl ExportRequest {
         ExportRequest::population(Population::GroupFile(file.into()))
     }
 
-    /// Patients named here, an id or a reference each, such as `a` or `Patient/a`: what [`ExportRequest::patients`] takes from
-    /// a file, one a line. A list that names nobody is refused unless [`ExportRequest::allow_empty`] is given.
+    /// Patients named here, an id or a reference each: what [`ExportRequest::patients`] takes from a file, one a line. A list that
+    /// names nobody is refused unless [`ExportRequest::allow_empty`] is given.
     pub fn patient_ids<S: Into<String>>(ids: impl IntoIterator<Item = S>) -> ExportRequest {
         ExportRequest::population(Population::PatientIds(ids.into_iter().map(Into::into).collect()))
     }
@@ -283,10 +279,10 @@ impl ExportRequest {
     pub fn until(mut self, text: &str) -> ExportRequest {
         match Instant::parse(text) {
             Some(time) => self.until = Some(time),
-            None => self.refuse(RequestProblem::of(
-                Parameter::Until,
-                format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"),
-            )),
+            None => {
+                let form = format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)");
+                self.refuse(RequestProblem::of(Parameter::Until, form));
+            }
         }
         self
     }
@@ -362,15 +358,13 @@ impl ExportRequest {
         self
     }
 
-    /// Which rows belong to the patients of [`ExportRequest::only_patients`]: those of any of them unless given, or only
-    /// those that are in nobody else's record. Without such patients it has no effect.
+    /// Which rows belong to [`ExportRequest::only_patients`]: those of any of them unless given, or those in nobody else's record.
     pub fn patient_strict(mut self, strict: PatientStrict) -> ExportRequest {
         self.patient_strict = strict;
         self
     }
 
-    /// `includeAssociatedData`: codes of sets of associated resources. Of several the least restrictive counts (ASSOC-04);
-    /// empty items are ignored.
+    /// `includeAssociatedData`: codes of sets. Of several the least restrictive counts (ASSOC-04); empty items are ignored.
     pub fn include_associated_data<S: AsRef<str>>(mut self, codes: impl IntoIterator<Item = S>) -> ExportRequest {
         let (associated, unknown) = read_associated(codes, &[]);
         self.associated = self.associated.max(associated);
@@ -378,8 +372,7 @@ impl ExportRequest {
         self
     }
 
-    /// Whether Practitioners, Organizations, Locations and the like come with the resources that refer to them (COMP-06);
-    /// none unless given. At system level they are exported anyway.
+    /// Whether Practitioners, Organizations, Locations and the like come with what refers to them (COMP-06); none unless given.
     pub fn context(mut self, context: Context) -> ExportRequest {
         self.context = context;
         self
@@ -391,8 +384,7 @@ impl ExportRequest {
         self
     }
 
-    /// Bases under which absolute references are the store's own (reading 5), absolute http(s) URLs with or without a slash
-    /// at their ends. Repeats add up.
+    /// Bases of the store's own absolute references (reading 5): absolute http(s) URLs, maybe with a slash at the end. Repeats add up.
     pub fn fhir_bases<S: AsRef<str>>(mut self, bases: impl IntoIterator<Item = S>) -> ExportRequest {
         for base in bases {
             let base = base.as_ref().trim_end_matches('/');
@@ -419,28 +411,10 @@ impl ExportRequest {
         self
     }
 
-    /// What happens under `_since` to resources that are gone from a replaced file; counted unless given. Those of missing
-    /// files, and of files that may be damaged, are never listed as deletions.
+    /// What happens under `_since` to resources that are gone from a replaced file; counted unless given. Never those of others.
     pub fn vanished(mut self, vanished: Vanished) -> ExportRequest {
         self.vanished = vanished;
         self
-    }
-
-    /// Makes the export an increment on an earlier one: `_since` is the transactionTime of that one, and what no longer belongs
-    /// is listed. The keys of what a reader holds after it are kept, so that increments can build on it in turn.
-    pub(crate) fn increment_on(self, baseline: Arc<Baseline>, new_members: NewMembers) -> ExportRequest {
-        let since = Some(baseline.transaction_time.clone());
-        ExportRequest { since, baseline: Some(baseline), new_members, keeps_resources: true, ..self }
-    }
-
-    /// The keys of what a reader holds after the export are kept, so that increments can build on it.
-    pub(crate) fn keep_resources(self) -> ExportRequest {
-        ExportRequest { keeps_resources: true, ..self }
-    }
-
-    /// The same request for everything, whatever its age.
-    pub(crate) fn without_baseline(self) -> ExportRequest {
-        ExportRequest { since: None, baseline: None, ..self }
     }
 
     /// Most uncompressed bytes of a file, at least 1, newlines included; 256 MiB unless given.
@@ -528,7 +502,7 @@ impl ExportRequest {
         self
     }
 
-    /// A problem that was found while the request was put together elsewhere.
+    /// A problem that was found elsewhere.
     pub fn problem(mut self, problem: impl Into<RequestProblem>) -> ExportRequest {
         self.refuse(problem.into());
         self
@@ -553,14 +527,12 @@ impl ExportRequest {
             problems.push(RequestProblem::of(Parameter::Until, text).advise(Advice::BeginEarlier(since.to_string())));
         }
         if self.bounds.file_bytes == 0 {
-            problems
-                .push(RequestProblem::of(Parameter::MaxFileBytes, "0 is no bound; give at least 1, such as 256MiB"));
+            let text = "0 is no bound; give at least 1, such as 256MiB";
+            problems.push(RequestProblem::of(Parameter::MaxFileBytes, text));
         }
         if self.bounds.file_resources == Some(0) {
-            problems.push(RequestProblem::of(
-                Parameter::MaxFileResources,
-                "0 is no bound; give at least 1, or leave it out",
-            ));
+            let text = "0 is no bound; give at least 1, or leave it out";
+            problems.push(RequestProblem::of(Parameter::MaxFileResources, text));
         }
         let names_nobody =
             |list: &PatientList| matches!(list, PatientList::Ids(ids) if ids.iter().all(|id| id.trim().is_empty()));

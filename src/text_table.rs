@@ -18,7 +18,6 @@ impl TextTable {
     }
 
     /// A table with this heading whose first column is aligned left and all others right, such as names and sizes.
-    #[cfg(feature = "cli")]
     pub(crate) fn of_figures(heading: &[&str]) -> TextTable {
         TextTable { right_after_first: true, ..TextTable::new(heading) }
     }
@@ -56,7 +55,6 @@ impl TextTable {
     }
 
     /// The lines as one text, each with its newline.
-    #[cfg(feature = "cli")]
     pub(crate) fn text(&self) -> String {
         self.lines().into_iter().map(|line| line + "\n").collect()
     }
@@ -95,7 +93,6 @@ mod tests {
         assert_eq!(grouped(100), "100");
     }
 
-    #[cfg(feature = "cli")]
     #[test]
     fn figures_are_aligned_right() {
         let mut table = TextTable::of_figures(&["type", "bytes"]);

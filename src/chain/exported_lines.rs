@@ -117,7 +117,7 @@ pub(crate) fn read_lines(
     let digester = Digester::new(digest.as_ref().map_or(DigestAlgorithm::None, |digest| digest.algorithm));
     let file = HashedFile { file: directory.open_file(name).map_err(io)?, digester, bytes: 0 };
     let mut input = BufReader::with_capacity(READ_BYTES, file);
-    let mut splitter = LineSplitter {
+    let mut splitter = ExportLineSplitter {
         extractor: Extractor::new(Kernel::detect(), RULES),
         of_type: &item.r#type,
         scratch,
@@ -150,7 +150,7 @@ pub(crate) fn read_lines(
 }
 
 /// Splits a file into lines, reads of each its type and id, and passes it on.
-struct LineSplitter<'a> {
+struct ExportLineSplitter<'a> {
     extractor: Extractor,
     of_type: &'a str,
     scratch: &'a Path,
@@ -163,7 +163,7 @@ struct LineSplitter<'a> {
     on_line: &'a mut dyn FnMut(ExportedLine<'_>) -> io::Result<()>,
 }
 
-impl LineSplitter<'_> {
+impl ExportLineSplitter<'_> {
     /// Splits everything that `input` gives.
     fn split(&mut self, input: &mut dyn BufRead, failed: &dyn Fn(io::Error) -> LinesError) -> Result<(), LinesError> {
         loop {

@@ -9,21 +9,36 @@ use crate::chain::root::ChainExport;
 use crate::chain::run::{ChainOptions, ChainReport, ChainTime, run_chain};
 use crate::cli::args::ExportArgs;
 use crate::cli::clock::now;
-use crate::cli::config::{ResolvedConfig, sync};
-use crate::cli::export::{document, exit_of_report, index_warnings, summary};
+use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
+use crate::cli::export::{document, exit_of, exit_of_report, index_warnings, summary};
 use crate::cli::message_text::{FLAGS, lines};
 use crate::cli::progress::watched;
-use crate::cli::{Exit, print_messages, put_json, say, warn};
+use crate::cli::{Exit, fail, fail_with, print_messages, put_json, say, warn};
 use crate::error::{ExportError, JournalError};
 use crate::export::options::ExportOptions;
 use crate::export::report::ExportReport;
 use crate::issue::{Parameter, ParameterNames};
 
+/// Runs `outpour export --chain` and returns its exit code.
+pub(crate) fn run(args: ExportArgs) -> Exit {
+    let json = args.write.run.json;
+    let (resolved, pool) = match resolve(&args).and_then(|resolved| Ok((resolved, pool(args.write.run.threads)?))) {
+        Ok(ready) => ready,
+        Err(error) => return fail(Exit::BadRequest, &error, json),
+    };
+    resolved.clock_warning.iter().for_each(|text| warn(text));
+    let root = args.chain.chain.clone().expect("this command is of chains");
+    match pool.install(|| chain_command(&args, &root, resolved)) {
+        Ok(exit) => exit,
+        Err(error) => fail_with(exit_of(&error), &error, chain_text(&error), json),
+    }
+}
+
 /// Exports into a chain below `root`. Exit code 1 when one of its exports has it.
 ///
 /// # Errors
 /// Those of [`run_chain`].
-pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
+fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
     let begun = Clock::now();
     let ResolvedConfig { request, store, time, faults_allowed, modes, .. } = resolved;
     let template =
@@ -60,7 +75,7 @@ pub(crate) fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedCo
 }
 
 /// The text of an error of a chain, whose flags are others than those of an export into one directory: the same command goes on.
-pub(crate) fn chain_text(error: &ExportError) -> Vec<String> {
+fn chain_text(error: &ExportError) -> Vec<String> {
     let root = "; give another root with --chain";
     let text = match error {
         ExportError::Cancelled => format!("{error}; the next run of the chain goes on"),

@@ -6,13 +6,12 @@ use serde_json::json;
 
 use crate::byte_size::format_bytes;
 use crate::cli::args::{ExportArgs, StoreArgs};
-use crate::cli::chain::{chain_command, chain_text};
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{filters_json, filters_table};
-use crate::cli::{Exit, fail, fail_with, print_messages, put_json, say, show, warn};
+use crate::cli::{Exit, fail, print_messages, put_json, say, show, warn};
 use crate::count_text::noun_form;
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::export;
@@ -41,14 +40,12 @@ pub(crate) fn run(args: ExportArgs) -> Exit {
         Err(error) => return fail(Exit::BadRequest, &error, json),
     };
     resolved.clock_warning.iter().for_each(|text| warn(text));
-    let outcome = pool.install(|| match &args.chain.chain {
-        Some(root) => chain_command(&args, root, resolved),
-        None if args.plan => plan_command(&args, resolved),
-        None => export_command(&args, resolved, begun),
+    let outcome = pool.install(|| match args.plan {
+        true => plan_command(&args, resolved),
+        false => export_command(&args, resolved, begun),
     });
     match outcome {
         Ok(exit) => exit,
-        Err(error) if args.chain.chain.is_some() => fail_with(exit_of(&error), &error, chain_text(&error), json),
         Err(error) => fail(exit_of(&error), &error, json),
     }
 }

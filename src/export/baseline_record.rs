@@ -8,7 +8,7 @@ use crate::error::{RequestError, RequestProblem};
 use crate::export::plan_record::{PlanRecord, difference_of_value};
 use crate::fhir::instant::Instant;
 use crate::issue::Parameter;
-use crate::key_set::KeySet;
+use crate::key_set::ResourceKeySet;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
 use crate::write::journal::{COHORT, JOB, MANIFEST, PLAN, RESOURCES};
@@ -69,11 +69,11 @@ impl FinishedExport {
             return Err(wrong("has a manifest and a record of different exports".to_string()));
         };
         // 1. The patients, if they were recorded.
-        let keys = |name: &str, digest: &str| -> Result<KeySet, RequestError> {
+        let keys = |name: &str, digest: &str| -> Result<ResourceKeySet, RequestError> {
             let name = format!("{JOB}/{name}");
             let damaged = |reason: String| wrong(format!("has a damaged file {name}: it {reason}"));
             let file = opened.open_file(&name).map_err(|error| damaged(format!("cannot be read: {error}")))?;
-            let set = KeySet::open(file, &directory.join(&name)).map_err(damaged)?;
+            let set = ResourceKeySet::open(file, &directory.join(&name)).map_err(damaged)?;
             match set.digest() == digest {
                 true => Ok(set),
                 false => Err(damaged("is that of another export".to_string())),

@@ -20,7 +20,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::{DigestAlgorithm, Digester};
 use crate::index::snapshot::Snapshot;
 use crate::index::vanished::{VanishCause, VanishedResource};
-use crate::key_set::KeySet;
+use crate::key_set::ResourceKeySet;
 use crate::key_set::builder::SortedKeys;
 use crate::key_set::resource_key::{ResourceKey, resource_key};
 use crate::plan::Plan;
@@ -111,7 +111,7 @@ impl Removed {
     fn of(
         plan: &Plan,
         snapshot: &Snapshot,
-        before: &KeySet,
+        before: &ResourceKeySet,
         places: &StatePlaces<'_>,
         progress: &Progress,
     ) -> Result<Removed, StateError> {
@@ -179,7 +179,7 @@ fn write_named(
     let count = keys.keys().len();
     keys.finish(places.sync).map_err(failed)?;
     let set = places.record.open_file(&temporary).map_err(failed)?;
-    let set = KeySet::open(set, &name).map_err(|reason| failed(io::Error::other(reason)))?;
+    let set = ResourceKeySet::open(set, &name).map_err(|reason| failed(io::Error::other(reason)))?;
     let digest = set.digest();
     places.record.rename(&temporary, RESOURCES).map_err(failed)?;
     if places.sync {

@@ -12,9 +12,9 @@ use crate::group::member_filter::{FilteredGroups, MemberFilterProblem};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader, Modifier};
 use crate::ids::RowAddress;
 use crate::index::row_reader::{row_range, stream_range};
-use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{Column, kind};
 use crate::index::snapshot::{RowState, Snapshot};
+use crate::key_set::resource_key::entity_hash;
 use crate::simd::Kernel;
 
 /// State at T of the Group of an id.
@@ -150,7 +150,7 @@ pub(crate) fn group_rows_of(
     resource_type: ResourceType,
     id: &Id,
 ) -> Result<Vec<RowAddress>, CorruptIndex> {
-    let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
+    let hash = entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
     for segment_id in snapshot.segments() {
         let segment = snapshot.index().segment(segment_id);

@@ -17,10 +17,10 @@ use crate::index::meta::{FileEntry, IndexMeta};
 use crate::index::replaced_rows::{MissingResource, RowMatches, intersection, row_owners};
 use crate::index::report::GoneResources;
 use crate::index::row_times::{RowTimes, time_of_row};
-use crate::index::segment::id_encoding::entity_hash;
 use crate::index::segment::layout::{Column, kind};
 use crate::index::segment::reader::Segment;
 use crate::index::vanished::{VanishCause, VanishedResource};
+use crate::key_set::resource_key::entity_hash;
 use crate::limits::GONE_FILES_NAMED_MAX;
 
 /// Gone resources below which only the number of current resources decides.

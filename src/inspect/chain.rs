@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::chain::root::{ChainRoot, IDENTITY, LATEST};
 use crate::inspect::index_file::file_name;
 use crate::inspect::report::{InspectReport, ReportSection};
-use crate::key_set::KeySet;
+use crate::key_set::ResourceKeySet;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::text_table::grouped;
@@ -19,7 +19,7 @@ pub(crate) fn key_set(path: &Path, report: &mut InspectReport) {
     let name = file_name(path);
     let mut section = ReportSection::new(format!("{name}: keys"), &[]);
     let opened = open_regular(path, Links::Follow).map_err(|error| format!("cannot be read: {error}"));
-    match opened.and_then(|file| KeySet::open(file, path)) {
+    match opened.and_then(|file| ResourceKeySet::open(file, path)) {
         Ok(set) => {
             section.fact("keys", grouped(set.keys().len() as u64));
             section.fact("digest", set.digest());

@@ -33,7 +33,7 @@ use crate::verify::chain::is_chain;
 use crate::write::journal::{
     COHORT, DEPARTED, JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, RESOURCES, STATUS,
 };
-use crate::write::output_dir::REPLACED;
+use crate::write::replaced_files::REPLACED;
 
 /// The path cannot be inspected.
 #[derive(Debug, thiserror::Error)]

@@ -22,16 +22,16 @@ pub(crate) const HEADER_BYTES: usize = 32;
 
 /// A set of keys in a file, checked when it was opened.
 #[derive(Debug)]
-pub(crate) struct KeySet {
+pub(crate) struct ResourceKeySet {
     map: ReadMap,
 }
 
-impl KeySet {
+impl ResourceKeySet {
     /// Opens a file of keys, reads and checks all of it; `name` is its name in messages.
     ///
     /// # Errors
     /// A clause that says what is wrong with the file.
-    pub(crate) fn open(file: File, name: &Path) -> Result<KeySet, String> {
+    pub(crate) fn open(file: File, name: &Path) -> Result<ResourceKeySet, String> {
         let map = ReadMap::of_file(file, name).map_err(|error| error.to_string())?;
         let Some((header, body)) = map.split_at_checked(HEADER_BYTES) else {
             return Err("is shorter than its header".to_string());
@@ -41,7 +41,7 @@ impl KeySet {
         }
         let keys: Option<&[ResourceKey]> = little_endian::view(body);
         match keys.is_some_and(|keys| keys.is_sorted_by(|a, b| a < b)) {
-            true => Ok(KeySet { map }),
+            true => Ok(ResourceKeySet { map }),
             false => Err("does not hold its keys in ascending order".to_string()),
         }
     }
@@ -92,10 +92,10 @@ mod tests {
     }
 
     /// Opens bytes as a file of keys.
-    fn opened(bytes: &[u8]) -> Result<KeySet, String> {
+    fn opened(bytes: &[u8]) -> Result<ResourceKeySet, String> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        KeySet::open(file, Path::new("keys"))
+        ResourceKeySet::open(file, Path::new("keys"))
     }
 
     /// Both ways of writing give the same file, which reads back as a set.
@@ -114,7 +114,7 @@ mod tests {
             });
             sorted.unwrap().unwrap().finish(false).unwrap();
             assert!(std::fs::read(&path).unwrap() == bytes, "{count}");
-            let set = KeySet::open(file(), &path).unwrap();
+            let set = ResourceKeySet::open(file(), &path).unwrap();
             assert_eq!(set.keys().len(), count as usize);
             assert!(given.iter().all(|key| set.contains(key)) && !set.contains(&keys([count])[0]));
             assert_eq!(set.digest(), digest_of(&bytes));

@@ -35,7 +35,7 @@ mod tests {
     fn keys_stay_as_they_are() {
         let observation = ResourceType::parse("Observation").unwrap();
         let key = resource_key(observation, b"o-1");
-        assert_eq!(key, [0, 0]);
+        assert_eq!(key, [12_661_940_319_761_108_636, 6_023_233_363_052_998_265]);
         let other = patient_key(b"o-1");
         assert!(key[0] != other[0] && key[1] != other[1]);
     }

@@ -14,7 +14,7 @@ use crate::error::CorruptIndex;
 use crate::ids::{RowAddress, SegmentId};
 use crate::index::snapshot::Snapshot;
 use crate::index::vanished::VanishCause;
-use crate::key_set::KeySet;
+use crate::key_set::ResourceKeySet;
 use crate::key_set::resource_key::{ResourceKey, resource_key};
 use crate::request::ExportRequest;
 use crate::select::classifier::RowClassifier;
@@ -31,7 +31,7 @@ pub(crate) fn add_lacking(
     snapshot: &Snapshot,
     cohort: &Cohort,
     request: &ExportRequest,
-    held: &KeySet,
+    held: &ResourceKeySet,
     whole: &Selection,
     selection: &mut Selection,
 ) -> Result<Vec<String>, CorruptIndex> {

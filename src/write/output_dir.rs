@@ -30,8 +30,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{DirectoryContent, JournalError};
 use crate::hash::digest::DigestAlgorithm;
@@ -48,35 +48,11 @@ use crate::write::journal::{
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
+use crate::write::replaced_files::{REPLACED, ReplacedFiles};
 use crate::write::status_file::is_unplanned;
 
 /// Longest status document of a run without a plan, in bytes.
 const UNPLANNED_STATUS_BYTES_MAX: u64 = 1 << 20;
-
-/// File in [`NEXT`] that lists the files of the export that is being replaced.
-pub(crate) const REPLACED: &str = "replaced.json";
-
-/// Contents of the file `replaced.json`.
-#[derive(Serialize, Deserialize)]
-struct ReplacedFiles {
-    /// Names of the files that earlier exports may have put in place.
-    files: BTreeSet<String>,
-    /// Hash of the names: a name lost to damage would leave its file among those of the new export.
-    sum: String,
-}
-
-impl ReplacedFiles {
-    /// The list of old files that a replacement of an output directory's export removes, with its hash.
-    fn new(files: BTreeSet<String>) -> ReplacedFiles {
-        ReplacedFiles { sum: ReplacedFiles::sum_of(&files), files }
-    }
-
-    /// Hash (xxh3, 128 bits, hexadecimal) of the list of replaced files of an output directory, as JSON.
-    fn sum_of(files: &BTreeSet<String>) -> String {
-        let names = serde_json::to_vec(files).expect("names are plain data");
-        format!("{:032x}", crate::hash::xxh3_128(&names))
-    }
-}
 
 /// What a run may do with the contents of its output directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,9 +216,12 @@ impl OutputDirectory {
         let names = self.root.names().map_err(self.io(""))?;
         let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
         let has_unplanned = self.has_unplanned_status();
-        let is_ours = |name: &str| {
-            let unplanned = [STATUS, &temporary_name(STATUS)].contains(&name) && has_unplanned;
-            name == JOB || unplanned
+        let has_status = self.exists(STATUS)?;
+        // A run that is killed while it writes its first status leaves the temporary file alone.
+        let is_ours = |name: &str| match name {
+            JOB => true,
+            STATUS => has_unplanned,
+            name => name == temporary_name(STATUS) && (has_unplanned || !has_status),
         };
         Ok(names.filter(|name| !is_ours(name)).min())
     }

@@ -87,7 +87,7 @@ fn more_files_than_may_be_open() {
     let more = "{\"resourceType\":\"Patient\",\"id\":\"new\"}\n";
     std::fs::write(at(&name(1400)), rows(1400) + more).unwrap();
     let grown = run_limited(&["index", "--store", &many]);
-    assert!(grown.stderr.contains("4,501"), "{grown:#?}");
+    assert!(grown.said().contains("4,501"), "{grown:#?}");
     // 4. A job of the service.
     let words = ["--store", "many", "--data", "data"];
     let server = Server::start_with(scratch.path(), &words, &mut |command| limit_open_files(command, OPEN_MAX));

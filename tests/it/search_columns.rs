@@ -64,7 +64,7 @@ fn columns_are_kept_on_request() {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         files += usize::from(run(&["inspect", entry.path().to_str().unwrap()]).said().contains("search column"));
     }
-    assert_eq!(files, 3);
+    assert_eq!(files, 4, "three columns, and the list of them");
     let verify = ["verify", store.to_str().unwrap(), "--index-dir", dir.to_str().unwrap()];
     let verified = run(&verify);
     assert_eq!(verified.code, 0, "{verified:#?}");

@@ -15,9 +15,9 @@ use crate::group::registry::search_facts::SearchFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::ids::{EntryId, RowAddress};
 use crate::index::row_reader::{row_range, stream_range};
-use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::{RowState, Snapshot};
+use crate::key_set::resource_key::entity_hash;
 
 /// A current Group of the store: one row of a snapshot. Its bytes are read on demand.
 #[derive(Clone)]
@@ -117,7 +117,7 @@ impl<'a> SnapshotLocation<'a> {
     /// Instant of the last deletion of a Group at or before T, under a base of ours; `None` if there is none.
     fn deleted(&self, id: &Id) -> Result<Option<Instant>, CorruptIndex> {
         let index = self.snapshot.index();
-        let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
+        let hash = entity_hash(ResourceType::GROUP, id.as_bytes());
         let mut last: Option<Instant> = None;
         for segment_id in self.snapshot.segments() {
             let segment = index.segment(segment_id);

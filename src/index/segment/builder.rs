@@ -20,6 +20,7 @@ use crate::index::segment::layout::{self, COLUMN_COUNT, Column, SegmentHeader, Z
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::index::segment::reference_columns::ReferenceColumns;
 use crate::index::segment::row_note::RowNote;
+use crate::key_set::resource_key::entity_hash;
 use crate::limits::{SEGMENT_FAULTS_MAX, SEGMENT_ROWS_MAX};
 use crate::sys::little_endian::bytes_of;
 
@@ -233,7 +234,7 @@ impl SegmentBuilder {
         self.flags.push(flags);
         self.line_hash.push(line_hash);
         self.type_count[resource_type.index()] += 1;
-        self.sorted.push((id_encoding::entity_hash(resource_type, id), row | kind::ROW));
+        self.sorted.push((entity_hash(resource_type, id), row | kind::ROW));
         self.push_owner(facts, row);
         self.head.row_bytes += u64::from(length) + 1;
         let is_unowned = self.owner_start.last() == Some(&(to_u32(self.owner.len())));
@@ -364,7 +365,7 @@ impl SegmentBuilder {
     /// Adds a target of a Provenance row, once however often the row names it: versions of one resource are one target.
     fn push_target(&mut self, row: u32, reference: &Reference<'_>) {
         let (resource_type, id) = (reference.resource_type, reference.id.as_bytes());
-        let hash = id_encoding::entity_hash(resource_type, id);
+        let hash = entity_hash(resource_type, id);
         let base = self.base_number(reference.base);
         if self.target_row.last() != Some(&row) {
             self.row_targets.clear(ROW_TARGETS_KEPT);
@@ -418,7 +419,7 @@ impl SegmentBuilder {
             self.tomb_id.push(packed);
             self.tomb_base.push(base);
             self.tomb_updated.push(ticks);
-            let hash = id_encoding::entity_hash(reference.resource_type, reference.id.as_bytes());
+            let hash = entity_hash(reference.resource_type, reference.id.as_bytes());
             self.sorted.push((hash, number | kind::TOMBSTONE));
         }
     }

@@ -110,8 +110,6 @@ fn format_uuid(bits: &[u8; 16]) -> [u8; 36] {
     text
 }
 
-pub(crate) use crate::key_set::resource_key::entity_hash;
-
 /// In place of the class of an id: the reference is conditional, and the id is place and length of its condition in the
 /// heap.
 pub(crate) const CONDITIONAL: u32 = 3;

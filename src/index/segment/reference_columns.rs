@@ -15,6 +15,7 @@ use crate::hash::xxh3_64;
 use crate::index::segment::id_encoding::{self, CONDITIONAL};
 use crate::index::segment::key_table::KeyTable;
 use crate::index::segment::layout::kind;
+use crate::key_set::resource_key::entity_hash;
 use crate::simd::Kernel;
 use crate::sys::little_endian::bytes_of;
 
@@ -235,7 +236,7 @@ impl ReferenceColumns {
                 Some(read) => {
                     let (class, packed) = id_encoding::pack_id(read.id.as_bytes(), heap);
                     let base = base_number(read.base) | (class as u32) << 30;
-                    (id_encoding::entity_hash(resource_type, read.id.as_bytes()), packed, base)
+                    (entity_hash(resource_type, read.id.as_bytes()), packed, base)
                 }
                 None => {
                     // What is no identifier search leads nowhere, and so does one for the empty text.
