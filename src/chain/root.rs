@@ -179,7 +179,7 @@ impl ChainRoot {
             exports.push(ChainExport { name: name.to_string(), link, plan_id, baseline, finished });
         }
         exports.sort_by(|a, b| (a.link.number, &a.name).cmp(&(b.link.number, &b.name)));
-        if let Some([a, b]) = exports.array_windows::<2>().find(|[a, b]| a.link.number == b.link.number) {
+        if let Some([a, b]) = exports.windows(2).find(|pair| pair[0].link.number == pair[1].link.number) {
             let reason = format!("{} and {} have one number in the chain; move one of them away", a.name, b.name);
             return Err(JournalError::Damaged { path: self.path().to_path_buf(), reason });
         }
@@ -314,7 +314,8 @@ impl ChainRoot {
                 // A temporary file is that which it was to become.
                 let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")).unwrap_or(name);
                 let is_output = OutputName::parse(&format!("{folder}{of}")).is_some();
-                if !is_folder && !is_output && !(folder.is_empty() && own.contains(&of)) {
+                let is_own = folder.is_empty() && own.contains(&of);
+                if !(is_folder || is_output || is_own) {
                     return Ok(true);
                 }
             }

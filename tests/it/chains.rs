@@ -289,3 +289,67 @@ fn broken_chains_begin_anew_and_say_so() {
     done(&place.export(23, &["--out", "AT:own"]));
     place.export(24, &["--chain", "AT:own"]).refused(2, &["an export of its own"]);
 }
+
+/// What dates and first-seen times do not tell, the keys do: rows that came with old dates while the index was lost, and a Provenance
+/// whose target moved from somebody who joins. An export that is resumed after a new patient came is still a baseline.
+#[test]
+fn readers_get_what_they_lack() {
+    let place = Place::new();
+    let night = |second| place.export(second, &["--chain", "AT:chain", "--vanished", "delete"]);
+    let append = |row: &str| {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().append(true).open(place.path("store/rows.ndjson")).unwrap();
+        writeln!(file, "{row}").unwrap();
+    };
+    let held = |second| {
+        done(&night(second));
+        let (chain, to) = (place.path("chain"), place.path("to"));
+        done(&run::run(&["apply", chain.to_str().unwrap(), "--to", to.to_str().unwrap()]));
+        let latest = chain.join("latest");
+        done(&run::run(&["verify", "--ledger", latest.to_str().unwrap()]));
+        let files = std::fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path());
+        let rows = files.filter(|path| path.extension().is_some_and(|ending| ending == "ndjson"));
+        let mut rows: Vec<String> = rows
+            .flat_map(|path| std::fs::read_to_string(path).unwrap().lines().map(str::to_string).collect::<Vec<_>>())
+            .collect();
+        rows.sort_unstable();
+        // What an export of its own has, nothing else.
+        let own = format!("own-{second}");
+        done(&place.export(second, &["--out", &format!("AT:{own}"), "--type", "Patient,Observation,Provenance"]));
+        let mut expected: Vec<String> = ["Patient", "Observation", "Provenance"]
+            .iter()
+            .filter_map(|of| std::fs::read_to_string(place.path(&own).join(format!("{of}.00001.ndjson"))).ok())
+            .flat_map(|text| text.lines().map(str::to_string).collect::<Vec<_>>())
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(rows, expected, "second {second}");
+        rows.len()
+    };
+    append(
+        r#"{"resourceType":"Provenance","id":"v","meta":{"lastUpdated":"2024-01-01T00:00:00Z"},"target":[{"reference":"Observation/o-b"}]}"#,
+    );
+    assert_eq!(held(1), 2);
+    std::fs::remove_dir_all(place.path("store/.outpour")).unwrap();
+    append(
+        r#"{"resourceType":"Observation","id":"old","meta":{"lastUpdated":"2024-01-02T00:00:00Z"},"subject":{"reference":"Patient/a"}}"#,
+    );
+    assert_eq!(held(2), 3);
+    // o-b moves to a, and b joins: its Provenance comes with it.
+    append(
+        r#"{"resourceType":"Observation","id":"o-b","meta":{"lastUpdated":"2024-02-01T00:00:02.500Z"},"subject":{"reference":"Patient/a"}}"#,
+    );
+    place.members(&["a", "b"]);
+    assert_eq!(held(3), 6);
+    // Interrupted before its manifest, and finished when the store knows one more patient.
+    done(&night(4));
+    let newest = std::fs::read_link(place.path("chain/latest")).unwrap();
+    std::fs::remove_file(place.path("chain").join(newest).join("manifest.json")).unwrap();
+    append(r#"{"resourceType":"Patient","id":"c","meta":{"lastUpdated":"2024-02-01T00:00:04.500Z"}}"#);
+    let run = night(5);
+    done(&run);
+    assert!(!run.said().contains("cannot be built on"), "{run:#?}");
+    let run = night(6);
+    done(&run);
+    assert!(!run.said().contains("cannot be built on") && run.said().contains("increment"), "{run:#?}");
+    done(&run::run(&["verify", place.path("chain").to_str().unwrap()]));
+}

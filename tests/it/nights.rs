@@ -115,7 +115,7 @@ impl Days<'_> {
                     let stays = self.current.get(&name).map(|row| row.patient).filter(|_| !self.random.one_in(3));
                     let patient = stays.unwrap_or_else(|| self.random.below(PATIENTS));
                     let row = self.version(&name, patient, 0);
-                    self.append("appended.ndjson", &[row.line.clone()]);
+                    self.append("appended.ndjson", std::slice::from_ref(&row.line));
                     self.current.insert(name, row);
                 }
                 // A full dump of a type: some rows are new, some changed or moved, some gone without a word.
@@ -154,7 +154,7 @@ impl Days<'_> {
                     let name = format!("{of_type}/late-{}", self.files);
                     let patient = self.random.below(PATIENTS);
                     let row = self.version(&name, patient, 200_000);
-                    self.append(&format!("late-{}.ndjson", self.files), &[row.line.clone()]);
+                    self.append(&format!("late-{}.ndjson", self.files), std::slice::from_ref(&row.line));
                     self.current.insert(name, row);
                 }
                 // A deletion.
@@ -247,7 +247,7 @@ fn a_chain_applied_is_what_is_current() {
         for patient in 0..PATIENTS {
             let name = format!("Patient/p{patient}");
             let row = days.version(&name, patient, 0);
-            days.append("patients.ndjson", &[row.line.clone()]);
+            days.append("patients.ndjson", std::slice::from_ref(&row.line));
             days.current.insert(name, row);
         }
         for file in ["appended.ndjson", "dump-Observation.ndjson", "dump-Condition.ndjson"] {
