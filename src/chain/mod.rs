@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ROOT/2026-11-29T010000Z/     a full export
-//! ROOT/2026-11-30T010000Z/     an increment: what came, changed, was deleted or no longer belongs since
+//! ROOT/2026-11-30T010000Z/     an increment: new and changed resources, deletions, departures
 //! ROOT/latest.json             the newest finished one; `latest` is a link to it
 //! ROOT/.outpour-chain/         the chain's own id, and its locks
 //! ```

@@ -282,7 +282,7 @@ impl ChainRoot {
     /// others under another name, which is returned.
     ///
     /// # Errors
-    /// [`JournalError::Io`]; what is left of it is deleted by [`ChainRoot::empty_removed`].
+    /// [`JournalError::Io`] if it cannot be moved or deleted; [`ChainRoot::empty_removed`] deletes the rest in a later run.
     pub(crate) fn remove(&self, export: &ChainExport) -> Result<Option<PathBuf>, JournalError> {
         let io = |source| JournalError::Io { path: self.export_path(&export.name), source };
         if self.holds_foreign_files(&export.name).map_err(io)? {
@@ -377,7 +377,7 @@ impl ChainRoot {
 mod tests {
     use super::*;
 
-    /// Names of exports are told from all others.
+    /// Only names of the form of [`ChainRoot::new_name`] count as exports.
     #[test]
     fn names_of_exports_have_one_form() {
         for (name, is_one) in [

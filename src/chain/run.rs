@@ -42,7 +42,7 @@ pub(crate) struct ChainTime {
 pub(crate) struct ChainReport {
     /// The finished exports, an interrupted one before the new one: name of the directory, place in the chain, report.
     pub exports: Vec<(ChainExport, ExportReport)>,
-    /// Interrupted exports that could not be finished and were begun anew: name, and why.
+    /// Interrupted exports that could not be resumed and were removed: name of the directory, and the error.
     pub abandoned: Vec<(String, String)>,
     /// Why the exports before cannot be built on, so that a full one was made; `None` if they can.
     pub broken: Option<String>,
@@ -214,7 +214,8 @@ impl ChainRun<'_> {
     }
 }
 
-/// Whether an interrupted export must be begun anew: the store it was planned from is gone, or its record is of no use.
+/// Whether an error of a resumed export is permanent: store files of its snapshot are changed or missing, its request differs, or its
+/// record is damaged.
 fn cannot_be_resumed(error: &ExportError) -> bool {
     matches!(
         error,
