@@ -1,12 +1,14 @@
 //! The baseline of an increment, read from the record of an earlier export, and whether the increment asks for the same.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::baseline::Baseline;
 use crate::error::{RequestError, RequestProblem};
-use crate::export::plan_record::{PlanRecord, difference_of_value};
+use crate::export::plan_record::{ExportOrigin, PlanRecord, difference_of_value};
 use crate::fhir::instant::Instant;
+use crate::index::snapshot_record::SnapshotRecord;
 use crate::issue::Parameter;
 use crate::key_set::ResourceKeySet;
 use crate::limits::RECORD_BYTES_MAX;
@@ -112,7 +114,10 @@ const MAY_DIFFER: [&str; 13] = [
 ///
 /// # Errors
 /// Every difference at once.
-pub(crate) fn check_same_question(before: &PlanRecord, now: &PlanRecord) -> Result<(), RequestError> {
+pub(crate) fn check_same_question<S>(
+    before: &PlanRecord,
+    now: &PlanRecord<SnapshotRecord<S>>,
+) -> Result<(), RequestError> {
     let mut problems = Vec::new();
     let mut differs = |parameter: Parameter, before: &str, now: &str| {
         let text = format!(
@@ -124,15 +129,15 @@ pub(crate) fn check_same_question(before: &PlanRecord, now: &PlanRecord) -> Resu
         differs(Parameter::Store, &before.origin.store_absolute, &now.origin.store_absolute);
     }
     // A file of members may change; it must be the same file.
-    let population = |record: &PlanRecord| {
-        let text = record.request.get("population").cloned().unwrap_or_default();
-        match (&record.origin.population_file, text.rsplit_once(' ')) {
+    let population = |request: &BTreeMap<String, String>, origin: &ExportOrigin| {
+        let text = request.get("population").cloned().unwrap_or_default();
+        match (&origin.population_file, text.rsplit_once(' ')) {
             (Some(file), Some((kind, _))) => format!("{kind} {file}"),
             (None, Some((kind, hash))) if hash.len() == 32 => kind.to_string(),
             _ => text,
         }
     };
-    let (then, given) = (population(before), population(now));
+    let (then, given) = (population(&before.request, &before.origin), population(&now.request, &now.origin));
     if then != given {
         differs(Parameter::Group, &then, &given);
     }
@@ -140,7 +145,7 @@ pub(crate) fn check_same_question(before: &PlanRecord, now: &PlanRecord) -> Resu
     fields.sort_unstable();
     fields.dedup();
     for field in fields.into_iter().filter(|field| *field != "population" && !MAY_DIFFER.contains(field)) {
-        if let Some((parameter, then, given)) = difference_of_value(field, before, now) {
+        if let Some((parameter, then, given)) = difference_of_value(field, &before.request, &now.request) {
             differs(parameter.unwrap_or(Parameter::Baseline), &then, &given);
         }
     }

@@ -17,7 +17,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::type_filter::TypeFilter;
 use crate::hash::Hasher128;
 use crate::ids::PatientId;
-use crate::index::snapshot::Snapshot;
+use crate::index::snapshot::{RecordedSegments, Snapshot};
 use crate::index::snapshot_record::{SegmentRef, SnapshotRecord};
 use crate::index::vanished::VanishedResource;
 use crate::issue::{Issue, Parameter};
@@ -52,16 +52,17 @@ const LEFT_OUT: [&str; 9] = [
     "--new-members",
 ];
 
-/// First file of the record: everything that a resumed run must find again.
+/// First file of the record: everything that a resumed run must find again. The snapshot is a record of one that was read, or what
+/// is written as one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct PlanRecord {
+pub(crate) struct PlanRecord<S = SnapshotRecord> {
     /// Name of the plan: a hash of all that decides its bytes.
     pub plan_id: String,
     /// The request, field by field, as normalised.
     pub request: BTreeMap<String, String>,
     /// The snapshot.
-    pub snapshot: SnapshotRecord,
+    pub snapshot: S,
     /// The files: name, rows, uncompressed bytes (of changed rows the most that they can be).
     pub shards: Vec<(String, u64, u64)>,
     /// Names of the files in which URLs of attachments become absolute, in their order.
@@ -124,6 +125,37 @@ impl ExportOrigin {
     }
 }
 
+impl<S> PlanRecord<S> {
+    /// The same record with another form of its snapshot.
+    pub(crate) fn with_snapshot<T>(self, snapshot: T) -> PlanRecord<T> {
+        PlanRecord {
+            snapshot,
+            plan_id: self.plan_id,
+            request: self.request,
+            shards: self.shards,
+            rewritten: self.rewritten,
+            vanished: self.vanished,
+            only_patients: self.only_patients,
+            type_filters: self.type_filters,
+            cohort: self.cohort,
+            joined: self.joined,
+            completed: self.completed,
+            chain: self.chain,
+            origin: self.origin,
+        }
+    }
+
+    /// Rows and bytes of each shard, by the name of its file; bytes of changed rows are the most that they can be.
+    pub(crate) fn files_by_name(&self) -> HashMap<&str, (u64, u64)> {
+        self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
+    }
+
+    /// Names of the files in which URLs of attachments become absolute.
+    pub(crate) fn rewritten_files(&self) -> HashSet<&str> {
+        self.rewritten.iter().map(String::as_str).collect()
+    }
+}
+
 impl PlanRecord {
     /// Reads the record of an output directory, `.outpour-job/plan.json`.
     ///
@@ -181,16 +213,6 @@ impl PlanRecord {
         let Some(text) = self.request.get(ATTACHMENTS_FIELD) else { return Ok(None) };
         let read = AttachmentUrls::from_recorded(text);
         read.map(Some).ok_or_else(|| format!("has {text:?} for {ATTACHMENTS_FIELD}, which this version does not know"))
-    }
-
-    /// Rows and bytes of each shard, by the name of its file; bytes of changed rows are the most that they can be.
-    pub(crate) fn files_by_name(&self) -> HashMap<&str, (u64, u64)> {
-        self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
-    }
-
-    /// Names of the files in which URLs of attachments become absolute.
-    pub(crate) fn rewritten_files(&self) -> HashSet<&str> {
-        self.rewritten.iter().map(String::as_str).collect()
     }
 
     /// Checks a record that was read, as if a stranger had written it; `files` are the names beside it. Names are those that
@@ -259,7 +281,11 @@ impl PlanRecord {
 }
 
 /// Everything that decides the bytes of an export, by the name a user knows it under.
-pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> PlanRecord {
+pub(crate) fn plan_record<'a>(
+    plan: &Plan,
+    snapshot: &'a Snapshot,
+    store: &Store,
+) -> PlanRecord<SnapshotRecord<RecordedSegments<'a>>> {
     let request = &plan.request;
     let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
     let instant = |time: &Option<Instant>| time.as_ref().map_or(String::new(), Instant::to_string);
@@ -344,7 +370,7 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     let only_patients = plan.cohort.only.iter().flatten().map(Id::to_string).collect();
     let type_filters = plan.request.type_filters.iter().map(|filter| filter.text().to_string()).collect();
     let joined = joined_ids(plan, snapshot);
-    let snapshot = snapshot.record();
+    let snapshot = snapshot.borrowed_record();
     let (cohort, chain) = (None, None);
     PlanRecord {
         plan_id,
@@ -454,11 +480,11 @@ fn notes_hash(notes: &[Issue]) -> String {
 /// there are some.
 pub(crate) fn difference_of_value(
     field: &str,
-    recorded: &PlanRecord,
-    now: &PlanRecord,
+    recorded: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
 ) -> Option<(Option<Parameter>, String, String)> {
     // A field with its default may be left out of a record, or be new since it was written.
-    let value = |record: &PlanRecord| record.request.get(field).cloned().unwrap_or_default();
+    let value = |request: &BTreeMap<String, String>| request.get(field).cloned().unwrap_or_default();
     let (then, given) = (value(recorded), value(now));
     if then == given {
         return None;
@@ -475,9 +501,9 @@ pub(crate) fn difference_of_value(
 }
 
 /// A resumed run must be the recorded one (the field that differs is named).
-pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
+pub(crate) fn check_same_request<S>(recorded: &PlanRecord, now: &PlanRecord<S>) -> Result<(), ExportError> {
     for field in recorded.request.keys().filter(|field| LEFT_OUT.contains(&field.as_str())).chain(now.request.keys()) {
-        if let Some((parameter, recorded, given)) = difference_of_value(field, recorded, now) {
+        if let Some((parameter, recorded, given)) = difference_of_value(field, &recorded.request, &now.request) {
             return Err(ExportError::Differs { parameter, field: field.clone(), recorded, given });
         }
     }
@@ -513,7 +539,7 @@ mod tests {
         let as_of = Instant::parse("2024-05-01T00:00:00Z").unwrap();
         let (plan, snapshot, _) =
             crate::export::planning::plan_only(&store, &request, as_of, &Progress::default()).unwrap();
-        let mut job = plan_record(&plan, &snapshot, &store);
+        let mut job = plan_record(&plan, &snapshot, &store).with_snapshot(snapshot.record());
         job.origin = ExportOrigin::default();
         job
     }

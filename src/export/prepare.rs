@@ -33,7 +33,8 @@ pub(crate) struct PreparedRun {
     pub work: RefreshStats,
     pub plan: Plan,
     pub messages: IssueLog,
-    pub job: PlanRecord,
+    /// The record of the plan, without the snapshot.
+    pub job: PlanRecord<()>,
     /// The file of the keys of the cohort, if the record has one.
     pub cohort: Option<Vec<u8>>,
     pub deleted: Vec<String>,
@@ -128,6 +129,7 @@ pub(crate) fn prepare(
             directory.move_into_place(&finished)?;
         }
     }
+    let job = job.with_snapshot(());
     Ok(PreparedRun { snapshot, work, plan, messages, job, cohort, deleted, error, finished, left })
 }
 

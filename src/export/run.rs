@@ -542,7 +542,7 @@ fn tell_plan(
     status: &SharedStatus,
     plan: &Plan,
     snapshot: &Snapshot,
-    job: &PlanRecord,
+    job: &PlanRecord<()>,
     directory: &OutputDirectory,
 ) -> Result<(), JournalError> {
     let files = directory.files();

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -133,6 +133,25 @@ impl IndexBytes {
     /// Size and times when it was opened.
     pub fn stamp(&self) -> FileStamp {
         self.0.source().stamp()
+    }
+}
+
+/// Least bytes of a file kept twice that is mapped to be read.
+const MAPPED_BYTES_MIN: u64 = 1 << 20;
+
+/// Bytes of a small file of the index.
+enum FileContents {
+    Read(Vec<u8>),
+    Mapped(IndexBytes),
+}
+
+impl Deref for FileContents {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            FileContents::Read(bytes) => bytes,
+            FileContents::Mapped(bytes) => bytes,
+        }
     }
 }
 
@@ -311,6 +330,39 @@ impl IndexDir {
         }
     }
 
+    /// Length in bytes of a file on disk; `None` when there is none, or the directory is in memory.
+    pub(crate) fn file_len(&self, name: &str) -> Option<u64> {
+        let (IndexDir::Directory(path) | IndexDir::ReadOnly(path, _)) = self else { return None };
+        std::fs::symlink_metadata(path.join(name)).ok().map(|found| found.len())
+    }
+
+    /// As [`IndexDir::read`], mapped if it is large: then it is neither copied nor held in memory.
+    fn contents(&self, name: &str) -> io::Result<FileContents> {
+        let is_large = self.file_len(name).is_some_and(|len| (MAPPED_BYTES_MIN..=GENERATION_BYTES_MAX).contains(&len));
+        match is_large.then(|| self.open(name)) {
+            Some(Ok(bytes)) if bytes.len() as u64 <= GENERATION_BYTES_MAX => Ok(FileContents::Mapped(bytes)),
+            // What cannot be mapped is told by reading it.
+            _ => Ok(FileContents::Read(self.read(name)?)),
+        }
+    }
+
+    /// The first bytes, `count` or all, that both copies of a file have; `None` when they differ, or one cannot be read.
+    pub(crate) fn common_front(&self, name: &str, count: u64) -> Option<Vec<u8>> {
+        let (IndexDir::Directory(path) | IndexDir::ReadOnly(path, _)) = self else { return None };
+        let front = |name: &str| {
+            let mut bytes = Vec::new();
+            let file = open_regular(&path.join(name), Links::Follow).ok()?;
+            file.take(count).read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        };
+        let is_hidden = |files: &MemoryFiles| files.names().iter().any(|known| known == name);
+        match self {
+            // Written by this process, without a second copy.
+            IndexDir::ReadOnly(_, files) if is_hidden(files) => None,
+            _ => front(name).filter(|bytes| front(&twin_name(name)).as_ref() == Some(bytes)),
+        }
+    }
+
     /// Writes a small file twice, under its name and under [`twin_name`]. Each copy is replaced as a whole: temporary file,
     /// rename; with `sync`, to the disk. The first copy is replaced first, so a reader, who takes the first that is
     /// intact, finds the old or the new contents, whenever a writer is killed. In memory there is one copy.
@@ -350,7 +402,7 @@ impl IndexDir {
     pub fn read_either<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Option<T>) -> io::Result<TwinFile<T>> {
         let mut damaged = 0;
         for copy in [name, &twin_name(name)] {
-            match self.read(copy) {
+            match self.contents(copy) {
                 Ok(bytes) => match parse(&bytes) {
                     Some(contents) => return Ok(TwinFile::Intact { contents, copy_lost: copy != name }),
                     None => damaged += 1,

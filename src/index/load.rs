@@ -10,6 +10,7 @@ use crate::extract::rules::LineRules;
 use crate::index::dir::{IndexDir, TwinFile, is_absence, is_no_file_of_ours};
 use crate::index::legacy_meta::{LegacyFile, LegacyMeta, LegacySegment};
 use crate::index::meta::{self, FileEntry, IndexMeta, MemoryLoss, SCAN_AGAIN, SegmentMeta};
+use crate::index::meta_head::{HEAD_BYTES, MetaHead};
 use crate::index::row_times::RowTimes;
 use crate::index::snapshot_log::SnapshotSlots;
 use crate::store::Store;
@@ -112,19 +113,17 @@ fn load_by(dir: &IndexDir, with_log: bool) -> Result<IndexMemory, IndexError> {
     load_once(dir, with_log)
 }
 
-/// Sequence and last T of the index meta of a directory, with its snapshot log, without a look at its files and segments;
-/// `None` without one of this format that is intact.
+/// The head of the index meta of a directory, with the last T of its snapshot log; `None` unless both copies begin alike, as
+/// those of this format do that are intact. It is read in the time of a few bytes, however many files the store has: no damage
+/// makes both copies begin with the same wrong bytes, and what a stranger writes he can write with its checksum.
 ///
 /// # Errors
-/// As [`load`].
-pub(crate) fn load_latest(dir: &IndexDir) -> Result<Option<(u64, Option<i64>)>, IndexError> {
-    match dir.read_either(meta::FILE, IndexMeta::latest_in).map_err(failed(meta::FILE))? {
-        TwinFile::Absent | TwinFile::Damaged => Ok(None),
-        TwinFile::Intact { contents: (sequence, latest), .. } => {
-            let log = read_slots(dir).map_err(failed(meta::NOTE))?.newest().filter(|log| log.sequence == sequence);
-            Ok(Some((sequence, latest.max(log.and_then(|log| log.latest)))))
-        }
-    }
+/// As [`load`], of the snapshot log.
+pub(crate) fn load_head(dir: &IndexDir) -> Result<Option<MetaHead>, IndexError> {
+    let Some(bytes) = dir.common_front(meta::FILE, HEAD_BYTES) else { return Ok(None) };
+    let Some(head) = MetaHead::of_front(&bytes) else { return Ok(None) };
+    let log = read_slots(dir).map_err(failed(meta::NOTE))?.newest().filter(|log| log.sequence == head.sequence);
+    Ok(Some(MetaHead { latest: head.latest.max(log.and_then(|log| log.latest)), ..head }))
 }
 
 /// As [`load`]; the files may be of two generations.
@@ -172,9 +171,9 @@ fn load_once(dir: &IndexDir, with_log: bool) -> Result<IndexMemory, IndexError> 
 /// cannot be read: a snapshot then fails and says why. Makes no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     let dir = IndexDir::Directory(store.index_dir());
-    match load_latest(&dir).ok()? {
-        Some((_, latest)) => latest,
-        // None, damaged, or of an earlier format.
+    match load_head(&dir).ok()? {
+        Some(head) => head.latest,
+        // None, damaged, of an earlier format, or replaced meanwhile.
         None => load(&dir).ok()?.known()?.current.latest,
     }
 }

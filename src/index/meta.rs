@@ -388,22 +388,6 @@ impl IndexMeta {
         (sound && ordered && in_store && in_index).then_some(meta)
     }
 
-    /// Sequence and last T in the bytes of the file `generation`; `None` when they are damaged or of another version. Names,
-    /// files and segments are not looked at.
-    pub(crate) fn latest_in(bytes: &[u8]) -> Option<(u64, Option<i64>)> {
-        let newline = memchr::memchr(b'\n', bytes)?;
-        let (head, body) = bytes.split_at(newline);
-        if head != format!("outpour-index {} {:016x}", layout::VERSION, xxh3_64(&body[1..])).as_bytes() {
-            return None;
-        }
-        let mut body = MetaReader(&body[1..]);
-        let sequence = body.number()?;
-        // Eight numbers of rules and choices, and the T of the first snapshot of all.
-        (0..8).try_for_each(|_| body.number().map(drop))?;
-        body.optional()?;
-        Some((sequence, body.optional()?))
-    }
-
     /// Whether the bytes are an index meta of another version of the format.
     pub fn is_of_other_version(bytes: &[u8]) -> bool {
         let version = bytes.strip_prefix(b"outpour-index ").and_then(|rest| rest.split(|byte| *byte == b' ').next());

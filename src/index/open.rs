@@ -63,7 +63,7 @@ pub(crate) fn open_index(
     };
     let containers: Vec<Option<(Arc<IndexBytes>, bool)>> =
         meta.containers.iter().map(open_container).collect::<Result<_, IndexError>>()?;
-    let heads = global.as_ref().ok().filter(|_| global_trusted).map(GlobalIndex::heads);
+    let heads = global.as_ref().ok().filter(|_| global_trusted);
     let open_segment = |(position, entry): (usize, &SegmentMeta)| {
         if entry.at == u64::MAX {
             return Err("it is to be scanned again");
@@ -71,7 +71,7 @@ pub(crate) fn open_index(
         let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
         if let Some(heads) = heads.filter(|_| *trusted) {
             // `GlobalIndex::open` has compared its table of segments with the index meta.
-            return Ok(Segment::open_known(bytes.clone(), entry.at, heads[position]));
+            return Ok(Segment::open_known(bytes.clone(), entry.at, heads.known_header(position)));
         }
         let segment = Segment::open(bytes.clone(), entry.at)?;
         let head = segment.head();

@@ -18,7 +18,8 @@ use crate::index::global::append::{self, SegmentOrigin};
 use crate::index::global::build::{self, BuildError};
 use crate::index::inherited_times::inherited_times;
 use crate::index::legacy_files::hash_compressed_files;
-use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, load_latest, read_slots};
+use crate::index::load::{LoadedMeta, is_unwritable_place, lacks_copy, load, load_head, read_slots};
+use crate::index::load_ahead::{LoadedAhead, load_ahead};
 use crate::index::meta::{self, IndexFile, IndexMeta, SCAN_AGAIN, VanishedGap};
 use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_current, check_presence, remember_vanished};
@@ -84,14 +85,15 @@ pub(crate) fn refresh(
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
         // 1. An unchanged store with an intact index needs no lock, unless a snapshot is to be recorded.
-        let mut known = load(&dir)?.known();
+        let LoadedAhead { memory, opened, walk } = load_ahead(store, &dir, verification);
+        let mut known = memory?.known();
         if let Some(known) = known.as_mut().filter(|_| verification == Verification::Nothing) {
             known.copy_lost |= lacks_copy(&dir)?;
         }
         let rules = chosen_rules(store, known.as_ref().map(|known| &known.current))?;
         let files = match listing {
-            Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
-            None => StoreFiles::find(store, known.as_ref().map(|known| &known.current))?,
+            Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current), walk)?,
+            None => StoreFiles::find(store, known.as_ref().map(|known| &known.current), walk)?,
         };
         if let Some(known) = &known {
             check_root(store, &files, &known.current)?;
@@ -112,7 +114,8 @@ pub(crate) fn refresh(
             && is_unchanged(&files, &known.current, rules)
             && (known.current.chosen || !store.options().remake)
             && (verification == Verification::Stamps || read_vanished(&dir, &known.current)?.is_some())
-            && let Ok((segments, global)) = open_index(&dir, &known.current, verification)?.into_whole()
+            && let Ok((segments, global)) =
+                opened.unwrap_or_else(|| open_index(&dir, &known.current, verification))?.into_whole()
         {
             if known.copy_lost && dir.is_durable() {
                 stats.repaired.push("one of the two copies of the generation file was lost".to_string());
@@ -310,14 +313,14 @@ fn log_snapshot(
     // Other processes may have recorded snapshots meanwhile, which changes only the log. The whole is read again if it is to be
     // written: a file may be marked in it to be scanned again.
     let is_written = current.birth.is_none() || is_incomplete;
-    match if is_written { None } else { load_latest(dir)? } {
-        Some((sequence, _)) if sequence == current.sequence => {
+    match if is_written { None } else { load_head(dir)? } {
+        Some(head) if head.sequence == current.sequence => {
             let slots = read_slots(dir).map_err(|source| IndexError::ReadIndex { name: meta::NOTE.into(), source })?;
             if let Some(log) = slots.newest() {
                 current.apply(&log);
             }
         }
-        // To be written, damaged since, or of an earlier format.
+        // To be written, without an intact copy, or of an earlier format.
         None => {
             let Some(reloaded) = load(dir)?.known() else { return Ok(None) };
             if reloaded.current.sequence != current.sequence {

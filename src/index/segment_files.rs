@@ -100,7 +100,7 @@ pub(crate) fn compact_segment_files(
     std::io::Write::flush(&mut file).map_err(failed)?;
     let bytes = Arc::new(dir.open(&name).map_err(failed)?);
     for i in moved {
-        segments[i] = Segment::open_known(bytes.clone(), meta.segments[i].at, *segments[i].head());
+        segments[i] = segments[i].moved(bytes.clone(), meta.segments[i].at);
     }
     meta.containers.push(IndexFile::new(name));
     Ok(())

@@ -25,6 +25,8 @@ use crate::sys::store_file::{StoreFile, StoreFileError};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use serde::{Serialize, Serializer};
+
 /// One consistent, opened index of a store. Index pages and store files are read on first use.
 pub struct Index {
     meta: IndexMeta,
@@ -33,8 +35,8 @@ pub struct Index {
     segments: Vec<Segment>,
     global: GlobalIndex,
     files: StoreFiles,
-    /// Seek points of each compressed file, ascending; empty for a plain one.
-    restarts: Vec<Vec<SeekPoint>>,
+    /// Seek points of each compressed file, ascending.
+    restarts: HashMap<FileId, Vec<SeekPoint>>,
     /// Reference bases of the store, the empty one first.
     bases: Vec<String>,
     /// For each base of each segment its number in `bases`.
@@ -61,20 +63,20 @@ impl Index {
         dir: Arc<IndexDir>,
     ) -> Result<Index, CorruptIndex> {
         files.take_compressions(&meta);
-        let mut restarts = vec![Vec::new(); files.count()];
+        let mut restarts: HashMap<FileId, Vec<SeekPoint>> = HashMap::new();
         for (entry, segment) in meta.segments.iter().zip(&segments) {
             if files.compression(entry.file) == Compression::None {
                 continue;
             }
             let (pairs, _) = segment.verify_columns(&[Column::Restart])?.restart.as_chunks::<2>();
-            restarts[entry.file.index()].extend(
+            restarts.entry(entry.file).or_default().extend(
                 pairs.iter().map(|[uncompressed, compressed]| SeekPoint {
                     compressed: *compressed,
                     uncompressed: *uncompressed,
                 }),
             );
         }
-        restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
+        restarts.values_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
         let bases = global.bases()?;
         let base_numbers = global.verified_words(Section::SegmentBase, 0..global.count(Section::SegmentBase))?.to_vec();
         let starts = SegmentOffsets::of(segments.iter().map(Segment::head));
@@ -252,7 +254,7 @@ impl Index {
 
     /// The last seek point of a compressed file at or before an uncompressed offset.
     pub fn restart_before(&self, file: FileId, offset: u64) -> SeekPoint {
-        let list = &self.restarts[file.index()];
+        let list = self.restarts.get(&file).map_or(&[][..], Vec::as_slice);
         let after = list.partition_point(|restart| restart.uncompressed <= offset);
         // Several seek points may share an uncompressed offset (empty members); any of them will do.
         if after == 0 { SeekPoint { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
@@ -361,6 +363,15 @@ pub struct Snapshot {
     vanished: Option<Arc<[VanishedResource]>>,
 }
 
+/// The visible segments of a snapshot, serialized as the list of them that a record has.
+pub(crate) struct RecordedSegments<'a>(&'a Snapshot);
+
+impl Serialize for RecordedSegments<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.recorded_segments())
+    }
+}
+
 /// State of a resource version at some instant, as the ledger counts it (reading 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {
@@ -438,10 +449,24 @@ impl Snapshot {
 
     /// The record from which this snapshot can be reopened.
     pub fn record(&self) -> SnapshotRecord {
-        let segments = self.index.segment_ids().filter(|segment| self.visible[segment.index()]).map(|segment| {
+        let owned = |segment: SegmentRef<&str>| {
+            let SegmentRef { file, start, end, content, tail, compression, first_seen, row_times } = segment;
+            SegmentRef { file: file.to_string(), start, end, content, tail, compression, first_seen, row_times }
+        };
+        self.record_with(self.recorded_segments().map(owned).collect())
+    }
+
+    /// The same to be written: of a store of many files it takes no memory.
+    pub(crate) fn borrowed_record(&self) -> SnapshotRecord<RecordedSegments<'_>> {
+        self.record_with(RecordedSegments(self))
+    }
+
+    /// The visible segments as a record has them.
+    fn recorded_segments(&self) -> impl Iterator<Item = SegmentRef<&str>> {
+        self.segments().map(|segment| {
             let entry = self.index.entry(segment);
             SegmentRef {
-                file: self.index.file_name(self.index.file_of(segment)).to_string(),
+                file: self.index.file_name(self.index.file_of(segment)),
                 start: entry.start,
                 end: entry.end,
                 content: entry.content,
@@ -450,20 +475,24 @@ impl Snapshot {
                 first_seen: entry.first_seen,
                 row_times: self.index.row_times(segment).iter().map(|run| (run.row, run.first_seen)).collect(),
             }
-        });
+        })
+    }
+
+    /// The record with these segments.
+    fn record_with<S>(&self, segments: S) -> SnapshotRecord<S> {
         SnapshotRecord {
             as_of: self.as_of.to_string(),
             rules: RecordedRules::of(self.index.meta.rules),
             unproven: self.index.meta.unproven,
             follow_symlinks: self.index.meta.follow_symlinks,
             birth: self.index.meta.birth,
-            segments: segments.collect(),
+            segments,
         }
     }
 
     /// Id of the snapshot: the same bytes at the same T have the same id on any machine.
     pub fn id(&self) -> String {
-        self.record().snapshot_id()
+        self.borrowed_record().snapshot_id()
     }
 
     /// The index that the snapshot is of.

@@ -1,5 +1,7 @@
 //! A snapshot as job records hold it, so that the same one can be reopened.
 
+use std::io::{self, BufWriter, Write};
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::{Compression, UnprovenPolicy};
@@ -8,12 +10,14 @@ use crate::extract::rules::{LineRules, LoneSurrogates};
 use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::IdRule;
 use crate::fhir::reference::PatientReferences;
+use crate::hash::Hasher128;
 use crate::ids::EntryId;
 
-/// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08).
+/// A snapshot as a job record stores it: enough to reopen the same snapshot (CONS-08). Its segments are a list, or what is
+/// serialized like one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SnapshotRecord {
+pub struct SnapshotRecord<S = Vec<SegmentRef>> {
     /// The transactionTime T, a FHIR instant.
     pub as_of: String,
     /// How lines were read.
@@ -29,7 +33,7 @@ pub struct SnapshotRecord {
     pub birth: Option<i64>,
     /// The visible segments, in store order.
     #[serde(rename = "extents")]
-    pub segments: Vec<SegmentRef>,
+    pub segments: S,
 }
 
 /// The rules of an index in a record. What is as in versions without a choice is left out, so that their snapshots keep
@@ -84,21 +88,40 @@ fn is_default(policy: &UnprovenPolicy) -> bool {
     *policy == UnprovenPolicy::default()
 }
 
-impl SnapshotRecord {
+impl<S: Serialize> SnapshotRecord<S> {
     /// Id of the snapshot that one export sees: 32 hexadecimal digits, the xxh3 of the record as JSON. Its keys, their
-    /// order and its words are part of the id and must not change.
+    /// order and its words are part of the id and must not change. The JSON, of some hundred bytes a file, is not kept.
     pub(crate) fn snapshot_id(&self) -> String {
-        let record = serde_json::to_vec(self).expect("a record is plain data");
-        format!("{:032x}", crate::hash::xxh3_128(&record))
+        let mut out = BufWriter::with_capacity(HASHED_BYTES, HashWriter(Hasher128::new()));
+        serde_json::to_writer(&mut out, self).expect("a record is plain data");
+        out.flush().expect("hashing does not fail");
+        format!("{:032x}", out.get_ref().0.digest())
     }
 }
 
-/// A segment as a job record stores it: its range of a store file and the hash of the bytes.
+/// Bytes of JSON that are hashed at a time.
+const HASHED_BYTES: usize = 64 << 10;
+
+/// Hashes what is written.
+struct HashWriter(Hasher128);
+
+impl Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A segment as a job record stores it: its range of a store file, which has a name of type `F`, and the hash of the bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SegmentRef {
+pub struct SegmentRef<F = String> {
     /// Store file, relative to the store.
-    pub file: String,
+    pub file: F,
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in the (uncompressed) file.

@@ -13,6 +13,7 @@ use crate::casts::to_usize;
 use crate::codec::compression::{Compression, FIRST_BYTES};
 use crate::error::IndexError;
 use crate::ids::FileId;
+use crate::index::load_ahead::WalkedAhead;
 use crate::index::meta::{FileEntry, IndexMeta};
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::store_listing::StoreListing;
@@ -20,7 +21,8 @@ use crate::limits::LASTING_INDEX_SHARE;
 use crate::store::Store;
 use crate::store::choices::links_of;
 use crate::store::file_name::path_of;
-use crate::store::walk::{Walk, WalkRules, WalkedFile, is_earlier_name, walk_store, walk_store_by};
+use crate::store::walk::{Walk, WalkRules, is_earlier_name, walk_store, walk_store_by};
+use crate::store::walked_file::WalkedFile;
 use crate::sys::access::Access;
 use crate::sys::held_files::held_files_max;
 use crate::sys::regular_file::Links;
@@ -57,10 +59,11 @@ fn goes_by_names(store: &Store, known: Option<&IndexMeta>) -> bool {
 
 /// Walks a store, with links as the index was made with or its caller chose. An index of a version that knew fewer names
 /// goes on without files of others.
-fn walk_for(store: &Store, known: Option<&IndexMeta>) -> Result<Walk, IndexError> {
+fn walk_for(store: &Store, known: Option<&IndexMeta>, ahead: Option<WalkedAhead>) -> Result<Walk, IndexError> {
     let choices = &store.options().choices;
     let stands = known.filter(|_| !store.options().remake);
-    let walked = walk_store(store, stands.map_or_else(|| choices.links_of_new_index(), IndexMeta::links))?;
+    let links = stands.map_or_else(|| choices.links_of_new_index(), IndexMeta::links);
+    let walked = ahead.and_then(|ahead| ahead.with_links(links)).unwrap_or_else(|| walk_store(store, links))?;
     Ok(without_later_names(walked, stands))
 }
 
@@ -77,12 +80,18 @@ fn without_later_names(mut walked: Walk, stands: Option<&IndexMeta>) -> Walk {
 }
 
 impl StoreFiles {
-    /// Walks the store for its files as they are now; `known` is the index meta that they are compared with.
+    /// Walks the store for its files as they are now, unless it was walked `ahead`; `known` is the index meta that they are
+    /// compared with.
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub(crate) fn find(store: &Store, known: Option<&IndexMeta>) -> Result<StoreFiles, IndexError> {
-        Ok(StoreFiles::of(store, walk_for(store, known)?, false).compared_with(known, goes_by_names(store, known)))
+    pub(crate) fn find(
+        store: &Store,
+        known: Option<&IndexMeta>,
+        ahead: Option<WalkedAhead>,
+    ) -> Result<StoreFiles, IndexError> {
+        Ok(StoreFiles::of(store, walk_for(store, known, ahead)?, false)
+            .compared_with(known, goes_by_names(store, known)))
     }
 
     /// As [`StoreFiles::find`], for a record: with links as it was made with, and with the files that it names, also if
@@ -118,8 +127,9 @@ impl StoreFiles {
         store: &Store,
         listing: &StoreListing,
         known: Option<&IndexMeta>,
+        ahead: Option<WalkedAhead>,
     ) -> Result<StoreFiles, IndexError> {
-        let mut walked = walk_for(store, known)?;
+        let mut walked = walk_for(store, known, ahead)?;
         listing.truncate_to(&mut walked, known);
         Ok(StoreFiles::of(store, walked, true).compared_with(known, goes_by_names(store, known)))
     }

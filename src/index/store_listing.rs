@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::Compression;
 use crate::index::meta::IndexMeta;
-use crate::store::walk::{Walk, WalkedFile, is_earlier_name};
+use crate::store::walk::{Walk, is_earlier_name};
+use crate::store::walked_file::WalkedFile;
 use crate::sys::store_file::FileStamp;
 
 /// Names and stamps of a store's data files, in store order.

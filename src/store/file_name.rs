@@ -52,9 +52,13 @@ pub(crate) fn is_utf8(name: &str) -> bool {
 /// Whether a path in a store could have this spelling: it is the one that [`name_of`] gives, and no part of the path is empty,
 /// hidden, or holds what no name can. A name that was read from a disk may have been written by anybody.
 pub(crate) fn is_spelling(name: &str) -> bool {
+    let is_part = |part: &[u8]| !part.is_empty() && !part.starts_with(b".");
+    if !name.contains('\\') {
+        // Nothing in it spells a byte.
+        return !name.as_bytes().contains(&0) && name.as_bytes().split(|byte| *byte == b'/').all(is_part);
+    }
     let path = path_of(name);
     let bytes = path.as_os_str().as_bytes();
-    let is_part = |part: &[u8]| !part.is_empty() && !part.starts_with(b".");
     name_of(path.as_os_str()) == name && !bytes.contains(&0) && bytes.split(|byte| *byte == b'/').all(is_part)
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod ignore_file;
 pub(crate) mod packed;
 pub(crate) mod paths;
 pub(crate) mod walk;
+pub(crate) mod walked_file;
 
 use crate::codec::compression::UnprovenPolicy;
 use crate::error::IndexError;

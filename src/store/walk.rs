@@ -25,29 +25,15 @@ use serde::de::IgnoredAny;
 use crate::codec::compression::Compression;
 use crate::count_text::{counted, word_form};
 use crate::error::IndexError;
-use crate::limits::{GONE_FILES_NAMED_MAX, MANIFEST_BYTES_MAX, STAT_THREADS_MAX, STATS_PER_THREAD_MIN};
+use crate::limits::{GONE_FILES_NAMED_MAX, MANIFEST_BYTES_MAX};
 use crate::store::Store;
 use crate::store::file_name::{is_spelling, is_utf8, name_of, path_of};
 use crate::store::ignore_file::IgnoreFile;
 use crate::store::paths::JOB;
+use crate::store::walked_file::{WalkedFile, take_stamps};
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
 use crate::sys::regular_file::{Links, RegularFileError, read_regular};
 use crate::sys::store_file::{FileStamp, file_clock_ns};
-
-/// A data file of the store as the walk found it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WalkedFile {
-    /// Path relative to the store, `/` between its parts, as [`name_of`] spells it; store order is the bytewise order of
-    /// these.
-    pub name: String,
-    /// Compression of its bytes by its name; the bytes themselves may tell another one.
-    pub named: Compression,
-    /// Size and times at the time of the walk, of the file that a link leads to; a plain file is cut at the length of a
-    /// listing, if there is one.
-    pub stamp: FileStamp,
-    /// Length at which a listing cuts it, in bytes, if it turns out to be plain.
-    pub listed_len: Option<u64>,
-}
 
 /// What a walk follows, and what it passes over.
 #[derive(Clone, Debug)]
@@ -141,6 +127,7 @@ pub(crate) fn walk_by(root: &Path, rules: WalkRules, index_dir: &Path) -> Result
         pending: BinaryHeap::new(),
         visited: HashSet::new(),
         contents: HashMap::new(),
+        found: Vec::new(),
         unstamped: Vec::new(),
         walk: Walk { begun_ns: file_clock_ns(), rules, ..Walk::default() },
     };
@@ -149,7 +136,7 @@ pub(crate) fn walk_by(root: &Path, rules: WalkRules, index_dir: &Path) -> Result
         walker.visit(next)?;
     }
     let Walker { mut walk, unstamped, .. } = walker;
-    take_stamps(root, &mut walk, &unstamped)?;
+    stamp_walk(root, &mut walk, &unstamped)?;
     walk.files.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
     if walk.rules.links == Links::Follow {
         // A file with many paths has the least of them.
@@ -210,9 +197,18 @@ struct Walker<'a> {
     visited: HashSet<(u64, u64)>,
     /// What directories are that links lead into.
     contents: HashMap<PathBuf, DirectoryContents>,
-    /// Places in the walk of the files whose stamps are still to be taken.
+    /// Files of the directory that is visited.
+    found: Vec<FoundFile>,
+    /// Places in the walk of the files whose stamps are still to be taken, ascending.
     unstamped: Vec<usize>,
     walk: Walk,
+}
+
+/// A data file of the directory that is visited.
+struct FoundFile {
+    file: WalkedFile,
+    /// Whether its stamp was taken: of one that a link leads to.
+    is_stamped: bool,
 }
 
 impl Walker<'_> {
@@ -239,10 +235,17 @@ impl Walker<'_> {
         };
         for entry in std::fs::read_dir(&path).map_err(at)? {
             let entry = entry.map_err(at)?;
-            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                self.add(&entry, &directory, listed.as_ref())?;
+            let on_disk = entry.file_name();
+            if !on_disk.as_encoded_bytes().starts_with(b".") {
+                self.add(&entry, &on_disk, &directory, listed.as_ref())?;
             }
         }
+        // Sorted while they are few and near: the sort of all files then finds them in order.
+        self.found.sort_unstable_by(|a, b| a.file.name.as_bytes().cmp(b.file.name.as_bytes()));
+        let first = self.walk.files.len();
+        let is_unstamped = |(place, found): (usize, &FoundFile)| (!found.is_stamped).then_some(first + place);
+        self.unstamped.extend(self.found.iter().enumerate().filter_map(is_unstamped));
+        self.walk.files.extend(self.found.drain(..).map(|found| found.file));
         Ok(())
     }
 
@@ -250,13 +253,16 @@ impl Walker<'_> {
     fn add(
         &mut self,
         entry: &std::fs::DirEntry,
+        on_disk: &OsStr,
         directory: &PendingDirectory,
         listed: Option<&Rc<ListedNames>>,
     ) -> Result<(), (PathBuf, io::Error)> {
-        let on_disk = entry.file_name();
-        let name = format!("{}{}", directory.prefix, name_of(&on_disk));
+        let own = name_of(on_disk);
+        let mut name = String::with_capacity(directory.prefix.len() + own.len());
+        name.push_str(&directory.prefix);
+        name.push_str(&own);
         let ignore = &self.walk.rules.ignore;
-        let is_taken = |is_directory| !ignore.is_absent() && ignore.takes(&directory.path.join(&on_disk), is_directory);
+        let is_taken = |is_directory| !ignore.is_absent() && ignore.takes(&directory.path.join(on_disk), is_directory);
         let is_link = entry.file_type().map_err(|error| (entry.path(), error))?.is_symlink();
         let named = Compression::of_file_name(&name);
         let kind = match self.kind_of(entry, named.is_some()) {
@@ -287,7 +293,7 @@ impl Walker<'_> {
             EntryKind::Directory if directory.deleted_of.is_none() => {
                 // Of the directories of a published export only `deleted` holds store data, and only as the manifest says.
                 let deleted_of = match (listed, &target) {
-                    (Some(_), _) if on_disk != *"deleted" => Err(()),
+                    (Some(_), _) if *on_disk != *"deleted" => Err(()),
                     (Some(listed), _) => Ok(Some(listed.clone())),
                     (None, Some(target)) => self.linked_directory(target)?.ok_or(()),
                     (None, None) => Ok(None),
@@ -295,7 +301,7 @@ impl Walker<'_> {
                 match deleted_of {
                     Ok(deleted_of) => {
                         let (prefix, is_beyond_link) = (format!("{name}/"), directory.is_beyond_link || is_link);
-                        let path = directory.path.join(&on_disk);
+                        let path = directory.path.join(on_disk);
                         let next = PendingDirectory { prefix, path, deleted_of, is_beyond_link, linked: target };
                         self.pending.push(Reverse(next));
                     }
@@ -305,20 +311,20 @@ impl Walker<'_> {
             }
             EntryKind::File(found) => {
                 let place = if directory.deleted_of.is_some() { "deleted/" } else { "" };
-                let is_read = listed.is_none_or(|listed| is_listed(listed, place, &on_disk))
+                let is_read = listed.is_none_or(|listed| is_listed(listed, place, on_disk))
                     && target.as_deref().map_or(Ok(true), |target| self.is_linked_data(target))?;
                 if let (Some(named), true) = (named, is_read) {
                     let stamp = FileStamp::of_metadata(&found);
-                    self.walk.files.push(WalkedFile { name, named, stamp, listed_len: None });
+                    let file = WalkedFile { name, named, stamp, listed_len: None };
+                    self.found.push(FoundFile { file, is_stamped: true });
                     return Ok(());
                 }
             }
             EntryKind::UnstampedFile => {
                 let place = if directory.deleted_of.is_some() { "deleted/" } else { "" };
-                if let (Some(named), true) = (named, listed.is_none_or(|listed| is_listed(listed, place, &on_disk))) {
-                    self.unstamped.push(self.walk.files.len());
-                    let stamp = FileStamp::default();
-                    self.walk.files.push(WalkedFile { name, named, stamp, listed_len: None });
+                if let (Some(named), true) = (named, listed.is_none_or(|listed| is_listed(listed, place, on_disk))) {
+                    let file = WalkedFile { name, named, stamp: FileStamp::default(), listed_len: None };
+                    self.found.push(FoundFile { file, is_stamped: false });
                     return Ok(());
                 }
             }
@@ -424,49 +430,28 @@ impl Walker<'_> {
     }
 }
 
-/// Takes the stamps of the files of a walk at these places, on several threads if they are many. A file that is gone since its
-/// directory was read is removed from the walk; what is none any more is noted as not read.
-fn take_stamps(root: &Path, walk: &mut Walk, places: &[usize]) -> Result<(), (PathBuf, io::Error)> {
-    /// A place in the walk and the metadata of its file.
-    type Found = (usize, io::Result<Metadata>);
-    let threads_max = match rayon::current_thread_index() {
-        Some(_) => rayon::current_num_threads(),
-        // Not a task of a pool: none is made for this.
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let threads = threads_max.min(STAT_THREADS_MAX).min(places.len() / STATS_PER_THREAD_MIN).max(1);
-    let files = &walk.files;
-    let take = |places: &[usize]| -> Vec<Found> {
-        let metadata = |place: &usize| std::fs::symlink_metadata(root.join(path_of(&files[*place].name)));
-        places.iter().map(|place| (*place, metadata(place))).collect()
-    };
-    let mut parts = places.chunks(places.len().div_ceil(threads).max(1));
-    let own = parts.next().unwrap_or_default();
-    let found: Vec<Found> = std::thread::scope(|scope| {
-        let others: Vec<_> = parts.map(|part| scope.spawn(|| take(part))).collect();
-        let own = take(own);
-        let others = others.into_iter().flat_map(|other| other.join().expect("no panic in a system call"));
-        own.into_iter().chain(others).collect()
-    });
-    let mut removed = Vec::new();
-    for (place, found) in found {
-        match found {
-            Ok(found) if found.is_file() => walk.files[place].stamp = FileStamp::of_metadata(&found),
-            Ok(_) => {
-                walk.ignored.push(walk.files[place].name.clone());
+/// Takes the stamps of the files of a walk at these places. A file that is gone since its directory was read is removed from the
+/// walk; what is none any more is noted as not read.
+fn stamp_walk(root: &Path, walk: &mut Walk, places: &[usize]) -> Result<(), (PathBuf, io::Error)> {
+    let unstamped = take_stamps(root, &mut walk.files, places);
+    if unstamped.is_empty() {
+        return Ok(());
+    }
+    let mut removed = Vec::with_capacity(unstamped.len());
+    for (place, outcome) in unstamped {
+        match outcome {
+            Ok(is_other) => {
                 removed.push(place);
+                walk.ignored.extend(is_other.then(|| walk.files[place].name.clone()));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => removed.push(place),
             Err(error) => return Err((root.join(path_of(&walk.files[place].name)), error)),
         }
     }
-    if !removed.is_empty() {
-        let mut place = 0;
-        walk.files.retain(|_| {
-            place += 1;
-            removed.binary_search(&(place - 1)).is_err()
-        });
-    }
+    let mut place = 0;
+    walk.files.retain(|_| {
+        place += 1;
+        removed.binary_search(&(place - 1)).is_err()
+    });
     Ok(())
 }
 

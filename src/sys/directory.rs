@@ -33,6 +33,9 @@ pub(crate) struct Directory {
     path: PathBuf,
 }
 
+/// Bytes that are written at a time.
+const WRITTEN_BYTES: usize = 64 << 10;
+
 /// Error text for a name that is no regular file.
 const NO_FILE: &str = "it is no regular file (a link, a pipe, a socket or a directory is not opened here)";
 /// Error text for a name that is no directory.
@@ -264,7 +267,7 @@ impl Directory {
         if let Some(mode) = mode {
             file.set_permissions(Permissions::from_mode(mode))?;
         }
-        let mut out = BufWriter::new(&file);
+        let mut out = BufWriter::with_capacity(WRITTEN_BYTES, &file);
         let written = write(&mut out).and_then(|()| out.flush());
         // What could not be written is not tried again.
         drop(out.into_parts());

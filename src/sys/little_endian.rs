@@ -11,6 +11,22 @@ use bytemuck::{AnyBitPattern, NoUninit, try_cast_slice};
 #[cfg(target_endian = "big")]
 compile_error!("columns are mapped as they are on disk: little-endian machines only");
 
+/// A struct of `u64` words that a [`view`] can have as its elements.
+macro_rules! words {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        #[repr(C)]
+        pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
+
+        // SAFETY: all zeros are a value of each word.
+        unsafe impl bytemuck::Zeroable for $name {}
+        // SAFETY: in this order and without padding it holds words alone, of which any bits are a value.
+        unsafe impl bytemuck::Pod for $name {}
+    };
+}
+pub(crate) use words;
+
 /// The bytes as integers `T`; `None` unless they are aligned to `T` and make a whole number of them.
 pub(crate) fn view<T: AnyBitPattern>(bytes: &[u8]) -> Option<&[T]> {
     // No bytes are no integers, wherever they lie; the cast would ask for their alignment.

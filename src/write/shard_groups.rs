@@ -24,7 +24,8 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<ShardId>
     }
     let reads_segment = |shard: ShardId, segment: SegmentId| {
         let of_type = plan.shard(shard).resource_type.index();
-        snapshot.sees_segment(segment) && index.segment(segment).head().has_type(of_type)
+        // Of a store of many files most segments have no row of a small export.
+        !plan.selection.rows[segment.index()].is_empty() && index.segment(segment).head().has_type(of_type)
     };
     // 2. The one type of the rows that shards take from each file; `None` for files of several types.
     let mut type_of_file: HashMap<FileId, Option<usize>> = HashMap::new();

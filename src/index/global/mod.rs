@@ -14,6 +14,7 @@ pub(crate) mod entities;
 pub(crate) mod segment_set;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::casts::to_usize;
 use crate::error::CorruptIndex;
@@ -25,7 +26,7 @@ use crate::index::global::edges::{Edge, Edges};
 use crate::index::meta::SegmentMeta;
 use crate::index::page_checksums::{PageChecksums, checksum, checksum_count};
 use crate::index::segment::layout::{HEAD_WORDS, SegmentHeader};
-use crate::index::segment::reader::Segment;
+use crate::index::segment::reader::{KnownHeader, Segment};
 use crate::sys::little_endian::view;
 
 /// Magic bytes at the start of a global index file, as a word.
@@ -125,11 +126,10 @@ fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.l
 
 /// The global index of an index meta, mapped.
 pub struct GlobalIndex {
-    bytes: IndexBytes,
+    bytes: Arc<IndexBytes>,
     counts: GlobalCounts,
     ranges: [Range<usize>; SECTIONS.len()],
     checksums: PageChecksums,
-    heads: Vec<SegmentHeader>,
 }
 
 /// Numbers over the store of the first row, DELETE entry, target, owner and base of each segment.
@@ -156,30 +156,21 @@ pub(crate) struct SegmentOffsets {
 
 impl SegmentOffsets {
     /// Sums the counts of the segment headers, in store order.
-    pub(crate) fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader> + Clone) -> SegmentOffsets {
-        let starts = |count: &dyn Fn(&SegmentHeader) -> u64| {
-            let mut sum = 0;
-            let one = |head: &SegmentHeader| {
-                let start = sum;
-                sum += to_usize(count(head));
-                start
-            };
-            let starts: Vec<usize> = heads.clone().map(one).collect();
-            (starts, sum)
-        };
-        let (row, rows) = starts(&|head| head.rows);
-        let (tombstone, tombstones) = starts(&|head| head.tombstones);
-        SegmentOffsets {
-            row,
-            rows,
-            before_keys: rows + tombstones,
-            tombstone,
-            reference: starts(&|head| head.references).0,
-            key: starts(&|head| head.keys).0,
-            target: starts(&|head| head.targets).0,
-            owner: starts(&|head| head.owners).0,
-            base: starts(&|head| head.bases).0,
+    pub(crate) fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader>) -> SegmentOffsets {
+        let count = heads.size_hint().0;
+        let mut starts: [Vec<usize>; 7] = std::array::from_fn(|_| Vec::with_capacity(count));
+        let mut sums = [0; 7];
+        for head in heads {
+            let counts =
+                [head.rows, head.tombstones, head.targets, head.references, head.keys, head.owners, head.bases];
+            for ((starts, sum), count) in starts.iter_mut().zip(&mut sums).zip(counts) {
+                starts.push(*sum);
+                *sum += to_usize(count);
+            }
         }
+        let [row, tombstone, target, reference, key, owner, base] = starts;
+        let [rows, tombstones, ..] = sums;
+        SegmentOffsets { row, tombstone, target, reference, key, owner, base, rows, before_keys: rows + tombstones }
     }
 }
 
@@ -190,17 +181,18 @@ impl GlobalIndex {
     /// A sentence that says what is wrong; the caller builds it again.
     pub fn open(bytes: IndexBytes, entries: &[SegmentMeta]) -> Result<GlobalIndex, &'static str> {
         let (counts, ranges, checksums) = header_bytes(&bytes)?;
-        let mut global = GlobalIndex { bytes, counts, ranges, checksums, heads: Vec::new() };
+        let global = GlobalIndex { bytes: Arc::new(bytes), counts, ranges, checksums };
         global.verify(Section::Heads, 0..global.count(Section::Heads)).map_err(|damaged| damaged.0)?;
-        let (heads, rest) = global.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
-        let heads: Vec<SegmentHeader> = heads.iter().map(SegmentHeader::from_words).collect();
+        if !global.count(Section::Heads).is_multiple_of(HEAD_WORDS) {
+            return Err("it belongs to other extents");
+        }
+        let heads = global.heads();
         let same = |(head, entry): (&SegmentHeader, &SegmentMeta)| {
             (head.start, head.end, head.content) == (entry.start, entry.end, entry.content)
         };
-        if !rest.is_empty() || heads.len() != entries.len() || !heads.iter().zip(entries).all(same) {
+        if heads.len() != entries.len() || !heads.iter().zip(entries).all(same) {
             return Err("it belongs to other extents");
         }
-        global.heads = heads;
         global.check_sizes()?;
         Ok(global)
     }
@@ -208,7 +200,7 @@ impl GlobalIndex {
     /// Checks the lengths of the sections against one another and the segment headers.
     fn check_sizes(&self) -> Result<(), &'static str> {
         let sum = |count: &dyn Fn(&SegmentHeader) -> u64| {
-            self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)))
+            self.heads().iter().fold(0u64, |sum, head| sum.saturating_add(count(head)))
         };
         let (patients, bases) = (self.count(Section::PatientHash), self.count(Section::BaseLength));
         let count = |section| self.count(section) as u64;
@@ -230,13 +222,13 @@ impl GlobalIndex {
     /// # Errors
     /// A sentence that says what is wrong.
     pub fn check(&self, segments: &[Segment]) -> Result<(), &'static str> {
-        if segments.iter().zip(&self.heads).any(|(segment, head)| segment.head() != head) {
+        if segments.iter().zip(self.heads()).any(|(segment, head)| segment.head() != head) {
             return Err("it belongs to other extents");
         }
         self.checksums.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
         let all_below = |section, bound: usize| self.words(section).iter().all(|number| (*number as usize) < bound);
-        let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
-        let keys: u64 = self.heads.iter().map(|head| head.keys).sum();
+        let rows: u64 = self.heads().iter().map(|head| head.rows).sum();
+        let keys: u64 = self.heads().iter().map(|head| head.keys).sum();
         let records = to_usize(rows) + self.count(Section::Ends) + to_usize(keys);
         let edges = |section, bound: usize| {
             let edges = Edges::of_words(self.longs(section)).iter();
@@ -263,9 +255,15 @@ impl GlobalIndex {
         if sound { Ok(()) } else { Err("a number points nowhere") }
     }
 
-    /// Copies of the segment headers, in store order.
+    /// Copies of the segment headers, in store order; verified when it was opened.
     pub fn heads(&self) -> &[SegmentHeader] {
-        &self.heads
+        view(&self.bytes[self.ranges[Section::Heads as usize].clone()]).expect("whole headers, aligned")
+    }
+
+    /// The header of a segment, by its number, as it lies in the file.
+    pub(crate) fn known_header(&self, number: usize) -> KnownHeader {
+        let at = self.ranges[Section::Heads as usize].start + number * size_of::<SegmentHeader>();
+        KnownHeader { bytes: self.bytes.clone(), at }
     }
 
     /// Number of elements of a section.

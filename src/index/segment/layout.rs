@@ -8,6 +8,7 @@
 use crate::casts::{to_u32, to_usize};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, write_checksums};
+use crate::sys::little_endian::words;
 
 /// Magic bytes at the start of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
@@ -129,10 +130,12 @@ pub(crate) const BASE_BITS: u32 = (1 << 30) - 1;
 
 macro_rules! head {
     ($($(#[$doc:meta])* $field:ident;)*) => {
-        /// The words of a segment header, before the lengths of the columns. The global index has a copy of them for
-        /// each segment.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct SegmentHeader { $($(#[$doc])* pub $field: u64,)* }
+        words! {
+            /// The words of a segment header, before the lengths of the columns. The global index has a copy of them for
+            /// each segment.
+            #[derive(Debug, Default, PartialEq, Eq)]
+            pub struct SegmentHeader { $($(#[$doc])* pub $field,)* }
+        }
 
         /// Number of words of a [`SegmentHeader`].
         pub(crate) const HEAD_WORDS: usize = [$(stringify!($field)),*].len();

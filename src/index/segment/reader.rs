@@ -29,9 +29,37 @@ pub struct Segment(Arc<SegmentInner>);
 struct SegmentInner {
     bytes: Arc<IndexBytes>,
     at: u64,
-    head: SegmentHeader,
+    head: HeaderPlace,
     /// In memory of its own: of a store of many files most segments are never opened.
     opened: OnceLock<Result<Box<OpenedColumns>, CorruptIndex>>,
+}
+
+/// Where the words of a segment's header are.
+enum HeaderPlace {
+    /// Copied from the segment.
+    Own(Box<SegmentHeader>),
+    /// In the global index.
+    Known(KnownHeader),
+}
+
+/// A segment's header in a global index whose copies of headers are verified.
+pub(crate) struct KnownHeader {
+    /// The file of the global index.
+    pub bytes: Arc<IndexBytes>,
+    /// Offset of the header in it.
+    pub at: usize,
+}
+
+impl HeaderPlace {
+    /// The header.
+    fn get(&self) -> &SegmentHeader {
+        match self {
+            HeaderPlace::Own(head) => head,
+            HeaderPlace::Known(KnownHeader { bytes, at }) => {
+                &view(&bytes[*at..*at + size_of::<SegmentHeader>()]).expect("a whole header, aligned")[0]
+            }
+        }
+    }
 }
 
 /// Column ranges and verified pages of a segment whose header is intact.
@@ -80,20 +108,27 @@ impl Segment {
         Ok(Segment(Arc::new(SegmentInner {
             bytes,
             at: offset,
-            head: opened.ranges.head,
+            head: HeaderPlace::Own(Box::new(opened.ranges.head)),
             opened: OnceLock::from(Ok(Box::new(opened))),
         })))
     }
 
     /// The segment at `offset` of a container, with the header that the global index has of it. Reads nothing.
-    pub fn open_known(bytes: Arc<IndexBytes>, offset: u64, head: SegmentHeader) -> Segment {
+    pub(crate) fn open_known(bytes: Arc<IndexBytes>, offset: u64, head: KnownHeader) -> Segment {
+        let head = HeaderPlace::Known(head);
+        Segment(Arc::new(SegmentInner { bytes, at: offset, head, opened: OnceLock::new() }))
+    }
+
+    /// The same segment, which was copied to `offset` of another container.
+    pub(crate) fn moved(&self, bytes: Arc<IndexBytes>, offset: u64) -> Segment {
+        let head = HeaderPlace::Own(Box::new(*self.head()));
         Segment(Arc::new(SegmentInner { bytes, at: offset, head, opened: OnceLock::new() }))
     }
 
     /// The columns, opened on first use; the header must be the one that the global index has.
     fn opened(&self) -> Result<&OpenedColumns, CorruptIndex> {
         let opened = self.0.opened.get_or_init(|| match OpenedColumns::read(&self.0.bytes, self.0.at)? {
-            opened if opened.ranges.head == self.0.head => Ok(Box::new(opened)),
+            opened if opened.ranges.head == *self.head() => Ok(Box::new(opened)),
             _ => Err(CorruptIndex("its header is another than the one that was merged")),
         });
         opened.as_deref().map_err(|damaged| *damaged)
@@ -101,7 +136,7 @@ impl Segment {
 
     /// The header of the segment.
     pub fn head(&self) -> &SegmentHeader {
-        &self.0.head
+        self.0.head.get()
     }
 
     /// Bytes of the container that holds it.
@@ -111,12 +146,12 @@ impl Segment {
 
     /// Number of resource rows, from the header.
     pub fn rows(&self) -> usize {
-        to_usize(self.0.head.rows)
+        to_usize(self.head().rows)
     }
 
     /// Number of DELETE entries, from the header.
     pub fn tombstones(&self) -> usize {
-        to_usize(self.0.head.tombstones)
+        to_usize(self.head().tombstones)
     }
 
     /// The DELETE entries.
@@ -206,10 +241,10 @@ impl Segment {
             return Err(CorruptIndex("a number points nowhere"));
         }
         self.verify(Column::Place, rows.clone())?;
-        if self.0.head.only_type().is_none() {
+        if self.head().only_type().is_none() {
             self.verify(Column::Type, rows.clone())?;
         }
-        match self.0.head.flags & u64::from(flag::LEADING_SPACE) {
+        match self.head().flags & u64::from(flag::LEADING_SPACE) {
             0 => Ok(()),
             _ => self.verify(Column::Flags, rows),
         }
@@ -269,8 +304,8 @@ impl Segment {
     /// # Errors
     /// As [`Segment::verify`].
     pub(crate) fn rows_of_type(&self, resource_type: ResourceType) -> Result<u64, CorruptIndex> {
-        match self.0.head.only_type() {
-            Some(only) => Ok(if only == resource_type { self.0.head.rows } else { 0 }),
+        match self.head().only_type() {
+            Some(only) => Ok(if only == resource_type { self.head().rows } else { 0 }),
             None => {
                 Ok(self.verify_columns(&[Column::TypeCount])?.type_count.get(resource_type.index()).map_or(0, |n| *n))
             }
@@ -420,7 +455,7 @@ impl Segment {
     /// # Errors
     /// As [`Segment::verify`].
     pub(crate) fn keys_of_row(&self, row: usize) -> Result<Range<usize>, CorruptIndex> {
-        if self.0.head.keys == 0 {
+        if self.head().keys == 0 {
             return Ok(0..0);
         }
         let rows = self.verify_columns(&[Column::KeyRow])?.key_row;
@@ -432,7 +467,7 @@ impl Segment {
     /// # Errors
     /// As [`Segment::verify`].
     pub fn row_references(&self, row: usize) -> Result<&[u32], CorruptIndex> {
-        if self.0.head.references == 0 {
+        if self.head().references == 0 {
             return Ok(&[]);
         }
         self.verify(Column::ReferenceSet, row..row + 1)?;
