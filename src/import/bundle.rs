@@ -1,5 +1,6 @@
 //! A Bundle taken apart: its outline first, then its entries in parallel, a bounded part of them at a time.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -171,7 +172,7 @@ fn read_head(text: &[u8], outline: &BundleOutline) -> Result<(BundleKind, Option
     let head: BundleHead = match outline.fault {
         // Of a Bundle that is cut off only what was found is known.
         Some(_) => BundleHead {
-            bundle_type: text_of_value(&text[outline.bundle_type.clone()]),
+            bundle_type: text_of_value(&text[outline.bundle_type.clone()]).map(Cow::into_owned),
             meta: serde_json::from_slice(&text[outline.meta.clone()]).ok(),
             entry: None,
             resource_type: None,

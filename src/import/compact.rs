@@ -9,6 +9,86 @@ pub(crate) fn compact(kernel: Kernel, text: &[u8], emit: impl FnMut(&[u8])) -> b
     kernel.run(CompactJob { text, emit })
 }
 
+/// Puts the bytes of `text` that are no white space between tokens to the front of `out`, which is made longer as needed, and
+/// returns their number and what [`compact`] returns. The bytes behind them are unspecified.
+pub(crate) fn compact_to_front(kernel: Kernel, text: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
+    // Each block is written as a whole, however few of its bytes stay.
+    if out.len() < text.len() + BLOCK {
+        out.resize(text.len() + BLOCK, 0);
+    }
+    kernel.run(CompressJob { text, out })
+}
+
+/// The white space between tokens, block by block.
+#[derive(Default)]
+struct SpaceFinder {
+    /// Whether the next character is escaped.
+    escaped_next: bool,
+    /// All ones inside a string, else 0.
+    in_string: u64,
+    /// Line feeds inside strings.
+    broken: u64,
+}
+
+impl SpaceFinder {
+    /// The white space of the next block, of which `len` bytes are of the text.
+    #[inline(always)]
+    fn next<V: Vector>(&mut self, vector: V, block: &[u8; BLOCK], len: usize) -> u64 {
+        let classes = vector.classes(block);
+        let mut escaped = 0;
+        if classes.backslash != 0 || self.escaped_next {
+            (escaped, self.escaped_next) = escaped_characters(classes.backslash, len, self.escaped_next);
+        }
+        let in_string = vector.prefix_xor(classes.quote & !escaped) ^ self.in_string;
+        self.in_string = ((in_string as i64) >> 63) as u64;
+        let in_text = in_text(len);
+        self.broken |= classes.newline & in_string & in_text;
+        classes.space & !in_string & in_text
+    }
+}
+
+/// The first `len` bytes of a block.
+#[inline(always)]
+fn in_text(len: usize) -> u64 {
+    if len == BLOCK { u64::MAX } else { (1 << len) - 1 }
+}
+
+/// A text on its way through [`compact_to_front`].
+struct CompressJob<'a> {
+    text: &'a [u8],
+    out: &'a mut [u8],
+}
+
+impl KernelJob for CompressJob<'_> {
+    type Output = (usize, bool);
+    #[inline(always)]
+    fn run<V: Vector>(self, vector: V) -> (usize, bool) {
+        let CompressJob { text, out } = self;
+        let mut spaces = SpaceFinder::default();
+        let (blocks, tail) = text.as_chunks::<BLOCK>();
+        let mut written = 0;
+        let mut put = |block: &[u8; BLOCK], kept: u64| {
+            let slot = out[written..].first_chunk_mut::<BLOCK>().expect("room for a block behind each byte");
+            written += match kept {
+                u64::MAX => {
+                    *slot = *block;
+                    BLOCK
+                }
+                kept => vector.compress(block, kept, slot),
+            };
+        };
+        for block in blocks {
+            put(block, !spaces.next(vector, block, BLOCK));
+        }
+        if !tail.is_empty() {
+            let mut block = [b'"'; BLOCK];
+            block[..tail.len()].copy_from_slice(tail);
+            put(&block, !spaces.next(vector, &block, tail.len()) & in_text(tail.len()));
+        }
+        (written, spaces.broken == 0)
+    }
+}
+
 /// A text on its way through [`compact`].
 struct CompactJob<'a, F> {
     text: &'a [u8],
@@ -21,7 +101,7 @@ impl<F: FnMut(&[u8])> KernelJob for CompactJob<'_, F> {
     fn run<V: Vector>(self, vector: V) -> bool {
         let CompactJob { text, mut emit } = self;
         let (mut run_start, mut at) = (0, 0);
-        let (mut escaped_next, mut in_string_carry, mut broken) = (false, 0u64, 0u64);
+        let mut spaces = SpaceFinder::default();
         while at < text.len() {
             let rest = &text[at..];
             let mut padded = [b'"'; BLOCK];
@@ -32,16 +112,7 @@ impl<F: FnMut(&[u8])> KernelJob for CompactJob<'_, F> {
                     (&padded, rest.len())
                 }
             };
-            let classes = vector.classes(block);
-            let mut escaped = 0;
-            if classes.backslash != 0 || escaped_next {
-                (escaped, escaped_next) = escaped_characters(classes.backslash, len, escaped_next);
-            }
-            let in_string = vector.prefix_xor(classes.quote & !escaped) ^ in_string_carry;
-            in_string_carry = ((in_string as i64) >> 63) as u64;
-            let in_text = if len == BLOCK { u64::MAX } else { (1 << len) - 1 };
-            broken |= classes.newline & in_string & in_text;
-            let mut space = classes.space & !in_string & in_text;
+            let mut space = spaces.next(vector, block, len);
             while space != 0 {
                 let from = space.trailing_zeros();
                 let count = (!(space >> from)).trailing_zeros();
@@ -57,7 +128,7 @@ impl<F: FnMut(&[u8])> KernelJob for CompactJob<'_, F> {
         if run_start < text.len() {
             emit(&text[run_start..]);
         }
-        broken == 0
+        spaces.broken == 0
     }
 }
 
@@ -95,7 +166,11 @@ mod tests {
             for kernel in Kernel::available() {
                 let mut out = Vec::new();
                 let whole = compact(kernel, text.as_bytes(), |run| out.extend_from_slice(run));
-                prop_assert_eq!((out, whole), naive(text.as_bytes()));
+                prop_assert_eq!(&(out, whole), &naive(text.as_bytes()));
+                // Also into memory that held something else.
+                let mut front = vec![b'x'; 70];
+                let (len, whole) = compact_to_front(kernel, text.as_bytes(), &mut front);
+                prop_assert_eq!((front[..len].to_vec(), whole), naive(text.as_bytes()));
             }
         }
     }

@@ -294,7 +294,7 @@ fn own_id(resource: &[u8], id_at: Range<usize>) -> Result<Option<Id>, EntryFault
         return Ok(None);
     }
     let text = text_of_value(&resource[id_at]).ok_or("the resource's id is no string")?;
-    let id = Id::parse(text.as_bytes()).filter(|_| !matches!(text.as_str(), "." | ".."));
+    let id = Id::parse(text.as_bytes()).filter(|_| !matches!(&*text, "." | ".."));
     Ok(Some(id.ok_or("the resource's id is not legal: 1 to 255 letters, digits, '-', '.', '_' and '~'")?))
 }
 

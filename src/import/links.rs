@@ -154,20 +154,19 @@ impl<'a> LinkRewriter<'a> {
 
     /// Puts a reference to the row of the entry with this fullUrl into `new`; `false` if there is none.
     fn put_entry(&mut self, url: &str) -> bool {
-        if !self.known.contains_key(url) {
-            let target = self.table.find(self.bundle, url).and_then(|number| self.bundle.target(number));
-            if self.known.len() >= IMPORT_LINKS_CACHED_MAX {
-                self.known.clear();
-            }
-            self.known.insert(url.to_string(), target.map(|target| target.to_string().into_boxed_str()));
+        if let Some(known) = self.known.get(url) {
+            self.new.extend(known.as_deref());
+            return known.is_some();
         }
-        match self.known.get(url) {
-            Some(Some(reference)) => {
-                self.new += reference;
-                true
-            }
-            _ => false,
+        let target = self.table.find(self.bundle, url).and_then(|number| self.bundle.target(number));
+        let reference = target.map(|target| target.to_string().into_boxed_str());
+        self.new.extend(reference.as_deref());
+        let is_entry = reference.is_some();
+        if self.known.len() >= IMPORT_LINKS_CACHED_MAX {
+            self.known.clear();
         }
+        self.known.insert(url.to_string(), reference);
+        is_entry
     }
 }
 

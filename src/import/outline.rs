@@ -4,6 +4,7 @@
 //! The grammar is checked later: that of the Bundle without its entries, of each entry without its resource, and of each
 //! resource. Only what stands between two entries is checked here, because no later look sees it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::casts::to_usize;
@@ -82,6 +83,17 @@ impl BundleOutline {
             len => Some(place.resource_at as usize..place.resource_at as usize + len as usize),
         };
         (range, resource)
+    }
+
+    /// The resource of an entry, if it has one; mostly the end of the entry is not looked at.
+    pub(crate) fn resource<'t>(&self, text: &'t [u8], number: usize) -> Option<&'t [u8]> {
+        let place = &self.entries[number];
+        if matches!(place.resource_len, 0 | UNMEASURED) {
+            let (range, resource) = self.entry(text, number);
+            return Some(&text[range][resource?]);
+        }
+        let from = to_usize(place.start) + place.resource_at as usize;
+        Some(&text[from..from + place.resource_len as usize])
     }
 
     /// The Bundle without its entries; `None` if that is longer than `bytes_max`.
@@ -315,8 +327,11 @@ impl KernelJob for HeadJob<'_> {
 }
 
 /// The text of a JSON string, escapes resolved; `None` of any other value.
-pub(crate) fn text_of_value(value: &[u8]) -> Option<String> {
+pub(crate) fn text_of_value(value: &[u8]) -> Option<Cow<'_, str>> {
     let raw = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if memchr::memchr(b'\\', raw).is_none() {
+        return str::from_utf8(raw).ok().map(Cow::Borrowed);
+    }
     let mut text = String::new();
-    unescape(raw, &mut text).then_some(text)
+    unescape(raw, &mut text).then_some(Cow::Owned(text))
 }

@@ -9,7 +9,7 @@ use crate::extract::fault::{Fault, FaultKind};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::import::compact::compact;
+use crate::import::compact::compact_to_front;
 use crate::import::entry::RowTarget;
 use crate::import::links::LinkRewriter;
 use crate::import::problem::{ImportProblem, ProblemLog};
@@ -112,6 +112,7 @@ pub(crate) struct RowMaker<'a> {
     source: &'a str,
     extractor: Extractor,
     links: Option<LinkRewriter<'a>>,
+    /// The resource in hand without white space, at its front.
     compacted: Vec<u8>,
     /// What was made so far.
     pub batch: BatchRows,
@@ -139,11 +140,11 @@ impl<'a> RowMaker<'a> {
         let row = match form.is_line {
             true => resource,
             false => {
-                self.compacted.clear();
-                if !compact(self.kernel, resource, |run| self.compacted.extend_from_slice(run)) {
+                let (len, is_one_line) = compact_to_front(self.kernel, resource, &mut self.compacted);
+                if !is_one_line {
                     broken.push(origin.problem(self.source, 0, LINE_FEED));
                 }
-                &self.compacted[..]
+                &self.compacted[..len]
             }
         };
         let row = begin_row(row, form, &mut |bytes| rows.bytes.extend_from_slice(bytes));

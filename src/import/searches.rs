@@ -3,6 +3,7 @@
 //!
 //! Memory depends on the number of different identifiers searched for, not on that of the entries.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -60,7 +61,9 @@ pub(crate) fn run_searches(
     }
     // 1. What is searched for, and the entries with conditions.
     let mut wanted: HashMap<(ResourceType, String), Vec<u32>> = HashMap::new();
+    let mut has_search = false;
     for at in SEARCH.find_iter(text) {
+        has_search = true;
         if let Some(search) = string_around(text, at).as_deref().and_then(ConditionalReference::parse)
             && bundle.rules.bases.contains(search.base)
         {
@@ -68,7 +71,7 @@ pub(crate) fn run_searches(
         }
     }
     let mut conditions = Vec::new();
-    if !wanted.is_empty() || IF_NONE_EXIST.find(text).is_some() || SEARCH.find(text).is_some() {
+    if has_search || (0..bundle.outline.entries.len()).any(|number| may_have_condition(bundle, number)) {
         for number in 0..to_u32(bundle.outline.entries.len()) {
             // A faulty entry is told when its row is made.
             let Ok(entry) = bundle.read(number) else { continue };
@@ -136,6 +139,16 @@ pub(crate) fn run_searches(
     Ok(searches)
 }
 
+/// Whether an entry may have a condition, by its bytes outside of the resource: a condition names it, or is a search in a url.
+fn may_have_condition(bundle: &OpenBundle<'_>, number: usize) -> bool {
+    let (entry, resource) = bundle.parts(to_u32(number));
+    let resource = resource.unwrap_or(0..0);
+    [&entry[..resource.start], &entry[resource.end..]].into_iter().any(|part| {
+        // A name or a question mark may be written with an escape.
+        memchr::memchr2(b'?', b'\\', part).is_some() || IF_NONE_EXIST.find(part).is_some()
+    })
+}
+
 /// Adds to each search the entries whose resource has its identifier, at most some of each.
 fn find_in_bundle(
     bundle: &OpenBundle<'_>,
@@ -172,5 +185,5 @@ fn string_around(text: &[u8], at: usize) -> Option<String> {
     let from = text[at.saturating_sub(REFERENCE_BYTES_MAX)..at].iter().rposition(|byte| *byte == b'"')?;
     let from = at.saturating_sub(REFERENCE_BYTES_MAX) + from;
     let len = memchr::memchr(b'"', &text[at..(at + REFERENCE_BYTES_MAX).min(text.len())])?;
-    text_of_value(&text[from..at + len + 1])
+    text_of_value(&text[from..at + len + 1]).map(Cow::into_owned)
 }

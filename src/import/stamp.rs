@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::ExportError;
 use crate::fhir::instant::Instant;
 use crate::group::lookup::{group_rows_of, our_bases};
-use crate::import::compact::compact;
+use crate::import::compact::compact_to_front;
 use crate::import::entry::RowTarget;
 use crate::import::members::object_members;
 use crate::import::outline::{TYPE_AND_ID, text_of_value, type_and_id};
@@ -128,8 +128,9 @@ impl RowStamp {
 /// `meta.versionId`, and without a `meta` of which nothing is left.
 fn content(kernel: Kernel, row: &[u8], out: &mut Vec<u8>) {
     out.clear();
-    let mut line = Vec::with_capacity(row.len());
-    compact(kernel, row, |run| line.extend_from_slice(run));
+    let mut line = Vec::new();
+    let (len, _) = compact_to_front(kernel, row, &mut line);
+    line.truncate(len);
     let Some(members) = object_members(kernel, &line) else { return out.extend_from_slice(&line) };
     for (name, value) in members {
         if text_of_value(&line[name.clone()]).as_deref() != Some("meta") {
@@ -142,7 +143,7 @@ fn content(kernel: Kernel, row: &[u8], out: &mut Vec<u8>) {
             continue;
         };
         let is_kept =
-            |name: &[u8]| !text_of_value(name).is_some_and(|name| matches!(name.as_str(), "lastUpdated" | "versionId"));
+            |name: &[u8]| !text_of_value(name).is_some_and(|name| matches!(&*name, "lastUpdated" | "versionId"));
         let mut reduced = Vec::new();
         let kept = parts.into_iter().filter(|(name, _)| is_kept(&meta[name.clone()]));
         kept.for_each(|(name, value)| put_member(&meta[name], &meta[value], &mut reduced));

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::casts::to_u32;
+use crate::casts::{to_u32, to_usize};
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::import::entry::{
@@ -60,9 +60,8 @@ impl<'a> OpenBundle<'a> {
             return Some(*target);
         }
         // The id of the resource itself decides, whatever else the entry says: that is checked when its own row is made.
-        let (text, resource) = self.parts(number);
-        if let Some(resource) = resource
-            && let Ok((resource_type, Some(id))) = resource_head(&text[resource], self.rules.kernel)
+        if let Some(resource) = self.outline.resource(self.text, number as usize)
+            && let Ok((resource_type, Some(id))) = resource_head(resource, self.rules.kernel)
         {
             return Some(RowTarget { resource_type, id });
         }
@@ -154,7 +153,8 @@ impl UrlTable {
 
 /// Whether an entry has this fullUrl, which mostly stands first in it.
 fn has_url(bundle: &OpenBundle<'_>, number: u32, url: &str) -> bool {
-    let (text, _) = bundle.parts(number);
+    // Its end, which may be far away, is not looked for.
+    let text = &bundle.text[to_usize(bundle.offset(number))..];
     let behind = |text: &'_ [u8], token: &[u8]| text.trim_ascii_start().strip_prefix(token).map(<[u8]>::len);
     let at = behind(text, b"{").and_then(|left| behind(&text[text.len() - left..], b"\"fullUrl\""));
     let at = at.and_then(|left| behind(&text[text.len() - left..], b":"));

@@ -367,6 +367,9 @@ fn searches_are_answered() {
     world.refused(&transaction(&[&refers("1").replace("?identifier", "?name")]), "other than one identifier");
     world.refused(&transaction(&[&create("x", "2", UUID)]), "412");
     world.refused(&transaction(&[&create("x", "2", UUID).replace("identifier=s|2", "name=2")]), "other than one");
+    for url in ["Organization?name=x", r"Organization\u003fname=x"] {
+        world.refused(&transaction(&[&entry(&organization("x", "9"), "PUT", url)]), "other than one identifier");
+    }
     let other = UUID.replace("058c", "158c");
     let linked = entry(
         &format!(

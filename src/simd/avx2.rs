@@ -52,6 +52,12 @@ impl Vector for Avx2 {
         marked.count_ones() as usize
     }
     #[inline(always)]
+    fn compress(self, block: &[u8; BLOCK], kept: u64, out: &mut [u8; BLOCK]) -> usize {
+        // SAFETY: as above.
+        unsafe { compress(block, kept, out) };
+        kept.count_ones() as usize
+    }
+    #[inline(always)]
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
         // SAFETY: as above.
         unsafe { differing(a, b) }
@@ -162,6 +168,27 @@ unsafe fn pack(block: &[u8; BLOCK], marked: u64, base: u16, bytes: &mut [u8; BLO
             _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, chosen));
             let chosen_positions = _mm_add_epi16(_mm_cvtepu8_epi16(chosen), offset);
             _mm_storeu_si128(positions.as_mut_ptr().add(count).cast(), chosen_positions);
+        }
+        count += bits.count_ones() as usize;
+    }
+}
+
+/// Packs the bytes selected by `kept`, eight bytes at a time by a table of positions.
+///
+/// # Safety
+/// The processor must have AVX2 and POPCNT.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn compress(block: &[u8; BLOCK], kept: u64, out: &mut [u8; BLOCK]) {
+    let mut count = 0;
+    for i in 0..8 {
+        let bits = (kept >> (8 * i)) as u8;
+        let chosen = _mm_cvtsi64_si128(BIT_POSITIONS[bits as usize] as i64);
+        // SAFETY: at most eight were counted for each eight bytes before, so load and store, of eight bytes each, end inside
+        // of the 64; neither needs alignment.
+        unsafe {
+            let eight = _mm_loadl_epi64(block.as_ptr().add(8 * i).cast());
+            _mm_storel_epi64(out.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, chosen));
         }
         count += bits.count_ones() as usize;
     }

@@ -47,6 +47,12 @@ impl Vector for Avx512 {
         marked.count_ones() as usize
     }
     #[inline(always)]
+    fn compress(self, block: &[u8; BLOCK], kept: u64, out: &mut [u8; BLOCK]) -> usize {
+        // SAFETY: as above; VBMI2 is among them.
+        unsafe { compress(block, kept, out) };
+        kept.count_ones() as usize
+    }
+    #[inline(always)]
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
         // SAFETY: as above; AVX2 is among them.
         unsafe { avx2::differing(a, b) }
@@ -147,6 +153,20 @@ unsafe fn pack(
             let high = _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64::<1>(found)), base);
             _mm512_storeu_si512(positions.as_mut_ptr().add(32).cast(), high);
         }
+    }
+}
+
+/// Packs the bytes selected by `kept`, with the compress instruction of VBMI2.
+///
+/// # Safety
+/// The processor must have AVX-512 F, BW and VBMI2.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+unsafe fn compress(block: &[u8; BLOCK], kept: u64, out: &mut [u8; BLOCK]) {
+    // SAFETY: load and store take the 64 bytes of each reference, and neither needs alignment.
+    unsafe {
+        let text = _mm512_loadu_si512(block.as_ptr().cast());
+        _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_maskz_compress_epi8(kept, text));
     }
 }
 

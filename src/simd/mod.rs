@@ -73,6 +73,18 @@ pub trait Vector: Copy {
         }
         count
     }
+    /// Packs the bytes of a block that `kept` selects to the front of `out`. Returns their number; the bytes behind them are
+    /// unspecified.
+    #[inline(always)]
+    fn compress(self, block: &[u8; BLOCK], kept: u64, out: &mut [u8; BLOCK]) -> usize {
+        let (mut remaining, mut count) = (kept, 0);
+        while remaining != 0 {
+            out[count] = block[remaining.trailing_zeros() as usize];
+            remaining &= remaining - 1;
+            count += 1;
+        }
+        count
+    }
     /// Bit i of the result is set where byte i of `a` differs from byte i of `b`.
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32;
     /// Bit i of the result is set where byte i + 3 is `f` or `n`, and byte i + 5 is `r`: as behind the opening quotes of
@@ -422,6 +434,18 @@ mod tests {
         kernel.run(Pack(block, marked, scalars, base, other))
     }
 
+    struct Compress<'a>(&'a [u8; BLOCK], u64);
+
+    impl KernelJob for Compress<'_> {
+        type Output = Vec<u8>;
+        #[inline(always)]
+        fn run<V: Vector>(self, vector: V) -> Vec<u8> {
+            let mut out = [0; BLOCK];
+            let count = vector.compress(self.0, self.1, &mut out);
+            out[..count].to_vec()
+        }
+    }
+
     struct MentionLetters<'a>(&'a [u8; WINDOW]);
 
     impl KernelJob for MentionLetters<'_> {
@@ -454,9 +478,12 @@ mod tests {
             let mut other = *block.first_chunk::<HALF>().unwrap();
             other[again.index(HALF)] ^= 1;
             let expected = packed(Kernel::Scalar, block, marked, scalars, base, &other);
+            let kept = Kernel::Scalar.run(Compress(block, marked));
+            prop_assert_eq!(kept.len() as u32, marked.count_ones());
             prop_assert_eq!(expected.3, 1 << again.index(HALF));
             for kernel in Kernel::available() {
                 prop_assert_eq!(&packed(kernel, block, marked, scalars, base, &other), &expected, "{}", kernel.name());
+                prop_assert_eq!(&kernel.run(Compress(block, marked)), &kept, "{}", kernel.name());
             }
         }
 
