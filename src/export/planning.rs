@@ -64,8 +64,8 @@ pub(crate) fn plan_cancellably(
     planned.map(|plan| Plan { snapshot_id, ..plan })
 }
 
-/// Least segments of a snapshot that gets its name while its rows are selected.
-const NAMED_MEANWHILE_MIN: usize = 4096;
+/// Least segments of a snapshot that gets its name while its rows are selected; fewer in tests, whose stores are small.
+const NAMED_MEANWHILE_MIN: usize = if cfg!(test) { 4 } else { 4096 };
 
 /// The plan, without the name of the snapshot.
 ///

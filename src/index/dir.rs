@@ -136,8 +136,8 @@ impl IndexBytes {
     }
 }
 
-/// Least bytes of a file kept twice that is mapped to be read.
-const MAPPED_BYTES_MIN: u64 = 1 << 20;
+/// Least bytes of a file kept twice that is mapped to be read; fewer in tests, whose stores are small.
+const MAPPED_BYTES_MIN: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// Bytes of a small file of the index.
 enum FileContents {

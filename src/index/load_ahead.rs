@@ -11,8 +11,8 @@ use crate::store::choices::links_of;
 use crate::store::walk::{Walk, walk_store};
 use crate::sys::regular_file::Links;
 
-/// Least bytes of an index meta that is read while the store is walked.
-const META_BYTES_MIN: u64 = 256 << 10;
+/// Least bytes of an index meta that is read while the store is walked; fewer in tests, whose stores are small.
+const META_BYTES_MIN: u64 = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 
 /// What is read of an index before it is compared with its store.
 pub(crate) struct LoadedAhead {
