@@ -347,12 +347,12 @@ impl IndexDir {
     }
 
     /// The first bytes, `count` or all, that both copies of a file have; `None` when they differ, or one cannot be read.
-    pub(crate) fn common_front(&self, name: &str, count: u64) -> Option<Vec<u8>> {
+    pub(crate) fn common_front(&self, name: &str, count: usize) -> Option<Vec<u8>> {
         let (IndexDir::Directory(path) | IndexDir::ReadOnly(path, _)) = self else { return None };
         let front = |name: &str| {
             let mut bytes = Vec::new();
             let file = open_regular(&path.join(name), Links::Follow).ok()?;
-            file.take(count).read_to_end(&mut bytes).ok()?;
+            file.take(count as u64).read_to_end(&mut bytes).ok()?;
             Some(bytes)
         };
         let is_hidden = |files: &MemoryFiles| files.names().iter().any(|known| known == name);

@@ -5,7 +5,7 @@ use crate::index::meta::MetaReader;
 use crate::index::segment::layout;
 
 /// Bytes of an index meta that hold its first line and its [`MetaHead`], and more.
-pub(crate) const HEAD_BYTES: u64 = 256;
+pub(crate) const HEAD_BYTES: usize = 256;
 
 /// The first numbers of an index meta, as far as they are used without the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ mod tests {
             let head =
                 MetaHead { sequence: whole.sequence, follow_symlinks: whole.follow_symlinks, latest: whole.latest };
             assert_eq!(MetaHead::of_front(&bytes), Some(head));
-            assert_eq!(MetaHead::of_front(&bytes[..HEAD_BYTES as usize]), Some(head));
+            assert_eq!(MetaHead::of_front(&bytes[..HEAD_BYTES]), Some(head));
             assert_eq!(MetaHead::of_front(&bytes[..100]), None);
         }
         assert_eq!(MetaHead::of_front(b"outpour-index 5 0123456789abcdef\n"), None);

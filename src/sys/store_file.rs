@@ -72,6 +72,7 @@ impl FileStamp {
     }
 
     /// Stamp of a file from what stat(2) says of it.
+    #[allow(clippy::unnecessary_cast, reason = "the types of the fields differ between architectures")]
     pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> FileStamp {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         FileStamp {
