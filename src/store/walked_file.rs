@@ -26,6 +26,9 @@ pub(crate) struct WalkedFile {
     pub listed_len: Option<u64>,
 }
 
+/// Most files whose stamps a thread takes at a time; fewer in tests, whose stores are small.
+const FILES_PER_TASK: usize = if cfg!(test) { 3 } else { STATS_PER_THREAD_MIN };
+
 /// Files of a walk whose stamps one thread takes at a time.
 struct StampTask<'a> {
     /// Places in the walk, ascending.
@@ -50,7 +53,7 @@ pub(crate) fn take_stamps(root: &Path, files: &mut [WalkedFile], places: &[usize
     let threads = threads_max.min(STAT_THREADS_MAX).min(places.len() / STATS_PER_THREAD_MIN).max(1);
     let mut tasks = Vec::new();
     let (mut rest, mut first) = (files, 0);
-    let mut parts = places.chunks(STATS_PER_THREAD_MIN).peekable();
+    let mut parts = places.chunks(FILES_PER_TASK).peekable();
     while let Some(places) = parts.next() {
         let end = parts.peek().map_or(first + rest.len(), |next| next[0]);
         let (files, behind) = std::mem::take(&mut rest).split_at_mut(end - first);
@@ -105,4 +108,46 @@ fn stamp_files(root: &Path, task: StampTask<'_>) -> Vec<Unstamped> {
 /// The same error of a system call again.
 fn copy_of(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Files in any part of a list get the stamps that their metadata have; what is gone, or something else by now, gets none.
+    #[test]
+    fn stamps_are_taken_by_places() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("d/e")).unwrap();
+        let names: Vec<String> =
+            (0..20).map(|n| format!("{}f{n}.ndjson", ["", "d/", "d/e/", r"d/\x5cx41"][n % 4])).collect();
+        names.iter().for_each(|name| std::fs::write(dir.path().join(path_of(name)), name).unwrap());
+        let stamp = FileStamp::default();
+        let found =
+            |name: &String| WalkedFile { name: name.clone(), named: Compression::None, stamp, listed_len: None };
+        let mut files: Vec<WalkedFile> = names.iter().map(found).collect();
+        let at = |place: usize| dir.path().join(path_of(&names[place]));
+        std::fs::remove_file(at(5)).unwrap();
+        std::fs::remove_file(at(8)).unwrap();
+        symlink(at(0), at(8)).unwrap();
+        std::fs::remove_file(at(13)).unwrap();
+        std::fs::create_dir(at(13)).unwrap();
+        let places: Vec<usize> = (1..20).filter(|place| place % 6 != 0).collect();
+        let unstamped = take_stamps(dir.path(), &mut files, &places);
+        let unstamped: Vec<(usize, bool)> = unstamped.into_iter().map(|(place, is)| (place, is.unwrap())).collect();
+        assert_eq!(unstamped, [(5, false), (8, true), (13, true)]);
+        for (place, file) in files.iter().enumerate() {
+            let is_stamped = places.contains(&place) && ![5, 8, 13].contains(&place);
+            let expected = || FileStamp::of_metadata(&std::fs::symlink_metadata(at(place)).unwrap());
+            assert_eq!(file.stamp, if is_stamped { expected() } else { stamp }, "{}", file.name);
+        }
+        // A directory that is gone is one without files.
+        std::fs::remove_dir_all(dir.path().join("d")).unwrap();
+        assert!(
+            take_stamps(dir.path(), &mut files, &[1])
+                .iter()
+                .all(|(place, is)| (*place, is.as_ref().ok()) == (1, Some(&false)))
+        );
+    }
 }
