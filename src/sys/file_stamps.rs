@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use crate::sys::store_file::FileStamp;
 
@@ -30,7 +30,20 @@ impl StampedDirectory {
     pub(crate) fn stamp(&self, name: &OsStr) -> io::Result<Option<FileStamp>> {
         let found = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let is_file = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
-        Ok(is_file.then(|| FileStamp::of_stat(&found)))
+        Ok(is_file.then(|| stamp_of(&found)))
+    }
+}
+
+/// Stamp of a file from what stat(2) says of it, as [`FileStamp::of_metadata`] makes it.
+#[allow(clippy::unnecessary_cast, reason = "the types of the fields differ between architectures")]
+fn stamp_of(stat: &Stat) -> FileStamp {
+    let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+    FileStamp {
+        len: stat.st_size.max(0) as u64,
+        mtime_ns: nanos(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime_ns: nanos(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        inode: stat.st_ino as u64,
+        device: stat.st_dev as u64,
     }
 }
 

@@ -71,19 +71,6 @@ impl FileStamp {
         }
     }
 
-    /// Stamp of a file from what stat(2) says of it.
-    #[allow(clippy::unnecessary_cast, reason = "the types of the fields differ between architectures")]
-    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> FileStamp {
-        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
-        FileStamp {
-            len: stat.st_size.max(0) as u64,
-            mtime_ns: nanos(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            ctime_ns: nanos(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
-            inode: stat.st_ino as u64,
-            device: stat.st_dev as u64,
-        }
-    }
-
     /// Whether the file was older than the clock step of its file system at `now` (nanoseconds since the Unix epoch, by
     /// the clock that stamps files), so that no later write can leave the stamp as it is. A time of whole seconds is
     /// taken for that of a file system that keeps no more. A time in the future is never settled.
