@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::baseline::Baseline;
+use crate::fhir::instant::Instant;
 use crate::policies::NewMembers;
-use crate::request::ExportRequest;
+use crate::request::{ExportRequest, Population};
 
 impl ExportRequest {
     /// Makes the export an increment on an earlier one: `_since` is the transactionTime of that one, and what no longer belongs
@@ -20,6 +21,18 @@ impl ExportRequest {
     pub(crate) fn keep_resources(mut self) -> ExportRequest {
         self.keeps_resources = true;
         self
+    }
+
+    /// `_since`, if the members of a Group are asked for when they joined: no export before has the list of its patients, and the
+    /// policy for new members looks at it (GROUP-11).
+    pub(crate) fn start_asked(&self) -> Option<&Instant> {
+        let has_list = self.baseline.as_ref().is_some_and(|baseline| baseline.cohort.is_some());
+        self.since.as_ref().filter(|_| self.is_of_group() && !has_list && self.new_members != NewMembers::Ignore)
+    }
+
+    /// Whether the population is a Group, wherever that comes from.
+    pub(crate) fn is_of_group(&self) -> bool {
+        matches!(self.population, Population::Group(_) | Population::GroupFile(_) | Population::GroupDocument(_))
     }
 
     /// The same request for everything, whatever its age.

@@ -1,6 +1,5 @@
 //! The messages of an export: policies that applied, faulty lines, members that were not found; for each audience.
 
-use crate::baseline::Baseline;
 use crate::count_text::{counted, word_form};
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
@@ -19,6 +18,7 @@ use crate::request::{ExportRequest, Population};
 use crate::select::attachments::attachment_urls;
 use crate::select::cohort::Cohort;
 use crate::select::context_closure::DeadEnds;
+use crate::select::member_changes::{ChangeSource, MemberChanges};
 use crate::select::selection::{Selection, foreign_owners};
 use crate::select::store_issues::{add_file_issues, add_operator_issues, add_row_notes, add_versions_by_file};
 use std::collections::{BTreeSet, HashSet};
@@ -40,55 +40,79 @@ pub(crate) fn add_absent_members(
     Ok(())
 }
 
-/// Who joined and left since the export that an increment builds on (GROUP-11, GROUP-13).
-fn member_issues(baseline: &Baseline, plan: &Plan, push: &mut dyn FnMut(&'static str, Issue)) {
+/// Who joined and left since the export that an increment builds on (GROUP-11, GROUP-13), or who joined by the entries of a Group.
+fn member_issues(plan: &Plan, audience: Audience, push: &mut dyn FnMut(&'static str, Issue)) {
     let note = |text: String| Issue::new(Severity::Information, IssueCode::Informational, text);
     let request = &plan.request;
-    if request.population != Population::System && request.new_members != NewMembers::Ignore {
-        match &plan.member_changes {
-            None => push(
-                "members-unknown",
-                note(
-                    "Who joined or left is not known: the export that this one builds on has no list of its patients"
-                        .into(),
-                ),
-            ),
-            Some(changes) => {
-                let (joined, left) = (changes.joined_count, changes.left.len() as u64 + changes.left_unnamed);
-                if joined > 0 {
-                    let records = match request.new_members {
-                        NewMembers::Full => "all their records are exported",
-                        _ => "what was dated before _since is not exported for that",
-                    };
-                    push(
-                        "joined",
-                        note(format!(
-                            "{} joined since the export that this one builds on; {records}",
-                            counted(joined, "patient")
-                        )),
-                    );
-                }
-                if left > 0 {
-                    let before = baseline.cohort.as_ref().map_or(0, |cohort| cohort.keys().len() as u64);
-                    let of = format!("{} of {before} left since", counted(left, "patient"));
-                    let text = format!("{of} the export that this one builds on");
-                    // A Group that was emptied by mistake takes everything from its readers.
-                    let is_much = left > 1 && left * MEMBERS_LEFT_SHARE > before;
-                    push("left", if is_much { Issue::warning(IssueCode::BusinessRule, text) } else { note(text) });
-                }
-                if changes.left_unnamed > 0 {
-                    let unnamed = counted(changes.left_unnamed, "patient");
-                    let text =
-                        format!("{unnamed} who left cannot be named: no record of theirs is in the store any more");
-                    push("left-unnamed", Issue::warning(IssueCode::Incomplete, text));
-                }
+    let done = match request.new_members {
+        NewMembers::Full => "all their records are exported",
+        _ => "what was dated before _since is not exported for that",
+    };
+    match &plan.member_changes {
+        Some(MemberChanges { joined_count, source: ChangeSource::Starts { unknown }, .. }) => {
+            if *joined_count > 0 {
+                let joined = counted(*joined_count, "patient");
+                push("joined", note(format!("{joined} joined the Group after _since, by member.period.start; {done}")));
+            }
+            if *unknown > 0 {
+                let (members, all) = (counted(*unknown, "member"), plan.cohort.members.count());
+                let text = format!(
+                    "When {members} of {all} joined the Group is not known: {} no member.period.start, and no export before has \
+                     its list of patients for this one to build on; {} records are exported as far as they changed after _since",
+                    word_form(*unknown, "it has", "they have"),
+                    word_form(*unknown, "its", "their")
+                );
+                push("members-unknown", note(text));
             }
         }
+        Some(changes) => cohort_issues(changes, request, done, push),
+        None if request.baseline.is_some()
+            && request.population != Population::System
+            && request.new_members != NewMembers::Ignore =>
+        {
+            let text = "Who joined or left is not known: the export that this one builds on has no list of its patients";
+            push("members-unknown", note(text.into()));
+        }
+        None => {}
     }
-    if baseline.resources.is_none() {
+    if request.baseline.as_ref().is_some_and(|baseline| baseline.resources.is_none()) {
         let text = "Resources that no longer belong are not listed: the record of the export that this one builds on does not \
                     hold the keys of its resources";
-        push("departures-unknown", Issue::warning(IssueCode::Incomplete, text));
+        // A service keeps the list of patients alone, which its clients cannot change.
+        let issue = match audience {
+            Audience::Operator => Issue::warning(IssueCode::Incomplete, text),
+            _ => note(text.into()),
+        };
+        push("departures-unknown", issue);
+    }
+}
+
+/// Who joined and left, by the list of the patients of the baseline.
+fn cohort_issues(
+    changes: &MemberChanges,
+    request: &ExportRequest,
+    done: &str,
+    push: &mut dyn FnMut(&'static str, Issue),
+) {
+    let note = |text: String| Issue::new(Severity::Information, IssueCode::Informational, text);
+    let (joined, left) = (changes.joined_count, changes.left.len() as u64 + changes.left_unnamed);
+    if joined > 0 {
+        let joined = counted(joined, "patient");
+        push("joined", note(format!("{joined} joined since the export that this one builds on; {done}")));
+    }
+    if left > 0 {
+        let before = request.baseline.as_ref().and_then(|baseline| baseline.cohort.as_ref());
+        let before = before.map_or(0, |cohort| cohort.keys().len() as u64);
+        let of = format!("{} of {before} left since", counted(left, "patient"));
+        let text = format!("{of} the export that this one builds on");
+        // A Group that was emptied by mistake takes everything from its readers.
+        let is_much = left > 1 && left * MEMBERS_LEFT_SHARE > before;
+        push("left", if is_much { Issue::warning(IssueCode::BusinessRule, text) } else { note(text) });
+    }
+    if changes.left_unnamed > 0 {
+        let unnamed = counted(changes.left_unnamed, "patient");
+        let text = format!("{unnamed} who left cannot be named: no record of theirs is in the store any more");
+        push("left-unnamed", Issue::warning(IssueCode::Incomplete, text));
     }
 }
 
@@ -162,9 +186,7 @@ pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience
         );
         push("late", Issue { advice, ..note(Severity::Information, text) });
     }
-    if let Some(baseline) = &request.baseline {
-        member_issues(baseline, plan, &mut push);
-    }
+    member_issues(plan, audience, &mut push);
     if stats.illegal_updated > 0 && sees_all {
         let text = format!(
             "{} {} a meta.lastUpdated that is no instant; it counts as none",

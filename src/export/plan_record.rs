@@ -355,6 +355,10 @@ pub(crate) fn plan_record<'a>(
     }
     if let Some(baseline) = &request.baseline {
         fields.push((BASELINE_FIELD, baseline.plan_id.clone()));
+    }
+    // Without a baseline only what is not the default: records of versions that did not look at starts have none.
+    let is_told = plan.request.since.is_some() && plan.request.is_of_group();
+    if request.baseline.is_some() || is_told && request.new_members != NewMembers::default() {
         fields.push(("--new-members", request.new_members.name().to_string()));
     }
     if !request.notes.is_empty() {
@@ -438,6 +442,7 @@ fn word_of_nothing(parameter: Option<Parameter>) -> &'static str {
         Some(Parameter::Type | Parameter::Patient | Parameter::Elements) => "all",
         Some(Parameter::MaxFileResources) => "no bound",
         // Recorded only where it is not the default.
+        Some(Parameter::NewMembers) => NewMembers::Report.name(),
         Some(Parameter::Vanished) => Vanished::Report.name(),
         Some(Parameter::PatientStrict) => PatientStrict::Any.name(),
         _ => "none",

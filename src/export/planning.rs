@@ -78,12 +78,7 @@ fn plan_rows(
     progress: &Progress,
 ) -> Result<Plan, ExportError> {
     let mut cohort = Cohort::resolve_cancellably(snapshot, request, progress)?;
-    let member_changes = match &request.baseline {
-        Some(baseline) if request.new_members != NewMembers::Ignore => {
-            MemberChanges::since(baseline, snapshot, &cohort)?
-        }
-        _ => None,
-    };
+    let member_changes = MemberChanges::of(request, snapshot, &cohort)?;
     let joined = member_changes.as_ref().and_then(|changes| changes.joined.as_ref());
     let joined = joined.filter(|_| request.new_members == NewMembers::Full);
     let mut selection = select_rows(snapshot, &cohort, request, joined, columns, progress)?;

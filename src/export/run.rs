@@ -19,6 +19,7 @@ use crate::plan::Plan;
 use crate::policies::Audience;
 use crate::progress::{Phase, Progress};
 use crate::request::ExportRequest;
+use crate::select::member_changes::{ChangeSource, MemberChanges};
 use crate::store::Store;
 use crate::sys::durability::FileSync;
 use crate::write::encode::Encoder;
@@ -466,14 +467,19 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
     if let Some(baseline) = &request.baseline {
         extension["baseline"] =
             json!({ "planId": baseline.plan_id, "transactionTime": baseline.transaction_time.to_string() });
-        extension["newMembers"] = match &plan.member_changes {
-            Some(changes) => json!({
-                "policy": request.new_members,
-                "joined": changes.joined_count,
-                "left": changes.left.len() as u64 + changes.left_unnamed,
-            }),
-            None => json!({ "policy": request.new_members }),
-        };
+    }
+    match &plan.member_changes {
+        Some(MemberChanges { joined_count, source: ChangeSource::Starts { unknown }, .. }) => {
+            extension["newMembers"] =
+                json!({ "policy": request.new_members, "joined": joined_count, "unknown": unknown });
+        }
+        Some(changes) => {
+            let left = changes.left.len() as u64 + changes.left_unnamed;
+            extension["newMembers"] =
+                json!({ "policy": request.new_members, "joined": changes.joined_count, "left": left });
+        }
+        None if request.baseline.is_some() => extension["newMembers"] = json!({ "policy": request.new_members }),
+        None => {}
     }
     if !vanished.is_zero() {
         extension["vanished"] = json!(vanished);

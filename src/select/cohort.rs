@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::request::{ExportRequest, Population, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::member_filters::{FilterQuestion, filter_members};
+use crate::select::member_starts::MemberStarts;
 use crate::select::members::MemberResolver;
 use crate::select::only_patients::{outsiders, restrict};
 use crate::select::patient_list::read_patient_ids;
@@ -31,6 +32,8 @@ pub struct Cohort {
     pub members: Bitmap,
     /// Members that no row of the store names any more, but that owned vanished resources.
     pub(crate) vanished_members: HashSet<Id>,
+    /// When the members of a Group joined, where no export before tells (GROUP-11).
+    pub(crate) starts: Option<MemberStarts>,
     /// Whether each reference base of the index is ours, by its number.
     pub ours: Vec<bool>,
     /// Segment and row of the requested Group, if it is in the store: the only Group row that may be exported.
@@ -136,6 +139,7 @@ impl Cohort {
             patients: (request.population != Population::System).then_some(found.patients),
             members: found.members,
             vanished_members: found.vanished,
+            starts: found.starts,
             ours,
             // It lists members whom the export is not about.
             group_row: group.0.filter(|_| only.is_none()),

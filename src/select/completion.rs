@@ -16,6 +16,7 @@ use crate::index::snapshot::Snapshot;
 use crate::index::vanished::VanishCause;
 use crate::key_set::ResourceKeySet;
 use crate::key_set::resource_key::{ResourceKey, resource_key};
+use crate::policies::LateArrivals;
 use crate::request::ExportRequest;
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
@@ -57,12 +58,12 @@ pub(crate) fn add_lacking(
         Ok(lacking)
     };
     let found: Vec<Vec<usize>> = segments.par_iter().map(find).collect::<Result<_, _>>()?;
-    let mut names = Vec::new();
+    let (mut names, mut passed) = (Vec::new(), SegmentSelection::default());
     for (segment_id, rows) in segments.into_iter().zip(found) {
         let segment = snapshot.index().segment(segment_id);
         for row in &rows {
             let address = RowAddress::of(segment_id, *row);
-            let class = match classifier.classify(address, &mut SegmentSelection::default())? {
+            let class = match classifier.classify(address, &mut passed)? {
                 RowClass::Exported => RowClass::TypeFilter,
                 class => class,
             };
@@ -70,6 +71,10 @@ pub(crate) fn add_lacking(
             names.push(format!("{}/{}", segment.type_of(*row)?.name(), segment.row_id(*row)?));
         }
         selection.rows[segment_id.index()].add_all(&rows);
+    }
+    if request.late == LateArrivals::Report {
+        // Those that came late were counted as left out.
+        selection.stats.late = selection.stats.late.saturating_sub(passed.late);
     }
     names.sort_unstable();
     Ok(names)

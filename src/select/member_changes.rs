@@ -7,16 +7,31 @@
 use crate::baseline::Baseline;
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
-use crate::ids::PatientId;
+use crate::ids::{PatientId, RowAddress, SegmentId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::key_set::resource_key::{ResourceKey, patient_key};
+use crate::policies::{LateArrivals, NewMembers};
 use crate::request::ExportRequest;
 use crate::select::bitmap::Bitmap;
+use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
-use crate::select::ledger::RowClass;
+use crate::select::ledger::{RowClass, SegmentSelection};
 use crate::select::selection::Selection;
 use std::collections::HashSet;
+
+/// By what it is known who joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ChangeSource {
+    /// By the list of the patients of the baseline.
+    #[default]
+    Baseline,
+    /// By `member.period.start`, which tells nobody who left.
+    Starts {
+        /// Of how many members it is not known when they joined.
+        unknown: u64,
+    },
+}
 
 /// How the population of an increment differs from that of its baseline.
 #[derive(Debug, Default)]
@@ -29,6 +44,8 @@ pub(crate) struct MemberChanges {
     pub left: Vec<Box<str>>,
     /// How many left of whom the store has no record any more, so that they cannot be named.
     pub left_unnamed: u64,
+    /// By what it is known.
+    pub source: ChangeSource,
 }
 
 /// The keys of the patients of a cohort, ascending, each once; none at system level.
@@ -57,6 +74,29 @@ pub(crate) fn cohort_keys(snapshot: &Snapshot, cohort: &Cohort) -> Result<Vec<Re
 }
 
 impl MemberChanges {
+    /// Who joined and left since `_since` as far as the request wants to know: by its baseline, or by the entries of its Group.
+    /// `None` if neither tells.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn of(
+        request: &ExportRequest,
+        snapshot: &Snapshot,
+        cohort: &Cohort,
+    ) -> Result<Option<MemberChanges>, CorruptIndex> {
+        if request.new_members == NewMembers::Ignore {
+            return Ok(None);
+        }
+        if let Some(baseline) = request.baseline.as_ref().filter(|baseline| baseline.cohort.is_some()) {
+            return MemberChanges::since(baseline, snapshot, cohort);
+        }
+        let (Some(starts), Some(patients)) = (&cohort.starts, &cohort.patients) else { return Ok(None) };
+        let (joined_count, unknown) = starts.counts(&cohort.members);
+        let joined = (joined_count > 0).then(|| starts.joined(patients));
+        let source = ChangeSource::Starts { unknown };
+        Ok(Some(MemberChanges { joined, joined_count, source, ..MemberChanges::default() }))
+    }
+
     /// Compares a cohort with that of a baseline; `None` if the baseline's is not known, or the export has none.
     ///
     /// # Errors
@@ -126,6 +166,7 @@ pub(crate) fn add_records_of_joined(
         patients: Some(joined.clone()),
         members: Bitmap::new(joined.len()),
         vanished_members: HashSet::new(),
+        starts: None,
         ours: cohort.ours.clone(),
         group_row: None,
         group_id: None,
@@ -137,11 +178,21 @@ pub(crate) fn add_records_of_joined(
         messages: IssueLog::default(),
     };
     let whole = Selection::new(snapshot, &of_joined, &request.clone().without_baseline())?;
-    for (rows, of_joined) in selection.rows.iter_mut().zip(&whole.rows) {
+    let classifier = RowClassifier::new(snapshot, cohort, request);
+    let mut passed = SegmentSelection::default();
+    for (position, (rows, of_joined)) in selection.rows.iter_mut().zip(&whole.rows).enumerate() {
         let missing: Vec<usize> = of_joined.iter().filter(|row| !rows.any(*row..*row + 1)).collect();
+        if request.late == LateArrivals::Report {
+            let segment = SegmentId::of(position);
+            missing.iter().try_for_each(|row| {
+                classifier.classify(RowAddress::of(segment, *row), &mut passed).map(drop)
+            })?;
+        }
         rows.add_all(&missing);
         // They are current, of the cohort and of the types: only their age kept them out.
         missing.iter().for_each(|_| selection.ledger.export_one_of(RowClass::SinceOrUntil));
     }
+    // Those that came late are exported all the same, and were counted as left out.
+    selection.stats.late = selection.stats.late.saturating_sub(passed.late);
     Ok(())
 }

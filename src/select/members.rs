@@ -29,6 +29,7 @@ use crate::request::{ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::line_counter::LineCounter;
 use crate::select::member_filters::GroupFilters;
+use crate::select::member_starts::{MemberStart, MemberStarts};
 use crate::select::nested_groups::{GroupQueue, NestedGroup, is_active};
 use crate::simd::Kernel;
 use std::collections::{HashMap, HashSet};
@@ -44,6 +45,8 @@ pub(crate) struct ResolvedMembers {
     pub members: Bitmap,
     /// Members that only vanished resources name.
     pub vanished: HashSet<Id>,
+    /// When the members joined, if that is asked for.
+    pub starts: Option<MemberStarts>,
     /// Filters that they must meet.
     pub filters: GroupFilters,
     /// Number of members listed, duplicates included.
@@ -66,8 +69,12 @@ pub(crate) struct MemberResolver<'a> {
     members: Bitmap,
     /// Patients of vanished resources, and those of them that are members without a row that names them.
     vanished: (HashSet<Id>, HashSet<Id>),
-    /// Members by identifier (system, value), with the first place that lists each, and its number there.
-    identifiers: HashMap<(String, String), (usize, u64)>,
+    /// When the members joined, if that is asked for.
+    starts: Option<MemberStarts>,
+    /// The start of the entry that is being added.
+    start: MemberStart,
+    /// Members by identifier (system, value), with the first place that lists each, its number there, and their start.
+    identifiers: HashMap<(String, String), (usize, u64, MemberStart)>,
     groups: GroupQueue,
     /// Filters of the requested Group.
     filters: GroupFilters,
@@ -100,6 +107,8 @@ impl<'a> MemberResolver<'a> {
             patients: Bitmap::new(index.patients()),
             members: Bitmap::new(index.patients()),
             vanished: Default::default(),
+            starts: request.start_asked().map(|since| MemberStarts::new(since.clone(), index.patients())),
+            start: MemberStart::Before,
             identifiers: HashMap::new(),
             groups: GroupQueue::default(),
             filters: GroupFilters::default(),
@@ -116,9 +125,9 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`CorruptIndex`] if a page read by any member failed its checksum.
     pub(crate) fn finish(self) -> Result<ResolvedMembers, CorruptIndex> {
-        let MemberResolver { patients, members, vanished: (_, vanished), filters, listed, messages, corrupt, .. } =
-            self;
-        corrupt.map_or(Ok(ResolvedMembers { patients, members, vanished, filters, listed, messages }), Err)
+        let MemberResolver { patients, members, starts, filters, listed, messages, corrupt, .. } = self;
+        let (_, vanished) = self.vanished;
+        corrupt.map_or(Ok(ResolvedMembers { patients, members, vanished, starts, filters, listed, messages }), Err)
     }
 
     /// Has members noted that are patients of vanished resources and named by no row any more. Not for a Group whose
@@ -186,9 +195,12 @@ impl<'a> MemberResolver<'a> {
                 return self.warn_at("member-not-found", place, Issue::warning(IssueCode::NotFound, text));
             }
         };
-        found.into_iter().for_each(|patient| {
+        for patient in found {
             self.patients.insert(patient);
-        });
+            if let Some(starts) = &mut self.starts {
+                starts.add(patient, self.start);
+            }
+        }
     }
 
     /// The member that is being added, in words that another word follows.
@@ -250,22 +262,25 @@ impl<'a> MemberResolver<'a> {
             Some(WriterScope { groups: Some(groups), .. }) if groups.iter().all(|known| known != id.as_str()) => {
                 self.warn_at("group-not-found", listed_by, absent_group(&format!("Group/{id}")));
             }
-            _ => self.groups.push(NestedGroup { id, depth, listed_by }),
+            _ => self.groups.push(NestedGroup { id, depth, listed_by, start: self.start }),
         }
     }
 
     /// Adds a member of a Group: its reference, else its identifier, else a warning. Inactive members are skipped if
-    /// members must be active.
-    fn add_member(&mut self, member: &GroupMember<'_>, depth: usize, place: usize) {
+    /// members must be active. `listed` is the start of the Group's own entry.
+    fn add_member(&mut self, member: &GroupMember<'_>, depth: usize, place: usize, listed: MemberStart) {
         self.listed += 1;
         self.number += 1;
         if self.request.members == MembershipRule::Active && !is_active(member, self.snapshot.as_of()) {
             return;
         }
+        self.start = self.starts.as_ref().map_or(MemberStart::Before, |starts| listed.within(starts.of(member)));
         if let Some(text) = member.reference {
             self.add_reference(text, depth, place);
         } else if let Some((system, value)) = member.identifier {
-            self.identifiers.entry((system.to_string(), value.to_string())).or_insert((place, self.number));
+            let first = (place, self.number, self.start);
+            let known = self.identifiers.entry((system.to_string(), value.to_string())).or_insert(first);
+            known.2 = known.2.min(self.start);
         } else {
             let text = format!("has {}with neither a reference nor an identifier", self.member());
             self.warn_at("member-empty", place, Issue::warning(IssueCode::Invalid, text));
@@ -289,7 +304,7 @@ impl<'a> MemberResolver<'a> {
         Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_group(id));
         let place = self.register_place(IssuePlace::Group(id.to_string()));
         let snapshot = self.snapshot;
-        let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
+        let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place, MemberStart::Before))?;
         let head = read.map_err(|fault| {
             let (file, start) = (index.file_name(index.file_of(row.segment)), row_range(index, row).start);
             let text = format!("{file} at byte {start}: byte {} of the line: {}", fault.at, fault.kind);
@@ -329,7 +344,7 @@ impl<'a> MemberResolver<'a> {
         let mut lines = LineCounter::default();
         let place = self.register_place(IssuePlace::GroupFile);
         let outcome = {
-            let mut on_member = |member: &GroupMember<'_>| self.add_member(member, 0, place);
+            let mut on_member = |member: &GroupMember<'_>| self.add_member(member, 0, place, MemberStart::Before);
             let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
             reader.begin();
             let mut buffer = vec![0; READ_BYTES];
@@ -422,7 +437,7 @@ impl<'a> MemberResolver<'a> {
     /// [`ExportError::Request`] if one has a modifier, a filter among them, because its members are unknown then (readings 22
     /// and 37); index and store errors. A Group that is missing, unreadable, too deep or unusable for another reason is a warning.
     pub(crate) fn add_nested_groups(&mut self) -> Result<(), ExportError> {
-        while let Some(NestedGroup { id, depth, listed_by }) = self.groups.pop() {
+        while let Some(NestedGroup { id, depth, listed_by, start }) = self.groups.pop() {
             // A client bound to Groups must not learn ids or members of Groups that it may not see. It knows the ids
             // that the requested Group lists (depth 1).
             let is_hidden = self.request.audience == Audience::BoundClient;
@@ -475,7 +490,7 @@ impl<'a> MemberResolver<'a> {
             let place = self.register_place(place);
             self.note_inactive(&head, place);
             // The same bytes were a valid Group a moment ago.
-            let second_read = read_group(snapshot, row, &mut |member| self.add_member(member, depth, place))?;
+            let second_read = read_group(snapshot, row, &mut |member| self.add_member(member, depth, place, start))?;
             if second_read.is_err() {
                 return Err(rewritten_error(snapshot, row.segment)?);
             }
@@ -538,9 +553,10 @@ impl<'a> MemberResolver<'a> {
         }
         let mut pairs: Vec<_> = wanted.iter().collect();
         pairs.sort();
-        for (pair, (place, number)) in pairs {
+        for (pair, (place, number, start)) in pairs {
             let found = match matches.get(pair) {
                 Some((id, 1)) => {
+                    self.start = *start;
                     self.add_patient(&id.clone(), *place);
                     continue;
                 }

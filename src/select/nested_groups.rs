@@ -14,6 +14,7 @@ use crate::group::member_filter::FilteredGroups;
 use crate::group::reader::{GroupMember, Modifier};
 use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
+use crate::select::member_starts::MemberStart;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 /// A Group that another Group lists as a member.
@@ -25,6 +26,8 @@ pub(crate) struct NestedGroup {
     pub depth: usize,
     /// The lister, as the caller numbers listers.
     pub listed_by: usize,
+    /// When its members joined at the earliest, if that is asked for.
+    pub start: MemberStart,
 }
 
 /// Queue of the nested Groups to read, breadth first, each once.
@@ -106,7 +109,7 @@ pub(crate) fn find_modifier(
         if !problems.is_empty() {
             continue;
         }
-        listed.into_iter().for_each(|id| queue.push(NestedGroup { id, depth: depth + 1, listed_by: 0 }));
+        listed.into_iter().for_each(|id| queue.push(NestedGroup { id, depth: depth + 1, listed_by: 0, start: MemberStart::Before }));
     }
     Ok(None)
 }
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     fn group(id: &str, depth: usize) -> NestedGroup {
-        NestedGroup { id: Id::parse(id.as_bytes()).unwrap(), depth, listed_by: 0 }
+        NestedGroup { id: Id::parse(id.as_bytes()).unwrap(), depth, listed_by: 0, start: MemberStart::Before }
     }
 
     /// GROUP-03: breadth first, each Group once, where it was met first; those excluded never.

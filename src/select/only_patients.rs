@@ -44,6 +44,7 @@ pub(crate) fn restrict(
         patients: Bitmap::new(index.patients()),
         members: Bitmap::new(index.patients()),
         vanished: HashSet::new(),
+        starts: found.starts,
         filters: found.filters,
         listed: ids.len() as u64,
         messages,

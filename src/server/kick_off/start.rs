@@ -23,6 +23,7 @@ use crate::job::store_state::StoreRefusal;
 use crate::limits::READ_BYTES;
 use crate::patient_restriction::PatientList;
 use crate::policies::Audience;
+use crate::select::member_starts::MemberStart;
 use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_modifier};
 use crate::server::auth::Principal;
 use crate::server::error::{ApiError, OutcomeIssue};
@@ -347,7 +348,7 @@ fn check_group(
     };
     let mut on_member = |member: &GroupMember<'_>| {
         let nested = following.group_of(member).filter(may_list);
-        nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0 }));
+        nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0, start: MemberStart::Before }));
     };
     let head = read_group_header(found, &mut on_member).map_err(|error| {
         tracing::error!(%error, "a Group cannot be read");
