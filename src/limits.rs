@@ -131,6 +131,12 @@ pub(crate) const DIFFERENCES_PER_RULE_MAX: usize = 100;
 pub(crate) const THREADS_MAX: usize = 1024;
 /// Longest record of a job, of a plan or of finished files that is read, in bytes: ten times that of 100,000 files.
 pub(crate) const RECORD_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of the description of an export on which increments may build, at most: its longest part is a list of types.
+pub(crate) const BASELINE_RECORD_BYTES_MAX: u64 = 1 << 20;
+/// Exports of one client whose patients are kept for increments, at most, over all its Groups.
+pub(crate) const BASELINES_PER_CLIENT_MAX: usize = 1000;
+/// Seconds for which the patients of an export are kept for increments, at most: 400 days, so that a yearly one is served.
+pub(crate) const BASELINE_SECONDS_MAX: i64 = 400 * 24 * 3600;
 /// Longest line that a verification holds for the JSON oracle, in bytes; a longer one passes the scanner in pieces.
 pub(crate) const LINE_HELD_MAX: usize = 16 << 20;
 /// Most events that `synth` holds at a time when rows are in order of arrival; 16 bytes each.

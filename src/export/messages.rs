@@ -70,7 +70,8 @@ fn member_issues(plan: &Plan, audience: Audience, push: &mut dyn FnMut(&'static 
             && request.population != Population::System
             && request.new_members != NewMembers::Ignore =>
         {
-            let text = "Who joined or left is not known: the export that this one builds on has no list of its patients";
+            let text =
+                "Who joined or left is not known: the export that this one builds on has no list of its patients";
             push("members-unknown", note(text.into()));
         }
         None => {}
@@ -95,7 +96,7 @@ fn cohort_issues(
     push: &mut dyn FnMut(&'static str, Issue),
 ) {
     let note = |text: String| Issue::new(Severity::Information, IssueCode::Informational, text);
-    let (joined, left) = (changes.joined_count, changes.left.len() as u64 + changes.left_unnamed);
+    let (joined, left) = (changes.joined_count, changes.left_count());
     if joined > 0 {
         let joined = counted(joined, "patient");
         push("joined", note(format!("{joined} joined since the export that this one builds on; {done}")));

@@ -136,7 +136,8 @@ pub(crate) fn prepare(
 /// Whether the record of an export holds the keys of its patients: that of a Group does, for the increments of its members, and
 /// every one that increments are to build on.
 fn records_cohort(request: &ExportRequest) -> bool {
-    request.population != Population::System && (request.is_of_group() || request.keeps_resources || request.baseline.is_some())
+    request.population != Population::System
+        && (request.is_of_group() || request.keeps_resources || request.baseline.is_some())
 }
 
 /// The status of a run, shared with whoever writes it while the run is busy.

@@ -474,7 +474,7 @@ pub(crate) fn manifest_extension(plan: &Plan, snapshot: &Snapshot, plan_id: &str
                 json!({ "policy": request.new_members, "joined": joined_count, "unknown": unknown });
         }
         Some(changes) => {
-            let left = changes.left.len() as u64 + changes.left_unnamed;
+            let left = changes.left_count();
             extension["newMembers"] =
                 json!({ "policy": request.new_members, "joined": changes.joined_count, "left": left });
         }

@@ -80,6 +80,18 @@ pub(crate) fn data_directory(path: &Path, report: &mut InspectReport) {
         }
     }
     report.part("", files);
+    let mut kept =
+        ReportSection::new("patients of exports, kept for increments", &["job", "Group", "transactionTime", "keys"]);
+    for file in
+        entries(&path.join("files/baselines")).into_iter().filter(|file| file.extension().is_some_and(|e| e == "json"))
+    {
+        let Some(told) = read_record(&file, report) else { continue };
+        let text = |field: &str| told[field].as_str().unwrap_or("?").to_string();
+        let keys = std::fs::metadata(file.with_extension("keys"))
+            .map_or("missing".to_string(), |keys| grouped(keys.len().saturating_sub(32) / 16));
+        kept.row(vec![text("job"), text("group"), text("transactionTime"), keys]);
+    }
+    report.part("", kept);
     let mut groups = ReportSection::new("Groups of clients", &["id", "members", "writer"]);
     for file in entries(&path.join("groups")).into_iter().filter(|file| file.extension().is_some_and(|e| e == "ndjson"))
     {

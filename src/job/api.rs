@@ -33,6 +33,8 @@ pub(crate) struct JobLimits {
     pub space_wait_seconds: u64,
     /// Share of the disk, in hundredths, that the files of one client may take; 100 for no bound.
     pub client_disk_share: u8,
+    /// Exports of a Group by a client whose patients are kept for increments, the newest ones.
+    pub kept_baselines: usize,
     /// A job with more faulty lines fails (CONS-10); `None` allows any number.
     pub faults_allowed: Option<FaultsAllowed>,
 }
@@ -48,6 +50,7 @@ impl Default for JobLimits {
             disk_high_water: 95,
             space_wait_seconds: 3600,
             client_disk_share: 80,
+            kept_baselines: 40,
             faults_allowed: None,
         }
     }
@@ -189,7 +192,7 @@ pub(crate) enum RetryOutcome {
 pub(crate) struct FileView {
     /// The record of the job that the file is of.
     pub record: Arc<JobRecord>,
-    /// Index of the file in `record.files`.
+    /// Index of the file in `record.files`; one beyond the last for `record.departed`.
     pub at: usize,
     /// The directory of all jobs' directories.
     pub root: PathBuf,

@@ -14,11 +14,12 @@ use crate::index::store_listing::StoreListing;
 use crate::job::api::{
     AcceptedJob, EngineOptions, FileView, JobLookup, JobView, KickOffError, OpenError, RetryOutcome,
 };
+use crate::job::baselines::{self, KeptBaselines};
 use crate::job::indexer::{Indexer, RequestedRun};
 use crate::job::record::{
-    FORMAT, GROUP_FILE, JobRecord, KickOff, ONLY_PATIENTS_FILE, PATIENT_FILE, RecordDirectory, RecordedPopulation,
-    is_job_id, scope_file,
+    FORMAT, GROUP_FILE, JobRecord, KickOff, ONLY_PATIENTS_FILE, PATIENT_FILE, RecordedPopulation, is_job_id, scope_file,
 };
+use crate::job::record_directory::RecordDirectory;
 use crate::job::registry::{Job, JobRegistry};
 use crate::job::service_mark::check_same_disk;
 use crate::job::shared::{self, EngineShared, LastTime};
@@ -31,6 +32,7 @@ use crate::store::Store;
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::{create_private, private_directory};
+use crate::write::journal::DEPARTED;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -89,7 +91,7 @@ impl JobEngine {
             tracing::error!(job = id, reason, "the record of a job cannot be read; it is left as it is");
         }
         for record in listed.records {
-            if record.files.iter().any(|file| registry.files.contains_key(&(record.mount.clone(), file.id.clone()))) {
+            if record.file_ids().any(|file| registry.files.contains_key(&(record.mount.clone(), file.to_string()))) {
                 let reason = "a file of it has the id of another job's";
                 tracing::error!(job = record.id, reason, "the record of a job cannot be read; it is left as it is");
                 keep.push(record.id);
@@ -101,8 +103,8 @@ impl JobEngine {
             }
             let job = Job::new(record, (options.clock)().ticks);
             let record = job.record();
-            for (i, file) in record.files.iter().enumerate() {
-                registry.files.insert((record.mount.clone(), file.id.clone()), (job.clone(), i));
+            for (i, file) in record.file_ids().enumerate() {
+                registry.files.insert((record.mount.clone(), file.to_string()), (job.clone(), i));
             }
             if record.state.is_active() {
                 tracing::info!(job = job.id, "a job is taken up again");
@@ -115,7 +117,12 @@ impl JobEngine {
         let names = files.names().map_err(failed(&options.files))?;
         let names = names.into_iter().filter_map(|name| name.into_string().ok());
         registry.trash.extend(names.filter(|name| is_job_id(name) && !keep.contains(name)));
-        // 5. The shared state, and the threads of the engine.
+        // 5. What is kept of former exports for increments on them.
+        let baselines = KeptBaselines::open(&files, options.limits.kept_baselines, options.sync);
+        let baselines = baselines.map_err(failed(&options.files))?;
+        let of_jobs: Vec<Arc<JobRecord>> = registry.jobs.values().map(|job| job.record()).collect();
+        baselines.reconcile(&files, &of_jobs, &(options.clock)());
+        // 6. The shared state, and the threads of the engine.
         let inner = Arc::new(EngineShared {
             options,
             records,
@@ -127,6 +134,7 @@ impl JobEngine {
             store_state: StoreState::default(),
             indexer: Indexer::default(),
             index_lock: Mutex::default(),
+            baselines,
             _lock: lock,
         });
         space::measure_kept_files(&inner);
@@ -294,7 +302,11 @@ impl JobEngine {
             _ => None,
         };
         let only = kick_off.only_patients.as_ref();
-        let has_files = kick_off.group.is_some() || patient.is_some() || only.is_some();
+        let (mut request, only_ids) = (kick_off.request, only.map(Vec::as_slice));
+        request.question = baselines::recorded_question(&request, only_ids);
+        let owner = (&*id, &*kick_off.mount, &*kick_off.client);
+        request.baseline = inner.baselines.take(&inner.files, owner, &request, only_ids)?;
+        let has_files = kick_off.group.is_some() || patient.is_some() || only.is_some() || request.baseline.is_some();
         if has_files {
             inner.files.make_directory(&id)?;
         }
@@ -320,7 +332,6 @@ impl JobEngine {
         inner.last_transaction_time();
         let transaction_time = inner.last_t.give_out(&now);
         inner.clock_behind();
-        let mut request = kick_off.request;
         // A client's clock may run ahead a little: nothing has changed after T yet, for it either.
         if request.since.as_deref().and_then(Instant::parse).is_some_and(|since| since > transaction_time) {
             request.since = Some(transaction_time.to_string());
@@ -345,6 +356,7 @@ impl JobEngine {
             separate_status: kick_off.separate_status,
             planned: None,
             files: Vec::new(),
+            departed: None,
             extension: serde_json::Map::new(),
         };
         inner.records.write(&record)?;
@@ -406,8 +418,13 @@ impl JobEngine {
         if record.state == JobState::Expired || self.is_over(&record) {
             return Err(());
         }
-        let Some(file) = record.files.get(i) else { return Ok(None) };
-        let place = format!("{}/{}/{}", job.id, job_end::OUT, file.receipt.file);
+        // Behind the files of the manifest stands the list of who left.
+        let name = match record.files.get(i) {
+            Some(file) => &*file.receipt.file,
+            None if record.departed.is_some() => DEPARTED,
+            None => return Ok(None),
+        };
+        let place = format!("{}/{}/{name}", job.id, job_end::OUT);
         Ok(Some(FileView { record, at: i, root: self.inner.options.files.clone(), place }))
     }
 

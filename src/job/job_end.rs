@@ -4,8 +4,9 @@
 use crate::error::{ExportError, IndexError, limit_of};
 use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
+use crate::hash::digest::Digest;
 use crate::issue::Parameter;
-use crate::job::record::{FileRecord, JobFailure, JobRecord, PlannedCounts, RecordKind, UrlNaming};
+use crate::job::record::{DepartedRecord, FileRecord, JobFailure, JobRecord, PlannedCounts, RecordKind, UrlNaming};
 use crate::job::registry::{Job, RunPhase};
 use crate::job::shared::{EngineShared, add_seconds};
 use crate::job::space::{bytes_on_disk, is_disk_full};
@@ -13,6 +14,7 @@ use crate::job::state::JobState;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::durability::FileSync;
 use crate::write::journal::{JOB, PLAN, Receipt};
+use crate::write::manifest::EXPORT_KEY;
 use crate::write::output_name::OutputName;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -25,6 +27,9 @@ pub(crate) const OUT: &str = "out";
 pub(crate) fn plan_file(id: &str) -> String {
     format!("{id}/{OUT}/{JOB}/{PLAN}")
 }
+
+/// What stands in place of a type in the name of the list of who left, see [`UrlNaming::Typed`].
+pub(crate) const DEPARTED_TYPE: &str = "Departed";
 
 /// Random names tried for one file before the job fails for want of a free one.
 const NAMES_TRIED_MAX: usize = 1000;
@@ -56,10 +61,17 @@ pub(crate) fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &Expo
             let kind = OutputName::parse(&receipt.file).map_or(RecordKind::Output, |name| RecordKind::of(&name));
             Ok(FileRecord { id, kind, receipt })
         };
-        exported.files.iter().enumerate().map(file).collect::<std::io::Result<Vec<FileRecord>>>()
+        let listed = exported.files.iter().enumerate().map(file).collect::<std::io::Result<Vec<FileRecord>>>();
+        listed.and_then(|listed| match departed_facts(exported) {
+            None => Ok((listed, None)),
+            Some((bytes, digest)) => {
+                let id = name(listed.len(), DEPARTED_TYPE)?;
+                Ok((listed, Some(DepartedRecord { id, bytes, digest })))
+            }
+        })
     };
-    let files = match named {
-        Ok(files) => files,
+    let (files, departed) = match named {
+        Ok(named) => named,
         Err(error) => {
             inner.registry().files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
             return Err(error);
@@ -67,10 +79,15 @@ pub(crate) fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &Expo
     };
     inner.options.space.measure(record.request.compression, &exported.files);
     job.disk_bytes.store(exported.files.iter().map(|file| file.file_bytes).sum(), Relaxed);
+    // Whoever reads that the job is complete may build on it at once.
+    if let Err(error) = inner.baselines.keep(&inner.files, &record, exported, &inner.now()) {
+        tracing::warn!(job = job.id, %error, "the patients of an export cannot be kept; who joins later is not known");
+    }
     let changed = inner.change(job, |record| {
         record.move_to(JobState::Complete);
         record.view = None;
         record.files = files;
+        record.departed = departed;
         record.planned = record.planned.map(|planned| PlannedCounts { complete: planned.shards, ..planned });
         record.extension = exported.manifest.extension.clone();
         end_job(record, inner.now());
@@ -92,9 +109,20 @@ pub(crate) fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &Expo
                 files = listed.len(), bytes, "a job is complete"
             );
         }
-        _ => registry.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
+        _ => {
+            registry.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
+            drop(registry);
+            inner.baselines.discard(&inner.files, &job.id);
+        }
     }
     changed.map(drop)
+}
+
+/// Length and digest of the list of who left, if the export has one.
+fn departed_facts(exported: &ExportReport) -> Option<(u64, Option<Digest>)> {
+    let departed = exported.manifest.extension.get(EXPORT_KEY)?.get("departed")?;
+    let digest = serde_json::from_value(departed["digest"].clone()).ok()?;
+    Some((departed["bytes"].as_u64()?, digest))
 }
 
 /// Sets the end and the expiry of a job's record, as every end of a job does. Neither goes by a clock that was set back

@@ -5,10 +5,12 @@
 //! A job is a record (`<records>/<id>.json`, replaced whole and synced before a response reports it) and a directory
 //! (`<files>/<id>/`, with the output directory of an export in `out/`). The record decides: a directory without one is
 //! removed when the service starts, and work that a crash interrupts is redone from the record. Records read from disk
-//! are checked first (`record_check`), and nothing beneath the two directories is reached through a link.
+//! are checked first (`record_check`), and nothing beneath the two directories is reached through a link. The patients of finished
+//! exports of Groups stay in `<files>/baselines/` after their jobs (`baselines`).
 
 pub(crate) mod administration;
 pub(crate) mod api;
+pub(crate) mod baselines;
 pub(crate) mod engine;
 pub(crate) mod fair_queue;
 pub(crate) mod indexer;
@@ -17,6 +19,7 @@ pub(crate) mod overview;
 pub(crate) mod reaper;
 pub(crate) mod record;
 pub(crate) mod record_check;
+pub(crate) mod record_directory;
 pub(crate) mod registry;
 pub(crate) mod service_mark;
 pub(crate) mod shared;

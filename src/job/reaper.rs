@@ -94,6 +94,7 @@ pub(crate) fn reap(inner: &EngineShared) {
         }
     }
     inner.registry().set_due(due);
+    inner.baselines.prune(&inner.files, &now);
     remove_trash(inner);
 }
 

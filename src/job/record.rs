@@ -1,5 +1,5 @@
-//! The record of a job, its form on disk (JSON with a checksum at the end), and the directory of the records. What a
-//! record must fulfil beyond its form is checked in `record_check`; the jobs in memory are in `registry`.
+//! The record of a job. How it lies on disk is in `record_directory`; what it must fulfil beyond its form is checked in
+//! `record_check`; the jobs in memory are in `registry`.
 
 use crate::associated_data::AssociatedData;
 use crate::codec::compression::Compression;
@@ -8,21 +8,17 @@ use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
 use crate::group::member_filter::FilteredGroups;
 use crate::group::registry::RegisteredGroup;
-use crate::hash::digest::DigestAlgorithm;
-use crate::hash::xxh3_64;
+use crate::hash::digest::{Digest, DigestAlgorithm};
 use crate::index::store_listing::StoreListing;
 use crate::issue::Issue;
 use crate::job::state::JobState;
-use crate::limits::RECORD_BYTES_MAX;
 use crate::patient_restriction::PatientList;
-use crate::policies::{Audience, Context, FileBounds, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{
+    Audience, Context, FileBounds, LateArrivals, MissingLastUpdated, NewMembers, PatientStrict, Vanished,
+};
 use crate::request::{ExportRequest, Population, WriterScope};
-use crate::sys::directory::Directory;
-use crate::sys::durability::FileSync;
-use crate::sys::private_files::private_directory;
-use crate::write::journal::{Receipt, place_of_json_error};
+use crate::write::journal::Receipt;
 use crate::write::output_name::OutputName;
-use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -163,8 +159,32 @@ pub(crate) struct StoredRequest {
     /// What relative URLs of attachments become; they stay as they are where a record does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<AttachmentUrls>,
+    /// What happens for patients who joined the Group after `_since`; nothing where a record does not say.
+    #[serde(default = "ignores_new_members")]
+    pub new_members: NewMembers,
+    /// The export that this one is an increment on, if its patients were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<RecordedBaseline>,
+    /// Hash of what increments on this export must ask for as well; `None` if there will be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
     /// Issues raised while the kick-off was read, such as ignored parameters.
     pub notes: Vec<Issue>,
+}
+
+/// The export that an increment builds on; a file of the job's directory holds the keys of its patients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RecordedBaseline {
+    /// Name of its plan.
+    pub plan_id: String,
+    /// Digest of the keys of its patients.
+    pub cohort: String,
+}
+
+/// Default of [`StoredRequest::new_members`] for records that lack it: they were written before there was a choice.
+fn ignores_new_members() -> NewMembers {
+    NewMembers::Ignore
 }
 
 /// Default of [`StoredRequest::bound_client`] for records that lack it: the safe reading.
@@ -209,6 +229,9 @@ impl StoredRequest {
             compression: request.compression,
             digest: request.digest,
             attachments: request.attachments.clone(),
+            new_members: request.new_members,
+            baseline: None,
+            question: None,
             notes: request.notes.clone(),
         }
     }
@@ -250,6 +273,7 @@ impl StoredRequest {
         request.compression = self.compression;
         request.digest = self.digest;
         request.attachments = self.attachments.clone();
+        request.new_members = self.new_members;
         request.notes = self.notes.clone();
         request
     }
@@ -336,6 +360,18 @@ pub(crate) struct FileRecord {
     pub receipt: Receipt,
 }
 
+/// The list of members who left, `departed.json-lines`, of a complete job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DepartedRecord {
+    /// Name in URLs, see [`UrlNaming`].
+    pub id: String,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Digest of the file.
+    pub digest: Option<Digest>,
+}
+
 /// Reason of a failed job, for its two readers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobFailure {
@@ -396,6 +432,9 @@ pub(crate) struct JobRecord {
     /// Files of a complete job, in the order of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileRecord>,
+    /// The list of members who left since the export that this one builds on; it is in no list of the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub departed: Option<DepartedRecord>,
     /// Root extensions of the manifest.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub extension: serde_json::Map<String, serde_json::Value>,
@@ -414,6 +453,12 @@ impl JobRecord {
         self.state = next;
     }
 
+    /// Names in URLs of the files of the manifest, in its order, and of the list of who left, if there is one.
+    pub(crate) fn file_ids(&self) -> impl Iterator<Item = &str> {
+        let listed = self.files.iter().map(|file| file.id.as_str());
+        listed.chain(self.departed.as_ref().map(|departed| departed.id.as_str()))
+    }
+
     /// Name of the client for the log: of a user's job that of its client, since no patient's id may be logged.
     pub(crate) fn client_name(&self) -> &str {
         self.client.split('/').next().unwrap_or_default()
@@ -422,149 +467,6 @@ impl JobRecord {
     /// When the job expires or its record is removed; `None` for never.
     pub(crate) fn expiry(&self) -> Option<Instant> {
         self.expires.as_deref().and_then(Instant::parse)
-    }
-}
-
-/// The directory of the job records, open.
-pub(crate) struct RecordDirectory {
-    directory: Directory,
-    sync: FileSync,
-}
-
-/// Content of the directory of the job records.
-pub(crate) struct RecordListing {
-    /// Records that can be read and pass their check, by time of kick-off.
-    pub records: Vec<JobRecord>,
-    /// All other record files: name without `.json`, and reason. The directories of these jobs must not be removed.
-    pub unreadable: Vec<(String, String)>,
-}
-
-/// Bytes before the 16 digits of the checksum at the end of a record.
-const SUM: &str = r#","sum":""#;
-
-/// The bytes of a record on disk: its JSON, with `sum` as the last member, the XXH3 hash of all bytes before it.
-fn with_checksum(record: &JobRecord) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(record).expect("a record is plain data");
-    bytes.pop();
-    let sum = xxh3_64(&bytes);
-    bytes.extend_from_slice(format!("{SUM}{sum:016x}\"}}").as_bytes());
-    bytes
-}
-
-/// Whether the checksum at the end of a record matches. Records of earlier versions have no checksum, and pass.
-fn is_intact(bytes: &[u8]) -> bool {
-    let Some(start) = bytes.len().checked_sub(SUM.len() + 16 + 2) else { return true };
-    let (body, end) = bytes.split_at(start);
-    let Some(digits) = end.strip_prefix(SUM.as_bytes()).and_then(|rest| rest.strip_suffix(b"\"}")) else {
-        return true;
-    };
-    digits == format!("{:016x}", xxh3_64(body)).as_bytes()
-}
-
-/// Parses the bytes of the record of the job with this id.
-///
-/// # Errors
-/// The reason, in words that repeat nothing of the record: a wrong checksum, malformed JSON, another id or format, or a
-/// broken rule of [`JobRecord::check`].
-fn without_checksum(bytes: &[u8], id: &str) -> Result<JobRecord, String> {
-    if !is_intact(bytes) {
-        return Err("it is not as it was written".to_string());
-    }
-    let record: JobRecord = serde_json::from_slice(bytes).map_err(|error| place_of_json_error(&error))?;
-    match (record.format, record.id == id) {
-        (FORMAT, true) => record.check().map(|()| record).map_err(str::to_string),
-        (FORMAT, false) => Err("it is the record of another job".to_string()),
-        (other, _) => Err(format!("it has format {other}; this version knows {FORMAT}")),
-    }
-}
-
-impl RecordDirectory {
-    /// Opens the directory, and makes it if it is missing.
-    ///
-    /// # Errors
-    /// If it cannot be made or opened.
-    pub(crate) fn open(directory: &Path, sync: FileSync) -> io::Result<RecordDirectory> {
-        private_directory(directory)?;
-        Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
-    }
-
-    /// As [`RecordDirectory::open`], of a directory that is there.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
-    pub(crate) fn open_existing(directory: &Path, sync: FileSync) -> io::Result<RecordDirectory> {
-        Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
-    }
-
-    /// The open directory, for other files than records.
-    pub(crate) fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    /// Writes a record by rename, so that a reader finds the old one or the new one. With [`FileSync::Yes`] it outlives
-    /// a loss of power when this returns.
-    ///
-    /// # Errors
-    /// If it cannot be written; the previous record is then unchanged.
-    pub(crate) fn write(&self, record: &JobRecord) -> io::Result<()> {
-        self.directory.replace(&format!("{}.json", record.id), &with_checksum(record), self.sync == FileSync::Yes)
-    }
-
-    /// Removes the record of the job with this id.
-    ///
-    /// # Errors
-    /// If it cannot be removed, or the removal cannot be synced.
-    pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
-        self.directory.remove_file(&format!("{id}.json"))?;
-        match self.sync {
-            FileSync::Yes => self.directory.sync(),
-            FileSync::No => Ok(()),
-        }
-    }
-
-    /// Reads and checks all records, and removes temporary files of interrupted writes.
-    ///
-    /// # Errors
-    /// If the directory cannot be read.
-    pub(crate) fn list(&self) -> io::Result<RecordListing> {
-        self.list_by(true)
-    }
-
-    /// As [`RecordDirectory::list`], beside a service that may be writing: nothing is removed.
-    ///
-    /// # Errors
-    /// As [`RecordDirectory::list`].
-    pub(crate) fn list_only(&self) -> io::Result<RecordListing> {
-        self.list_by(false)
-    }
-
-    /// Reads all records, and removes leftovers or not.
-    fn list_by(&self, removes_leftovers: bool) -> io::Result<RecordListing> {
-        let mut listed = RecordListing { records: Vec::new(), unreadable: Vec::new() };
-        for name in self.directory.names()? {
-            let Some(name) = name.to_str() else { continue };
-            if name.strip_prefix('.').and_then(|name| name.strip_suffix(".json.part")).is_some_and(is_job_id) {
-                // If the removal fails, the next write of this record overwrites the file.
-                if removes_leftovers {
-                    self.directory.remove_file(name).ok();
-                }
-                continue;
-            }
-            let Some(id) = name.strip_suffix(".json") else { continue };
-            let read = || match is_job_id(id) {
-                true => {
-                    let bytes = self.directory.read(name, RECORD_BYTES_MAX).map_err(|error| error.to_string())?;
-                    without_checksum(&bytes, id)
-                }
-                false => Err("its name is not that of a job's record".to_string()),
-            };
-            match read() {
-                Ok(record) => listed.records.push(record),
-                Err(reason) => listed.unreadable.push((id.to_string(), reason)),
-            }
-        }
-        listed.records.sort_by(|a, b| (&a.accepted, &a.id).cmp(&(&b.accepted, &b.id)));
-        Ok(listed)
     }
 }
 

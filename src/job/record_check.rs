@@ -9,6 +9,7 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::type_filter::TypeFilter;
 use crate::hash::digest::DigestAlgorithm;
+use crate::job::job_end::DEPARTED_TYPE;
 use crate::job::record::{
     JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_hex, is_job_id,
 };
@@ -44,12 +45,23 @@ impl JobRecord {
             (active == self.ended.is_none(), "its state and its end contradict each other"),
             (!active || self.view.is_some(), "it is active and does not say what it exports"),
             (self.state != JobState::Failed || self.failure.is_some(), "it has failed and does not say why"),
-            (may_have_files || self.files.is_empty(), "it has files before it is complete"),
+            (may_have_files || self.file_ids().next().is_none(), "it has files before it is complete"),
             (!self.files_removed || self.files.is_empty(), "it has files that were removed"),
             (self.planned.is_none_or(|planned| planned.complete <= planned.shards), "it has done more than there is"),
         ])?;
         self.request.check()?;
         self.check_files()
+    }
+
+    /// Whether an id in URLs is as the files of the job have them; `of` is the type of the file.
+    fn is_file_id(&self, id: &str, of: &str) -> bool {
+        match self.naming {
+            UrlNaming::Random => is_job_id(id),
+            UrlNaming::Typed => {
+                let digits = id.strip_prefix(of).and_then(|rest| rest.strip_prefix('_'));
+                digits.and_then(|rest| rest.strip_suffix(".ndjson")).is_some_and(|digits| is_hex(digits, 8))
+            }
+        }
     }
 
     /// Checks the files of a record: ids, names, lists, compression, digest, and their sums against the planned counts.
@@ -58,14 +70,7 @@ impl JobRecord {
         let (mut shards, mut rows) = (0u64, 0u64);
         for file in &self.files {
             let name = file.receipt.checked().ok_or("a file of it is not as a file is recorded")?;
-            let of = name.resource_type.name();
-            let id_holds = match self.naming {
-                UrlNaming::Random => is_job_id(&file.id),
-                UrlNaming::Typed => {
-                    let digits = file.id.strip_prefix(of).and_then(|rest| rest.strip_prefix('_'));
-                    digits.and_then(|rest| rest.strip_suffix(".ndjson")).is_some_and(|digits| is_hex(digits, 8))
-                }
-            };
+            let id_holds = self.is_file_id(&file.id, name.resource_type.name());
             let digest = file.receipt.digest.as_ref().map_or(DigestAlgorithm::None, |digest| digest.algorithm);
             if !id_holds || !ids.insert(&file.id) {
                 return Err("the id of a file of it is none, or stands twice");
@@ -79,6 +84,10 @@ impl JobRecord {
             if file.kind == RecordKind::Output {
                 (shards, rows) = (shards + 1, rows.saturating_add(file.receipt.count));
             }
+        }
+        let departed = self.departed.as_ref();
+        if departed.is_some_and(|list| !self.is_file_id(&list.id, DEPARTED_TYPE) || !ids.insert(&list.id)) {
+            return Err("the id of its list of who left is none, or stands twice");
         }
         if !are_numbered(self.files.iter().map(|file| file.receipt.file.as_str())) {
             return Err("its files are not numbered as an export numbers them");
@@ -126,6 +135,12 @@ impl StoredRequest {
         }
         if !self.since.iter().chain(&self.until).all(|text| is_instant(text)) {
             return Err("it exports what changed since, or until, what is no instant");
+        }
+        let baseline = self.baseline.as_ref();
+        let mut hashes =
+            self.question.iter().chain(baseline.iter().flat_map(|baseline| [&baseline.plan_id, &baseline.cohort]));
+        if !hashes.all(|text| is_hex(text, 32)) || baseline.is_some() && self.since.is_none() {
+            return Err("what it builds on is not as an export is named");
         }
         if self.associated.as_deref().is_some_and(|code| AssociatedData::parse(code).is_none()) {
             return Err("it adds associated data of a name that there is not");

@@ -10,6 +10,8 @@
 //!    thread that holds it touches the disk.
 //! 5. `Job::phase`, `Job::record` and `Job::started`. No other lock is acquired under them. They
 //!    are held for a moment, except `Job::phase` while a failed run writes its status.
+//! 6. The lock of `KeptBaselines`, held while its files are linked and removed. No other lock is acquired under it, and it is not
+//!    acquired under those of steps 4 and 5.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -23,8 +25,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::index::snapshot_time::{next_ticks, seconds_behind, ticks_rounded_up};
 use crate::job::api::EngineOptions;
+use crate::job::baselines::KeptBaselines;
 use crate::job::indexer::Indexer;
-use crate::job::record::{JobRecord, RecordDirectory};
+use crate::job::record::JobRecord;
+use crate::job::record_directory::RecordDirectory;
 use crate::job::registry::{Job, JobRegistry};
 use crate::job::store_state::{StoreRefusal, StoreState, find_unusable};
 use crate::progress::Progress;
@@ -44,6 +48,8 @@ pub(crate) struct EngineShared {
     /// could meet at the store's own lock on one pool thread: the thread that holds that lock waits for a part of its
     /// work, takes up the other job meanwhile, and would wait for itself for ever.
     pub index_lock: Mutex<()>,
+    /// The patients of finished exports, for increments on them.
+    pub baselines: KeptBaselines,
     /// The jobs in memory.
     pub registry: Mutex<JobRegistry>,
     /// Signalled when there may be something to do: a kick-off, an end, a deletion, the stop.
@@ -219,7 +225,7 @@ pub(crate) fn forget_job(registry: &mut JobRegistry, job: &Arc<Job>) {
     registry.queue.remove(job);
     registry.jobs.remove(&job.id);
     let record = job.record();
-    for file in &record.files {
-        registry.files.remove(&(record.mount.clone(), file.id.clone()));
+    for file in record.file_ids() {
+        registry.files.remove(&(record.mount.clone(), file.to_string()));
     }
 }

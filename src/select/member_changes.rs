@@ -6,19 +6,19 @@
 
 use crate::baseline::Baseline;
 use crate::error::CorruptIndex;
-use crate::fhir::id::Id;
+use crate::fhir::resource_type::ResourceType;
 use crate::ids::{PatientId, RowAddress, SegmentId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::IssueLog;
 use crate::key_set::resource_key::{ResourceKey, patient_key};
-use crate::policies::{LateArrivals, NewMembers};
+use crate::policies::{Audience, LateArrivals, NewMembers};
 use crate::request::ExportRequest;
 use crate::select::bitmap::Bitmap;
 use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
 use crate::select::ledger::{RowClass, SegmentSelection};
 use crate::select::selection::Selection;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// By what it is known who joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,8 +40,10 @@ pub(crate) struct MemberChanges {
     pub joined: Option<Bitmap>,
     /// How many they are, each once.
     pub joined_count: u64,
-    /// Ids of those who left, ascending.
+    /// Ids of those who left, ascending; for a client those of whom it may have been sent something.
     pub left: Vec<Box<str>>,
+    /// How many left who are not named for that.
+    pub left_untold: u64,
     /// How many left of whom the store has no record any more, so that they cannot be named.
     pub left_unnamed: u64,
     /// By what it is known.
@@ -74,6 +76,11 @@ pub(crate) fn cohort_keys(snapshot: &Snapshot, cohort: &Cohort) -> Result<Vec<Re
 }
 
 impl MemberChanges {
+    /// How many left, named or not.
+    pub(crate) fn left_count(&self) -> u64 {
+        self.left.len() as u64 + self.left_untold + self.left_unnamed
+    }
+
     /// Who joined and left since `_since` as far as the request wants to know: by its baseline, or by the entries of its Group.
     /// `None` if neither tells.
     ///
@@ -88,7 +95,7 @@ impl MemberChanges {
             return Ok(None);
         }
         if let Some(baseline) = request.baseline.as_ref().filter(|baseline| baseline.cohort.is_some()) {
-            return MemberChanges::since(baseline, snapshot, cohort);
+            return MemberChanges::since(baseline, snapshot, cohort, request);
         }
         let (Some(starts), Some(patients)) = (&cohort.starts, &cohort.patients) else { return Ok(None) };
         let (joined_count, unknown) = starts.counts(&cohort.members);
@@ -105,6 +112,7 @@ impl MemberChanges {
         baseline: &Baseline,
         snapshot: &Snapshot,
         cohort: &Cohort,
+        request: &ExportRequest,
     ) -> Result<Option<MemberChanges>, CorruptIndex> {
         let (Some(before), Some(patients)) = (&baseline.cohort, &cohort.patients) else { return Ok(None) };
         let index = snapshot.index();
@@ -125,30 +133,63 @@ impl MemberChanges {
         let left: HashSet<ResourceKey> =
             before.keys().iter().filter(|key| now.binary_search(key).is_err()).copied().collect();
         if !left.is_empty() {
-            changes.left = names_of(snapshot, &left)?;
-            changes.left_unnamed = (left.len() - changes.left.len()) as u64;
+            let types = &request.types;
+            let is_sent = |of: ResourceType| types.is_empty() || types.contains(&of);
+            let named = names_of(snapshot, &left, &is_sent)?;
+            changes.left_unnamed = (left.len() - named.len()) as u64;
+            let is_told = |has_sent: bool| request.audience == Audience::Operator || has_sent;
+            let told = named.into_iter().map(|(id, has_sent)| is_told(has_sent).then_some(id));
+            let (told, untold): (Vec<_>, Vec<_>) = told.partition(Option::is_some);
+            changes.left = told.into_iter().flatten().collect();
+            changes.left_untold = untold.len() as u64;
         }
         Ok(Some(changes))
     }
 }
 
-/// The ids of patients of the store with these keys, ascending.
-fn names_of(snapshot: &Snapshot, keys: &HashSet<ResourceKey>) -> Result<Vec<Box<str>>, CorruptIndex> {
-    let mut names: Vec<Box<str>> = Vec::new();
-    let mut add = |id: &Id| {
+/// The ids of patients of the store with these keys, ascending, and whether the store has, or had, a version of a wanted type in the
+/// record of each: of others an export of these types sent nothing, so that its reader need not know of them.
+fn names_of(
+    snapshot: &Snapshot,
+    keys: &HashSet<ResourceKey>,
+    wanted: &dyn Fn(ResourceType) -> bool,
+) -> Result<BTreeMap<Box<str>, bool>, CorruptIndex> {
+    let mut names: BTreeMap<Box<str>, bool> = BTreeMap::new();
+    let index = snapshot.index();
+    for patient in 0..index.patients() {
+        let id = index.patient_id(PatientId::of(patient))?;
         if keys.contains(&patient_key(id.as_bytes())) {
-            names.push(id.as_str().into());
+            *names.entry(id.as_str().into()).or_default() |= has_rows(snapshot, PatientId::of(patient), wanted)?;
         }
-    };
-    for patient in 0..snapshot.index().patients() {
-        add(&snapshot.index().patient_id(PatientId::of(patient))?);
     }
     for gone in snapshot.vanished()? {
-        gone.owners.iter().for_each(|(_, id)| add(id));
+        for (_, id) in gone.owners.iter().filter(|(_, id)| keys.contains(&patient_key(id.as_bytes()))) {
+            *names.entry(id.as_str().into()).or_default() |= wanted(gone.resource_type);
+        }
     }
-    names.sort_unstable();
-    names.dedup();
     Ok(names)
+}
+
+/// Whether any version in the record of a patient is of a wanted type.
+fn has_rows(
+    snapshot: &Snapshot,
+    patient: PatientId,
+    wanted: &dyn Fn(ResourceType) -> bool,
+) -> Result<bool, CorruptIndex> {
+    let index = snapshot.index();
+    for owner in index.owners_of_patient(patient)? {
+        let (segment_id, owner) = index.locate_owner(owner);
+        if !snapshot.sees_segment(segment_id) {
+            continue;
+        }
+        let segment = index.segment(segment_id);
+        for row in segment.posting(owner.index())? {
+            if wanted(segment.type_of(*row as usize)?) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Adds to a selection under `_since` all current records of the members who joined, whatever their age.
@@ -184,9 +225,9 @@ pub(crate) fn add_records_of_joined(
         let missing: Vec<usize> = of_joined.iter().filter(|row| !rows.any(*row..*row + 1)).collect();
         if request.late == LateArrivals::Report {
             let segment = SegmentId::of(position);
-            missing.iter().try_for_each(|row| {
-                classifier.classify(RowAddress::of(segment, *row), &mut passed).map(drop)
-            })?;
+            missing
+                .iter()
+                .try_for_each(|row| classifier.classify(RowAddress::of(segment, *row), &mut passed).map(drop))?;
         }
         rows.add_all(&missing);
         // They are current, of the cohort and of the types: only their age kept them out.

@@ -100,8 +100,7 @@ mod tests {
 
     /// The start of an entry with this period, against noon of a day in May.
     fn start(period_start: Option<&str>) -> MemberStart {
-        let member =
-            GroupMember { reference: None, identifier: None, inactive: false, period_start, period_end: None };
+        let member = GroupMember { reference: None, identifier: None, inactive: false, period_start, period_end: None };
         MemberStart::of(&member, &Instant::parse("2024-05-02T12:00:00Z").unwrap())
     }
 

@@ -109,7 +109,9 @@ pub(crate) fn find_modifier(
         if !problems.is_empty() {
             continue;
         }
-        listed.into_iter().for_each(|id| queue.push(NestedGroup { id, depth: depth + 1, listed_by: 0, start: MemberStart::Before }));
+        listed
+            .into_iter()
+            .for_each(|id| queue.push(NestedGroup { id, depth: depth + 1, listed_by: 0, start: MemberStart::Before }));
     }
     Ok(None)
 }

@@ -8,7 +8,6 @@
 
 use crate::fhir::attachment_url::AttachmentPath;
 use crate::fhir::resource_type::ResourceType;
-use crate::hash::digest::Digest;
 use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
 use crate::job::store_state::StoreRefusal;
@@ -24,7 +23,6 @@ use crate::server::error::{ApiError, informational_outcome, outcome_resource};
 use crate::server::files::binary::send_as_binary;
 use crate::server::files::{FileReader, StoredFile, send};
 use crate::server::groups::GroupHandlers;
-use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
 use crate::server::kick_off::request::Level;
@@ -43,7 +41,7 @@ use crate::server::smart::discovery::discovery_answer;
 use crate::server::state::App;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant as Moment, SystemTime};
+use std::time::{Duration, Instant as Moment};
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -574,20 +572,9 @@ async fn send_file(
             return Err(render::expired_error("this file was kept until its time and is gone; ask for a new export"));
         }
     };
-    let (record, receipt) = (&found.record, &found.record.files[found.at].receipt);
-    requested.principal.check_file(record, &record.files[found.at])?;
-    let ended = record.ended.as_deref().and_then(crate::fhir::instant::Instant::parse);
-    let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
-    let stored = StoredFile {
-        root: found.root,
-        place: found.place,
-        name: receipt.file.rsplit('/').next().unwrap_or_default().to_string(),
-        coding: record.request.compression,
-        bytes: receipt.bytes,
-        file_bytes: receipt.file_bytes,
-        etag_seed: receipt.digest.as_ref().map_or(id.clone(), |digest: &Digest| digest.value.clone()),
-        finished,
-    };
+    let record = found.record.clone();
+    requested.principal.check_file(&record, record.files.get(found.at))?;
+    let stored = StoredFile::of(found, &id);
     let response = match operation {
         Operation::Binary => send_as_binary(&requested.method, &requested.headers, stored, &id, reader).await,
         _ => send(&requested.method, &requested.headers, stored, reader).await,

@@ -183,6 +183,7 @@ impl Mount {
         request = request.vanished(settings.vanished).patient_strict(settings.patient_strict);
         request = request.compression(self.compression);
         request.filtered_groups = self.filtered_groups();
+        request.new_members = settings.new_members;
         request.fhir_bases.clone_from(&self.fhir_bases);
         (request.bounds, request.digest) = (self.bounds, self.digest);
         request.attachments = Some(AttachmentUrls::new(&self.url, self.dialect.attachments));
@@ -213,6 +214,7 @@ impl Mount {
                 late: self.settings.late,
                 missing_last_updated: self.settings.missing_last_updated,
                 vanished: self.settings.vanished,
+                new_members: self.settings.new_members,
                 strict_patients: self.settings.strict_patients,
                 patient_strict: self.settings.patient_strict,
             },

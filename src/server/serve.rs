@@ -231,6 +231,7 @@ fn open_tenant(
             space_wait_seconds: config.jobs.space_wait_seconds,
             // One client alone has nobody to leave room for.
             client_disk_share: if config.clients.len() < 2 { 100 } else { config.jobs.client_disk_share },
+            kept_baselines: config.jobs.kept_baselines,
             faults_allowed: config.faults_allowed(),
         },
         sync,

@@ -177,6 +177,24 @@ impl Directory {
         }
     }
 
+    /// Gives a regular file beneath the directory a second name, which nothing may have yet or which is replaced. Where the file
+    /// system has no hard links, or the file no room for one more, the second name is that of a copy.
+    ///
+    /// # Errors
+    /// As [`Directory::open_file`], or the system's.
+    pub(crate) fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut file = self.open_file(from)?;
+        let ((from_parent, from_name), (to_parent, to_name)) = (self.parent(from)?, self.parent(to)?);
+        self.remove_file(to)?;
+        self.before_change();
+        match rustix::fs::linkat(&*from_parent, from_name, &*to_parent, to_name, AtFlags::empty()) {
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::XDEV) => {
+                self.replace_with(to, true, &mut |out| io::copy(&mut file, out).map(drop))
+            }
+            linked => Ok(linked?),
+        }
+    }
+
     /// Unlinks a file beneath the directory, or a link itself. `false` when nothing had the name.
     ///
     /// # Errors

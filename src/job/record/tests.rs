@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::hash::digest::Digest;
+use crate::job::record_directory::{RecordDirectory, with_checksum, without_checksum};
+use crate::sys::durability::FileSync;
 
 /// A record of a complete job with a file in each list.
 fn complete() -> JobRecord {
@@ -26,7 +28,11 @@ fn complete() -> JobRecord {
         mount: "ig".into(),
         client: "a".into(),
         url: "http://localhost/fhir/$export?_type=Patient".into(),
+        departed: None,
         request: StoredRequest {
+            new_members: NewMembers::Report,
+            baseline: None,
+            question: Some("ab".repeat(16)),
             population: RecordedPopulation::StoreGroup("g".into()),
             only_patients: None,
             associated: None,

@@ -203,12 +203,14 @@ impl Principal {
     }
 
     /// Checks that it may have a file of its job: an output file of a type that it may export, or a message file
-    /// about such types only.
+    /// about such types only. `None` is the list of who left.
     ///
     /// # Errors
     /// 403 if it may not.
-    pub(crate) fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), ApiError> {
+    pub(crate) fn check_file(&self, job: &JobRecord, file: Option<&FileRecord>) -> Result<(), ApiError> {
         self.check_population(job)?;
+        // Who left is told of all types of the job, as deletions are.
+        let Some(file) = file else { return self.check_types_of_client(job) };
         // A client that was bound after the job began may not read messages about the whole store (reading 24).
         if file.kind == RecordKind::Error && self.is_bound() && !job.request.bound_client {
             return Err(forbidden(

@@ -13,7 +13,7 @@ use crate::fhir::context;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::group::member_filter::{FilteredGroups, MEMBER_FILTER};
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, NewMembers, PatientStrict, Vanished};
 use crate::server::capability::Declaration;
 use crate::server::parameters::{OUTPUT_FORMATS, find};
 
@@ -212,11 +212,24 @@ impl Declaration<'_> {
                  gone are counted in messages."
             }
         };
-        let text = format!(
-            "`strict`: of a patient who joined the Group after `_since` only what changed after `_since` is exported, as of \
-             every other member. To get a new member's whole record, ask without `_since`. {late} {vanished}"
-        );
-        topic("since-new-members", "_since and new members", text, vec!["strict".to_string()])
+        let policy = self.policies.new_members;
+        let known = "Who joined is known where `_since` is the `transactionTime` of an export of the same Group that this client \
+                     made here and that had the same types or more, and was asked for in the same way: it is kept for that who was \
+                     in it, also when the export is deleted. Else `member.period.start` of the Group says who joined; of how many \
+                     it is not known, a message says. Those who left since such an export are named in a file that the manifest's \
+                     root extension names under `departed`.";
+        let strict = "of a patient who joined the Group after `_since` only what changed after `_since` is exported, as of every \
+                      other member";
+        let whole = "To get a new member's whole record, ask without `_since`, or for `patient`.";
+        let joined = match policy {
+            NewMembers::Full => {
+                format!("`full`: of a patient who joined the Group after `_since` all records are exported. {known}")
+            }
+            NewMembers::Report => format!("`report`: {strict}; a message says how many joined. {whole} {known}"),
+            NewMembers::Ignore => format!("`ignore`: {strict}. {whole}"),
+        };
+        let text = format!("{joined} {late} {vanished}");
+        topic("since-new-members", "_since and new members", text, vec![policy.name().to_string()])
     }
 
     /// The topic on resources without `meta.lastUpdated`.

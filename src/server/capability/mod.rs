@@ -22,7 +22,7 @@ use crate::group::lookup::MembershipRule;
 use crate::group::member_filter::{COHORT_PROFILE, FilteredGroups};
 use crate::group::registry::query;
 use crate::policies::FileBounds;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, NewMembers, PatientStrict, Vanished};
 use crate::server::config::presets::PresetConfig;
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
@@ -114,6 +114,8 @@ pub(crate) struct Policies {
     pub missing_last_updated: MissingLastUpdated,
     /// Handling of resources that are gone from replaced files.
     pub vanished: Vanished,
+    /// What happens for patients who joined a Group.
+    pub new_members: NewMembers,
     /// Whether a patient who is not there is refused.
     pub strict_patients: bool,
     /// Which rows belong to the patients of `patient`.

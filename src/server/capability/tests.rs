@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::fhir::attachment_url::AttachmentPath;
 use crate::group::registry::query;
+use crate::policies::NewMembers;
 use crate::server::capability::documentation;
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
@@ -15,6 +16,7 @@ const ALL: Enabled =
 
 fn declaration(enabled: Enabled) -> Declaration<'static> {
     let policies = Policies {
+        new_members: NewMembers::Report,
         bounds: FileBounds { file_bytes: 1000, file_resources: Some(7) },
         compression: Compression::None,
         members: MembershipRule::Active,
@@ -287,7 +289,7 @@ fn documentation_answers_the_guide() {
     };
     assert_eq!(values("formats"), crate::server::parameters::OUTPUT_FORMATS);
     assert_eq!(values("files"), ["bytes=1000", "resources=7"]);
-    assert_eq!(values("since-new-members"), ["strict"]);
+    assert_eq!(values("since-new-members"), ["report"]);
     assert_eq!(values("supporting-types").len(), 10);
     let provenance = ["LatestProvenanceResources", "RelevantProvenanceResources"];
     assert_eq!(values("include-associated-data"), provenance);

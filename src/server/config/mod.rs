@@ -167,6 +167,8 @@ pub(crate) struct JobsConfig {
     pub space_wait_seconds: u64,
     /// Share of the disk, in hundredths, that the files of one client may take where there are several.
     pub client_disk_share: u8,
+    /// Exports of a Group by a client whose patients are kept, after their jobs too, for increments on them; 0 for none.
+    pub kept_baselines: usize,
     /// A job fails if the store has more faulty lines than this, a number or a share such as `1%`; empty for no
     /// limit.
     pub faults_allowed: String,
@@ -326,6 +328,7 @@ impl Default for JobsConfig {
             disk_high_water: limits.disk_high_water,
             space_wait_seconds: limits.space_wait_seconds,
             client_disk_share: limits.client_disk_share,
+            kept_baselines: limits.kept_baselines,
             faults_allowed: String::new(),
             group_wait_milliseconds: 2000,
         }

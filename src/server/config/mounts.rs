@@ -8,7 +8,7 @@ use crate::byte_size::deserialize_size;
 use crate::group::lookup::MembershipRule;
 use crate::limits::{NAME_BYTES_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
-use crate::policies::{Context, LateArrivals, MissingLastUpdated, PatientStrict, Vanished};
+use crate::policies::{Context, LateArrivals, MissingLastUpdated, NewMembers, PatientStrict, Vanished};
 use crate::server::config::presets::{PresetConfig, preset_problems};
 
 /// Segment of a base path that the name of a tenant replaces.
@@ -45,6 +45,9 @@ pub(crate) struct MountConfig {
     pub missing_last_updated: MissingLastUpdated,
     /// Resources that are gone from a file of the store that was replaced, under `_since`: `report` or `delete`.
     pub vanished: Vanished,
+    /// Patients who joined a Group after `_since`: `full` exports all their records, `report` counts them, `ignore` does nothing
+    /// (GROUP-11).
+    pub new_members: NewMembers,
     /// Whether a kick-off is refused that names a patient in `patient` who is not in the Group, or not known; else each is a
     /// warning (PATIENT-05).
     pub strict_patients: bool,
@@ -162,6 +165,7 @@ impl MountConfig {
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
             vanished: Vanished::Report,
+            new_members: NewMembers::Report,
             strict_patients: false,
             patient_strict: PatientStrict::Any,
             clock_skew_seconds: 60,
@@ -190,6 +194,7 @@ impl MountConfig {
             first_poll_in_progress: false,
             groups_searchable: false,
             groups_writable: false,
+            new_members: NewMembers::Ignore,
             ..MountConfig::ig()
         }
     }

@@ -125,6 +125,12 @@ pub(crate) fn manifest(polled: &PolledJob<'_>) -> Manifest {
     let mut manifest =
         Manifest::assemble(&as_of, record.url.clone(), mount.base_url, &output, &deleted, &error, no_extension);
     manifest.extension = record.extension.clone();
+    if let (Some(departed), Some(export)) = (&record.departed, manifest.extension.get_mut(EXPORT_KEY)) {
+        // The record was read from the disk: its extension may be any JSON.
+        if let Some(facts) = export.get_mut("departed").and_then(Value::as_object_mut) {
+            facts.insert("url".into(), format!("{}{}", mount.base_url, (mount.file_path)(&departed.id)).into());
+        }
+    }
     if polled.bound_client {
         manifest.extension.get_mut(EXPORT_KEY).into_iter().for_each(remove_foreign_facts);
     }

@@ -28,14 +28,17 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 
 use crate::codec::compression::Compression;
+use crate::fhir::instant::Instant;
 use crate::issue::IssueCode;
+use crate::job::api::FileView;
+use crate::job::record::FileRecord;
 use crate::server::admission::AnswerPlace;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
 use crate::server::files::body::{BodyReader, FileBody};
 use crate::server::files::negotiation::{MEDIA_TYPES, coding_name, negotiate_coding, takes_ndjson};
 use crate::server::files::representation::{Representation, set_header};
-use crate::server::http::dates::imf_fixdate_of;
+use crate::server::http::dates::{imf_fixdate_of, system_time};
 use crate::server::http::preconditions::Validators;
 use crate::server::shares::Share;
 use crate::sys::directory::Directory;
@@ -60,6 +63,39 @@ pub(crate) struct StoredFile {
     pub etag_seed: String,
     /// When the job ended: `Last-Modified`.
     pub finished: SystemTime,
+    /// What its lines are: FHIR resources, or JSON of our own.
+    pub media_type: &'static str,
+}
+
+/// Media type of lines of JSON that are no FHIR resources; there is no registered one, and this is what is in use
+/// (<https://github.com/ndjson/ndjson-spec>).
+const PLAIN_LINES: &str = "application/x-ndjson";
+
+impl StoredFile {
+    /// The file of a job that was found under this id.
+    pub(crate) fn of(found: FileView, id: &str) -> StoredFile {
+        let FileView { record, at, root, place } = found;
+        let ended = record.ended.as_deref().and_then(Instant::parse);
+        let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
+        let (bytes, file_bytes, digest, coding, media_type) = match (record.files.get(at), &record.departed) {
+            (Some(FileRecord { receipt, .. }), _) => {
+                (receipt.bytes, receipt.file_bytes, &receipt.digest, record.request.compression, MEDIA_TYPES[0])
+            }
+            (None, Some(list)) => (list.bytes, list.bytes, &list.digest, Compression::None, PLAIN_LINES),
+            (None, None) => (0, 0, &None, Compression::None, PLAIN_LINES),
+        };
+        StoredFile {
+            root,
+            name: place.rsplit('/').next().unwrap_or_default().to_string(),
+            place,
+            coding,
+            bytes,
+            file_bytes,
+            etag_seed: digest.as_ref().map_or(id.to_string(), |digest| digest.value.clone()),
+            finished,
+            media_type,
+        }
+    }
 }
 
 /// Who reads a file: what the request says of its place and of its connection.
@@ -213,7 +249,7 @@ fn set_representation_headers(
     coding: Compression,
     validators: &Validators,
 ) {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPES[0]));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(file.media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-transform"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -36,6 +36,7 @@ impl Stored {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("stored"), &coded).unwrap();
         let file = StoredFile {
+            media_type: "application/fhir+ndjson",
             root: dir.path().to_path_buf(),
             place: "stored".into(),
             name: "Patient.00001.ndjson".into(),

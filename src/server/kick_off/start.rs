@@ -348,7 +348,9 @@ fn check_group(
     };
     let mut on_member = |member: &GroupMember<'_>| {
         let nested = following.group_of(member).filter(may_list);
-        nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0, start: MemberStart::Before }));
+        nested
+            .into_iter()
+            .for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0, start: MemberStart::Before }));
     };
     let head = read_group_header(found, &mut on_member).map_err(|error| {
         tracing::error!(%error, "a Group cannot be read");

@@ -19,6 +19,7 @@ pub(crate) mod job_lifecycle;
 mod kick_off;
 mod kills;
 mod log_form;
+mod new_members;
 mod operator;
 mod overviews;
 mod pages;

@@ -59,6 +59,7 @@ impl Server {
         let root = dir.path().to_path_buf();
         let len = bytes.len() as u64;
         let file = move || StoredFile {
+            media_type: "application/fhir+ndjson",
             root: root.clone(),
             place: "stored".into(),
             name: "Patient.00001.ndjson".into(),
