@@ -90,22 +90,11 @@ pub(crate) fn run_chain(
         }
     }
     // 2. Tonight's.
-    let finished = root.finished()?;
-    let newest = finished.last();
-    let number = root.last_number()?.saturating_add(1);
-    if newest.is_none_or(|newest| newest.link.number + 1 != number) && number > 1 {
-        report.broken = Some(format!("export {} is not there", number - 1));
-    } else if newest.is_some() {
-        report.broken = read_chain(&root).and_then(|chain| check_files(&chain)).err().map(|error| error.to_string());
-    }
-    let is_due = |newest: &ChainExport| {
-        report.broken.is_some() || chain.full_every.is_some_and(|every| number - newest.link.full >= every)
-    };
-    let full = newest.filter(|newest| !is_due(newest)).map_or(number, |newest| newest.link.full);
+    let NextPlace { number, full, before, broken } = next_place(&root, chain.full_every)?;
+    report.broken = broken;
     let link = ChainLink { chain: root.chain().to_string(), number, full };
     let name = root.new_name(&time.now)?;
-    let before = newest.filter(|_| report.broken.is_none());
-    let exported = run.begin(&name, &link, before, time.snapshot)?;
+    let exported = run.begin(&name, &link, before.as_ref(), time.snapshot)?;
     let as_of = exported.transaction_time.to_string();
     let export = ChainExport { name, link, plan_id: String::new(), baseline: None, finished: true };
     // 3. Its name, once it stands.
@@ -114,6 +103,69 @@ pub(crate) fn run_chain(
     // 4. Room.
     remove_expired(&root, chain.keep, &mut report)?;
     Ok(report)
+}
+
+/// The place of the next export in its chain.
+struct NextPlace {
+    /// Its number.
+    number: u64,
+    /// Number of the full export that it builds on in the end; its own for a full one.
+    full: u64,
+    /// The export before it, unless that cannot be built on.
+    before: Option<ChainExport>,
+    /// Why the exports before cannot be built on.
+    broken: Option<String>,
+}
+
+/// Where the next export stands: it is full if none can be built on, or every so many are full and one is due.
+fn next_place(root: &ChainRoot, full_every: Option<u64>) -> Result<NextPlace, ExportError> {
+    let newest = root.finished()?.pop();
+    let number = root.last_number()?.saturating_add(1);
+    let mut broken = None;
+    if newest.as_ref().is_none_or(|newest| newest.link.number + 1 != number) && number > 1 {
+        broken = Some(format!("export {} is not there", number - 1));
+    } else if newest.is_some() {
+        broken = read_chain(root).and_then(|chain| check_files(&chain)).err().map(|error| error.to_string());
+    }
+    let before = newest.filter(|_| broken.is_none());
+    let is_due = |newest: &ChainExport| full_every.is_some_and(|every| number - newest.link.full >= every);
+    let full = before.as_ref().filter(|newest| !is_due(newest)).map_or(number, |newest| newest.link.full);
+    Ok(NextPlace { number, full, before, broken })
+}
+
+/// The next export of a chain, for a plan of it.
+pub(crate) struct NextChainExport {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Number of the full export that it builds on in the end; its own for a full one.
+    pub full: u64,
+    /// Name of the export before it, and what is known of that.
+    pub before: Option<(String, FinishedExport)>,
+    /// Names of interrupted exports, which are finished first.
+    pub interrupted: Vec<String>,
+    /// Why the exports before cannot be built on.
+    pub broken: Option<String>,
+}
+
+/// What the next run of a chain exports, beside what was interrupted. Nothing is changed; a root that is not there, or has no chain
+/// yet, gets its first export.
+///
+/// # Errors
+/// As [`run_chain`], as far as they are of the root.
+pub(crate) fn next_of_chain(path: &Path, full_every: Option<u64>) -> Result<NextChainExport, ExportError> {
+    if !ChainRoot::is_root(path) {
+        return Ok(NextChainExport { number: 1, full: 1, before: None, interrupted: Vec::new(), broken: None });
+    }
+    let root = ChainRoot::lock_for_reading(path)?;
+    let NextPlace { mut number, full, before, broken } = next_place(&root, full_every)?;
+    let last = before.as_ref().map_or(0, |before| before.link.number);
+    let unfinished = root.exports()?.into_iter().filter(|export| !export.finished && export.link.number > last);
+    let interrupted: Vec<String> = unfinished.map(|export| export.name).collect();
+    let is_full = full == number;
+    number += interrupted.len() as u64;
+    let open = |export: ChainExport| Ok((export.name.clone(), FinishedExport::open(&root.export_path(&export.name))?));
+    let before = before.map(open).transpose().map_err(|error: crate::error::RequestError| ExportError::from(error))?;
+    Ok(NextChainExport { number, full: if is_full { number } else { full }, before, interrupted, broken })
 }
 
 /// Checks that the files of a chain's exports are there, by their sizes.

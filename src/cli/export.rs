@@ -5,6 +5,7 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use crate::byte_size::format_bytes;
+use crate::chain::run::{NextChainExport, next_of_chain};
 use crate::cli::args::{ExportArgs, StoreArgs};
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
@@ -14,9 +15,11 @@ use crate::cli::search_columns::{filters_json, filters_table};
 use crate::cli::{Exit, fail, print_messages, put_json, say, show, warn};
 use crate::count_text::noun_form;
 use crate::error::{ExportError, IndexError, JournalError};
+use crate::export::baseline_record::check_same_question;
 use crate::export::export;
 use crate::export::messages::all_issues;
 use crate::export::options::{Existing, ExportOptions};
+use crate::export::plan_record::plan_record;
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
 use crate::index::meta::MemoryLoss;
@@ -117,9 +120,23 @@ pub(crate) fn exit_of_report(exported: &ExportReport) -> Exit {
 
 /// Plans the export and prints the plan; nothing is written.
 fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
-    let ResolvedConfig { request, store, time, .. } = resolved;
+    let ResolvedConfig { mut request, store, time, mut builds_on, .. } = resolved;
+    let mut next = None;
+    if let Some(root) = &args.chain.chain {
+        let planned = next_of_chain(root, args.chain.full_every)?;
+        builds_on = planned.before.as_ref().map(|(_, before)| before.record.clone());
+        let new_members = request.new_members;
+        request = request.keep_resources();
+        if let Some((_, before)) = planned.before.as_ref().filter(|_| planned.full != planned.number) {
+            request = request.increment_on(before.baseline.clone(), new_members);
+        }
+        next = Some(planned);
+    }
     let (plan, snapshot, work) =
         watched(args.write.run.progress, |progress| plan_only(&store, &request, time, progress))?;
+    if let Some(before) = &builds_on {
+        check_same_question(before, &plan_record(&plan, &snapshot, &store))?;
+    }
     let messages = all_issues(&snapshot, &plan, Audience::Operator)?;
     if args.write.run.json {
         let files: Vec<_> = (0..plan.shards.len())
@@ -146,12 +163,24 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "excludedFiles": snapshot.index().walked().excluded,
         });
         add_request(&mut document, &plan.request);
+        if let Some(next) = &next {
+            document["chain"] = json!({
+                "number": next.number,
+                "full": next.full,
+                "before": next.before.as_ref().map(|(name, _)| name),
+                "interrupted": next.interrupted,
+                "broken": next.broken,
+            });
+        }
         if !plan.selection.stats.filters.is_empty() {
             document["filters"] = filters_json(&plan.selection.stats.filters);
         }
         put_json(&document);
     }
     show(&format!("Plan as of {}; nothing was written", snapshot.as_of()));
+    if let Some(next) = &next {
+        show(&chain_line(next));
+    }
     show(&times_lines(&plan.request));
     if work.in_memory.is_some() {
         show(&format!(
@@ -170,6 +199,22 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
     }
     print_messages(&messages);
     Ok(Exit::Done)
+}
+
+/// What a planned export of a chain is.
+fn chain_line(next: &NextChainExport) -> String {
+    let what = match &next.before {
+        Some((name, _)) if next.full != next.number => format!("an increment on {name}"),
+        _ => "a full one".to_string(),
+    };
+    let mut line = format!("  chain      export {}, {what}", next.number);
+    if let Some(reason) = &next.broken {
+        line += &format!(", since those before cannot be built on: {reason}");
+    }
+    if !next.interrupted.is_empty() {
+        line += &format!("; {} was interrupted and is finished first", next.interrupted.join(", "));
+    }
+    line
 }
 
 /// Adds what was asked for to the document of a plan or of an export, as far as it was: the times that were taken, and the

@@ -151,7 +151,7 @@ fn refuse_arguments(error: &clap::Error) -> Exit {
 pub(crate) fn run(args: Args) -> Exit {
     crate::sys::process_limits::prepare();
     match args.command {
-        Command::Export(args) if args.chain.chain.is_some() => chain::run(args),
+        Command::Export(args) if args.chain.chain.is_some() && !args.plan => chain::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
         Command::Append(args) => append::run(args),

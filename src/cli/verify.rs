@@ -42,6 +42,15 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
             );
             return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
         }
+        Ok(VerifyTarget::Applied) if args.faults || args.ledger => {
+            let flag = if args.faults { "--faults" } else { "--ledger" };
+            let text = format!(
+                "{flag}: {} holds the current records of a chain; give one of the exports of the chain, or the store",
+                args.directory.display()
+            );
+            return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
+        }
+        Ok(VerifyTarget::Applied) => return pool.install(|| verify_applied(&args)),
         Ok(VerifyTarget::Chain) => return pool.install(|| verify_chain(&args)),
         Ok(VerifyTarget::Export) => {}
         Ok(VerifyTarget::Unfinished(report)) => return print_unfinished(&args, &report),
@@ -112,6 +121,22 @@ fn verify_chain(args: &VerifyArgs) -> Exit {
             if args.run.json {
                 let holds = report.holds;
                 put_json(&json!({ "status": "complete", "exitCode": exit as u8, "holds": holds, "chain": report }));
+            }
+            exit
+        }
+    }
+}
+
+/// Verifies the current records of a chain, and prints the report.
+fn verify_applied(args: &VerifyArgs) -> Exit {
+    match watched(args.run.progress, |progress| verify::applied::verify_applied(&args.directory, progress)) {
+        Err(error) => fail(exit_of(&error), &error, args.run.json),
+        Ok(report) => {
+            let exit = if report.holds { Exit::Done } else { Exit::Partial };
+            print_report(&report.lines(), report.holds);
+            if args.run.json {
+                let holds = report.holds;
+                put_json(&json!({ "status": "complete", "exitCode": exit as u8, "holds": holds, "applied": report }));
             }
             exit
         }

@@ -244,6 +244,7 @@ pub(crate) fn read_entry(
         Some(id) => id,
         None => derived_id(full_url, resource_type, resource, rules.kernel),
     };
+    check_group_id(resource_type, id)?;
     if let Some(of_url) = url_target
         && (of_url.resource_type != resource_type || of_url.id() != id)
     {
@@ -285,7 +286,19 @@ pub(crate) fn resource_head(resource: &[u8], kernel: Kernel) -> Result<(Resource
     let [type_at, id_at] = type_and_id(kernel, resource, TYPE_AND_ID);
     let name = text_of_value(&resource[type_at]).ok_or("the resource has no resourceType that is a string")?;
     let resource_type = ResourceType::parse(&name).ok_or("the resource's resourceType is none of FHIR R4")?;
-    Ok((resource_type, own_id(resource, id_at)?))
+    let id = own_id(resource, id_at)?;
+    if let Some(id) = id {
+        check_group_id(resource_type, id)?;
+    }
+    Ok((resource_type, id))
+}
+
+/// Checks that a Group has an id by which it can be asked for: such ids keep R4's rule, also where rows need not.
+fn check_group_id(resource_type: ResourceType, id: Id) -> Result<(), EntryFault> {
+    match resource_type == ResourceType::GROUP && Id::parse_r4(id.as_bytes()).is_none() {
+        true => Err("the Group's id is not legal: 1 to 64 letters, digits, '-' and '.'".to_string()),
+        false => Ok(()),
+    }
 }
 
 /// The id that a resource says itself, if it has one.

@@ -8,6 +8,7 @@
 //! [`target`] classifies a directory. [`export`] reads an export directory alone. [`index`] compares an index with its
 //! store. [`ledger`] recounts an export's ledger from the store's bytes, by the record in its directory.
 
+pub(crate) mod applied;
 pub(crate) mod chain;
 pub(crate) mod context;
 pub(crate) mod context_facts;

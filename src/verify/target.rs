@@ -22,6 +22,7 @@ use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::sys::store_file::StoreFile;
 use crate::text_table::{grouped, grouped_with};
 use crate::verify::VerifyError;
+use crate::verify::applied::is_applied;
 use crate::verify::chain::is_chain;
 use crate::write::journal::{JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, Receipt, STATUS};
 use crate::write::output_name::OutputName;
@@ -35,6 +36,8 @@ pub(crate) enum VerifyTarget {
     Unfinished(UnfinishedReport),
     /// It is the root of a chain of exports: [`chain`](crate::verify::chain) verifies it.
     Chain,
+    /// It holds the current records of a chain: [`applied`](crate::verify::applied) verifies it.
+    Applied,
     /// It holds data files or an index: [`index`](crate::verify::index) verifies it.
     Store,
 }
@@ -91,6 +94,9 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
     }
     if directory.join(MANIFEST).is_file() {
         return Ok(VerifyTarget::Export);
+    }
+    if is_applied(directory) {
+        return Ok(VerifyTarget::Applied);
     }
     // 1. A journal or a status is written only by an export.
     let status = read_status(&directory.join(STATUS));

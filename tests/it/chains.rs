@@ -118,6 +118,43 @@ fn who_joined_and_left_is_told() {
     assert_eq!(own(&place.manifest("after"))["newMembers"]["joined"], 1);
 }
 
+/// GROUP-11: without an export that has a list of its patients the entries of the Group tell who joined, by each policy; who has no
+/// start is counted in one message. Rows of those who joined are not counted as left out for having come late.
+#[test]
+fn who_joined_is_asked_of_the_entries() {
+    let place = Place::new();
+    let group = r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[
+        {"entity":{"reference":"Patient/a"},"period":{"start":"2024-02-01T00:00:01.500Z"}},{"entity":{"reference":"Patient/b"}}]}"#;
+    std::fs::write(place.path("group.json"), group.replace('\n', " ")).unwrap();
+    done(&place.export(1, &["--out", "AT:first"]));
+    let late = r#"{"resourceType":"Observation","id":"late","meta":{"lastUpdated":"2024-01-02T00:00:00Z"},"subject":{"reference":"Patient/a"}}"#;
+    std::fs::write(place.path("store/late.ndjson"), format!("{late}\n")).unwrap();
+    let since = ["--since", "2024-02-01T00:00:01Z", "--late", "report"];
+    for (policy, rows) in [("full", 3), ("report", 0), ("ignore", 0)] {
+        let out = format!("AT:{policy}");
+        let run = place.export(2, &[&since[..], &["--out", &out, "--new-members", policy, "-v"]].concat());
+        done(&run);
+        let manifest = place.manifest(policy);
+        let count = |item: &Value| item["count"].as_u64().unwrap();
+        assert_eq!(manifest["output"].as_array().unwrap().iter().map(count).sum::<u64>(), rows, "{policy}");
+        let said = run.said();
+        let expected = match policy {
+            "ignore" => Value::Null,
+            _ => serde_json::json!({"policy": policy, "joined": 1, "unknown": 1}),
+        };
+        assert_eq!(own(&manifest)["newMembers"], expected);
+        assert_eq!(said.contains("1 patient joined the Group after _since"), policy != "ignore", "{said}");
+        assert_eq!(said.contains("When 1 member of 2 joined the Group is not known"), policy != "ignore", "{said}");
+        assert_eq!(said.contains("1 resource came to the store"), policy != "full", "{policy}: {said}");
+        done(&run::run(&["verify", "--ledger", place.path(policy).to_str().unwrap()]));
+    }
+    // A resumed run asks the same; the default is to report.
+    std::fs::remove_file(place.path("full/manifest.json")).unwrap();
+    place
+        .export(2, &[&since[..], &["--out", "AT:full", "--resume"]].concat())
+        .refused(2, &["--new-members", "full", "report"]);
+}
+
 /// An increment asks for what its baseline asked for; each difference is named, and nothing is written.
 #[test]
 fn another_question_is_refused_by_name() {
@@ -215,6 +252,22 @@ fn a_chain_keeps_what_it_is_told_to() {
     assert!(place.path("chain").join(latest["manifest"].as_str().unwrap()).exists());
     place.export(5, &["--chain", "AT:chain", "--type", "Patient"]).refused(2, &["--type: "]);
     place.export(5, &["--chain", "AT:chain", "--keep", "1"]).refused(2, &["--full-every"]);
+    // The plan of the next one, which changes nothing.
+    let plan = |more: &[&str]| {
+        let run = place.export(5, &[&["--chain", "AT:chain", "--plan", "--json"], more].concat());
+        done(&run);
+        serde_json::from_str::<Value>(&run.stdout).unwrap()["chain"].clone()
+    };
+    let newest = &latest["directory"];
+    assert_eq!(
+        plan(&[]),
+        serde_json::json!({"number": 5, "full": 3, "before": newest, "interrupted": [], "broken": null})
+    );
+    assert_eq!(plan(&["--full-every", "2"])["full"], 5);
+    place.export(5, &["--chain", "AT:chain", "--plan", "--type", "Patient"]).refused(2, &["--type: "]);
+    let run = place.export(5, &["--chain", "AT:other", "--plan"]);
+    done(&run);
+    assert!(run.stdout.contains("export 1, a full one") && !place.path("other").exists(), "{run:#?}");
     assert_eq!(names(&place.path("chain")).len(), 3, "what was refused leaves nothing");
 
     let (chain, to) = (place.path("chain"), place.path("current"));
@@ -222,6 +275,17 @@ fn a_chain_keeps_what_it_is_told_to() {
     let verify = || run::run(&["verify", chain.to_str().unwrap()]);
     done(&verify());
     done(&apply());
+    // What was applied is verified by the list of its files.
+    let applied = || run::run(&["verify", to.to_str().unwrap()]);
+    let run = applied();
+    done(&run);
+    assert!(run.stdout.contains("The current records as of 2024-02-01T00:00:04.000Z (export 4"), "{run:#?}");
+    run::run(&["verify", "--ledger", to.to_str().unwrap()]).refused(2, &["--ledger: ", "current records"]);
+    let file = to.join("Patient.00001.ndjson");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, [&bytes[..], &bytes].concat()).unwrap();
+    applied().refused(1, &["state.json says 1 lines, it has 2", "stands in the directory before", "digest"]);
+    std::fs::write(&file, bytes).unwrap();
     let full = names(&chain)[1].clone();
     let row = chain.join(&full).join("Patient.00001.ndjson");
     let bytes = std::fs::read(&row).unwrap();

@@ -177,6 +177,11 @@ fn codes_and_messages() {
     import(&["--store", &store, &bad, &good])
         .refused(1, &["bad.json: entry 1, byte 49: a PATCH", "refused for 1 problem", "imported, 1 row"]);
     assert_eq!(lines_of(Path::new(&store)).len(), 1);
+    // A Group by such an id could not be asked for.
+    let group = at("group.json");
+    std::fs::write(&group, r#"{"resourceType":"Group","id":"a_b","type":"person","actual":true}"#).unwrap();
+    import(&["--store", &store, &group]).refused(1, &["group.json: ", "the Group's id is not legal: 1 to 64"]);
+    assert_eq!(lines_of(Path::new(&store)).len(), 1);
     let again = import(&["--store", &store, &good]);
     assert!(again.code == 0 && again.said().contains("already imported as import-"), "{again:#?}");
     // Private, as everything else.

@@ -3,14 +3,17 @@
 //! says that knows neither index nor increments.
 //!
 //! Days bring new and changed rows, rows of other patients, deletions, full dumps that leave out what is gone, late files with old
-//! rows, and members who join, leave and come back. Nights are killed at random moments, find the store away, or meet a limit of file
-//! sizes; the command is the same every night, with cron's environment: no terminal and a bare PATH.
+//! rows, and members who join, leave and come back. Nights are killed at random moments, find the store away, or have no room to
+//! write: they meet a limit of file sizes or, where mounting is allowed, a full disk. The command is the same every night, with
+//! cron's environment: no terminal and a bare PATH.
 
+use crate::disk::{Tmpfs, limit_files};
 use crate::random::{Random, each_case, knob};
 use crate::run::{self, command, scratch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 const PATIENTS: usize = 6;
@@ -225,13 +228,76 @@ fn night(days: &Days<'_>, chain: &Path, more: &[&str]) -> std::process::Command 
     night
 }
 
+/// Why a night has no room to write.
+#[derive(Clone, Copy)]
+enum NoRoom {
+    /// No file may be longer than so many bytes.
+    Limit(u64),
+    /// The disk of the chain has so many free pages.
+    Disk(u64),
+}
+
+/// What a reader of a chain sees of it beside its exports: the newest one, and which are finished.
+fn published(chain: &Path) -> (Vec<u8>, BTreeSet<PathBuf>) {
+    let entries = std::fs::read_dir(chain).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let finished = entries.filter(|path| !path.is_symlink() && path.join("manifest.json").exists()).collect();
+    (std::fs::read(chain.join("latest.json")).unwrap_or_default(), finished)
+}
+
+/// Bytes in use on the disk of a directory.
+fn used_bytes(directory: &Path) -> u64 {
+    let path = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
+    // SAFETY: the path is a NUL-terminated string, and the structure is filled by the call.
+    let found = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        assert_eq!(libc::statvfs(path.as_ptr(), &mut found), 0);
+        found
+    };
+    (found.f_blocks - found.f_bfree) * found.f_frsize
+}
+
+/// A night without room: it fails and names what it could not write, or needed no more than there was. Nothing of it is published.
+/// Returns whether it failed.
+fn night_without_room(days: &Days<'_>, chain: &Path, args: &[&str], why: NoRoom) -> bool {
+    let before = published(chain);
+    let mut command = night(days, chain, args);
+    let run = match why {
+        NoRoom::Limit(bytes) => {
+            limit_files(&mut command, bytes);
+            run::finish(&mut command)
+        }
+        NoRoom::Disk(pages) => {
+            let resize = |size: &str| {
+                std::mem::forget(Tmpfs::mount(chain, size, libc::MS_REMOUNT).expect("the disk is resized"));
+            };
+            resize(&(used_bytes(chain) + pages * 4096).to_string());
+            let run = run::finish(&mut command);
+            resize("64m");
+            run
+        }
+    };
+    if run.code == 0 {
+        return false;
+    }
+    let what = if matches!(why, NoRoom::Limit(_)) { "RLIMIT_FSIZE" } else { "No space left" };
+    run.refused(3, &[what]);
+    // One that was interrupted before may have been finished, and then is whole.
+    let after = published(chain);
+    assert!(before.1.is_subset(&after.1) && after.1.len() <= before.1.len() + 1, "{run:#?}");
+    assert!(before.1 != after.1 || before.0 == after.0, "{run:#?}");
+    true
+}
+
 #[test]
 fn a_chain_applied_is_what_is_current() {
+    let failed = AtomicUsize::new(0);
     each_case("nights", knob("OUTPOUR_TEST_CHAINS", 6).min(40), |case, random| {
         let scratch = scratch();
         let (store, chain, current) =
             (scratch.path().join("store"), scratch.path().join("chain"), scratch.path().join("current"));
         std::fs::create_dir(&store).unwrap();
+        std::fs::create_dir(&chain).unwrap();
+        let disk = Tmpfs::mount(&chain, "64m", 0);
         let coding = random.pick(&["none", "gzip", "zstd"]).to_string();
         let keeps = random.one_in(2);
         let mut days = Days {
@@ -260,8 +326,8 @@ fn a_chain_applied_is_what_is_current() {
         }
         for number in 0..30 {
             days.pass();
-            let trouble = days.random.below(8);
-            let disturbed = trouble < 2;
+            let trouble = days.random.below(10);
+            let disturbed = trouble < 2 || trouble == 3 || trouble == 4;
             match trouble {
                 // A night that is killed, once or twice, is finished by the same command.
                 0 | 1 => {
@@ -280,6 +346,17 @@ fn a_chain_applied_is_what_is_current() {
                     let run = run::finish(&mut night(&days, &chain, &args));
                     assert_eq!(run.code, 2, "{run:#?}");
                     std::fs::rename(store.with_extension("away"), &store).unwrap();
+                }
+                // There is no room, once or twice.
+                3 | 4 => {
+                    for _ in 0..1 + days.random.below(2) {
+                        let why = match disk.is_some() && trouble == 4 {
+                            true => NoRoom::Disk(days.random.below(12) as u64),
+                            false => NoRoom::Limit(days.random.below(12_000) as u64),
+                        };
+                        failed.fetch_add(usize::from(night_without_room(&days, &chain, &args, why)), Relaxed);
+                        days.clock += 1;
+                    }
                 }
                 _ => {}
             }
@@ -305,11 +382,6 @@ fn a_chain_applied_is_what_is_current() {
             let (found, expected) = (applied(&current), days.expected());
             let missing: Vec<_> = expected.difference(&found).collect();
             let more: Vec<_> = found.difference(&expected).collect();
-            if std::env::var("OUTPOUR_KEEP").is_ok() && (!missing.is_empty() || !more.is_empty()) {
-                let _ = std::process::Command::new("cp")
-                    .args(["-a", scratch.path().to_str().unwrap(), "/tmp/h/kept"])
-                    .status();
-            }
             assert!(
                 missing.is_empty() && more.is_empty(),
                 "case {case}, night {number}, T {}: missing {missing:#?}, too many {more:#?}",
@@ -324,4 +396,5 @@ fn a_chain_applied_is_what_is_current() {
         });
         assert!(if keeps { exports.count() <= 11 } else { exports.count() >= 30 });
     });
+    assert!(failed.into_inner() > 2, "hardly a night was short of room");
 }

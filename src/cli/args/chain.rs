@@ -19,7 +19,7 @@ pub(crate) struct ChainArgs {
     pub baseline: bool,
     /// Export into a new dated directory below ROOT: all the first time, then what changed since the newest finished export there. An
     /// interrupted export is finished first; ROOT/latest.json names the newest
-    #[arg(long, value_name = "ROOT", conflicts_with_all = ["out", "since", "until", "resume", "force", "plan"])]
+    #[arg(long, value_name = "ROOT", conflicts_with_all = ["out", "since", "until", "resume", "force"])]
     pub chain: Option<PathBuf>,
     /// With --chain: every Nth export has everything
     #[arg(long, value_name = "N", requires = "chain", value_parser = clap::value_parser!(u64).range(1..))]

@@ -15,7 +15,7 @@ Examples:
   outpour import OUT --store DIR                        the output of a bulk export, with what it lists as deleted
   outpour import --watch INBOX --store DIR              whatever comes, until Ctrl-C
 
-A source is taken as a whole or, when anything in it is wrong, not at all; then every problem is told, other sources are
+A source is taken as a whole or, when anything in it is wrong, not at all; then every problem is told, other sources are \
 taken all the same, and the exit code is 1. Sources are neither moved nor removed. The same bytes again add nothing.")]
 pub(crate) struct ImportArgs {
     /// Files (Bundles, resources, NDJSON; plain, .gz or .zst), directories of them, output directories of exports
@@ -63,7 +63,8 @@ pub(crate) enum StampArg {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Lines are checked one by one; one that is no resource is told with its number and not written, and the exit code is 1.
-With --ack a number comes on standard output whenever lines are on the disk: how many of them, from the first. What was
+
+With --ack a number comes on standard output whenever lines are on the disk: how many of them, from the first. What was \
 counted there survives a loss of power. Several writers may append to one store at once; each has files of its own.
 
   producer | outpour append --store DIR --ack")]
