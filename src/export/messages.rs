@@ -57,8 +57,8 @@ fn member_issues(plan: &Plan, audience: Audience, push: &mut dyn FnMut(&'static 
             if *unknown > 0 {
                 let (members, all) = (counted(*unknown, "member"), plan.cohort.members.count());
                 let text = format!(
-                    "When {members} of {all} joined the Group is not known: {} no member.period.start, and no export before has \
-                     its list of patients for this one to build on; {} records are exported as far as they changed after _since",
+                    "When {members} of {all} joined the Group is not known: {} no member.period.start, and there is no earlier \
+                     export to compare with; {} records are exported as far as they changed after _since",
                     word_form(*unknown, "it has", "they have"),
                     word_form(*unknown, "its", "their")
                 );

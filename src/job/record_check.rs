@@ -8,10 +8,10 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::type_filter::TypeFilter;
-use crate::hash::digest::DigestAlgorithm;
+use crate::hash::digest::{Digest, DigestAlgorithm};
 use crate::job::job_end::DEPARTED_TYPE;
 use crate::job::record::{
-    JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_hex, is_job_id,
+    DepartedRecord, JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_hex, is_job_id,
 };
 use crate::job::state::JobState;
 use crate::write::output_name::are_numbered;
@@ -86,8 +86,11 @@ impl JobRecord {
             }
         }
         let departed = self.departed.as_ref();
-        if departed.is_some_and(|list| !self.is_file_id(&list.id, DEPARTED_TYPE) || !ids.insert(&list.id)) {
-            return Err("the id of its list of who left is none, or stands twice");
+        let is_sound = |list: &DepartedRecord| list.digest.as_ref().is_none_or(Digest::is_well_formed);
+        if departed
+            .is_some_and(|list| !self.is_file_id(&list.id, DEPARTED_TYPE) || !ids.insert(&list.id) || !is_sound(list))
+        {
+            return Err("its list of who left is not as it is recorded");
         }
         if !are_numbered(self.files.iter().map(|file| file.receipt.file.as_str())) {
             return Err("its files are not numbered as an export numbers them");

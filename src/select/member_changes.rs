@@ -6,6 +6,7 @@
 
 use crate::baseline::Baseline;
 use crate::error::CorruptIndex;
+use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::{PatientId, RowAddress, SegmentId};
 use crate::index::snapshot::Snapshot;
@@ -135,7 +136,7 @@ impl MemberChanges {
         if !left.is_empty() {
             let types = &request.types;
             let is_sent = |of: ResourceType| types.is_empty() || types.contains(&of);
-            let named = names_of(snapshot, &left, &is_sent)?;
+            let named = names_of(snapshot, &left, &baseline.transaction_time, &is_sent)?;
             changes.left_unnamed = (left.len() - named.len()) as u64;
             let is_told = |has_sent: bool| request.audience == Audience::Operator || has_sent;
             let told = named.into_iter().map(|(id, has_sent)| is_told(has_sent).then_some(id));
@@ -147,11 +148,12 @@ impl MemberChanges {
     }
 }
 
-/// The ids of patients of the store with these keys, ascending, and whether the store has, or had, a version of a wanted type in the
-/// record of each: of others an export of these types sent nothing, so that its reader need not know of them.
+/// The ids of patients of the store with these keys, ascending, and whether the store had a version of a wanted type in the record of
+/// each at a moment: of others an export of then sent nothing, so that its reader need not know of them.
 fn names_of(
     snapshot: &Snapshot,
     keys: &HashSet<ResourceKey>,
+    moment: &Instant,
     wanted: &dyn Fn(ResourceType) -> bool,
 ) -> Result<BTreeMap<Box<str>, bool>, CorruptIndex> {
     let mut names: BTreeMap<Box<str>, bool> = BTreeMap::new();
@@ -159,7 +161,8 @@ fn names_of(
     for patient in 0..index.patients() {
         let id = index.patient_id(PatientId::of(patient))?;
         if keys.contains(&patient_key(id.as_bytes())) {
-            *names.entry(id.as_str().into()).or_default() |= has_rows(snapshot, PatientId::of(patient), wanted)?;
+            *names.entry(id.as_str().into()).or_default() |=
+                has_rows(snapshot, PatientId::of(patient), moment, wanted)?;
         }
     }
     for gone in snapshot.vanished()? {
@@ -170,10 +173,11 @@ fn names_of(
     Ok(names)
 }
 
-/// Whether any version in the record of a patient is of a wanted type.
+/// Whether any version that was in the record of a patient at a moment is of a wanted type.
 fn has_rows(
     snapshot: &Snapshot,
     patient: PatientId,
+    moment: &Instant,
     wanted: &dyn Fn(ResourceType) -> bool,
 ) -> Result<bool, CorruptIndex> {
     let index = snapshot.index();
@@ -183,8 +187,10 @@ fn has_rows(
             continue;
         }
         let segment = index.segment(segment_id);
-        for row in segment.posting(owner.index())? {
-            if wanted(segment.type_of(*row as usize)?) {
+        for row in segment.posting(owner.index())?.iter().map(|row| *row as usize) {
+            let is_later = segment.updated(row)?.is_some_and(|updated| updated > moment.as_ref())
+                || snapshot.is_late_row(RowAddress::of(segment_id, row), moment);
+            if !is_later && wanted(segment.type_of(row)?) {
                 return Ok(true);
             }
         }

@@ -23,12 +23,13 @@ use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::index::vanished::VanishedResource;
 use crate::issue::{Advice, Issue, IssueCode, IssueLog, IssuePlace, Parameter};
-use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES, REFERENCE_CHARS_TOLD_MAX};
+use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
 use crate::policies::Audience;
 use crate::request::{ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::line_counter::LineCounter;
 use crate::select::member_filters::GroupFilters;
+use crate::select::member_messages::{absent_group, prefixed, quote, unreadable_error};
 use crate::select::member_starts::{MemberStart, MemberStarts};
 use crate::select::nested_groups::{GroupQueue, NestedGroup, is_active};
 use crate::simd::Kernel;
@@ -573,31 +574,6 @@ impl<'a> MemberResolver<'a> {
         }
         Ok(())
     }
-}
-
-/// A member's reference as a message repeats it: in quotes, control characters escaped, cut if it is long.
-fn quote(reference: &str) -> String {
-    match reference.char_indices().nth(REFERENCE_CHARS_TOLD_MAX) {
-        Some((end, _)) => format!("{:?} (cut here)", &reference[..end]),
-        None => format!("{reference:?}"),
-    }
-}
-
-/// What is wrong with what came with the request, after the name of its file if it lay in one.
-pub(crate) fn prefixed(name: Option<&str>, text: String) -> String {
-    name.map_or_else(String::new, |name| format!("{name}: ")) + &text
-}
-
-/// The request error that a named file of members cannot be read.
-pub(crate) fn unreadable_error(parameter: Parameter, name: &str, error: &std::io::Error) -> RequestError {
-    RequestError::one(RequestProblem::of(parameter, format!("{name}: cannot be read: {error}")))
-}
-
-/// The message about a member that resolves to no Group: it is not there, or not for the writer of the Group that
-/// lists it.
-fn absent_group(name: &str) -> Issue {
-    let text = format!("lists {name}, which the store does not hold, or not as it stands; it was not followed");
-    Issue::warning(IssueCode::NotFound, text)
 }
 
 /// The error for a row of a segment that was changed in place: it was valid when it was indexed, and no longer is.

@@ -25,6 +25,7 @@ pub(crate) mod line_counter;
 pub(crate) mod line_filter;
 pub(crate) mod member_changes;
 pub(crate) mod member_filters;
+pub(crate) mod member_messages;
 pub(crate) mod member_starts;
 pub(crate) mod members;
 pub(crate) mod nested_groups;

@@ -17,7 +17,8 @@ use crate::hash::Hasher128;
 use crate::issue::{Advice, IssuePlace, Parameter};
 use crate::limits::{LINES_NAMED_MAX, READ_BYTES};
 use crate::patient_restriction::PatientList;
-use crate::select::members::{MemberResolver, prefixed, unreadable_error};
+use crate::select::member_messages::{prefixed, unreadable_error};
+use crate::select::members::MemberResolver;
 
 impl MemberResolver<'_> {
     /// Adds the patients of a list, a file with one id or reference in each line. Returns the XXH3-128 of the file.
