@@ -23,10 +23,8 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_128;
-use crate::job::job_end::OUT;
-use crate::job::record::{JobRecord, RecordedBaseline, RecordedPopulation, StoredRequest, is_hex, is_job_id};
+use crate::job::record::{JobRecord, OUT, RecordedBaseline, RecordedPopulation, StoredRequest, is_hex, is_job_id};
 use crate::job::record_directory::{is_intact, with_checksum};
-use crate::job::shared::EngineShared;
 use crate::job::state::JobState;
 use crate::key_set::ResourceKeySet;
 use crate::limits::{BASELINE_RECORD_BYTES_MAX, BASELINE_SECONDS_MAX, BASELINES_PER_CLIENT_MAX};
@@ -367,10 +365,10 @@ pub(crate) fn recorded_question(request: &StoredRequest, only_patients: Option<&
 
 /// The request of a job with the baseline that its record names. Patients that cannot be read back, or are not those of that
 /// export, are told in the log, and then it is not known who joined.
-pub(crate) fn with_baseline(inner: &EngineShared, record: &JobRecord, mut request: ExportRequest) -> ExportRequest {
+pub(crate) fn with_baseline(files: &Directory, record: &JobRecord, mut request: ExportRequest) -> ExportRequest {
     let (Some(recorded), Some(since)) = (&record.request.baseline, request.since.clone()) else { return request };
     let place = format!("{}/{BASELINE_FILE}", record.id);
-    let opened = inner.files.open_file(&place).map_err(|error| error.to_string());
+    let opened = files.open_file(&place).map_err(|error| error.to_string());
     let set = opened.and_then(|file| ResourceKeySet::open(file, Path::new(&place)));
     match set.and_then(|set| if set.digest() == recorded.cohort { Ok(set) } else { Err("is of another export".into()) })
     {

@@ -17,7 +17,8 @@ use crate::job::api::{
 use crate::job::baselines::{self, KeptBaselines};
 use crate::job::indexer::{Indexer, RequestedRun};
 use crate::job::record::{
-    FORMAT, GROUP_FILE, JobRecord, KickOff, ONLY_PATIENTS_FILE, PATIENT_FILE, RecordedPopulation, is_job_id, scope_file,
+    FORMAT, GROUP_FILE, JobRecord, KickOff, ONLY_PATIENTS_FILE, OUT, PATIENT_FILE, RecordedPopulation, is_job_id,
+    scope_file,
 };
 use crate::job::record_directory::RecordDirectory;
 use crate::job::registry::{Job, JobRegistry};
@@ -424,7 +425,7 @@ impl JobEngine {
             None if record.departed.is_some() => DEPARTED,
             None => return Ok(None),
         };
-        let place = format!("{}/{}/{name}", job.id, job_end::OUT);
+        let place = format!("{}/{}/{name}", job.id, OUT);
         Ok(Some(FileView { record, at: i, root: self.inner.options.files.clone(), place }))
     }
 

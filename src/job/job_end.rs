@@ -6,7 +6,9 @@ use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
 use crate::hash::digest::Digest;
 use crate::issue::Parameter;
-use crate::job::record::{DepartedRecord, FileRecord, JobFailure, JobRecord, PlannedCounts, RecordKind, UrlNaming};
+use crate::job::record::{
+    DEPARTED_TYPE, DepartedRecord, FileRecord, JobFailure, JobRecord, OUT, PlannedCounts, RecordKind, UrlNaming,
+};
 use crate::job::registry::{Job, RunPhase};
 use crate::job::shared::{EngineShared, add_seconds};
 use crate::job::space::{bytes_on_disk, is_disk_full};
@@ -20,16 +22,10 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Name of the export's output directory within a job's directory.
-pub(crate) const OUT: &str = "out";
-
 /// Path of the plan of the job with this id, beneath the directory of the jobs' directories.
 pub(crate) fn plan_file(id: &str) -> String {
     format!("{id}/{OUT}/{JOB}/{PLAN}")
 }
-
-/// What stands in place of a type in the name of the list of who left, see [`UrlNaming::Typed`].
-pub(crate) const DEPARTED_TYPE: &str = "Departed";
 
 /// Random names tried for one file before the job fails for want of a free one.
 const NAMES_TRIED_MAX: usize = 1000;

@@ -23,6 +23,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+/// Name of the export's output directory within a job's directory.
+pub(crate) const OUT: &str = "out";
 /// Name of the file in a job's directory that holds the exported Group, if that is not in the store.
 pub(crate) const GROUP_FILE: &str = "group.ndjson";
 /// Name of the file in a job's directory that holds the id of the one exported patient.
@@ -304,6 +306,9 @@ pub(crate) struct KickOff {
     /// How the files are named in URLs.
     pub naming: UrlNaming,
 }
+
+/// What stands in place of a type in the name of the list of who left, see [`UrlNaming::Typed`].
+pub(crate) const DEPARTED_TYPE: &str = "Departed";
 
 /// How the files of a job are named in URLs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

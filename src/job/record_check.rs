@@ -9,9 +9,9 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::fhir::search::type_filter::TypeFilter;
 use crate::hash::digest::{Digest, DigestAlgorithm};
-use crate::job::job_end::DEPARTED_TYPE;
 use crate::job::record::{
-    DepartedRecord, JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_hex, is_job_id,
+    DEPARTED_TYPE, DepartedRecord, JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming,
+    is_hex, is_job_id,
 };
 use crate::job::state::JobState;
 use crate::write::output_name::are_numbered;

@@ -11,8 +11,10 @@ use crate::export::repair::repair_index;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::baselines::with_baseline;
-use crate::job::job_end::{OUT, complete_job, fail_job, record_error};
-use crate::job::record::{GROUP_FILE, JobRecord, ONLY_PATIENTS_FILE, PATIENT_FILE, PlannedCounts, RecordedPopulation};
+use crate::job::job_end::{complete_job, fail_job, record_error};
+use crate::job::record::{
+    GROUP_FILE, JobRecord, ONLY_PATIENTS_FILE, OUT, PATIENT_FILE, PlannedCounts, RecordedPopulation,
+};
 use crate::job::registry::{Job, JobRegistry, RunPhase};
 use crate::job::shared::EngineShared;
 use crate::job::space::{RefusedJob, admit_planned_jobs, is_disk_full};
@@ -166,7 +168,7 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
         // Chosen at kick-off by the rule for the next T, so not beyond the clock, which may have been set back since.
         let as_of = Instant::parse(&record.transaction_time).expect("a record is checked when it is read");
         let snapshot = SnapshotRequest { time: as_of.into(), view: record.view.clone() };
-        let request = with_baseline(inner, &record, record.request.to_request(&directory));
+        let request = with_baseline(&inner.files, &record, record.request.to_request(&directory));
         let store = &inner.options.store;
         let begin = || {
             ExportRun::begin(
