@@ -228,7 +228,9 @@ fn remains(directory: &Path) -> Vec<String> {
             found.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
         }
     }
-    found.retain(|name| !matches!(name.as_str(), "jobs/.lock" | "jobs/.service" | "files/.service"));
+    // Who was in the exports of a Group is kept by intent.
+    let kept = ["jobs/.lock", "jobs/.service", "files/.service", "files/baselines"];
+    found.retain(|name| !kept.contains(&name.as_str()));
     found
 }
 
@@ -300,6 +302,12 @@ fn a_killed_service_loses_no_job() {
     while !remains(&data).is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(60), "left: {:?}\n{}", remains(&data), server.log());
         std::thread::sleep(Duration::from_millis(50));
+    }
+    // Of each baseline both files are there, and the keys are those of its digest.
+    let baselines = data.join("files/baselines");
+    for entry in std::fs::read_dir(&baselines).unwrap().map(|entry| entry.unwrap().path()) {
+        let other = if entry.extension().is_some_and(|of| of == "json") { "keys" } else { "json" };
+        assert!(entry.with_extension(other).is_file(), "{}", entry.display());
     }
     let groups = world.groups.lock().unwrap();
     assert!(!groups.is_empty());
