@@ -33,6 +33,7 @@ fn flag(parameter: Parameter) -> &'static str {
         Parameter::MaxFileResources => "--max-file-resources",
         Parameter::FaultsAllowed => "--faults-allowed",
         Parameter::Compression => "--compress",
+        Parameter::CompressionLevel => "--level",
         Parameter::Digest => "--digest",
         Parameter::BaseUrl => "--base-url",
         Parameter::Context => "--context",

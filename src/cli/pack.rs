@@ -3,14 +3,16 @@
 use std::time::Instant as Clock;
 
 use crate::byte_size::format_bytes;
-use crate::cli::args::PackArgs;
+use crate::cli::args::{CodingArg, PackArgs};
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{open_store, pool, row_choices, sync};
 use crate::cli::export::{excluded_line, index_line, index_warnings, is_full, warning_texts};
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, print_messages, put_json, say, warn};
-use crate::error::{IndexError, PackError, RequestError};
+use crate::error::{IndexError, PackError, RequestError, RequestProblem};
+use crate::issue::Parameter;
 use crate::pack::report::PackReport;
+use crate::pack::writer::FrameCoder;
 use crate::pack::{PackOptions, pack};
 use crate::text_table::{grouped as count, grouped_with};
 
@@ -22,13 +24,13 @@ pub(crate) fn run(args: PackArgs) -> Exit {
             let clock = StoreClock::of(Some(&store));
             let time = clock.snapshot_time(args.as_of.as_deref(), args.allow_future).map_err(RequestError::one)?;
             clock.warning().iter().for_each(|text| warn(text));
-            Ok((time, store, pool(args.write.run.threads)?))
+            Ok((time, coder(&args)?, store, pool(args.write.run.threads)?))
         });
-    let (time, store, pool) = match ready {
+    let (time, coder, store, pool) = match ready {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
     };
-    let options = PackOptions { to: args.to.clone(), level: args.level, sync: sync(&args.write) };
+    let options = PackOptions { to: args.to.clone(), coder, sync: sync(&args.write) };
     let outcome = pool.install(|| watched(args.write.run.progress, |progress| pack(&store, time, &options, progress)));
     let packed = match outcome {
         Ok(packed) => packed,
@@ -49,6 +51,21 @@ pub(crate) fn run(args: PackArgs) -> Exit {
     print_messages(&packed.messages);
     index_warnings(&packed.index);
     exit
+}
+
+/// How frames are compressed.
+///
+/// # Errors
+/// The coding has no such level.
+fn coder(args: &PackArgs) -> Result<FrameCoder, RequestError> {
+    match (args.coding, args.level) {
+        (CodingArg::Zstd, level) => Ok(FrameCoder::zstd(level.unwrap_or(3))),
+        (CodingArg::Gzip, Some(level)) if level > 9 => {
+            let text = format!("gzip has levels 1 to 9, not {level}");
+            Err(RequestError::one(RequestProblem::of(Parameter::CompressionLevel, text)))
+        }
+        (CodingArg::Gzip, level) => Ok(FrameCoder::gzip(level.unwrap_or(6))),
+    }
 }
 
 /// The exit code of a pack that failed: a target that is wrong or denied is the request's fault, a full disk is not.

@@ -122,6 +122,17 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    /// A decoder of a gzip file from the start of a deflate segment inside a member on. What it decodes of that member is
+    /// not proven by it.
+    ///
+    /// # Errors
+    /// [`StoreFileError::Beyond`] when the file ends before the segment.
+    pub(crate) fn inside_member(source: &'a StoreFile, from: SeekPoint) -> Result<Decoder<'a>, DecodeError> {
+        let mut decoder = Decoder::new(source, Compression::Gzip, from)?;
+        decoder.engine = DecoderEngine::Gzip(Box::new(Gzip::inside_member()));
+        Ok(decoder)
+    }
+
     /// The decoder without its file, to go on later.
     pub(crate) fn pause(self) -> PausedDecoder {
         let Decoder { input, from, uncompressed, proven, out, engine, state } = self;

@@ -19,6 +19,8 @@ pub(crate) struct Gzip {
     crc: crc32fast::Hasher,
     /// Count of the member's uncompressed bytes so far, modulo 2^32 as in its trailer.
     len: u32,
+    /// Whether decoding began inside the member, so that its trailer tells nothing of the bytes decoded.
+    from_inside: bool,
 }
 
 /// Part of a gzip member, or the padding behind one.
@@ -32,7 +34,14 @@ enum MemberPart {
 impl Gzip {
     /// A gzip decoder at the start of a member.
     pub(crate) fn new() -> Gzip {
-        Gzip { inflate: Decompress::new(false), part: MemberPart::Header, crc: crc32fast::Hasher::new(), len: 0 }
+        let (inflate, crc) = (Decompress::new(false), crc32fast::Hasher::new());
+        Gzip { inflate, part: MemberPart::Header, crc, len: 0, from_inside: false }
+    }
+
+    /// A gzip decoder at the start of a deflate segment in a member. The checksum and the length of that member are not
+    /// looked at.
+    pub(crate) fn inside_member() -> Gzip {
+        Gzip { part: MemberPart::Body, from_inside: true, ..Gzip::new() }
     }
 
     /// Whether the checksum and the length of every member so far hold, and no other has begun.
@@ -63,6 +72,7 @@ impl Gzip {
                         input.offset += len as u64;
                         self.inflate.reset(false);
                         (self.crc, self.len) = (crc32fast::Hasher::new(), 0);
+                        self.from_inside = false;
                         self.part = MemberPart::Body;
                     }
                     Ok(None) if input.source.len() - input.offset < READ_BYTES as u64 => {
@@ -93,10 +103,11 @@ impl Gzip {
                 let Some(&[c0, c1, c2, c3, l0, l1, l2, l3]) = input.peek(8)?.first_chunk() else {
                     return Ok(DecodeStep::Truncated);
                 };
-                if u32::from_le_bytes([c0, c1, c2, c3]) != self.crc.clone().finalize() {
+                let of_member = !self.from_inside;
+                if of_member && u32::from_le_bytes([c0, c1, c2, c3]) != self.crc.clone().finalize() {
                     return Ok(DecodeStep::Corrupt("the checksum of a gzip member differs".into()));
                 }
-                if u32::from_le_bytes([l0, l1, l2, l3]) != self.len {
+                if of_member && u32::from_le_bytes([l0, l1, l2, l3]) != self.len {
                     return Ok(DecodeStep::Corrupt("the length of a gzip member differs".into()));
                 }
                 input.offset += 8;

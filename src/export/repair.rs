@@ -4,7 +4,7 @@ use crate::codec::decoder::DecodeError;
 use crate::error::{ExportError, IndexError};
 use crate::progress::Progress;
 use crate::store::Store;
-use crate::store::packed::seek_table::is_packed;
+use crate::store::packed::envelope::is_packed;
 use crate::sys::access::Access;
 use crate::sys::store_file::StoreFile;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
-use crate::codec::decoder::{Decoder, PausedDecoder};
+use crate::codec::decoder::{DecodeError, Decoder, PausedDecoder};
 use crate::error::ExportError;
 use crate::ids::{FileId, RowAddress};
 use crate::index::snapshot::Index;
@@ -24,6 +24,33 @@ pub(crate) fn row_range(index: &Index, address: RowAddress) -> Range<u64> {
     let columns = index.segment(segment).columns();
     let start = index.entry(segment).start + u64::from(columns.offset(row));
     start..start + u64::from(columns.length(row))
+}
+
+/// A decoder of a compressed file from the last seek point at or before an uncompressed offset on, and that point. In a
+/// packed gzip file that is a segment inside a member, whose bytes are compared with the table's hash first.
+///
+/// # Errors
+/// When the file cannot be read, or the segment has changed.
+pub(crate) fn decoder_before<'a>(
+    index: &Index,
+    source: &'a StoreFile,
+    file: FileId,
+    offset: u64,
+) -> Result<(Decoder<'a>, SeekPoint), ExportError> {
+    let (compression, from) = (index.compression(file), index.restart_before(file, offset));
+    let table = if compression == Compression::Gzip { index.packed(file) } else { None };
+    let Some(table) = table else { return Ok((Decoder::new(source, compression, from)?, from)) };
+    let frame = table.frame_at(offset);
+    if frame < table.frames() {
+        let frame = table.frame(frame);
+        let from = SeekPoint { compressed: frame.compressed, uncompressed: frame.uncompressed };
+        if source.content_hash(frame.compressed..frame.compressed + frame.compressed_len)? == frame.hash {
+            return Ok((Decoder::inside_member(source, from)?, from));
+        }
+    }
+    let SeekPoint { compressed, uncompressed } = from;
+    let (path, reason) = (source.path().to_path_buf(), "the bytes of a segment have changed".to_string());
+    Err(DecodeError::Corrupt { path, compressed, uncompressed, reason }.into())
 }
 
 /// Passes the bytes of `range` of a store file (uncompressed offsets) to `feed`, in pieces.
@@ -48,9 +75,8 @@ pub(crate) fn stream_range(
             }
             source.check()?;
         }
-        compression => {
-            let from = index.restart_before(file, range.start);
-            let mut decoder = Decoder::new(source, compression, from)?;
+        Compression::Gzip | Compression::Zstd => {
+            let (mut decoder, from) = decoder_before(index, source, file, range.start)?;
             let mut offset = from.uncompressed;
             while offset < range.end {
                 let piece = match decoder.piece(|_| {}) {
@@ -89,11 +115,14 @@ impl RangeReader {
     /// When the file cannot be opened.
     pub(crate) fn new(index: &Index, file: FileId, range: Range<u64>) -> Result<RangeReader, ExportError> {
         let (source, compression) = (index.shared_source(file)?, index.compression(file));
-        let from = match compression {
-            Compression::None => SeekPoint { compressed: range.start, uncompressed: range.start },
-            Compression::Gzip | Compression::Zstd => index.restart_before(file, range.start),
+        let (decoder, from) = match compression {
+            Compression::None => {
+                let from = SeekPoint { compressed: range.start, uncompressed: range.start };
+                (Decoder::new(&source, compression, from)?, from)
+            }
+            Compression::Gzip | Compression::Zstd => decoder_before(index, &source, file, range.start)?,
         };
-        let decoder = Decoder::new(&source, compression, from)?.pause();
+        let decoder = decoder.pause();
         Ok(RangeReader { source, left: range, decoder: Some(decoder), decoded: from.uncompressed })
     }
 

@@ -244,7 +244,7 @@ impl Index {
     /// The seek table of a packed file; `None` for any other file, and when the table is damaged or the file
     /// unreadable.
     pub fn packed(&self, file: FileId) -> Option<&SeekTable> {
-        if self.compression(file) != Compression::Zstd {
+        if self.compression(file) == Compression::None {
             return None;
         }
         // An unreadable file fails when its rows are read.

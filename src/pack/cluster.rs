@@ -7,13 +7,14 @@
 
 use crate::error::{IndexError, PackError};
 use crate::ids::{OwnerOrd, RowAddress, SegmentId};
-use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
+use crate::limits::{DEFLATE_PATIENT_BYTES_MIN, FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
 use crate::pack::report::PackReport;
 use crate::pack::retention::{Disposition, Retention, VersionSet};
 use crate::pack::row_fetch::RowFetcher;
 use crate::pack::sort_key::SortKey;
 use crate::pack::writer::PackWriter;
 use crate::progress::Progress;
+use crate::store::packed::envelope::PackCoding;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -64,7 +65,13 @@ pub(crate) fn write_type(
         let (segment, row) = index.locate(key.row).parts();
         u64::from(index.segment(segment).columns().length(row)) + 1
     };
-    let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
+    let mut frames = FrameCutter {
+        keys: &keys,
+        length: &length,
+        patient_min: patient_bytes_min(writer.coding()),
+        next_key: 0,
+        pending: Vec::new(),
+    };
     let mut batch: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0;
     loop {
@@ -135,6 +142,8 @@ fn sort_keys(
 struct FrameCutter<'a> {
     keys: &'a [SortKey],
     length: &'a dyn Fn(&SortKey) -> u64,
+    /// Least bytes of the rows of a patient that get frames of their own.
+    patient_min: u64,
     /// First key that is in no frame yet.
     next_key: usize,
     /// Frames (range of keys, bytes) of one patient that are cut but not returned yet, last first.
@@ -151,7 +160,7 @@ impl FrameCutter<'_> {
         let (mut end, mut bytes) = (start, 0);
         while end < self.keys.len() {
             let (patient_end, patient_bytes) = self.patient(end);
-            if patient_bytes >= FRAME_PATIENT_BYTES_MIN {
+            if patient_bytes >= self.patient_min {
                 // A patient with many rows: frames of its own, after the shared frame that ends here.
                 if end == start {
                     self.next_key = patient_end;
@@ -201,6 +210,14 @@ impl FrameCutter<'_> {
     }
 }
 
+/// Least bytes of the rows of one patient and type that get frames of their own.
+fn patient_bytes_min(coding: PackCoding) -> u64 {
+    match coding {
+        PackCoding::Zstd => FRAME_PATIENT_BYTES_MIN,
+        PackCoding::Gzip => DEFLATE_PATIENT_BYTES_MIN,
+    }
+}
+
 /// Uncompressed bytes at which a frame of several patients is full.
 const FRAME_SHARED_BYTES: u64 = 64 << 10;
 
@@ -223,7 +240,8 @@ mod tests {
         }
         assert!(keys.is_sorted());
         let length = |key: &SortKey| of_row[key.row.index()];
-        let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
+        let patient_min = FRAME_PATIENT_BYTES_MIN;
+        let mut frames = FrameCutter { keys: &keys, length: &length, patient_min, next_key: 0, pending: Vec::new() };
         let mut i = 0;
         while let Some((range, bytes)) = frames.next_frame() {
             assert_eq!(range.start, i);

@@ -5,7 +5,7 @@
 //! snapshot → which rows are kept → order → frames → files → publish
 //! ```
 //!
-//! A packed store is an ordinary store directory of `.ndjson.zst` files (see [`crate::store::packed`]). A pack drops a
+//! A packed store is an ordinary store directory of `.ndjson.zst` or `.ndjson.gz` files (see [`crate::store::packed`]). A pack drops a
 //! version that a later version or a deletion followed no later than the pack's T; the owners of a version dropped for
 //! its deletion are kept in the file's table, so that the deletion is still listed for them. Faulty lines go unchanged
 //! to `rejected.ndjson`. The new directory appears complete, by rename, or not at all; the old store is only read.
@@ -32,7 +32,7 @@ use crate::index::snapshot_time::SnapshotTime;
 use crate::pack::report::PackReport;
 use crate::pack::retention::Retention;
 use crate::pack::row_fetch::RowFetcher;
-use crate::pack::writer::{PackHeader, PackWriter};
+use crate::pack::writer::{FrameCoder, PackHeader, PackWriter};
 use crate::progress::{Phase, Progress};
 use crate::select::store_issues::store_issues;
 use crate::store::paths::check_outside_linked;
@@ -49,8 +49,8 @@ use rayon::prelude::*;
 pub(crate) struct PackOptions {
     /// The new directory; it must not exist, or be empty.
     pub to: PathBuf,
-    /// zstd level of the frames, 1 to 19.
-    pub level: i32,
+    /// How frames are compressed: zstd at a level from 1 to 19, gzip at one from 1 to 9.
+    pub coder: FrameCoder,
     /// Whether files are synced before the directory appears under its name.
     pub sync: FileSync,
 }
@@ -136,7 +136,7 @@ fn write_store(
     for i in types {
         let resource_type = ResourceType::from_index(i).expect("a type of the index");
         rows.decode(&|segment| types_of(snapshot, segment).any(|of| of == i), progress)?;
-        let mut writer = PackWriter::new(directory.path(), resource_type, options.level, options.sync);
+        let mut writer = PackWriter::new(directory.path(), resource_type, options.coder, options.sync);
         for set in retention.version_sets() {
             let header = PackHeader::new(snapshot, set);
             writer.begin(header, packed)?;
@@ -163,7 +163,7 @@ fn write_store(
     if packed.frames == 0 {
         // An empty store still needs the snapshot times in a table: rows added to it later must count as late-arriving
         // exactly as they would have in the old store.
-        let mut writer = PackWriter::new(directory.path(), ResourceType::BUNDLE, options.level, options.sync);
+        let mut writer = PackWriter::new(directory.path(), ResourceType::BUNDLE, options.coder, options.sync);
         writer.empty(PackHeader::new(snapshot, None), packed)?;
     }
     Ok(())

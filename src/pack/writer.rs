@@ -23,9 +23,11 @@ use crate::pack::report::PackReport;
 use crate::pack::retention::VersionSet;
 use crate::pack::row_fetch::RowFetcher;
 use crate::pack::sort_key::SortKey;
-use crate::store::packed::seek_table::{self, PriorOwnerRecord, SeekTable};
+use crate::store::packed::envelope::PackCoding;
+use crate::store::packed::seek_table::{NewFrame, PriorOwnerRecord, SeekTable};
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::create_private;
+use crate::write::deflate::SegmentDeflater;
 use crate::write::encode::zstd_compressor;
 
 /// Instants, in ticks, that the seek table of each file records of the packed index; `None` where the index knows none.
@@ -57,6 +59,8 @@ pub(crate) struct EncodedFrame {
     bytes: Vec<u8>,
     /// Hash (xxh3, 64 bits) of the compressed bytes.
     hash: u64,
+    /// CRC-32 of the uncompressed bytes; 0 in a zstd file.
+    crc: u32,
     /// Length of each line without its newline.
     lengths: Vec<u32>,
     /// Least and greatest lastUpdated in ticks, see [`min_max_ticks`].
@@ -95,7 +99,7 @@ struct OpenPackFile {
 pub(crate) struct PackWriter {
     directory: PathBuf,
     resource_type: ResourceType,
-    level: i32,
+    coder: FrameCoder,
     sync: FileSync,
     ordinal: u32,
     header: Option<PackHeader>,
@@ -104,9 +108,14 @@ pub(crate) struct PackWriter {
 
 impl PackWriter {
     /// A writer without an open file.
-    pub(crate) fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: FileSync) -> PackWriter {
+    pub(crate) fn new(directory: &Path, resource_type: ResourceType, coder: FrameCoder, sync: FileSync) -> PackWriter {
         let directory = directory.to_path_buf();
-        PackWriter { directory, resource_type, level, sync, ordinal: 0, header: None, open: None }
+        PackWriter { directory, resource_type, coder, sync, ordinal: 0, header: None, open: None }
+    }
+
+    /// Coding of the frames.
+    pub(crate) fn coding(&self) -> PackCoding {
+        self.coder.coding
     }
 
     /// Begins a version set, which gets files of its own.
@@ -130,11 +139,11 @@ impl PackWriter {
         rows: &RowFetcher<'_>,
         packed: &mut PackReport,
     ) -> Result<(), PackError> {
-        let level = self.level;
+        let coder = self.coder;
         let encoded: Vec<Option<EncodedFrame>> = frames
             .par_iter()
             .map_init(
-                || FrameEncoder::new(level),
+                || FrameEncoder::new(coder),
                 |encoder, frame| {
                     let records: Vec<RecordId> = keys[frame.clone()].iter().map(|key| key.row).collect();
                     encoder.as_mut().map_err(|error| PackError::code(error))?.rows(&records, rows)
@@ -163,10 +172,9 @@ impl PackWriter {
         prior_owners: Vec<PriorOwnerEntry>,
         packed: &mut PackReport,
     ) -> Result<(), PackError> {
-        let mut encoder = FrameEncoder::new(self.level).map_err(|error| PackError::code(&error))?;
-        let bytes = encoder.encode(text).map_err(|error| PackError::code(&error))?;
-        let hash = xxh3_64(&bytes);
-        self.put(&EncodedFrame { bytes, hash, lengths, updated }, prior_owners, packed)
+        let mut encoder = FrameEncoder::new(self.coder).map_err(|error| PackError::code(&error))?;
+        let encoded = encoder.encode(text, lengths, updated).map_err(|error| PackError::code(&error))?;
+        self.put(&encoded, prior_owners, packed)
     }
 
     /// Writes a file without frames, whose table records the instants of the packed index.
@@ -190,18 +198,19 @@ impl PackWriter {
         }
         if self.open.is_none() {
             self.ordinal += 1;
-            let path = self.directory.join(format!("{}.{:05}.ndjson.zst", self.resource_type.name(), self.ordinal));
+            let coding = self.coder.coding;
+            let suffix = coding.compression().suffix();
+            let path = self.directory.join(format!("{}.{:05}.ndjson{suffix}", self.resource_type.name(), self.ordinal));
             let write = |source| PackError::Write { path: path.clone(), source };
             let mut file = BufWriter::with_capacity(1 << 20, create_private(&path).map_err(write)?);
-            file.write_all(&seek_table::pack_head_bytes()).map_err(write)?;
+            file.write_all(&coding.head()).map_err(write)?;
             let PackHeader { packed_at, birth, latest, first_seen } =
                 self.header.expect("begun before it is written to");
-            let mut table = SeekTable::default();
+            let mut table = SeekTable::new(coding);
             table.resource_type = Some(self.resource_type);
             (table.packed_at, table.birth) = (packed_at, birth);
             (table.latest, table.first_seen) = (latest, first_seen);
-            self.open =
-                Some(OpenPackFile { file, path, table, lengths: Vec::new(), file_bytes: seek_table::HEAD_BYTES });
+            self.open = Some(OpenPackFile { file, path, table, lengths: Vec::new(), file_bytes: coding.head_bytes() });
         }
         Ok(self.open.as_mut().expect("opened above"))
     }
@@ -219,7 +228,14 @@ impl PackWriter {
         open.write(&encoded.bytes)?;
         let frame = open.table.frames() as u32;
         let rows = encoded.lengths.len() as u32;
-        open.table.push(encoded.bytes.len() as u64, uncompressed, encoded.hash, encoded.updated, rows);
+        open.table.push(NewFrame {
+            compressed_len: encoded.bytes.len() as u64,
+            uncompressed_len: uncompressed,
+            hash: encoded.hash,
+            crc: encoded.crc,
+            updated: encoded.updated,
+            rows,
+        });
         open.lengths.extend_from_slice(&encoded.lengths);
         for PriorOwnerEntry { entry, updated, owner } in prior_owners {
             let owner = match owner {
@@ -242,22 +258,31 @@ impl PackWriter {
     /// Writes a row that is too long to be held as a frame of its own, compressed on the way to the file.
     fn long_row(&mut self, record: RecordId, rows: &RowFetcher<'_>, packed: &mut PackReport) -> Result<(), PackError> {
         let (ticks, length) = rows.ticks_and_length(record);
-        let level = self.level;
+        let coder = self.coder;
         let open = self.file_for(u64::from(length) + 1, 1, packed)?;
         let path = open.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
         let mut sink = HashingWriter { file: &mut open.file, hash: Hasher64::new(), bytes: 0 };
-        let mut encoder = zstd::stream::write::Encoder::new(&mut sink, level).map_err(write)?;
-        encoder.include_checksum(true).map_err(write)?;
-        let mut uncompressed = 0;
+        let (mut uncompressed, mut crc) = (0, crc32fast::Hasher::new());
+        let mut encoder = LongFrameEncoder::begin(coder, &mut sink).map_err(write)?;
         rows.pieces(record, &mut Vec::new(), &mut |piece| {
             uncompressed += piece.len() as u64;
-            encoder.write_all(piece).map_err(write)
+            if coder.coding == PackCoding::Gzip {
+                crc.update(piece);
+            }
+            encoder.write(piece).map_err(write)
         })?;
         encoder.finish().map_err(write)?;
-        let (hash, bytes) = (sink.hash.digest(), sink.bytes);
-        open.file_bytes += bytes;
-        open.table.push(bytes, uncompressed, hash, min_max_ticks(&[ticks]), 1);
+        let (hash, compressed_len) = (sink.hash.digest(), sink.bytes);
+        open.file_bytes += compressed_len;
+        open.table.push(NewFrame {
+            compressed_len,
+            uncompressed_len: uncompressed,
+            hash,
+            crc: crc.finalize(),
+            updated: min_max_ticks(&[ticks]),
+            rows: 1,
+        });
         open.lengths.push((uncompressed - 1).min(u64::from(u32::MAX)) as u32);
         packed.frames += 1;
         packed.bytes += uncompressed;
@@ -313,17 +338,47 @@ impl Write for HashingWriter<'_> {
     }
 }
 
+/// How frames are compressed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameCoder {
+    /// Coding of the frames, and so of the files.
+    pub coding: PackCoding,
+    /// Level of the compressor.
+    pub level: i32,
+}
+
+impl FrameCoder {
+    /// zstd frames at a level from 1 to 19.
+    pub(crate) fn zstd(level: i32) -> FrameCoder {
+        FrameCoder { coding: PackCoding::Zstd, level }
+    }
+
+    /// Deflate segments at a level from 1 to 9.
+    pub(crate) fn gzip(level: i32) -> FrameCoder {
+        FrameCoder { coding: PackCoding::Gzip, level }
+    }
+}
+
+/// Compressor of either coding; its memory is used again.
+enum FrameCompressor {
+    Zstd(zstd::bulk::Compressor<'static>),
+    Deflate(SegmentDeflater),
+}
+
 /// Compresses frames on one thread; its buffers are used again.
 struct FrameEncoder {
-    compressor: zstd::bulk::Compressor<'static>,
+    compressor: FrameCompressor,
     text: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl FrameEncoder {
-    /// An encoder at a zstd level.
-    fn new(level: i32) -> std::io::Result<FrameEncoder> {
-        let compressor = zstd_compressor(level)?;
+    /// An encoder of a coding and level.
+    fn new(coder: FrameCoder) -> std::io::Result<FrameEncoder> {
+        let compressor = match coder.coding {
+            PackCoding::Zstd => FrameCompressor::Zstd(zstd_compressor(coder.level)?),
+            PackCoding::Gzip => FrameCompressor::Deflate(SegmentDeflater::new(coder.level.unsigned_abs())),
+        };
         Ok(FrameEncoder { compressor, text: Vec::new(), buffer: Vec::new() })
     }
 
@@ -333,19 +388,76 @@ impl FrameEncoder {
         if ticks_and_lengths.iter().map(|(_, length)| u64::from(*length) + 1).sum::<u64>() > FRAME_HELD_MAX / 2 {
             return Ok(None);
         }
-        self.text.clear();
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
         let mut lengths = Vec::with_capacity(records.len());
         for record in records {
-            lengths.push(rows.take_bytes(*record, &mut self.buffer, &mut self.text)?);
+            lengths.push(rows.take_bytes(*record, &mut self.buffer, &mut text)?);
         }
-        let bytes = self.compressor.compress(&self.text).map_err(|error| PackError::code(&error))?;
         let ticks: Vec<i64> = ticks_and_lengths.iter().map(|(ticks, _)| *ticks).collect();
-        Ok(Some(EncodedFrame { hash: xxh3_64(&bytes), bytes, lengths, updated: min_max_ticks(&ticks) }))
+        let encoded = self.encode(&text, lengths, min_max_ticks(&ticks)).map_err(|error| PackError::code(&error))?;
+        self.text = text;
+        Ok(Some(encoded))
     }
 
     /// Frame of these lines.
-    fn encode(&mut self, text: &[u8]) -> std::io::Result<Vec<u8>> {
-        self.compressor.compress(text)
+    fn encode(&mut self, text: &[u8], lengths: Vec<u32>, updated: (i64, i64)) -> std::io::Result<EncodedFrame> {
+        let (bytes, crc) = match &mut self.compressor {
+            FrameCompressor::Zstd(compressor) => (compressor.compress(text)?, 0),
+            FrameCompressor::Deflate(deflater) => {
+                let mut bytes = Vec::new();
+                deflater.segment(text, &mut bytes)?;
+                (bytes, crc32fast::hash(text))
+            }
+        };
+        Ok(EncodedFrame { hash: xxh3_64(&bytes), bytes, crc, lengths, updated })
+    }
+}
+
+/// Compresses a frame that comes in pieces on the way to its file.
+enum LongFrameEncoder<'a, 'f> {
+    Zstd(zstd::stream::write::Encoder<'static, &'a mut HashingWriter<'f>>),
+    Deflate(SegmentDeflater, &'a mut HashingWriter<'f>, Vec<u8>),
+}
+
+impl<'a, 'f> LongFrameEncoder<'a, 'f> {
+    /// Begins a frame.
+    fn begin(coder: FrameCoder, sink: &'a mut HashingWriter<'f>) -> std::io::Result<LongFrameEncoder<'a, 'f>> {
+        match coder.coding {
+            PackCoding::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(sink, coder.level)?;
+                encoder.include_checksum(true)?;
+                Ok(LongFrameEncoder::Zstd(encoder))
+            }
+            PackCoding::Gzip => {
+                let deflater = SegmentDeflater::new(coder.level.unsigned_abs());
+                Ok(LongFrameEncoder::Deflate(deflater, sink, Vec::new()))
+            }
+        }
+    }
+
+    /// Takes a piece of the frame.
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<()> {
+        match self {
+            LongFrameEncoder::Zstd(encoder) => encoder.write_all(piece),
+            LongFrameEncoder::Deflate(deflater, sink, out) => {
+                deflater.piece(piece, out)?;
+                sink.write_all(out)?;
+                out.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the frame.
+    fn finish(self) -> std::io::Result<()> {
+        match self {
+            LongFrameEncoder::Zstd(encoder) => encoder.finish().map(drop),
+            LongFrameEncoder::Deflate(mut deflater, sink, mut out) => {
+                deflater.end(&mut out)?;
+                sink.write_all(&out)
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::server::state::{App, Tenant};
 use crate::server::tls::Certificate;
 use crate::server::{connection, file_watch};
 use crate::store::Store;
+use crate::store::packed::envelope::coding_of_store;
 use crate::sys::allocator::{anonymous_bytes, release_free_memory};
 use crate::sys::disk::disk_space;
 use crate::sys::durability::FileSync;
@@ -212,6 +213,7 @@ fn open_tenant(
     space: &Arc<SpaceAccount>,
 ) -> Result<Tenant, String> {
     let sync = if tenant.data.sync { FileSync::Yes } else { FileSync::No };
+    warn_of_other_coding(config, &tenant.name, &store);
     let threads = match config.jobs.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -245,6 +247,21 @@ fn open_tenant(
     let groups = GroupRegistry::open(&tenant.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
     groups.damaged_files().iter().for_each(|error| tracing::error!(%error, "one Group cannot be served"));
     Ok(Tenant { name: tenant.name, engine, groups, ready: AtomicBool::new(false) })
+}
+
+/// Says where a store is packed in another coding than the files of exports: each export compresses its rows again then.
+fn warn_of_other_coding(config: &Config, tenant: &str, store: &Store) {
+    let Some(coding) = coding_of_store(store.root()) else { return };
+    let (packed, files) = (coding.compression().name(), config.files.compress.name());
+    if packed != files {
+        tracing::warn!(
+            tenant,
+            packed,
+            files,
+            "the store is packed in another coding than its exports have: with files.compress = \"{packed}\" they copy \
+             its frames instead of coding the rows again"
+        );
+    }
 }
 
 /// Has the running service load a changed certificate for new connections; one that cannot be used leaves the old one

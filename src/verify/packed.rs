@@ -10,8 +10,9 @@ use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::FileId;
 use crate::index::snapshot::Index;
+use crate::store::packed::envelope::is_packed;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::{FrameInfo, SeekTable, TableError, is_packed};
+use crate::store::packed::seek_table::{FrameInfo, SeekTable, TableError};
 use crate::verify::VerifyError;
 use crate::verify::mismatch::{Mismatch, Mismatches};
 
@@ -21,7 +22,7 @@ use crate::verify::mismatch::{Mismatch, Mismatches};
 /// [`VerifyError`] if a file cannot be read.
 pub(crate) fn check_packed_files(index: &Index, mismatches: &mut Mismatches) -> Result<(), VerifyError> {
     for file in index.file_ids() {
-        if index.compression(file) != Compression::Zstd {
+        if index.compression(file) == Compression::None {
             continue;
         }
         let source = index.source(file)?;

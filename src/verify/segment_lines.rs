@@ -10,8 +10,9 @@ use crate::extract::rules::LineRules;
 use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
 use crate::progress::Progress;
+use crate::store::packed::envelope::is_packed;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::{SeekTable, is_packed};
+use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::StoreFile;
 use crate::verify::VerifyError;
 use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
@@ -165,7 +166,7 @@ fn compressed(
             break false;
         }
     };
-    let no_table = !broken && !walk.is_over() && compression == Compression::Zstd && is_packed(source)?;
+    let no_table = !broken && !walk.is_over() && compression != Compression::None && is_packed(source)?;
     Ok(walk.end(broken, no_table))
 }
 

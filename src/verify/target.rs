@@ -10,11 +10,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::codec::compression::Compression;
 use crate::export::plan_record::PlanRecord;
 use crate::fhir::instant::Instant;
 use crate::index::meta;
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::store::packed::seek_table::is_packed;
+use crate::store::packed::envelope::is_packed;
 use crate::store::walk::{Walk, walk};
 use crate::sys::access::Access;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
@@ -202,8 +203,9 @@ fn output_file_count(found: &Walk) -> u64 {
 /// store, which has the same names.
 fn may_be_output(directory: &Path, name: &str) -> bool {
     let open = || StoreFile::open(directory.join(name), Access::pread()).ok();
+    let has_coding = |name| Compression::of_file_name(name).is_some_and(|of| of != Compression::None);
     OutputName::parse(name).is_some()
-        && !(name.ends_with(".zst") && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
+        && !(has_coding(name) && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
 }
 
 impl UnfinishedReport {

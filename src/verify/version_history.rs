@@ -196,8 +196,8 @@ impl VersionHistory {
                 let (source, compression) = &files[segments[task.start].0];
                 let mut part = VersionHistory::default();
                 let table = match compression {
-                    Compression::Zstd => SeekTable::open(source).ok().flatten(),
-                    _ => None,
+                    Compression::None => None,
+                    Compression::Gzip | Compression::Zstd => SeekTable::open(source).ok().flatten(),
                 };
                 let mut prior_owners = PriorOwners::new(table.as_ref());
                 let mut on_line = |number: usize, cut: CutLine<'_>| {

@@ -9,7 +9,7 @@ use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
 use crate::ids::{FileId, RowAddress};
-use crate::index::row_reader::row_range;
+use crate::index::row_reader::{decoder_before, row_range};
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
@@ -88,6 +88,8 @@ pub(crate) struct RunReader<'a> {
 struct Decoding<'a> {
     file: FileId,
     decoder: Decoder<'a>,
+    /// Uncompressed offset at which decoding began.
+    begun: u64,
     piece: Vec<u8>,
     /// Offset of the piece in the uncompressed file.
     piece_start: u64,
@@ -251,18 +253,19 @@ impl<'a> RunReader<'a> {
     ) -> Result<u64, ExportError> {
         let source = self.index.source(line.file)?;
         let restart = self.index.restart_before(line.file, line.start);
+        // Each segment of a packed gzip file is proven by itself.
+        let is_gzip = self.index.compression(line.file) == Compression::Gzip;
+        let is_proven_alone = is_gzip && self.index.packed(line.file).is_some();
         let must_restart = self.decoding.as_ref().is_none_or(|decoding| {
             decoding.file != line.file
+                || is_proven_alone && decoding.begun != restart.uncompressed
                 || decoding.piece_start > line.start
                 || restart.uncompressed > decoding.piece_start + decoding.piece.len() as u64
         });
         if must_restart {
-            self.decoding = Some(Decoding {
-                file: line.file,
-                decoder: Decoder::new(source, self.index.compression(line.file), restart)?,
-                piece: Vec::new(),
-                piece_start: restart.uncompressed,
-            });
+            let (decoder, from) = decoder_before(self.index, source, line.file, line.start)?;
+            let (begun, piece_start) = (from.uncompressed, from.uncompressed);
+            self.decoding = Some(Decoding { file: line.file, decoder, begun, piece: Vec::new(), piece_start });
         }
         // The row may span several pieces; its bytes must begin with `{` and hold no newline.
         let decoding = self.decoding.as_mut().expect("made above");

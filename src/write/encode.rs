@@ -7,12 +7,13 @@
 
 use std::io;
 
-use flate2::{Compress, FlushCompress, Status};
 use rayon::prelude::*;
 
 use crate::codec::compression::Compression;
+use crate::codec::deflate::LAST_BLOCK;
 use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
 use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
+use crate::write::deflate::SegmentDeflater;
 use crate::write::sink::Sink;
 use crate::write::write_buffer::WriteBuffer;
 
@@ -32,6 +33,29 @@ pub struct FileStats {
     pub file_bytes: u64,
     /// Digest of the file's bytes on disk; `None` when the request wants none.
     pub digest: Option<Digest>,
+}
+
+/// Rows whose compressed bytes are appended to a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CompressedRows {
+    /// Uncompressed bytes.
+    pub bytes: u64,
+    /// CRC-32 of these bytes; not looked at in a zstd file.
+    pub crc: u32,
+}
+
+impl CompressedRows {
+    /// These rows and, behind them, others.
+    pub(crate) fn then(self, next: CompressedRows) -> CompressedRows {
+        let mut crc = self.hasher();
+        crc.combine(&next.hasher());
+        CompressedRows { bytes: self.bytes + next.bytes, crc: crc.finalize() }
+    }
+
+    /// The state of the checksum behind the rows.
+    fn hasher(self) -> crc32fast::Hasher {
+        crc32fast::Hasher::new_with_initial_len(self.crc, self.bytes)
+    }
 }
 
 /// Encodes one output file and passes its bytes to a sink.
@@ -143,28 +167,35 @@ impl<S: Sink> Encoder<S> {
         Ok(&mut self.buffer.uninit(len)[1..])
     }
 
-    /// Appends the first `len` bytes of the space of [`Encoder::reserve_raw`]: whole zstd frames of `uncompressed`
-    /// bytes.
+    /// Appends the first `len` bytes of the space of [`Encoder::reserve_raw`]: whole zstd frames, or deflate segments, of
+    /// `rows`.
     ///
     /// # Errors
     /// The sink fails.
-    pub(crate) fn commit_raw(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
-        debug_assert_eq!(self.compression, Compression::Zstd, "only its frames can be joined");
-        self.bytes += uncompressed;
+    pub(crate) fn commit_raw(&mut self, len: usize, rows: CompressedRows) -> io::Result<()> {
+        self.add_compressed(rows);
         self.buffer.take_bytes(len);
         self.send_full_buffers()
     }
 
-    /// Appends compressed bytes: whole zstd frames, or a part of a frame whose rest follows. They count as
-    /// `uncompressed` bytes of rows.
+    /// Appends compressed bytes: whole zstd frames or deflate segments, or a part of one whose rest follows. They count
+    /// as `rows`.
     ///
     /// # Errors
     /// The sink fails.
-    pub(crate) fn append_frame(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
-        debug_assert_eq!(self.compression, Compression::Zstd, "only its frames can be joined");
+    pub(crate) fn append_frame(&mut self, compressed: &[u8], rows: CompressedRows) -> io::Result<()> {
         self.flush()?;
-        self.bytes += uncompressed;
-        self.write_raw(coded)
+        self.add_compressed(rows);
+        self.write_raw(compressed)
+    }
+
+    /// Counts rows whose compressed bytes are appended.
+    fn add_compressed(&mut self, rows: CompressedRows) {
+        debug_assert_ne!(self.compression, Compression::None, "only compressed rows can be joined");
+        self.bytes += rows.bytes;
+        if self.compression == Compression::Gzip {
+            self.crc.combine(&rows.hasher());
+        }
     }
 
     /// Ends the compressed stream, writes the rest of the buffer and commits the file.
@@ -175,9 +206,8 @@ impl<S: Sink> Encoder<S> {
         self.flush()?;
         match self.compression {
             Compression::Gzip => {
-                // An empty final block ends the deflate stream that the sync flushes left open.
-                let end = deflate(&[], FlushCompress::Finish)?;
-                self.write_raw(&end)?;
+                // The deflate stream that the sync flushes left open.
+                self.write_raw(&LAST_BLOCK)?;
                 let crc = std::mem::take(&mut self.crc).finalize();
                 self.write_raw(&crc.to_le_bytes())?;
                 self.write_raw(&(self.bytes as u32).to_le_bytes())?;
@@ -210,7 +240,9 @@ impl<S: Sink> Encoder<S> {
                 let block = |block: &[u8]| -> io::Result<(Vec<u8>, crc32fast::Hasher)> {
                     let mut crc = crc32fast::Hasher::new();
                     crc.update(block);
-                    Ok((deflate(block, FlushCompress::Sync)?, crc))
+                    let mut coded = Vec::new();
+                    SegmentDeflater::new(GZIP_LEVEL).segment(block, &mut coded)?;
+                    Ok((coded, crc))
                 };
                 let coded: Vec<_> = gathered.par_chunks(BLOCK_BYTES).map(block).collect::<io::Result<_>>()?;
                 for (coded, crc) in coded {
@@ -260,23 +292,6 @@ fn send(sink: &mut impl Sink, digester: &mut Digester, file_bytes: &mut u64, byt
     digester.update(bytes);
     *file_bytes += bytes.len() as u64;
     sink.write(bytes)
-}
-
-/// Raw deflate stream of one block, ended by `flush`: a sync flush or the final block.
-fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
-    let mut deflater = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
-    let mut out = Vec::with_capacity(input.len() / 4 + 1024);
-    loop {
-        let consumed = deflater.total_in() as usize;
-        let status = deflater.compress_vec(&input[consumed..], &mut out, flush).map_err(io::Error::other)?;
-        let all = deflater.total_in() as usize == input.len();
-        // Room left in the output after a flush means that the flush is complete.
-        let complete = status == Status::StreamEnd || flush == FlushCompress::Sync && all && out.len() < out.capacity();
-        if complete {
-            return Ok(out);
-        }
-        out.reserve(out.capacity().max(4096));
-    }
 }
 
 /// A zstd compressor whose frames state their content size and carry a checksum.

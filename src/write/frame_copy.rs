@@ -1,7 +1,7 @@
 //! Copies the rows of a shard from a packed file; frames whose rows are all wanted are copied compressed.
 //!
-//! Into a `.zst` file such a frame goes as it is in the store, without being decoded; of the other frames only the
-//! wanted rows are compressed again, several frames together, on whatever threads are idle. Into other files the needed
+//! Into a file of its own compression (`.zst`, or a deflate segment into `.gz`) such a frame goes as it is in the store,
+//! without being decoded; of the other frames only the wanted rows are compressed again, several frames together, on whatever threads are idle. Into other files the needed
 //! frames are decoded in turn into one buffer, which is written in long writes. The hash of every frame is checked
 //! before its bytes are used. The output is a function of the rows and the store's frames only, never of the number of
 //! threads. Rows that are to be changed are decoded, whatever the output is.
@@ -15,7 +15,6 @@ use rayon::prelude::*;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch, compress_bound};
 
-use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::hash::xxh3_64;
 use crate::ids::SegmentId;
@@ -26,9 +25,10 @@ use crate::index::snapshot::Index;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES};
 use crate::select::row_set::RowSet;
 use crate::store::packed::frame_reader::{FrameError, FrameReader, is_held};
-use crate::store::packed::seek_table::{FrameInfo, SeekTable};
+use crate::store::packed::seek_table::{FrameCoding, FrameInfo, SeekTable};
 use crate::sys::store_file::StoreFile;
-use crate::write::encode::zstd_compressor;
+use crate::write::deflate::SegmentDeflater;
+use crate::write::encode::{CompressedRows, zstd_compressor};
 use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
 
@@ -38,6 +38,8 @@ use crate::write::sink::Sink;
 const RECODE_LEVEL: i32 = -3;
 /// Least length in bytes of a match in recompressed frames.
 const RECODE_MATCH: u32 = 7;
+/// Level of recompressed deflate segments.
+const RECODE_DEFLATE_LEVEL: u32 = 1;
 /// Most wanted bytes of neighbouring frames that are recompressed together, unless one frame has more.
 const RECODE_BYTES: u64 = 512 << 10;
 /// Uncompressed bytes of frames that wait to be recompressed, at which they are.
@@ -64,13 +66,19 @@ pub(crate) struct Recompressors(Mutex<Vec<Recompressor>>);
 impl Recompressors {
     /// Compresses the wanted lines of some frames into one frame. The outer error is the store's, the inner one the
     /// compressor's.
-    fn recompress(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
+    fn recompress(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<RecodedFrame>, ExportError> {
         let spare = self.0.lock().expect("no panic under it").pop();
         let mut recompressor = spare.unwrap_or_else(Recompressor::new);
         let compressed_bytes = recompressor.code(source, jobs);
         self.0.lock().expect("no panic under it").push(recompressor);
         compressed_bytes
     }
+}
+
+/// A frame made of wanted lines.
+struct RecodedFrame {
+    compressed: Vec<u8>,
+    rows: CompressedRows,
 }
 
 /// The rows of one segment that a shard takes.
@@ -94,7 +102,7 @@ struct CopyJob {
     bytes: u64,
 }
 
-/// The next frames to append to a `.zst` output.
+/// The next frames to append to an output of their compression.
 enum CopyStep {
     /// Neighbouring frames, copied compressed.
     Copy(Vec<FrameInfo>),
@@ -130,9 +138,9 @@ impl<'a> FrameCopier<'a> {
         let source = self.index.source(self.index.file_of(request.segment))?;
         let segment = self.index.segment(request.segment);
         let one_type = segment.head().only_type().is_some_and(|only| only.index() == request.type_index);
-        let copies_frames = copies_frames(output);
+        let copies_frames = copies_frames(output, table);
         if let Some(frames) = whole_frames(table, segment, request, one_type, copies_frames) {
-            let mut steps = CopySteps::default();
+            let mut steps = CopySteps::new(copies_frames);
             for frame in frames.map(|frame| table.frame(frame)) {
                 self.copy_whole_frame(output, source, frame, &mut steps, failed)?;
             }
@@ -145,7 +153,7 @@ impl<'a> FrameCopier<'a> {
             segment.verify_copied(0..segment.rows())?;
         }
         // 3. Frame by frame, from the next selected row on.
-        let mut steps = CopySteps::default();
+        let mut steps = CopySteps::new(copies_frames);
         let (mut next, mut number) = (request.rows.start, 0);
         while let Some(row) = request.selected.range(next..request.rows.end.max(next)).next() {
             let frame = frame_of(table, entry.start + u64::from(columns.offset(row)), &mut number)?;
@@ -159,7 +167,7 @@ impl<'a> FrameCopier<'a> {
             }
             let rows = request.selected.range(requested).filter(|row| one_type || is_type(&columns, *row, request));
             if !is_held(&frame) {
-                self.run_steps(output, source, std::mem::take(&mut steps), failed)?;
+                self.run_steps(output, source, steps.take(), failed)?;
                 rows.into_iter().try_for_each(|row| long(output, row))?;
                 continue;
             }
@@ -173,7 +181,7 @@ impl<'a> FrameCopier<'a> {
                 false => self.decode(output, source, &CopyJob { frame, ranges, bytes }, failed)?,
             }
             if steps.held >= BATCH_BYTES {
-                self.run_steps(output, source, std::mem::take(&mut steps), failed)?;
+                self.run_steps(output, source, steps.take(), failed)?;
             }
         }
         self.flush_decoded(output, failed)?;
@@ -189,13 +197,13 @@ impl<'a> FrameCopier<'a> {
         steps: &mut CopySteps,
         failed: FailedWrite<'_>,
     ) -> Result<(), ExportError> {
-        match copies_frames(output) {
+        match steps.copies {
             true if is_held(&frame) => {
                 steps.copy(frame);
                 Ok(())
             }
             true => {
-                self.run_steps(output, source, std::mem::take(steps), failed)?;
+                self.run_steps(output, source, steps.take(), failed)?;
                 self.copy_long_frame(output, source, &frame, failed)
             }
             false => self.decode(
@@ -218,20 +226,21 @@ impl<'a> FrameCopier<'a> {
         self.flush_decoded(output, failed)?;
         let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed(name, error);
-        let compressed_bytes: Vec<std::io::Result<Vec<u8>>> = steps
+        let recoded: Vec<Option<std::io::Result<RecodedFrame>>> = steps
             .list
             .par_iter()
             .map(|step| match step {
-                CopyStep::Copy(_) => Ok(Ok(Vec::new())),
-                CopyStep::Recode(jobs) => self.recompressors.recompress(source, jobs),
+                CopyStep::Copy(_) => Ok(None),
+                CopyStep::Recode(jobs) => self.recompressors.recompress(source, jobs).map(Some),
             })
             .collect::<Result<_, ExportError>>()?;
-        for (step, compressed_bytes) in steps.list.into_iter().zip(compressed_bytes) {
+        for (step, recoded) in steps.list.into_iter().zip(recoded) {
+            if let Some(recoded) = recoded {
+                let RecodedFrame { compressed, rows } = recoded.map_err(failed)?;
+                encoder.append_frame(&compressed, rows).map_err(failed)?;
+            }
             match step {
-                CopyStep::Recode(jobs) => {
-                    let compressed_bytes = compressed_bytes.map_err(failed)?;
-                    encoder.append_frame(&compressed_bytes, jobs.iter().map(|job| job.bytes).sum()).map_err(failed)?;
-                }
+                CopyStep::Recode(_) => {}
                 CopyStep::Copy(frames) => {
                     let (first, last) = (frames[0], frames[frames.len() - 1]);
                     let len = (last.compressed + last.compressed_len - first.compressed) as usize;
@@ -244,8 +253,8 @@ impl<'a> FrameCopier<'a> {
                             return Err(frame_error(source, frame, "its bytes have changed"));
                         }
                     }
-                    let uncompressed = uncompressed_end(&last) - first.uncompressed;
-                    encoder.commit_raw(len, uncompressed).map_err(failed)?;
+                    let rows = frames[1..].iter().fold(rows_of(&first), |rows, frame| rows.then(rows_of(frame)));
+                    encoder.commit_raw(len, rows).map_err(failed)?;
                 }
             }
         }
@@ -270,8 +279,8 @@ impl<'a> FrameCopier<'a> {
         while offset < end {
             let len = (end - offset).min(READ_BYTES as u64);
             let bytes = source.pread(offset, len as usize, &mut self.buffer)?;
-            let uncompressed = if offset == frame.compressed { frame.uncompressed_len } else { 0 };
-            encoder.append_frame(bytes, uncompressed).map_err(failed)?;
+            let rows = if offset == frame.compressed { rows_of(frame) } else { CompressedRows { bytes: 0, crc: 0 } };
+            encoder.append_frame(bytes, rows).map_err(failed)?;
             offset += len;
         }
         Ok(())
@@ -318,15 +327,26 @@ impl<'a> FrameCopier<'a> {
     }
 }
 
-/// Steps for a `.zst` output that are collected before they are run.
-#[derive(Default)]
+/// Steps for an output that frames are copied to, collected before they are run.
 struct CopySteps {
+    /// Whether frames go to the output compressed.
+    copies: bool,
     list: Vec<CopyStep>,
     /// Uncompressed bytes that recompressing them will hold.
     held: u64,
 }
 
 impl CopySteps {
+    /// No steps yet.
+    fn new(copies: bool) -> CopySteps {
+        CopySteps { copies, list: Vec::new(), held: 0 }
+    }
+
+    /// The steps so far, which are no longer among these.
+    fn take(&mut self) -> CopySteps {
+        std::mem::replace(self, CopySteps::new(self.copies))
+    }
+
     /// Adds a frame to be copied, to the last step if it lies directly behind its frames.
     fn copy(&mut self, frame: FrameInfo) {
         match self.list.last_mut() {
@@ -354,33 +374,48 @@ impl CopySteps {
     }
 }
 
-/// Recompresses frames on one thread; its context and buffers are used again.
+/// Recompresses frames on one thread; its contexts and buffers are used again.
 struct Recompressor {
     reader: FrameReader,
-    compressor: Option<Compressor<'static>>,
+    zstd: Option<Compressor<'static>>,
+    deflater: Option<SegmentDeflater>,
     text: FrameText,
     compressed_bytes: Vec<u8>,
 }
 
 impl Recompressor {
-    /// A recompressor whose context is allocated when it is first used.
+    /// A recompressor whose contexts are allocated when they are first used.
     fn new() -> Recompressor {
         let reader = FrameReader::of_what_was_packed().of_scattered_frames();
-        Recompressor { reader, compressor: None, text: FrameText::default(), compressed_bytes: Vec::new() }
+        let (text, compressed_bytes) = (FrameText::default(), Vec::new());
+        Recompressor { reader, zstd: None, deflater: None, text, compressed_bytes }
     }
 
-    /// Compresses the wanted lines of some frames into one frame; errors as [`Recompressors::recompress`].
-    fn code(&mut self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
+    /// Compresses the wanted lines of some frames into one frame of their coding; errors as
+    /// [`Recompressors::recompress`].
+    fn code(&mut self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<RecodedFrame>, ExportError> {
         self.text.len = 0;
         for job in jobs {
             self.text.add(&mut self.reader, source, job)?;
         }
-        let compressor = match &mut self.compressor {
+        let mut rows = CompressedRows { bytes: self.text.len as u64, crc: 0 };
+        let compressed = match jobs[0].frame.coding {
+            FrameCoding::Zstd => self.zstd_frame(),
+            FrameCoding::Deflate { .. } => {
+                rows.crc = crc32fast::hash(self.text.bytes());
+                let deflater = self.deflater.get_or_insert_with(|| SegmentDeflater::new(RECODE_DEFLATE_LEVEL));
+                let mut out = Vec::new();
+                deflater.segment(self.text.bytes(), &mut out).map(|()| out)
+            }
+        };
+        Ok(compressed.map(|compressed| RecodedFrame { compressed, rows }))
+    }
+
+    /// The zstd frame of the decoded text.
+    fn zstd_frame(&mut self) -> std::io::Result<Vec<u8>> {
+        let compressor = match &mut self.zstd {
             Some(compressor) => compressor,
-            slot => match recompressor() {
-                Ok(compressor) => slot.insert(compressor),
-                Err(error) => return Ok(Err(error)),
-            },
+            slot => slot.insert(recompressor()?),
         };
         let text = self.text.bytes();
         let most = compress_bound(text.len());
@@ -388,9 +423,8 @@ impl Recompressor {
             self.compressed_bytes.resize(most, 0);
         }
         // The buffer keeps its bound for the next call; only the used part is returned.
-        Ok(compressor
-            .compress_to_buffer(text, &mut self.compressed_bytes[..most])
-            .map(|len| self.compressed_bytes[..len].to_vec()))
+        let len = compressor.compress_to_buffer(text, &mut self.compressed_bytes[..most])?;
+        Ok(self.compressed_bytes[..len].to_vec())
     }
 }
 
@@ -480,9 +514,18 @@ fn compressed_end(frame: &FrameInfo) -> u64 {
     frame.compressed + frame.compressed_len
 }
 
-/// Whether frames go to an output compressed, copied or recompressed: to a `.zst` file of rows as they are.
-fn copies_frames<S: Sink>(output: &ShardOutput<'_, S>) -> bool {
-    output.encoder.compression() == Compression::Zstd && output.is_whole()
+/// Whether frames go to an output compressed, copied or recompressed: to a file of their compression, of rows as they are.
+fn copies_frames<S: Sink>(output: &ShardOutput<'_, S>, table: &SeekTable) -> bool {
+    output.encoder.compression() == table.coding().compression() && output.is_whole()
+}
+
+/// The rows of a frame.
+fn rows_of(frame: &FrameInfo) -> CompressedRows {
+    let crc = match frame.coding {
+        FrameCoding::Zstd => 0,
+        FrameCoding::Deflate { crc } => crc,
+    };
+    CompressedRows { bytes: frame.uncompressed_len, crc }
 }
 
 /// Numbers of the frames of a segment that is taken as a whole, if they hold its rows and nothing else, so that no row

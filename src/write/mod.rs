@@ -7,6 +7,7 @@
 //! is published last. Nothing here selects rows or reads a clock.
 
 pub(crate) mod copy_run;
+pub(crate) mod deflate;
 pub(crate) mod deleted_bundle;
 pub(crate) mod encode;
 pub(crate) mod file_modes;

@@ -41,6 +41,8 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
     store_forms::packed(&store, &packed, crate::golden::AS_OF);
     store_forms::mixed(&store, &mixed, crate::golden::AS_OF);
+    let segments = scratch.path().join("segments");
+    store_forms::mixed_in("gzip", &store, &segments, crate::golden::AS_OF);
     let kills = knob("OUTPOUR_TEST_KILLS", 200);
     for (share, compression, store) in [
         (2, "none", &store),
@@ -50,6 +52,7 @@ fn a_killed_export_resumes_to_the_same_bytes() {
         (20, "zstd", &packed),
         (20, "none", &mixed),
         (20, "zstd", &mixed),
+        (20, "gzip", &segments),
     ] {
         let index = store.with_extension("index");
         let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());

@@ -34,6 +34,7 @@ mod increments;
 mod index_memory;
 mod integrity;
 mod irregular;
+mod joined_gzip;
 mod line_rules;
 mod manners;
 mod many_files;

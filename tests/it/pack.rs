@@ -12,6 +12,8 @@ use crate::store_forms::assert_same_content;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Codings of a packed store.
+pub(crate) const CODINGS: [&str; 2] = ["zstd", "gzip"];
 /// Name of a file added to a store later, which is last in its order.
 const DELTA: &str = "zz-delta.ndjson";
 
@@ -48,10 +50,12 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
         let packed = scratch.path().join("packed");
         let as_of = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
         let index = scratch.path().join("index");
+        let codings = [CODINGS[random.below(2)], CODINGS[random.below(2)]];
         let check = std::panic::AssertUnwindSafe(|| {
-            let run = pack(&dir, &packed, &["--as-of", &as_of, "--index-dir", index.to_str().unwrap()]);
+            let more = ["--as-of", &as_of, "--coding", codings[0], "--index-dir", index.to_str().unwrap()];
+            let run = pack(&dir, &packed, &more);
             assert!([0, 1].contains(&run.code), "{run:#?}");
-            each_form(&dir, &packed, &comparisons, scratch.path(), random);
+            each_form(&dir, &packed, &comparisons, scratch.path(), codings[1], random);
         });
         if let Err(panic) = std::panic::catch_unwind(check) {
             let kept = std::env::temp_dir().join(format!("outpour-failed-pack-{case}"));
@@ -63,8 +67,9 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
     });
 }
 
-/// Compares each request over the packed store, with and without newer files, with the oracle over the original.
-fn each_form(dir: &Path, packed: &Path, comparisons: &[Comparison], scratch: &Path, random: &mut Random) {
+/// Compares each request over the packed store, with and without newer files, with the oracle over the original; and after
+/// a second pack, in `coding`.
+fn each_form(dir: &Path, packed: &Path, comparisons: &[Comparison], scratch: &Path, coding: &str, random: &mut Random) {
     for form in ["packed", "mixed", "again"] {
         if form == "mixed" {
             delta([dir, packed], random);
@@ -74,7 +79,8 @@ fn each_form(dir: &Path, packed: &Path, comparisons: &[Comparison], scratch: &Pa
         if form == "again" {
             let as_of = comparisons.iter().map(|comparison| comparison.as_of.clone()).min().unwrap();
             let index = scratch.join("index-again");
-            let run = pack(packed, &again, &["--as-of", &as_of, "--index-dir", index.to_str().unwrap()]);
+            let more = ["--as-of", &as_of, "--coding", coding, "--index-dir", index.to_str().unwrap()];
+            let run = pack(packed, &again, &more);
             assert!([0, 1].contains(&run.code), "{run:#?}");
         }
         for (number, comparison) in comparisons.iter().enumerate() {
@@ -101,18 +107,24 @@ fn each_form(dir: &Path, packed: &Path, comparisons: &[Comparison], scratch: &Pa
     }
 }
 
-/// The bundled store, packed.
-fn bundled(scratch: &Path) -> std::path::PathBuf {
-    let packed = scratch.join("packed");
+/// The bundled store, packed in a coding.
+fn bundled(scratch: &Path, coding: &str) -> std::path::PathBuf {
+    let packed = scratch.join(coding);
     let index = scratch.join("index-of-source");
     let store = run::testdata("stores/synthea-r4-100");
-    let run = pack(&store, &packed, &["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()]);
+    let more = ["--as-of", crate::golden::AS_OF, "--coding", coding, "--index-dir", index.to_str().unwrap()];
+    let run = pack(&store, &packed, &more);
     assert_eq!(run.code, 0, "{run:#?}");
     packed
 }
 
 /// Exports the whole store; the export, and its lines by type, sorted.
-fn everything(store: &Path, out: &Path, more: &[&str], code: i32) -> (Export, BTreeMap<String, Vec<Vec<u8>>>) {
+pub(crate) fn everything(
+    store: &Path,
+    out: &Path,
+    more: &[&str],
+    code: i32,
+) -> (Export, BTreeMap<String, Vec<Vec<u8>>>) {
     let mut args = vec!["--system", "--as-of", crate::golden::AS_OF];
     args.extend(more);
     let run = run::export(store, out, &args);
@@ -124,7 +136,7 @@ fn everything(store: &Path, out: &Path, more: &[&str], code: i32) -> (Export, BT
 }
 
 /// Flips a bit of a file in place and restores its times, as a failing disk would do.
-fn rot(file: &Path, offset: u64) {
+pub(crate) fn rot(file: &Path, offset: u64) {
     use std::os::unix::fs::FileExt;
     let before = std::fs::metadata(file).unwrap().modified().unwrap();
     let open = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
@@ -134,23 +146,28 @@ fn rot(file: &Path, offset: u64) {
     open.set_modified(before).unwrap();
 }
 
-/// Any zstd decoder reads a packed file; a store packs to the same bytes on any number of threads; packing a packed
+/// Any zstd or gzip decoder reads a packed file; a store packs to the same bytes on any number of threads; packing a packed
 /// store changes nothing but instants in the seek table.
 #[test]
 fn a_packed_store_is_an_ordinary_one() {
+    CODINGS.into_iter().for_each(packs_to_ordinary_files);
+}
+
+/// The same for one coding.
+fn packs_to_ordinary_files(coding: &str) {
     let scratch = scratch();
-    let packed = bundled(scratch.path());
+    let packed = bundled(scratch.path(), coding);
     let store = run::testdata("stores/synthea-r4-100");
     let index = scratch.path().join("index-of-source");
-    for threads in ["1", "3"] {
+    for threads in if coding == "gzip" { &["3"][..] } else { &["1", "3"] } {
         let other = scratch.path().join(threads);
-        let more = ["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap(), "--threads", threads];
-        assert_eq!(pack(&store, &other, &more).code, 0);
+        let words = ["--coding", coding, "--threads", threads, "--index-dir", index.to_str().unwrap()];
+        assert_eq!(pack(&store, &other, &[&words[..], &["--as-of", crate::golden::AS_OF]].concat()).code, 0);
         assert!(run::snapshot(&other) == run::snapshot(&packed), "{threads} threads give other bytes");
     }
     for entry in std::fs::read_dir(&packed).unwrap() {
         let path = entry.unwrap().path();
-        let decoded = run::decode(path.to_str().unwrap(), &std::fs::read(&path).unwrap());
+        let decoded = crate::joined_gzip::decode_members(&path);
         let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_string();
         assert!(decoded.ends_with(b"\n"));
         let kind = format!("\"resourceType\":\"{name}\"");
@@ -159,7 +176,8 @@ fn a_packed_store_is_an_ordinary_one() {
     }
     let verified = run::run(&["verify", packed.to_str().unwrap()]);
     assert_eq!(verified.code, 0, "{verified:#?}");
-    let shown = run::run(&["inspect", packed.join("Patient.00001.ndjson.zst").to_str().unwrap()]);
+    let suffix = if coding == "gzip" { "gz" } else { "zst" };
+    let shown = run::run(&["inspect", packed.join(format!("Patient.00001.ndjson.{suffix}")).to_str().unwrap()]);
     assert!(shown.code == 0 && shown.said().contains("rows of the frames"), "{shown:#?}");
 }
 
@@ -287,6 +305,9 @@ fn a_pack_that_cannot_be_written_leaves_nothing() {
 /// Offset and length in the file of each frame of a packed file.
 fn frames(file: &Path) -> Vec<(u64, u64)> {
     let bytes = std::fs::read(file).unwrap();
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return crate::joined_gzip::segments(&bytes);
+    }
     let (mut offset, mut frames) = (0, Vec::new());
     while offset < bytes.len() {
         let magic = u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
@@ -307,14 +328,17 @@ fn frames(file: &Path) -> Vec<(u64, u64)> {
 /// is named, the exit code is 1, and `verify` finds the damage.
 #[test]
 fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
-    for (standing, compression) in [(false, "none"), (true, "zstd"), (true, "gzip")] {
+    let (zstd, gzip) = (("zstd", "zst"), ("gzip", "gz"));
+    for ((coding, suffix), standing, compression) in
+        [(zstd, false, "none"), (zstd, true, "zstd"), (zstd, true, "gzip"), (gzip, false, "none"), (gzip, true, "gzip")]
+    {
         let scratch = scratch();
-        let packed = bundled(scratch.path());
+        let packed = bundled(scratch.path(), coding);
         let (_, whole) = everything(&packed, &scratch.path().join("whole"), &["--compress", compression], 0);
         if !standing {
             std::fs::remove_dir_all(packed.join(".outpour")).unwrap();
         }
-        let file = packed.join("Observation.00001.ndjson.zst");
+        let file = packed.join(format!("Observation.00001.ndjson.{suffix}"));
         let places = frames(&file);
         let (offset, len) = places[places.len() / 2];
         rot(&file, offset + len / 2);
@@ -352,10 +376,17 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
 /// reported.
 #[test]
 fn a_packed_file_without_its_seek_table_is_read() {
+    for (coding, suffix) in [("zstd", "zst"), ("gzip", "gz")] {
+        damage_the_table(coding, suffix);
+    }
+}
+
+/// Cuts and damages the table of a packed file of a coding.
+fn damage_the_table(coding: &str, suffix: &str) {
     let scratch = scratch();
-    let packed = bundled(scratch.path());
+    let packed = bundled(scratch.path(), coding);
     let (_, whole) = everything(&packed, &scratch.path().join("whole"), &[], 0);
-    let file = packed.join("Claim.00001.ndjson.zst");
+    let file = packed.join(format!("Claim.00001.ndjson.{suffix}"));
     let bytes = std::fs::read(&file).unwrap();
     let places = frames(&file);
     let end = places.last().map(|(i, len)| i + len).unwrap() as usize;
@@ -378,6 +409,8 @@ fn a_packed_file_without_its_seek_table_is_read() {
         let reported = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
         assert!(reported.len() == 1 && reported[0].text.contains("Claim.00001"), "{reported:?}");
         match number {
+            // A gzip member that does not end is not proven, and none of its rows is a row.
+            1 | 2 if coding == "gzip" => assert!(!lines.contains_key("Claim")),
             2 => assert!(lines["Claim"].iter().all(|line| whole["Claim"].binary_search(line).is_ok())),
             _ => assert!(lines == whole, "case {number}: every row is there"),
         }
@@ -448,11 +481,13 @@ fn a_source_cut_off_behind_a_line_is_reported() {
 fn packing_hostile_stores_keeps_lines_and_faults() {
     let scratch = scratch();
     let as_of = "2025-01-01T00:00:00.000Z";
-    for name in ["store", "compressed", "coverage", "deleted"] {
+    let names = ["store", "compressed", "coverage", "deleted"].into_iter();
+    for (name, coding) in names.flat_map(|name| CODINGS.map(|coding| (name, coding))) {
         let store = run::testdata(&format!("hostile/{name}"));
-        let packed = scratch.path().join(name);
+        let packed = scratch.path().join(format!("{name}-{coding}"));
         let index = scratch.path().join(format!("index-{name}"));
-        let run = pack(&store, &packed, &["--as-of", as_of, "--index-dir", index.to_str().unwrap()]);
+        let more = ["--as-of", as_of, "--coding", coding, "--index-dir", index.to_str().unwrap()];
+        let run = pack(&store, &packed, &more);
         assert!([0, 1].contains(&run.code), "{run:#?}");
         let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         for (number, since) in [None, Some("2019-06-01"), Some("2020-01-01T00:00:00Z")].into_iter().enumerate() {
@@ -461,7 +496,7 @@ fn packing_hostile_stores_keeps_lines_and_faults() {
                 comparison.since = since.map(str::to_string);
                 let oracle = comparison.read(&store);
                 let answer = naive::export(&oracle, &comparison.request()).unwrap();
-                let out = scratch.path().join(format!("out-{name}-{number}-{level}"));
+                let out = scratch.path().join(format!("out-{name}-{coding}-{number}-{level}"));
                 let run = comparison.run(&packed, &out, scratch.path());
                 let export = Export::read(&out, comparison.bounds);
                 assert_same_content(&comparison, &answer, &export);

@@ -12,17 +12,27 @@ use crate::run::{self, Export};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-/// Packs a store as of the instant `as_of`, with an index of its own beside the new store. The store must have no
-/// faults.
+/// Packs a store as of the instant `as_of`, in zstd, with an index of its own beside the new store. The store must have
+/// no faults.
 pub(crate) fn packed(store: &Path, to: &Path, as_of: &str) {
+    packed_in("zstd", store, to, as_of);
+}
+
+/// The same in a coding.
+pub(crate) fn packed_in(coding: &str, store: &Path, to: &Path, as_of: &str) {
     let index = to.with_extension("index-of-source");
-    let run = pack(store, to, &["--as-of", as_of, "--index-dir", index.to_str().unwrap()]);
+    let run = pack(store, to, &["--as-of", as_of, "--coding", coding, "--index-dir", index.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{run:#?}");
 }
 
 /// Packs the first two thirds of each file as of the instant `as_of`, and puts the later lines beside them as plain,
 /// gzip and zstd files, behind the packed ones in store order. The store must have no subdirectories.
 pub(crate) fn mixed(store: &Path, to: &Path, as_of: &str) {
+    mixed_in("zstd", store, to, as_of);
+}
+
+/// The same, packed in a coding.
+pub(crate) fn mixed_in(coding: &str, store: &Path, to: &Path, as_of: &str) {
     let part = to.with_extension("part");
     std::fs::create_dir(&part).unwrap();
     let mut rest = Vec::new();
@@ -38,7 +48,7 @@ pub(crate) fn mixed(store: &Path, to: &Path, as_of: &str) {
         std::fs::write(part.join(format!("{stem}.ndjson")), first.concat()).unwrap();
         rest.push((stem.to_string(), later.concat()));
     }
-    packed(&part, to, as_of);
+    packed_in(coding, &part, to, as_of);
     let later = to.join("later");
     std::fs::create_dir(&later).unwrap();
     for (number, (stem, bytes)) in rest.into_iter().enumerate() {

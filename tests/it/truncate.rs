@@ -70,9 +70,12 @@ fn a_store_file_changed_under_a_run_never_kills_it() {
     let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
     store_forms::packed(&store, &packed, crate::golden::AS_OF);
     store_forms::mixed(&store, &mixed, crate::golden::AS_OF);
+    let segments = scratch.path().join("segments");
+    store_forms::packed_in("gzip", &store, &segments, crate::golden::AS_OF);
     let cuts = knob("OUTPOUR_TEST_CUTS", 100);
     cut_under_runs(&store, "Observation.ndjson", cuts, &mut random);
     cut_under_runs(&packed, "Observation.00001.ndjson.zst", cuts / 4, &mut random);
+    cut_under_runs(&segments, "Observation.00001.ndjson.gz", cuts / 4, &mut random);
     cut_under_runs(&mixed, "Observation.00001.ndjson.zst", cuts / 8, &mut random);
     cut_under_runs(&mixed, "later/Observation.ndjson.gz", cuts / 8, &mut random);
 }

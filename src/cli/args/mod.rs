@@ -451,7 +451,7 @@ pub(crate) enum LayoutArg {
 /// `outpour pack`
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads. Versions that a \
+A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads, or of .ndjson.gz files. Versions that a \
 later one or a deletion followed leave; lines that are no resources go to rejected.ndjson. New data is put beside the \
 packed files; pack again, to another directory, from time to time.
 
@@ -468,9 +468,12 @@ pub(crate) struct PackArgs {
     /// The new directory; it must not be there yet, or be empty
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// zstd level of the frames
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
-    pub level: i32,
+    /// Compression of the files; an export in the same compression copies most of it as it is
+    #[arg(long, value_name = "CODING", value_enum, default_value_t = CodingArg::Zstd)]
+    pub coding: CodingArg,
+    /// Level of the compression: 1 to 19 for zstd, 1 to 9 for gzip [default: 3 for zstd, 6 for gzip]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: Option<i32>,
     /// Versions that were followed by this time leave: an instant, a date, -24h, now, today or yesterday [default: now]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub as_of: Option<String>,
@@ -480,6 +483,14 @@ pub(crate) struct PackArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub write: WriteArgs,
+}
+
+/// See `--coding`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum CodingArg {
+    Zstd,
+    Gzip,
 }
 
 /// `outpour serve`

@@ -1,5 +1,7 @@
 //! Every way of selecting gives the same rows, classes and notices; and a damaged page is found by whoever needs it.
 
+use crate::codec::compression::Compression;
+use crate::pack::writer::FrameCoder;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -206,7 +208,8 @@ proptest! {
             append(&plain.join(["a.ndjson", "b.ndjson"][*file]), lines);
             Store::open(&plain).unwrap().snapshot(late.clone()).unwrap();
         }
-        let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::FileSync::No };
+        let coder = [FrameCoder::zstd(1), FrameCoder::gzip(1)][people.len() % 2];
+        let options = crate::pack::PackOptions { to: packed.clone(), coder, sync: crate::sys::durability::FileSync::No };
         crate::pack::pack(&Store::open(&plain).unwrap(), late.clone(), &options, &Progress::default()).unwrap();
         for (root, second) in [(&plain, 60), (&plain, 12), (&packed, 60)] {
             let as_of = if second == 60 { late.clone() } else { at(&format!("2020-01-01T00:00:{second:02}Z")) };
@@ -304,6 +307,12 @@ fn a_damaged_page_is_found_by_whoever_reads_it() {
 /// The same of a packed store, where a copy of frames reads the places of rows that were not selected, too.
 #[test]
 fn a_damaged_page_never_spoils_a_copy_of_frames() {
+    damage_pages(FrameCoder::zstd(1), Compression::Zstd);
+    damage_pages(FrameCoder::gzip(1), Compression::Gzip);
+}
+
+/// Damages the pages of the places of rows of a packed store, one after another.
+fn damage_pages(coder: FrameCoder, compression: Compression) {
     let dir = tempfile::tempdir().unwrap();
     let (root, packed, list) = (dir.path().join("plain"), dir.path().join("packed"), dir.path().join("people.txt"));
     std::fs::create_dir(&root).unwrap();
@@ -319,7 +328,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     append(&root.join("a.ndjson"), &lines);
     std::fs::write(&list, "p77\n").unwrap();
     let as_of = at("2021-01-01T00:00:00Z");
-    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::FileSync::No };
+    let options = crate::pack::PackOptions { to: packed.clone(), coder, sync: crate::sys::durability::FileSync::No };
     crate::pack::pack(&Store::open(&root).unwrap(), as_of.clone(), &options, &Progress::default()).unwrap();
     let store = Store::open(&packed).unwrap();
     store.snapshot(as_of.clone()).unwrap();
@@ -336,7 +345,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
         let done = export(&store, &request, as_of.clone(), &options, &Progress::default()).unwrap();
         (done.files.iter().map(|file| (file.count, file.digest.clone())).collect::<Vec<_>>(), done.index.repaired.len())
     };
-    let codings = [crate::codec::compression::Compression::None, crate::codec::compression::Compression::Zstd];
+    let codings = [Compression::None, compression];
     let good = codings.map(|coding| write(coding).0);
     assert_eq!(good[0][0].0, 32);
     // Where the rows' places stand in the index file.

@@ -1,6 +1,7 @@
 //! Filters find the same rows whether columns, lines passed over fast, or parsed lines decide: plain, packed, appended,
 //! compacted, with columns of all segments or of some, intact or damaged (TFILTER-10).
 
+use crate::pack::writer::FrameCoder;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -299,7 +300,7 @@ proptest! {
             prop_assert_eq!(&selected(&snapshot, &filters, columns).0, &wanted, "{:?}", filters);
         }
         // 4. Packed, which orders rows by time: with and without columns.
-        let options = PackOptions { to: dir.path().join("packed"), level: 1, sync: FileSync::No };
+        let options = PackOptions { to: dir.path().join("packed"), coder: FrameCoder::gzip(1), sync: FileSync::No };
         pack(&store, Instant::parse(T).unwrap(), &options, &Progress::default()).unwrap();
         let packed = Store::open(dir.path().join("packed")).unwrap();
         let snapshot = packed.snapshot(Instant::parse(T).unwrap()).unwrap();

@@ -18,8 +18,9 @@ use crate::index::segment::span::{RangeKind, ScanRange};
 use crate::index::store_files::StoreFiles;
 use crate::limits::{SCAN_BYTES, SEGMENT_BYTES};
 use crate::simd::Kernel;
+use crate::store::packed::envelope::is_packed;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::{SeekTable, is_packed};
+use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::StoreFile;
 use std::io::Write;
 use std::ops::Range;
@@ -361,7 +362,7 @@ fn scan_compressed(
         }
     }
     let mut is_whole = !lines.inside_line();
-    if compression == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
+    if compression != Compression::None && from.compressed == 0 && is_packed(source)? {
         // A packed file is scanned here only if its table cannot be used.
         lines.damaged_table();
         is_whole = false;

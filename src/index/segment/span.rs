@@ -103,8 +103,8 @@ pub(crate) fn compressed_spans(
     source: &StoreFile,
 ) -> Result<Vec<ScanRange>, StoreFileError> {
     let table = match compression {
-        Compression::Zstd => SeekTable::open(source),
-        _ => Ok(None),
+        Compression::None => Ok(None),
+        Compression::Gzip | Compression::Zstd => SeekTable::open(source),
     };
     let table = match table {
         Ok(Some(table)) => Arc::new(table),

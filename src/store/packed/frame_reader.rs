@@ -1,17 +1,19 @@
 //! Reads single frames of a packed file, each checked before its bytes are used.
 //!
 //! One decompression context and one buffer serve any number of frames. A frame is sound when its bytes in the file
-//! have the hash of the table, decode to the length of the table, and end a line. Frames longer than [`FRAME_HELD_MAX`]
+//! have the hash of the table, decode to the length of the table (a deflate segment also to its CRC-32, and to the end of a
+//! block on a byte boundary), and end a line. Frames longer than [`FRAME_HELD_MAX`]
 //! (a line of gigabytes is one) are passed on in pieces.
 
 use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
+use crate::codec::deflate::SegmentInflater;
 use crate::count_text::counted;
 use crate::hash::xxh3_64;
-use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
-use crate::store::packed::seek_table::FrameInfo;
+use crate::limits::{FRAME_HELD_MAX, READ_BYTES, ZSTD_WINDOW_LOG_MAX};
+use crate::store::packed::seek_table::{FrameCoding, FrameInfo};
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Why a frame cannot be used.
@@ -32,12 +34,14 @@ pub(crate) fn is_held(frame: &FrameInfo) -> bool {
 
 /// Reads, checks and decodes frames of packed files, with one context for all.
 pub(crate) struct FrameReader {
-    /// Whether the checksum in a frame is verified, too.
+    /// Whether the checksum of the uncompressed bytes is verified, too.
     checksums: bool,
     /// Whether the frames to read are scattered over the file.
     scattered: bool,
-    /// Made when the first frame is decoded: frames that are only copied need none.
+    /// Made when the first zstd frame is decoded: frames that are only copied need none.
     context: Option<DCtx<'static>>,
+    /// As `context`, for deflate segments.
+    inflater: Option<SegmentInflater>,
     compressed: Vec<u8>,
 }
 
@@ -50,10 +54,10 @@ impl Default for FrameReader {
 impl FrameReader {
     /// A reader that verifies hash, length and checksum of frames.
     pub(crate) fn new() -> FrameReader {
-        FrameReader { checksums: true, scattered: false, context: None, compressed: Vec::new() }
+        FrameReader { checksums: true, scattered: false, context: None, inflater: None, compressed: Vec::new() }
     }
 
-    /// A reader that does not verify the checksums in frames, over their uncompressed bytes: the compressed bytes have
+    /// A reader that does not verify the checksums over the uncompressed bytes of frames: the compressed bytes have
     /// the hash of the table, so they are those that were packed. Saves a tenth of the decoding.
     pub(crate) fn of_what_was_packed() -> FrameReader {
         FrameReader { checksums: false, ..FrameReader::new() }
@@ -72,6 +76,14 @@ impl FrameReader {
         let bytes = read_checked_frame(source, frame, self.scattered, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
         let checksums = self.checksums;
+        if let FrameCoding::Deflate { crc } = frame.coding {
+            let inflater = self.inflater.get_or_insert_with(SegmentInflater::new);
+            inflater.decode(bytes, out).map_err(|what| damaged(what.into()))?;
+            if checksums && crc32fast::hash(out) != crc {
+                return Err(damaged("its rows have another checksum than the table says".into()));
+            }
+            return ends_line(out);
+        }
         match self.context.get_or_insert_with(|| decoder_context(checksums)).decompress(out, bytes) {
             Ok(len) if len == out.len() => {}
             Ok(len) => {
@@ -79,10 +91,7 @@ impl FrameReader {
             }
             Err(code) => return Err(damaged(format!("its zstd data is broken ({})", get_error_name(code)))),
         }
-        match out.last() {
-            Some(b'\n') => Ok(()),
-            _ => Err(damaged("it does not end with a whole line".into())),
-        }
+        ends_line(out)
     }
 
     /// Passes the uncompressed bytes of a frame to `feed`: at once when it is held, else in pieces.
@@ -112,6 +121,14 @@ impl FrameReader {
         // Decoded twice: no byte may be passed on of a frame that is not sound as a whole.
         each_piece(source, frame, &mut |_| {})?;
         each_piece(source, frame, feed)
+    }
+}
+
+/// Checks that a frame ends with the end of a line.
+fn ends_line(bytes: &[u8]) -> Result<(), FrameError> {
+    match bytes.last() {
+        Some(b'\n') => Ok(()),
+        _ => Err(FrameError::Damaged("it does not end with a whole line".into())),
     }
 }
 
@@ -150,6 +167,20 @@ fn read_checked_frame<'b>(
 
 /// Decodes a frame longer than [`FRAME_HELD_MAX`] in pieces.
 fn each_piece(source: &StoreFile, frame: &FrameInfo, feed: &mut dyn FnMut(&[u8])) -> Result<(), FrameError> {
+    let mut last = None;
+    let mut noted = |piece: &[u8]| {
+        last = piece.last().copied().or(last);
+        feed(piece);
+    };
+    match frame.coding {
+        FrameCoding::Zstd => zstd_pieces(source, frame, &mut noted)?,
+        FrameCoding::Deflate { crc } => deflate_pieces(source, frame, crc, &mut noted)?,
+    }
+    ends_line(last.as_slice())
+}
+
+/// Decodes a long zstd frame in pieces.
+fn zstd_pieces(source: &StoreFile, frame: &FrameInfo, feed: &mut dyn FnMut(&[u8])) -> Result<(), FrameError> {
     let broken = |error: DecodeError| match error {
         DecodeError::Source(error) => FrameError::Source(error),
         other => FrameError::Damaged(other.to_string()),
@@ -157,16 +188,131 @@ fn each_piece(source: &StoreFile, frame: &FrameInfo, feed: &mut dyn FnMut(&[u8])
     let from = SeekPoint { compressed: frame.compressed, uncompressed: frame.uncompressed };
     let mut decoder = Decoder::new(source, Compression::Zstd, from).map_err(broken)?;
     let mut left = frame.uncompressed_len;
-    let mut last = 0;
     while left > 0 {
         let Some(piece) = decoder.piece(|_| {}).map_err(broken)? else { break };
         let piece = &piece[..(piece.len() as u64).min(left) as usize];
         left -= piece.len() as u64;
-        last = piece.last().copied().unwrap_or(last);
         feed(piece);
     }
-    match (left, last) {
-        (0, b'\n') => Ok(()),
-        _ => Err(FrameError::Damaged("it does not end with a whole line".into())),
+    match left {
+        0 => Ok(()),
+        _ => Err(FrameError::Damaged("it holds less than the table says".into())),
+    }
+}
+
+/// Decodes a long deflate segment in pieces.
+fn deflate_pieces(
+    source: &StoreFile,
+    frame: &FrameInfo,
+    crc: u32,
+    feed: &mut dyn FnMut(&[u8]),
+) -> Result<(), FrameError> {
+    let damaged = |what: &str| FrameError::Damaged(what.into());
+    let mut inflater = SegmentInflater::new();
+    let (mut buffer, mut out) = (Vec::new(), vec![0; READ_BYTES]);
+    let (mut sum, mut left) = (crc32fast::Hasher::new(), frame.uncompressed_len);
+    let (mut offset, end) = (frame.compressed, frame.compressed + frame.compressed_len);
+    while offset < end {
+        let len = (end - offset).min(READ_BYTES as u64);
+        let bytes = source.read(offset, len as usize, &mut buffer)?;
+        let mut consumed = 0;
+        loop {
+            let piece = inflater.piece(&bytes[consumed..], &mut out).map_err(damaged)?;
+            consumed += piece.consumed;
+            let rows = &out[..piece.produced];
+            left = left.checked_sub(rows.len() as u64).ok_or_else(|| damaged("it holds more than the table says"))?;
+            sum.update(rows);
+            feed(rows);
+            if piece.produced < out.len() {
+                break;
+            }
+        }
+        if consumed < bytes.len() {
+            return Err(damaged("its deflate data does not go on"));
+        }
+        offset += len;
+    }
+    inflater.end().map_err(damaged)?;
+    source.check()?;
+    match (left, sum.finalize() == crc) {
+        (0, true) => Ok(()),
+        (0, false) => Err(damaged("its rows have another checksum than the table says")),
+        _ => Err(damaged("it holds less than the table says")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::access::Access;
+    use crate::sys::store_file::tests::file_of;
+    use crate::write::deflate::SegmentDeflater;
+
+    /// A file with 7 bytes before the segment of `text`, and its entry in a table.
+    fn segment(text: &[u8]) -> (Vec<u8>, FrameInfo) {
+        let mut bytes = b"before\n".to_vec();
+        SegmentDeflater::new(6).segment(text, &mut bytes).unwrap();
+        let frame = FrameInfo {
+            coding: FrameCoding::Deflate { crc: crc32fast::hash(text) },
+            compressed: 7,
+            compressed_len: bytes.len() as u64 - 7,
+            uncompressed: 0,
+            uncompressed_len: text.len() as u64,
+            hash: xxh3_64(&bytes[7..]),
+            least: 0,
+            greatest: 0,
+            rows: 1,
+        };
+        (bytes, frame)
+    }
+
+    /// What a reader gives of a frame, if it gives it.
+    fn read(bytes: &[u8], frame: &FrameInfo) -> Option<Vec<u8>> {
+        let file = file_of(bytes);
+        let source = StoreFile::open(file.path(), Access::pread()).unwrap();
+        let mut out = Vec::new();
+        let fed = FrameReader::new().feed(&source, frame, &mut Vec::new(), &mut |piece| out.extend_from_slice(piece));
+        fed.is_ok().then_some(out)
+    }
+
+    /// A deflate segment is read whole or not at all, short or long; a table that was forged to fit altered bytes makes
+    /// nobody believe them.
+    #[test]
+    fn segments_are_proven() {
+        let mut random = 1_u64;
+        let mut noise = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            b"abcdefgh"[(random >> 61) as usize]
+        };
+        for len in [1, 400, FRAME_HELD_MAX as usize + 70_000] {
+            let mut text: Vec<u8> = (1..len).map(|_| noise()).collect();
+            text.push(b'\n');
+            let (bytes, frame) = segment(&text);
+            assert!(read(&bytes, &frame) == Some(text.clone()));
+            let is_refused = |change: &dyn Fn(&mut Vec<u8>, &mut FrameInfo)| {
+                let (mut bytes, mut frame) = (bytes.clone(), frame);
+                change(&mut bytes, &mut frame);
+                // Whoever altered it knows the hash, too.
+                frame.hash = xxh3_64(&bytes[7..7 + frame.compressed_len as usize]);
+                // Bits between a stored block's header and its length are nobody's: without them the rows are the same.
+                read(&bytes, &frame).is_none_or(|rows| frame.uncompressed_len == text.len() as u64 && rows == text)
+            };
+            let places = if len > 1000 { bytes.len() / 3 } else { 1 };
+            for i in (7..bytes.len()).step_by(places) {
+                assert!(is_refused(&|bytes, _| bytes[i] ^= 0x10), "byte {i} of {}", bytes.len());
+            }
+            // Of the table, nothing may differ.
+            assert!(is_refused(&|_, frame| frame.uncompressed_len += 1));
+            assert!(is_refused(&|_, frame| frame.uncompressed_len -= 1));
+            assert!(is_refused(&|_, frame| frame.compressed_len -= 1));
+            let other_crc = FrameInfo { coding: FrameCoding::Deflate { crc: 1 }, ..frame };
+            assert!(read(&bytes, &other_crc).is_none());
+            assert!(is_refused(&|bytes, frame| {
+                bytes.extend([3, 0]);
+                frame.compressed_len += 2;
+            }));
+        }
+        let (bytes, frame) = segment(b"no end of a line");
+        assert!(read(&bytes, &frame).is_none());
     }
 }

@@ -1,9 +1,8 @@
-//! Layout of the head and the seek table of a packed file. No other file knows it.
+//! Layout of the seek table of a packed file. No other file knows it; `envelope` knows where in the file it stands.
 //!
-//! All integers are little-endian. The file begins with a skippable frame that names the format, so that a file whose
-//! end was cut off is still known as a packed one. It ends with a skippable frame that holds, in this order: the
-//! offsets of all frames and of their common end (`u64` compressed, `u64` uncompressed), their hashes (`u64`), least
-//! and greatest lastUpdated (`i64` each), numbers of rows (`u32`), the row lengths (`u32`, zstd), the prior owners
+//! All integers are little-endian. The table holds, in this order: the offsets of all frames and of their common end
+//! (`u64` compressed, `u64` uncompressed), their hashes (`u64`), least and greatest lastUpdated (`i64` each), numbers
+//! of rows (`u32`), in a gzip file the CRC-32 of their rows (`u32`), the row lengths (`u32`, zstd), the prior owners
 //! recorded for DELETE entries, the names of these owners, and a trailer of fixed size with counts, instants, the
 //! checksum of all before it and the name of the format.
 
@@ -12,17 +11,12 @@ use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
+use crate::store::packed::envelope::{self, PackCoding, TableEnvelope};
 use crate::sys::little_endian::{bytes_of, bytes_of_mut};
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
-/// First bytes of the payload of the head, last bytes of the table.
-pub(crate) const MAGIC: [u8; 8] = *b"OUTPACK\x01";
 /// Version of the layout.
 pub(crate) const VERSION: u64 = 1;
-/// Magic number of the skippable frames, RFC 8878 section 3.1.2.
-const SKIPPABLE: u32 = 0x184d_2a5b;
-/// Bytes of the head: a skippable frame with the format's name.
-pub(crate) const HEAD_BYTES: u64 = 16;
 /// Number of `u64` words of the trailer.
 const TRAILER_WORDS: usize = 14;
 /// Bytes of the trailer at the end of the file.
@@ -41,9 +35,24 @@ pub(crate) const FOLLOWED: u32 = u32::MAX - 1;
 /// the first snapshot that held it. It is the last entry of its DELETE entry.
 pub(crate) const LATE: u32 = u32::MAX - 2;
 
+/// How the rows of a frame are compressed, and what proves them beside the hash of the compressed bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameCoding {
+    /// A zstd frame, with a checksum of its own.
+    Zstd,
+    /// A deflate segment: blocks of a gzip member, none of them its last, that end on a byte boundary and refer to nothing
+    /// before the first (RFC 1951). `crc` is the CRC-32 of its uncompressed bytes.
+    Deflate {
+        /// CRC-32 of the uncompressed bytes (RFC 1952 section 8).
+        crc: u32,
+    },
+}
+
 /// The entry of a frame in the seek table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameInfo {
+    /// How its rows are compressed.
+    pub coding: FrameCoding,
     /// Offset of its first byte in the file.
     pub compressed: u64,
     /// Length in the file, in bytes.
@@ -78,6 +87,7 @@ pub struct PriorOwnerRecord {
 /// The seek table of a packed file, as read, or as a writer collects it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeekTable {
+    coding: PackCoding,
     /// The one resource type of the rows; `None` when the table names no known type.
     pub resource_type: Option<ResourceType>,
     /// transactionTime of the pack, in ticks: versions superseded before it may have been dropped.
@@ -93,6 +103,8 @@ pub struct SeekTable {
     least: Vec<i64>,
     greatest: Vec<i64>,
     rows: Vec<u32>,
+    /// CRC-32 of the rows of each frame; empty in a zstd file.
+    crcs: Vec<u32>,
     /// Prior owners of DELETE entries, sorted by frame and entry.
     pub left: Vec<PriorOwnerRecord>,
     /// Reference base and id of the prior owners.
@@ -115,27 +127,17 @@ fn optional(ticks: i64) -> Option<i64> {
     (ticks != NO_INSTANT).then_some(ticks)
 }
 
-/// The head of a packed file: a skippable frame with the name of the format.
-pub(crate) fn pack_head_bytes() -> [u8; HEAD_BYTES as usize] {
-    let mut head = [0; HEAD_BYTES as usize];
-    head[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
-    head[4..8].copy_from_slice(&8u32.to_le_bytes());
-    head[8..].copy_from_slice(&MAGIC);
-    head
-}
-
-/// Whether a file begins with the head of a packed one.
-///
-/// # Errors
-/// When it cannot be read.
-pub(crate) fn is_packed(source: &StoreFile) -> Result<bool, StoreFileError> {
-    if source.len() < HEAD_BYTES {
-        return Ok(false);
-    }
-    Ok(source.read(0, HEAD_BYTES as usize, &mut Vec::new())? == pack_head_bytes())
-}
-
 impl SeekTable {
+    /// A table without frames.
+    pub(crate) fn new(coding: PackCoding) -> SeekTable {
+        SeekTable { coding, ..SeekTable::default() }
+    }
+
+    /// Coding of the frames.
+    pub(crate) fn coding(&self) -> PackCoding {
+        self.coding
+    }
+
     /// Number of frames of the file.
     pub fn frames(&self) -> usize {
         self.hashes.len()
@@ -153,13 +155,17 @@ impl SeekTable {
 
     /// Offset in the file at which the frames end and the table begins.
     pub fn compressed_end(&self) -> u64 {
-        self.places.len().checked_sub(2).map_or(HEAD_BYTES, |i| self.places[i])
+        self.places.len().checked_sub(2).map_or(self.coding.head_bytes(), |i| self.places[i])
     }
 
     /// The entry of frame `i`.
     pub fn frame(&self, i: usize) -> FrameInfo {
         let places = &self.places[i * 2..i * 2 + 4];
         FrameInfo {
+            coding: match self.coding {
+                PackCoding::Zstd => FrameCoding::Zstd,
+                PackCoding::Gzip => FrameCoding::Deflate { crc: self.crcs[i] },
+            },
             compressed: places[0],
             compressed_len: places[2] - places[0],
             uncompressed: places[1],
@@ -177,35 +183,49 @@ impl SeekTable {
         places.partition_point(|[_, uncompressed]| *uncompressed <= offset).saturating_sub(1).min(self.frames())
     }
 
-    /// Adds a frame behind the last one; `updated` is least and greatest lastUpdated of its rows in ticks.
-    pub fn push(&mut self, compressed_len: u64, uncompressed_len: u64, hash: u64, updated: (i64, i64), rows: u32) {
+    /// Adds a frame behind the last one.
+    pub(crate) fn push(&mut self, frame: NewFrame) {
         if self.places.is_empty() {
-            self.places.extend([HEAD_BYTES, 0]);
+            self.places.extend([self.coding.head_bytes(), 0]);
         }
         let (compressed, uncompressed) = (self.compressed_end(), self.uncompressed_len());
-        self.places.extend([compressed + compressed_len, uncompressed + uncompressed_len]);
-        self.hashes.push(hash);
-        self.least.push(updated.0);
-        self.greatest.push(updated.1);
-        self.rows.push(rows);
+        self.places.extend([compressed + frame.compressed_len, uncompressed + frame.uncompressed_len]);
+        self.hashes.push(frame.hash);
+        self.least.push(frame.updated.0);
+        self.greatest.push(frame.updated.1);
+        self.rows.push(frame.rows);
+        if self.coding == PackCoding::Gzip {
+            self.crcs.push(frame.crc);
+        }
     }
 
-    /// Encodes the skippable frame that ends the file, given the length of each row.
+    /// CRC-32 and length of all rows of a gzip file.
+    fn sum_of_rows(&self) -> (u32, u64) {
+        let mut sum = crc32fast::Hasher::new();
+        for (i, crc) in self.crcs.iter().enumerate() {
+            let places = &self.places[i * 2..i * 2 + 4];
+            sum.combine(&crc32fast::Hasher::new_with_initial_len(*crc, places[3] - places[1]));
+        }
+        (sum.finalize(), self.uncompressed_len())
+    }
+
+    /// Encodes what stands behind the frames, to the end of the file, given the length of each row.
     ///
     /// # Errors
     /// When zstd fails to compress, or the table exceeds 4 GiB.
-    pub fn to_bytes(&self, row_lengths: &[u32]) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn to_bytes(&self, row_lengths: &[u32]) -> std::io::Result<Vec<u8>> {
         let mut places = self.places.clone();
         if places.is_empty() {
-            places.extend([HEAD_BYTES, 0]);
+            places.extend([self.coding.head_bytes(), 0]);
         }
         let lengths = zstd::bulk::compress(bytes_of(row_lengths), 3)?;
-        let mut out = vec![0; 8];
+        let mut out = Vec::new();
         out.extend_from_slice(bytes_of(&places));
         out.extend_from_slice(bytes_of(&self.hashes));
         out.extend_from_slice(bytes_of(&self.least));
         out.extend_from_slice(bytes_of(&self.greatest));
         out.extend_from_slice(bytes_of(&self.rows));
+        out.extend_from_slice(bytes_of(&self.crcs));
         out.extend_from_slice(&lengths);
         for left in &self.left {
             for word in [left.frame, left.entry, left.owner, 0] {
@@ -237,13 +257,13 @@ impl SeekTable {
             instant(self.first_seen),
         ];
         words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-        let checksum = xxh3_64(&out[8..]);
+        let checksum = xxh3_64(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
-        out.extend_from_slice(&MAGIC);
-        let payload = u32::try_from(out.len() - 8).map_err(|_| std::io::Error::other("a table of more than 4 GiB"))?;
-        out[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
-        out[4..8].copy_from_slice(&payload.to_le_bytes());
-        Ok(out)
+        out.extend_from_slice(&self.coding.magic());
+        if u32::try_from(out.len()).is_err() {
+            return Err(std::io::Error::other("a table of more than 4 GiB"));
+        }
+        Ok(envelope::wrap(self.coding, &out, TRAILER_BYTES, self.sum_of_rows()))
     }
 
     /// The table of a file; `None` when the file does not begin as a packed one.
@@ -251,10 +271,8 @@ impl SeekTable {
     /// # Errors
     /// When the file cannot be read, or its table is missing or damaged; the frames may be sound all the same.
     pub fn open(source: &StoreFile) -> Result<Option<SeekTable>, TableError> {
-        if !is_packed(source)? {
-            return Ok(None);
-        }
-        parse(source, false).map(|(table, _)| Some(table))
+        let Some(coding) = PackCoding::of(source)? else { return Ok(None) };
+        parse(source, coding, false).map(|(table, _)| Some(table))
     }
 
     /// The table of a packed file and the length of each of its rows.
@@ -262,10 +280,8 @@ impl SeekTable {
     /// # Errors
     /// As [`SeekTable::open`].
     pub fn open_with_lengths(source: &StoreFile) -> Result<Option<(SeekTable, Vec<u32>)>, TableError> {
-        if !is_packed(source)? {
-            return Ok(None);
-        }
-        let (table, coded) = parse(source, true)?;
+        let Some(coding) = PackCoding::of(source)? else { return Ok(None) };
+        let (table, coded) = parse(source, coding, true)?;
         let damaged = || TableError::Damaged("the row lengths cannot be decoded");
         let rows = table.rows() as usize;
         let bytes = zstd::bulk::decompress(&coded, rows * 4).map_err(|_| damaged())?;
@@ -277,9 +293,27 @@ impl SeekTable {
     }
 }
 
+/// A frame to be added to a table.
+pub(crate) struct NewFrame {
+    /// Length in the file, in bytes.
+    pub compressed_len: u64,
+    /// Uncompressed length, in bytes.
+    pub uncompressed_len: u64,
+    /// xxh3 (64 bit) of its bytes in the file.
+    pub hash: u64,
+    /// CRC-32 of its uncompressed bytes; not looked at in a zstd file.
+    pub crc: u32,
+    /// Least and greatest lastUpdated of its rows in ticks.
+    pub updated: (i64, i64),
+    /// Number of rows.
+    pub rows: u32,
+}
+
 /// Reads the parts of a table in order, copied, so that the checked bytes are the used ones even if the file changes.
 struct TableReader<'a> {
     source: &'a StoreFile,
+    envelope: TableEnvelope,
+    /// Bytes of the table read so far.
     at: u64,
     sum: Hasher64,
 }
@@ -287,7 +321,7 @@ struct TableReader<'a> {
 impl TableReader<'_> {
     /// Reads the next bytes of the table into `part`, and adds them to the checksum.
     fn fill(&mut self, part: &mut [u8]) -> Result<(), StoreFileError> {
-        self.source.pread_into(self.at, part)?;
+        self.envelope.read(self.source, self.at, part)?;
         self.sum.update(part);
         self.at += part.len() as u64;
         Ok(())
@@ -314,16 +348,15 @@ impl TableReader<'_> {
 }
 
 /// Reads the table at the end of a file that begins as a packed one, and with `lengths_too` the compressed row lengths.
-fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), TableError> {
+fn parse(source: &StoreFile, coding: PackCoding, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), TableError> {
     let damaged = TableError::Damaged;
-    if source.len() < HEAD_BYTES + 8 + TRAILER_BYTES as u64 {
-        return Err(damaged("the file ends before its table"));
-    }
     // 1. The trailer, with the sizes of the parts.
+    let Some(trailer_at) = coding.trailer_offset(source.len(), TRAILER_BYTES as u64) else {
+        return Err(damaged("the file ends before its table"));
+    };
     let mut buffer = Vec::new();
-    let trailer_at = source.len() - TRAILER_BYTES as u64;
     let trailer: Vec<u64> = words(source.read(trailer_at, TRAILER_BYTES, &mut buffer)?);
-    if trailer[TRAILER_WORDS - 1] != u64::from_le_bytes(MAGIC) {
+    if trailer[TRAILER_WORDS - 1] != u64::from_le_bytes(coding.magic()) {
         return Err(damaged("the file does not end with a table: it was cut off, or appended to"));
     }
     if trailer[0] != VERSION {
@@ -338,23 +371,28 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     if reader.iter().any(|part| *part > source.len().min(u64::from(u32::MAX))) {
         return Err(damaged("the table is longer than the file"));
     }
-    let payload =
-        (frames + 1) * 16 + frames * 28 + lengths + left * LEFT_BYTES as u64 + names_bytes + TRAILER_BYTES as u64;
-    if payload > u64::from(u32::MAX) || payload + 8 + HEAD_BYTES > source.len() {
-        return Err(damaged("the table is longer than the file"));
-    }
-    // 2. The header of the skippable frame.
-    let offset = source.len() - payload - 8;
-    let mut reader = TableReader { source, at: offset, sum: Hasher64::new() };
-    let mut lead = [0; 8];
-    reader.fill(&mut lead)?;
-    reader.sum = Hasher64::new();
-    if lead[..4] != SKIPPABLE.to_le_bytes() || lead[4..] != (payload as u32).to_le_bytes() {
+    let crcs = if coding == PackCoding::Gzip { frames } else { 0 };
+    let payload = (frames + 1) * 16
+        + frames * 28
+        + crcs * 4
+        + lengths
+        + left * LEFT_BYTES as u64
+        + names_bytes
+        + TRAILER_BYTES as u64;
+    let envelope = (payload <= u64::from(u32::MAX))
+        .then(|| TableEnvelope::at_end(coding, source.len(), payload, TRAILER_BYTES as u64))
+        .flatten()
+        .ok_or(damaged("the table is longer than the file"))?;
+    // 2. What stands around the table.
+    if !envelope.is_intact(source)? {
         return Err(damaged("no table begins where it should"));
     }
+    let offset = envelope.start();
+    let mut reader = TableReader { source, envelope, at: 0, sum: Hasher64::new() };
     // 3. The parts, in order, and the checksum over them.
     let count = frames as usize;
     let mut table = SeekTable {
+        coding,
         resource_type: usize::try_from(trailer[7]).ok().and_then(ResourceType::from_index),
         packed_at: trailer[8] as i64,
         birth: optional(trailer[9] as i64),
@@ -365,6 +403,7 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
         least: vec![0; count],
         greatest: vec![0; count],
         rows: vec![0; count],
+        crcs: vec![0; crcs as usize],
         ..SeekTable::default()
     };
     reader.fill(bytes_of_mut(&mut table.places))?;
@@ -372,6 +411,7 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     reader.fill(bytes_of_mut(&mut table.least))?;
     reader.fill(bytes_of_mut(&mut table.greatest))?;
     reader.fill(bytes_of_mut(&mut table.rows))?;
+    reader.fill(bytes_of_mut(&mut table.crcs))?;
     let coded = match lengths_too {
         true => reader.bytes(lengths as usize)?,
         false => reader.skip_bytes(lengths as usize)?,
@@ -387,6 +427,9 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     table.left = left.chunks_exact(LEFT_BYTES).map(read_prior_owner).collect();
     table.names = owner_names(&text).ok_or(damaged("the owners of the table cannot be read"))?;
     check_table(&table, offset, rows, names)?;
+    if !reader.envelope.ends_rows(source, table.sum_of_rows())? {
+        return Err(damaged("the checksum or the length of its rows is another"));
+    }
     Ok((table, coded))
 }
 
@@ -420,7 +463,8 @@ fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
 fn check_table(table: &SeekTable, table_at: u64, rows: u64, names: u64) -> Result<(), TableError> {
     let (places, _) = table.places.as_chunks::<2>();
     let ascending = places.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] < pair[1][1]);
-    let whole = places.first() == Some(&[HEAD_BYTES, 0]) && places.last().is_some_and(|end| end[0] == table_at);
+    let whole =
+        places.first() == Some(&[table.coding.head_bytes(), 0]) && places.last().is_some_and(|end| end[0] == table_at);
     if !ascending || !whole || table.rows() != rows || table.names.len() as u64 != names {
         return Err(TableError::Damaged("the places of the table do not fit the file"));
     }
@@ -438,22 +482,26 @@ mod tests {
     use crate::sys::access::Access;
     use std::io::Write;
 
-    fn table() -> (SeekTable, Vec<u32>) {
+    /// Two frames of three rows, and two prior owners; `names` further ones make the table longer.
+    fn table(coding: PackCoding, names: usize) -> (SeekTable, Vec<u32>) {
         let mut table = SeekTable {
             resource_type: Some(ResourceType::PATIENT),
             packed_at: 77,
             birth: Some(3),
             latest: Some(9),
             first_seen: None,
-            ..SeekTable::default()
+            ..SeekTable::new(coding)
         };
-        table.push(100, 400, 7, (1, 5), 2);
-        table.push(50, 600, 8, (i64::MAX, NO_INSTANT), 1);
+        let frame = NewFrame { compressed_len: 100, uncompressed_len: 400, hash: 7, crc: 5, updated: (1, 5), rows: 2 };
+        table.push(NewFrame { ..frame });
+        let updated = (i64::MAX, NO_INSTANT);
+        table.push(NewFrame { compressed_len: 50, uncompressed_len: 600, hash: 8, crc: 6, updated, rows: 1 });
         table.left = vec![
             PriorOwnerRecord { frame: 0, entry: 1, updated: 12, owner: 0 },
             PriorOwnerRecord { frame: 1, entry: 0, updated: NO_INSTANT, owner: NOBODY },
         ];
-        table.names = vec![("https://example.org/fhir".into(), Id::parse(b"a-1").unwrap())];
+        let base = "https://example.org/fhir";
+        table.names = (0..=names).map(|n| (base.into(), Id::parse(format!("a-{n}").as_bytes()).unwrap())).collect();
         (table, vec![150, 248, 599])
     }
 
@@ -463,39 +511,50 @@ mod tests {
         StoreFile::open(file.path(), Access::pread()).unwrap()
     }
 
-    fn packed() -> Vec<u8> {
-        let (table, lengths) = table();
-        let mut bytes = pack_head_bytes().to_vec();
-        bytes.resize(HEAD_BYTES as usize + 150, 0x55);
+    /// A file whose frames are no frames, and the offset of their end.
+    fn packed(coding: PackCoding, names: usize) -> (Vec<u8>, usize) {
+        let (table, lengths) = table(coding, names);
+        let mut bytes = coding.head();
+        bytes.resize(bytes.len() + 150, 0x55);
+        let end = bytes.len();
         bytes.extend(table.to_bytes(&lengths).unwrap());
-        bytes
+        (bytes, end)
     }
 
+    /// The table reads back, in a gzip file also if it takes several members.
     #[test]
     fn a_table_reads_back() {
-        let bytes = packed();
-        let (expected, lengths) = table();
-        let (found, found_lengths) = SeekTable::open_with_lengths(&file(&bytes)).unwrap().unwrap();
-        assert_eq!((&found, found_lengths), (&expected, lengths));
-        assert_eq!((found.rows(), found.uncompressed_len(), found.compressed_end()), (3, 1000, 166));
-        let position: Vec<usize> = [0, 399, 400, 999, 1000, 5000].map(|offset| found.frame_at(offset)).to_vec();
-        assert_eq!(position, [0, 0, 1, 1, 2, 2]);
+        for (coding, names) in [(PackCoding::Zstd, 0), (PackCoding::Gzip, 0), (PackCoding::Gzip, 5_000)] {
+            let (bytes, end) = packed(coding, names);
+            let (expected, lengths) = table(coding, names);
+            let (found, found_lengths) = SeekTable::open_with_lengths(&file(&bytes)).unwrap().unwrap();
+            assert_eq!((&found, found_lengths), (&expected, lengths));
+            assert_eq!((found.rows(), found.uncompressed_len(), found.compressed_end()), (3, 1000, end as u64));
+            let position: Vec<usize> = [0, 399, 400, 999, 1000, 5000].map(|offset| found.frame_at(offset)).to_vec();
+            assert_eq!(position, [0, 0, 1, 1, 2, 2]);
+        }
         assert!(SeekTable::open(&file(b"{}\n")).unwrap().is_none());
+        assert!(SeekTable::open(&file(b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0")).unwrap().is_none());
     }
 
-    /// Every single changed byte of the table is noticed, and so is every cut and every appended byte.
+    /// Every single changed byte behind the frames is noticed, and so is every cut and every appended byte.
     #[test]
     fn damage_is_noticed() {
-        let bytes = packed();
-        for i in HEAD_BYTES as usize + 150..bytes.len() {
-            let mut broken = bytes.clone();
-            broken[i] ^= 0x10;
-            assert!(matches!(SeekTable::open(&file(&broken)), Err(TableError::Damaged(_))), "byte {i}");
+        for coding in PackCoding::ALL {
+            let (bytes, end) = packed(coding, 0);
+            for i in end..bytes.len() {
+                let mut broken = bytes.clone();
+                broken[i] ^= 0x10;
+                let opened = SeekTable::open(&file(&broken));
+                assert!(matches!(opened, Err(TableError::Damaged(_))), "{coding:?}, byte {i} of {}", bytes.len());
+            }
+            for len in coding.head_bytes() as usize..bytes.len() {
+                assert!(SeekTable::open(&file(&bytes[..len])).is_err(), "{coding:?}, cut to {len}");
+            }
+            assert!(SeekTable::open(&file(&[&bytes[..], b"x"].concat())).is_err());
+            // A member that is appended is one more, not part of the table.
+            let member = [&bytes[..], &crate::codec::decoder::tests::gzip(b"{}\n")].concat();
+            assert!(SeekTable::open(&file(&member)).is_err());
         }
-        for len in HEAD_BYTES as usize..bytes.len() {
-            assert!(SeekTable::open(&file(&bytes[..len])).is_err(), "cut to {len}");
-        }
-        let longer = [&bytes[..], b"x"].concat();
-        assert!(SeekTable::open(&file(&longer)).is_err());
     }
 }

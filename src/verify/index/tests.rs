@@ -3,6 +3,7 @@
 use super::*;
 use crate::index::meta;
 use crate::index::segment::layout::{self, Column, ColumnRanges, HEADER_BYTES, flag};
+use crate::pack::writer::FrameCoder;
 use crate::store::StoreOptions;
 use std::path::{Path, PathBuf};
 
@@ -206,7 +207,11 @@ fn owners_of_what_has_left_are_compared() {
     std::fs::write(root.join("all.ndjson"), text).unwrap();
     let store = Store::open(&root).unwrap();
     let time = crate::fhir::instant::Instant::parse("2020-02-01T00:00:00Z").unwrap();
-    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::FileSync::No };
+    let options = crate::pack::PackOptions {
+        to: packed.clone(),
+        coder: FrameCoder::zstd(1),
+        sync: crate::sys::durability::FileSync::No,
+    };
     crate::pack::pack(&store, time, &options, &Progress::default()).unwrap();
     let index = dir.path().join("index");
     indexed(&packed, &index);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::export::options::ExportOptions;
 use crate::fhir::instant::Instant;
+use crate::pack::writer::FrameCoder;
 use crate::policies::{Context, PatientStrict};
 use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
@@ -243,7 +244,7 @@ proptest::proptest! {
         std::fs::write(store.join("a.ndjson"), lines.join("\n") + "\n").unwrap();
         if packed {
             let to = dir.path().join("packed");
-            let options = crate::pack::PackOptions { to: to.clone(), level: 1, sync: FileSync::No };
+            let options = crate::pack::PackOptions { to: to.clone(), coder: [FrameCoder::zstd(1), FrameCoder::gzip(1)][lines.len() % 2], sync: FileSync::No };
             let taken = Instant::parse("2020-01-01T00:00:05Z").unwrap();
             crate::pack::pack(&Store::open(&store).unwrap(), taken, &options, &Progress::default()).unwrap();
             store = to;
