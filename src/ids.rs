@@ -56,6 +56,11 @@ ids! {
 }
 
 impl SegmentId {
+    /// The segment that follows, if there is one.
+    pub fn following(self) -> SegmentId {
+        SegmentId(self.0.saturating_add(1))
+    }
+
     /// The segments from this one to `last`, both included.
     pub fn through(self, last: SegmentId) -> impl Iterator<Item = SegmentId> {
         (self.0..=last.0).map(SegmentId)

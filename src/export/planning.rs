@@ -78,6 +78,7 @@ fn plan_rows(
     progress: &Progress,
 ) -> Result<Plan, ExportError> {
     let mut cohort = Cohort::resolve_cancellably(snapshot, request, progress)?;
+    read_index_ahead(snapshot, &cohort);
     let member_changes = MemberChanges::of(request, snapshot, &cohort)?;
     let joined = member_changes.as_ref().and_then(|changes| changes.joined.as_ref());
     let joined = joined.filter(|_| request.new_members == NewMembers::Full);
@@ -122,6 +123,18 @@ fn plan_rows(
         messages,
         snapshot_id: String::new(),
     })
+}
+
+/// Share of the patients, one in so many, from which on most pages of the index are read: each holds facts of some hundred
+/// rows.
+const INDEX_SHARE: usize = 500;
+
+/// Asks for the index as a whole where most of it is going to be read, which a disk does faster than page by page.
+fn read_index_ahead(snapshot: &Snapshot, cohort: &Cohort) {
+    let index = snapshot.index();
+    if cohort.patients.as_ref().is_none_or(|patients| patients.count() * INDEX_SHARE >= index.patients()) {
+        index.read_ahead();
+    }
 }
 
 /// The rows of a request, with the older ones of members who joined, if some did.

@@ -119,6 +119,9 @@ impl MemoryFiles {
     }
 }
 
+/// Places of an index file by which it is told whether it is in the page cache.
+const SAMPLES: u64 = 64;
+
 /// Bytes of an index file, mapped.
 pub struct IndexBytes(ReadMap);
 
@@ -130,6 +133,14 @@ impl Deref for IndexBytes {
 }
 
 impl IndexBytes {
+    /// Asks the kernel to read all of it, unless it seems to be in the page cache.
+    pub(crate) fn read_ahead(&self) {
+        let (source, len) = (self.0.source(), self.0.len() as u64);
+        if !(0..SAMPLES).map(|i| len / SAMPLES * i).all(|offset| source.is_cached(offset)) {
+            source.will_need(0..len);
+        }
+    }
+
     /// Size and times when it was opened.
     pub fn stamp(&self) -> FileStamp {
         self.0.source().stamp()

@@ -8,7 +8,7 @@ use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::{Instant, InstantRef};
 use crate::ids::{BaseId, EntryId, FileId, OwnerId, OwnerOrd, RecordId, RowAddress, SegmentId, TargetId};
-use crate::index::dir::IndexDir;
+use crate::index::dir::{IndexBytes, IndexDir};
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::row_times::{RowTimes, TimeRun, time_of_entry, time_of_row};
@@ -250,6 +250,17 @@ impl Index {
         // An unreadable file fails when its rows are read.
         let open = || SeekTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
         self.tables[file.index()].get_or_init(open).as_deref()
+    }
+
+    /// Asks the kernel to read the files that hold the segments, but those that seem to be in the page cache.
+    pub(crate) fn read_ahead(&self) {
+        let mut last: Option<&Arc<IndexBytes>> = None;
+        for container in self.segments.iter().map(Segment::container) {
+            if !last.is_some_and(|last| Arc::ptr_eq(last, container)) {
+                container.read_ahead();
+                last = Some(container);
+            }
+        }
     }
 
     /// The last seek point of a compressed file at or before an uncompressed offset.

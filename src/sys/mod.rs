@@ -21,6 +21,7 @@ pub(crate) mod interrupt;
 pub(crate) mod little_endian;
 pub(crate) mod private_files;
 pub(crate) mod process_limits;
+pub(crate) mod read_ahead;
 pub(crate) mod regular_file;
 pub(crate) mod sendfile;
 pub(crate) mod sigbus;

@@ -18,6 +18,7 @@ pub(crate) mod manifest;
 pub(crate) mod operation_outcome;
 pub(crate) mod output_dir;
 pub(crate) mod output_name;
+pub(crate) mod read_ahead;
 pub(crate) mod reduce;
 pub(crate) mod replaced_files;
 pub(crate) mod rewrite;

@@ -19,6 +19,7 @@ use crate::write::copy_run::{CopyRun, DENSE_SHARE, ROWS_AHEAD, RowSpan, RunReade
 use crate::write::encode::Encoder;
 use crate::write::frame_copy::{FrameCopier, FrameRequest, Recompressors};
 use crate::write::journal::Receipt;
+use crate::write::read_ahead::ReadAhead;
 use crate::write::row_changes::RowChanges;
 use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
@@ -47,6 +48,7 @@ pub(crate) fn copy_shards<S: Sink>(
     let last = shards.iter().map(|shard| plan.shard(*shard).last.segment).max().unwrap_or(SegmentId(0));
     let mut reader = RunReader::new(index);
     let mut copier = FrameCopier::new(index, recoders);
+    let mut read_ahead = ReadAhead::new(plan, index, shards);
     for segment in first.through(last).filter(|segment| !plan.selection.rows[segment.index()].is_empty()) {
         let (columns, head) = (index.segment(segment).columns(), index.segment(segment).head());
         let (only_type, any_space) = (head.only_type(), head.flags & u64::from(flag::LEADING_SPACE) != 0);
@@ -60,6 +62,7 @@ pub(crate) fn copy_shards<S: Sink>(
         if progress.cancel.load(Relaxed) {
             return Err(ExportError::Cancelled);
         }
+        read_ahead.advance(RowAddress::of(segment, 0));
         if let Some(table) = index.packed(index.file_of(segment)) {
             let mut k = 0;
             while k < lanes.len() {
@@ -100,6 +103,7 @@ pub(crate) fn copy_shards<S: Sink>(
                 ahead.clear();
                 ahead.extend(rows.by_ref().take(ROWS_AHEAD).map(|row| (row, columns.place[row])));
                 at_ahead = 0;
+                ahead.first().into_iter().for_each(|(row, _)| read_ahead.advance(RowAddress::of(segment, *row)));
             }
             let Some((row, [offset, length])) = ahead.get(at_ahead).copied() else { break };
             at_ahead += 1;

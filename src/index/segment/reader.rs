@@ -139,6 +139,11 @@ impl Segment {
         self.0.head.get()
     }
 
+    /// The container that holds it.
+    pub(crate) fn container(&self) -> &Arc<IndexBytes> {
+        &self.0.bytes
+    }
+
     /// Bytes of the container that holds it.
     pub(crate) fn container_bytes(&self) -> u64 {
         self.0.bytes.len() as u64

@@ -1,0 +1,235 @@
+//! Read-ahead by the plan: the kernel is asked for the bytes that a sweep is going to copy, a bounded distance before they
+//! are read.
+//!
+//! A plan knows every range. The kernel guesses by what was read last: of scattered rows it reads several times as much as
+//! is wanted, one request at a time. Segments whose bytes are in the page cache are told by a few samples and left alone, so
+//! that a store that is in memory pays nothing. Whatever is asked for or not, the rows are the same.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::codec::compression::Compression;
+use crate::ids::{RowAddress, SegmentId, ShardId};
+use crate::index::snapshot::Index;
+use crate::plan::Plan;
+use crate::select::row_set::RowSetIter;
+use crate::store::packed::seek_table::SeekTable;
+use crate::sys::store_file::StoreFile;
+
+/// Bytes asked for that are not read yet, at which no more are asked for.
+const AHEAD_BYTES: u64 = 16 << 20;
+/// Most bytes between two ranges that are asked for as one: reading them costs less than another request.
+const GAP_BYTES: u64 = 16 << 10;
+/// Rows looked at at a time.
+const BATCH_ROWS: usize = 256;
+/// Least bytes of a segment that is looked at: the rows of a small file are few requests anyway.
+const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+/// Rows of a segment by which it is told whether its bytes are in the page cache.
+const SAMPLES: usize = 8;
+
+/// What a sweep is going to read, from where it has been asked for on.
+pub(crate) struct ReadAhead<'a> {
+    plan: &'a Plan,
+    index: &'a Index,
+    /// Whether rows of a type are taken, by its place in the order of names.
+    types: Vec<bool>,
+    /// Rows from the first to the last one taken.
+    bounds: (RowAddress, RowAddress),
+    /// The next segment to be looked at.
+    next: SegmentId,
+    /// What is left of the segment before.
+    walk: Option<SegmentWalk<'a>>,
+    /// Last row and bytes of each batch that was asked for and not read yet.
+    asked: VecDeque<(RowAddress, u64)>,
+    /// Sum of these bytes.
+    asked_bytes: u64,
+}
+
+/// A segment whose rows are asked for.
+enum SegmentWalk<'a> {
+    /// Rows of a plain file.
+    Rows(SegmentId, &'a StoreFile, RowSetIter<'a>),
+    /// Frames of a packed file that hold rows of the segment.
+    Frames(SegmentId, &'a StoreFile, &'a SeekTable, Range<usize>),
+}
+
+impl<'a> ReadAhead<'a> {
+    /// Of the shards of a sweep, ascending within each type.
+    pub(crate) fn new(plan: &'a Plan, index: &'a Index, shards: &[ShardId]) -> ReadAhead<'a> {
+        let mut types = vec![false; crate::fhir::resource_type::ResourceType::COUNT];
+        let (mut first, mut last) = (RowAddress::of(SegmentId(u32::MAX), 0), RowAddress::of(SegmentId(0), 0));
+        for shard in shards.iter().map(|shard| plan.shard(*shard)) {
+            types[shard.resource_type.index()] = true;
+            (first, last) = (first.min(shard.first), last.max(shard.last));
+        }
+        let (next, walk, asked) = (first.segment, None, VecDeque::new());
+        ReadAhead { plan, index, types, bounds: (first, last), next, walk, asked, asked_bytes: 0 }
+    }
+
+    /// Asks for what follows, as far as may be ahead of the row that is about to be read.
+    pub(crate) fn advance(&mut self, at: RowAddress) {
+        while let Some((last, bytes)) = self.asked.front()
+            && *last < at
+        {
+            self.asked_bytes -= bytes;
+            self.asked.pop_front();
+        }
+        while self.asked_bytes < AHEAD_BYTES {
+            let Some((last, bytes)) = self.ask() else { return };
+            self.asked.push_back((last, bytes));
+            self.asked_bytes += bytes;
+        }
+    }
+
+    /// Asks for the next batch. Its last row and bytes; `None` when nothing follows.
+    fn ask(&mut self) -> Option<(RowAddress, u64)> {
+        loop {
+            let batch = match self.walk.as_mut() {
+                None => None,
+                Some(SegmentWalk::Rows(segment, source, rows)) => {
+                    ask_for_rows(self.index, &self.types, *segment, source, rows)
+                }
+                Some(SegmentWalk::Frames(segment, source, table, frames)) => {
+                    ask_for_frames(self.plan, self.index, *segment, source, table, frames)
+                }
+            };
+            if batch.is_some() {
+                return batch;
+            }
+            self.walk = None;
+            if self.next > self.bounds.1.segment {
+                return None;
+            }
+            let segment = self.next;
+            self.next = segment.following();
+            self.walk = self.begin(segment);
+        }
+    }
+
+    /// Begins a segment; `None` if nothing is to be asked for of it.
+    fn begin(&self, segment: SegmentId) -> Option<SegmentWalk<'a>> {
+        let (index, entry) = (self.index, self.index.entry(segment));
+        let selected = &self.plan.selection.rows[segment.index()];
+        let is_taken = (0..self.types.len()).any(|i| self.types[i] && index.segment(segment).head().has_type(i));
+        if selected.is_empty() || entry.end - entry.start < SEGMENT_BYTES_MIN || !is_taken {
+            return None;
+        }
+        let file = index.file_of(segment);
+        let table = index.packed(file);
+        if table.is_none() && index.compression(file) != Compression::None {
+            // Decoded from one point on, in order: the kernel sees that.
+            return None;
+        }
+        let source = index.source(file).ok()?;
+        let rows = index.segment(segment).rows();
+        let (first, last) = self.bounds;
+        let first = if first.segment == segment { first.row.index() } else { 0 };
+        let end = if last.segment == segment { last.row.index() + 1 } else { rows };
+        let place = |row: usize| entry.start + u64::from(index.segment(segment).columns().offset(row));
+        let offset = |row: usize| match table {
+            None => Some(place(row)),
+            Some(table) => {
+                let frame = table.frame_at(place(row));
+                (frame < table.frames()).then(|| table.frame(frame).compressed)
+            }
+        };
+        let step = (end.saturating_sub(first) / SAMPLES).max(1);
+        let mut samples = (first..end).step_by(step).filter_map(|from| selected.range(from..end).next());
+        if samples.all(|row| offset(row).is_none_or(|offset| source.is_cached(offset))) {
+            return None;
+        }
+        match table {
+            None => Some(SegmentWalk::Rows(segment, source, selected.range(first..end))),
+            Some(table) => {
+                let frames = table.frame_at(entry.start)..(table.frame_at(entry.end - 1) + 1).min(table.frames());
+                Some(SegmentWalk::Frames(segment, source, table, frames))
+            }
+        }
+    }
+}
+
+/// Asks for the next rows of a plain file.
+fn ask_for_rows(
+    index: &Index,
+    types: &[bool],
+    segment: SegmentId,
+    source: &StoreFile,
+    rows: &mut RowSetIter<'_>,
+) -> Option<(RowAddress, u64)> {
+    let (columns, start) = (index.segment(segment).columns(), index.entry(segment).start);
+    let only_type = index.segment(segment).head().only_type().is_some();
+    let mut wanted = MergedRanges::new(source);
+    let mut last = None;
+    for row in rows.by_ref().take(BATCH_ROWS) {
+        last = Some(row);
+        if only_type || types[columns.resource_type[row] as usize] {
+            let offset = start + u64::from(columns.offset(row));
+            wanted.add(offset..offset + u64::from(columns.length(row)) + 1);
+        }
+    }
+    let bytes = wanted.finish();
+    last.map(|row| (RowAddress::of(segment, row), bytes))
+}
+
+/// Asks for the next frames of a packed file that hold selected rows.
+fn ask_for_frames(
+    plan: &Plan,
+    index: &Index,
+    segment: SegmentId,
+    source: &StoreFile,
+    table: &SeekTable,
+    frames: &mut Range<usize>,
+) -> Option<(RowAddress, u64)> {
+    let (columns, start) = (index.segment(segment).columns(), index.entry(segment).start);
+    let selected = &plan.selection.rows[segment.index()];
+    let place = |[offset, _]: &[u32; 2]| start + u64::from(*offset);
+    let mut wanted = MergedRanges::new(source);
+    let mut last = None;
+    for frame in frames.by_ref().take(BATCH_ROWS).map(|i| table.frame(i)) {
+        let from = columns.place.partition_point(|row| place(row) < frame.uncompressed);
+        let end = columns.place.partition_point(|row| place(row) < frame.uncompressed + frame.uncompressed_len);
+        last = Some(end.saturating_sub(1));
+        if selected.any(from..end.max(from)) {
+            wanted.add(frame.compressed..frame.compressed + frame.compressed_len);
+        }
+    }
+    let bytes = wanted.finish();
+    last.map(|row| (RowAddress::of(segment, row), bytes))
+}
+
+/// Asks for ranges of a file, ascending; those that are near one another as one.
+struct MergedRanges<'a> {
+    source: &'a StoreFile,
+    pending: Range<u64>,
+    bytes: u64,
+}
+
+impl MergedRanges<'_> {
+    /// Of no range yet.
+    fn new(source: &StoreFile) -> MergedRanges<'_> {
+        MergedRanges { source, pending: 0..0, bytes: 0 }
+    }
+
+    /// Adds a range.
+    fn add(&mut self, range: Range<u64>) {
+        if !self.pending.is_empty() && range.start <= self.pending.end.saturating_add(GAP_BYTES) {
+            self.pending.end = self.pending.end.max(range.end);
+            return;
+        }
+        self.ask();
+        self.pending = range;
+    }
+
+    /// Asks for the pending range.
+    fn ask(&mut self) {
+        let range = std::mem::take(&mut self.pending);
+        self.bytes += range.end - range.start;
+        self.source.will_need(range);
+    }
+
+    /// Asks for the last range; the bytes of all.
+    fn finish(mut self) -> u64 {
+        self.ask();
+        self.bytes
+    }
+}
