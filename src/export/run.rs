@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::sys::durability::FileSync;
 use crate::write::encode::Encoder;
 use crate::write::file_modes::FileModes;
-use crate::write::frame_copy::Recompressors;
+use crate::write::frame_recode::Recompressors;
 use crate::write::generated_files::write_lines;
 use crate::write::journal::{COHORT, JOB, MANIFEST, PlanFile, RESOURCES, Receipt};
 use crate::write::manifest::{Manifest, file_url};

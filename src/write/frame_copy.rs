@@ -1,19 +1,16 @@
 //! Copies the rows of a shard from a packed file; frames whose rows are all wanted are copied compressed.
 //!
 //! Into a file of its own compression (`.zst`, or a deflate segment into `.gz`) such a frame goes as it is in the store,
-//! without being decoded; of the other frames only the wanted rows are compressed again, several frames together, on whatever threads are idle. Into other files the needed
-//! frames are decoded in turn into one buffer, which is written in long writes. The hash of every frame is checked
-//! before its bytes are used. The output is a function of the rows and the store's frames only, never of the number of
+//! without being decoded; of the other frames only the wanted rows are compressed again (`frame_recode`). Into other files
+//! the needed frames are decoded in turn into one buffer, which is written in long writes. The hash of every frame is
+//! checked before its bytes are used. The output is a function of the rows and the store's frames only, never of the number of
 //! threads. Rows that are to be changed are decoded, whatever the output is.
 //!
 //! Speed of light: for copies a hash of the compressed bytes and `write`; else the decoder and `write`.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use rayon::prelude::*;
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::{CParameter, ParamSwitch, compress_bound};
 
 use crate::error::{CorruptIndex, ExportError};
 use crate::hash::xxh3_64;
@@ -24,22 +21,14 @@ use crate::index::segment::reader::Segment;
 use crate::index::snapshot::Index;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES};
 use crate::select::row_set::RowSet;
-use crate::store::packed::frame_reader::{FrameError, FrameReader, is_held};
+use crate::store::packed::frame_reader::{FrameReader, is_held};
 use crate::store::packed::seek_table::{FrameCoding, FrameInfo, SeekTable};
 use crate::sys::store_file::StoreFile;
-use crate::write::deflate::SegmentDeflater;
-use crate::write::encode::{CompressedRows, zstd_compressor};
+use crate::write::encode::CompressedRows;
+use crate::write::frame_recode::{CopyJob, FrameText, RecodedFrame, Recompressors, decode_job, frame_error};
 use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
 
-/// zstd level of recompressed frames. With [`RECODE_MATCH`] and compressed literals it makes frames of 48 KiB of
-/// Synthea data 4 % larger than level 1, in a tenth less time; without compressed literals they are 60 % larger, in a
-/// quarter less.
-const RECODE_LEVEL: i32 = -3;
-/// Least length in bytes of a match in recompressed frames.
-const RECODE_MATCH: u32 = 7;
-/// Level of recompressed deflate segments.
-const RECODE_DEFLATE_LEVEL: u32 = 1;
 /// Most wanted bytes of neighbouring frames that are recompressed together, unless one frame has more.
 const RECODE_BYTES: u64 = 512 << 10;
 /// Uncompressed bytes of frames that wait to be recompressed, at which they are.
@@ -58,29 +47,6 @@ pub(crate) struct FrameCopier<'a> {
     recompressors: &'a Recompressors,
 }
 
-/// Pool of idle [`Recompressor`]s, shared by all files of an export: their buffers and contexts are expensive to
-/// allocate.
-#[derive(Default)]
-pub(crate) struct Recompressors(Mutex<Vec<Recompressor>>);
-
-impl Recompressors {
-    /// Compresses the wanted lines of some frames into one frame. The outer error is the store's, the inner one the
-    /// compressor's.
-    fn recompress(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<RecodedFrame>, ExportError> {
-        let spare = self.0.lock().expect("no panic under it").pop();
-        let mut recompressor = spare.unwrap_or_else(Recompressor::new);
-        let compressed_bytes = recompressor.code(source, jobs);
-        self.0.lock().expect("no panic under it").push(recompressor);
-        compressed_bytes
-    }
-}
-
-/// A frame made of wanted lines.
-struct RecodedFrame {
-    compressed: Vec<u8>,
-    rows: CompressedRows,
-}
-
 /// The rows of one segment that a shard takes.
 pub(crate) struct FrameRequest<'a> {
     /// Number of the segment in the index.
@@ -91,15 +57,6 @@ pub(crate) struct FrameRequest<'a> {
     pub selected: &'a RowSet,
     /// Index of the shard's resource type in the order of names.
     pub type_index: usize,
-}
-
-/// A frame and the bytes that are wanted of it.
-struct CopyJob {
-    frame: FrameInfo,
-    /// Ranges of its uncompressed bytes: whole lines, ascending; empty when the whole frame is wanted.
-    ranges: Vec<Range<usize>>,
-    /// Total length of the wanted bytes.
-    bytes: u64,
 }
 
 /// The next frames to append to an output of their compression.
@@ -374,136 +331,6 @@ impl CopySteps {
     }
 }
 
-/// Recompresses frames on one thread; its contexts and buffers are used again.
-struct Recompressor {
-    reader: FrameReader,
-    zstd: Option<Compressor<'static>>,
-    deflater: Option<SegmentDeflater>,
-    text: FrameText,
-    compressed_bytes: Vec<u8>,
-}
-
-impl Recompressor {
-    /// A recompressor whose contexts are allocated when they are first used.
-    fn new() -> Recompressor {
-        let reader = FrameReader::of_what_was_packed().of_scattered_frames();
-        let (text, compressed_bytes) = (FrameText::default(), Vec::new());
-        Recompressor { reader, zstd: None, deflater: None, text, compressed_bytes }
-    }
-
-    /// Compresses the wanted lines of some frames into one frame of their coding; errors as
-    /// [`Recompressors::recompress`].
-    fn code(&mut self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<RecodedFrame>, ExportError> {
-        self.text.len = 0;
-        for job in jobs {
-            self.text.add(&mut self.reader, source, job)?;
-        }
-        let mut rows = CompressedRows { bytes: self.text.len as u64, crc: 0 };
-        let compressed = match jobs[0].frame.coding {
-            FrameCoding::Zstd => self.zstd_frame(),
-            FrameCoding::Deflate { .. } => {
-                rows.crc = crc32fast::hash(self.text.bytes());
-                let deflater = self.deflater.get_or_insert_with(|| SegmentDeflater::new(RECODE_DEFLATE_LEVEL));
-                let mut out = Vec::new();
-                deflater.segment(self.text.bytes(), &mut out).map(|()| out)
-            }
-        };
-        Ok(compressed.map(|compressed| RecodedFrame { compressed, rows }))
-    }
-
-    /// The zstd frame of the decoded text.
-    fn zstd_frame(&mut self) -> std::io::Result<Vec<u8>> {
-        let compressor = match &mut self.zstd {
-            Some(compressor) => compressor,
-            slot => slot.insert(recompressor()?),
-        };
-        let text = self.text.bytes();
-        let most = compress_bound(text.len());
-        if self.compressed_bytes.len() < most {
-            self.compressed_bytes.resize(most, 0);
-        }
-        // The buffer keeps its bound for the next call; only the used part is returned.
-        let len = compressor.compress_to_buffer(text, &mut self.compressed_bytes[..most])?;
-        Ok(self.compressed_bytes[..len].to_vec())
-    }
-}
-
-/// zstd context with the parameters of recompressed frames.
-fn recompressor() -> std::io::Result<Compressor<'static>> {
-    let mut compressor = zstd_compressor(RECODE_LEVEL)?;
-    compressor.set_parameter(CParameter::MinMatch(RECODE_MATCH))?;
-    compressor.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable))?;
-    Ok(compressor)
-}
-
-/// Decoded lines in a buffer that never shrinks, so that the room behind them is not zeroed for every frame.
-#[derive(Default)]
-struct FrameText {
-    buffer: Vec<u8>,
-    len: usize,
-}
-
-impl FrameText {
-    /// The lines that were decoded and not written yet.
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.len]
-    }
-
-    /// Decodes the wanted lines of a frame behind those that are there.
-    fn add(&mut self, reader: &mut FrameReader, source: &StoreFile, job: &CopyJob) -> Result<(), ExportError> {
-        let (start, end) = (self.len, self.len + job.frame.uncompressed_len as usize);
-        if self.buffer.len() < end {
-            self.buffer.resize(end, 0);
-        }
-        self.len += decode_job(reader, source, job, &mut self.buffer[start..end])?;
-        Ok(())
-    }
-}
-
-/// Decodes a frame into `own`, which has its uncompressed length, and moves the wanted lines to the front. Returns
-/// their length.
-///
-/// # Errors
-/// [`ExportError::Frame`] if the frame is damaged, [`ExportError::Torn`] if a wanted range does not begin and end with
-/// lines.
-fn decode_job(
-    reader: &mut FrameReader,
-    source: &StoreFile,
-    job: &CopyJob,
-    own: &mut [u8],
-) -> Result<usize, ExportError> {
-    let frame = &job.frame;
-    match reader.decode(source, frame, own) {
-        Ok(()) => {}
-        Err(FrameError::Source(error)) => return Err(error.into()),
-        Err(FrameError::Damaged(reason)) => return Err(frame_error(source, frame, &reason)),
-    }
-    if job.ranges.is_empty() {
-        return Ok(own.len());
-    }
-    for range in &job.ranges {
-        if own[range.end - 1] == b'\r' && own.get(range.end) == Some(&b'\n') {
-            // The row ended with CR LF, and its range with the CR: the output has LF only.
-            own[range.end - 1] = b'\n';
-        }
-    }
-    // All ranges are checked before any is moved: moving overwrites the bytes before the next one.
-    let torn_range = job.ranges.iter().find(|range| {
-        let follows = range.start == 0 || own[range.start - 1] == b'\n';
-        !follows || own[range.end - 1] != b'\n'
-    });
-    if let Some(range) = torn_range {
-        let offset = frame.uncompressed + range.start as u64;
-        return Err(ExportError::Torn { path: source.path().to_path_buf(), offset });
-    }
-    let mut kept = 0;
-    for range in &job.ranges {
-        own.copy_within(range.clone(), kept);
-        kept += range.len();
-    }
-    Ok(kept)
-}
-
 /// End of a frame in the uncompressed file.
 fn uncompressed_end(frame: &FrameInfo) -> u64 {
     frame.uncompressed + frame.uncompressed_len
@@ -632,12 +459,6 @@ fn line_ranges(
         }
     }
     ranges
-}
-
-/// [`ExportError::Frame`] with the place of a frame.
-fn frame_error(source: &StoreFile, frame: &FrameInfo, reason: &str) -> ExportError {
-    let (path, offset, reason) = (source.path().to_path_buf(), frame.compressed, reason.to_string());
-    ExportError::Frame { path, offset, reason }
 }
 
 const _: () = assert!(DECODED_BYTES as u64 <= FRAME_HELD_MAX);

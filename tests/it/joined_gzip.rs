@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 /// The rows of a compressed file, of one gzip member or several.
 pub(crate) fn decode_members(path: &Path) -> Vec<u8> {
     let bytes = std::fs::read(path).unwrap();
-    if !path.extension().is_some_and(|end| end == "gz") {
+    if path.extension().is_none_or(|end| end != "gz") {
         return run::decode(path.to_str().unwrap(), &bytes);
     }
     let mut rows = Vec::new();
