@@ -158,7 +158,7 @@ fn ask_for_rows(
 ) -> Option<(RowAddress, u64)> {
     let (columns, start) = (index.segment(segment).columns(), index.entry(segment).start);
     let only_type = index.segment(segment).head().only_type().is_some();
-    let mut wanted = MergedRanges::new(source);
+    let mut wanted = MergedRanges::new(|range| source.will_need(range));
     let mut last = None;
     for row in rows.by_ref().take(BATCH_ROWS) {
         last = Some(row);
@@ -183,7 +183,7 @@ fn ask_for_frames(
     let (columns, start) = (index.segment(segment).columns(), index.entry(segment).start);
     let selected = &plan.selection.rows[segment.index()];
     let place = |[offset, _]: &[u32; 2]| start + u64::from(*offset);
-    let mut wanted = MergedRanges::new(source);
+    let mut wanted = MergedRanges::new(|range| source.will_need(range));
     let mut last = None;
     for frame in frames.by_ref().take(BATCH_ROWS).map(|i| table.frame(i)) {
         let from = columns.place.partition_point(|row| place(row) < frame.uncompressed);
@@ -198,16 +198,16 @@ fn ask_for_frames(
 }
 
 /// Asks for ranges of a file, ascending; those that are near one another as one.
-struct MergedRanges<'a> {
-    source: &'a StoreFile,
+struct MergedRanges<F: FnMut(Range<u64>)> {
+    will_need: F,
     pending: Range<u64>,
     bytes: u64,
 }
 
-impl MergedRanges<'_> {
+impl<F: FnMut(Range<u64>)> MergedRanges<F> {
     /// Of no range yet.
-    fn new(source: &StoreFile) -> MergedRanges<'_> {
-        MergedRanges { source, pending: 0..0, bytes: 0 }
+    fn new(will_need: F) -> MergedRanges<F> {
+        MergedRanges { will_need, pending: 0..0, bytes: 0 }
     }
 
     /// Adds a range.
@@ -223,13 +223,48 @@ impl MergedRanges<'_> {
     /// Asks for the pending range.
     fn ask(&mut self) {
         let range = std::mem::take(&mut self.pending);
-        self.bytes += range.end - range.start;
-        self.source.will_need(range);
+        if !range.is_empty() {
+            self.bytes += range.end - range.start;
+            (self.will_need)(range);
+        }
     }
 
     /// Asks for the last range; the bytes of all.
     fn finish(mut self) -> u64 {
         self.ask();
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Every byte that is wanted is asked for, once, and nothing else but what lies between near ranges.
+        #[test]
+        fn what_is_wanted_is_asked_for_once(steps in proptest::collection::vec((0..40_000u64, 1..3_000u64), 0..200)) {
+            let mut end = 0;
+            let ranges: Vec<Range<u64>> = steps
+                .iter()
+                .map(|(gap, len)| {
+                    let start = end + gap;
+                    end = start + len;
+                    start..end
+                })
+                .collect();
+            let mut asked = Vec::new();
+            let mut wanted = MergedRanges::new(|range| asked.push(range));
+            ranges.iter().for_each(|range| wanted.add(range.clone()));
+            let bytes = wanted.finish();
+            prop_assert_eq!(bytes, asked.iter().map(|range| range.end - range.start).sum::<u64>());
+            prop_assert!(asked.windows(2).all(|pair| pair[0].end + GAP_BYTES < pair[1].start));
+            // The naive twin: a range begins a request if the one before ends farther away.
+            let begins = |i: &usize| *i == 0 || ranges[*i].start > ranges[i - 1].end + GAP_BYTES;
+            let starts: Vec<u64> = (0..ranges.len()).filter(begins).map(|i| ranges[i].start).collect();
+            prop_assert_eq!(asked.iter().map(|range| range.start).collect::<Vec<_>>(), starts);
+            prop_assert!(ranges.iter().all(|range| asked.iter().any(|asked| asked.start <= range.start && range.end <= asked.end)));
+        }
     }
 }
