@@ -117,7 +117,7 @@ fn verify_chain(args: &VerifyArgs) -> Exit {
         Err(error) => fail(exit_of(&error), &error, args.run.json),
         Ok(report) => {
             let exit = if report.holds { Exit::Done } else { Exit::Partial };
-            report.lines().iter().for_each(|line| say(line));
+            print_report(&report.lines(), report.holds);
             if args.run.json {
                 let holds = report.holds;
                 put_json(&json!({ "status": "complete", "exitCode": exit as u8, "holds": holds, "chain": report }));

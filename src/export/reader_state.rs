@@ -4,8 +4,9 @@
 //! A reader who applies the exports of a chain in turn holds, after an increment, what it held before, less the deletions and
 //! the departed, and what the increment brought. A resource has departed that the reader holds, that the same request without
 //! `_since` would not export now, and that is not listed as deleted: its patient left, it moved to another patient, a filter finds
-//! it no more, or nothing refers to it any more. What is gone from the store without a deletion departs only if the policy for
-//! vanished resources lists deletions and it would not be listed for want of an owner; else the reader keeps it.
+//! it no more, or nothing refers to it any more. What is gone from the store without a deletion departs if those whose it was
+//! are not in the cohort any more, or if the policy for vanished resources lists deletions and it would not be listed for want
+//! of an owner; else the reader keeps it.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::plan::Plan;
 use crate::policies::Vanished;
 use crate::progress::Progress;
 use crate::select::resource_keys::{find_name, write_keys};
+use crate::select::vanished::vanished_of_others;
 use crate::sys::directory::Directory;
 use crate::sys::private_files::create_unnamed;
 use crate::write::journal::{DEPARTED, RESOURCES};
@@ -122,6 +124,7 @@ impl Removed {
         let mut keys: Vec<ResourceKey> = deleted.iter().map(|(t, id)| resource_key(*t, id.as_bytes())).collect();
         keys.sort_unstable();
         let (vanished, gone) = (snapshot.vanished()?, OnceCell::new());
+        let of_others = vanished_of_others(snapshot, &plan.cohort, &plan.request)?;
         let (mut departed, mut departed_keys, mut at) = (Vec::new(), Vec::new(), 0);
         for key in before.keys() {
             while whole.get(at).is_some_and(|other| other < key) {
@@ -135,7 +138,7 @@ impl Removed {
             }
             let name = match find_name(snapshot, key)? {
                 Some(name) => Some(name),
-                None => gone.get_or_init(|| gone_for_readers(plan, vanished)).get(key).copied(),
+                None => gone.get_or_init(|| gone_for_readers(plan, vanished, &of_others)).get(key).copied(),
             };
             if let Some(name) = name {
                 departed.push((name.0, name.1.as_str().into()));
@@ -154,14 +157,19 @@ impl Removed {
     }
 }
 
-/// The names of resources that are gone from the store, where the policy says that such resources are gone for readers, too.
-fn gone_for_readers(plan: &Plan, vanished: &[VanishedResource]) -> HashMap<ResourceKey, (ResourceType, Id)> {
+/// The names of resources that are gone from the store, where the policy says that such resources are gone for readers, too;
+/// and of those `of_others`, whoever or whatever took them from the store: a reader is to hold nothing of who left.
+fn gone_for_readers(
+    plan: &Plan,
+    vanished: &[VanishedResource],
+    of_others: &[&VanishedResource],
+) -> HashMap<ResourceKey, (ResourceType, Id)> {
     let is_gone = |gone: &&VanishedResource| match gone.cause {
         VanishCause::Deleted => true,
         VanishCause::ReplacedFile => plan.request.vanished == Vanished::Delete,
         _ => false,
     };
-    let gone = vanished.iter().filter(is_gone);
+    let gone = vanished.iter().filter(is_gone).chain(of_others.iter().copied());
     gone.map(|gone| (resource_key(gone.resource_type, gone.id.as_bytes()), (gone.resource_type, gone.id))).collect()
 }
 

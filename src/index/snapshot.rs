@@ -252,15 +252,16 @@ impl Index {
         self.tables[file.index()].get_or_init(open).as_deref()
     }
 
+    /// Whether a store file has not changed since it was indexed, by its stamp alone.
+    pub(crate) fn is_current(&self, file: FileId) -> bool {
+        self.files.is_current(file)
+    }
+
     /// Asks the kernel to read the files that hold the segments, but those that seem to be in the page cache.
     pub(crate) fn read_ahead(&self) {
-        let mut last: Option<&Arc<IndexBytes>> = None;
-        for container in self.segments.iter().map(Segment::container) {
-            if !last.is_some_and(|last| Arc::ptr_eq(last, container)) {
-                container.read_ahead();
-                last = Some(container);
-            }
-        }
+        let mut containers: Vec<&Arc<IndexBytes>> = self.segments.iter().map(Segment::container).collect();
+        containers.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        containers.into_iter().for_each(|container| container.read_ahead());
     }
 
     /// The last seek point of a compressed file at or before an uncompressed offset.

@@ -273,6 +273,12 @@ impl StoreFiles {
         Ok(self.open[file.index()].get_or_init(|| OpenedStoreFile { source: Arc::new(source), compression }))
     }
 
+    /// Whether the file under its path has the very stamp that it is known by.
+    pub(crate) fn is_current(&self, file: FileId) -> bool {
+        let found = std::fs::metadata(self.root.join(path_of(self.name(file))));
+        found.is_ok_and(|found| FileStamp::of_metadata(&found) == self.walked.files[file.index()].stamp)
+    }
+
     /// The files that have been opened, with their handles.
     pub(crate) fn opened_files(&self) -> impl Iterator<Item = (FileId, &StoreFile)> {
         self.ids().zip(&self.open).filter_map(|(file, open)| open.get().map(|opened| (file, &*opened.source)))

@@ -156,6 +156,26 @@ fn is_current(snapshot: &Snapshot, cohort: &Cohort, gone: &VanishedResource) -> 
     Ok(false)
 }
 
+/// Vanished resources that were somebody's, nobody of whom is in the cohort now.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page or the list of vanished resources is damaged.
+pub(crate) fn vanished_of_others<'a>(
+    snapshot: &'a Snapshot,
+    cohort: &Cohort,
+    request: &ExportRequest,
+) -> Result<Vec<&'a VanishedResource>, CorruptIndex> {
+    let owners = OwnerCheck::new(snapshot, cohort, request);
+    let mut others = Vec::new();
+    for gone in snapshot.vanished()? {
+        let is_owned = !gone.owners.is_empty() || gone.resource_type == ResourceType::PATIENT;
+        if is_owned && !owners.in_cohort(gone)? {
+            others.push(gone);
+        }
+    }
+    Ok(others)
+}
+
 /// Decides whose vanished resources were.
 struct OwnerCheck<'a> {
     index: &'a Index,

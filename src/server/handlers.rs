@@ -8,6 +8,7 @@
 
 use crate::fhir::attachment_url::AttachmentPath;
 use crate::fhir::resource_type::ResourceType;
+use crate::group::registry::store_groups::groups_are_current;
 use crate::issue::IssueCode;
 use crate::job::api::{JobLookup, RetryOutcome};
 use crate::job::store_state::StoreRefusal;
@@ -502,7 +503,11 @@ fn group_operation(
     let body = request.body.as_deref().unwrap_or_default();
     request.principal.check_group(operation, id)?;
     let tenant = app.tenant(mount);
-    let snapshot = tenant.engine.snapshot_now();
+    let mut snapshot = tenant.engine.snapshot_now();
+    if snapshot.as_ref().is_some_and(|snapshot| !groups_are_current(snapshot)) {
+        tenant.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
+        snapshot = tenant.engine.snapshot_now();
+    }
     let group_handlers = GroupHandlers {
         book: &tenant.groups,
         snapshot: snapshot.as_ref(),

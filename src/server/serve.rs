@@ -84,6 +84,8 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let started = Instant::now();
+    // A terminal that is closed does not end the service, whether or not there are files to be read anew at that signal.
+    let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
     // 1. Certificate, proxies and listening socket.
     let certificate = match config.tls.is_on() {
         true => Some(Certificate::load(config.tls.clone())?),

@@ -245,7 +245,7 @@ impl StoreFile {
 
     /// As [`StoreFile::open_by`], for one of many files. It is held open if the process may hold one more and `may_hold`,
     /// else it is opened when it is read, and then must be the same file as here. `expected` is the stamp that the file had
-    /// in a snapshot of the store: of one that is not held, another inode is an error.
+    /// in a snapshot of the store: another inode is an error.
     ///
     /// # Errors
     /// As [`StoreFile::open`]; [`StoreFileError::Replaced`].
@@ -261,6 +261,12 @@ impl StoreFile {
             let mut source = StoreFile::unmapped(open_store_file(path, links)?, path, access)?;
             if let StoreFileHold::Open { _slot, .. } = &mut source.hold {
                 *_slot = Some(slot);
+            }
+            // Another file has its path by now: what is known of the one before says nothing of its bytes.
+            if let Some(known) = expected.filter(|known| known.inode != 0)
+                && (known.inode, known.device) != (source.stamp.inode, source.stamp.device)
+            {
+                return Err(source.replaced());
             }
             return Ok(source);
         }

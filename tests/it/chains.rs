@@ -354,6 +354,42 @@ fn broken_chains_begin_anew_and_say_so() {
     place.export(24, &["--chain", "AT:own"]).refused(2, &["an export of its own"]);
 }
 
+/// Records of a patient who leaves while their file is gone, in the same night or since one before, depart like others; those of a
+/// patient who stays do not, because a file that is missing may come back.
+#[test]
+fn nothing_is_kept_of_who_left_with_a_file() {
+    for (policy, earlier) in [("delete", false), ("delete", true), ("report", false)] {
+        let place = Place::new();
+        let row = |id: &str| {
+            let meta = r#""meta":{"lastUpdated":"2024-01-01T00:00:00Z"}"#;
+            format!(
+                "{{\"resourceType\":\"Patient\",\"id\":\"{id}\",{meta}}}\n\
+                 {{\"resourceType\":\"Observation\",\"id\":\"o-{id}\",{meta},\"subject\":{{\"reference\":\"Patient/{id}\"}}}}\n"
+            )
+        };
+        std::fs::write(place.path("store/z.ndjson"), row("z") + &row("y")).unwrap();
+        place.members(&["a", "y", "z"]);
+        let night =
+            |second| place.export(second, &["--chain", "AT:chain", "--vanished", policy, "--allow-missing", "100%"]);
+        done(&night(1));
+        std::fs::remove_file(place.path("store/z.ndjson")).unwrap();
+        if earlier {
+            assert!(night(2).code <= 1);
+        }
+        place.members(&["a", "y"]);
+        assert!(night(3).code <= 1);
+        let (chain, to) = (place.path("chain"), place.path("to"));
+        assert_eq!(
+            place.departed("chain/latest"),
+            [r#"{"member":"Patient/z"}"#, r#"{"resource":"Observation/o-z"}"#, r#"{"resource":"Patient/z"}"#,],
+            "{policy} {earlier}"
+        );
+        done(&run::run(&["apply", chain.to_str().unwrap(), "--to", to.to_str().unwrap()]));
+        let kept = std::fs::read_to_string(to.join("Observation.ndjson")).unwrap();
+        assert!(!kept.contains("o-z") && kept.contains("o-y"), "{policy} {earlier}: {kept}");
+    }
+}
+
 /// What dates and first-seen times do not tell, the keys do: rows that came with old dates while the index was lost, and a Provenance
 /// whose target moved from somebody who joins. An export that is resumed after a new patient came is still a baseline.
 #[test]

@@ -13,7 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{group_rows_of, our_bases};
 use crate::group::registry::search_facts::SearchFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
-use crate::ids::{EntryId, RowAddress};
+use crate::ids::{EntryId, FileId, RowAddress, SegmentId};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::{RowState, Snapshot};
@@ -62,6 +62,20 @@ impl StoreGroup {
         let range = row.start + part.start..(row.start + part.end).min(row.end);
         Ok(stream_range(index, index.file_of(self.row.segment), range, feed)?)
     }
+}
+
+/// Most files whose stamps are looked at for one request.
+const STAMPS_MAX: usize = 1_000;
+
+/// Whether the store files that hold Groups have the stamps that they were indexed with, so that the Groups of the index are
+/// those of the store. Of very many files only the first are looked at.
+pub(crate) fn groups_are_current(snapshot: &Snapshot) -> bool {
+    let index = snapshot.index();
+    let has_groups = |segment: &SegmentId| index.segment(*segment).head().has_type(ResourceType::GROUP.index());
+    let mut files: Vec<FileId> =
+        snapshot.segments().filter(has_groups).map(|segment| index.file_of(segment)).take(STAMPS_MAX).collect();
+    files.dedup();
+    files.into_iter().all(|file| index.is_current(file))
 }
 
 /// State at T of a Group's id in the store.

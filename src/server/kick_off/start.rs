@@ -13,6 +13,7 @@ use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{UnusableGroup, check_usable, read_group};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
+use crate::group::registry::store_groups::groups_are_current;
 use crate::group::registry::view::{GroupLookup, GroupView};
 use crate::group::registry::{GroupsError, RegisteredGroup};
 use crate::issue::IssueCode;
@@ -230,6 +231,10 @@ fn find_group(
         Ok((if visible { found } else { GroupLookup::Unknown }, indexed))
     };
     let is_missing = |found: &GroupLookup| matches!(found, GroupLookup::Unknown | GroupLookup::Deleted { .. });
+    // A Group that is there may have another version by now.
+    if awaited.is_none() && tenant.engine.snapshot_now().is_some_and(|snapshot| !groups_are_current(&snapshot)) {
+        return Err(Hindrance::Behind(tenant.engine.request_index()));
+    }
     match (look_up()?, awaited) {
         ((found, _), _) if !is_missing(&found) => Ok(found),
         ((_, true), None | Some(IndexAwaited { has_ended: true })) => Err(unknown_group().into()),

@@ -82,15 +82,33 @@ impl PackCoding {
         }
     }
 
-    /// Coding of a file that begins with the head of a packed one; `None` for any other.
+    /// Coding of a file that begins with the head of a packed one, or ends with its table; `None` for any other.
     ///
     /// # Errors
     /// When it cannot be read.
     pub(crate) fn of(source: &StoreFile) -> Result<Option<PackCoding>, StoreFileError> {
-        let mut buffer = Vec::new();
-        let len = source.len().min(PackCoding::Gzip.head_bytes()) as usize;
-        let start = source.read(0, len, &mut buffer)?;
-        Ok(PackCoding::ALL.into_iter().find(|coding| start.starts_with(&coding.head())))
+        for coding in PackCoding::ALL {
+            if coding.has_head(source)? || coding.has_name_at_end(source)? {
+                return Ok(Some(coding));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a file begins with the head.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn has_head(self, source: &StoreFile) -> Result<bool, StoreFileError> {
+        let len = source.len().min(self.head_bytes()) as usize;
+        Ok(*source.read(0, len, &mut Vec::new())? == self.head())
+    }
+
+    /// Whether the name of the format stands where it ends the table.
+    fn has_name_at_end(self, source: &StoreFile) -> Result<bool, StoreFileError> {
+        let name = self.magic();
+        let Some(offset) = self.trailer_offset(source.len(), name.len() as u64) else { return Ok(false) };
+        Ok(*source.read(offset, name.len(), &mut Vec::new())? == name)
     }
 
     /// Offset of the trailer, which ends the table, in a file of so many bytes; `None` if it is too short for one.
@@ -100,7 +118,7 @@ impl PackCoding {
     }
 }
 
-/// Whether a file begins with the head of a packed one.
+/// Whether a file begins or ends as a packed one does.
 ///
 /// # Errors
 /// When it cannot be read.

@@ -9,7 +9,7 @@ use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
-use crate::codec::deflate::SegmentInflater;
+use crate::codec::deflate::{SEGMENT_END, SegmentInflater};
 use crate::count_text::counted;
 use crate::hash::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES, ZSTD_WINDOW_LOG_MAX};
@@ -211,7 +211,8 @@ fn deflate_pieces(
     let mut inflater = SegmentInflater::new();
     let (mut buffer, mut out) = (Vec::new(), vec![0; READ_BYTES]);
     let (mut sum, mut left) = (crc32fast::Hasher::new(), frame.uncompressed_len);
-    let (mut offset, end) = (frame.compressed, frame.compressed + frame.compressed_len);
+    let frame_end = frame.compressed + frame.compressed_len;
+    let (mut offset, end) = (frame.compressed, frame_end.saturating_sub(SEGMENT_END.len() as u64));
     while offset < end {
         let len = (end - offset).min(READ_BYTES as u64);
         let bytes = source.read(offset, len as usize, &mut buffer)?;
@@ -232,7 +233,9 @@ fn deflate_pieces(
         }
         offset += len;
     }
-    inflater.end().map_err(damaged)?;
+    let mut last = [0; SEGMENT_END.len()];
+    source.pread_into(end, &mut last)?;
+    inflater.end(last).map_err(damaged)?;
     source.check()?;
     match (left, sum.finalize() == crc) {
         (0, true) => Ok(()),

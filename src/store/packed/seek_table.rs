@@ -10,7 +10,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher64, xxh3_64};
-use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
+use crate::limits::{PACKED_FILE_BYTES, PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
 use crate::store::packed::envelope::{self, PackCoding, TableEnvelope};
 use crate::sys::little_endian::{bytes_of, bytes_of_mut};
 use crate::sys::store_file::{StoreFile, StoreFileError};
@@ -350,6 +350,9 @@ impl TableReader<'_> {
 /// Reads the table at the end of a file that begins as a packed one, and with `lengths_too` the compressed row lengths.
 fn parse(source: &StoreFile, coding: PackCoding, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), TableError> {
     let damaged = TableError::Damaged;
+    if !coding.has_head(source)? {
+        return Err(damaged("the file ends as a packed one and does not begin so"));
+    }
     // 1. The trailer, with the sizes of the parts.
     let Some(trailer_at) = coding.trailer_offset(source.len(), TRAILER_BYTES as u64) else {
         return Err(damaged("the file ends before its table"));
@@ -465,7 +468,9 @@ fn check_table(table: &SeekTable, table_at: u64, rows: u64, names: u64) -> Resul
     let ascending = places.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] < pair[1][1]);
     let whole =
         places.first() == Some(&[table.coding.head_bytes(), 0]) && places.last().is_some_and(|end| end[0] == table_at);
-    if !ascending || !whole || table.rows() != rows || table.names.len() as u64 != names {
+    // A file is full at one length, but for one row.
+    let is_long = table.uncompressed_len() > PACKED_FILE_BYTES + u64::from(u32::MAX) + 2;
+    if !ascending || !whole || is_long || table.rows() != rows || table.names.len() as u64 != names {
         return Err(TableError::Damaged("the places of the table do not fit the file"));
     }
     let sound = table.left.iter().all(|left| {
@@ -552,6 +557,12 @@ mod tests {
                 assert!(SeekTable::open(&file(&bytes[..len])).is_err(), "{coding:?}, cut to {len}");
             }
             assert!(SeekTable::open(&file(&[&bytes[..], b"x"].concat())).is_err());
+            // A file that ends as a packed one, and does not begin so, is not taken for one that never was.
+            for i in 0..coding.head_bytes() as usize {
+                let mut broken = bytes.clone();
+                broken[i] ^= 1;
+                assert!(SeekTable::open(&file(&broken)).is_err(), "{coding:?}, byte {i}");
+            }
             // A member that is appended is one more, not part of the table.
             let member = [&bytes[..], &crate::codec::decoder::tests::gzip(b"{}\n")].concat();
             assert!(SeekTable::open(&file(&member)).is_err());

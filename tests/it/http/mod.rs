@@ -29,6 +29,7 @@ mod polls;
 mod post;
 mod queries;
 mod records;
+mod replaced_groups;
 mod same_as_command_line;
 pub(crate) mod server;
 mod smart;
