@@ -319,6 +319,8 @@ fn log_snapshot(
             if let Some(log) = slots.newest() {
                 current.apply(&log);
             }
+            // One that found stamps lacking has written its T to the index meta, not to the log.
+            current.latest = current.latest.max(head.latest);
         }
         // To be written, without an intact copy, or of an earlier format.
         None => {
@@ -588,4 +590,33 @@ fn write_times(dir: &IndexDir, meta: &mut IndexMeta, times: &RowTimes) -> Result
             .map_err(|source| IndexError::Write { name: meta.times.clone(), source })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A T that another writer put into the index meta, after this one had read it and under the same sequence, is not given
+    /// out again.
+    #[test]
+    fn a_time_in_the_index_meta_is_not_given_again() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let clock = || SnapshotTime::by_clock(Instant::parse("2026-01-01T00:00:00Z").unwrap());
+        store.snapshot(clock()).unwrap();
+        let dir = IndexDir::directory(&store.index_dir()).unwrap();
+        let known = || load(&dir).unwrap().known().unwrap();
+        // Stamped, so that a later snapshot goes to the log alone.
+        let mut stamped = known().current;
+        publish(&dir, &mut stamped).unwrap();
+        std::thread::sleep(std::time::Duration::from_nanos(RACY_NS.unsigned_abs()));
+        publish(&dir, &mut stamped).unwrap();
+        let mine = known();
+        let mut other = known().current;
+        let taken = other.note_snapshot(&clock()).0;
+        publish(&dir, &mut other).unwrap();
+        let (_, given) = log_snapshot(&dir, &store, mine, Some(&clock()), &Progress::default()).unwrap().unwrap();
+        assert!(given.as_ref().is_some_and(|given| *given > taken), "{given:?} after {taken}");
+    }
 }
