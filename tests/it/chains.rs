@@ -385,8 +385,14 @@ fn nothing_is_kept_of_who_left_with_a_file() {
             "{policy} {earlier}"
         );
         done(&run::run(&["apply", chain.to_str().unwrap(), "--to", to.to_str().unwrap()]));
-        let kept = std::fs::read_to_string(to.join("Observation.ndjson")).unwrap();
+        let files = std::fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path());
+        let rows = files.filter(|path| path.extension().is_some_and(|ending| ending == "ndjson"));
+        let kept: String = rows.map(|path| std::fs::read_to_string(path).unwrap()).collect();
         assert!(!kept.contains("o-z") && kept.contains("o-y"), "{policy} {earlier}: {kept}");
+        // A chain that does not hold is told whoever is quiet.
+        std::fs::write(chain.join("latest/departed.json-lines"), "").unwrap();
+        let told = run::run(&["verify", "--quiet", chain.to_str().unwrap()]);
+        assert!(told.code == 1 && told.said().contains("does not hold"), "{told:#?}");
     }
 }
 
