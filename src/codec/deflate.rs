@@ -181,7 +181,7 @@ mod tests {
         /// Writes the lowest `count` bits of a number, the lowest first.
         fn number(&mut self, value: u32, count: u32) {
             for i in 0..count {
-                if self.used % 8 == 0 {
+                if self.used.is_multiple_of(8) {
                     self.bytes.push(0);
                 }
                 let last = self.bytes.len() - 1;
@@ -205,7 +205,7 @@ mod tests {
             bits.number(is_last, 1);
             bits.number(2, 2);
             // 257 literals and lengths, one distance, 18 lengths of code lengths; of these 1, 2, 0 (by 18: zeros) have codes.
-            (bits.number(0, 5), bits.number(0, 5), bits.number(14, 4));
+            [(0, 5), (0, 5), (14, 4)].into_iter().for_each(|(value, count)| bits.number(value, count));
             // In the order of RFC 1951: 16 17 18 0 8 7 9 6 10 5 11 4 12 3 13 2 14 1.
             for length in [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 2] {
                 bits.number(length, 3);
@@ -220,12 +220,12 @@ mod tests {
             bits.code(0b11, 2);
             zeros(&mut bits, 20);
             bits.code(0b10, 2);
-            (zeros(&mut bits, 138), zeros(&mut bits, 83));
+            [138, 83].into_iter().for_each(|count| zeros(&mut bits, count));
             bits.code(0b11, 2);
             // The one distance has a code of one bit.
             bits.code(0b10, 2);
             let mut text = Vec::new();
-            while bits.used % 8 != 0 || text.len() < 20 {
+            while !bits.used.is_multiple_of(8) || text.len() < 20 {
                 bits.code(0, 1);
                 text.push(b'"');
             }
