@@ -1,9 +1,9 @@
 //! Deflate segments: blocks of a deflate stream (RFC 1951), none of them its last, that end with an empty stored block and refer
 //! to nothing before the first. Segments that follow one another are one stream, whoever wrote them.
 //!
-//! That a segment ends where it says cannot be told from bytes that follow it and are known beforehand: whoever chooses the codes
-//! of a block may have it go on in them. So a decoder is led into the stored block that the segment must end with, and given
-//! random bytes in place of none: it repeats them only if it takes them for the contents of that block.
+//! Fixed bytes appended to a segment do not prove that it ends there: an attacker can choose the Huffman codes of a block so that
+//! the block goes on in those bytes. So the four length bytes of the empty stored block at the end are replaced by those of a
+//! stored block of 16 random bytes. A decoder outputs these bytes only if it is inside that stored block.
 //!
 //! Nothing here knows gzip members, checksums or rows.
 

@@ -158,7 +158,7 @@ impl Removed {
 }
 
 /// The names of resources that are gone from the store, where the policy says that such resources are gone for readers, too;
-/// and of those `of_others`, whoever or whatever took them from the store: a reader is to hold nothing of who left.
+/// and of those `of_others`, for whatever reason they are gone: a reader must keep no record of a patient who left.
 fn gone_for_readers(
     plan: &Plan,
     vanished: &[VanishedResource],

@@ -119,7 +119,7 @@ impl MemoryFiles {
     }
 }
 
-/// Places of an index file by which it is told whether it is in the page cache.
+/// Number of offsets of an index file that are sampled to decide whether it is in the page cache.
 const SAMPLES: u64 = 64;
 
 /// Bytes of an index file, mapped.

@@ -24,7 +24,7 @@ const GAP_BYTES: u64 = 16 << 10;
 const BATCH_ROWS: usize = 256;
 /// Least bytes of a segment that is looked at: the rows of a small file are few requests anyway.
 const SEGMENT_BYTES_MIN: u64 = 256 << 10;
-/// Rows of a segment by which it is told whether its bytes are in the page cache.
+/// Number of rows of a segment that are sampled to decide whether its bytes are in the page cache.
 const SAMPLES: usize = 8;
 
 /// What a sweep is going to read, from where it has been asked for on.
@@ -162,7 +162,8 @@ fn ask_for_rows(
     let mut last = None;
     for row in rows.by_ref().take(BATCH_ROWS) {
         last = Some(row);
-        if only_type || types[columns.resource_type[row] as usize] {
+        // The page of types is not verified yet: what it says may be anything.
+        if only_type || types.get(usize::from(columns.resource_type[row])).is_some_and(|taken| *taken) {
             let offset = start + u64::from(columns.offset(row));
             wanted.add(offset..offset + u64::from(columns.length(row)) + 1);
         }
