@@ -51,15 +51,17 @@ mod select;
 #[cfg(feature = "server")]
 mod server;
 mod simd;
+mod spans;
 mod store;
 mod synth;
 mod sys;
+mod tasks;
 mod text_table;
 mod verify;
 mod write;
 
 /// Documents: architecture, what the service is tested by, how a store is fed and exports are loaded into tables, formats, manners of
-/// the command line, readings, security, what the service answers.
+/// the command line, readings, exports in tasks, security, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
@@ -75,6 +77,8 @@ pub mod docs {
     pub mod manners {}
     #[doc = include_str!("docs/readings.md")]
     pub mod readings {}
+    #[doc = include_str!("docs/scale.md")]
+    pub mod scale {}
     #[doc = include_str!("docs/security.md")]
     pub mod security {}
     #[doc = include_str!("docs/service.md")]

@@ -9,7 +9,7 @@ use crate::chain::root::ChainExport;
 use crate::chain::run::{ChainOptions, ChainReport, ChainTime, run_chain};
 use crate::cli::args::ExportArgs;
 use crate::cli::clock::now;
-use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
+use crate::cli::config::{ResolvedConfig, TargetFlags, pool, resolve, sync};
 use crate::cli::export::{document, exit_of, exit_of_report, index_warnings, summary};
 use crate::cli::message_text::{FLAGS, lines};
 use crate::cli::progress::watched;
@@ -22,7 +22,9 @@ use crate::issue::{Parameter, ParameterNames};
 /// Runs `outpour export --chain` and returns its exit code.
 pub(crate) fn run(args: ExportArgs) -> Exit {
     let json = args.write.run.json;
-    let (resolved, pool) = match resolve(&args).and_then(|resolved| Ok((resolved, pool(args.write.run.threads)?))) {
+    let (resolved, pool) = match resolve(&args.request, &args.store, &TargetFlags::of_export(&args))
+        .and_then(|resolved| Ok((resolved, pool(args.write.run.threads)?)))
+    {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, json),
     };

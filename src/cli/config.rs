@@ -2,16 +2,18 @@
 //! export's flags that need no index. The configuration of the service is in `server::config`.
 
 use crate::byte_size::{SIZE_EXAMPLES, parse_size};
+use crate::cli::args::ExportArgs;
 use crate::cli::args::chain::{ChainArgs, NewMembersArg};
 use crate::cli::args::choices::{
     ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
 };
 use crate::cli::args::group::{GroupRulesArgs, RulesArg};
 use crate::cli::args::records::PatientStrictArg;
-use crate::cli::args::{
-    AccessArg, CompressArg, ContextArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, SelectionArg,
-    StoreArgs, VanishedArg, WriteArgs,
+use crate::cli::args::request::{
+    CompressArg, ContextArg, DigestArg, LateArg, MembersArg, MissingArg, RequestArgs, SelectionArg, VanishedArg,
 };
+use crate::cli::args::run::WriteArgs;
+use crate::cli::args::store::{AccessArg, StoreArgs};
 use crate::cli::clock::{StoreClock, now};
 use crate::cli::message_text::{FLAGS, index_text};
 use crate::cli::time_text::parse_time;
@@ -42,6 +44,7 @@ use crate::sys::access::Access;
 use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
 use crate::write::file_modes::FileModes;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Parses permission bits of a file or directory: octal digits, at most 0777, with all bits that its owner needs.
@@ -186,11 +189,39 @@ pub(crate) struct ResolvedConfig {
     pub modes: FileModes,
 }
 
+/// Where an export is written, as far as flags say so.
+pub(crate) struct TargetFlags<'a> {
+    /// The flag of the directory, and the directory.
+    pub directory: Option<(&'static str, &'a Path)>,
+    /// The export that is built on.
+    pub chain: Option<&'a ChainArgs>,
+    /// Permission bits of files and of directories.
+    pub modes: [Option<&'a str>; 2],
+    /// Whether files are synced.
+    pub sync: bool,
+}
+
+impl<'a> TargetFlags<'a> {
+    /// Those of `outpour export`.
+    pub(crate) fn of_export(args: &'a ExportArgs) -> TargetFlags<'a> {
+        let directory = match (&args.out, &args.chain.chain) {
+            (Some(out), _) => Some(("--out", out.as_path())),
+            (None, root) => root.as_ref().map(|root| ("--chain", root.as_path())),
+        };
+        let modes = [args.mode.as_deref(), args.dir_mode.as_deref()];
+        TargetFlags { directory, chain: Some(&args.chain), modes, sync: !args.write.no_sync }
+    }
+}
+
 /// Decides everything of an export that can be decided before the index is read.
 ///
 /// # Errors
 /// All problems of the flags at once.
-pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError> {
+pub(crate) fn resolve(
+    args: &RequestArgs,
+    store: &StoreArgs,
+    target: &TargetFlags<'_>,
+) -> Result<ResolvedConfig, RequestError> {
     let mut request = match (&args.group, &args.patients) {
         (Some(group), _) => group_population(group),
         (_, Some(file)) if file.as_os_str() == "-" => ExportRequest::patients("/dev/stdin"),
@@ -244,17 +275,17 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         VanishedArg::Report => Vanished::Report,
         VanishedArg::Delete => Vanished::Delete,
     };
-    request.new_members = new_members(&args.chain);
+    request.new_members = new_members(target.chain);
     let mut builds_on = None;
-    if let Some(path) = &args.chain.since_manifest {
+    if let Some(path) = target.chain.and_then(|chain| chain.since_manifest.as_ref()) {
         match FinishedExport::open(path) {
             Ok(FinishedExport { record, baseline, .. }) => {
-                request = request.increment_on(baseline, new_members(&args.chain));
+                request = request.increment_on(baseline, new_members(target.chain));
                 builds_on = Some(record);
             }
             Err(wrong) => request = wrong.problems.into_iter().fold(request, ExportRequest::problem),
         }
-    } else if args.chain.baseline {
+    } else if target.chain.is_some_and(|chain| chain.baseline) {
         request = request.keep_resources();
     }
     request.compression = match args.compress {
@@ -293,7 +324,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         request = request.problem(format!("--faults-allowed: {text:?} is neither a number nor a share such as 0.1%"));
     }
     let (mut modes, given) =
-        (FileModes::default(), [("--mode", &args.mode, 0o600), ("--dir-mode", &args.dir_mode, 0o700)]);
+        (FileModes::default(), [("--mode", target.modes[0], 0o600), ("--dir-mode", target.modes[1], 0o700)]);
     for (flag, text, needed) in given {
         let Some(text) = text else { continue };
         match parse_mode(text, needed) {
@@ -314,16 +345,16 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
             request = request.problem(format!("{flag}: {} cannot be read: {error}", path.display()));
         }
     }
-    if let Some(out) = args.out.as_ref().or(args.chain.chain.as_ref()) {
-        if let Err(inside) = check_outside_store(&args.store.store, out) {
-            request = inside.problems.into_iter().fold(request, ExportRequest::problem);
+    if let Some((flag, out)) = target.directory {
+        if let Err(inside) = check_outside_store(&store.store, out) {
+            let texts = inside.problems.into_iter().map(|problem| format!("{flag}: {}", problem.text));
+            request = texts.fold(request, ExportRequest::problem);
         }
         if std::fs::metadata(out).is_ok_and(|found| !found.is_dir()) {
-            let flag = if args.out.is_some() { "--out" } else { "--chain" };
             request = request.problem(format!("{flag}: {} is no directory", out.display()));
         }
     }
-    let store = match open_store(&args.store, row_choices(&args.store.choices), false, !args.write.no_sync) {
+    let store = match open_store(store, row_choices(&store.choices), false, target.sync) {
         Ok(store) => Some(store),
         Err(wrong) => {
             request = wrong.problems.into_iter().fold(request, ExportRequest::problem);
@@ -349,12 +380,12 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
 }
 
 /// What `--new-members` says: a chain has all records of those who join unless told otherwise.
-pub(crate) fn new_members(args: &ChainArgs) -> NewMembers {
-    match args.new_members {
+fn new_members(args: Option<&ChainArgs>) -> NewMembers {
+    match args.and_then(|args| args.new_members) {
         Some(NewMembersArg::Full) => NewMembers::Full,
         Some(NewMembersArg::Report) => NewMembers::Report,
         Some(NewMembersArg::Ignore) => NewMembers::Ignore,
-        None if args.chain.is_some() => NewMembers::Full,
+        None if args.is_some_and(|args| args.chain.is_some()) => NewMembers::Full,
         None => NewMembers::Report,
     }
 }

@@ -6,9 +6,10 @@ use serde_json::json;
 
 use crate::byte_size::format_bytes;
 use crate::chain::run::{NextChainExport, next_of_chain};
-use crate::cli::args::{ExportArgs, StoreArgs};
+use crate::cli::args::ExportArgs;
+use crate::cli::args::store::StoreArgs;
 use crate::cli::clock::now;
-use crate::cli::config::{ResolvedConfig, pool, resolve, sync};
+use crate::cli::config::{ResolvedConfig, TargetFlags, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{filters_json, filters_table};
@@ -38,7 +39,9 @@ use crate::text_table::{TextTable, grouped as count, grouped_with};
 pub(crate) fn run(args: ExportArgs) -> Exit {
     let begun = Clock::now();
     let json = args.write.run.json;
-    let (resolved, pool) = match resolve(&args).and_then(|resolved| Ok((resolved, pool(args.write.run.threads)?))) {
+    let (resolved, pool) = match resolve(&args.request, &args.store, &TargetFlags::of_export(&args))
+        .and_then(|resolved| Ok((resolved, pool(args.write.run.threads)?)))
+    {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, json),
     };

@@ -28,7 +28,9 @@ pub(crate) mod inspect;
 pub(crate) mod jobs;
 pub(crate) mod message_text;
 pub(crate) mod pack;
+pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod run_task;
 pub(crate) mod search_columns;
 #[cfg(feature = "server")]
 pub(crate) mod serve;
@@ -62,6 +64,18 @@ pub(crate) enum Exit {
     BadRequest = 2,
     /// The work failed: input, output or the machine.
     Failed = 3,
+    /// Of a task or a commit alone, as the next five (sysexits.h): arguments, a plan or a record are wrong.
+    Usage = 64,
+    /// The store is not what it was when the plan was made.
+    DataChanged = 65,
+    /// Two attempts, or two commits, have written different things.
+    Differs = 70,
+    /// Reading or writing failed: to be tried again.
+    InputOutput = 74,
+    /// Tasks have not ended: to be tried again.
+    NotYet = 75,
+    /// The system does not permit it.
+    NotPermitted = 77,
     /// Interrupted by Ctrl-C or a termination signal.
     Interrupted = 130,
 }
@@ -136,15 +150,19 @@ fn refuse_arguments(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
     put_error(&format!("outpour: error: {text}"));
+    // What calls these commands tells from the code whether to call again.
+    let command = std::env::args_os().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let is_of_tasks = command.is_some_and(|word| word == "run-task" || word == "commit");
+    let exit = if is_of_tasks { Exit::Usage } else { Exit::BadRequest };
     // Arguments behind `--` are no flags.
     let json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
     if json {
         // What is wrong stands before the usage, on one line or on several.
         let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
         let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
-        put_failure(Exit::BadRequest, &[lines.join(" ").replace(" tip: ", "; ")]);
+        put_failure(exit, &[lines.join(" ").replace(" tip: ", "; ")]);
     }
-    Exit::BadRequest
+    exit
 }
 
 /// Runs the command of the parsed arguments.
@@ -158,6 +176,9 @@ pub(crate) fn run(args: Args) -> Exit {
         Command::Index(args) => index::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Apply(args) => apply::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::RunTask(args) => run_task::run(args),
+        Command::Commit(args) => run_task::run_commit(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),

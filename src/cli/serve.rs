@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::cli::args::ServeArgs;
 use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::run::AllowMissingArgs;
-use crate::cli::args::{AccessArg, ServeArgs, StoreArgs};
+use crate::cli::args::store::{AccessArg, StoreArgs};
 use crate::cli::config::open_store;
 use crate::cli::{Exit, Verbosity, fail, log_line, tell, verbosity};
 use crate::error::RequestError;

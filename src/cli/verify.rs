@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::read_only::VerifyArgs;
-use crate::cli::args::{AccessArg, StoreArgs};
+use crate::cli::args::store::{AccessArg, StoreArgs};
 use crate::cli::config::{open_store, pool};
 use crate::cli::faults::FaultList;
 use crate::cli::progress::watched;

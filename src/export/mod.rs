@@ -16,7 +16,7 @@ pub(crate) mod repair;
 pub(crate) mod report;
 pub(crate) mod run;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod to_sink;
 pub(crate) mod vanished_record;
 

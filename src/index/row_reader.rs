@@ -13,7 +13,27 @@ use crate::error::ExportError;
 use crate::ids::{FileId, RowAddress};
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
+use crate::store::packed::seek_table::SeekTable;
+use crate::store::source_files::SourceFiles;
 use crate::sys::store_file::{StoreFile, StoreFileError};
+
+impl SourceFiles for Index {
+    fn source(&self, file: FileId) -> Result<&StoreFile, StoreFileError> {
+        Index::source(self, file)
+    }
+
+    fn compression(&self, file: FileId) -> Compression {
+        Index::compression(self, file)
+    }
+
+    fn packed(&self, file: FileId) -> Option<&SeekTable> {
+        Index::packed(self, file)
+    }
+
+    fn restart_before(&self, file: FileId, offset: u64) -> SeekPoint {
+        Index::restart_before(self, file, offset)
+    }
+}
 
 /// Byte range of a row in its (uncompressed) file, without its line end. The caller has verified the row
 /// ([`Segment::row`]).
@@ -32,13 +52,13 @@ pub(crate) fn row_range(index: &Index, address: RowAddress) -> Range<u64> {
 /// # Errors
 /// When the file cannot be read, or the segment has changed.
 pub(crate) fn decoder_before<'a>(
-    index: &Index,
+    files: &dyn SourceFiles,
     source: &'a StoreFile,
     file: FileId,
     offset: u64,
 ) -> Result<(Decoder<'a>, SeekPoint), ExportError> {
-    let (compression, from) = (index.compression(file), index.restart_before(file, offset));
-    let table = if compression == Compression::Gzip { index.packed(file) } else { None };
+    let (compression, from) = (files.compression(file), files.restart_before(file, offset));
+    let table = if compression == Compression::Gzip { files.packed(file) } else { None };
     let Some(table) = table else { return Ok((Decoder::new(source, compression, from)?, from)) };
     let frame = table.frame_at(offset);
     if frame < table.frames() {

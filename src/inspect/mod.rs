@@ -13,6 +13,7 @@ pub(crate) mod lists;
 pub(crate) mod report;
 pub(crate) mod search_columns;
 pub(crate) mod service;
+pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,9 @@ use crate::index::segment::layout;
 use crate::index::{global, meta};
 use crate::inspect::report::InspectReport;
 use crate::key_set;
+use crate::spans::span_file;
 use crate::sys::regular_file::{Links, open_regular};
+use crate::tasks::job_files::is_job;
 use crate::verify::chain::is_chain;
 use crate::write::journal::{
     COHORT, DEPARTED, JOB, LEGACY_RECEIPTS, MANIFEST, NEXT, PLAN, RECEIPTS, RESOURCES, STATUS,
@@ -101,6 +104,12 @@ pub(crate) enum FileKind {
     Departed,
     /// A document of a chain, or of the state that it was applied to.
     ChainDocument,
+    /// The plan of a job of an export in tasks.
+    JobPlan,
+    /// The record of a task of such a job.
+    TaskRecord,
+    /// The rows of an output file of such a job.
+    Spans,
     /// Lines of a store or export.
     Data(Compression),
 }
@@ -132,6 +141,10 @@ fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), Insp
     if path.join(STATE).is_file() {
         report.what = "the current state of a chain".to_string();
         inspect_file(&path.join(STATE), FileKind::ChainDocument, report);
+        return Ok(());
+    }
+    if is_job(path) {
+        tasks::job(path, report);
         return Ok(());
     }
     if path.join(JOB).is_dir() || path.join(MANIFEST).is_file() {
@@ -209,7 +222,9 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         MANIFEST => Some(FileKind::Manifest),
         STATUS => Some(FileKind::Status),
         meta::NOTE => Some(FileKind::SnapshotLog),
+        PLAN if tasks::is_job_plan(path) => Some(FileKind::JobPlan),
         PLAN => Some(FileKind::Plan),
+        _ if tasks::is_task_record(path) => Some(FileKind::TaskRecord),
         RECEIPTS | LEGACY_RECEIPTS => Some(FileKind::Receipts),
         meta::FILE | meta::TWIN => Some(FileKind::IndexMeta),
         REPLACED => Some(FileKind::Replaced),
@@ -234,6 +249,7 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         bytes if bytes.starts_with(&global::MAGIC.to_le_bytes()) => Some(FileKind::GlobalIndex),
         bytes if bytes.starts_with(&column_file::MAGIC) => Some(FileKind::SearchColumn),
         bytes if bytes.starts_with(key_set::MAGIC) => Some(FileKind::KeySet),
+        bytes if bytes.starts_with(&span_file::MAGIC) => Some(FileKind::Spans),
         bytes if bytes.starts_with(b"outpour-index ") => Some(FileKind::IndexMeta),
         _ if by_name.is_some() => by_name,
         _ => export::kind_of(path)?,
@@ -263,6 +279,9 @@ fn inspect_file(path: &Path, kind: FileKind, report: &mut InspectReport) {
         FileKind::KeySet => chain::key_set(path, report),
         FileKind::Departed => chain::departed(path, report),
         FileKind::ChainDocument => chain::document(path, report),
+        FileKind::JobPlan => drop(tasks::plan(path, report)),
+        FileKind::TaskRecord => tasks::record(path, report),
+        FileKind::Spans => tasks::spans(path, report),
         FileKind::Data(compression) => data::show(path, compression, report),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod file_name;
 pub(crate) mod ignore_file;
 pub(crate) mod packed;
 pub(crate) mod paths;
+pub(crate) mod source_files;
 pub(crate) mod walk;
 pub(crate) mod walked_file;
 

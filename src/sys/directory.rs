@@ -195,6 +195,20 @@ impl Directory {
         }
     }
 
+    /// Gives a regular file beneath the directory a second name, which nothing may have. Where the file system has no hard links,
+    /// the file is renamed.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is in use; else as [`Directory::open_file`], or the system's.
+    pub(crate) fn link_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let ((from_parent, from_name), (to_parent, to_name)) = (self.parent(from)?, self.parent(to)?);
+        self.before_change();
+        match rustix::fs::linkat(&*from_parent, from_name, &*to_parent, to_name, AtFlags::empty()) {
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => self.rename_new(from, to),
+            linked => Ok(linked?),
+        }
+    }
+
     /// Unlinks a file beneath the directory, or a link itself. `false` when nothing had the name.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ pub(crate) mod file_stamps;
 pub(crate) mod held_files;
 pub(crate) mod interrupt;
 pub(crate) mod little_endian;
+pub(crate) mod parent_death;
 pub(crate) mod private_files;
 pub(crate) mod process_limits;
 pub(crate) mod read_ahead;

@@ -23,6 +23,7 @@ use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::{Phase, Progress};
 use crate::select::ledger::Ledger;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
+use crate::tasks::job_files::is_job;
 use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::manifest::{self, ListedFile, StatedManifest};
@@ -313,7 +314,8 @@ fn check_record(directory: &Path, stated: &StatedManifest, deleted: &HashSet<u12
     }
 }
 
-/// Adds to the report what lies in the directory, `deleted` and `error` and is not listed by the manifest.
+/// Adds to the report what lies in the directory, `deleted` and `error`, or below the data of a job, and is not listed by the
+/// manifest.
 fn find_unlisted(
     directory: &Path,
     stated: &StatedManifest,
@@ -321,9 +323,12 @@ fn find_unlisted(
 ) -> Result<(), VerifyError> {
     let known: HashSet<&str> =
         stated.files.iter().map(|listed| listed.name.as_str()).chain([MANIFEST, STATUS, DEPARTED]).collect();
-    for (prefix, place) in
-        [("", directory.to_path_buf()), ("deleted/", directory.join("deleted")), ("error/", directory.join("error"))]
-    {
+    let (mut folders, own): (Vec<String>, &[&str]) = match is_job(directory) {
+        false => (vec![String::new(), "deleted/".into(), "error/".into()], &[JOB, "deleted", "error"]),
+        true => (vec![String::new(), "data/".into()], &["plan.json", "spans", "tasks", "data"]),
+    };
+    while let Some(prefix) = folders.pop() {
+        let place = directory.join(&prefix);
         let failed = |source| VerifyError::Read { path: place.clone(), source };
         let entries = match std::fs::read_dir(&place) {
             Ok(entries) => entries,
@@ -334,8 +339,9 @@ fn find_unlisted(
             let entry = entry.map_err(failed)?;
             let is_dir = entry.file_type().map_err(failed)?.is_dir();
             let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            let own = is_dir && (name == JOB || name == "deleted" || name == "error");
-            if !own && !known.contains(name.as_str()) {
+            if is_dir && prefix.starts_with("data/") {
+                folders.push(format!("{name}/"));
+            } else if !own.contains(&name.as_str()) && !known.contains(name.as_str()) {
                 report.unlisted.push(if is_dir { format!("{name}/") } else { name });
             }
         }

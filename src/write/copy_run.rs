@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
-use crate::ids::{FileId, RowAddress};
-use crate::index::row_reader::{decoder_before, row_range};
-use crate::index::segment::layout::flag;
+use crate::ids::FileId;
+use crate::index::row_reader::decoder_before;
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
 use crate::progress::Progress;
+use crate::spans::RowSpan;
 use crate::store::packed::seek_table::SeekTable;
+use crate::store::source_files::SourceFiles;
 use crate::sys::store_file::StoreFile;
 use crate::write::frame_copy::{FrameCopier, FrameRequest};
 use crate::write::shard_output::{FailedWrite, ShardOutput};
@@ -35,16 +36,6 @@ pub(crate) const ROWS_AHEAD: usize = 64;
 
 /// A mixed file is read as a whole if at least one in so many of a segment's rows is wanted.
 pub(crate) const DENSE_SHARE: usize = 4;
-
-/// Position of one row in a store file. `start` and `length` are uncompressed bytes, without the line end; `spaced`
-/// says that white space precedes the `{`.
-#[derive(Clone, Copy)]
-pub(crate) struct RowSpan {
-    pub(crate) file: FileId,
-    pub(crate) start: u64,
-    pub(crate) length: u64,
-    pub(crate) spaced: bool,
-}
 
 /// Rows of one plain file, ascending, with gaps of at most [`GAP_BYTES`]; empty when nothing is pending.
 #[derive(Default)]
@@ -76,7 +67,9 @@ impl CopyRun {
 
 /// Reads rows of store files for one pass over the store.
 pub(crate) struct RunReader<'a> {
-    index: &'a Index,
+    files: &'a dyn SourceFiles,
+    /// Most bytes between two rows of a run.
+    gap_bytes: u64,
     buffer: Vec<u8>,
     /// The compressed file that is being decoded, and its current piece.
     decoding: Option<Decoding<'a>>,
@@ -97,8 +90,13 @@ struct Decoding<'a> {
 
 impl<'a> RunReader<'a> {
     /// A reader that has read nothing.
-    pub(crate) fn new(index: &'a Index) -> RunReader<'a> {
-        RunReader { index, buffer: Vec::new(), decoding: None, window: None }
+    pub(crate) fn new(files: &'a dyn SourceFiles) -> RunReader<'a> {
+        RunReader { files, gap_bytes: GAP_BYTES, buffer: Vec::new(), decoding: None, window: None }
+    }
+
+    /// The same with at most so many bytes between two rows of a run, for one of many readers of the same files.
+    pub(crate) fn with_gaps(self, gap_bytes: u64) -> RunReader<'a> {
+        RunReader { gap_bytes, ..self }
     }
 
     /// Whether the window holds a row, the byte before it and the line end after it.
@@ -111,7 +109,7 @@ impl<'a> RunReader<'a> {
 
     /// Moves the window to the start of a row. A row longer than the window gets none.
     pub(crate) fn load(&mut self, line: &RowSpan) -> Result<(), ExportError> {
-        let source = self.index.source(line.file)?;
+        let source = self.files.source(line.file)?;
         let offset = line.start.saturating_sub(1);
         let mut bytes = self.window.take().map(|(.., bytes)| bytes).unwrap_or_default();
         if line.length + 3 <= WINDOW_BYTES {
@@ -132,13 +130,13 @@ impl<'a> RunReader<'a> {
         failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
         run.note_file(line.file);
-        if self.index.compression(line.file) != Compression::None {
+        if self.files.compression(line.file) != Compression::None {
             let done = self.flush(output, run, failed_write)?;
             return Ok(done + self.copy_decoded(output, line, failed_write)?);
         }
         let joins_run = run.file == line.file
             && line.start > run.end()
-            && line.start - run.end() <= GAP_BYTES
+            && line.start - run.end() <= self.gap_bytes
             && line.start + line.length - run.start() <= RUN_BYTES
             && run.bytes < output.preferred_len() as u64;
         let done = match run.lines.is_empty() || joins_run {
@@ -156,6 +154,7 @@ impl<'a> RunReader<'a> {
     pub(crate) fn take_frames<S: Sink>(
         &mut self,
         copier: &mut FrameCopier<'_>,
+        index: &Index,
         output: &mut ShardOutput<'_, S>,
         run: &mut CopyRun,
         table: &SeekTable,
@@ -165,18 +164,35 @@ impl<'a> RunReader<'a> {
     ) -> Result<(), ExportError> {
         let done = self.flush(output, run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
-        let file = self.index.file_of(request.segment);
-        run.note_file(file);
+        run.note_file(index.file_of(request.segment));
         let before = output.source_bytes();
-        let segment = self.index.segment(request.segment);
-        let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
-        let mut long = |output: &mut ShardOutput<'_, S>, row: usize| {
-            let range = row_range(self.index, RowAddress::of(request.segment, row));
-            let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
-            let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
-            self.copy_decoded(output, line, failed_write).map(|_| ())
-        };
-        copier.take_rows(output, table, request, failed_write, &mut long)?;
+        let mut long =
+            |output: &mut ShardOutput<'_, S>, rows: RowSpan| self.copy_decoded(output, rows, failed_write).map(|_| ());
+        copier.take_rows(index, output, table, request, failed_write, &mut long)?;
+        progress.write_done.fetch_add(output.source_bytes() - before, Relaxed);
+        Ok(())
+    }
+
+    /// Writes spans of one segment of a packed file, after the pending run.
+    #[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
+    pub(crate) fn take_packed_spans<S: Sink>(
+        &mut self,
+        copier: &mut FrameCopier<'_>,
+        output: &mut ShardOutput<'_, S>,
+        run: &mut CopyRun,
+        table: &SeekTable,
+        spans: &[RowSpan],
+        progress: &Progress,
+        failed_write: FailedWrite<'_>,
+    ) -> Result<(), ExportError> {
+        let done = self.flush(output, run, failed_write)?;
+        progress.write_done.fetch_add(done, Relaxed);
+        let Some(file) = spans.first().map(|span| span.file) else { return Ok(()) };
+        run.note_file(file);
+        let (source, before) = (self.files.source(file)?, output.source_bytes());
+        let mut long =
+            |output: &mut ShardOutput<'_, S>, rows: RowSpan| self.copy_decoded(output, rows, failed_write).map(|_| ());
+        copier.take_spans(source, output, table, spans, failed_write, &mut long)?;
         progress.write_done.fetch_add(output.source_bytes() - before, Relaxed);
         Ok(())
     }
@@ -191,7 +207,7 @@ impl<'a> RunReader<'a> {
         if run.lines.is_empty() {
             return Ok(0);
         }
-        let source = self.index.source(run.file)?;
+        let source = self.files.source(run.file)?;
         let (start, end) = (run.start(), run.end());
         if end - start > 8 * READ_BYTES as u64 {
             // A single row, too long to be held: a run of several rows never grows this far.
@@ -243,7 +259,7 @@ impl<'a> RunReader<'a> {
         Ok(std::mem::take(&mut run.bytes))
     }
 
-    /// Writes a row of a compressed file, decoding from the last seek point before it unless the decoder is already
+    /// Writes rows of a compressed file, decoding from the last seek point before it unless the decoder is already
     /// nearer.
     fn copy_decoded<S: Sink>(
         &mut self,
@@ -251,11 +267,11 @@ impl<'a> RunReader<'a> {
         line: RowSpan,
         failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
-        let source = self.index.source(line.file)?;
-        let restart = self.index.restart_before(line.file, line.start);
+        let source = self.files.source(line.file)?;
+        let restart = self.files.restart_before(line.file, line.start);
         // Each segment of a packed gzip file is proven by itself.
-        let is_gzip = self.index.compression(line.file) == Compression::Gzip;
-        let is_proven_alone = is_gzip && self.index.packed(line.file).is_some();
+        let is_gzip = self.files.compression(line.file) == Compression::Gzip;
+        let is_proven_alone = is_gzip && self.files.packed(line.file).is_some();
         let must_restart = self.decoding.as_ref().is_none_or(|decoding| {
             decoding.file != line.file
                 || is_proven_alone && decoding.begun != restart.uncompressed
@@ -263,11 +279,11 @@ impl<'a> RunReader<'a> {
                 || restart.uncompressed > decoding.piece_start + decoding.piece.len() as u64
         });
         if must_restart {
-            let (decoder, from) = decoder_before(self.index, source, line.file, line.start)?;
+            let (decoder, from) = decoder_before(self.files, source, line.file, line.start)?;
             let (begun, piece_start) = (from.uncompressed, from.uncompressed);
             self.decoding = Some(Decoding { file: line.file, decoder, begun, piece: Vec::new(), piece_start });
         }
-        // The row may span several pieces; its bytes must begin with `{` and hold no newline.
+        // A row may span several pieces; its bytes must begin with `{` and hold no newline.
         let decoding = self.decoding.as_mut().expect("made above");
         let torn = || ExportError::Torn { path: source.path().to_path_buf(), offset: line.start };
         let (mut position, end) = (line.start, line.start + line.length);
@@ -289,10 +305,18 @@ impl<'a> RunReader<'a> {
             let to = (end.min(piece_end) - decoding.piece_start) as usize;
             let bytes = &decoding.piece[from..to];
             let opens = position > line.start || line.spaced || bytes[0] == b'{';
-            if !opens || memchr::memchr(b'\n', bytes).is_some() {
+            let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+            if !opens || whole > 0 && line.rows == 1 {
                 return Err(torn());
             }
-            output.write_piece(bytes, failed_write)?;
+            if whole > 0 {
+                // The first of these rows may have begun in an earlier piece.
+                let first = memchr::memchr(b'\n', bytes).unwrap_or(0);
+                output.write_piece(&bytes[..first], failed_write)?;
+                output.end_row(torn, failed_write)?;
+                output.write_rows(&bytes[first + 1..whole], |_| torn(), failed_write)?;
+            }
+            output.write_piece(&bytes[whole..], failed_write)?;
             position = decoding.piece_start + to as u64;
         }
         output.end_row(torn, failed_write)?;
@@ -302,7 +326,7 @@ impl<'a> RunReader<'a> {
     /// Checks that the files that an output took rows from did not change or fail; called before it is committed. The run
     /// then serves the next output.
     pub(crate) fn check(&self, run: &mut CopyRun) -> Result<(), ExportError> {
-        run.used_files.drain(..).try_for_each(|file| self.index.source(file)?.check()).map_err(ExportError::from)
+        run.used_files.drain(..).try_for_each(|file| self.files.source(file)?.check()).map_err(ExportError::from)
     }
 }
 

@@ -14,13 +14,14 @@ use rayon::prelude::*;
 
 use crate::error::{CorruptIndex, ExportError};
 use crate::hash::xxh3_64;
-use crate::ids::SegmentId;
+use crate::ids::{FileId, SegmentId};
 use crate::index::segment::columns::Columns;
-use crate::index::segment::layout::Column;
+use crate::index::segment::layout::{Column, flag};
 use crate::index::segment::reader::Segment;
 use crate::index::snapshot::Index;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES};
 use crate::select::row_set::RowSet;
+use crate::spans::RowSpan;
 use crate::store::packed::frame_reader::{FrameReader, is_held};
 use crate::store::packed::seek_table::{FrameCoding, FrameInfo, SeekTable};
 use crate::sys::store_file::StoreFile;
@@ -40,7 +41,6 @@ const DECODED_BYTES: usize = 256 << 10;
 
 /// Writes rows of packed files to an output.
 pub(crate) struct FrameCopier<'a> {
-    index: &'a Index,
     reader: FrameReader,
     buffer: Vec<u8>,
     decoded: FrameText,
@@ -59,6 +59,13 @@ pub(crate) struct FrameRequest<'a> {
     pub type_index: usize,
 }
 
+/// A frame and the rows that are wanted of it, ascending.
+struct WantedFrame {
+    frame: FrameInfo,
+    /// Spans within the frame.
+    spans: Vec<RowSpan>,
+}
+
 /// The next frames to append to an output of their compression.
 enum CopyStep {
     /// Neighbouring frames, copied compressed.
@@ -67,14 +74,14 @@ enum CopyStep {
     Recode(Vec<CopyJob>),
 }
 
-/// Copies one row (number in the segment) of a frame too long to be held.
-type LongRow<'a, S> = &'a mut dyn FnMut(&mut ShardOutput<'_, S>, usize) -> Result<(), ExportError>;
+/// Copies rows of a frame too long to be held.
+type LongRows<'a, S> = &'a mut dyn FnMut(&mut ShardOutput<'_, S>, RowSpan) -> Result<(), ExportError>;
 
 impl<'a> FrameCopier<'a> {
     /// A copier for one thread, without buffers yet.
-    pub(crate) fn new(index: &'a Index, recompressors: &'a Recompressors) -> FrameCopier<'a> {
+    pub(crate) fn new(recompressors: &'a Recompressors) -> FrameCopier<'a> {
         let reader = FrameReader::of_what_was_packed();
-        FrameCopier { index, reader, buffer: Vec::new(), decoded: FrameText::default(), recompressors }
+        FrameCopier { reader, buffer: Vec::new(), decoded: FrameText::default(), recompressors }
     }
 
     /// Writes the rows that a shard takes of a segment. A row of a frame too long to be held is passed to `long`, in
@@ -84,16 +91,17 @@ impl<'a> FrameCopier<'a> {
     /// [`ExportError::Frame`] if a frame is damaged or has changed; errors of the index, the store and the sink.
     pub(crate) fn take_rows<S: Sink>(
         &mut self,
+        index: &Index,
         output: &mut ShardOutput<'_, S>,
         table: &SeekTable,
         request: &FrameRequest<'_>,
         failed: FailedWrite<'_>,
-        long: LongRow<'_, S>,
+        long: LongRows<'_, S>,
     ) -> Result<(), ExportError> {
         // 1. A segment whose rows are exactly those of its frames: no row is looked at.
-        let entry = self.index.entry(request.segment);
-        let source = self.index.source(self.index.file_of(request.segment))?;
-        let segment = self.index.segment(request.segment);
+        let (entry, file) = (index.entry(request.segment), index.file_of(request.segment));
+        let source = index.source(file)?;
+        let segment = index.segment(request.segment);
         let one_type = segment.head().only_type().is_some_and(|only| only.index() == request.type_index);
         let copies_frames = copies_frames(output, table);
         if let Some(frames) = whole_frames(table, segment, request, one_type, copies_frames) {
@@ -117,7 +125,9 @@ impl<'a> FrameCopier<'a> {
             let own = rows_of_frame(segment, columns.place, entry.start, row, &frame)?;
             next = own.end;
             let requested = own.start.max(request.rows.start)..own.end.min(request.rows.end);
-            let all = one_type && requested == own && request.selected.all(requested.clone());
+            let all = requested == own
+                && request.selected.all(requested.clone())
+                && (one_type || own.clone().all(|row| is_type(&columns, row, request)));
             if all && fills_frame(&columns, entry.start, &own, &frame) && (is_held(&frame) || copies_frames) {
                 self.copy_whole_frame(output, source, frame, &mut steps, failed)?;
                 continue;
@@ -125,7 +135,8 @@ impl<'a> FrameCopier<'a> {
             let rows = request.selected.range(requested).filter(|row| one_type || is_type(&columns, *row, request));
             if !is_held(&frame) {
                 self.run_steps(output, source, steps.take(), failed)?;
-                rows.into_iter().try_for_each(|row| long(output, row))?;
+                let place = |row| span_of_row(segment, file, entry.start, row);
+                rows.into_iter().try_for_each(|row| long(output, place(row)))?;
                 continue;
             }
             let ranges = line_ranges(&columns, entry.start, rows, &frame);
@@ -143,6 +154,84 @@ impl<'a> FrameCopier<'a> {
         }
         self.flush_decoded(output, failed)?;
         self.run_steps(output, source, steps, failed)
+    }
+
+    /// Writes the rows of spans of one segment of a packed file, ascending. Rows of a frame too long to be held are passed to `long`, in
+    /// their turn. The twin of [`FrameCopier::take_rows`] where no index is: the same bytes come of the same rows.
+    ///
+    /// # Errors
+    /// [`ExportError::Frame`] if a frame is damaged or has changed; [`ExportError::Torn`] if a span lies in none; errors of the
+    /// store and the sink.
+    pub(crate) fn take_spans<S: Sink>(
+        &mut self,
+        source: &StoreFile,
+        output: &mut ShardOutput<'_, S>,
+        table: &SeekTable,
+        spans: &[RowSpan],
+        failed: FailedWrite<'_>,
+        long: LongRows<'_, S>,
+    ) -> Result<(), ExportError> {
+        let copies_frames = copies_frames(output, table);
+        let mut steps = CopySteps::new(copies_frames);
+        let mut number = 0;
+        let mut open: Option<WantedFrame> = None;
+        for span in spans {
+            let (mut position, end) = (span.start, (span.start + span.length + 1).min(table.uncompressed_len()));
+            while position < end {
+                let torn = |_| ExportError::Torn { path: source.path().to_path_buf(), offset: position };
+                let frame = frame_of(table, position, &mut number).map_err(torn)?;
+                if open.as_ref().is_none_or(|open| open.frame.uncompressed != frame.uncompressed) {
+                    self.take_wanted(output, source, open.take(), &mut steps, failed, long)?;
+                }
+                let to = end.min(uncompressed_end(&frame));
+                let wanted = open.get_or_insert_with(|| WantedFrame { frame, spans: Vec::new() });
+                // What is passed on ends before its newline.
+                wanted.spans.push(RowSpan { start: position, length: to - position - 1, ..*span });
+                position = to;
+            }
+        }
+        self.take_wanted(output, source, open, &mut steps, failed, long)?;
+        self.flush_decoded(output, failed)?;
+        self.run_steps(output, source, steps, failed)
+    }
+
+    /// Takes what is wanted of a frame, once all of it is known.
+    fn take_wanted<S: Sink>(
+        &mut self,
+        output: &mut ShardOutput<'_, S>,
+        source: &StoreFile,
+        wanted: Option<WantedFrame>,
+        steps: &mut CopySteps,
+        failed: FailedWrite<'_>,
+        long: LongRows<'_, S>,
+    ) -> Result<(), ExportError> {
+        let Some(WantedFrame { frame, spans }) = wanted else { return Ok(()) };
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for span in &spans {
+            let start = (span.start - frame.uncompressed) as usize;
+            let end = start + span.length as usize + 1;
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        let is_whole = matches!(ranges[..], [Range { start: 0, end }] if end as u64 == frame.uncompressed_len);
+        if is_whole && (is_held(&frame) || steps.copies) {
+            return self.copy_whole_frame(output, source, frame, steps, failed);
+        }
+        if !is_held(&frame) {
+            self.run_steps(output, source, steps.take(), failed)?;
+            return spans.into_iter().try_for_each(|span| long(output, span));
+        }
+        let bytes = ranges.iter().map(|range| range.len() as u64).sum();
+        match steps.copies {
+            true => steps.recode(CopyJob { frame, ranges, bytes }),
+            false => self.decode(output, source, &CopyJob { frame, ranges, bytes }, failed)?,
+        }
+        match steps.held >= BATCH_BYTES {
+            true => self.run_steps(output, source, steps.take(), failed),
+            false => Ok(()),
+        }
     }
 
     /// Copies a frame that is wanted as a whole; one too long to be held is copied in pieces.
@@ -380,6 +469,15 @@ fn whole_frames(
         && uncompressed_end(&table.frame(last)) == header.end
         && (copies_frames || frames.clone().all(|frame| is_held(&table.frame(frame))));
     bounded.then_some(frames)
+}
+
+/// A row of a segment that begins at `start` of its file.
+fn span_of_row(segment: &Segment, file: FileId, start: u64, row: usize) -> RowSpan {
+    let columns = segment.columns();
+    let any_space = segment.head().flags & u64::from(flag::LEADING_SPACE) != 0;
+    let spaced = any_space && columns.flags[row] & flag::LEADING_SPACE != 0;
+    let (start, length) = (start + u64::from(columns.offset(row)), u64::from(columns.length(row)));
+    RowSpan { file, start, length, rows: 1, spaced, begins_segment: false }
 }
 
 /// Whether a row has the shard's resource type.

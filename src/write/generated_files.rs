@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::casts::to_u32;
 use crate::plan::shard_name;
 use crate::request::ExportRequest;
 use crate::write::encode::Encoder;
@@ -41,9 +42,25 @@ pub(crate) fn write_lines<S: Sink>(
     request: &ExportRequest,
     sink: &mut S,
 ) -> Result<Vec<Receipt>, (String, io::Error)> {
+    let files = file_names(stem, lines, request);
+    write_lines_as(&|number| files[number as usize - 1].clone(), resource_type, lines, request, sink)
+}
+
+/// As [`write_lines`], to files whose names `name` gives by their numbers, from 1.
+///
+/// # Errors
+/// As [`write_lines`].
+pub(crate) fn write_lines_as<S: Sink>(
+    name: &dyn Fn(u32) -> String,
+    resource_type: &'static str,
+    lines: &[String],
+    request: &ExportRequest,
+    sink: &mut S,
+) -> Result<Vec<Receipt>, (String, io::Error)> {
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut rest = lines;
-    for name in file_names(stem, lines, request) {
+    while !rest.is_empty() {
+        let name = name(to_u32(receipts.len() + 1));
         let at = |error| (name.clone(), error);
         let mut encoder = Encoder::begin(&mut *sink, &name, request.compression, request.digest, 1).map_err(at)?;
         let (now, later) = rest.split_at(next_file_end(rest, request));

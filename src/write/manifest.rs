@@ -122,8 +122,12 @@ impl ManifestItem {
 /// The name that an output file has in its directory, from the URL that a manifest lists it under.
 pub(crate) fn file_name_of(url: &str) -> &str {
     let tail = |parts: usize| url.rmatch_indices('/').nth(parts - 1).map_or(url, |(offset, _)| &url[offset + 1..]);
-    match tail(2) {
-        name if name.starts_with("error/") || name.starts_with("deleted/") => name,
+    // Files of a job in tasks begin with their number, those of an export with their type.
+    let is_of_job = tail(1).starts_with(|first: char| first.is_ascii_digit());
+    match (tail(2), tail(3), tail(4)) {
+        (_, name, _) if is_of_job && name.starts_with("data/") => name,
+        (_, _, name) if is_of_job && (name.starts_with("data/error/") || name.starts_with("data/deleted/")) => name,
+        (name, ..) if name.starts_with("error/") || name.starts_with("deleted/") => name,
         _ => tail(1),
     }
 }

@@ -2,6 +2,8 @@
 //! sides.
 
 use crate::error::ExportError;
+use crate::fhir::elements::selection::ElementSelection;
+use crate::fhir::resource_type::ResourceType;
 use crate::ids::{RowAddress, ShardId};
 use crate::index::snapshot::Snapshot;
 use crate::limits::GATHER_BYTES;
@@ -84,15 +86,19 @@ impl<'p> RowChanges<'p> {
             rewriter: UrlRewriter::default(),
             row: RowLinks::default(),
         });
-        (reducer.is_some() || links.is_some()).then(|| RowChanges {
-            reducer,
-            links,
-            reduced: Vec::new(),
-            changed: Vec::new(),
-            rows: 0,
-            source_bytes: 0,
-            is_in_row: false,
-        })
+        (reducer.is_some() || links.is_some()).then(|| RowChanges::begin(reducer, links))
+    }
+
+    /// The reductions of the rows of a type; `None` if they are written as they are.
+    pub(crate) fn reducing(elements: &ElementSelection, of_type: ResourceType) -> Option<RowChanges<'p>> {
+        let reducer = LineReducer::of(elements, of_type, Kernel::detect());
+        reducer.map(|reducer| RowChanges::begin(Some(reducer), None))
+    }
+
+    /// Changes of no row yet.
+    fn begin(reducer: Option<LineReducer>, links: Option<LinkedRows<'p>>) -> RowChanges<'p> {
+        let (reduced, changed) = (Vec::new(), Vec::new());
+        RowChanges { reducer, links, reduced, changed, rows: 0, source_bytes: 0, is_in_row: false }
     }
 
     /// Takes the next bytes of a row.

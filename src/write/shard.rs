@@ -12,10 +12,11 @@ use crate::fhir::resource_type::ResourceType;
 use crate::ids::{RowAddress, SegmentId, ShardId};
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::Snapshot;
-use crate::plan::Plan;
+use crate::plan::{Plan, Shard};
 use crate::progress::Progress;
+use crate::spans::RowSpan;
 use crate::sys::store_file::{StoreFile, StoreFileError};
-use crate::write::copy_run::{CopyRun, DENSE_SHARE, ROWS_AHEAD, RowSpan, RunReader};
+use crate::write::copy_run::{CopyRun, DENSE_SHARE, ROWS_AHEAD, RunReader};
 use crate::write::encode::Encoder;
 use crate::write::frame_copy::{FrameCopier, FrameRequest};
 use crate::write::frame_recode::Recompressors;
@@ -48,7 +49,7 @@ pub(crate) fn copy_shards<S: Sink>(
     let first = shards.iter().map(|shard| plan.shard(*shard).first.segment).min().unwrap_or(SegmentId(0));
     let last = shards.iter().map(|shard| plan.shard(*shard).last.segment).max().unwrap_or(SegmentId(0));
     let mut reader = RunReader::new(index);
-    let mut copier = FrameCopier::new(index, recoders);
+    let mut copier = FrameCopier::new(recoders);
     let mut read_ahead = ReadAhead::new(plan, index, shards);
     for segment in first.through(last).filter(|segment| !plan.selection.rows[segment.index()].is_empty()) {
         let (columns, head) = (index.segment(segment).columns(), index.segment(segment).head());
@@ -80,7 +81,16 @@ pub(crate) fn copy_shards<S: Sink>(
                 let selected = &plan.selection.rows[segment.index()];
                 let taken = FrameRequest { segment, rows: first..behind, selected, type_index: lane.type_index };
                 if let Some(output) = &mut lane.output {
-                    reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, progress, failed_write)?;
+                    reader.take_frames(
+                        &mut copier,
+                        index,
+                        output,
+                        &mut lane.run,
+                        table,
+                        &taken,
+                        progress,
+                        failed_write,
+                    )?;
                 }
                 if ends {
                     end_shard((plan, snapshot), &mut lanes, k, &mut reader, progress, open, close, failed_write)?;
@@ -120,7 +130,7 @@ pub(crate) fn copy_shards<S: Sink>(
             }
             let spaced = any_space && columns.flags[row] & flag::LEADING_SPACE != 0;
             let (start, length) = (base + u64::from(offset), u64::from(length));
-            let line = RowSpan { file, start, length, spaced };
+            let line = RowSpan { file, start, length, rows: 1, spaced, begins_segment: false };
             if shared && !reader.holds(&line) {
                 for lane in &mut lanes {
                     if let Some(output) = &mut lane.output {
@@ -158,26 +168,10 @@ fn end_shard<'p, S: Sink>(
 ) -> Result<(), ExportError> {
     let lane = &mut lanes[i];
     let shard = lane.shards[lane.current];
-    if let Some(mut output) = lane.output.take() {
-        let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
-        progress.write_done.fetch_add(done, Relaxed);
-        reader.check(&mut lane.run)?;
-        output.drain(failed_write)?;
-        // Rows that the index places wrongly would be caught above; this catches rows that nobody took. Of changed rows it is
-        // planned what they were, and how long they may become.
-        let (written, planned) = (output.encoder.bytes_in(), plan.shard(shard).bytes);
-        let is_planned = match &output.changes {
-            None => written == planned,
-            Some(changes) => {
-                changes.taken() == (plan.shard(shard).rows, plan.source_bytes_of(shard)) && written <= planned
-            }
-        };
-        if !is_planned {
-            return Err(CorruptIndex("its rows do not come to what was planned").into());
-        }
-        let ShardOutput { encoder, name, resource_type, .. } = output;
-        let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
-        close(shard, Receipt::new(name, resource_type, plan.shard(shard).rows, sums))?;
+    if let Some(output) = lane.output.take() {
+        let Shard { rows, bytes, .. } = *plan.shard(shard);
+        let planned = PlannedOutput { rows, bytes, source_bytes: plan.source_bytes_of(shard) };
+        close(shard, finish_output(reader, &mut lane.run, output, planned, progress, failed_write)?)?;
     }
     lane.current += 1;
     match lane.shards.get(lane.current) {
@@ -187,6 +181,48 @@ fn end_shard<'p, S: Sink>(
         }
     }
     if progress.cancel.load(Relaxed) { Err(ExportError::Cancelled) } else { Ok(()) }
+}
+
+/// What the rows of an output file must come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlannedOutput {
+    /// Number of rows.
+    pub(crate) rows: u64,
+    /// Uncompressed bytes, newlines included; of changed rows the most that they can be.
+    pub(crate) bytes: u64,
+    /// Bytes of the rows as they are in the store, newlines included.
+    pub(crate) source_bytes: u64,
+}
+
+/// Ends an output file whose rows were all taken: writes what is pending, and checks what it came to and where it came from.
+///
+/// # Errors
+/// [`CorruptIndex`] if it is not what was planned; the store's and the sink's.
+pub(crate) fn finish_output<S: Sink>(
+    reader: &mut RunReader<'_>,
+    run: &mut CopyRun,
+    mut output: ShardOutput<'_, S>,
+    planned: PlannedOutput,
+    progress: &Progress,
+    failed_write: FailedWrite<'_>,
+) -> Result<Receipt, ExportError> {
+    let done = reader.flush(&mut output, run, failed_write)?;
+    progress.write_done.fetch_add(done, Relaxed);
+    reader.check(run)?;
+    output.drain(failed_write)?;
+    // Rows that the index places wrongly would be caught above; this catches rows that nobody took. Of changed rows it is
+    // planned what they were, and how long they may become.
+    let written = output.encoder.bytes_in();
+    let is_planned = match &output.changes {
+        None => written == planned.bytes,
+        Some(changes) => changes.taken() == (planned.rows, planned.source_bytes) && written <= planned.bytes,
+    };
+    if !is_planned {
+        return Err(CorruptIndex("its rows do not come to what was planned").into());
+    }
+    let ShardOutput { encoder, name, resource_type, .. } = output;
+    let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
+    Ok(Receipt::new(name, resource_type, planned.rows, sums))
 }
 
 impl Plan {

@@ -11,6 +11,25 @@ use crate::plan::Plan;
 /// is decoded once, or from one plain file of several types, which is read once a thread. Every other shard is a group of
 /// its own.
 pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<ShardId>> {
+    let (groups, decodes) = joined_groups(plan, snapshot, true);
+    // A group that decodes stays whole, so that its file is decoded once; reading a plain file once a thread is cheap.
+    let threads = rayon::current_num_threads();
+    let split = |group: Vec<ShardId>| match group.iter().any(|shard| decodes[shard.index()]) {
+        true => vec![group],
+        false => groups_by_type(plan, group, threads),
+    };
+    groups.into_iter().flat_map(split).collect()
+}
+
+/// Groups of shards that must be written together where each group has a reader of its own: those that take rows from one
+/// compressed file without a seek table. They do not depend on the number of threads.
+pub(crate) fn decoded_groups(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<ShardId>> {
+    joined_groups(plan, snapshot, false).0
+}
+
+/// Groups of shards that share a file which is decoded from its start, or with `joins_mixed` a plain file of several types; and
+/// which shards take rows from a file that is decoded.
+fn joined_groups(plan: &Plan, snapshot: &Snapshot, joins_mixed: bool) -> (Vec<Vec<ShardId>>, Vec<bool>) {
     let index = snapshot.index();
     // 1. Union-find over shards: the smallest number of a set is its root.
     let mut parent: Vec<ShardId> = plan.shard_ids().collect();
@@ -43,7 +62,7 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<ShardId>
         for segment in shard.first.segment.through(shard.last.segment).filter(|segment| reads_segment(id, *segment)) {
             let file = index.file_of(segment);
             let is_plain = index.compression(file) == Compression::None;
-            let is_mixed = is_plain && type_of_file[&file].is_none();
+            let is_mixed = joins_mixed && is_plain && type_of_file[&file].is_none();
             if is_mixed || !is_plain && index.packed(file).is_none() {
                 decodes[id.index()] |= !is_plain;
                 let first = *first_of_file.entry(file).or_insert(id);
@@ -63,13 +82,7 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<ShardId>
         });
         groups[group].push(id);
     }
-    // 5. A group that decodes stays whole, so that its file is decoded once; reading a plain file once a thread is cheap.
-    let threads = rayon::current_num_threads();
-    let split = |group: Vec<ShardId>| match group.iter().any(|shard| decodes[shard.index()]) {
-        true => vec![group],
-        false => groups_by_type(plan, group, threads),
-    };
-    groups.into_iter().flat_map(split).collect()
+    (groups, decodes)
 }
 
 /// Splits a group into at most `parts` groups of about equal bytes; shards of one type stay together.

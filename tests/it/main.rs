@@ -58,6 +58,7 @@ mod search_parameters;
 mod store_forms;
 mod store_names;
 mod synth;
+mod tasks;
 mod truncate;
 mod type_filters;
 mod unproven;

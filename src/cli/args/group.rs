@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::args::MembersArg;
+use crate::cli::args::request::MembersArg;
 use crate::cli::args::run::AllowMissingArgs;
 
 /// `outpour group`

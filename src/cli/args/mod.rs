@@ -10,19 +10,23 @@ pub(crate) mod import;
 pub(crate) mod jobs;
 pub(crate) mod read_only;
 pub(crate) mod records;
+pub(crate) mod request;
 pub(crate) mod run;
 pub(crate) mod search_columns;
+pub(crate) mod store;
+pub(crate) mod tasks;
 
 use crate::cli::args::chain::{ApplyArgs, ChainArgs};
-use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::import::{AppendArgs, ImportArgs};
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
-use crate::cli::args::records::RecordArgs;
-use crate::cli::args::run::{AllowMissingArgs, RunArgs};
+use crate::cli::args::request::RequestArgs;
+use crate::cli::args::run::{RunArgs, WriteArgs};
 use crate::cli::args::search_columns::SearchColumnArgs;
+use crate::cli::args::store::StoreArgs;
+use crate::cli::args::tasks::{CommitArgs, PlanArgs, RunTaskArgs};
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Exports a cohort's FHIR R4 records in bulk: index once, select rows, copy byte ranges.
 #[derive(Parser, Debug)]
@@ -73,6 +77,12 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Write the current resources of a chain of exports
     Apply(ApplyArgs),
+    /// Plan an export in tasks, which the workers of another system run
+    Plan(PlanArgs),
+    /// Run one task of a planned export
+    RunTask(RunTaskArgs),
+    /// Publish a planned export, once its tasks have ended
+    Commit(CommitArgs),
     /// Check an export against its manifest, or a store's index against its bytes
     Verify(VerifyArgs),
     /// Show what any file that outpour writes holds
@@ -124,56 +134,12 @@ A service that runs takes it within seconds. Taking the line out again revokes t
     },
 }
 
-/// Where the store is and how it is read.
-#[derive(clap::Args, Debug, Clone)]
-pub(crate) struct StoreArgs {
-    /// Directory tree of .ndjson or .jsonl files, plain, .gz or .zst, one resource a line
-    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
-    pub store: PathBuf,
-    /// Where the index lies [default: .outpour in the store]
-    #[arg(long, value_name = "DIR", env = "OUTPOUR_INDEX_DIR", hide_env_values = true)]
-    pub index_dir: Option<PathBuf>,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub choices: ChoiceArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub missing: AllowMissingArgs,
-    /// How store files are read: mapped, or called with pread
-    #[arg(long, value_name = "HOW", default_value = "mapped", hide = true)]
-    pub access: AccessArg,
-    /// Scanner kernel to force
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub kernel: Option<String>,
-}
-
-/// The same of a command that writes data files.
-#[derive(clap::Args, Debug, Clone)]
-#[command(next_help_heading = "Run")]
-pub(crate) struct WriteArgs {
-    /// Do not wait until files are on the disk
-    #[arg(long)]
-    pub no_sync: bool,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub run: RunArgs,
-}
-
-/// See `--access`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum AccessArg {
-    Mapped,
-    Called,
-}
-
 /// `outpour export`
 #[derive(clap::Args, Debug)]
 #[command(override_usage = "\
 outpour export --store <DIR> --out <DIR> <WHOSE RECORDS> [OPTIONS]
        outpour export --store <DIR> --chain <ROOT> <WHOSE RECORDS> [OPTIONS]
        outpour export --store <DIR> <WHOSE RECORDS> --plan [OPTIONS]")]
-#[command(group = ArgGroup::new("population").required(true).args(["group", "patients", "all_patients", "system"]))]
 #[command(after_help = "\
 A Group of the store:
   outpour export --store DIR --out OUT --group ten
@@ -198,82 +164,18 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "DIR", required_unless_present_any = ["plan", "chain"])]
     pub out: Option<PathBuf>,
 
-    /// Members of this Group: an id in the store, also as Group/ID, or else a path to a file (with a '/', such as
-    /// ./Group/ten, or ending in .json)
-    #[arg(long, value_name = "ID|FILE.json", help_heading = "Whose records (one of)")]
-    pub group: Option<String>,
-    /// Patients named in a file, one id or reference a line; - reads standard input
-    #[arg(long, value_name = "FILE|-", help_heading = "Whose records (one of)")]
-    pub patients: Option<PathBuf>,
-    /// With --patients: a list that names nobody is exported, as an empty Group is, and not refused
-    #[arg(long, help_heading = "Whose records (one of)")]
-    pub allow_empty: bool,
-    /// Everybody's compartment
-    #[arg(long, help_heading = "Whose records (one of)")]
-    pub all_patients: bool,
-    /// Everything in the store, compartments ignored
-    #[arg(long, help_heading = "Whose records (one of)")]
-    pub system: bool,
-
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub records: RecordArgs,
-    /// Take the store as of this time, in the forms of --since, which becomes the transactionTime [default: now]
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Which records")]
-    pub as_of: Option<String>,
-    /// Take an --as-of later than the clock, which is refused otherwise
-    #[arg(long, requires = "as_of", help_heading = "Which records")]
-    pub allow_future: bool,
-    /// Group members: all that are listed, or those that are active at the transactionTime
-    #[arg(long, value_name = "WHICH", default_value = "listed", help_heading = "Which records")]
-    pub members: MembersArg,
-    /// Practitioners, Organizations, Locations and the like that the records refer to
-    #[arg(long, value_name = "WHICH", default_value = "none", help_heading = "Which records")]
-    pub context: ContextArg,
-    /// Base URL under which absolute references are this store's; repeatable
-    #[arg(long, value_name = "URL", help_heading = "Which records")]
-    pub fhir_base: Vec<String>,
-    /// With --since: records that came to the store late, dated before it
-    #[arg(long, value_name = "HOW", default_value = "include", help_heading = "Which records")]
-    pub late: LateArg,
-    /// With --since or --until: records without meta.lastUpdated
-    #[arg(long, value_name = "HOW", default_value = "include", help_heading = "Which records")]
-    pub missing_last_updated: MissingArg,
-    /// With --since: resources that are gone from a file that was replaced: counted, or listed as deletions
-    #[arg(long, value_name = "HOW", default_value = "report", help_heading = "Which records")]
-    pub vanished: VanishedArg,
+    pub request: RequestArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub chain: ChainArgs,
-    /// Most uncompressed bytes of a file, such as 256M or 256MiB (1024-based), 1.5GB (1000-based) or 1000000
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
-    pub max_file_bytes: String,
-    /// Most resources of a file
-    #[arg(long, value_name = "N", help_heading = "Files")]
-    pub max_file_resources: Option<u64>,
-    /// Compress the files
-    #[arg(long, value_name = "CODING", default_value = "none", help_heading = "Files")]
-    pub compress: CompressArg,
-    /// URL that is put before file names in the manifest [default: file:// URLs], and before relative URLs of attachments
-    #[arg(long, value_name = "URL", help_heading = "Files")]
-    pub base_url: Option<String>,
-    /// Digest of each file in the manifest
-    #[arg(long, value_name = "ALGORITHM", default_value = "xxh3", help_heading = "Files")]
-    pub digest: DigestArg,
-
     /// Permission bits of the files once they are published, such as 0640 for a group that reads them [default: 0600]
     #[arg(long, value_name = "OCTAL", help_heading = "Files")]
     pub mode: Option<String>,
     /// Permission bits of the directory and those in it, such as 0750 [default: 0700 where it is made]
     #[arg(long, value_name = "OCTAL", help_heading = "Files")]
     pub dir_mode: Option<String>,
-
-    /// How rows are selected; every way gives the same files
-    #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
-    pub selection: SelectionArg,
-    /// Fail when more lines than this are faulty: a number, or a share such as 0.1%
-    #[arg(long, value_name = "N|P%", help_heading = "Run")]
-    pub faults_allowed: Option<String>,
     /// Print types, rows, bytes and files, and write nothing
     #[arg(long, help_heading = "Run")]
     pub plan: bool,
@@ -287,76 +189,6 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub write: WriteArgs,
-}
-
-/// See `--members`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum MembersArg {
-    Listed,
-    Active,
-}
-
-/// See `--context`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum ContextArg {
-    None,
-    Referenced,
-    /// As referenced; with --since only those that changed
-    Changed,
-}
-
-/// See `--selection`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum SelectionArg {
-    Auto,
-    Postings,
-    Columns,
-    Rows,
-}
-
-/// See `--late`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum LateArg {
-    Include,
-    Report,
-}
-
-/// See `--missing-last-updated`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum MissingArg {
-    Include,
-    Exclude,
-}
-
-/// See `--vanished`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum VanishedArg {
-    Report,
-    Delete,
-}
-
-/// See `--compress`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum CompressArg {
-    None,
-    Gzip,
-    Zstd,
-}
-
-/// See `--digest`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum DigestArg {
-    Xxh3,
-    Sha256,
-    None,
 }
 
 /// See `--validate`.

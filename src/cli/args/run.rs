@@ -19,6 +19,18 @@ pub(crate) struct RunArgs {
     pub progress: ProgressArg,
 }
 
+/// The same of a command that writes data files, and whether it syncs them.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Run")]
+pub(crate) struct WriteArgs {
+    /// Do not wait until files are on the disk
+    #[arg(long)]
+    pub no_sync: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
+}
+
 /// How much of a store may be gone since the last snapshot of its index.
 #[derive(clap::Args, Debug, Clone, Copy)]
 pub(crate) struct AllowMissingArgs {

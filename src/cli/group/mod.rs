@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::cli::args::choices::ChoiceArgs;
 use crate::cli::args::group::{GroupCheckArgs, GroupCommand};
 use crate::cli::args::run::AllowMissingArgs;
-use crate::cli::args::{AccessArg, StoreArgs};
+use crate::cli::args::store::{AccessArg, StoreArgs};
 use crate::cli::clock::StoreClock;
 use crate::cli::config::{group_rules, members, open_store, pool};
 use crate::cli::export::exit_of;

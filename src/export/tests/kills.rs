@@ -60,6 +60,15 @@ impl World {
         World { dir, store, pool: rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap() }
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Runs `work` with one thread.
+    pub(crate) fn one_thread<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -120,7 +129,11 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
                 visit(&entry.path(), &format!("{name}/"), found);
                 continue;
             }
-            let mut bytes = std::fs::read(entry.path()).unwrap();
+            let mut bytes = match std::fs::read(entry.path()) {
+                // The thread that writes the status has given it its name meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && name.ends_with(".part") => continue,
+                read => read.unwrap(),
+            };
             if name.ends_with("receipts.jsonlog") {
                 let lines: BTreeSet<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
                 bytes = lines.into_iter().flatten().copied().collect();
@@ -134,9 +147,9 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) {
-    for (name, _) in tree(from) {
+    for (name, bytes) in tree(from) {
         std::fs::create_dir_all(to.join(&name).parent().unwrap()).unwrap();
-        std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+        std::fs::write(to.join(&name), bytes).unwrap();
     }
 }
 

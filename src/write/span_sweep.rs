@@ -1,0 +1,151 @@
+//! Copies the rows of output files by their spans, without an index: the twin of `shard`, which copies them by a plan.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::iter::Peekable;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::codec::compression::Compression;
+use crate::error::ExportError;
+use crate::fhir::elements::selection::ElementSelection;
+use crate::fhir::resource_type::ResourceType;
+use crate::ids::FileId;
+use crate::progress::Progress;
+use crate::spans::RowSpan;
+use crate::spans::span_file::{SpanFile, SpanIter};
+use crate::store::source_files::SourceFiles;
+use crate::write::copy_run::{CopyRun, RunReader};
+use crate::write::encode::Encoder;
+use crate::write::frame_copy::FrameCopier;
+use crate::write::frame_recode::Recompressors;
+use crate::write::journal::Receipt;
+use crate::write::row_changes::RowChanges;
+use crate::write::shard::{PlannedOutput, finish_output};
+use crate::write::shard_output::{FailedWrite, ShardOutput};
+use crate::write::sink::Sink;
+
+/// Most bytes between two rows that are read with them. Other tasks may read what lies between.
+const GAP_BYTES: u64 = 512;
+
+/// An output file that is written by its spans.
+pub(crate) struct SpanOutput<'a> {
+    /// Its name.
+    pub(crate) name: String,
+    /// Type of its rows.
+    pub(crate) resource_type: ResourceType,
+    /// What its rows must come to.
+    pub(crate) planned: PlannedOutput,
+    /// Its spans.
+    pub(crate) spans: &'a SpanFile,
+    /// Numbers of the store files that its spans name.
+    pub(crate) numbers: &'a [FileId],
+}
+
+/// An output file while it is written.
+struct SpanLane<'a, S: Sink> {
+    of: &'a SpanOutput<'a>,
+    spans: Peekable<SpanIter<'a>>,
+    /// Open from the first span on.
+    output: Option<ShardOutput<'static, S>>,
+    run: CopyRun,
+}
+
+/// Writes output files in one sweep through the store files: what several of them take from one file is read in its order, so
+/// that a compressed file without a seek table is decoded once. `open` is given the place of each in `outputs`, and so is
+/// `close`, with the receipt.
+///
+/// # Errors
+/// The first failure of spans, store or sink; files that were open are abandoned.
+#[allow(clippy::too_many_arguments, reason = "what a task and its caller have to say")]
+pub(crate) fn copy_spans<S: Sink>(
+    outputs: &[SpanOutput<'_>],
+    files: &dyn SourceFiles,
+    elements: &ElementSelection,
+    recoders: &Recompressors,
+    progress: &Progress,
+    open: &mut dyn FnMut(usize) -> Result<Encoder<S>, ExportError>,
+    close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
+    failed_write: FailedWrite<'_>,
+) -> Result<(), ExportError> {
+    let mut reader = RunReader::new(files).with_gaps(GAP_BYTES);
+    let mut copier = FrameCopier::new(recoders);
+    let lane = |of| SpanLane { of, spans: of.spans.iter(of.numbers).peekable(), output: None, run: CopyRun::default() };
+    let mut lanes: Vec<SpanLane<'_, S>> = outputs.iter().map(lane).collect();
+    // The next span of each lane; that which comes first in the store is taken first.
+    let mut heads: BinaryHeap<Reverse<(FileId, u64, usize)>> = BinaryHeap::new();
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        heads.extend(lane.head()?.map(|span| Reverse((span.file, span.start, i))));
+    }
+    let mut taken = Vec::new();
+    while let Some(Reverse((file, _, i))) = heads.pop() {
+        if progress.cancel.load(Relaxed) {
+            return Err(ExportError::Cancelled);
+        }
+        let lane = &mut lanes[i];
+        if lane.output.is_none() {
+            let changes = RowChanges::reducing(elements, lane.of.resource_type);
+            let (name, resource_type) = (lane.of.name.clone(), lane.of.resource_type.name());
+            lane.output = Some(ShardOutput { encoder: open(i)?, name, resource_type, changes });
+        }
+        let SpanLane { spans, output, run, .. } = lane;
+        let Some(output) = output else { unreachable!("opened above") };
+        // Other lanes have nothing of what a packed file's frames are decoded for, or very little.
+        let next_of_others = heads.peek().map(|Reverse((file, start, _))| (*file, *start));
+        match files.packed(file) {
+            Some(table) => {
+                taken.clear();
+                // A segment at a time, as with an index: what is compressed again together decides the bytes.
+                while let Some(span) = next_within(spans, file, |span| taken.is_empty() || !span.begins_segment)? {
+                    taken.push(span);
+                }
+                reader.take_packed_spans(&mut copier, output, run, table, &taken, progress, failed_write)?;
+            }
+            None => {
+                let is_decoded = files.compression(file) != Compression::None;
+                let is_next = |span: &RowSpan| {
+                    !is_decoded || next_of_others.is_none_or(|others| (span.file, span.start) <= others)
+                };
+                let mut any = false;
+                while let Some(span) = next_within(spans, file, |span| !any || is_next(span))? {
+                    any = true;
+                    let done = reader.take_row(output, run, span, failed_write)?;
+                    progress.write_done.fetch_add(done, Relaxed);
+                    if progress.cancel.load(Relaxed) {
+                        return Err(ExportError::Cancelled);
+                    }
+                }
+            }
+        }
+        match lane.head()? {
+            Some(span) => heads.push(Reverse((span.file, span.start, i))),
+            None => {
+                let Some(output) = lane.output.take() else { unreachable!("it has a span, so it was opened") };
+                let receipt =
+                    finish_output(&mut reader, &mut lane.run, output, lane.of.planned, progress, failed_write)?;
+                close(i, receipt)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl<S: Sink> SpanLane<'_, S> {
+    /// The next span; `None` at the end.
+    fn head(&mut self) -> Result<Option<RowSpan>, ExportError> {
+        match self.spans.peek() {
+            None => Ok(None),
+            Some(Ok(span)) => Ok(Some(*span)),
+            Some(Err(_)) => self.spans.next().transpose().map_err(ExportError::from),
+        }
+    }
+}
+
+/// Takes the next span if it is of a file and `may_take` it.
+fn next_within(
+    spans: &mut Peekable<SpanIter<'_>>,
+    file: FileId,
+    mut may_take: impl FnMut(&RowSpan) -> bool,
+) -> Result<Option<RowSpan>, ExportError> {
+    let takes = |span: &Result<RowSpan, _>| span.as_ref().map_or(true, |span| span.file == file && may_take(span));
+    spans.next_if(takes).transpose().map_err(ExportError::from)
+}
