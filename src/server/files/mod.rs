@@ -178,18 +178,20 @@ enum OpenedFile {
     File(File),
 }
 
-/// Opens the file on a blocking thread and checks it against its record. A file that must be decoded is not mapped.
+/// Opens the file and checks it against its record, on a blocking thread unless the system has its name at hand: to change
+/// threads takes about as long as to send a small file. A file that must be decoded is not mapped.
 ///
 /// # Errors
 /// Those of [`failed`].
 async fn open(file: &StoredFile, coding: Compression) -> Result<OpenedFile, ApiError> {
-    let (stored, as_stored) = (file.clone(), coding == file.coding);
-    let opened = tokio::task::spawn_blocking(move || -> io::Result<OpenedFile> {
-        let plain = stored.open()?;
-        let path = stored.root.join(&stored.place);
-        let mapped = if as_stored { OutgoingFile::of_file(plain.try_clone()?, &path)? } else { None };
-        Ok(mapped.map_or(OpenedFile::File(plain), OpenedFile::Mapped))
-    });
+    let as_stored = coding == file.coding;
+    let at_hand = Directory::open_file_at_hand(&file.root, &file.place);
+    // Whatever is wrong is found again, and told, on the other way.
+    if let Some(opened) = at_hand.and_then(|plain| file.opened(file.checked(plain).ok()?, as_stored).ok()) {
+        return Ok(opened);
+    }
+    let stored = file.clone();
+    let opened = tokio::task::spawn_blocking(move || stored.opened(stored.open()?, as_stored));
     opened.await.map_err(io::Error::other).flatten().map_err(|error| failed(file, error))
 }
 
@@ -199,7 +201,14 @@ impl StoredFile {
     /// # Errors
     /// The system's; `InvalidData` if the length differs from the recorded one.
     fn open(&self) -> io::Result<File> {
-        let file = Directory::open(&self.root)?.open_file(&self.place)?;
+        self.checked(Directory::open(&self.root)?.open_file(&self.place)?)
+    }
+
+    /// Passes on the open file if it has the recorded length.
+    ///
+    /// # Errors
+    /// As [`StoredFile::open`].
+    fn checked(&self, file: File) -> io::Result<File> {
         match file.metadata()?.len() {
             len if len == self.file_bytes => Ok(file),
             len => {
@@ -207,6 +216,16 @@ impl StoredFile {
                 Err(io::Error::new(io::ErrorKind::InvalidData, found))
             }
         }
+    }
+
+    /// Maps the open file if it is sent as it is stored.
+    ///
+    /// # Errors
+    /// The system's.
+    fn opened(&self, plain: File, as_stored: bool) -> io::Result<OpenedFile> {
+        let path = self.root.join(&self.place);
+        let mapped = if as_stored { OutgoingFile::of_file(plain.try_clone()?, &path)? } else { None };
+        Ok(mapped.map_or(OpenedFile::File(plain), OpenedFile::Mapped))
     }
 }
 
