@@ -1,17 +1,23 @@
 """Puts a load on a release `outpour serve` over loopback, and measures.
 
     cargo build --release
-    python3 benches/load/run.py [--only crowd,kickoff,manifest,download] [--quick] [--record benches/record]
+    python3 benches/load/run.py [--only crowd,kickoff,manifest,download,collect,memory,readers] [--quick]
+                                [--record benches/record]
 
 crowd     1,000 clients, each with a job of its own, poll about once a second (as Retry-After says) while 64 clients
           download and exports run, for --seconds; answers by status, latency of a poll, memory of the server over time
 kickoff   time of a kick-off beside running exports, --rate a second for --kickoff-seconds, each deleted afterwards;
           without and with `data.sync`
 manifest  from sending a kick-off to its manifest on the disk: Group `ten` of the bundled store, its index warm
-download  a file of about 1 GiB beside nginx with sendfile, by benches/download/run.py
+download  a file of about 1 GiB beside nginx with sendfile, by benches/download/run.py; and the same in gzip
+collect   from sending a kick-off to the last byte of the last file, of everybody and of a Group of 10 %, over one and five
+          connections: from a plain store as identity, from a store packed in gzip, and coded in gzip for the export; the
+          ready files beside nginx
+memory    the most RssAnon of exports in each compression, of the command and of the service
+readers   what HTTP clients of other languages make of joined gzip files, and of a packed store's own, row by row
 
 Everything is bounded in count and time. Needs Python 3.11, wrk for `crowd`, nginx for `download`; nothing is installed.
-The store is `outpour synth`'s; scratch (some 5 GB with `download`) lies in --scratch and is removed at the end.
+The store is `outpour synth`'s; scratch (some 7 GB) lies in --scratch and is removed at the end.
 Ends with 1 when a promise is not kept: machines that do other things break those of time.
 """
 
@@ -31,7 +37,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from collect import collect, memory  # noqa: E402
 from fetch import downloads  # noqa: E402
+from readers import readers  # noqa: E402
 from service import BASE, Client, Exporting, Service  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -186,22 +194,28 @@ def manifest(args, _):
 
 
 def download(args, _):
-    """One file of about 1 GiB."""
+    """One file of about 1 GiB, and the same in gzip."""
     store = Store(args, args.download_patients)
-    config = {"data": {"sync": False}, "files": {"max_bytes": 8 << 30}}
-    with Service(args.binary, store.path, store.index, args.scratch, config) as service:
-        client = Client(service)
-        job = client.kick_off("/$export?_type=ExplanationOfBenefit")
-        url = client.finished(job, 1)["output"][0]["url"]
-        file = next((service.data / "files" / job.rsplit("/", 1)[1] / "out").glob("ExplanationOfBenefit*"))
-        size = file.stat().st_size
-        ran = subprocess.run(
-            [sys.executable, HERE.parent / "download/run.py", "--file", file, "--ours", f"outpour={url}", "--pid",
-             str(service.pid), "--rounds", str(args.rounds), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, timeout=600)
+    row, broken = {}, []
+    for coding, compress in (("identity", "none"), ("gzip", "gzip")):
+        config = {"data": {"sync": False}, "files": {"max_bytes": 8 << 30, "compress": compress}}
+        with Service(args.binary, store.path, store.index, args.scratch, config) as service:
+            client = Client(service)
+            job = client.kick_off("/$export?_type=ExplanationOfBenefit")
+            url = client.finished(job, 1)["output"][0]["url"]
+            file = next((service.data / "files" / job.rsplit("/", 1)[1] / "out").glob("ExplanationOfBenefit*"))
+            size = file.stat().st_size
+            # Of what is short several are taken for one figure.
+            repeat = max(1, min(20, (1 << 30) // size)) if coding == "gzip" else 1
+            ran = subprocess.run(
+                [sys.executable, HERE.parent / "download/run.py", "--file", file, "--ours", f"outpour={url}", "--pid",
+                 str(service.pid), "--rounds", str(args.rounds), "--repeat", str(repeat), "--json"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600)
+        row[coding] = {"bytes": size, "times": repeat, "servers": json.loads(ran.stdout) if ran.stdout else [],
+                       "load": os.getloadavg()[0]}
+        broken += ([f"{coding}: {ran.stderr.strip()}"] if ran.returncode else []) + service.errors[:5]
     shutil.rmtree(store.path)
-    row = {"bytes": size, "servers": json.loads(ran.stdout) if ran.stdout else [], "load": os.getloadavg()[0]}
-    return row, ([ran.stderr.strip()] if ran.returncode else []) + service.errors[:5]
+    return row, broken
 
 
 class Store:
@@ -230,7 +244,8 @@ def table(name, value, indent=0):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    measures = {"crowd": crowd, "kickoff": kickoff, "manifest": manifest, "download": download}
+    measures = {"crowd": crowd, "kickoff": kickoff, "manifest": manifest, "download": download, "collect": collect,
+                "memory": memory, "readers": readers}
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/outpour")
     parser.add_argument("--only", default=",".join(measures))
     parser.add_argument("--patients", type=int, default=600, help="of the store of crowd and kickoff; 600 make 300 MB")
@@ -239,13 +254,18 @@ def main():
     parser.add_argument("--rate", type=int, default=50, help="kick-offs a second")
     parser.add_argument("--kickoff-seconds", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=7, help="of download")
-    parser.add_argument("--quick", action="store_true", help="10 s of crowd, 4 s of kick-offs, 3 rounds of 200 MB")
+    parser.add_argument("--collect-patients", type=int, default=4000, help="of the store of collect and memory; 4,000 make 2 GB")
+    parser.add_argument("--collect-rounds", type=int, default=5)
+    parser.add_argument("--memory-mib", type=int, default=256, help="promised for one export")
+    parser.add_argument("--readers-python", default=sys.executable, help="a Python that has httpx, requests or aiohttp")
+    parser.add_argument("--quick", action="store_true", help="10 s of crowd, 4 s of kick-offs, 3 rounds of 200 MB, collect of 100 MB")
     parser.add_argument("--scratch", help="a directory for scratch; a new one is made in it")
     parser.add_argument("--record", type=Path, help="a directory in which the result is saved as JSON")
     parser.add_argument("--json", action="store_true", help="JSON instead of tables")
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.kickoff_seconds, args.rounds, args.download_patients = 10, 4, 3, 1000
+        args.collect_patients, args.collect_rounds = 200, 2
     chosen = args.only.split(",")
     if "crowd" in chosen and not shutil.which("wrk"):
         raise SystemExit("crowd needs wrk: install it, or leave crowd out with --only")
@@ -256,9 +276,15 @@ def main():
               "load before": os.getloadavg()[0]}
     broken = []
     with tempfile.TemporaryDirectory(dir=args.scratch) as args.scratch:
-        store = Store(args, args.patients) if {"crowd", "kickoff"} & set(chosen) else None
+        stores, patients = {}, {"crowd": args.patients, "kickoff": args.patients, "collect": args.collect_patients,
+                                "memory": args.collect_patients}
         for name in chosen:
-            result[name], found = measures[name](args, store)
+            if (count := patients.get(name)) and count not in stores:
+                stores[count] = Store(args, count)
+            try:
+                result[name], found = measures[name](args, stores.get(count))
+            except SystemExit as error:  # the others are measured all the same
+                result[name], found = {}, [str(error)]
             broken += [f"{name}: {problem}" for problem in found]
             if not args.json:
                 print(name)
