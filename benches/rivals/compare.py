@@ -3,6 +3,7 @@ files. Two answers are the same when these are. Run as a program so that the mea
 `compare.py DIR` prints JSON.
 """
 
+import gzip
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import re
 import sys
 
 MODULUS = 1 << 128
-DATA_FILE = re.compile(r"^([A-Za-z]+)(?:\.\d+)?\.ndjson(\.zst)?$")
+DATA_FILE = re.compile(r"^([A-Za-z]+)(?:\.\d+)?\.ndjson(\.zst|\.gz)?$")
 BLOCK_BYTES = 8 << 20
 
 
@@ -18,13 +19,13 @@ def line_hash(line):
     return int.from_bytes(hashlib.blake2b(line, digest_size=16).digest(), "little")
 
 
-def _blocks(path, compressed):
-    if compressed:
+def _blocks(path, end):
+    if end == ".zst":
         import zstd
         with open(path, "rb") as file:
             yield from zstd.pieces(file.read())
         return
-    with open(path, "rb", buffering=0) as file:
+    with gzip.open(path, "rb") if end else open(path, "rb", buffering=0) as file:
         while block := file.read(BLOCK_BYTES):
             yield block
 

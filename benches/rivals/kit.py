@@ -16,7 +16,7 @@ import store as stores
 import zstd
 from engines.outpour import Outpour
 from jobs import Job
-from rows import Row, Skip, content, empty, fetch, run
+from rows import Row, Skip, content, drop, empty, fetch, run
 
 RIVALS = ["duckdb", "clickhouse", "orjson", "polars", "jq", "jaq", "stdlib"]
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -150,6 +150,9 @@ class Kit:
             self.single(self.one, self.store.directory, self.index_dir, "warm", self.answers["one"])
             self.indexes()
             self.attempt(self.packed, "packed")
+            self.attempt(self.packed_in_gzip, "packed in gzip")
+            if not self.options.quick:
+                self.from_disk()
             if self.options.extras:
                 self.attempt(self.eighth, "store of an eighth")
                 self.attempt(self.arranged, "stores in order of arrival")
@@ -246,6 +249,45 @@ class Kit:
             self.add("packed and delta to zst", job, threads,
                      [self.outpour.export(mixed, mixed_index, out, job, threads, "zstd")],
                      bound="warm", expected=stores.with_delta(self.answers["all"], changes))
+
+    def packed_in_gzip(self):
+        """Exports to gzip: joined from a store packed in it, beside those that code the rows of the plain files."""
+        directory, index = f"{self.work}/packed-gzip", f"{self.work}/index-packed-gzip"
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(index, ignore_errors=True)
+        pack = Row("outpour", "pack in gzip", "store", 1, [self.outpour.pack(self.store.directory, directory, 1, "gzip")],
+                   out=None, bound=None, once=True)
+        run(pack, self.log)
+        if pack.words:
+            raise Skip(pack.words)
+        self.rows.append(pack)
+        self.do(self.outpour.index(directory, index, 1), "index of the store packed in gzip")
+        out = f"{self.work}/out/outpour"
+        for threads in self.options.threads:
+            for job in self.jobs:
+                self.add("packed to gzip, joined", job, threads,
+                         [self.outpour.export(directory, index, out, job, threads, "gzip")], bound="warm")
+                self.add("plain to gzip, coded", job, threads,
+                         [self.outpour.export(self.store.directory, self.index_dir, out, job, threads, "gzip")], bound="warm")
+
+    def from_disk(self):
+        """Exports whose index is there and of which no page is in memory, beside `cp` of the answer's files."""
+        out = f"{self.work}/out/outpour"
+        places = {"indexed": (self.store.directory, self.index_dir, "none"),
+                  "packed to gzip": (f"{self.work}/packed-gzip", f"{self.work}/index-packed-gzip", "gzip")}
+        for job in self.jobs:
+            for what, (directory, index, compress) in places.items():
+                if not os.path.isdir(index):
+                    continue
+                for threads in self.options.threads:
+                    self.add(f"{what}, from disk", job, threads,
+                             [self.outpour.export(directory, index, out, job, threads, compress)], bound="warm",
+                             prepare=lambda directory=directory, index=index: drop(directory, index),
+                             restore=lambda directory=directory, index=index: fetch(directory, index))
+            files, copies, answer = self.files(job), f"{self.work}/out/cp", f"{self.work}/reference/{job.name}"
+            self.rows.append(Row("cp", "cp, from disk", job.name, 1, [["cp", *files, copies]], out=copies,
+                                 expected=self.answers[job.name], bound="warm",
+                                 prepare=lambda answer=answer: drop(answer), restore=lambda answer=answer: fetch(answer)))
 
     def eighth(self):
         """One patient of a store an eighth as large: what an export costs must not go by the store."""

@@ -82,7 +82,7 @@ def of_run(run, kit, bounds):
     for job in kit.jobs:
         bars = []
         rows = [row for row in kit.rows if row.job == job.name and row.threads == min(kit.options.threads)
-                and row.counts and row.mode not in ("start", "cp, synced", "warm, synced")]
+                and row.counts and row.mode not in ("start", "cp, synced", "warm, synced") and "from disk" not in row.mode]
         for row in order(rows):
             kind = {"outpour": "ours", "cp": "copy"}.get(row.engine, "theirs")
             label = {"outpour": f"outpour, {row.mode}", "cp": "cp of its files"}.get(

@@ -21,15 +21,15 @@ class Skip(Exception):
 class Row:
     """One line of the table. `steps` are command lines, each a fresh process; `prepare` runs before and is not
     measured. `bound` is the kind of physical bound: cold (read the store, write the answer), warm (write it), or None.
-    `repeats` is for rows of milliseconds: measurements in each round.
+    `repeats` is for rows of milliseconds: measurements in each round. `restore` runs after each measurement.
     """
 
     def __init__(self, engine, mode, job, threads, steps, expected=None, prepare=None, bound=None, out=None,
-                 validates="", sample=True, once=False, repeats=1):
+                 validates="", sample=True, once=False, repeats=1, restore=None):
         self.engine, self.mode, self.job, self.threads = engine, mode, job, threads
         self.steps, self.expected, self.prepare, self.bound = steps, expected, prepare, bound
         self.out, self.validates, self.sample, self.once = out, validates, sample, once
-        self.repeats = repeats
+        self.repeats, self.restore = repeats, restore
         self.samples, self.words, self.answer_bytes = [], "", 0
 
     @property
@@ -63,12 +63,24 @@ def empty(directory):
 
 def fetch(*directories):
     """Reads every file below, so that what is measured next finds it in the page cache."""
+    for path in files_below(*directories):
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+
+
+def files_below(*directories):
     for directory in directories:
         for parent, _, names in os.walk(directory):
-            for name in names:
-                with open(os.path.join(parent, name), "rb", buffering=0) as file:
-                    while file.read(1 << 20):
-                        pass
+            yield from (os.path.join(parent, name) for name in names)
+
+
+def drop(*directories):
+    """Has the system forget the pages of every file below, so that what is measured next reads them from the disk."""
+    for path in files_below(*directories):
+        with open(path, "rb", buffering=0) as file:
+            os.fsync(file.fileno())  # what is not written yet would stay
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def content(directory):
@@ -113,3 +125,5 @@ def _once(row, log):
     finally:
         if row.out:
             shutil.rmtree(row.out, ignore_errors=True)
+        if row.restore:
+            row.restore()

@@ -33,6 +33,7 @@ PINNED = {"duckdb": "duckdb==2.0.0", "chdb": "chdb==4.4.0", "orjson": "orjson==3
 BOUND_WRITE_BYTES = 512 << 20
 TRIALS = 2
 MARKS = ("<!-- rivals: written by benches/rivals/run.py --readme -->", "<!-- end of rivals -->")
+OWN_MARKS = ("<!-- outpour: written by benches/rivals/run.py --only outpour --readme -->", "<!-- end of outpour -->")
 
 
 def options(words):
@@ -199,14 +200,14 @@ def one_round(kit, say, number, costs):
             say(f"  {row.key}: wall {sample.wall:.3f} s, CPU {sample.cpu:.3f} s")
 
 
-def fill_readme(run, name):
+def fill_readme(run, name, marks, summary):
     """Puts the few rows of this run between the marks of README.md."""
     home = os.path.dirname(os.path.dirname(HERE))
     with open(f"{home}/README.md") as file:
-        before, rest = file.read().split(MARKS[0], 1)
-    after = rest.split(MARKS[1], 1)[1]
+        before, rest = file.read().split(marks[0], 1)
+    after = rest.split(marks[1], 1)[1]
     with open(f"{home}/README.md", "w") as file:
-        file.write(f"{before}{MARKS[0]}\n{table.summary(run, os.path.relpath(name, home))}\n{MARKS[1]}{after}")
+        file.write(f"{before}{marks[0]}\n{summary(run, os.path.relpath(name, home))}\n{marks[1]}{after}")
 
 
 def main(words):
@@ -248,19 +249,21 @@ def main(words):
     run["rows"] = [row.as_dict() for row in kit.rows]
     run["notes"], run["load_end"] = kit.notes, [round(load, 2) for load in os.getloadavg()]
     os.makedirs(chosen.record, exist_ok=True)
-    name = f"{chosen.record}/{run['date']}-rivals"
+    # A run without rivals has a record of its own, and rows of its own in the README: nothing of theirs is replaced.
+    alone = not kit.rivals
+    name = f"{chosen.record}/{run['date']}-{'outpour' if alone else 'rivals'}"
     text = table.markdown(run, kit, bounds, titles)
     print(text)
     with open(f"{name}.md", "w") as file:
         file.write(text)
     with open(f"{name}.json", "w") as file:
         json.dump(run, file, indent=1)
-    picture = plot.of_run(run, kit, bounds)
+    picture = None if alone else plot.of_run(run, kit, bounds)
     if picture:
         with open(f"{name}.svg", "w") as file:
             file.write(picture)
     if chosen.readme:
-        fill_readme(run, name)
+        fill_readme(run, name, *((OWN_MARKS, table.own_summary) if alone else (MARKS, table.summary)))
     say(f"saved: {name}.md, .json{', .svg' if picture else ''}")
     wrong = [row for row in kit.rows if row.words]
     return 1 if wrong else 0

@@ -72,11 +72,12 @@ def losses(kit, rivals):
     """Where another one is ahead of us, in CPU or in wall time: cold against cold, warm against loaded and `cp`."""
     found = []
     for mine in kit.rows:
-        if mine.engine != "outpour" or mine.mode not in ("cold", "warm", "warm, synced") or not mine.counts:
+        if mine.engine != "outpour" or mine.mode not in ("cold", "warm", "warm, synced", "indexed, from disk") or not mine.counts:
             continue
         for row in kit.rows:
             peer = {"cold": row.engine in rivals and row.mode == "cold",
-                    "warm": row.mode in ("cp", "loaded"), "warm, synced": row.mode == "cp, synced"}[mine.mode]
+                    "warm": row.mode in ("cp", "loaded"), "warm, synced": row.mode == "cp, synced",
+                    "indexed, from disk": row.mode == "cp, from disk"}[mine.mode]
             same = row.job == mine.job and (row.threads == mine.threads or row.engine == "cp")
             if not (peer and same and row.counts):
                 continue
@@ -115,10 +116,40 @@ def summary(run, record):
     return "\n".join(lines)
 
 
+OWN_ROWS = ("cold", "warm", "packed to plain", "packed to zst", "packed to gzip, joined", "plain to gzip, coded",
+            "indexed, from disk", "packed to gzip, from disk", "cp", "cp, from disk")
+
+
+def own_summary(run, record):
+    """The rows of a run without rivals for the README: outpour's ways to an answer, one thread, beside `cp`; those from
+    the disk are not compared with those from memory."""
+    store, box, middle = run["store"]["bytes"] / GB, run["machine"], lambda of, what: statistics.median(
+        sample[what] for sample in of["samples"])
+    names = {"10": "a Group of 10 % with `_since`", "all": "everybody"}
+    found = {(row["mode"], row["job"]): row for row in run["rows"]
+             if row["threads"] == 1 and row["samples"] and not row["words"]}
+    jobs = [job for job in names if ("warm", job) in found]
+    lines = [f"| {store:.2f} GB, one thread | " + " | ".join(f"{names[job]}: wall s | CPU s | answer MB" for job in jobs) + " |",
+             "|---|" + "---:|---:|---:|" * len(jobs)]
+    modes = [mode for mode in OWN_ROWS if any((mode, job) in found for job in jobs)]
+    for mode in sorted(modes, key=lambda mode: ("from disk" in mode, middle(found[mode, jobs[-1]], "cpu"))):
+        name = mode.replace("cp", "`cp` of the plain answer") if mode.startswith("cp") else f"**{mode}**"
+        cells = []
+        for job in jobs:
+            row = found[mode, job]
+            cells += [_seconds(middle(row, "wall")), _seconds(middle(row, "cpu")), f"{row['answer_bytes'] / 1e6:,.0f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines + ["", f"{box['cpu']}, {box['cores']} cores, {box['memory_gib']} GiB, Linux {box['kernel']}, "
+                              f"{box['file_system']}, load {box['load'][0]} at the start and {run['load_end'][0]} at the end, medians of "
+                              f"{run['rounds']} rounds, {run['date']}; every answer was compared line by line. *Cold* makes the index, too; "
+                              "*from disk*: the index is there, and no page of it or of the store is in memory. All rows in "
+                              f"[the record]({record}.md)."])
+
+
 def markdown(run, kit, bounds, rivals):
     box = run["machine"]
     text = [
-        f"# {run['date']}: outpour and its rivals", "",
+        f"# {run['date']}: outpour {'and its rivals' if rivals else 'without its rivals'}", "",
         f"{box['cpu']}, {box['cores']} cores, {box['memory_gib']} GiB, Linux {box['kernel']}, {box['file_system']}; load "
         f"{box['load'][0]} when it began, {run['load_end'][0]} when it ended. "
         + ", ".join(f"{name} {version}" for name, version in run["versions"].items()) + ".", "",

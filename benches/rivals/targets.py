@@ -1,5 +1,6 @@
 """What the exports promise, held against the medians of one run: a ratio, its target, met or missed."""
 
+import os
 import statistics
 
 MIB = 1 << 20
@@ -36,7 +37,8 @@ def _ratio(above, below, what):
 
 def lines(kit, rival_titles, inflate, write, index_share):
     """`inflate` and `write`: CPU seconds a byte of libzstd on the packed frames and of write(2), or None."""
-    rows, many = kit.rows, max(kit.options.threads)
+    # A run with fewer threads than processors does not tell what all threads do.
+    rows, many = kit.rows, max(kit.options.threads) if max(kit.options.threads) >= os.cpu_count() else None
     get = lambda mode, job, threads=1: _row(rows, "outpour", mode, job, threads)
     found = []
     rivals = [row for row in rows if row.engine in rival_titles and (row.job, row.threads, row.mode) == ("10", 1, "cold")

@@ -20,8 +20,8 @@ class Outpour:
         return [self.binary, "export", "--store", store, "--index-dir", index_dir, "--out", out, "--system",
                 "--no-sync", "--progress", "never", "--max-file-bytes", "1000GiB"]
 
-    def pack(self, store, to, threads):
-        return [self.binary, "pack", "--store", store, "--to", to, "--threads", str(threads)]
+    def pack(self, store, to, threads, coding="zstd"):
+        return [self.binary, "pack", "--store", store, "--to", to, "--threads", str(threads), "--coding", coding]
 
     def synth(self, out, patients):
         return [self.binary, "synth", "--out", out, "--patients", str(patients), "--seed", "1",
