@@ -576,6 +576,8 @@ pub enum DirectoryContent {
     Replacement,
     /// An increment with its list of what no longer belongs, which is not replaced.
     Increment,
+    /// A job in tasks, which is not replaced.
+    Job,
     /// Something that is not of an export, by its name; with [`Existing::Force`](crate::export::options::Existing::Force) it is left alone.
     Foreign(String),
 }
@@ -588,6 +590,7 @@ impl fmt::Display for DirectoryContent {
             DirectoryContent::Interrupted => f.write_str("holds an interrupted export"),
             DirectoryContent::Replacement => f.write_str("holds an export and an unfinished one that is to replace it"),
             DirectoryContent::Increment => f.write_str("holds an increment, which is not replaced"),
+            DirectoryContent::Job => f.write_str("holds a job in tasks, which is not replaced"),
             DirectoryContent::Foreign(name) => write!(f, "holds {name}, which is not of an export"),
         }
     }

@@ -173,7 +173,9 @@ fn journal_text(error: &JournalError) -> String {
         JournalError::NotEmpty { holds: DirectoryContent::Replacement, .. } => {
             "; finish that with --resume, or begin anew with --force"
         }
-        JournalError::NotEmpty { holds: DirectoryContent::Increment, .. } => "; choose another directory",
+        JournalError::NotEmpty { holds: DirectoryContent::Increment | DirectoryContent::Job, .. } => {
+            "; choose another directory"
+        }
         JournalError::NotEmpty { holds: DirectoryContent::Foreign(_), .. } => {
             "; choose another directory, or use --force, which leaves foreign files alone"
         }

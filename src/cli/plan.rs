@@ -6,9 +6,10 @@ use crate::byte_size::format_bytes;
 use crate::cli::args::tasks::PlanArgs;
 use crate::cli::config::{ResolvedConfig, TargetFlags, pool, resolve, sync};
 use crate::cli::export::{exit_of, index_line, index_warnings};
-use crate::cli::message_text::FLAGS;
+use crate::cli::message_text::{FLAGS, lines};
 use crate::cli::progress::watched;
-use crate::cli::{Exit, fail, print_messages, put_json, say, warn};
+use crate::cli::{Exit, fail, fail_with, print_messages, put_json, say, warn};
+use crate::error::{ExportError, JournalError};
 use crate::issue::Severity;
 use crate::tasks::job_plan::JobPlan;
 use crate::tasks::planner::{JobOptions, PlannedJob, plan_job};
@@ -42,7 +43,7 @@ pub(crate) fn run(args: PlanArgs) -> Exit {
         .install(|| watched(args.write.run.progress, |progress| plan_job(&store, &request, time, &options, progress)));
     let planned = match planned {
         Ok(planned) => planned,
-        Err(error) => return fail(exit_of(&error), &error, json),
+        Err(error) => return fail_with(exit_of(&error), &error, plan_text(&error), json),
     };
     let exit = match planned.messages.worst() {
         Some(Severity::Error | Severity::Fatal) => Exit::Partial,
@@ -55,6 +56,19 @@ pub(crate) fn run(args: PlanArgs) -> Exit {
     index_warnings(&planned.index);
     say(&summary(&planned));
     exit
+}
+
+/// The text of an error of a plan, whose flags are others than those of an export.
+fn plan_text(error: &ExportError) -> Vec<String> {
+    let text = match error {
+        ExportError::Write { .. } => format!("{error}; make room, then plan once more"),
+        ExportError::Record(JournalError::NotEmpty { .. }) => format!("--job: {error}; choose another one"),
+        ExportError::Record(JournalError::Io { .. }) => {
+            format!("--job: {error}; choose another directory, or make it writable")
+        }
+        other => return lines(other),
+    };
+    text.lines().map(str::to_string).collect()
 }
 
 /// Rows and bytes of a task.

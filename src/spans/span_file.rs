@@ -397,8 +397,8 @@ mod tests {
             start: u64::from(i) * 1000,
             length: 500 + u64::from(i % 100),
             rows: 1 + i % 3,
-            spaced: i % 7 == 0,
-            begins_segment: i % 1000 == 0,
+            spaced: i.is_multiple_of(7),
+            begins_segment: i.is_multiple_of(1000),
         };
         (0..count).map(span).collect()
     }

@@ -22,7 +22,7 @@ pub(crate) struct CommittedJob {
     pub manifest: Manifest,
     /// The worst severity of its messages.
     pub worst: Option<Severity>,
-    /// Whether its manifest stood before.
+    /// Whether its manifest stood before this commit began.
     pub was_committed: bool,
     /// Names of files that were removed because no record names them.
     pub removed: Vec<String>,
@@ -76,19 +76,24 @@ pub(crate) fn commit(job: &Path, sync: FileSync) -> Result<CommittedJob, JobErro
     let manifest = Manifest::assemble(&as_of, request, &plan.base_url, &output, &plan.deleted, &plan.error, extension);
     let bytes = manifest.to_bytes();
     let before = root.read(MANIFEST)?;
-    let was_committed = match before {
-        Some(before) => before == bytes || Err(other_manifest(&root))?,
+    let was_committed = before.is_some();
+    let stands = match before {
+        Some(before) => before,
         None => {
             // The files had their directories synced before their record was made.
             let writer = format!("commit-{}", std::process::id());
-            let made = root.create_once(MANIFEST, &writer, &bytes)?;
-            let is_other = made == Creation::Exists && root.read(MANIFEST)?.is_none_or(|found| found != bytes);
-            if is_other {
-                return Err(other_manifest(&root));
+            match root.create_once(MANIFEST, &writer, &bytes)? {
+                Creation::Made => bytes.clone(),
+                Creation::Exists => root.read(MANIFEST)?.unwrap_or_default(),
             }
-            made == Creation::Exists
         }
     };
+    if stands != bytes {
+        return Err(JobError::Differs(format!(
+            "{} is not what the records of the tasks come to: the job was changed behind the commit; export anew",
+            root.path(MANIFEST).display()
+        )));
+    }
     // 4. What lost.
     let kept: BTreeSet<&str> =
         output.iter().chain(&plan.deleted).chain(&plan.error).map(|receipt| receipt.file.as_str()).collect();
@@ -98,14 +103,6 @@ pub(crate) fn commit(job: &Path, sync: FileSync) -> Result<CommittedJob, JobErro
     let records = records.iter().map(String::as_str).collect();
     remove_others(&root, TASKS, &records, &mut removed)?;
     Ok(CommittedJob { manifest, worst: plan.worst, was_committed, removed })
-}
-
-/// The error of a manifest that is not that of the job's records.
-fn other_manifest(root: &JobRoot) -> JobError {
-    JobError::Differs(format!(
-        "{} is not what the records of the tasks come to; the job was changed behind the commit: export anew",
-        root.path(MANIFEST).display()
-    ))
 }
 
 /// Removes the files below a folder of the job that are not among `kept`; what is gone by then is passed over. Nothing that stands in

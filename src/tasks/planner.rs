@@ -1,6 +1,8 @@
 //! Makes the plan of a job: snapshot and plan as for an export, then spans, generated files, and `plan.json` last.
 
-use std::io::BufWriter;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -8,11 +10,12 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::casts::to_u32;
-use crate::error::{ExportError, JournalError, RequestError, RequestProblem};
+use crate::error::{DirectoryContent, ExportError, JournalError, RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
 use crate::export::plan_record::plan_record;
 use crate::export::planning::{check_faults, plan_snapshot};
 use crate::export::prepare::{DELETED, ERROR};
+use crate::export::repair::repair_index;
 use crate::export::run::manifest_extension;
 use crate::fhir::instant::Instant;
 use crate::ids::{FileId, ShardId};
@@ -20,15 +23,17 @@ use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::{IssueLog, Parameter, ParameterNames};
-use crate::plan::Plan;
+use crate::plan::{Plan, Shard};
 use crate::progress::{Phase, Progress};
 use crate::request::ExportRequest;
 use crate::spans::plan_spans::write_spans;
 use crate::store::Store;
 use crate::sys::directory::{Directory, temporary_name};
 use crate::sys::durability::FileSync;
+use crate::sys::private_files::private_directory;
 use crate::sys::store_file::file_clock_ns;
-use crate::tasks::job_files::{Creation, DATA, JobRoot, PLAN, PLANNED, SPANS, TASKS, data_name, spans_name};
+use crate::tasks::job_error::JobError;
+use crate::tasks::job_files::{Creation, DATA, JobRoot, PLAN, PLANNED, SPANS, TASKS, data_name, is_job, spans_name};
 use crate::tasks::job_plan::{JobPlan, JobShard, build_id};
 use crate::write::deleted_bundle::deleted_lines;
 use crate::write::generated_files::write_lines_as;
@@ -72,7 +77,8 @@ pub(crate) struct PlannedJob {
     pub index: RefreshStats,
 }
 
-/// Plans a job. Runs on the current rayon pool.
+/// Plans a job. Runs on the current rayon pool. If the index turns out to be damaged on the way, it is repaired and the job planned
+/// once more.
 ///
 /// # Errors
 /// [`ExportError`]: a wrong request, what fails in the store, a root that holds another job or something else.
@@ -85,6 +91,29 @@ pub(crate) fn plan_job(
 ) -> Result<PlannedJob, ExportError> {
     request.check()?;
     let root = open_root(options)?;
+    let error = match plan_into(&root, store, request, time.clone(), options, progress) {
+        Err(error) => error,
+        done => return done,
+    };
+    let Some(repaired) = repair_index(store, &error, progress)? else { return Err(error) };
+    if !request.population.can_be_read_again() {
+        return Err(error);
+    }
+    progress.begin_writing_again();
+    let mut planned = plan_into(&root, store, request, time, options, progress)?;
+    planned.index.repaired.extend(repaired);
+    Ok(planned)
+}
+
+/// One pass of the planner.
+fn plan_into(
+    root: &JobRoot,
+    store: &Store,
+    request: &ExportRequest,
+    time: SnapshotTime,
+    options: &JobOptions<'_>,
+    progress: &Progress,
+) -> Result<PlannedJob, ExportError> {
     let take = || store.snapshot_watched(time.clone(), progress);
     let (snapshot, index, plan, messages) = plan_snapshot(store, request, &take, progress)?;
     check_faults(&plan, options.faults_allowed)?;
@@ -96,58 +125,22 @@ pub(crate) fn plan_job(
     progress.expect_writes(plan.source_bytes(), plan.shards.len() as u64);
     progress.begin(Phase::Writing);
     wait_until_settled(&plan, &snapshot)?;
-    let record = plan_record(&plan, &snapshot, store);
-    let failed = |name: &str, source| write_error(&root, name, source);
-    for folder in [SPANS, TASKS, DATA] {
-        root.directory.make_directory(folder).map_err(|error| failed(folder, error))?;
-    }
-    // 1. Spans.
-    let ids: Vec<ShardId> = plan.shard_ids().collect();
-    let shards = ids.into_par_iter().map(|shard| {
-        if progress.is_cancelled() {
-            return Err(ExportError::Cancelled);
-        }
-        let spans = write_spans_file(&root, &plan, &snapshot, shard, &record.plan_id)?;
-        progress.write_done.fetch_add(plan.source_bytes_of(shard), Relaxed);
-        progress.files_done.fetch_add(1, Relaxed);
-        let of_plan = plan.shard(shard);
-        Ok(JobShard {
-            r#type: of_plan.resource_type,
-            ordinal: of_plan.ordinal,
-            rows: of_plan.rows,
-            bytes: of_plan.bytes,
-            source_bytes: plan.source_bytes_of(shard),
-            spans,
-        })
-    });
-    let shards = shards.collect::<Result<Vec<JobShard>, ExportError>>()?;
-    // 2. Lines that are made here.
+    // 1. What tasks read, and lines that are made here.
+    let plan_id = plan_record(&plan, &snapshot, store).plan_id;
+    let shards = write_all_spans(root, &plan, &snapshot, &plan_id, progress)?;
     let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
-    let error = outcome_lines(&messages, options.words);
-    let generate = |stem: &str, of_type: &'static str, lines: &[String]| -> Result<Vec<Receipt>, ExportError> {
-        let mut sink = DirSink::new(root.directory.path(), options.sync);
-        let name = |number: u32| data_name(stem, number, PLANNED, request.compression);
-        let written = write_lines_as(&name, of_type, lines, request, &mut sink);
-        written.map_err(|(name, error)| failed(&name, error))
-    };
-    let deleted = generate(DELETED, "Bundle", &deleted)?;
-    let error = generate(ERROR, "OperationOutcome", &error)?;
-    let stems = [(&deleted, DELETED), (&error, ERROR)].into_iter().filter(|(files, _)| !files.is_empty());
-    let mut folders: Vec<String> = stems.map(|(_, stem)| format!("{DATA}/{stem}")).collect();
-    folders.extend([SPANS, TASKS, DATA, ""].map(String::from));
-    // 3. The last look at the store: what the spans name must be what the snapshot was taken of (CONS-08).
+    let deleted = write_generated(root, DELETED, "Bundle", &deleted, request)?;
+    let error = write_generated(root, ERROR, "OperationOutcome", &outcome_lines(&messages, options.words), request)?;
+    // 2. The last look at the store: what the spans name must be what the snapshot was taken of (CONS-08).
     snapshot.index().verify_unchanged()?;
-    // 4. The plan, once all that it names stands.
+    // 3. The plan, once all that it names stands.
     let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let job = absolute(root.directory.path());
-    let groups = decoded_groups(&plan, &snapshot);
-    let tasks = options
-        .tasks
-        .unwrap_or_else(|| (plan.source_bytes().div_ceil(TASK_BYTES) as usize).clamp(1, TASKS_DEFAULT_MAX));
+    let asked_for = || (plan.source_bytes().div_ceil(TASK_BYTES) as usize).clamp(1, TASKS_DEFAULT_MAX);
+    let tasks = options.tasks.unwrap_or_else(asked_for).max(1);
     let mut made = JobPlan {
         build: build_id(),
         job_id: String::new(),
-        plan_id: record.plan_id.clone(),
         store: absolute(store.root()).display().to_string(),
         base_url: request.base_url.clone().unwrap_or_else(|| file_url(&job)),
         job: job.display().to_string(),
@@ -158,27 +151,72 @@ pub(crate) fn plan_job(
         digest: request.digest,
         elements: request.elements.items().map(|item| item.to_string()).collect(),
         shards,
-        tasks: deal(&plan, groups, tasks.max(1)),
+        tasks: deal(&plan, decoded_groups(&plan, &snapshot), tasks),
         deleted,
         error,
         worst: messages.worst(),
-        extension: manifest_extension(&plan, &snapshot, &record.plan_id),
+        extension: manifest_extension(&plan, &snapshot, &plan_id),
+        plan_id,
     };
     made.job_id = made.content_id();
-    let synced = root.sync_folders(folders.iter().map(String::as_str));
-    synced.map_err(|error| failed(PLAN, std::io::Error::other(error.to_string())))?;
-    let created = root.create_once(PLAN, "planner", &made.to_bytes());
-    match created.map_err(|error| failed(PLAN, std::io::Error::other(error.to_string())))? {
+    let unwritten = |error: JobError| match error {
+        JobError::Io { source, .. } | JobError::NotPermitted { source, .. } => write_error(root, PLAN, source),
+        other => write_error(root, PLAN, io::Error::other(other.to_string())),
+    };
+    let generated = made.deleted.iter().chain(&made.error).filter_map(|file| Some(file.file.rsplit_once('/')?.0));
+    let folders: BTreeSet<&str> = generated.chain([SPANS, TASKS, DATA, ""]).collect();
+    root.sync_folders(folders).map_err(unwritten)?;
+    match root.create_once(PLAN, "planner", &made.to_bytes()).map_err(unwritten)? {
         Creation::Made => {}
-        Creation::Exists => return Err(in_use(&root)),
+        Creation::Exists => return Err(in_use(root, DirectoryContent::Job)),
     }
     Ok(PlannedJob { plan: made, transaction_time: snapshot.as_of().clone(), messages, index })
+}
+
+/// Writes the spans of all output files; what the plan says of each.
+fn write_all_spans(
+    root: &JobRoot,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    plan_id: &str,
+    progress: &Progress,
+) -> Result<Vec<JobShard>, ExportError> {
+    for folder in [SPANS, TASKS, DATA] {
+        root.directory.make_directory(folder).map_err(|error| write_error(root, folder, error))?;
+    }
+    let ids: Vec<ShardId> = plan.shard_ids().collect();
+    let written = ids.into_par_iter().map(|shard| {
+        if progress.is_cancelled() {
+            return Err(ExportError::Cancelled);
+        }
+        let spans = write_spans_file(root, plan, snapshot, shard, plan_id)?;
+        let source_bytes = plan.source_bytes_of(shard);
+        progress.write_done.fetch_add(source_bytes, Relaxed);
+        progress.files_done.fetch_add(1, Relaxed);
+        let Shard { resource_type, ordinal, rows, bytes, .. } = *plan.shard(shard);
+        Ok(JobShard { r#type: resource_type, ordinal, rows, bytes, source_bytes, spans })
+    });
+    written.collect()
+}
+
+/// Writes the files of generated lines, as the attempt of the planner.
+fn write_generated(
+    root: &JobRoot,
+    stem: &str,
+    of_type: &'static str,
+    lines: &[String],
+    request: &ExportRequest,
+) -> Result<Vec<Receipt>, ExportError> {
+    let mut sink = DirSink::new(root.directory.path(), root.sync);
+    let name = |number: u32| data_name(stem, number, PLANNED, request.compression);
+    let written = write_lines_as(&name, of_type, lines, request, &mut sink);
+    written.map_err(|(name, error)| write_error(root, &name, error))
 }
 
 /// Opens the root of a job to be planned: it has no plan, and nothing that is not of a job.
 fn open_root(options: &JobOptions<'_>) -> Result<JobRoot, ExportError> {
     let io = |source| JournalError::Io { path: options.job.to_path_buf(), source };
-    std::fs::create_dir_all(options.job).map_err(io)?;
+    private_directory(options.job).map_err(io)?;
     let root = JobRoot { directory: Directory::open(options.job).map_err(io)?, sync: options.sync };
     let is_ours = |name: &std::ffi::OsString| {
         // An interrupted planner leaves these, and a name of its own for the plan.
@@ -186,16 +224,16 @@ fn open_root(options: &JobOptions<'_>) -> Result<JobRoot, ExportError> {
         [SPANS, TASKS, DATA].iter().any(|folder| name == folder) || temporary.iter().any(|own| name == own.as_str())
     };
     let names = root.directory.names().map_err(io)?;
-    match names.iter().all(is_ours) {
-        true => Ok(root),
-        false => Err(in_use(&root)),
+    match names.iter().find(|name| !is_ours(name)) {
+        None => Ok(root),
+        Some(_) if is_job(root.directory.path()) => Err(in_use(&root, DirectoryContent::Job)),
+        Some(name) => Err(in_use(&root, DirectoryContent::Foreign(name.to_string_lossy().into_owned()))),
     }
 }
 
 /// The error of a root that holds something.
-fn in_use(root: &JobRoot) -> ExportError {
-    let (path, reason) = (root.directory.path().to_path_buf(), "it holds a job, or something else".to_string());
-    JournalError::Damaged { path, reason }.into()
+fn in_use(root: &JobRoot, holds: DirectoryContent) -> ExportError {
+    JournalError::NotEmpty { path: root.directory.path().to_path_buf(), holds }.into()
 }
 
 /// Writes the spans of an output file; the hash that tells them from others.
@@ -222,7 +260,7 @@ fn write_spans_file(
 }
 
 /// The error of a file of the job that cannot be written.
-fn write_error(root: &JobRoot, name: &str, source: std::io::Error) -> ExportError {
+fn write_error(root: &JobRoot, name: &str, source: io::Error) -> ExportError {
     ExportError::Write { directory: root.directory.path().to_path_buf(), name: name.to_string(), source }
 }
 
@@ -257,13 +295,12 @@ fn wait_until_settled(plan: &Plan, snapshot: &Snapshot) -> Result<(), ExportErro
 fn deal(plan: &Plan, groups: Vec<Vec<ShardId>>, tasks: usize) -> Vec<Vec<Vec<u32>>> {
     let bytes_of = |group: &[ShardId]| group.iter().map(|shard| plan.source_bytes_of(*shard)).sum::<u64>();
     let mut groups: Vec<(u64, Vec<ShardId>)> = groups.into_iter().map(|group| (bytes_of(&group), group)).collect();
-    groups.sort_by_key(|(bytes, group)| (std::cmp::Reverse(*bytes), group[0]));
+    groups.sort_by_key(|(bytes, group)| (Reverse(*bytes), group[0]));
     let mut dealt: Vec<Vec<Vec<ShardId>>> = vec![Vec::new(); tasks];
-    let mut least: std::collections::BinaryHeap<std::cmp::Reverse<(u64, usize)>> =
-        (0..tasks).map(|task| std::cmp::Reverse((0, task))).collect();
+    let mut least: BinaryHeap<Reverse<(u64, usize)>> = (0..tasks).map(|task| Reverse((0, task))).collect();
     for (bytes, group) in groups {
-        let std::cmp::Reverse((sum, task)) = least.pop().expect("there is one task at least");
-        least.push(std::cmp::Reverse((sum + bytes, task)));
+        let Reverse((sum, task)) = least.pop().expect("there is one task at least");
+        least.push(Reverse((sum + bytes, task)));
         dealt[task].push(group);
     }
     let number = |shard: ShardId| to_u32(shard.index());

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 
@@ -17,7 +18,7 @@ use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::tasks::job_error::JobError;
 use crate::tasks::job_files::{Creation, JobRoot, is_attempt, spans_name, task_name};
-use crate::tasks::job_plan::JobPlan;
+use crate::tasks::job_plan::{JobPlan, JobShard};
 use crate::tasks::task_record::{TaskRecord, shards_of};
 use crate::write::encode::Encoder;
 use crate::write::frame_recode::Recompressors;
@@ -139,22 +140,10 @@ fn write_files(
     plan.tasks[request.task].par_iter().try_for_each(|group| {
         let places: Vec<usize> = group.iter().map(|shard| place_of(&shards, *shard as usize)).collect();
         let numbers: Vec<Vec<FileId>> = places.iter().map(|place| sources.numbers(&spans[*place].facts)).collect();
-        let output = |(place, numbers): (&usize, &'_ Vec<FileId>)| {
-            let of_shard = &plan.shards[shards[*place]];
-            let planned =
-                PlannedOutput { rows: of_shard.rows, bytes: of_shard.bytes, source_bytes: of_shard.source_bytes };
-            (plan.file_name(shards[*place], request.attempt), of_shard.r#type, planned, *place, numbers.clone())
-        };
-        let described: Vec<_> = places.iter().zip(&numbers).map(output).collect();
-        let outputs: Vec<SpanOutput<'_>> = described
+        let outputs: Vec<SpanOutput<'_>> = places
             .iter()
-            .map(|(name, resource_type, planned, place, numbers)| SpanOutput {
-                name: name.clone(),
-                resource_type: *resource_type,
-                planned: *planned,
-                spans: &spans[*place],
-                numbers,
-            })
+            .zip(&numbers)
+            .map(|(place, numbers)| output_of(plan, shards[*place], request.attempt, &spans[*place], numbers))
             .collect();
         let mut open = |i: usize| {
             let name = &outputs[i].name;
@@ -163,7 +152,7 @@ fn write_files(
         };
         let mut close = |i: usize, receipt: Receipt| {
             receipts.lock().expect("no panic under it")[places[i]] = Some(receipt);
-            progress.files_done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            progress.files_done.fetch_add(1, Relaxed);
             Ok(())
         };
         copy_spans(&outputs, &sources, &elements, &recoders, progress, &mut open, &mut close, &failed)
@@ -176,6 +165,19 @@ fn write_files(
         .into_iter()
         .collect::<Option<Vec<Receipt>>>()
         .ok_or_else(|| JobError::Refused("the spans of a file have no rows; make a new plan".to_string()))
+}
+
+/// An output file of a task, as an attempt writes it.
+fn output_of<'a>(
+    plan: &JobPlan,
+    shard: usize,
+    attempt: &str,
+    spans: &'a SpanFile,
+    numbers: &'a [FileId],
+) -> SpanOutput<'a> {
+    let JobShard { r#type, rows, bytes, source_bytes, .. } = plan.shards[shard];
+    let planned = PlannedOutput { rows, bytes, source_bytes };
+    SpanOutput { name: plan.file_name(shard, attempt), resource_type: r#type, planned, spans, numbers }
 }
 
 /// The place of a shard among those of a task, which are ascending.

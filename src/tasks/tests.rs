@@ -27,7 +27,7 @@ use crate::tasks::planner::{JobOptions, PlannedJob, plan_job};
 use crate::tasks::run_task::{TaskOutcome, TaskRequest, run_task};
 use crate::tasks::task_record::TaskRecord;
 use crate::write::encode::FileStats;
-use crate::write::manifest::Manifest;
+use crate::write::manifest::{Manifest, ManifestItem};
 use crate::write::sink::MemorySink;
 
 /// A job of a store, in a directory.
@@ -77,56 +77,46 @@ impl Job<'_> {
         let as_of = Instant::parse(AS_OF).unwrap();
         let report = export_to_sink(self.store, &self.request, as_of, &mut sink, &Progress::default()).unwrap();
         let files = sink.files();
-        Published::of(&report.manifest, &|name| files[name].clone())
+        Published::of(&report.manifest, |name| files[name].clone())
     }
 
     /// What was committed. Every file of the job is named by the manifest, or is a plan, spans or a record.
     #[track_caller]
     fn published(&self) -> Published {
         let manifest = Manifest::from_bytes(&std::fs::read(self.root.join("manifest.json")).unwrap()).unwrap();
-        let base = format!("{}/", self.root.canonicalize().unwrap().display());
-        let place = |url: &str| match url.strip_prefix("https://x.example/") {
-            Some(name) => name.to_string(),
-            None => url.split_once(&base).unwrap().1.to_string(),
-        };
         let items = manifest.output.iter().chain(&manifest.deleted).chain(&manifest.error);
-        let named: Vec<String> = items.map(|item| place(&item.url)).collect();
+        let mut named: Vec<String> = items.map(|item| item.file_name().to_string()).collect();
+        named.sort();
         let data: Vec<String> = tree(&self.root).into_keys().filter(|name| name.starts_with("data/")).collect();
-        let mut sorted = named.clone();
-        sorted.sort();
-        assert_eq!(data, sorted, "files that no record names are gone");
-        let mut names = named.into_iter();
-        Published::of(&manifest, &|_| std::fs::read(self.root.join(&data[0])).unwrap())
-            .with(&manifest, |_| std::fs::read(self.root.join(names.next().unwrap())).unwrap())
+        assert_eq!(data, named, "files that no record names are gone");
+        Published::of(&manifest, |name| std::fs::read(self.root.join(name)).unwrap())
     }
 }
+
+/// A file of a manifest: its list, type, count, facts and bytes.
+type PublishedFile = (usize, String, u64, Option<FileStats>, Vec<u8>);
 
 /// A manifest and its files, without the names of these.
 #[derive(Debug, PartialEq)]
 struct Published {
     head: serde_json::Value,
-    /// List of the manifest, type, count, facts and bytes of each file.
-    files: Vec<(usize, String, u64, Option<FileStats>, Vec<u8>)>,
+    files: Vec<PublishedFile>,
 }
 
 impl Published {
-    fn of(manifest: &Manifest, read: &dyn Fn(&str) -> Vec<u8>) -> Published {
+    fn of(manifest: &Manifest, read: impl Fn(&str) -> Vec<u8>) -> Published {
         let head = serde_json::json!({
             "time": manifest.transaction_time, "request": manifest.request, "extension": manifest.extension,
         });
-        Published { head, files: Vec::new() }.with(manifest, |item| read(item))
-    }
-
-    fn with(mut self, manifest: &Manifest, mut read: impl FnMut(&str) -> Vec<u8>) -> Published {
         let lists = [&manifest.output, &manifest.deleted, &manifest.error];
         let items = lists.into_iter().enumerate().flat_map(|(list, items)| items.iter().map(move |item| (list, item)));
-        let facts = |item: &crate::write::manifest::ManifestItem| {
+        let facts = |item: &ManifestItem| {
             item.facts().map(|f| FileStats { bytes: f.bytes, file_bytes: f.file_bytes, digest: f.digest })
         };
-        self.files = items
-            .map(|(list, item)| (list, item.r#type.clone(), item.count, facts(item), read(item.file_name())))
-            .collect();
-        self
+        let file = |(list, item): (usize, &ManifestItem)| {
+            (list, item.r#type.clone(), item.count, facts(item), read(item.file_name()))
+        };
+        Published { head, files: items.map(file).collect() }
     }
 }
 

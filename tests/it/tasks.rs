@@ -15,8 +15,11 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Type, count, facts and bytes of each file that a manifest lists, and what it says beside.
-fn published(directory: &Path) -> (Vec<(String, Value, Value, Vec<u8>)>, Value) {
+/// A file of a manifest: type, count, facts and bytes.
+type PublishedFile = (String, Value, Value, Vec<u8>);
+
+/// The files that a manifest lists, and what it says beside.
+fn published(directory: &Path) -> (Vec<PublishedFile>, Value) {
     let mut manifest = json(&directory.join("manifest.json"));
     let prefix = format!("file://{}/", directory.canonicalize().unwrap().display());
     let mut files = Vec::new();
@@ -143,7 +146,7 @@ fn exit_codes_say_whether_to_try_again() {
     run::finish(task(&job, &job).args(["--task", "0"])).refused(64, &["not the one that the plan names"]);
     run::finish(task(&store, &store).args(["--task", "0"])).refused(64, &["plan first"]);
     run::run(&["commit"]).refused(64, &["--job"]);
-    plan(&store, &job, &["--all-patients"]).refused(2, &["it holds a job"]);
+    plan(&store, &job, &["--all-patients"]).refused(2, &["--job: ", "holds a job in tasks", "choose another one"]);
     plan(&store, &store.join("inside"), &["--all-patients"]).refused(2, &["--job"]);
     // 75: not all tasks have ended. 74: there is no room; nothing is left of the attempt.
     assert_eq!(run_task(&["--task", "0"]).code, 0);
