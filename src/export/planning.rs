@@ -9,7 +9,7 @@ use crate::index::snapshot::Snapshot;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::issue::{IssueLog, Parameter};
 use crate::plan::{Plan, cut_shards};
-use crate::policies::NewMembers;
+use crate::policies::{Context, NewMembers};
 use crate::progress::{Phase, Progress};
 use crate::request::ExportRequest;
 use crate::select::associated::add_associated;
@@ -78,7 +78,7 @@ fn plan_rows(
     progress: &Progress,
 ) -> Result<Plan, ExportError> {
     let mut cohort = Cohort::resolve_cancellably(snapshot, request, progress)?;
-    read_index_ahead(snapshot, &cohort);
+    read_index_ahead(snapshot, &cohort, request);
     let member_changes = MemberChanges::of(request, snapshot, &cohort)?;
     let joined = member_changes.as_ref().and_then(|changes| changes.joined.as_ref());
     let joined = joined.filter(|_| request.new_members == NewMembers::Full);
@@ -129,10 +129,20 @@ fn plan_rows(
 /// rows.
 const INDEX_SHARE: usize = 500;
 
-/// Asks for the index as a whole where most of it is going to be read, which a disk does faster than page by page.
-fn read_index_ahead(snapshot: &Snapshot, cohort: &Cohort) {
+/// Asks for the index as a whole where most of it is going to be read, which a disk does faster than page by page. A
+/// request without filters reads a few columns, which selection asks for itself.
+fn read_index_ahead(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) {
+    let is_plain = request.since.is_none()
+        && request.until.is_none()
+        && request.type_filters.is_empty()
+        && request.associated.is_none()
+        && request.context == Context::None
+        && request.baseline.is_none()
+        && request.attachments.is_none()
+        && cohort.outsiders.is_none();
     let index = snapshot.index();
-    if cohort.patients.as_ref().is_none_or(|patients| patients.count() * INDEX_SHARE >= index.patients()) {
+    let reads_most = cohort.patients.as_ref().is_none_or(|patients| patients.count() * INDEX_SHARE >= index.patients());
+    if reads_most && !is_plain {
         index.read_ahead();
     }
 }

@@ -20,7 +20,7 @@ use crate::sys::durability::sync_directory;
 use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular, read_regular};
-use crate::sys::store_file::FileStamp;
+use crate::sys::store_file::{FileStamp, ReadOrder, StoreFile};
 
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
@@ -133,6 +133,17 @@ impl Deref for IndexBytes {
 }
 
 impl IndexBytes {
+    /// The file: its bytes are in the page cache or not, and can be asked for.
+    pub(in crate::index) fn source(&self) -> &StoreFile {
+        self.0.source()
+    }
+
+    /// Has the kernel read single pages where nothing was asked for, instead of megabytes around them: what is read of a
+    /// file of segments is known or scattered.
+    pub(in crate::index) fn expect_scattered_reads(&self) {
+        self.0.source().advise(ReadOrder::Scattered);
+    }
+
     /// Asks the kernel to read all of it, unless it seems to be in the page cache.
     pub(crate) fn read_ahead(&self) {
         let (source, len) = (self.0.source(), self.0.len() as u64);

@@ -27,6 +27,7 @@ pub(crate) mod open_store;
 pub(crate) mod other_data;
 pub(crate) mod page_checksums;
 pub(crate) mod presence;
+pub(crate) mod read_ahead;
 pub(crate) mod refresh;
 pub(crate) mod relations;
 pub(crate) mod reopen;

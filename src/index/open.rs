@@ -58,6 +58,10 @@ pub(crate) fn open_index(
         let bytes = open_file(dir, file)?.map(Arc::new);
         Ok(bytes.map(|bytes| {
             let trusted = trusted(file, &bytes);
+            // One that is not is read whole.
+            if trusted {
+                bytes.expect_scattered_reads();
+            }
             (bytes, trusted)
         }))
     };

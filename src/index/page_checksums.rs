@@ -90,6 +90,13 @@ impl PageChecksums {
         Ok(())
     }
 
+    /// Whether the first page of a range inside of the pages was not verified before.
+    pub(crate) fn is_new(&self, range: &Range<usize>) -> bool {
+        let page = range.start.saturating_sub(self.body.start) / PAGE_BYTES;
+        !self.all_verified.load(Relaxed)
+            && self.verified.get(page / 64).is_some_and(|word| word.load(Relaxed) & (1 << (page % 64)) == 0)
+    }
+
     /// Verifies every page of the file.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
-use crate::ids::{PatientId, RecordId, RowAddress, RowId, SegmentId};
+use crate::ids::{OwnerOrd, PatientId, RecordId, RowAddress, RowId, SegmentId};
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::RowState;
@@ -33,7 +33,9 @@ pub(crate) fn select_by_postings(
     // 2. Candidates, segment by segment.
     let mut rows: Vec<(SegmentId, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
-    for candidates in candidates(classifier)?.chunk_by(|a, b| a.segment == b.segment) {
+    let candidates = candidates(classifier)?;
+    read_facts_ahead(classifier, &candidates)?;
+    for candidates in candidates.chunk_by(|a, b| a.segment == b.segment) {
         let segment = candidates[0].segment;
         let (exported_rows, outside_window) = collect(classifier, segment, candidates, &mut part)?;
         exported += exported_rows.len() as u64;
@@ -59,6 +61,36 @@ pub(crate) fn select_by_postings(
     }
     *ledger = Ledger { cohort: wanted - in_cohort, since_or_until: in_cohort - exported, exported, ..*ledger };
     Ok((rows, part))
+}
+
+/// Asks for the pages of the index on which the places of candidates stand, and for what decides about those that ownership
+/// alone does not decide, with their successors. Of an index in memory nothing is looked at but a few samples.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page that is read fails its checksum.
+fn read_facts_ahead(classifier: &RowClassifier<'_>, candidates: &[RowAddress]) -> Result<(), CorruptIndex> {
+    let index = classifier.snapshot.index();
+    if !index.read_rows_ahead(&[Column::Place], candidates) {
+        return Ok(());
+    }
+    let mut undecided: Vec<RowAddress> = Vec::new();
+    for own in candidates.chunk_by(|a, b| a.segment == b.segment) {
+        let segment = own[0].segment;
+        let span = own[0].row.index()..own[own.len() - 1].row.index() + 1;
+        for (row, next) in index.successions(segment, span)? {
+            let row = RowAddress::of(segment, row);
+            if own.binary_search(&row).is_ok() {
+                undecided.push(row);
+                undecided.extend(index.is_row(next).then(|| index.locate(next)));
+            }
+        }
+        if !classifier.is_uniform(segment) || classifier.cohort.outsiders.is_some() {
+            undecided.extend_from_slice(own);
+        }
+    }
+    let columns = [Column::Type, Column::Flags, Column::LastUpdated, Column::OwnerStart, Column::Owner];
+    index.read_rows_ahead(&columns, &undecided);
+    Ok(())
 }
 
 /// The exported rows among the candidates of a segment (ascending, not empty), and the number of rows in the cohort
@@ -95,12 +127,14 @@ fn collect(
 /// them, Provenances about those, and the requested Group.
 fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<RowAddress>, CorruptIndex> {
     let index = classifier.snapshot.index();
-    let mut lists: Vec<(SegmentId, &[u32])> = Vec::new();
+    let mut owners: Vec<(SegmentId, OwnerOrd)> = Vec::new();
     for patient in classifier.cohort.patients.iter().flat_map(|patients| patients.iter()) {
-        for owner in index.owners_of_patient(PatientId::of(patient))? {
-            let (segment, owner) = index.locate_owner(owner);
-            lists.push((segment, index.segment(segment).posting(owner.index())?));
-        }
+        owners.extend(index.owners_of_patient(PatientId::of(patient))?.map(|owner| index.locate_owner(owner)));
+    }
+    index.read_postings_ahead(&owners);
+    let mut lists: Vec<(SegmentId, &[u32])> = Vec::with_capacity(owners.len());
+    for (segment, owner) in owners {
+        lists.push((segment, index.segment(segment).posting(owner.index())?));
     }
     let group = classifier.cohort.group_row.map(|group| (group.segment, [group.row.0]));
     lists.extend(group.iter().map(|(segment, row)| (*segment, &row[..])));

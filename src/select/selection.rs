@@ -11,6 +11,7 @@ use crate::extract::fault::FaultKind;
 use crate::ids::{OwnerOrd, SegmentId};
 use crate::index::global::Section;
 use crate::index::other_data::{OtherData, find_other_data};
+use crate::index::read_ahead::ColumnReadAhead;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
 use crate::limits::POSTINGS_SHARE;
@@ -85,6 +86,9 @@ impl Selection {
             rows.into_iter().for_each(|(segment, rows)| selection.rows[segment.index()] = rows);
         } else {
             let visibility = Visibility::of(&classifier)?;
+            let segments: Vec<SegmentId> = snapshot.segments().collect();
+            let columns = columns_ahead(snapshot, cohort, request);
+            let read_ahead = ColumnReadAhead::new(index, &segments, &columns);
             let scan = |segment| match request.access_path {
                 // Without shortcuts: no zone map, and every succession is walked.
                 AccessPath::Rows => column_scan::scan_columns(&classifier, Visibility::default(), segment),
@@ -96,9 +100,12 @@ impl Selection {
                     None => column_scan::scan_columns(&classifier, visibility, segment),
                 },
             };
-            let segments: Vec<SegmentId> = snapshot.segments().collect();
+            let scan_at = |(at, segment): (usize, &SegmentId)| {
+                read_ahead.advance(at);
+                scan(*segment)
+            };
             let parts: Vec<SegmentSelection> =
-                segments.par_iter().map(|segment| scan(*segment)).collect::<Result<_, _>>()?;
+                segments.par_iter().enumerate().map(scan_at).collect::<Result<_, _>>()?;
             for (segment, part) in segments.into_iter().zip(parts) {
                 selection.rows[segment.index()] = selection.add(part);
             }
@@ -180,6 +187,21 @@ pub(crate) fn foreign_owners(
     }
     let counted = counts.into_iter().enumerate().filter(|(_, count)| *count > 0);
     Ok(counted.map(|(base, count)| (index.bases()[base].clone(), count)).collect())
+}
+
+/// Columns that a scan of segments and the plan are going to read, as far as that is known beforehand.
+fn columns_ahead(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Vec<Column> {
+    let mut columns = Vec::new();
+    let is_everybody = cohort.patients.as_ref().is_none_or(|patients| patients.count() == snapshot.index().patients());
+    if !is_everybody || request.access_path == AccessPath::Rows {
+        columns.extend([Column::Type, Column::Flags, Column::OwnerStart, Column::Owner]);
+    }
+    if request.since.is_some() || request.until.is_some() {
+        columns.push(Column::UpdatedMax);
+    } else {
+        columns.push(Column::Place);
+    }
+    columns
 }
 
 /// Whether to scan postings: the request says so, or by default if the cohort is at most one [`POSTINGS_SHARE`]th of

@@ -1,5 +1,7 @@
 //! Read-ahead of ranges that are going to be read: whether a byte is in the page cache, and the request that the kernel read
 //! a range into it. No answer depends on either; a system that has neither is slower.
+//!
+//! Ranges that are near one another are asked for as one ([`MergedRanges`]).
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -8,6 +10,9 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use crate::sys::store_file::StoreFile;
+
+/// Most bytes between two ranges that are asked for as one: reading them costs less than another request.
+pub(crate) const GAP_BYTES: u64 = 16 << 10;
 
 impl StoreFile {
     /// Whether a byte can be read without a wait for the disk, as far as the system tells: a file that is not held open
@@ -35,11 +40,51 @@ impl StoreFile {
     }
 }
 
+/// Asks for ranges of a file, ascending; those that are near one another as one.
+pub(crate) struct MergedRanges<F: FnMut(Range<u64>)> {
+    will_need: F,
+    pending: Range<u64>,
+    bytes: u64,
+}
+
+impl<F: FnMut(Range<u64>)> MergedRanges<F> {
+    /// Of no range yet.
+    pub(crate) fn new(will_need: F) -> MergedRanges<F> {
+        MergedRanges { will_need, pending: 0..0, bytes: 0 }
+    }
+
+    /// Adds a range.
+    pub(crate) fn add(&mut self, range: Range<u64>) {
+        if !self.pending.is_empty() && range.start <= self.pending.end.saturating_add(GAP_BYTES) {
+            self.pending.end = self.pending.end.max(range.end);
+            return;
+        }
+        self.ask();
+        self.pending = range;
+    }
+
+    /// Asks for the pending range.
+    fn ask(&mut self) {
+        let range = std::mem::take(&mut self.pending);
+        if !range.is_empty() {
+            self.bytes += range.end - range.start;
+            (self.will_need)(range);
+        }
+    }
+
+    /// Asks for the last range; the bytes of all.
+    pub(crate) fn finish(mut self) -> u64 {
+        self.ask();
+        self.bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::access::Access;
     use crate::sys::store_file::tests::file_of;
+    use proptest::prelude::*;
 
     /// What was just written is in the cache; what was asked for comes there.
     #[test]
@@ -61,5 +106,32 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         panic!("the range does not come to the cache");
+    }
+
+    proptest! {
+        /// Every byte that is wanted is asked for, once, and nothing else but what lies between near ranges.
+        #[test]
+        fn what_is_wanted_is_asked_for_once(steps in proptest::collection::vec((0..40_000u64, 1..3_000u64), 0..200)) {
+            let mut end = 0;
+            let ranges: Vec<Range<u64>> = steps
+                .iter()
+                .map(|(gap, len)| {
+                    let start = end + gap;
+                    end = start + len;
+                    start..end
+                })
+                .collect();
+            let mut asked = Vec::new();
+            let mut wanted = MergedRanges::new(|range| asked.push(range));
+            ranges.iter().for_each(|range| wanted.add(range.clone()));
+            let bytes = wanted.finish();
+            prop_assert_eq!(bytes, asked.iter().map(|range| range.end - range.start).sum::<u64>());
+            prop_assert!(asked.windows(2).all(|pair| pair[0].end + GAP_BYTES < pair[1].start));
+            // The naive twin: a range begins a request if the one before ends farther away.
+            let begins = |i: &usize| *i == 0 || ranges[*i].start > ranges[i - 1].end + GAP_BYTES;
+            let starts: Vec<u64> = (0..ranges.len()).filter(begins).map(|i| ranges[i].start).collect();
+            prop_assert_eq!(asked.iter().map(|range| range.start).collect::<Vec<_>>(), starts);
+            prop_assert!(ranges.iter().all(|range| asked.iter().any(|asked| asked.start <= range.start && range.end <= asked.end)));
+        }
     }
 }

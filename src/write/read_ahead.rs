@@ -14,12 +14,11 @@ use crate::index::snapshot::Index;
 use crate::plan::Plan;
 use crate::select::row_set::RowSetIter;
 use crate::store::packed::seek_table::SeekTable;
+use crate::sys::read_ahead::MergedRanges;
 use crate::sys::store_file::StoreFile;
 
 /// Bytes asked for that are not read yet, at which no more are asked for.
 const AHEAD_BYTES: u64 = 16 << 20;
-/// Most bytes between two ranges that are asked for as one: reading them costs less than another request.
-const GAP_BYTES: u64 = 16 << 10;
 /// Rows looked at at a time.
 const BATCH_ROWS: usize = 256;
 /// Least bytes of a segment that is looked at: the rows of a small file are few requests anyway.
@@ -141,7 +140,12 @@ impl<'a> ReadAhead<'a> {
         match table {
             None => Some(SegmentWalk::Rows(segment, source, selected.range(first..end))),
             Some(table) => {
-                let frames = table.frame_at(entry.start)..(table.frame_at(entry.end - 1) + 1).min(table.frames());
+                // The frames of the rows from the first to the last one taken; of a whole segment, all of its frames.
+                let (from, to) = match (first, end == rows) {
+                    (0, true) => (entry.start, entry.end - 1),
+                    _ => (place(first), place(end.clamp(1, rows) - 1)),
+                };
+                let frames = table.frame_at(from)..(table.frame_at(to) + 1).min(table.frames());
                 Some(SegmentWalk::Frames(segment, source, table, frames))
             }
         }
@@ -196,76 +200,4 @@ fn ask_for_frames(
     }
     let bytes = wanted.finish();
     last.map(|row| (RowAddress::of(segment, row), bytes))
-}
-
-/// Asks for ranges of a file, ascending; those that are near one another as one.
-struct MergedRanges<F: FnMut(Range<u64>)> {
-    will_need: F,
-    pending: Range<u64>,
-    bytes: u64,
-}
-
-impl<F: FnMut(Range<u64>)> MergedRanges<F> {
-    /// Of no range yet.
-    fn new(will_need: F) -> MergedRanges<F> {
-        MergedRanges { will_need, pending: 0..0, bytes: 0 }
-    }
-
-    /// Adds a range.
-    fn add(&mut self, range: Range<u64>) {
-        if !self.pending.is_empty() && range.start <= self.pending.end.saturating_add(GAP_BYTES) {
-            self.pending.end = self.pending.end.max(range.end);
-            return;
-        }
-        self.ask();
-        self.pending = range;
-    }
-
-    /// Asks for the pending range.
-    fn ask(&mut self) {
-        let range = std::mem::take(&mut self.pending);
-        if !range.is_empty() {
-            self.bytes += range.end - range.start;
-            (self.will_need)(range);
-        }
-    }
-
-    /// Asks for the last range; the bytes of all.
-    fn finish(mut self) -> u64 {
-        self.ask();
-        self.bytes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// Every byte that is wanted is asked for, once, and nothing else but what lies between near ranges.
-        #[test]
-        fn what_is_wanted_is_asked_for_once(steps in proptest::collection::vec((0..40_000u64, 1..3_000u64), 0..200)) {
-            let mut end = 0;
-            let ranges: Vec<Range<u64>> = steps
-                .iter()
-                .map(|(gap, len)| {
-                    let start = end + gap;
-                    end = start + len;
-                    start..end
-                })
-                .collect();
-            let mut asked = Vec::new();
-            let mut wanted = MergedRanges::new(|range| asked.push(range));
-            ranges.iter().for_each(|range| wanted.add(range.clone()));
-            let bytes = wanted.finish();
-            prop_assert_eq!(bytes, asked.iter().map(|range| range.end - range.start).sum::<u64>());
-            prop_assert!(asked.windows(2).all(|pair| pair[0].end + GAP_BYTES < pair[1].start));
-            // The naive twin: a range begins a request if the one before ends farther away.
-            let begins = |i: &usize| *i == 0 || ranges[*i].start > ranges[i - 1].end + GAP_BYTES;
-            let starts: Vec<u64> = (0..ranges.len()).filter(begins).map(|i| ranges[i].start).collect();
-            prop_assert_eq!(asked.iter().map(|range| range.start).collect::<Vec<_>>(), starts);
-            prop_assert!(ranges.iter().all(|range| asked.iter().any(|asked| asked.start <= range.start && range.end <= asked.end)));
-        }
-    }
 }

@@ -1,0 +1,139 @@
+//! Parts of the index that are about to be read, asked for together: a disk gives many scattered pages in the time of a few
+//! that are waited for one after another.
+//!
+//! Nothing is asked for that seems to be in the page cache. Whatever is asked for or not, the answers are the same.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::ids::{OwnerOrd, RowAddress, SegmentId};
+use crate::index::dir::IndexBytes;
+use crate::index::segment::layout::Column;
+use crate::index::segment::reader::Segment;
+use crate::index::snapshot::Index;
+use crate::sys::read_ahead::MergedRanges;
+
+/// Number of the parts that are sampled to decide whether they are in the page cache.
+const SAMPLES: usize = 16;
+/// Number of segments, from the one that is scanned on, whose columns are asked for.
+const SEGMENTS_AHEAD: usize = 8;
+
+/// Parts of index files, to be asked for at once.
+#[derive(Default)]
+struct WantedParts<'a>(Vec<(&'a Arc<IndexBytes>, Range<u64>)>);
+
+impl<'a> WantedParts<'a> {
+    /// Adds header and page checksums of a segment.
+    fn add_front(&mut self, segment: &'a Segment) {
+        self.0.push((segment.container(), segment.front_place()));
+    }
+
+    /// Adds elements of a column, if there are such.
+    fn add(&mut self, segment: &'a Segment, column: Column, elements: Range<usize>) {
+        self.0.extend(segment.column_place(column, elements).map(|place| (segment.container(), place)));
+    }
+
+    /// Adds a whole column.
+    fn add_column(&mut self, segment: &'a Segment, column: Column) {
+        self.add(segment, column, 0..segment.column_size(column).0);
+    }
+
+    /// Asks for the parts, near ones as one, if some seem not to be in the page cache; whether that was so.
+    fn ask(self) -> bool {
+        let step = (self.0.len() / SAMPLES).max(1);
+        if self.0.iter().step_by(step).all(|(bytes, place)| bytes.source().is_cached(place.start)) {
+            return false;
+        }
+        self.ask_for_all();
+        true
+    }
+
+    /// Asks for the parts, near ones as one.
+    fn ask_for_all(mut self) {
+        let file = |bytes: &Arc<IndexBytes>| Arc::as_ptr(bytes).addr();
+        self.0.sort_unstable_by_key(|(bytes, place)| (file(bytes), place.start));
+        for of_file in self.0.chunk_by(|a, b| Arc::ptr_eq(a.0, b.0)) {
+            let mut wanted = MergedRanges::new(|range| of_file[0].0.source().will_need(range));
+            of_file.iter().for_each(|(_, place)| wanted.add(place.clone()));
+            wanted.finish();
+        }
+    }
+}
+
+impl Index {
+    /// Asks for what reading the postings of owners needs, and for where their rows lie. Numbers that are read on the way
+    /// are not verified: a wrong one asks for other pages.
+    pub(crate) fn read_postings_ahead(&self, owners: &[(SegmentId, OwnerOrd)]) {
+        let mut segments: Vec<SegmentId> = owners.iter().map(|(segment, _)| *segment).collect();
+        segments.sort_unstable();
+        segments.dedup();
+        let mut fronts = WantedParts::default();
+        segments.iter().for_each(|segment| fronts.add_front(self.segment(*segment)));
+        let fronts_missed = fronts.ask();
+        let mut starts = WantedParts::default();
+        for (segment, owner) in owners {
+            starts.add(self.segment(*segment), Column::PostingStart, owner.index()..owner.index() + 2);
+        }
+        if !starts.ask() && !fronts_missed {
+            return;
+        }
+        let mut postings = WantedParts::default();
+        for (segment, owner) in owners {
+            let segment = self.segment(*segment);
+            if let Some([start, end]) = segment.columns().posting_start.get(owner.index()..owner.index() + 2) {
+                postings.add(segment, Column::Posting, *start as usize..*end as usize);
+            }
+        }
+        postings.ask();
+    }
+
+    /// Asks for these columns of rows; whether some seem not to be in the page cache.
+    pub(crate) fn read_rows_ahead(&self, columns: &[Column], rows: &[RowAddress]) -> bool {
+        let place = |row: &RowAddress, column: Column| {
+            let segment = self.segment(row.segment);
+            segment.column_place(column, row.row.index()..row.row.index() + 1).map(|place| (segment.container(), place))
+        };
+        let sampled = rows.iter().step_by((rows.len() / SAMPLES).max(1));
+        let mut places = sampled.flat_map(|row| columns.iter().filter_map(move |column| place(row, *column)));
+        if places.all(|(bytes, place)| bytes.source().is_cached(place.start)) {
+            return false;
+        }
+        let all = rows.iter().flat_map(|row| columns.iter().filter_map(move |column| place(row, *column)));
+        WantedParts(all.collect()).ask_for_all();
+        true
+    }
+}
+
+/// Columns of segments that are scanned one after another on several threads, asked for a few segments ahead.
+pub(crate) struct ColumnReadAhead<'a> {
+    index: &'a Index,
+    segments: &'a [SegmentId],
+    columns: &'a [Column],
+    /// Which segments were asked for.
+    asked: Vec<AtomicBool>,
+}
+
+impl<'a> ColumnReadAhead<'a> {
+    /// Of these columns of these segments. Asks for the headers of all, which say where columns lie: half a percent of the
+    /// index.
+    pub(crate) fn new(index: &'a Index, segments: &'a [SegmentId], columns: &'a [Column]) -> ColumnReadAhead<'a> {
+        let mut fronts = WantedParts::default();
+        segments.iter().for_each(|segment| fronts.add_front(index.segment(*segment)));
+        fronts.ask();
+        let asked = segments.iter().map(|_| AtomicBool::new(false)).collect();
+        ColumnReadAhead { index, segments, columns, asked }
+    }
+
+    /// Asks for what the segment at this place and the next ones need.
+    pub(crate) fn advance(&self, at: usize) {
+        let end = (at + SEGMENTS_AHEAD).min(self.segments.len());
+        for (segment, asked) in self.segments[at..end].iter().zip(&self.asked[at..end]) {
+            if !asked.load(Relaxed) && !asked.swap(true, Relaxed) {
+                let mut wanted = WantedParts::default();
+                self.columns.iter().for_each(|column| wanted.add_column(self.index.segment(*segment), *column));
+                wanted.ask();
+            }
+        }
+    }
+}
