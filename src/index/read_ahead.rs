@@ -115,13 +115,18 @@ pub(crate) struct ColumnReadAhead<'a> {
 }
 
 impl<'a> ColumnReadAhead<'a> {
-    /// Of these columns of these segments. Asks for the headers of all, which say where columns lie: half a percent of the
-    /// index.
-    pub(crate) fn new(index: &'a Index, segments: &'a [SegmentId], columns: &'a [Column]) -> ColumnReadAhead<'a> {
+    /// Of these columns of those of the segments that `reads` says they are read of. Asks for the headers of these, which say
+    /// where columns lie: half a percent of the index.
+    pub(crate) fn new(
+        index: &'a Index,
+        segments: &'a [SegmentId],
+        columns: &'a [Column],
+        reads: impl Fn(SegmentId) -> bool,
+    ) -> ColumnReadAhead<'a> {
         let mut fronts = WantedParts::default();
-        segments.iter().for_each(|segment| fronts.add_front(index.segment(*segment)));
+        segments.iter().filter(|at| reads(**at)).for_each(|segment| fronts.add_front(index.segment(*segment)));
         fronts.ask();
-        let asked = segments.iter().map(|_| AtomicBool::new(false)).collect();
+        let asked = segments.iter().map(|segment| AtomicBool::new(!reads(*segment))).collect();
         ColumnReadAhead { index, segments, columns, asked }
     }
 

@@ -88,7 +88,9 @@ impl Selection {
             let visibility = Visibility::of(&classifier)?;
             let segments: Vec<SegmentId> = snapshot.segments().collect();
             let columns = columns_ahead(snapshot, cohort, request);
-            let read_ahead = ColumnReadAhead::new(index, &segments, &columns);
+            // Of a packed segment that is taken whole no column is read.
+            let reads = |segment| columns != [Column::Place] || index.packed(index.file_of(segment)).is_none();
+            let read_ahead = ColumnReadAhead::new(index, &segments, &columns, reads);
             let scan = |segment| match request.access_path {
                 // Without shortcuts: no zone map, and every succession is walked.
                 AccessPath::Rows => column_scan::scan_columns(&classifier, Visibility::default(), segment),

@@ -6,6 +6,7 @@
 //! that a store that is in memory pays nothing. Whatever is asked for or not, the rows are the same.
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::ops::Range;
 
 use crate::codec::compression::Compression;
@@ -48,8 +49,10 @@ pub(crate) struct ReadAhead<'a> {
 enum SegmentWalk<'a> {
     /// Rows of a plain file.
     Rows(SegmentId, &'a StoreFile, RowSetIter<'a>),
-    /// Frames of a packed file that hold rows of the segment.
-    Frames(SegmentId, &'a StoreFile, &'a SeekTable, Range<usize>),
+    /// Rows of a packed file, whose frames are read.
+    Frames(SegmentId, &'a StoreFile, &'a SeekTable, Peekable<RowSetIter<'a>>),
+    /// Frames of a packed file whose rows are all read.
+    AllFrames(RowAddress, &'a StoreFile, &'a SeekTable, Range<usize>),
 }
 
 impl<'a> ReadAhead<'a> {
@@ -88,8 +91,14 @@ impl<'a> ReadAhead<'a> {
                 Some(SegmentWalk::Rows(segment, source, rows)) => {
                     ask_for_rows(self.index, &self.types, *segment, source, rows)
                 }
-                Some(SegmentWalk::Frames(segment, source, table, frames)) => {
-                    ask_for_frames(self.plan, self.index, *segment, source, table, frames)
+                Some(SegmentWalk::Frames(segment, source, table, rows)) => {
+                    ask_for_frames(self.index, *segment, source, table, rows)
+                }
+                Some(SegmentWalk::AllFrames(last, source, table, frames)) => {
+                    let mut wanted = MergedRanges::new(|range| source.will_need(range));
+                    let batch = frames.by_ref().take(BATCH_ROWS).map(|i| table.frame(i));
+                    batch.for_each(|frame| wanted.add(frame.compressed..frame.compressed + frame.compressed_len));
+                    Some(wanted.finish()).filter(|bytes| *bytes > 0).map(|bytes| (*last, bytes))
                 }
             };
             if batch.is_some() {
@@ -125,6 +134,20 @@ impl<'a> ReadAhead<'a> {
         let first = if first.segment == segment { first.row.index() } else { 0 };
         let end = if last.segment == segment { last.row.index() + 1 } else { rows };
         let place = |row: usize| entry.start + u64::from(index.segment(segment).columns().offset(row));
+        let is_cached = |offset: u64| source.is_cached(offset);
+        if let Some(table) = table.filter(|_| selected.all(0..rows)) {
+            // A plan reads where rows lie only of a segment that it cuts: so does this.
+            let (from, to) = match (first, end == rows) {
+                (0, true) => (entry.start, entry.end - 1),
+                _ => (place(first), place(end.clamp(1, rows) - 1)),
+            };
+            let frames = table.frame_at(from)..(table.frame_at(to) + 1).min(table.frames());
+            let step = (frames.len() / SAMPLES).max(1);
+            if frames.clone().step_by(step).all(|i| is_cached(table.frame(i).compressed)) {
+                return None;
+            }
+            return Some(SegmentWalk::AllFrames(RowAddress::of(segment, rows - 1), source, table, frames));
+        }
         let offset = |row: usize| match table {
             None => Some(place(row)),
             Some(table) => {
@@ -134,20 +157,12 @@ impl<'a> ReadAhead<'a> {
         };
         let step = (end.saturating_sub(first) / SAMPLES).max(1);
         let mut samples = (first..end).step_by(step).filter_map(|from| selected.range(from..end).next());
-        if samples.all(|row| offset(row).is_none_or(|offset| source.is_cached(offset))) {
+        if samples.all(|row| offset(row).is_none_or(is_cached)) {
             return None;
         }
         match table {
             None => Some(SegmentWalk::Rows(segment, source, selected.range(first..end))),
-            Some(table) => {
-                // The frames of the rows from the first to the last one taken; of a whole segment, all of its frames.
-                let (from, to) = match (first, end == rows) {
-                    (0, true) => (entry.start, entry.end - 1),
-                    _ => (place(first), place(end.clamp(1, rows) - 1)),
-                };
-                let frames = table.frame_at(from)..(table.frame_at(to) + 1).min(table.frames());
-                Some(SegmentWalk::Frames(segment, source, table, frames))
-            }
+            Some(table) => Some(SegmentWalk::Frames(segment, source, table, selected.range(first..end).peekable())),
         }
     }
 }
@@ -178,26 +193,86 @@ fn ask_for_rows(
 
 /// Asks for the next frames of a packed file that hold selected rows.
 fn ask_for_frames(
-    plan: &Plan,
     index: &Index,
     segment: SegmentId,
     source: &StoreFile,
     table: &SeekTable,
-    frames: &mut Range<usize>,
+    rows: &mut Peekable<RowSetIter<'_>>,
 ) -> Option<(RowAddress, u64)> {
     let (columns, start) = (index.segment(segment).columns(), index.entry(segment).start);
-    let selected = &plan.selection.rows[segment.index()];
-    let place = |[offset, _]: &[u32; 2]| start + u64::from(*offset);
+    let place = |row: usize| start + u64::from(columns.offset(row));
     let mut wanted = MergedRanges::new(|range| source.will_need(range));
-    let mut last = None;
-    for frame in frames.by_ref().take(BATCH_ROWS).map(|i| table.frame(i)) {
-        let from = columns.place.partition_point(|row| place(row) < frame.uncompressed);
-        let end = columns.place.partition_point(|row| place(row) < frame.uncompressed + frame.uncompressed_len);
-        last = Some(end.saturating_sub(1));
-        if selected.any(from..end.max(from)) {
-            wanted.add(frame.compressed..frame.compressed + frame.compressed_len);
-        }
-    }
+    let last = ask_for_frames_of(table, rows, place, &mut wanted);
     let bytes = wanted.finish();
     last.map(|row| (RowAddress::of(segment, row), bytes))
+}
+
+/// Adds the frames of the next rows, each once; the last of these rows. `place` is where a row begins in the uncompressed
+/// file.
+fn ask_for_frames_of<F: FnMut(Range<u64>)>(
+    table: &SeekTable,
+    rows: &mut Peekable<impl Iterator<Item = usize>>,
+    place: impl Fn(usize) -> u64,
+    wanted: &mut MergedRanges<F>,
+) -> Option<usize> {
+    let mut last = None;
+    for _ in 0..BATCH_ROWS {
+        let Some(row) = rows.next() else { break };
+        last = Some(row);
+        let number = table.frame_at(place(row));
+        if number >= table.frames() {
+            continue;
+        }
+        let frame = table.frame(number);
+        wanted.add(frame.compressed..frame.compressed + frame.compressed_len);
+        let end = frame.uncompressed + frame.uncompressed_len;
+        while let Some(row) = rows.next_if(|row| place(*row) < end) {
+            last = Some(row);
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::packed::envelope::PackCoding;
+    use crate::store::packed::seek_table::NewFrame;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The frames that are asked for are those that hold a wanted row, each once, whatever rows are wanted.
+        #[test]
+        fn frames_of_wanted_rows_are_asked_for(
+            rows_of in proptest::collection::vec(1..6u64, 1..400),
+            wanted in proptest::collection::vec(any::<bool>(), 2_400),
+        ) {
+            // Rows of ten bytes; frames so long in the file that none is near another but its neighbours.
+            let mut table = SeekTable::new(PackCoding::Zstd);
+            for rows in &rows_of {
+                let (compressed_len, uncompressed_len) = (40_000, rows * 10);
+                table.push(NewFrame { compressed_len, uncompressed_len, hash: 0, updated: (0, 0), rows: *rows as u32, crc: 0 });
+            }
+            let count = rows_of.iter().sum::<u64>() as usize;
+            let rows: Vec<usize> = (0..count).filter(|row| wanted[*row]).collect();
+            let (mut left, mut asked, mut last) = (rows.iter().copied().peekable(), Vec::new(), None);
+            loop {
+                let mut merged = MergedRanges::new(|range| asked.push(range));
+                match ask_for_frames_of(&table, &mut left, |row| row as u64 * 10, &mut merged) {
+                    Some(row) => last = Some(row),
+                    None => break,
+                }
+                merged.finish();
+            }
+            prop_assert_eq!(last, rows.last().copied());
+            // The naive twin: each frame is asked about each row.
+            for i in 0..table.frames() {
+                let frame = table.frame(i);
+                let (start, end) = (frame.uncompressed, frame.uncompressed + frame.uncompressed_len);
+                let is_wanted = rows.iter().any(|row| (start..end).contains(&(*row as u64 * 10)));
+                let holders = asked.iter().filter(|range| range.contains(&frame.compressed)).count();
+                prop_assert_eq!(holders, usize::from(is_wanted));
+            }
+        }
+    }
 }

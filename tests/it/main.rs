@@ -9,6 +9,7 @@ mod attachments;
 mod cases;
 mod chains;
 mod clock;
+mod cold;
 mod commands;
 mod comparison;
 mod compat;
