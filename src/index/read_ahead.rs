@@ -39,14 +39,12 @@ impl<'a> WantedParts<'a> {
         self.add(segment, column, 0..segment.column_size(column).0);
     }
 
-    /// Asks for the parts, near ones as one, if some seem not to be in the page cache; whether that was so.
-    fn ask(self) -> bool {
+    /// Asks for the parts, near ones as one, if some seem not to be in the page cache.
+    fn ask(self) {
         let step = (self.0.len() / SAMPLES).max(1);
-        if self.0.iter().step_by(step).all(|(bytes, place)| bytes.source().is_cached(place.start)) {
-            return false;
+        if !self.0.iter().step_by(step).all(|(bytes, place)| bytes.source().is_cached(place.start)) {
+            self.ask_for_all();
         }
-        self.ask_for_all();
-        true
     }
 
     /// Asks for the parts, near ones as one.
@@ -65,19 +63,29 @@ impl Index {
     /// Asks for what reading the postings of owners needs, and for where their rows lie. Numbers that are read on the way
     /// are not verified: a wrong one asks for other pages.
     pub(crate) fn read_postings_ahead(&self, owners: &[(SegmentId, OwnerOrd)]) {
+        let is_cached = |(segment, owner): &(SegmentId, OwnerOrd)| {
+            let segment = self.segment(*segment);
+            let source = segment.container().source();
+            // Where the column lies is asked only if the header can be read without a wait.
+            source.is_cached(segment.front_place().start)
+                && segment
+                    .column_place(Column::PostingStart, owner.index()..owner.index() + 2)
+                    .is_none_or(|place| source.is_cached(place.start))
+        };
+        if owners.iter().step_by((owners.len() / SAMPLES).max(1)).all(is_cached) {
+            return;
+        }
         let mut segments: Vec<SegmentId> = owners.iter().map(|(segment, _)| *segment).collect();
         segments.sort_unstable();
         segments.dedup();
         let mut fronts = WantedParts::default();
         segments.iter().for_each(|segment| fronts.add_front(self.segment(*segment)));
-        let fronts_missed = fronts.ask();
+        fronts.ask();
         let mut starts = WantedParts::default();
         for (segment, owner) in owners {
             starts.add(self.segment(*segment), Column::PostingStart, owner.index()..owner.index() + 2);
         }
-        if !starts.ask() && !fronts_missed {
-            return;
-        }
+        starts.ask();
         let mut postings = WantedParts::default();
         for (segment, owner) in owners {
             let segment = self.segment(*segment);
@@ -140,5 +148,47 @@ impl<'a> ColumnReadAhead<'a> {
                 wanted.ask();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::segment::layout::{ALL_COLUMNS, HEADER_BYTES};
+    use crate::progress::Progress;
+    use crate::store::Store;
+
+    /// Header, checksums and columns are asked for where they lie: the parts follow one another in the segment, and what is
+    /// said to be there is what the segment reads there.
+    #[test]
+    fn parts_of_a_segment_are_asked_for_where_they_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |n: u32| {
+            format!(
+                "{{\"resourceType\":\"Condition\",\"id\":\"c{n}\",\"subject\":{{\"reference\":\"Patient/p{}\"}}}}\n",
+                n % 7
+            )
+        };
+        std::fs::write(dir.path().join("a.ndjson"), (0..500).map(row).collect::<String>()).unwrap();
+        let (index, _) = Store::open(dir.path()).unwrap().index(&Progress::default()).unwrap();
+        let segment = &index.segments()[0];
+        let container: &[u8] = segment.container();
+        let front = segment.front_place();
+        assert_eq!(&container[front.start as usize..front.start as usize + 7], b"OUTPOUR");
+        assert!(front.end - front.start >= HEADER_BYTES as u64);
+        let mut end = 0;
+        for column in ALL_COLUMNS {
+            let (count, bytes) = segment.column_size(column);
+            let Some(place) = segment.column_place(column, 0..count) else { continue };
+            assert_eq!(place.end - place.start, bytes as u64);
+            assert!(place.start >= end && place.start >= front.start + HEADER_BYTES as u64);
+            end = place.end;
+            assert_eq!(segment.column_place(column, count - 1..count).map(|last| last.end), Some(end));
+            assert_eq!(segment.column_place(column, count..count + 1), None);
+        }
+        let places = segment.column_place(Column::Place, 0..1).unwrap();
+        let first = segment.verify_columns(&[Column::Place]).unwrap().place[0];
+        assert_eq!(container[places.start as usize..][..4], first[0].to_le_bytes());
+        assert_eq!(container[places.start as usize + 4..][..4], first[1].to_le_bytes());
     }
 }

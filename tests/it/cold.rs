@@ -23,9 +23,9 @@ fn drop_pages(store: &Path) {
     }
 }
 
-/// The files of rows of an export.
+/// The files of rows of an export; those of deletions and messages name its time.
 fn rows(out: &Path) -> Vec<(String, Vec<u8>)> {
-    snapshot(out).into_iter().filter(|(name, _)| name.contains(".ndjson")).collect()
+    snapshot(out).into_iter().filter(|(name, _)| name.contains(".ndjson") && !name.contains('/')).collect()
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_cold_store_gives_the_rows_of_a_warm_one() {
     let synth = |name: &str, more: &[&str]| {
         let mut command = command();
         command.args(["synth", "--out", at(name).to_str().unwrap(), "--no-sync", "--progress", "never"]);
-        let done = finish(command.args(["--patients", "100", "--updates", "10%"]).args(more));
+        let done = finish(command.args(["--patients", "30", "--updates", "10%"]).args(more));
         assert_eq!(done.code, 0, "{}", done.stderr);
     };
     synth("patient", &[]);
@@ -47,11 +47,10 @@ fn a_cold_store_gives_the_rows_of_a_warm_one() {
     }
     for store in ["patient", "mixed", "zstd", "gzip"] {
         let compression = if store == "zstd" || store == "gzip" { store } else { "none" };
-        let jobs: [&[&str]; 4] = [
+        let jobs: [&[&str]; 3] = [
             &["--all-patients", "--max-file-resources", "700"],
-            &["--group", "percent-10"],
             &["--group", "one"],
-            &["--group", "percent-1", "--since", "2015-01-01T00:00:00Z"],
+            &["--group", "percent-10", "--since", "2012-01-01T00:00:00Z"],
         ];
         for (i, job) in jobs.iter().enumerate() {
             let words = [*job, &["--compress", compression]].concat();
@@ -60,7 +59,8 @@ fn a_cold_store_gives_the_rows_of_a_warm_one() {
             assert_eq!(export(&at(store), &warm, &words).code, 0);
             drop_pages(&at(store));
             assert_eq!(export(&at(store), &cold, &words).code, 0);
-            assert!(rows(&warm) == rows(&cold) && !rows(&warm).is_empty(), "{store}, {job:?}");
+            assert!(!rows(&warm).is_empty(), "{store}, {job:?}");
+            assert!(rows(&warm) == rows(&cold), "{store}, {job:?}");
         }
     }
 }

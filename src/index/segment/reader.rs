@@ -170,10 +170,18 @@ impl Segment {
         Some(start + (elements.start * width) as u64..start + (elements.end * width) as u64)
     }
 
-    /// Asks for a part of the segment that is about to be verified, if it is long and seems to be neither verified nor in
-    /// the page cache: pages of it would be read one by one.
-    fn ask_for_long(&self, opened: &OpenedColumns, range: &Range<usize>) {
-        if range.len() >= ASKED_BYTES_MIN && opened.checksums.is_new(range) {
+    /// Verifies a range of the segment. A long one is asked for before: its pages would be read one by one.
+    fn verify_range(&self, opened: &OpenedColumns, range: Range<usize>) -> Result<(), CorruptIndex> {
+        if range.len() >= ASKED_BYTES_MIN {
+            self.ask_for(opened, &range);
+        }
+        opened.checksums.verify(self.bytes(), range)
+    }
+
+    /// Asks for a range of the segment, if it seems to be neither verified nor in the page cache.
+    #[cold]
+    fn ask_for(&self, opened: &OpenedColumns, range: &Range<usize>) {
+        if opened.checksums.is_new(range) {
             let at = opened.at as u64;
             let place = at + range.start as u64..at + range.end as u64;
             let source = self.0.bytes.source();
@@ -219,9 +227,7 @@ impl Segment {
         if elements.start > elements.end || elements.end > opened.ranges.count(column) {
             return Err(CorruptIndex("a number points nowhere"));
         }
-        let range = place.start + elements.start * width..place.start + elements.end * width;
-        self.ask_for_long(opened, &range);
-        opened.checksums.verify(self.bytes(), range)
+        self.verify_range(opened, place.start + elements.start * width..place.start + elements.end * width)
     }
 
     /// One element of a `u32` column, verified.
@@ -238,9 +244,7 @@ impl Segment {
     pub fn verify_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         for column in columns {
-            let range = opened.ranges.column(*column);
-            self.ask_for_long(opened, &range);
-            opened.checksums.verify(self.bytes(), range)?;
+            self.verify_range(opened, opened.ranges.column(*column))?;
         }
         Ok(self.columns())
     }
@@ -251,7 +255,7 @@ impl Segment {
     /// As [`Segment::verify`].
     pub fn verify_all(&self) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
-        self.ask_for_long(opened, &(opened.ranges.front()..to_usize(opened.ranges.head.size)));
+        self.ask_for(opened, &(opened.ranges.front()..to_usize(opened.ranges.head.size)));
         opened.checksums.verify_all(self.bytes())?;
         Ok(self.columns())
     }

@@ -101,14 +101,14 @@ impl PackCoding {
     /// When it cannot be read.
     pub(crate) fn has_head(self, source: &StoreFile) -> Result<bool, StoreFileError> {
         let len = source.len().min(self.head_bytes()) as usize;
-        Ok(*source.read(0, len, &mut Vec::new())? == self.head())
+        Ok(*source.pread(0, len, &mut Vec::new())? == self.head())
     }
 
     /// Whether the name of the format stands where it ends the table.
     fn has_name_at_end(self, source: &StoreFile) -> Result<bool, StoreFileError> {
         let name = self.magic();
         let Some(offset) = self.trailer_offset(source.len(), name.len() as u64) else { return Ok(false) };
-        Ok(*source.read(offset, name.len(), &mut Vec::new())? == name)
+        Ok(*source.pread(offset, name.len(), &mut Vec::new())? == name)
     }
 
     /// Offset of the trailer, which ends the table, in a file of so many bytes; `None` if it is too short for one.
@@ -258,12 +258,12 @@ impl TableEnvelope {
         let mut buffer = Vec::new();
         if self.coding == PackCoding::Zstd {
             let lead = skippable_frame(&[]);
-            let found = source.read(self.start, 8, &mut buffer)?;
+            let found = source.pread(self.start, 8, &mut buffer)?;
             return Ok(found[..4] == lead[..4] && found[4..] == ((self.parts + self.trailer) as u32).to_le_bytes());
         }
         for (_, len, member) in self.members() {
-            let is_start = source.read(member, BEFORE_PART as usize, &mut buffer)? == part_lead(len);
-            let end = source.read(member + BEFORE_PART + len, EMPTY_END as usize, &mut buffer)?;
+            let is_start = source.pread(member, BEFORE_PART as usize, &mut buffer)? == part_lead(len);
+            let end = source.pread(member + BEFORE_PART + len, EMPTY_END as usize, &mut buffer)?;
             if !is_start || *end != member_end((0, 0)) {
                 return Ok(false);
             }
@@ -280,7 +280,7 @@ impl TableEnvelope {
             PackCoding::Zstd => Ok(true),
             PackCoding::Gzip => {
                 let mut buffer = Vec::new();
-                Ok(*source.read(self.start, EMPTY_END as usize, &mut buffer)? == member_end(rows))
+                Ok(*source.pread(self.start, EMPTY_END as usize, &mut buffer)? == member_end(rows))
             }
         }
     }

@@ -358,7 +358,7 @@ fn parse(source: &StoreFile, coding: PackCoding, lengths_too: bool) -> Result<(S
         return Err(damaged("the file ends before its table"));
     };
     let mut buffer = Vec::new();
-    let trailer: Vec<u64> = words(source.read(trailer_at, TRAILER_BYTES, &mut buffer)?);
+    let trailer: Vec<u64> = words(source.pread(trailer_at, TRAILER_BYTES, &mut buffer)?);
     if trailer[TRAILER_WORDS - 1] != u64::from_le_bytes(coding.magic()) {
         return Err(damaged("the file does not end with a table: it was cut off, or appended to"));
     }
