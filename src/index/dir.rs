@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -122,6 +122,9 @@ impl MemoryFiles {
 /// Number of offsets of an index file that are sampled to decide whether it is in the page cache.
 const SAMPLES: u64 = 64;
 
+/// Least bytes of a part of an index file that is asked for before its pages are verified.
+pub(in crate::index) const LONG_BYTES: usize = 16 << 10;
+
 /// Bytes of an index file, mapped.
 pub struct IndexBytes(ReadMap);
 
@@ -142,6 +145,15 @@ impl IndexBytes {
     /// file of segments is known or scattered.
     pub(in crate::index) fn expect_scattered_reads(&self) {
         self.0.source().advise(ReadOrder::Scattered);
+    }
+
+    /// Asks the kernel to read a range, unless it seems to be in the page cache.
+    #[cold]
+    pub(in crate::index) fn read_range_ahead(&self, range: Range<u64>) {
+        let samples = [range.start, range.start.midpoint(range.end), range.end.saturating_sub(1)];
+        if !samples.iter().all(|offset| self.0.source().is_cached(*offset)) {
+            self.0.source().will_need(range);
+        }
     }
 
     /// Asks the kernel to read all of it, unless it seems to be in the page cache.

@@ -7,9 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use crate::casts::to_usize;
 use crate::ids::{OwnerOrd, RowAddress, SegmentId};
 use crate::index::dir::IndexBytes;
-use crate::index::segment::layout::Column;
+use crate::index::page_checksums::checksum_count;
+use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES};
 use crate::index::segment::reader::Segment;
 use crate::index::snapshot::Index;
 use crate::sys::read_ahead::MergedRanges;
@@ -19,6 +21,23 @@ const SAMPLES: usize = 16;
 /// Number of segments, from the one that is scanned on, whose columns are asked for.
 const SEGMENTS_AHEAD: usize = 8;
 
+/// Where header and page checksums of a segment lie in its container, as the header says; nothing of the segment is read.
+fn front_place(segment: &Segment) -> Range<u64> {
+    let size = segment.head().size;
+    // The checksums of the pages of the columns are fewer than those of the pages of the whole segment.
+    let checksums = 4 * checksum_count(to_usize(size)) as u64;
+    segment.offset()..segment.offset().saturating_add(size.min(HEADER_BYTES as u64 + checksums))
+}
+
+/// Where elements of a column lie in the container of a segment; `None` when its header is damaged or there are no such
+/// elements.
+fn elements_place(segment: &Segment, column: Column, elements: Range<usize>) -> Option<Range<u64>> {
+    let (place, width) = (segment.column_place(column)?, COLUMNS[column as usize].width);
+    let start = place.start.checked_add((elements.start as u64).checked_mul(width as u64)?)?;
+    let end = place.start.checked_add((elements.end as u64).checked_mul(width as u64)?)?;
+    (start < end && end <= place.end).then_some(start..end)
+}
+
 /// Parts of index files, to be asked for at once.
 #[derive(Default)]
 struct WantedParts<'a>(Vec<(&'a Arc<IndexBytes>, Range<u64>)>);
@@ -26,12 +45,12 @@ struct WantedParts<'a>(Vec<(&'a Arc<IndexBytes>, Range<u64>)>);
 impl<'a> WantedParts<'a> {
     /// Adds header and page checksums of a segment.
     fn add_front(&mut self, segment: &'a Segment) {
-        self.0.push((segment.container(), segment.front_place()));
+        self.0.push((segment.container(), front_place(segment)));
     }
 
     /// Adds elements of a column, if there are such.
     fn add(&mut self, segment: &'a Segment, column: Column, elements: Range<usize>) {
-        self.0.extend(segment.column_place(column, elements).map(|place| (segment.container(), place)));
+        self.0.extend(elements_place(segment, column, elements).map(|place| (segment.container(), place)));
     }
 
     /// Adds a whole column.
@@ -67,9 +86,8 @@ impl Index {
             let segment = self.segment(*segment);
             let source = segment.container().source();
             // Where the column lies is asked only if the header can be read without a wait.
-            source.is_cached(segment.front_place().start)
-                && segment
-                    .column_place(Column::PostingStart, owner.index()..owner.index() + 2)
+            source.is_cached(front_place(segment).start)
+                && elements_place(segment, Column::PostingStart, owner.index()..owner.index() + 2)
                     .is_none_or(|place| source.is_cached(place.start))
         };
         if owners.iter().step_by((owners.len() / SAMPLES).max(1)).all(is_cached) {
@@ -100,7 +118,8 @@ impl Index {
     pub(crate) fn read_rows_ahead(&self, columns: &[Column], rows: &[RowAddress]) -> bool {
         let place = |row: &RowAddress, column: Column| {
             let segment = self.segment(row.segment);
-            segment.column_place(column, row.row.index()..row.row.index() + 1).map(|place| (segment.container(), place))
+            let element = row.row.index()..row.row.index() + 1;
+            elements_place(segment, column, element).map(|place| (segment.container(), place))
         };
         let sampled = rows.iter().step_by((rows.len() / SAMPLES).max(1));
         let mut places = sampled.flat_map(|row| columns.iter().filter_map(move |column| place(row, *column)));
@@ -154,7 +173,7 @@ impl<'a> ColumnReadAhead<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::segment::layout::{ALL_COLUMNS, HEADER_BYTES};
+    use crate::index::segment::layout::ALL_COLUMNS;
     use crate::progress::Progress;
     use crate::store::Store;
 
@@ -173,22 +192,22 @@ mod tests {
         let (index, _) = Store::open(dir.path()).unwrap().index(&Progress::default()).unwrap();
         let segment = &index.segments()[0];
         let container: &[u8] = segment.container();
-        let front = segment.front_place();
-        assert_eq!(&container[front.start as usize..front.start as usize + 7], b"OUTPOUR");
+        let front = front_place(segment);
+        assert_eq!(&container[to_usize(front.start)..][..7], b"OUTPOUR");
         assert!(front.end - front.start >= HEADER_BYTES as u64);
         let mut end = 0;
         for column in ALL_COLUMNS {
             let (count, bytes) = segment.column_size(column);
-            let Some(place) = segment.column_place(column, 0..count) else { continue };
+            let Some(place) = elements_place(segment, column, 0..count) else { continue };
             assert_eq!(place.end - place.start, bytes as u64);
             assert!(place.start >= end && place.start >= front.start + HEADER_BYTES as u64);
             end = place.end;
-            assert_eq!(segment.column_place(column, count - 1..count).map(|last| last.end), Some(end));
-            assert_eq!(segment.column_place(column, count..count + 1), None);
+            assert_eq!(elements_place(segment, column, count - 1..count).map(|last| last.end), Some(end));
+            assert_eq!(elements_place(segment, column, count..count + 1), None);
         }
-        let places = segment.column_place(Column::Place, 0..1).unwrap();
+        let places = elements_place(segment, Column::Place, 0..1).unwrap();
         let first = segment.verify_columns(&[Column::Place]).unwrap().place[0];
-        assert_eq!(container[places.start as usize..][..4], first[0].to_le_bytes());
-        assert_eq!(container[places.start as usize + 4..][..4], first[1].to_le_bytes());
+        assert_eq!(container[to_usize(places.start)..][..4], first[0].to_le_bytes());
+        assert_eq!(container[to_usize(places.start) + 4..][..4], first[1].to_le_bytes());
     }
 }

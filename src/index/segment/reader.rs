@@ -14,15 +14,12 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::ids::EntryId;
-use crate::index::dir::IndexBytes;
-use crate::index::page_checksums::{PageChecksums, checksum_count};
+use crate::index::dir::{IndexBytes, LONG_BYTES};
+use crate::index::page_checksums::PageChecksums;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::IdClass;
 use crate::index::segment::layout::{COLUMNS, Column, ColumnRanges, HEADER_BYTES, SegmentHeader, flag, kind};
 use crate::sys::little_endian::view;
-
-/// Least bytes of a part of a segment that is asked for before it is verified.
-const ASKED_BYTES_MIN: usize = 16 << 10;
 
 /// A segment of the index; clones share its bytes and what was verified of them.
 #[derive(Clone)]
@@ -152,44 +149,23 @@ impl Segment {
         self.0.bytes.len() as u64
     }
 
-    /// Where header and page checksums lie in the container, as the header says; nothing of the segment is read.
-    pub(in crate::index) fn front_place(&self) -> Range<u64> {
-        let size = self.head().size;
-        // The checksums of the pages of the columns are fewer than those of the pages of the whole segment.
-        let checksums = 4 * checksum_count(to_usize(size)) as u64;
-        self.0.at..self.0.at.saturating_add(size.min(HEADER_BYTES as u64 + checksums))
+    /// Offset in the container.
+    pub(in crate::index) fn offset(&self) -> u64 {
+        self.0.at
     }
 
-    /// Where elements of a column lie in the container; `None` when the header is damaged or there are no such elements.
-    pub(in crate::index) fn column_place(&self, column: Column, elements: Range<usize>) -> Option<Range<u64>> {
-        let opened = self.opened().ok()?;
-        if elements.start >= elements.end || elements.end > opened.ranges.count(column) {
-            return None;
-        }
-        let (start, width) = ((opened.at + opened.ranges.column(column).start) as u64, COLUMNS[column as usize].width);
-        Some(start + (elements.start * width) as u64..start + (elements.end * width) as u64)
+    /// Where a column lies in the container; `None` when the header is damaged.
+    pub(in crate::index) fn column_place(&self, column: Column) -> Option<Range<u64>> {
+        let range = self.opened().ok()?.ranges.column(column);
+        Some(self.0.at + range.start as u64..self.0.at + range.end as u64)
     }
 
     /// Verifies a range of the segment. A long one is asked for before: its pages would be read one by one.
     fn verify_range(&self, opened: &OpenedColumns, range: Range<usize>) -> Result<(), CorruptIndex> {
-        if range.len() >= ASKED_BYTES_MIN {
-            self.ask_for(opened, &range);
+        if range.len() >= LONG_BYTES && opened.checksums.is_new(&range) {
+            self.0.bytes.read_range_ahead(self.0.at + range.start as u64..self.0.at + range.end as u64);
         }
         opened.checksums.verify(self.bytes(), range)
-    }
-
-    /// Asks for a range of the segment, if it seems to be neither verified nor in the page cache.
-    #[cold]
-    fn ask_for(&self, opened: &OpenedColumns, range: &Range<usize>) {
-        if opened.checksums.is_new(range) {
-            let at = opened.at as u64;
-            let place = at + range.start as u64..at + range.end as u64;
-            let source = self.0.bytes.source();
-            let samples = [place.start, (place.start + place.end) / 2, place.end - 1];
-            if !samples.iter().all(|offset| source.is_cached(*offset)) {
-                source.will_need(place);
-            }
-        }
     }
 
     /// Number of resource rows, from the header.
@@ -243,9 +219,7 @@ impl Segment {
     /// As [`Segment::verify`].
     pub fn verify_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
-        for column in columns {
-            self.verify_range(opened, opened.ranges.column(*column))?;
-        }
+        columns.iter().try_for_each(|column| self.verify_range(opened, opened.ranges.column(*column)))?;
         Ok(self.columns())
     }
 
@@ -254,9 +228,7 @@ impl Segment {
     /// # Errors
     /// As [`Segment::verify`].
     pub fn verify_all(&self) -> Result<Columns<'_>, CorruptIndex> {
-        let opened = self.opened()?;
-        self.ask_for(opened, &(opened.ranges.front()..to_usize(opened.ranges.head.size)));
-        opened.checksums.verify_all(self.bytes())?;
+        self.opened()?.checksums.verify_all(self.bytes())?;
         Ok(self.columns())
     }
 
