@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ use crate::sys::durability::sync_directory;
 use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular, read_regular};
-use crate::sys::store_file::{FileStamp, ReadOrder, StoreFile};
+use crate::sys::store_file::{FileStamp, StoreFile};
 
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
@@ -119,9 +119,6 @@ impl MemoryFiles {
     }
 }
 
-/// Number of offsets of an index file that are sampled to decide whether it is in the page cache.
-const SAMPLES: u64 = 64;
-
 /// Least bytes of a part of an index file that is asked for before its pages are verified.
 pub(in crate::index) const LONG_BYTES: usize = 16 << 10;
 
@@ -139,29 +136,6 @@ impl IndexBytes {
     /// The file: its bytes are in the page cache or not, and can be asked for.
     pub(in crate::index) fn source(&self) -> &StoreFile {
         self.0.source()
-    }
-
-    /// Has the kernel read single pages where nothing was asked for, instead of megabytes around them: what is read of a
-    /// file of segments is known or scattered.
-    pub(in crate::index) fn expect_scattered_reads(&self) {
-        self.0.source().advise(ReadOrder::Scattered);
-    }
-
-    /// Asks the kernel to read a range, unless it seems to be in the page cache.
-    #[cold]
-    pub(in crate::index) fn read_range_ahead(&self, range: Range<u64>) {
-        let samples = [range.start, range.start.midpoint(range.end), range.end.saturating_sub(1)];
-        if !samples.iter().all(|offset| self.0.source().is_cached(*offset)) {
-            self.0.source().will_need(range);
-        }
-    }
-
-    /// Asks the kernel to read all of it, unless it seems to be in the page cache.
-    pub(crate) fn read_ahead(&self) {
-        let (source, len) = (self.0.source(), self.0.len() as u64);
-        if !(0..SAMPLES).map(|i| len / SAMPLES * i).all(|offset| source.is_cached(offset)) {
-            source.will_need(0..len);
-        }
     }
 
     /// Size and times when it was opened.

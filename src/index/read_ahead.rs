@@ -15,11 +15,39 @@ use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES};
 use crate::index::segment::reader::Segment;
 use crate::index::snapshot::Index;
 use crate::sys::read_ahead::MergedRanges;
+use crate::sys::store_file::ReadOrder;
 
 /// Number of the parts that are sampled to decide whether they are in the page cache.
 const SAMPLES: usize = 16;
+/// Number of offsets of an index file that are sampled to decide whether it is in the page cache.
+const FILE_SAMPLES: u64 = 64;
 /// Number of segments, from the one that is scanned on, whose columns are asked for.
 const SEGMENTS_AHEAD: usize = 8;
+
+impl IndexBytes {
+    /// Has the kernel read single pages where nothing was asked for, instead of megabytes around them: what is read of a
+    /// file of segments is known or scattered.
+    pub(in crate::index) fn expect_scattered_reads(&self) {
+        self.source().advise(ReadOrder::Scattered);
+    }
+
+    /// Asks the kernel to read a range, unless it seems to be in the page cache.
+    #[cold]
+    pub(in crate::index) fn read_range_ahead(&self, range: Range<u64>) {
+        let samples = [range.start, range.start.midpoint(range.end), range.end.saturating_sub(1)];
+        if !samples.iter().all(|offset| self.source().is_cached(*offset)) {
+            self.source().will_need(range);
+        }
+    }
+
+    /// Asks the kernel to read all of it, unless it seems to be in the page cache.
+    pub(crate) fn read_ahead(&self) {
+        let (source, len) = (self.source(), self.len() as u64);
+        if !(0..FILE_SAMPLES).map(|i| len / FILE_SAMPLES * i).all(|offset| source.is_cached(offset)) {
+            source.will_need(0..len);
+        }
+    }
+}
 
 /// Where header and page checksums of a segment lie in its container, as the header says; nothing of the segment is read.
 fn front_place(segment: &Segment) -> Range<u64> {
