@@ -367,7 +367,7 @@ def main():
     parser.add_argument("--only", default="", help="stores and jobs, as in 'patient:10 %%,arrival'")
     parser.add_argument("--seconds", type=float, default=1800, help="no further job begins after so long")
     parser.add_argument("--nice", type=int, default=0, help="priority of export and reader, where others use the machine: -15")
-    parser.add_argument("--quick", action="store_true", help="400 patients, three rounds, two depths")
+    parser.add_argument("--quick", action="store_true", help="400 patients, three rounds, two depths; nothing is promised of so little")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--record", type=Path, help="directory for the dated table and its JSON")
     args = parser.parse_args()
@@ -384,6 +384,8 @@ def main():
     wanted = [(name, job) for name in STORES for job in JOBS if not chosen or (name, job) in chosen or (name,) in chosen]
     temporary = None
     if args.stores is None:
+        # Beside what was built: a temporary directory of the system may lie in memory.
+        (HERE.parents[1] / "target").mkdir(exist_ok=True)
         temporary = tempfile.TemporaryDirectory(dir=HERE.parents[1] / "target")
         args.stores = Path(temporary.name)
     with tempfile.TemporaryDirectory() as built:
@@ -402,7 +404,7 @@ def main():
     text, missed = table(results), []
     for one in results:
         bar = BARS.get((one["store"], one["job"]))
-        if bar and one["share_rows_cached"] < bar:
+        if bar and not args.quick and one["share_rows_cached"] < bar:
             missed.append(f"{one['store']}, {one['job']}: {one['share_rows_cached']:.2f} of the device's limit, less than {bar}")
     document = {"date": str(date.today()), "patients": args.patients, "rounds": args.rounds, "results": results, "missed": missed}
     if args.record:
@@ -410,7 +412,7 @@ def main():
     print(json.dumps(document, indent=1) if args.json else text)
     for line in missed:
         print(line, file=sys.stderr)
-    return 1 if missed and not args.quick else 0
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
