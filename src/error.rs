@@ -513,55 +513,30 @@ impl From<StoreFileError> for ExportError {
 /// An output directory cannot be used. Another one can be chosen whatever the reason.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // the fields say what the messages say
 pub enum JournalError {
     /// It cannot be read or written.
     #[error("cannot use {}: {source}", path.display())]
-    Io {
-        /// What was touched.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// The export is published, but its directory cannot be synced: only a loss of power can still undo it. Resuming it
     /// ([`Existing::Resume`](crate::export::options::Existing::Resume)) syncs once more.
     #[error(
         "the export in {} stands complete under its manifest; only its durability is in doubt: {source}",
         path.display()
     )]
-    Unsynced {
-        /// The output directory.
-        path: PathBuf,
-        /// The cause, which says what is in doubt.
-        source: io::Error,
-    },
+    Unsynced { path: PathBuf, source: io::Error },
     /// Another export runs into it.
     #[error("another export is running into {}", path.display())]
-    Busy {
-        /// The output directory.
-        path: PathBuf,
-    },
+    Busy { path: PathBuf },
     /// It holds something already.
     #[error("the output directory {} {holds}", path.display())]
-    NotEmpty {
-        /// The output directory.
-        path: PathBuf,
-        /// What it holds.
-        holds: DirectoryContent,
-    },
+    NotEmpty { path: PathBuf, holds: DirectoryContent },
     /// Its record cannot be read: the export can begin anew ([`Existing::Force`](crate::export::options::Existing::Force)).
     #[error("the record {} cannot be read ({reason})", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Damaged { path: PathBuf, reason: String },
     /// A foreign file stands where an output file would go.
     #[error("{} is not of outpour's making but has the name of an output file", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
+    Foreign { path: PathBuf },
 }
 
 /// What an output directory holds that is not empty.
