@@ -553,6 +553,8 @@ pub enum DirectoryContent {
     Increment,
     /// A job in tasks, which is not replaced.
     Job,
+    /// The current records of another chain, which are not replaced.
+    OtherChain,
     /// Something that is not of an export, by its name; with [`Existing::Force`](crate::export::options::Existing::Force) it is left alone.
     Foreign(String),
 }
@@ -566,6 +568,7 @@ impl fmt::Display for DirectoryContent {
             DirectoryContent::Replacement => f.write_str("holds an export and an unfinished one that is to replace it"),
             DirectoryContent::Increment => f.write_str("holds an increment, which is not replaced"),
             DirectoryContent::Job => f.write_str("holds a job in tasks, which is not replaced"),
+            DirectoryContent::OtherChain => f.write_str("holds the records of another chain: choose another directory"),
             DirectoryContent::Foreign(name) => write!(f, "holds {name}, which is not of an export"),
         }
     }

@@ -15,7 +15,7 @@ use crate::chain::exported_lines::{ExportedLine, LinesError, read_lines};
 use crate::chain::read_chain::{ReadExport, read_chain, read_deletions, read_departures};
 use crate::chain::root::ChainRoot;
 use crate::codec::compression::Compression;
-use crate::error::{ExportError, JournalError, RequestError};
+use crate::error::{DirectoryContent, ExportError, JournalError, RequestError};
 use crate::hash::digest::DigestAlgorithm;
 use crate::key_set::resource_key::ResourceKey;
 use crate::plan::shard_name;
@@ -78,7 +78,10 @@ pub(crate) fn apply(
 ) -> Result<ApplyReport, ApplyError> {
     let root = ChainRoot::lock_for_reading(path)?;
     let chain = read_chain(&root)?;
-    AppliedState::of_directory(to)?;
+    if AppliedState::of_directory(to)?.is_some_and(|state| state.chain != root.chain()) {
+        let (path, holds) = (to.to_path_buf(), DirectoryContent::OtherChain);
+        return Err(JournalError::NotEmpty { path, holds }.into());
+    }
     let store = chain.last().map(|newest| newest.finished.record.origin.store_absolute.clone()).unwrap_or_default();
     if !store.is_empty() && check_outside_store(Path::new(&store), to).is_err() {
         let text = format!(

@@ -11,7 +11,7 @@ use crate::cli::config::pool;
 use crate::cli::export::exit_of;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
-use crate::error::RequestError;
+use crate::error::{ExportError, JournalError, RequestError};
 use crate::policies::FileBounds;
 use crate::store::paths::check_outside_store;
 use crate::sys::durability::FileSync;
@@ -32,6 +32,8 @@ pub(crate) fn run(args: ApplyArgs) -> Exit {
         Ok(applied) => applied,
         Err(error) => {
             let exit = match &error {
+                // What lies in the chain is not what was written there.
+                ApplyError::Chain(ExportError::Record(JournalError::Damaged { .. })) => Exit::Failed,
                 ApplyError::Chain(error) => exit_of(error),
                 ApplyError::Target(_) => Exit::Failed,
                 ApplyError::Cancelled => Exit::Interrupted,

@@ -10,7 +10,7 @@ use crate::chain::run::{ChainOptions, ChainReport, ChainTime, run_chain};
 use crate::cli::args::ExportArgs;
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, TargetFlags, pool, resolve, sync};
-use crate::cli::export::{document, exit_of, exit_of_report, index_warnings, summary};
+use crate::cli::export::{document, exit_of, exit_of_report, index_warnings, summary, warn_of_future_rows};
 use crate::cli::message_text::{FLAGS, lines};
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, fail_with, print_messages, put_json, say, warn};
@@ -61,6 +61,7 @@ fn chain_command(args: &ExportArgs, root: &Path, resolved: ResolvedConfig) -> Re
     for (export, report) in &done.exports {
         print_messages(&report.log);
         index_warnings(&report.index);
+        warn_of_future_rows(&args.request, report);
         say(&format!("{}\n{}", heading(export), summary(report, &request, &args.store, seconds)));
     }
     for (name, reason) in &done.abandoned {

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::byte_size::format_bytes;
 use crate::chain::run::{NextChainExport, next_of_chain};
 use crate::cli::args::ExportArgs;
+use crate::cli::args::request::RequestArgs;
 use crate::cli::args::store::StoreArgs;
 use crate::cli::clock::now;
 use crate::cli::config::{ResolvedConfig, TargetFlags, pool, resolve, sync};
@@ -110,7 +111,21 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
     say(&summary(&exported, &request, &args.store, seconds));
     print_messages(&exported.log);
     index_warnings(&exported.index);
+    warn_of_future_rows(&args.request, &exported);
     Ok(exit)
+}
+
+/// Warns of rows that are dated after a transactionTime that the clock gave. One that was asked for may well have such rows.
+pub(crate) fn warn_of_future_rows(asked: &RequestArgs, exported: &ExportReport) {
+    let future = exported.ledger.future;
+    if asked.as_of.is_none() && future > 0 {
+        warn(&format!(
+            "{} dated after {} and not exported before that time has come: compare the clock of this machine with that of \
+             whoever wrote them",
+            if future == 1 { "1 row is".to_string() } else { format!("{} rows are", count(future)) },
+            exported.transaction_time
+        ));
+    }
 }
 
 /// The exit code of an export that is done.

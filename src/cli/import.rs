@@ -23,6 +23,7 @@ use crate::import::writer::{ImportOptions, ImportWriter, SourceReport, SourceSta
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::choices::RowChoices;
+use crate::store::paths::check_outside_store;
 use crate::sys::durability::FileSync;
 use crate::sys::interrupt;
 use crate::text_table::{grouped as count, grouped_with};
@@ -45,6 +46,15 @@ pub(crate) fn run(args: ImportArgs) -> Exit {
     if sources.is_empty() && args.watch.is_none() {
         let named: Vec<String> = args.sources.iter().map(|path| path.display().to_string()).collect();
         let text = format!("{} holds no .json or .ndjson file; name files, or a directory of them", named.join(", "));
+        return fail(Exit::BadRequest, &RequestError::one(text), json);
+    }
+    if let Some(directory) = &args.watch
+        && check_outside_store(&args.store, directory).is_err()
+    {
+        let text = format!(
+            "--watch: {} lies inside the store, whose files would be taken in again and again; choose a directory outside",
+            directory.display()
+        );
         return fail(Exit::BadRequest, &RequestError::one(text), json);
     }
     if let Err(error) = prepare_store(&args.store) {

@@ -179,6 +179,7 @@ fn journal_text(error: &JournalError) -> String {
         JournalError::NotEmpty { holds: DirectoryContent::Foreign(_), .. } => {
             "; choose another directory, or use --force, which leaves foreign files alone"
         }
+        JournalError::NotEmpty { holds: DirectoryContent::OtherChain, .. } => "",
         JournalError::Damaged { .. } => "; begin anew with --force",
         JournalError::Foreign { .. } => "; move it away, or choose another directory with --out",
     };

@@ -290,7 +290,7 @@ fn a_chain_keeps_what_it_is_told_to() {
     let row = chain.join(&full).join("Patient.00001.ndjson");
     let bytes = std::fs::read(&row).unwrap();
     std::fs::write(&row, String::from_utf8(bytes.clone()).unwrap().replace("2024", "2025")).unwrap();
-    apply().refused(2, &["digest"]);
+    apply().refused(3, &["digest"]);
     assert_eq!(verify().code, 1);
     std::fs::write(&row, bytes).unwrap();
     done(&apply());
@@ -300,7 +300,11 @@ fn a_chain_keeps_what_it_is_told_to() {
     std::fs::remove_dir_all(chain.join(full)).unwrap();
     assert_eq!(verify().code, 1);
     std::fs::remove_file(to.join("own.txt")).unwrap();
-    apply().refused(2, &["missing"]);
+    apply().refused(3, &["missing"]);
+    // Those of another chain are not replaced.
+    done(&place.export(6, &["--chain", "AT:second"]));
+    let second = run::run(&["apply", place.path("second").to_str().unwrap(), "--to", to.to_str().unwrap()]);
+    second.refused(2, &["holds the records of another chain", "choose another directory"]);
 }
 
 /// What cannot be built on is told, and a full export is made in its place; a root that lost its own files, a missing parent and an

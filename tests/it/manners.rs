@@ -26,7 +26,7 @@ fn document(run: &Run) -> Value {
 }
 
 /// Every command and what stands below it.
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 27] = [
     &[],
     &["export"],
     &["index"],
@@ -38,6 +38,9 @@ const COMMANDS: [&[&str]; 24] = [
     &["import"],
     &["append"],
     &["apply"],
+    &["plan"],
+    &["run-task"],
+    &["commit"],
     &["jobs"],
     &["jobs", "list"],
     &["jobs", "show"],
@@ -417,4 +420,20 @@ fn modes_are_those_asked_for() {
     has_modes();
     let wrong = crate::run::export(&store, &out, &["--system", "--force", "--mode", "0o640", "--dir-mode", "0650"]);
     wrong.refused(2, &["--mode: \"0o640\"", "--dir-mode: \"0650\""]);
+}
+
+/// Rows that no export of today has because of their dates are told, also quietly; not where the time was asked for.
+#[test]
+fn rows_of_the_future_are_told() {
+    let scratch = scratch();
+    let store = Path::new(&clean_store(scratch.path())).to_path_buf();
+    let row = r#"{"resourceType":"Patient","id":"f","meta":{"lastUpdated":"2999-01-01T00:00:00Z"}}"#;
+    write_store(&store, "b.ndjson", &[row]);
+    let out = scratch.path().join("out");
+    let export =
+        |more: &[&str]| crate::run::export(&store, &out, &[&["--system", "--force", "--quiet"], more].concat());
+    let run = export(&[]);
+    assert!(run.code == 0 && run.stderr.starts_with("outpour: warning: 1 row is dated after "), "{run:#?}");
+    let run = export(&["--as-of", "2024-06-01"]);
+    assert!(run.code == 0 && run.stderr.is_empty(), "{run:#?}");
 }
