@@ -29,6 +29,7 @@ pub(crate) mod shard;
 pub(crate) mod shard_groups;
 pub(crate) mod shard_output;
 pub(crate) mod sink;
+pub(crate) mod span_read_ahead;
 pub(crate) mod span_sweep;
 pub(crate) mod status_file;
 pub(crate) mod write_buffer;

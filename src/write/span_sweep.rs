@@ -23,6 +23,7 @@ use crate::write::row_changes::RowChanges;
 use crate::write::shard::{PlannedOutput, finish_output};
 use crate::write::shard_output::{FailedWrite, ShardOutput};
 use crate::write::sink::Sink;
+use crate::write::span_read_ahead::SpanReadAhead;
 
 /// Most bytes between two rows that are read with them. Other tasks may read what lies between.
 const GAP_BYTES: u64 = 512;
@@ -45,6 +46,9 @@ pub(crate) struct SpanOutput<'a> {
 struct SpanLane<'a, S: Sink> {
     of: &'a SpanOutput<'a>,
     spans: Peekable<SpanIter<'a>>,
+    ahead: SpanReadAhead<'a>,
+    /// Bytes of the rows that were taken.
+    taken: u64,
     /// Open from the first span on.
     output: Option<ShardOutput<'static, S>>,
     run: CopyRun,
@@ -57,9 +61,9 @@ struct SpanLane<'a, S: Sink> {
 /// # Errors
 /// The first failure of spans, store or sink; files that were open are abandoned.
 #[allow(clippy::too_many_arguments, reason = "what a task and its caller have to say")]
-pub(crate) fn copy_spans<S: Sink>(
-    outputs: &[SpanOutput<'_>],
-    files: &dyn SourceFiles,
+pub(crate) fn copy_spans<'o, S: Sink>(
+    outputs: &'o [SpanOutput<'o>],
+    files: &'o dyn SourceFiles,
     elements: &ElementSelection,
     recoders: &Recompressors,
     progress: &Progress,
@@ -69,7 +73,14 @@ pub(crate) fn copy_spans<S: Sink>(
 ) -> Result<(), ExportError> {
     let mut reader = RunReader::new(files).with_gaps(GAP_BYTES);
     let mut copier = FrameCopier::new(recoders);
-    let lane = |of| SpanLane { of, spans: of.spans.iter(of.numbers).peekable(), output: None, run: CopyRun::default() };
+    let lane = |of: &'o SpanOutput<'o>| SpanLane {
+        of,
+        spans: of.spans.iter(of.numbers).peekable(),
+        ahead: SpanReadAhead::new(files, of.spans, of.numbers),
+        taken: 0,
+        output: None,
+        run: CopyRun::default(),
+    };
     let mut lanes: Vec<SpanLane<'_, S>> = outputs.iter().map(lane).collect();
     // The next span of each lane; that which comes first in the store is taken first.
     let mut heads: BinaryHeap<Reverse<(FileId, u64, usize)>> = BinaryHeap::new();
@@ -87,7 +98,8 @@ pub(crate) fn copy_spans<S: Sink>(
             let (name, resource_type) = (lane.of.name.clone(), lane.of.resource_type.name());
             lane.output = Some(ShardOutput { encoder: open(i)?, name, resource_type, changes });
         }
-        let SpanLane { spans, output, run, .. } = lane;
+        let SpanLane { spans, ahead, taken: bytes, output, run, .. } = lane;
+        ahead.advance(*bytes);
         let Some(output) = output else { unreachable!("opened above") };
         // Other lanes have nothing of what a packed file's frames are decoded for, or very little.
         let next_of_others = heads.peek().map(|Reverse((file, start, _))| (*file, *start));
@@ -96,6 +108,7 @@ pub(crate) fn copy_spans<S: Sink>(
                 taken.clear();
                 // A segment at a time, as with an index: what is compressed again together decides the bytes.
                 while let Some(span) = next_within(spans, file, |span| taken.is_empty() || !span.begins_segment)? {
+                    *bytes += span.length + 1;
                     taken.push(span);
                 }
                 reader.take_packed_spans(&mut copier, output, run, table, &taken, progress, failed_write)?;
@@ -108,6 +121,8 @@ pub(crate) fn copy_spans<S: Sink>(
                 let mut any = false;
                 while let Some(span) = next_within(spans, file, |span| !any || is_next(span))? {
                     any = true;
+                    ahead.advance(*bytes);
+                    *bytes += span.length + 1;
                     let done = reader.take_row(output, run, span, failed_write)?;
                     progress.write_done.fetch_add(done, Relaxed);
                     if progress.cancel.load(Relaxed) {
