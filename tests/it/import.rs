@@ -172,7 +172,7 @@ fn codes_and_messages() {
     import(&["--store", &store, &at("none.json")]).refused(2, &["none.json"]);
     import(&["--store", &store]).refused(2, &["SOURCE"]);
     std::fs::create_dir(at("empty")).unwrap();
-    import(&["--store", &store, "--watch", &store]).refused(2, &["--watch: ", "inside the store"]);
+    import(&["--store", &at("empty"), "--watch", &at("empty")]).refused(2, &["--watch: ", "inside the store"]);
     import(&["--store", &store, &at("empty")]).refused(2, &["no .json or .ndjson file"]);
     assert!(!Path::new(&store).exists());
     import(&["--store", &store, &bad, &good])
