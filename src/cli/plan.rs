@@ -8,6 +8,7 @@ use crate::cli::config::{ResolvedConfig, TargetFlags, pool, resolve, sync};
 use crate::cli::export::{exit_of, index_line, index_warnings};
 use crate::cli::message_text::{FLAGS, lines};
 use crate::cli::progress::watched;
+use crate::cli::run_task::random;
 use crate::cli::{Exit, fail, fail_with, print_messages, put_json, say, warn};
 use crate::error::{ExportError, JournalError};
 use crate::issue::Severity;
@@ -32,8 +33,10 @@ pub(crate) fn run(args: PlanArgs) -> Exit {
     };
     let ResolvedConfig { request, store, time, clock_warning, faults_allowed, .. } = resolved;
     clock_warning.iter().for_each(|text| warn(text));
+    let writer = format!("planner-{:016x}", random());
     let options = JobOptions {
         job: &args.job,
+        writer: &writer,
         tasks: args.tasks.map(|tasks| tasks as usize),
         sync: sync(&args.write),
         faults_allowed,
@@ -62,6 +65,9 @@ pub(crate) fn run(args: PlanArgs) -> Exit {
 fn plan_text(error: &ExportError) -> Vec<String> {
     let text = match error {
         ExportError::Write { .. } => format!("{error}; make room, then plan once more"),
+        ExportError::Record(JournalError::Busy { path }) => {
+            format!("--job: another process plans into {}; wait for it, or choose another directory", path.display())
+        }
         ExportError::Record(JournalError::NotEmpty { .. }) => format!("--job: {error}; choose another one"),
         ExportError::Record(JournalError::Io { .. }) => {
             format!("--job: {error}; choose another directory, or make it writable")
@@ -93,7 +99,8 @@ fn summary(planned: &PlannedJob) -> String {
     table.row(["all".into(), count(rows), format_bytes(bytes), count(plan.shards.len() as u64)]);
     let mut out = format!("Job as of {transaction_time}; its tasks are to be run\n\n{}", table.text());
     out += &index_line(index);
-    out + &format!("  next       `outpour run-task --store {} --job {} --task 0` and so on", plan.store, plan.job)
+    out += &format!("  next       `outpour run-task --store {} --job {} --task 0` and so on,\n", plan.store, plan.job);
+    out + &format!("             then `outpour commit --job {}`", plan.job)
 }
 
 /// What was planned, as a document.

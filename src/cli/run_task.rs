@@ -14,9 +14,12 @@ use crate::sys::durability::FileSync;
 use crate::sys::parent_death::end_with_parent;
 use crate::tasks::commit::{CommittedJob, commit};
 use crate::tasks::job_error::JobError;
+use crate::tasks::job_files::is_attempt;
 use crate::tasks::run_task::{TaskOutcome, TaskRequest, run_task};
 use crate::text_table::grouped_with;
 
+/// Longest name of an attempt that is given; what is added is as long again as a hash.
+const ATTEMPT_MAX: usize = 60;
 /// Where launchers of task arrays tell the number of a task.
 const NUMBERS: [&str; 3] = ["JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX"];
 
@@ -37,7 +40,8 @@ fn exit_of(error: &JobError) -> Exit {
 pub(crate) fn run(args: RunTaskArgs) -> Exit {
     let json = args.write.run.json;
     if !end_with_parent() {
-        return refuse("the process that started this task has ended", json);
+        complain("the process that started this task has ended");
+        return Exit::InputOutput;
     }
     let task = match task_number(args.task) {
         Ok(task) => task,
@@ -49,6 +53,9 @@ pub(crate) fn run(args: RunTaskArgs) -> Exit {
         Err(error) => return fail(Exit::Usage, &error, json),
     };
     // Attempts may have one name, as where a job is started twice: what is added tells them apart.
+    if !(1..=ATTEMPT_MAX).contains(&args.attempt.len()) || !is_attempt(&args.attempt) {
+        return refuse(&format!("--attempt: give 1 to {ATTEMPT_MAX} letters, digits, '-' and '_'"), json);
+    }
     let attempt = format!("{}-{:016x}", args.attempt, random());
     let request = TaskRequest { store: &args.store, job: &args.job, task, attempt: &attempt, sync: sync(&args.write) };
     let outcome = pool.install(|| watched(args.write.run.progress, |progress| run_task(&request, progress)));
@@ -73,10 +80,11 @@ pub(crate) fn run(args: RunTaskArgs) -> Exit {
 /// Runs `outpour commit` and returns its exit code.
 pub(crate) fn run_commit(args: CommitArgs) -> Exit {
     let sync = if args.no_sync { FileSync::No } else { FileSync::Yes };
-    let mut committed = commit(&args.job, sync);
+    let commit = || commit(&args.job, &format!("commit-{:016x}", random()), sync);
+    let mut committed = commit();
     if let (Ok(first), Some(seconds)) = (&mut committed, args.grace) {
         std::thread::sleep(Duration::from_secs(seconds));
-        match commit(&args.job, sync) {
+        match commit() {
             Ok(second) => first.removed.extend(second.removed),
             Err(error) => return fail(exit_of(&error), &error, args.json),
         }
@@ -144,7 +152,7 @@ fn task_number(given: Option<usize>) -> Result<usize, String> {
     }
 }
 
-/// 64 bits that no other process has: the standard library seeds its hash maps by the system's random bytes.
-fn random() -> u64 {
+/// 64 bits that no other process has, on whatever machine: the standard library seeds its hash maps by the system's random bytes.
+pub(crate) fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

@@ -8,6 +8,7 @@ use crate::fhir::instant::Instant;
 use crate::import::problem::ImportError;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::regular_file::{RegularFileError, read_regular};
+use crate::write::manifest::file_name_of;
 
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +117,10 @@ fn export_source(directory: &Path) -> Result<Option<ImportSource>, ImportError> 
     for item in output.iter().chain(manifest.deleted.iter().flatten()) {
         let name = item.url.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
         let is_plain = !name.is_empty() && name != ".." && name != ".";
+        // Files of a job in tasks lie deeper, and have names that only their directories tell apart.
+        let of_job = Some(file_name_of(&item.url)).filter(|name| name.starts_with("data/") && !name.contains(".."));
         let places = PLACES.iter().map(|place| directory.join(place).join(name));
+        let places = of_job.map(|name| directory.join(name)).into_iter().chain(places);
         // Other tools give files another ending than the URL has.
         let found = places.flat_map(|place| {
             let with = |ending: &str| PathBuf::from(format!("{}{ending}", place.display()));

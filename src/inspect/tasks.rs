@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::byte_size::format_bytes;
+use crate::inspect::export;
 use crate::inspect::index_file::file_name;
 use crate::inspect::report::{InspectReport, ReportSection};
 use crate::limits::RECORD_BYTES_MAX;
@@ -33,7 +34,7 @@ pub(crate) fn job(path: &Path, report: &mut InspectReport) {
     let mut section = ReportSection::new("tasks", &["task", "attempt", "files", "rows"]);
     for task in 0..plan.tasks.len() {
         let record = path.join(task_name(task));
-        match record.is_file().then(|| read_record(&record, &plan, task)) {
+        match record.symlink_metadata().is_ok().then(|| read_record(&record, &plan, task)) {
             None => section.row(vec![task.to_string(), "has not ended".into(), String::new(), String::new()]),
             Some(Ok(record)) => section.row(cells(&record)),
             Some(Err(reason)) => report.broken(&record, reason),
@@ -45,9 +46,11 @@ pub(crate) fn job(path: &Path, report: &mut InspectReport) {
         spans(&path.join(spans_name(shard)), report);
     }
     report.what = "a job of an export in tasks".to_string();
-    if !path.join(MANIFEST).is_file() {
-        report.absent.push(MANIFEST.to_string());
+    match path.join(MANIFEST).exists() {
+        true => export::manifest(&path.join(MANIFEST), report),
+        false => report.absent.push(MANIFEST.to_string()),
     }
+    report.what = "a job of an export in tasks".to_string();
 }
 
 /// Adds the plan of a job; it, if it can be read.

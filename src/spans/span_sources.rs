@@ -1,5 +1,6 @@
 //! The store files of spans: opened by name, and compared with what they were when the plan was made.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -91,8 +92,12 @@ impl SpanSources {
     /// As [`SpanSources::open`].
     pub(crate) fn verify_unchanged(&self) -> Result<(), SpanSourceError> {
         self.files.iter().try_for_each(|file| {
-            let changed = || SpanSourceError::Changed { path: file.source.path().to_path_buf() };
-            let now = std::fs::metadata(file.source.path()).map_err(|_| changed())?;
+            let path = file.source.path();
+            let changed = || SpanSourceError::Changed { path: path.to_path_buf() };
+            let now = std::fs::metadata(path).map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => changed(),
+                _ => StoreFileError::Open { path: path.to_path_buf(), source }.into(),
+            })?;
             match is_same(&file.known.stamp, &FileStamp::of_metadata(&now)) {
                 true => Ok(()),
                 false => Err(changed()),

@@ -1,15 +1,19 @@
 //! The commit of a job: the manifest, once every task has its record, and the removal of what no record names.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 
+use crate::export::prepare::{DELETED, ERROR};
 use crate::fhir::instant::Instant;
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::Severity;
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::tasks::job_error::JobError;
-use crate::tasks::job_files::{Creation, DATA, JobRoot, MANIFEST, TASKS, task_name};
+use crate::tasks::job_files::{
+    Creation, DATA, JobRoot, MANIFEST, PLAN, TASKS, differs_name, is_data_name, is_unlinked, is_unlinked_record,
+};
 use crate::tasks::job_plan::JobPlan;
 use crate::tasks::task_record::{TaskRecord, shards_of};
 use crate::write::journal::Receipt;
@@ -28,14 +32,21 @@ pub(crate) struct CommittedJob {
     pub removed: Vec<String>,
 }
 
-/// Commits a job whose tasks have ended. The same once more changes nothing but what is left to be removed.
+/// Commits a job whose tasks have ended. The same once more changes nothing but what is left to be removed. `writer` is a name that
+/// no other commit has, on whatever machine.
 ///
 /// # Errors
 /// [`JobError::Missing`] when a task has no record; [`JobError`] otherwise. Without a manifest nothing is published.
-pub(crate) fn commit(job: &Path, sync: FileSync) -> Result<CommittedJob, JobError> {
+pub(crate) fn commit(job: &Path, writer: &str, sync: FileSync) -> Result<CommittedJob, JobError> {
     let root = JobRoot { directory: Directory::open(job).map_err(|error| JobError::io(job, error))?, sync };
     let plan = JobPlan::read(&root)?;
     // 1. The records.
+    for task in 0..plan.tasks.len() {
+        if root.read(&differs_name(task))?.is_some() {
+            let text = format!("two attempts of task {task} have written different bytes; export anew, and say so");
+            return Err(JobError::Differs(text));
+        }
+    }
     let (mut records, mut missing) = (Vec::new(), Vec::new());
     for task in 0..plan.tasks.len() {
         match TaskRecord::read(&root, &plan, task)? {
@@ -61,7 +72,7 @@ pub(crate) fn commit(job: &Path, sync: FileSync) -> Result<CommittedJob, JobErro
             let path = root.path(&receipt.file);
             return Err(JobError::damaged(
                 &path,
-                "it is missing, or its size is not what its record states; export anew",
+                "it is missing, or its size is not what its record states: plan anew in another directory",
             ));
         }
     }
@@ -81,8 +92,7 @@ pub(crate) fn commit(job: &Path, sync: FileSync) -> Result<CommittedJob, JobErro
         Some(before) => before,
         None => {
             // The files had their directories synced before their record was made.
-            let writer = format!("commit-{}", std::process::id());
-            match root.create_once(MANIFEST, &writer, &bytes)? {
+            match root.create_once(MANIFEST, writer, &bytes)? {
                 Creation::Made => bytes.clone(),
                 Creation::Exists => root.read(MANIFEST)?.unwrap_or_default(),
             }
@@ -98,47 +108,45 @@ pub(crate) fn commit(job: &Path, sync: FileSync) -> Result<CommittedJob, JobErro
     let kept: BTreeSet<&str> =
         output.iter().chain(&plan.deleted).chain(&plan.error).map(|receipt| receipt.file.as_str()).collect();
     let mut removed = Vec::new();
-    remove_others(&root, DATA, &kept, &mut removed)?;
-    let records: BTreeSet<String> = (0..plan.tasks.len()).map(task_name).collect();
-    let records = records.iter().map(String::as_str).collect();
-    remove_others(&root, TASKS, &records, &mut removed)?;
+    let mut folders = plan.folders(0..plan.shards.len());
+    folders.extend([DELETED, ERROR].map(|stem| format!("{DATA}/{stem}")));
+    for folder in folders {
+        let is_lost = |name: &str| is_data_name(name) && !kept.contains(format!("{folder}/{name}").as_str());
+        remove_files(&root, &folder, &is_lost, &mut removed)?;
+    }
+    remove_files(&root, TASKS, &is_unlinked_record, &mut removed)?;
+    // What planners and commits leave that were killed. One that is at work finds what stands in place of its own.
+    for name in root.directory.names().map_err(|error| JobError::io(job, error))? {
+        let Some(name) = name.to_str().filter(|name| is_unlinked(name, PLAN) || is_unlinked(name, MANIFEST)) else {
+            continue;
+        };
+        if root.directory.remove_file(name).map_err(|error| JobError::io(root.path(name), error))? {
+            removed.push(name.to_string());
+        }
+    }
     Ok(CommittedJob { manifest, worst: plan.worst, was_committed, removed })
 }
 
-/// Removes the files below a folder of the job that are not among `kept`; what is gone by then is passed over. Nothing that stands in
-/// no job is touched: names that no attempt gives.
-fn remove_others(
+/// Removes the files of a directory of the job whose names are `lost`; what is gone by then is passed over, and so is what is no
+/// file.
+fn remove_files(
     root: &JobRoot,
     folder: &str,
-    kept: &BTreeSet<&str>,
+    lost: &dyn Fn(&str) -> bool,
     removed: &mut Vec<String>,
 ) -> Result<(), JobError> {
     let failed = |error| JobError::io(root.path(folder), error);
     let directory = match root.directory.directory(folder) {
         Ok(directory) => directory,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     for name in directory.names().map_err(failed)? {
-        let Some(last) = name.to_str() else { continue };
-        let name = format!("{folder}/{last}");
-        match root.directory.metadata(&name) {
-            Ok(Some(found)) if found.is_dir() => remove_others(root, &name, kept, removed)?,
-            Ok(Some(_)) if !kept.contains(name.as_str()) && is_of_attempt(last) => {
-                match root.directory.remove_file(&name) {
-                    Ok(true) => removed.push(name),
-                    Ok(false) => {}
-                    Err(error) => return Err(JobError::io(root.path(&name), error)),
-                }
-            }
-            _ => {}
+        let Some(name) = name.to_str().filter(|name| lost(name)) else { continue };
+        let is_file = directory.metadata(name).map_err(failed)?.is_some_and(|found| found.is_file());
+        if is_file && directory.remove_file(name).map_err(failed)? {
+            removed.push(format!("{folder}/{name}"));
         }
     }
     Ok(())
-}
-
-/// Whether a file is one that an attempt makes: an output file, or one that is being written.
-fn is_of_attempt(name: &str) -> bool {
-    let name = name.strip_prefix('.').unwrap_or(name);
-    name.contains(".ndjson") || name.contains(".json.")
 }

@@ -7,6 +7,7 @@ use crate::codec::decoder::DecodeError;
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::spans::span_sources::SpanSourceError;
 use crate::sys::store_file::StoreFileError;
+use crate::sys::unsynced_entry::os_error;
 
 /// Why a task or a commit failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,7 @@ pub(crate) enum JobError {
         tasks: usize,
     },
     /// It was interrupted.
-    #[error("interrupted; what is finished is kept, run it once more")]
+    #[error("interrupted; nothing of this run counts, run it once more")]
     Cancelled,
 }
 
@@ -65,9 +66,14 @@ fn list(numbers: &[usize]) -> String {
 impl JobError {
     /// The error of what could not be read or written.
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> JobError {
-        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        use io::ErrorKind::{FileTooLarge, InvalidInput, PermissionDenied, ReadOnlyFilesystem};
         let path = path.into();
         match source.kind() {
+            // Not the system's errors, but ours: something that is no file, or not of this size, has the name of one.
+            InvalidInput | FileTooLarge if os_error(&source).is_none() => JobError::Refused(format!(
+                "{} is not of a job's making: {source}; plan anew in another directory",
+                path.display()
+            )),
             PermissionDenied | ReadOnlyFilesystem => JobError::NotPermitted { path, source },
             _ => JobError::Io { path, source },
         }
@@ -126,6 +132,9 @@ impl From<ExportError> for JobError {
                 error.into()
             }
             ExportError::Write { directory, name, source } => JobError::io(directory.join(name), source),
+            ExportError::Index(IndexError::Damaged(_)) => JobError::Drifted(
+                "the rows of the spans do not come to what was planned: the store or the spans have changed; make a new plan".into(),
+            ),
             // Rows that are not where the plan has them.
             other => JobError::Drifted(format!("{other}; or make a new plan")),
         }

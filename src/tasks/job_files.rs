@@ -32,6 +32,11 @@ pub(crate) fn spans_name(shard: usize) -> String {
     format!("{SPANS}/{shard}")
 }
 
+/// Name of the note that two attempts of a task have written different bytes.
+pub(crate) fn differs_name(task: usize) -> String {
+    format!("{TASKS}/{task}.differs.json")
+}
+
 /// Name of the record of a task.
 pub(crate) fn task_name(task: usize) -> String {
     format!("{TASKS}/{task}.json")
@@ -42,9 +47,40 @@ pub(crate) fn data_name(stem: &str, ordinal: u32, attempt: &str, compression: Co
     format!("{DATA}/{stem}/{ordinal:05}.{attempt}.ndjson{}", compression.suffix())
 }
 
+/// Whether a name in a directory of output files is one that an attempt writes, or is writing: of its numbers, its attempt and
+/// any coding, and nothing else.
+pub(crate) fn is_data_name(name: &str) -> bool {
+    let hidden = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part"));
+    let name = hidden.unwrap_or(name);
+    let Some((number, rest)) = name.split_once('.') else { return false };
+    let Some((attempt, ending)) = rest.split_once('.') else { return false };
+    let is_number = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && is_attempt(attempt) && ["ndjson", "ndjson.gz", "ndjson.zst"].contains(&ending)
+}
+
 /// Whether a text can name an attempt: letters, digits, `-` and `_`, 1 to 80 of them.
 pub(crate) fn is_attempt(text: &str) -> bool {
     (1..=80).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// A directory of a job and those above it, but the root.
+pub(crate) fn with_parents(folder: &str) -> impl Iterator<Item = &str> {
+    let parents = folder.match_indices('/').map(|(at, _)| &folder[..at]);
+    parents.chain([folder])
+}
+
+/// Whether a name is one under which [`JobRoot::create_once`] writes the file `of`, of any writer.
+pub(crate) fn is_unlinked(name: &str, of: &str) -> bool {
+    let rest = name.strip_prefix('.').and_then(|name| name.strip_prefix(of));
+    rest.and_then(|rest| rest.strip_prefix('.')).is_some_and(is_attempt)
+}
+
+/// Whether a name is one under which the record of a task is written, of any writer.
+pub(crate) fn is_unlinked_record(name: &str) -> bool {
+    let task = name.strip_prefix('.').and_then(|name| name.split_once(".json.")).map(|(task, _)| task);
+    task.is_some_and(|task| {
+        task.bytes().all(|byte| byte.is_ascii_digit()) && is_unlinked(name, &format!("{task}.json"))
+    })
 }
 
 /// The root of a job, open.
@@ -82,7 +118,8 @@ impl JobRoot {
         }
     }
 
-    /// Makes a file with these contents unless one stands. It is written under a name of `writer`'s own and then linked: link(2)
+    /// Makes a file with these contents unless one stands. It is written under a name of `writer`'s own, which no other process or
+    /// thread may have, and then linked: link(2)
     /// fails where the name is in use, on NFS too. Where the answer of the system was lost, what stands tells whose it is.
     ///
     /// # Errors
@@ -95,8 +132,7 @@ impl JobRoot {
             // Whoever has copied the job may have left out empty directories.
             self.directory.make_directory(folder).map_err(failed)?;
         }
-        let written = self.directory.create(&own).and_then(|mut file| {
-            file.set_len(0)?;
+        let written = self.directory.create_new(&own).and_then(|mut file| {
             file.write_all(bytes)?;
             if self.sync == FileSync::Yes { file.sync_all() } else { Ok(()) }
         });

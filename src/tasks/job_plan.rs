@@ -145,9 +145,10 @@ impl JobPlan {
                 format!("{build:?} has made it, and this is {:?}; run the same build on every machine", build_id());
             return Err(text);
         }
-        let plan: JobPlan = serde_json::from_slice(bytes).map_err(|_| "it is not as it was written")?;
+        let plan: JobPlan =
+            serde_json::from_slice(bytes).map_err(|_| "it is not as it was written; plan anew in another directory")?;
         if plan.content_id() != plan.job_id || plan.to_bytes() != bytes {
-            return Err("it is not as it was written".to_string());
+            return Err("it is not as it was written; plan anew in another directory".to_string());
         }
         plan.check()?;
         Ok(plan)

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,7 +34,9 @@ use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
 use crate::sys::store_file::file_clock_ns;
 use crate::tasks::job_error::JobError;
-use crate::tasks::job_files::{Creation, DATA, JobRoot, PLAN, PLANNED, SPANS, TASKS, data_name, is_job, spans_name};
+use crate::tasks::job_files::{
+    Creation, DATA, JobRoot, PLAN, PLANNED, SPANS, TASKS, data_name, is_job, is_unlinked, spans_name, with_parents,
+};
 use crate::tasks::job_plan::{JobPlan, JobShard, build_id};
 use crate::write::deleted_bundle::deleted_lines;
 use crate::write::generated_files::write_lines_as;
@@ -47,6 +50,8 @@ use crate::write::sink::DirSink;
 pub(crate) struct JobOptions<'a> {
     /// The root of the job, which is made if it is not there.
     pub job: &'a Path,
+    /// A name that no other planner has, on whatever machine.
+    pub writer: &'a str,
     /// Number of tasks; as many as [`TASK_BYTES`] ask for if `None`.
     pub tasks: Option<usize>,
     /// Whether files are synced before the plan appears.
@@ -90,7 +95,7 @@ pub(crate) fn plan_job(
     progress: &Progress,
 ) -> Result<PlannedJob, ExportError> {
     request.check()?;
-    let root = open_root(options)?;
+    let (root, _lock) = open_root(options)?;
     let error = match plan_into(&root, store, request, time.clone(), options, progress) {
         Err(error) => error,
         done => return done,
@@ -164,9 +169,10 @@ fn plan_into(
         other => write_error(root, PLAN, io::Error::other(other.to_string())),
     };
     let generated = made.deleted.iter().chain(&made.error).filter_map(|file| Some(file.file.rsplit_once('/')?.0));
-    let folders: BTreeSet<&str> = generated.chain([SPANS, TASKS, DATA, ""]).collect();
+    // A directory that was made here stands by the directory above it.
+    let folders: BTreeSet<&str> = generated.flat_map(with_parents).chain([SPANS, TASKS, DATA, ""]).collect();
     root.sync_folders(folders).map_err(unwritten)?;
-    match root.create_once(PLAN, "planner", &made.to_bytes()).map_err(unwritten)? {
+    match root.create_once(PLAN, options.writer, &made.to_bytes()).map_err(unwritten)? {
         Creation::Made => {}
         Creation::Exists => return Err(in_use(root, DirectoryContent::Job)),
     }
@@ -213,21 +219,34 @@ fn write_generated(
     written.map_err(|(name, error)| write_error(root, &name, error))
 }
 
-/// Opens the root of a job to be planned: it has no plan, and nothing that is not of a job.
-fn open_root(options: &JobOptions<'_>) -> Result<JobRoot, ExportError> {
+/// Opens and locks the root of a job to be planned: it has no plan, and nothing that is not of a job. A job is planned by one
+/// process, and once.
+fn open_root(options: &JobOptions<'_>) -> Result<(JobRoot, File), ExportError> {
     let io = |source| JournalError::Io { path: options.job.to_path_buf(), source };
     private_directory(options.job).map_err(io)?;
     let root = JobRoot { directory: Directory::open(options.job).map_err(io)?, sync: options.sync };
     let is_ours = |name: &std::ffi::OsString| {
-        // An interrupted planner leaves these, and a name of its own for the plan.
-        let temporary = [temporary_name(PLAN), format!(".{PLAN}.planner")];
-        [SPANS, TASKS, DATA].iter().any(|folder| name == folder) || temporary.iter().any(|own| name == own.as_str())
+        // What an interrupted planner leaves.
+        [SPANS, TASKS, DATA].iter().any(|folder| name == folder)
+            || name.to_str().is_some_and(|name| is_unlinked(name, PLAN))
     };
     let names = root.directory.names().map_err(io)?;
     match names.iter().find(|name| !is_ours(name)) {
-        None => Ok(root),
-        Some(_) if is_job(root.directory.path()) => Err(in_use(&root, DirectoryContent::Job)),
-        Some(name) => Err(in_use(&root, DirectoryContent::Foreign(name.to_string_lossy().into_owned()))),
+        None => {}
+        Some(_) if is_job(root.directory.path()) => return Err(in_use(&root, DirectoryContent::Job)),
+        Some(name) => return Err(in_use(&root, DirectoryContent::Foreign(name.to_string_lossy().into_owned()))),
+    }
+    root.directory.make_directory(SPANS).map_err(io)?;
+    let lock = root.directory.create(&format!("{SPANS}/.lock")).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(JournalError::Busy { path: options.job.to_path_buf() }.into()),
+        Err(TryLockError::Error(error)) => return Err(io(error).into()),
+    }
+    // Another planner may have ended before the lock was free.
+    match root.directory.metadata(PLAN).map_err(io)? {
+        None => Ok((root, lock)),
+        Some(_) => Err(in_use(&root, DirectoryContent::Job)),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::sys::access::Access;
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::tasks::job_error::JobError;
-use crate::tasks::job_files::{Creation, JobRoot, is_attempt, spans_name, task_name};
+use crate::tasks::job_files::{Creation, DATA, JobRoot, differs_name, is_attempt, spans_name, task_name};
 use crate::tasks::job_plan::{JobPlan, JobShard};
 use crate::tasks::task_record::{TaskRecord, shards_of};
 use crate::write::encode::Encoder;
@@ -70,27 +70,36 @@ pub(crate) fn run_task(request: &TaskRequest<'_>, progress: &Progress) -> Result
     match written {
         Ok((record, Creation::Made)) => Ok(TaskOutcome { record, is_own: true }),
         Ok((own, Creation::Exists)) => {
+            remove_files(&root, &plan, request);
             let first = TaskRecord::read(&root, &plan, request.task)?;
             let first =
                 first.ok_or_else(|| JobError::Differs(format!("the record of task {} is gone", request.task)))?;
-            remove_files(&root, &plan, request);
             match first.has_same_files(&own) {
                 true => Ok(TaskOutcome { record: first, is_own: false }),
-                false => Err(JobError::Differs(format!(
-                    "task {}: attempts {:?} and {:?} have written different bytes from the same plan: a machine or a build is \
+                false => {
+                    // A commit must not choose between them.
+                    root.create_once(&differs_name(request.task), request.attempt, &own.to_bytes())?;
+                    Err(JobError::Differs(format!(
+                        "task {}: attempts {:?} and {:?} have written different bytes from the same plan: a machine or a build is \
                      at fault; export anew, and say so",
-                    request.task, first.attempt, own.attempt
-                ))),
+                        request.task, first.attempt, own.attempt
+                    )))
+                }
             }
         }
-        Err(error) => {
-            remove_files(&root, &plan, request);
-            // Whoever cleans up behind a commit may have taken the files of an attempt that came too late.
-            match TaskRecord::read(&root, &plan, request.task) {
-                Ok(Some(record)) if matches!(error, JobError::Io { .. }) => Ok(TaskOutcome { record, is_own: false }),
-                _ => Err(error),
+        Err(error) => match TaskRecord::read(&root, &plan, request.task) {
+            // The record stands, and only its directory could not be synced; or nobody knows whether it does.
+            Ok(Some(record)) if record.attempt == request.attempt => Err(error),
+            Err(_) => Err(error),
+            Ok(first) => {
+                remove_files(&root, &plan, request);
+                // Whoever cleans up behind a commit may have taken the files of an attempt that came too late.
+                match first {
+                    Some(record) if matches!(error, JobError::Io { .. }) => Ok(TaskOutcome { record, is_own: false }),
+                    _ => Err(error),
+                }
             }
-        }
+        },
     }
 }
 
@@ -159,7 +168,7 @@ fn write_files(
     })?;
     sources.verify_unchanged()?;
     let folders = plan.folders(shards.iter().copied());
-    root.sync_folders(folders.iter().map(String::as_str))?;
+    root.sync_folders(folders.iter().map(String::as_str).chain([DATA]))?;
     let receipts = receipts.into_inner().expect("no panic under it");
     receipts
         .into_iter()

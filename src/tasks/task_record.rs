@@ -55,7 +55,12 @@ impl TaskRecord {
     pub(crate) fn read(root: &JobRoot, plan: &JobPlan, task: usize) -> Result<Option<TaskRecord>, JobError> {
         let name = task_name(task);
         let Some(bytes) = root.read(&name)? else { return Ok(None) };
-        let wrong = || JobError::damaged(&root.path(&name), "it is not as a task of this plan writes it");
+        let wrong = || {
+            JobError::damaged(
+                &root.path(&name),
+                "it is not as a task of this plan writes it; plan anew in another directory",
+            )
+        };
         TaskRecord::from_bytes(&bytes, plan, task).map(Some).ok_or_else(wrong)
     }
 

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::store::Store;
 use crate::sys::directory::Directory;
-use crate::sys::directory::tests::watching;
+use crate::sys::directory::tests::{failing_syncs, watching};
 use crate::sys::durability::FileSync;
 use crate::tasks::commit::{CommittedJob, commit};
 use crate::tasks::job_error::JobError;
@@ -30,6 +30,9 @@ use crate::write::encode::FileStats;
 use crate::write::manifest::{Manifest, ManifestItem};
 use crate::write::sink::MemorySink;
 
+/// Names of writers that were given.
+static WRITERS: AtomicUsize = AtomicUsize::new(0);
+
 /// A job of a store, in a directory.
 struct Job<'a> {
     store: &'a Store,
@@ -40,8 +43,10 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn plan(&self) -> Result<PlannedJob, crate::error::ExportError> {
+        let writer = format!("planner-{}", WRITERS.fetch_add(1, SeqCst));
         let options = JobOptions {
             job: &self.root,
+            writer: &writer,
             tasks: Some(self.tasks),
             sync: FileSync::No,
             faults_allowed: None,
@@ -57,7 +62,7 @@ impl Job<'_> {
     }
 
     fn commit(&self) -> Result<CommittedJob, JobError> {
-        commit(&self.root, FileSync::No)
+        commit(&self.root, &format!("commit-{}", WRITERS.fetch_add(1, SeqCst)), FileSync::No)
     }
 
     /// Everything that is left to be done, as a driver that knows nothing does it.
@@ -211,13 +216,32 @@ fn attempts_and_commits_may_meet() {
     // One that was writing while the commit cleaned.
     std::fs::write(job.root.join("data/Observation/00001.zombie.ndjson"), "x").unwrap();
     std::fs::write(job.root.join("tasks/.2.json.zombie"), "x").unwrap();
-    std::fs::write(job.root.join("data/notes.txt"), "somebody else's").unwrap();
+    let foreign = ["data/notes.txt", "data/mine/Patient.00001.ndjson", "data/Observation/mine.ndjson.bak"];
+    std::fs::create_dir(job.root.join("data/mine")).unwrap();
+    foreign.iter().for_each(|name| std::fs::write(job.root.join(name), "somebody else's").unwrap());
     let removed = job.commit().unwrap().removed;
     assert_eq!(removed, ["data/Observation/00001.zombie.ndjson", "tasks/.2.json.zombie"]);
-    std::fs::remove_file(job.root.join("data/notes.txt")).unwrap();
+    foreign.iter().for_each(|name| std::fs::remove_file(job.root.join(name)).unwrap());
     assert_eq!(job.published(), job.expected());
     // A plan is made once.
     assert!(job.plan().is_err());
+}
+
+/// Of several planners at once one plans, and what it has written is what its tasks find.
+#[test]
+fn one_of_many_planners_plans() {
+    let world = World::new();
+    for round in 0..5 {
+        let root = world.path(&format!("job-{round}"));
+        let job = Job { store: world.store(), root, request: changes(), tasks: 2 };
+        let planned = std::thread::scope(|scope| {
+            let planners: Vec<_> = (0..4).map(|_| scope.spawn(|| job.plan().is_ok())).collect();
+            planners.into_iter().map(|planner| planner.join().unwrap()).filter(|ok| *ok).count()
+        });
+        assert_eq!(planned, 1);
+        job.finish("a");
+        assert_eq!(job.published(), job.expected());
+    }
 }
 
 /// Another attempt has ended first, with other bytes: told, and its record stands.
@@ -250,8 +274,26 @@ fn attempts_that_differ_are_told() {
         }
         assert_eq!(std::fs::read(root.join("tasks/0.json")).unwrap(), other);
         assert!(!tree(&root).keys().any(|name| name.contains("second")), "its files are gone");
+        let committed = job.commit();
+        assert_eq!(is_same, !matches!(committed, Err(JobError::Differs(_))), "{committed:?}");
         std::fs::remove_file(root.join("tasks/0.json")).unwrap();
+        std::fs::remove_file(root.join("manifest.json")).ok();
     }
+}
+
+/// A record whose directory cannot be synced stands, and so do its files.
+#[test]
+fn a_record_that_is_not_synced_keeps_its_files() {
+    let world = World::new();
+    let job = Job { store: world.store(), root: world.path("job"), request: everything(), tasks: 1 };
+    job.plan().unwrap();
+    let (store, root) = (job.store.root(), job.root.canonicalize().unwrap());
+    let request = TaskRequest { store, job: &root, task: 0, attempt: "a", sync: FileSync::Yes };
+    let failed = failing_syncs(&root.join("tasks"), || true, || run_task(&request, &Progress::default()));
+    assert!(matches!(failed, Err(JobError::Io { .. })), "{failed:?}");
+    assert!(!job.run(0, "b").unwrap().is_own);
+    job.commit().unwrap();
+    assert_eq!(job.published(), job.expected());
 }
 
 /// A file is made by one of many, whose contents stand.

@@ -1,7 +1,7 @@
 //! Copies the rows of output files by their spans, without an index: the twin of `shard`, which copies them by a plan.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::iter::Peekable;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -42,9 +42,12 @@ pub(crate) struct SpanOutput<'a> {
     pub(crate) numbers: &'a [FileId],
 }
 
-/// An output file while it is written.
+/// Output files of one type, one after another: the rows of one are behind those of the one before.
 struct SpanLane<'a, S: Sink> {
-    of: &'a SpanOutput<'a>,
+    /// Those that follow.
+    following: std::vec::IntoIter<usize>,
+    /// The one that is written.
+    current: usize,
     spans: Peekable<SpanIter<'a>>,
     ahead: SpanReadAhead<'a>,
     /// Bytes of the rows that were taken.
@@ -73,15 +76,18 @@ pub(crate) fn copy_spans<'o, S: Sink>(
 ) -> Result<(), ExportError> {
     let mut reader = RunReader::new(files).with_gaps(GAP_BYTES);
     let mut copier = FrameCopier::new(recoders);
-    let lane = |of: &'o SpanOutput<'o>| SpanLane {
-        of,
-        spans: of.spans.iter(of.numbers).peekable(),
-        ahead: SpanReadAhead::new(files, of.spans, of.numbers),
-        taken: 0,
-        output: None,
-        run: CopyRun::default(),
+    let spans_of = |i: usize| outputs[i].spans.iter(outputs[i].numbers).peekable();
+    let ahead_of = |i: usize| SpanReadAhead::new(files, outputs[i].spans, outputs[i].numbers);
+    let mut of_types: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let type_of = |output: &SpanOutput<'_>| output.resource_type.index();
+    outputs.iter().enumerate().for_each(|(i, output)| of_types.entry(type_of(output)).or_default().push(i));
+    let lane = |of_type: Vec<usize>| {
+        let mut following = of_type.into_iter();
+        let current = following.next()?;
+        let (spans, ahead) = (spans_of(current), ahead_of(current));
+        Some(SpanLane { following, current, spans, ahead, taken: 0, output: None, run: CopyRun::default() })
     };
-    let mut lanes: Vec<SpanLane<'_, S>> = outputs.iter().map(lane).collect();
+    let mut lanes: Vec<SpanLane<'_, S>> = of_types.into_values().filter_map(lane).collect();
     // The next span of each lane; that which comes first in the store is taken first.
     let mut heads: BinaryHeap<Reverse<(FileId, u64, usize)>> = BinaryHeap::new();
     for (i, lane) in lanes.iter_mut().enumerate() {
@@ -94,9 +100,10 @@ pub(crate) fn copy_spans<'o, S: Sink>(
         }
         let lane = &mut lanes[i];
         if lane.output.is_none() {
-            let changes = RowChanges::reducing(elements, lane.of.resource_type);
-            let (name, resource_type) = (lane.of.name.clone(), lane.of.resource_type.name());
-            lane.output = Some(ShardOutput { encoder: open(i)?, name, resource_type, changes });
+            let SpanOutput { name, resource_type, .. } = &outputs[lane.current];
+            let changes = RowChanges::reducing(elements, *resource_type);
+            let (name, resource_type) = (name.clone(), resource_type.name());
+            lane.output = Some(ShardOutput { encoder: open(lane.current)?, name, resource_type, changes });
         }
         let SpanLane { spans, ahead, taken: bytes, output, run, .. } = lane;
         ahead.advance(*bytes);
@@ -131,15 +138,14 @@ pub(crate) fn copy_spans<'o, S: Sink>(
                 }
             }
         }
-        match lane.head()? {
-            Some(span) => heads.push(Reverse((span.file, span.start, i))),
-            None => {
-                let Some(output) = lane.output.take() else { unreachable!("it has a span, so it was opened") };
-                let receipt =
-                    finish_output(&mut reader, &mut lane.run, output, lane.of.planned, progress, failed_write)?;
-                close(i, receipt)?;
-            }
+        if lane.head()?.is_none() {
+            let Some(output) = lane.output.take() else { unreachable!("it has a span, so it was opened") };
+            let planned = outputs[lane.current].planned;
+            close(lane.current, finish_output(&mut reader, &mut lane.run, output, planned, progress, failed_write)?)?;
+            let Some(next) = lane.following.next() else { continue };
+            (lane.current, lane.spans, lane.ahead, lane.taken) = (next, spans_of(next), ahead_of(next), 0);
         }
+        heads.extend(lane.head()?.map(|span| Reverse((span.file, span.start, i))));
     }
     Ok(())
 }

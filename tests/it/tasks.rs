@@ -114,6 +114,10 @@ fn a_job_has_the_files_of_an_export() {
         assert!(expected.0.len() > 2, "case {number} compares {} files", expected.0.len());
         let verified = run::run(&["verify", job.to_str().unwrap()]);
         assert_eq!(verified.code, 0, "{verified:#?}");
+        let taken = scratch.path().join(format!("taken{number}"));
+        std::fs::create_dir(&taken).unwrap();
+        let imported = run::run(&["import", job.to_str().unwrap(), "--store", taken.to_str().unwrap(), "--no-sync"]);
+        assert_eq!(imported.code, 0, "{imported:#?}");
         let inspected = run::run(&["inspect", job.to_str().unwrap()]);
         assert!(inspected.code == 0 && inspected.stdout.contains("Nothing is broken"), "{inspected:#?}");
     }
@@ -138,7 +142,10 @@ fn exit_codes_say_whether_to_try_again() {
     run_task(&[]).refused(64, &["--task: give the number", "SLURM_ARRAY_TASK_ID"]);
     run_task(&["--taks", "1"]).refused(64, &["--taks"]);
     run_task(&["--task", "2"]).refused(64, &["task 2 is none of the plan's, which are 0 to 1"]);
-    run_task(&["--task", "0", "--attempt", "a/b"]).refused(64, &["letters, digits"]);
+    run_task(&["--task", "0", "--attempt", "a/b"]).refused(64, &["--attempt: ", "letters, digits"]);
+    std::fs::create_dir(job.join("tasks/1.json")).unwrap();
+    run_task(&["--task", "1"]).refused(64, &["is not of a job's making"]);
+    std::fs::remove_dir(job.join("tasks/1.json")).unwrap();
     run_task(&["--task", "0", "--threads", "0"]).refused(64, &["--threads"]);
     let both = run::finish(task(&store, &job).env("SLURM_ARRAY_TASK_ID", "0").env("JOB_COMPLETION_INDEX", "1"));
     both.refused(64, &["are both set: give --task"]);
