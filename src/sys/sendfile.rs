@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -157,6 +157,17 @@ pub(crate) fn place_of(bytes: &[u8]) -> Option<FileRange> {
     (!bytes.is_empty() && offset + bytes.len() as u64 <= file.len()).then_some(FileRange { file, offset })
 }
 
+/// Has a socket send full segments only (`TCP_CORK` of tcp(7)), or what it holds and all that follows at once. A failure is ignored: the
+/// bytes are the same.
+pub(crate) fn set_cork(socket: BorrowedFd<'_>, corked: bool) {
+    let value = libc::c_int::from(corked);
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer is to an integer of this function, whose length is given, and the descriptor is open.
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CORK, (&raw const value).cast(), len);
+    }
+}
+
 impl FileRange {
     /// Has the kernel send up to `len` bytes of the file from this offset to a socket (sendfile(2)), and returns how
     /// many it took.
@@ -207,6 +218,32 @@ mod tests {
     }
 
     /// Bytes sent and bytes read equal the map's, at any offset, for the right one of two files.
+    /// What a corked socket holds back is sent when it is uncorked.
+    #[test]
+    fn a_socket_is_corked_and_uncorked() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut socket, _) = listener.accept().unwrap();
+        let corked = |socket: &std::net::TcpStream| {
+            let (mut value, mut len) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+            // SAFETY: the pointers are to variables of this closure, and the descriptor is open.
+            let got = unsafe {
+                let value = (&raw mut value).cast();
+                libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CORK, value, &mut len)
+            };
+            assert_eq!(got, 0);
+            value
+        };
+        set_cork(socket.as_fd(), true);
+        assert_eq!(corked(&socket), 1);
+        socket.write_all(b"held back").unwrap();
+        set_cork(socket.as_fd(), false);
+        assert_eq!(corked(&socket), 0);
+        let mut bytes = [0; 9];
+        client.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"held back");
+    }
+
     #[test]
     fn memory_and_sendfile_agree() {
         sigbus::install().unwrap();

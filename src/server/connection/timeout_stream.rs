@@ -10,9 +10,11 @@ use crate::server::connection::protocol_errors;
 use crate::server::connection::request_tracker::RequestTracker;
 use crate::server::connection::timer::Timer;
 use crate::server::connection::transport::Transport;
+use crate::sys::sendfile::{place_of, set_cork};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -56,6 +58,9 @@ pub(crate) struct TimeoutStream<T> {
     flushing: Timer,
     /// The answer that replaces one of the library; kept after it is sent.
     refusal: Option<RefusalWriter>,
+    /// Whether the socket holds back what is no full segment: from the first piece of a file to the next flush. Without it every
+    /// part of a piece that the socket takes is a segment, and wakes the client.
+    corked: bool,
     /// Whether the client has sent its last byte.
     ended: bool,
     /// Whether the connection is being closed.
@@ -92,6 +97,7 @@ impl<T: Transport> TimeoutStream<T> {
             writing: Timer::default(),
             flushing: Timer::default(),
             refusal: None,
+            corked: false,
             ended: false,
             lingers: false,
         }
@@ -225,7 +231,13 @@ impl<T: Transport> AsyncWrite for TimeoutStream<T> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sent = match self.poll_refusal(context, buffers) {
-            Poll::Ready(None) => self.stream.poll_send(context, buffers),
+            Poll::Ready(None) => {
+                if !self.corked && buffers.iter().any(|buffer| place_of(buffer).is_some()) {
+                    set_cork(self.stream.socket().as_fd(), true);
+                    self.corked = true;
+                }
+                self.stream.poll_send(context, buffers)
+            }
             Poll::Ready(Some(sent)) => Poll::Ready(sent),
             Poll::Pending => Poll::Pending,
         };
@@ -250,6 +262,9 @@ impl<T: Transport> AsyncWrite for TimeoutStream<T> {
             self.note_end(context);
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() && std::mem::take(&mut self.corked) {
+            set_cork(self.stream.socket().as_fd(), false);
+        }
         self.poll_flush_timeout(flushed, context)
     }
 
