@@ -66,8 +66,9 @@ pub(crate) struct JobOptions<'a> {
 const TASK_BYTES: u64 = 1 << 30;
 /// Most tasks that are planned unless more are asked for; schedulers bound arrays of tasks (Slurm: 1,001 by default).
 const TASKS_DEFAULT_MAX: usize = 1000;
-/// Longest wait for the times of files that were just written to be past.
+/// Time between two looks whether the times of files that were just written are past.
 const SETTLE_WAIT: Duration = Duration::from_millis(50);
+/// Most such looks: 3 s, more than the coarsest clock of a file system takes for a step.
 const SETTLE_ROUNDS: u32 = 60;
 
 /// A planned job.
