@@ -26,6 +26,8 @@ pub(crate) struct Zstd {
     output_pending: bool,
     /// What is wrong with the window of the current frame.
     window_problem: Option<String>,
+    /// Bytes that the header of the current frame promises and that are not decoded yet; `None` if it promises nothing.
+    promised: Option<u64>,
 }
 
 impl Zstd {
@@ -39,7 +41,7 @@ impl Zstd {
         let mut context = DCtx::create();
         // The library refuses only bounds outside of its range; this one is its default.
         let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
-        Zstd { context, in_frame: false, input_due: 0, output_pending: false, window_problem: None }
+        Zstd { context, in_frame: false, input_due: 0, output_pending: false, window_problem: None, promised: None }
     }
 
     /// The window that the frame which begins with these bytes needs, in bytes; `None` if it is no frame, or one whose window
@@ -111,7 +113,13 @@ impl Zstd {
         input.offset += consumed as u64;
         *filled += produced;
         self.output_pending = produced == capacity;
+        // More than was promised is an error of the library.
+        self.promised = self.promised.map(|promised| promised.saturating_sub(produced as u64));
         match result {
+            // The library compares the promise with the content, but not in a frame that ends with an empty block.
+            Ok(0) if self.promised.is_some_and(|promised| promised > 0) => {
+                return Ok(DecodeStep::Corrupt("a zstd frame ends before the length in its header".into()));
+            }
             Ok(0) => (self.in_frame, self.output_pending) = (false, false),
             Ok(_) if is_stuck => return Ok(DecodeStep::Truncated),
             Ok(input_due) => self.input_due = input_due.min(READ_BYTES),
@@ -138,6 +146,8 @@ impl Zstd {
         match (word(0), word(4)) {
             (Some(Zstd::MAGIC), _) => {
                 self.window_problem = Zstd::window_problem(bytes);
+                // A header that is damaged is refused by the library.
+                self.promised = zstd_safe::get_frame_content_size(bytes).ok().flatten();
                 on_seek_point(input.offset, filled);
                 (self.in_frame, self.output_pending, self.input_due) = (true, false, 5);
             }

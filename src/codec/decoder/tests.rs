@@ -161,6 +161,20 @@ fn damage_is_told_from_truncation() {
     check(b"{}\n", Compression::Zstd, b"", "middle");
 }
 
+/// A frame without checksum whose header promises more than its blocks hold, the last of them empty, is damaged: the
+/// library does not look in that case.
+#[test]
+fn a_frame_shorter_than_its_header_says_is_damaged() {
+    // One segment with its length in one byte; raw blocks, whose headers are the length times 8 and 1 for the last.
+    let frame = |promised: u8| [&b"\x28\xb5\x2f\xfd\x20"[..], &[promised, 4 << 3, 0, 0], b"one\n", &[1, 0, 0]].concat();
+    check(&frame(4), Compression::Zstd, b"one\n", "");
+    check(&frame(5), Compression::Zstd, b"one\n", "ends before the length in its header");
+    check(&frame(3), Compression::Zstd, b"", "broken");
+    let empty = b"\x28\xb5\x2f\xfd\x20\x01\x01\0\0";
+    check(empty, Compression::Zstd, b"", "ends before the length in its header");
+    assert_eq!(decode_bytes(&[&zstd(b"a\n")[..], empty].concat(), Compression::Zstd).proven.uncompressed, 2);
+}
+
 #[test]
 fn skippable_frames_are_skipped_and_must_be_whole() {
     let skip = |len: u32| [&0x184d_2a5e_u32.to_le_bytes()[..], &len.to_le_bytes(), &vec![7; len as usize]].concat();
