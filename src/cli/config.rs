@@ -6,6 +6,7 @@ use crate::cli::args::ExportArgs;
 use crate::cli::args::chain::{ChainArgs, NewMembersArg};
 use crate::cli::args::choices::{
     ChoiceArgs, CompartmentPathsArg, FollowSymlinksArg, IdsArg, LoneSurrogatesArg, PatientReferencesArg, UnprovenArg,
+    ValidateArg,
 };
 use crate::cli::args::group::{GroupRulesArgs, RulesArg};
 use crate::cli::args::records::PatientStrictArg;
@@ -22,6 +23,7 @@ use crate::error::{RequestError, RequestProblem};
 use crate::export::baseline_record::FinishedExport;
 use crate::export::options::FaultsAllowed;
 use crate::export::plan_record::PlanRecord;
+use crate::extract::Validate;
 use crate::extract::rules::LoneSurrogates;
 use crate::fhir::compartment::CompartmentPaths;
 use crate::fhir::id::{Id, IdRule};
@@ -94,6 +96,14 @@ pub(crate) fn open_store(
         StoreOptions { index_dir, access, kernel, choices, remake, sync, allow_missing, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
         .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, index_text(&error))))
+}
+
+/// What is checked of each line.
+pub(crate) fn validation(how: Option<ValidateArg>) -> Option<Validate> {
+    how.map(|how| match how {
+        ValidateArg::Full => Validate::Full,
+        ValidateArg::Structure => Validate::Structure,
+    })
 }
 
 /// The choices of how a store is read.

@@ -5,15 +5,14 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use crate::byte_size::format_bytes;
-use crate::cli::args::{IndexArgs, ValidateArg};
-use crate::cli::config::{open_store, pool, row_choices};
+use crate::cli::args::IndexArgs;
+use crate::cli::config::{open_store, pool, row_choices, validation};
 use crate::cli::export::{excluded_line, exit_of, index_line, index_warnings, warning_texts};
 use crate::cli::faults::FaultList;
 use crate::cli::progress::watched;
 use crate::cli::search_columns::{self, columns_json, columns_line, columns_table};
 use crate::cli::{Exit, fail, print_messages, put_json, say};
 use crate::error::{CorruptIndex, ExportError, IndexError};
-use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
@@ -31,11 +30,7 @@ use crate::text_table::{TextTable, grouped as count};
 /// Runs `outpour index` and returns its exit code.
 pub(crate) fn run(args: IndexArgs) -> Exit {
     let begun = Clock::now();
-    let validate = args.validate.map(|how| match how {
-        ValidateArg::Full => Validate::Full,
-        ValidateArg::Structure => Validate::Structure,
-    });
-    let choices = RowChoices { validate, ..row_choices(&args.store.choices) };
+    let choices = RowChoices { validate: validation(args.validate), ..row_choices(&args.store.choices) };
     let ready =
         open_store(&args.store, choices, args.remake, true).and_then(|store| Ok((store, pool(args.run.threads)?)));
     let columns = match search_columns::read_arguments(&args.search) {

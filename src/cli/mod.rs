@@ -23,6 +23,7 @@ pub(crate) mod faults;
 pub(crate) mod group;
 pub(crate) mod import;
 pub(crate) mod index;
+pub(crate) mod index_tasks;
 pub(crate) mod inspect;
 #[cfg(feature = "server")]
 pub(crate) mod jobs;
@@ -152,7 +153,8 @@ fn refuse_arguments(error: &clap::Error) -> Exit {
     put_error(&format!("outpour: error: {text}"));
     // What calls these commands tells from the code whether to call again.
     let command = std::env::args_os().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
-    let is_of_tasks = command.is_some_and(|word| word == "run-task" || word == "commit");
+    let is_of_tasks =
+        command.is_some_and(|word| ["run-task", "commit", "index-task", "index-commit"].iter().any(|one| word == *one));
     let exit = if is_of_tasks { Exit::Usage } else { Exit::BadRequest };
     // Arguments behind `--` are no flags.
     let json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
@@ -179,6 +181,9 @@ pub(crate) fn run(args: Args) -> Exit {
         Command::Plan(args) => plan::run(args),
         Command::RunTask(args) => run_task::run(args),
         Command::Commit(args) => run_task::run_commit(args),
+        Command::IndexPlan(args) => index_tasks::run_plan(args),
+        Command::IndexTask(args) => index_tasks::run_task(args),
+        Command::IndexCommit(args) => index_tasks::run_commit(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),

@@ -62,7 +62,7 @@ pub(crate) fn run(args: PlanArgs) -> Exit {
 }
 
 /// The text of an error of a plan, whose flags are others than those of an export.
-fn plan_text(error: &ExportError) -> Vec<String> {
+pub(crate) fn plan_text(error: &ExportError) -> Vec<String> {
     let text = match error {
         ExportError::Write { .. } => format!("{error}; make room, then plan once more"),
         ExportError::Record(JournalError::Busy { path }) => {

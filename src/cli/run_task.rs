@@ -8,14 +8,16 @@ use serde_json::json;
 use crate::byte_size::format_bytes;
 use crate::cli::args::tasks::{CommitArgs, RunTaskArgs};
 use crate::cli::config::{pool, sync};
+use crate::cli::message_text::index_text;
 use crate::cli::progress::watched;
-use crate::cli::{Exit, complain, fail, put_failure, put_json, say};
+use crate::cli::{Exit, complain, fail, fail_with, put_failure, put_json, say};
 use crate::sys::durability::FileSync;
 use crate::sys::parent_death::end_with_parent;
+use crate::tasks::attempt::TaskOutcome;
 use crate::tasks::commit::{CommittedJob, commit};
 use crate::tasks::job_error::JobError;
 use crate::tasks::job_files::is_attempt;
-use crate::tasks::run_task::{TaskOutcome, TaskRequest, run_task};
+use crate::tasks::run_task::{TaskRequest, run_task};
 use crate::text_table::grouped_with;
 
 /// Longest name of an attempt that is given; what is added is as long again as a hash.
@@ -26,7 +28,7 @@ const NUMBERS: [&str; 3] = ["JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID", "AWS_
 /// The exit code of a failed task or commit, as sysexits.h names them.
 fn exit_of(error: &JobError) -> Exit {
     match error {
-        JobError::Refused(_) => Exit::Usage,
+        JobError::Refused(_) | JobError::Index(_) => Exit::Usage,
         JobError::Drifted(_) => Exit::DataChanged,
         JobError::Differs(_) => Exit::Differs,
         JobError::Io { .. } => Exit::InputOutput,
@@ -39,24 +41,19 @@ fn exit_of(error: &JobError) -> Exit {
 /// Runs `outpour run-task` and returns its exit code.
 pub(crate) fn run(args: RunTaskArgs) -> Exit {
     let json = args.write.run.json;
-    if !end_with_parent() {
-        complain("the process that started this task has ended");
-        return Exit::InputOutput;
-    }
-    let task = match task_number(args.task) {
+    let task = match begin_task(args.task, json) {
         Ok(task) => task,
-        Err(text) => return refuse(&text, json),
+        Err(exit) => return exit,
     };
     // One thread, unless more are asked for: schedulers count the processors of a task.
     let pool = match pool(args.write.run.threads.or(Some(1))) {
         Ok(pool) => pool,
         Err(error) => return fail(Exit::Usage, &error, json),
     };
-    // Attempts may have one name, as where a job is started twice: what is added tells them apart.
-    if !(1..=ATTEMPT_MAX).contains(&args.attempt.len()) || !is_attempt(&args.attempt) {
-        return refuse(&format!("--attempt: give 1 to {ATTEMPT_MAX} letters, digits, '-' and '_'"), json);
-    }
-    let attempt = format!("{}-{:016x}", args.attempt, random());
+    let attempt = match attempt_name(&args.attempt) {
+        Ok(attempt) => attempt,
+        Err(text) => return refuse(&text, json),
+    };
     let request = TaskRequest { store: &args.store, job: &args.job, task, attempt: &attempt, sync: sync(&args.write) };
     let outcome = pool.install(|| watched(args.write.run.progress, |progress| run_task(&request, progress)));
     match outcome {
@@ -73,7 +70,32 @@ pub(crate) fn run(args: RunTaskArgs) -> Exit {
             say(&format!("Task {task} is done{whose}: {files}, {rows}, {}", format_bytes(bytes)));
             Exit::Done
         }
-        Err(error) => fail(exit_of(&error), &error, json),
+        Err(error) => fail_job(&error, json),
+    }
+}
+
+/// Has the task end with its parent; its number.
+pub(crate) fn begin_task(given: Option<usize>, json: bool) -> Result<usize, Exit> {
+    if !end_with_parent() {
+        complain("the process that started this task has ended");
+        return Err(Exit::InputOutput);
+    }
+    task_number(given).map_err(|text| refuse(&text, json))
+}
+
+/// A name of an attempt that no other one has: attempts may be given one name, as where a job is started twice.
+pub(crate) fn attempt_name(given: &str) -> Result<String, String> {
+    match (1..=ATTEMPT_MAX).contains(&given.len()) && is_attempt(given) {
+        true => Ok(format!("{given}-{:016x}", random())),
+        false => Err(format!("--attempt: give 1 to {ATTEMPT_MAX} letters, digits, '-' and '_'")),
+    }
+}
+
+/// Reports the error of a task or a commit; its exit code.
+pub(crate) fn fail_job(error: &JobError, json: bool) -> Exit {
+    match error {
+        JobError::Index(index) => fail_with(exit_of(error), error, vec![index_text(index)], json),
+        _ => fail(exit_of(error), error, json),
     }
 }
 
@@ -86,7 +108,7 @@ pub(crate) fn run_commit(args: CommitArgs) -> Exit {
         std::thread::sleep(Duration::from_secs(seconds));
         match commit() {
             Ok(second) => first.removed.extend(second.removed),
-            Err(error) => return fail(exit_of(&error), &error, args.json),
+            Err(error) => return fail_job(&error, args.json),
         }
     }
     match committed {
@@ -94,7 +116,7 @@ pub(crate) fn run_commit(args: CommitArgs) -> Exit {
             tell_committed(&args, &committed);
             Exit::Done
         }
-        Err(error) => fail(exit_of(&error), &error, args.json),
+        Err(error) => fail_job(&error, args.json),
     }
 }
 
@@ -124,7 +146,7 @@ fn tell_committed(args: &CommitArgs, committed: &CommittedJob) {
 }
 
 /// Refuses arguments.
-fn refuse(text: &str, json: bool) -> Exit {
+pub(crate) fn refuse(text: &str, json: bool) -> Exit {
     complain(text);
     if json {
         put_failure(Exit::Usage, &[text.to_string()]);

@@ -10,6 +10,7 @@ pub(crate) mod content;
 pub(crate) mod digest;
 
 use std::hash::Hasher;
+use std::io::{self, Read};
 
 use twox_hash::{XxHash3_64, XxHash3_128};
 
@@ -21,6 +22,25 @@ pub(crate) fn xxh3_64(bytes: &[u8]) -> u64 {
 /// 128-bit xxHash3 of bytes in one call.
 pub(crate) fn xxh3_128(bytes: &[u8]) -> u128 {
     XxHash3_128::oneshot(bytes)
+}
+
+/// Number of bytes that a reader gives, and their 128-bit xxHash3.
+///
+/// # Errors
+/// Those of the reader.
+pub(crate) fn xxh3_128_of_reader(mut reader: impl Read) -> io::Result<(u64, u128)> {
+    let (mut hasher, mut bytes, mut buffer) = (Hasher128::new(), 0, vec![0; 256 << 10]);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, hasher.digest())),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                bytes += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// 64-bit xxHash3 of bytes; each `seed` selects another function of the family.

@@ -43,6 +43,17 @@ pub(crate) struct StoreDiff {
     pub(crate) restamped: bool,
     /// Reasons why parts of the index are made again, for the report.
     pub(crate) repaired: Vec<String>,
+    /// Whether files that are read whole are hashed here.
+    pub(crate) hashes: NewFileHashes,
+}
+
+/// Whether a comparison hashes the files that are scanned whole, which reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NewFileHashes {
+    /// It does: its entries are to be published.
+    Taken,
+    /// It does not: only the ranges are wanted.
+    LeftOut,
 }
 
 /// A segment that is made again of the bytes that it was made of, so that its rows keep their first-seen times.
@@ -142,7 +153,7 @@ fn file_entry(files: &StoreFiles, file: FileId, raw: Option<u64>) -> Result<File
 }
 
 /// Compares the files with the index meta `known`. `opened` holds the result of opening its segments, `times` the
-/// first-seen times of rows, and `rules` how rows are to be read.
+/// first-seen times of rows, `rules` how rows are to be read, and `hashes` whether the entries of new files are wanted.
 ///
 /// # Errors
 /// When a touched file cannot be opened or read.
@@ -152,6 +163,7 @@ pub(crate) fn diff(
     opened: Option<&OpenedIndex>,
     times: &RowTimes,
     (rules, unproven): RowRules,
+    hashes: NewFileHashes,
 ) -> Result<StoreDiff, IndexError> {
     let mut known = known.cloned().unwrap_or_else(|| IndexMeta { unproven, ..IndexMeta::empty(rules) });
     let mut diff = StoreDiff {
@@ -165,6 +177,7 @@ pub(crate) fn diff(
         changed: known.global.name.is_empty() || known.files.len() != files.count(),
         restamped: !files.has_walk_rules_of(&known),
         repaired: Vec::new(),
+        hashes,
     };
     let (has_other_rules, has_other_policy) = (known.rules != rules, known.unproven != unproven);
     diff.changed |= has_other_rules || has_other_policy;
@@ -266,10 +279,15 @@ impl OldSegments<'_> {
 const FILES_PER_TASK_MIN: usize = 64;
 
 impl StoreDiff {
+    /// The hash of a file that is scanned whole, if it need not be known.
+    fn hash_of_new(&self) -> Option<u64> {
+        (self.hashes == NewFileHashes::LeftOut).then_some(0)
+    }
+
     /// Adds a file that the previous index meta does not have, with the ranges to scan.
     fn add_new_file(&mut self, files: &StoreFiles, file: FileId, spans: Vec<ScanRange>) -> Result<(), IndexError> {
         self.changed = true;
-        self.meta.files.push(file_entry(files, file, None)?);
+        self.meta.files.push(file_entry(files, file, self.hash_of_new())?);
         self.spans.extend(spans);
         Ok(())
     }
@@ -290,7 +308,7 @@ impl StoreDiff {
             // Its rows are compared one by one with those that the same lines were before.
             self.changed = true;
             numbers.for_each(|number| self.dropped.push(old.dropped(number, Some(file))));
-            self.meta.files.push(file_entry(files, file, None)?);
+            self.meta.files.push(file_entry(files, file, self.hash_of_new())?);
             self.spans.extend(whole_file(file, compression, files.source(file)?)?);
             return Ok(());
         }

@@ -173,6 +173,11 @@ pub struct BlockWriter {
 }
 
 impl BlockWriter {
+    /// Writes a new, empty file.
+    pub(crate) fn of_file(file: File) -> BlockWriter {
+        BlockWriter { file, partial_block: Vec::with_capacity(BLOCK_BYTES), reservation: DiskReservation::default() }
+    }
+
     /// Appends bytes to the file, with disk space reserved ahead.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reservation.reserve_ahead(&self.file, bytes.len());
@@ -292,11 +297,7 @@ impl IndexDir {
     /// # Errors
     /// As [`IndexDir::create`].
     pub fn create_blocks(&self, name: &str) -> io::Result<BlockWriter> {
-        Ok(BlockWriter {
-            file: self.create(name)?,
-            partial_block: Vec::with_capacity(BLOCK_BYTES),
-            reservation: DiskReservation::default(),
-        })
+        Ok(BlockWriter::of_file(self.create(name)?))
     }
 
     /// Makes a new mapped file of `len` bytes, to be filled in any order.

@@ -36,6 +36,7 @@ pub(crate) mod report;
 pub(crate) mod row_lines;
 pub(crate) mod row_reader;
 pub(crate) mod row_times;
+pub(crate) mod scan_plan;
 pub(crate) mod search;
 pub(crate) mod segment;
 pub(crate) mod segment_files;

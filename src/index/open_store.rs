@@ -8,13 +8,14 @@ use std::sync::Arc;
 use crate::error::{ExportError, IndexError};
 use crate::fhir::instant::Instant;
 use crate::index::open::Verification;
+use crate::index::refresh::{RefreshRun, latest_published, refresh};
 use crate::index::report::RefreshStats;
 use crate::index::search::maintenance::{DroppedColumns, maintain_columns, read_names};
 use crate::index::snapshot::{Index, Snapshot};
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_listing::StoreListing;
-use crate::index::{invalidate, load, refresh, reopen};
+use crate::index::{invalidate, load, reopen};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -60,6 +61,11 @@ impl Store {
         self.take_snapshot(&time.into(), None, progress, Verification::Nothing)
     }
 
+    /// A refresh that scans what is new itself.
+    fn run<'a>(&'a self, progress: &'a Progress) -> RefreshRun<'a> {
+        RefreshRun { store: self, progress, supply: None }
+    }
+
     /// Brings the index up to date and takes a snapshot of it, or of the bytes of `view`.
     fn take_snapshot(
         &self,
@@ -68,7 +74,7 @@ impl Store {
         progress: &Progress,
         verification: Verification,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        let (index, work, as_of) = refresh::refresh(self, Some(time), view, progress, verification)?;
+        let (index, work, as_of) = refresh(self.run(progress), Some(time), view, verification)?;
         let as_of = as_of.expect("a refresh that is given a time records a snapshot");
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
@@ -107,7 +113,7 @@ impl Store {
     /// # Errors
     /// [`IndexError::ReadIndex`] when one may exist that cannot be read.
     pub fn latest_published(&self) -> Result<Option<Index>, IndexError> {
-        refresh::latest_published(self)
+        latest_published(self)
     }
 
     /// Brings the index up to date and opens it, without taking a snapshot.
@@ -115,7 +121,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be read as a whole, or `progress` is cancelled.
     pub fn index(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
-        refresh::refresh(self, None, None, progress, Verification::Stamps).map(|(index, work, _)| (index, work))
+        refresh(self.run(progress), None, None, Verification::Stamps).map(|(index, work, _)| (index, work))
     }
 
     /// Brings the index up to date, and keeps the values of these search parameters in it, named as `Observation.category`: from
@@ -137,7 +143,7 @@ impl Store {
     /// # Errors
     /// As [`Store::index`].
     pub fn verify_and_repair(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
-        refresh::refresh(self, None, None, progress, Verification::Nothing).map(|(index, work, _)| (index, work))
+        refresh(self.run(progress), None, None, Verification::Nothing).map(|(index, work, _)| (index, work))
     }
 
     /// The operation of a store that marks one of its files, by its path relative to the store, to be scanned again by

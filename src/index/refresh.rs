@@ -10,8 +10,8 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::ids::FileId;
 use crate::index::compaction::{join_segments, joined_facts};
-use crate::index::diff::{StoreDiff, diff, is_unchanged};
-use crate::index::dir::{IndexDir, IndexLock, TwinFile};
+use crate::index::diff::{NewFileHashes, StoreDiff, diff, is_unchanged};
+use crate::index::dir::{IndexBytes, IndexDir, IndexLock};
 use crate::index::first_seen::FirstSeen;
 use crate::index::global::GlobalIndex;
 use crate::index::global::append::{self, SegmentOrigin};
@@ -25,16 +25,16 @@ use crate::index::open::{Verification, open_index};
 use crate::index::presence::{StoreContents, check_current, check_presence, remember_vanished};
 use crate::index::replaced_rows::{RowMatches, match_rows};
 use crate::index::report::RefreshStats;
-use crate::index::row_times::{RowTimes, TimeRun};
+use crate::index::row_times::{RowTimes, TimeRun, write_times};
 use crate::index::segment::reader::Segment;
-use crate::index::segment::scan::{ScanOptions, scan};
+use crate::index::segment::scan::{ScanOptions, SegmentSupply, WrittenSegment, scan};
 use crate::index::segment::span::RangeKind;
 use crate::index::segment_files::compact_segment_files;
 use crate::index::snapshot::Index;
 use crate::index::snapshot_time::SnapshotTime;
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
-use crate::index::vanished::{self, VanishedFile, VanishedResource};
+use crate::index::vanished::{VanishedFile, VanishedResource, read_vanished, write_vanished};
 use crate::limits::STORE_ROWS_MAX;
 use crate::progress::{Phase, Progress};
 use crate::store::StoreOptions;
@@ -56,6 +56,17 @@ const RACY_NS: i64 = 30_000_000;
 const VANISHED_LOST: &str = "the list of vanished resources was lost or damaged: what is gone from the store since \
                              earlier snapshots is not told";
 
+/// What a refresh works on.
+#[derive(Clone, Copy)]
+pub(crate) struct RefreshRun<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// How far it is, and whether it is to end.
+    pub progress: &'a Progress,
+    /// Where the segments of new ranges come from that are not scanned here.
+    pub supply: Option<&'a dyn SegmentSupply>,
+}
+
 /// The index of the store as it is now, or of the bytes of `listing`; with `time`, a snapshot at that time is recorded,
 /// and its T returned. A T that is left to the clock is chosen under the lock under which it is recorded.
 ///
@@ -63,12 +74,12 @@ const VANISHED_LOST: &str = "the list of vanished resources was lost or damaged:
 /// When the store cannot be read, the index cannot be written or read back, the store has too many rows, or `progress`
 /// is cancelled.
 pub(crate) fn refresh(
-    store: &Store,
+    run: RefreshRun<'_>,
     time: Option<&SnapshotTime>,
     listing: Option<&StoreListing>,
-    progress: &Progress,
     mut verification: Verification,
 ) -> Result<(Index, RefreshStats, Option<Instant>), IndexError> {
+    let RefreshRun { store, progress, .. } = run;
     let (dir, in_memory) = match store.options().index_access {
         IndexAccess::ReadOnly => (IndexDir::read_only(&store.index_dir()), None),
         IndexAccess::ReadWrite => match IndexDir::directory(&store.index_dir()) {
@@ -177,7 +188,7 @@ pub(crate) fn refresh(
         if let Some(known) = stand {
             rules = (known.rules, known.unproven);
         }
-        let mut changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, rules)?;
+        let mut changes = diff(&files, known.as_ref(), opened.as_ref(), &known_times, rules, NewFileHashes::Taken)?;
         if is_legacy {
             // What lacks columns is not damaged.
             changes.repaired.clear();
@@ -190,7 +201,7 @@ pub(crate) fn refresh(
         }
         let previous_global = opened.and_then(|opened| opened.global.ok());
         let previous = PreviousIndex { global: previous_global, times: known_times, vanished };
-        let built = build(&dir, changes, previous, &files, progress, store, &mut stats);
+        let built = build(&run, &dir, changes, previous, &files, &mut stats);
         let (mut meta, times, segments) = match built {
             Err(IndexError::Damaged(CorruptIndex(reason))) if verification == Verification::Stamps => {
                 (verification, last_reason) = (Verification::Nothing, reason);
@@ -246,7 +257,7 @@ pub(crate) fn refresh(
 ///
 /// # Errors
 /// [`IndexError::OtherChoices`] if they differ and the index is not to be made again.
-fn chosen_rules(store: &Store, known: Option<&IndexMeta>) -> Result<RowRules, IndexError> {
+pub(crate) fn chosen_rules(store: &Store, known: Option<&IndexMeta>) -> Result<RowRules, IndexError> {
     let StoreOptions { choices, remake, .. } = store.options();
     let Some(known) = known.filter(|_| !remake) else { return Ok(choices.of_new_index()) };
     let stands = (known.rules, known.unproven);
@@ -263,7 +274,7 @@ fn real_path(store: &Store) -> String {
 
 /// Refuses the index of another store: the recorded root is another one, and none of the recorded files is here. The
 /// index of a store that was copied, moved or restored is its own.
-fn check_root(store: &Store, files: &StoreFiles, known: &IndexMeta) -> Result<(), IndexError> {
+pub(crate) fn check_root(store: &Store, files: &StoreFiles, known: &IndexMeta) -> Result<(), IndexError> {
     let stands = known.files.is_empty() || known.files.iter().any(|file| files.position(&file.name).is_some());
     if stands || known.root.is_empty() || known.root == real_path(store) {
         return Ok(());
@@ -408,14 +419,14 @@ pub(crate) struct PreviousIndex {
 /// Scans the ranges of `changes`, joins new and kept segments, and builds the global index. Returns index meta,
 /// first-seen times of rows, and segments, not yet published.
 pub(crate) fn build(
+    run: &RefreshRun<'_>,
     dir: &IndexDir,
     changes: StoreDiff,
     previous: PreviousIndex,
     files: &StoreFiles,
-    progress: &Progress,
-    store: &Store,
     stats: &mut RefreshStats,
 ) -> Result<(IndexMeta, RowTimes, Vec<Segment>), IndexError> {
+    let RefreshRun { store, progress, supply } = *run;
     let StoreDiff {
         mut meta, mut segments, origins, spans, rescanned, mut dropped, mut joined, changed, repaired, ..
     } = changes;
@@ -452,8 +463,18 @@ pub(crate) fn build(
             cancel: &progress.cancel,
         };
         let name = format!("extents-{:012}", meta.sequence);
-        let scanned = scan(files, &spans, dir, &name, &options)?;
+        let failed_write = |source| IndexError::Write { name: name.clone(), source };
+        let scanned = match supply {
+            None => scan(files, &spans, dir, &name, &options)?,
+            Some(supply) => {
+                let mut container = dir.create_blocks(&name).map_err(failed_write)?;
+                supply.put_segments(files, &spans, &mut container, &name)?
+            }
+        };
         stats.scanned_bytes += progress.scan_done.load(Relaxed);
+        for (file, stamp, settled) in scanned.stamps {
+            (meta.files[file.index()].stamp, meta.files[file.index()].settled) = (stamp, settled);
+        }
         for file in scanned.open_ended {
             meta.files[file.index()].appendable = false;
         }
@@ -461,7 +482,7 @@ pub(crate) fn build(
         packed_facts.note_table(&mut meta);
         let container = meta.containers.len();
         meta.containers.push(IndexFile::new(name.clone()));
-        let bytes = Arc::new(dir.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
+        let bytes = Arc::new(dir.open(&name).map_err(failed_write)?);
         // 2. Join new and kept segments, in store order.
         let mut kept = segments.clone();
         let old = meta.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..)).zip(runs.drain(..));
@@ -469,7 +490,11 @@ pub(crate) fn build(
         let (mut new_written, mut new_segments) = (Vec::new(), Vec::new());
         for new in scanned.segments {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
-            let segment = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
+            let segment = match supply {
+                None => Segment::written(bytes.clone(), new.at),
+                Some(_) => whole_segment(&bytes, &new),
+            };
+            let segment = segment.map_err(read_back)?;
             debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
             match joined_facts(&joined, &new, &segment) {
                 Some((i, facts)) => {
@@ -555,41 +580,15 @@ pub(crate) fn build(
     }
 }
 
-/// The vanished resources of an index meta; `None` when both copies of their file are lost or damaged.
-///
-/// # Errors
-/// [`IndexError::ReadIndex`] when a copy is there and cannot be read.
-fn read_vanished(dir: &IndexDir, meta: &IndexMeta) -> Result<Option<Vec<VanishedResource>>, IndexError> {
-    if meta.vanished.is_empty() {
-        return Ok(Some(Vec::new()));
+/// A segment that another process has made, once every byte of it is checked.
+fn whole_segment(container: &Arc<IndexBytes>, new: &WrittenSegment) -> Result<Segment, &'static str> {
+    let segment = Segment::open(container.clone(), new.at)?;
+    let head = segment.head();
+    if (head.start, head.end, head.content) != (new.start, new.end, new.content) {
+        return Err("it is of other bytes");
     }
-    let failed = |source| IndexError::ReadIndex { name: meta.vanished.clone(), source };
-    match dir.read_either(&meta.vanished, vanished::from_bytes).map_err(failed)? {
-        TwinFile::Intact { contents, .. } => Ok(Some(contents)),
-        TwinFile::Absent | TwinFile::Damaged => Ok(None),
-    }
-}
-
-/// Writes the vanished resources and names their file in the index meta.
-fn write_vanished(dir: &IndexDir, meta: &mut IndexMeta, list: &[VanishedResource]) -> Result<(), IndexError> {
-    meta.vanished = String::new();
-    if !list.is_empty() {
-        meta.vanished = format!("{}{:012}", meta::VANISHED, meta.sequence);
-        dir.write_twice(&meta.vanished, &vanished::to_bytes(list), true)
-            .map_err(|source| IndexError::Write { name: meta.vanished.clone(), source })?;
-    }
-    Ok(())
-}
-
-/// Writes the first-seen times of rows and names their file in the index meta.
-fn write_times(dir: &IndexDir, meta: &mut IndexMeta, times: &RowTimes) -> Result<(), IndexError> {
-    meta.times = String::new();
-    if !times.is_empty() {
-        meta.times = format!("{}{:012}", meta::TIMES, meta.sequence);
-        dir.write_twice(&meta.times, &times.to_bytes(), true)
-            .map_err(|source| IndexError::Write { name: meta.times.clone(), source })?;
-    }
-    Ok(())
+    segment.verify_all().map_err(|damaged| damaged.0)?;
+    Ok(segment)
 }
 
 #[cfg(test)]

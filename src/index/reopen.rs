@@ -8,12 +8,13 @@ use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
 use crate::ids::{FileId, SegmentId};
+use crate::index::diff::NewFileHashes;
 use crate::index::diff::{StoreDiff, file_entries};
 use crate::index::dir::IndexDir;
 use crate::index::global::GlobalIndex;
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::open::Verification;
-use crate::index::refresh::{PreviousIndex, build, refresh};
+use crate::index::refresh::{PreviousIndex, RefreshRun, build, refresh};
 use crate::index::report::RefreshStats;
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
 use crate::index::snapshot::{Index, Snapshot};
@@ -36,7 +37,8 @@ pub(crate) fn rebuild_from_record(
     let Some(as_of) = Instant::parse(&record.as_of) else {
         return Err(lost_error(store, "", "is to be seen as of what is no instant", false));
     };
-    let (index, mut stats, _) = refresh(store, None, None, progress, Verification::Stamps)?;
+    let run = RefreshRun { store, progress, supply: None };
+    let (index, mut stats, _) = refresh(run, None, None, Verification::Stamps)?;
     let index = match Snapshot::of_segments(index, record, as_of.clone()) {
         Ok(snapshot) => return Ok((snapshot, stats)),
         Err((index, _)) => index,
@@ -106,9 +108,10 @@ pub(crate) fn rebuild_from_record(
         changed: true,
         restamped: false,
         repaired: Vec::new(),
+        hashes: NewFileHashes::Taken,
     };
     // 3. Build that index in memory and take the snapshot of it.
-    let (meta, times, segments) = build(&dir, changes, PreviousIndex::default(), &files, progress, store, &mut stats)?;
+    let (meta, times, segments) = build(&run, &dir, changes, PreviousIndex::default(), &files, &mut stats)?;
     let global = dir.open(&meta.global.name).map_err(|_| "it cannot be opened");
     let index = global
         .and_then(|bytes| GlobalIndex::open(bytes, &meta.segments))

@@ -7,8 +7,11 @@
 //! segment.
 
 use crate::casts::to_u32;
+use crate::error::IndexError;
 use crate::hash::xxh3_64;
 use crate::ids::EntryId;
+use crate::index::dir::IndexDir;
+use crate::index::meta::{self, IndexMeta};
 use crate::sys::little_endian::{bytes_of, view};
 
 /// Magic bytes at the start of the file, as a word.
@@ -160,6 +163,17 @@ pub(crate) fn joined_runs(parts: &[JoinedPart<'_>], own: Option<i64>) -> Vec<Tim
     of_entries.dedup_by_key(|run| run.first_seen);
     runs.extend(of_entries);
     runs
+}
+
+/// Writes the first-seen times of rows and names their file in the index meta.
+pub(crate) fn write_times(dir: &IndexDir, meta: &mut IndexMeta, times: &RowTimes) -> Result<(), IndexError> {
+    meta.times = String::new();
+    if !times.is_empty() {
+        meta.times = format!("{}{:012}", meta::TIMES, meta.sequence);
+        dir.write_twice(&meta.times, &times.to_bytes(), true)
+            .map_err(|source| IndexError::Write { name: meta.times.clone(), source })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

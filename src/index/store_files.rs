@@ -14,7 +14,7 @@ use crate::codec::compression::{Compression, FIRST_BYTES};
 use crate::error::IndexError;
 use crate::ids::FileId;
 use crate::index::load_ahead::WalkedAhead;
-use crate::index::meta::{FileEntry, IndexMeta};
+use crate::index::meta::IndexMeta;
 use crate::index::snapshot_record::SnapshotRecord;
 use crate::index::store_listing::StoreListing;
 use crate::limits::LASTING_INDEX_SHARE;
@@ -136,21 +136,29 @@ impl StoreFiles {
 
     /// The files of an index meta, without a walk over the store.
     pub(crate) fn known_to(store: &Store, meta: &IndexMeta) -> StoreFiles {
-        let found = |entry: &FileEntry| WalkedFile {
-            name: entry.name.clone(),
-            named: entry.compression,
-            stamp: entry.stamp,
-            listed_len: None,
-        };
-        let files = meta.files.iter().map(found).collect();
-        let rules = WalkRules { links: meta.links(), ..WalkRules::default() };
-        let walked = Walk { files, begun_ns: i64::MIN, rules, ..Walk::default() };
-        let mut files = StoreFiles::of(store, walked, true);
+        let entries = meta.files.iter().map(|entry| (entry.name.as_str(), entry.stamp, entry.compression));
+        let mut files = StoreFiles::of_entries(store, entries, meta.follow_symlinks);
         files.take_compressions(meta);
         // Such an index is kept long, and reads files here and there: jobs are to hold theirs.
         let share = held_files_max() / LASTING_INDEX_SHARE;
         files.may_hold = AtomicUsize::new(share.min(store.options().held_files_max));
         files
+    }
+
+    /// Files with these names, stamps and compressions, in store order, without a walk; plain ones end at the length of the stamp.
+    pub(crate) fn of_entries<'n>(
+        store: &Store,
+        entries: impl Iterator<Item = (&'n str, FileStamp, Compression)>,
+        follow_symlinks: bool,
+    ) -> StoreFiles {
+        let (mut files, mut known) = (Vec::new(), Vec::new());
+        for (name, stamp, compression) in entries {
+            files.push(WalkedFile { name: name.to_string(), named: compression, stamp, listed_len: None });
+            known.push(Some(compression));
+        }
+        let rules = WalkRules { links: links_of(follow_symlinks), ..WalkRules::default() };
+        let walked = Walk { files, begun_ns: i64::MIN, rules, ..Walk::default() };
+        StoreFiles { known, ..StoreFiles::of(store, walked, true) }
     }
 
     /// Files of a walk; `truncated` cuts plain files at the length that the walk has.
@@ -198,6 +206,11 @@ impl StoreFiles {
     /// Path of a file, relative to the store.
     pub(crate) fn name(&self, file: FileId) -> &str {
         &self.walked.files[file.index()].name
+    }
+
+    /// Path of a file.
+    pub(crate) fn path(&self, file: FileId) -> PathBuf {
+        self.root.join(path_of(self.name(file)))
     }
 
     /// Compression of a file: as an index knows it, else by its first bytes, which are read. That of its name if the file
@@ -250,7 +263,7 @@ impl StoreFiles {
             return Ok(opened);
         }
         let WalkedFile { named, stamp, listed_len, .. } = self.walked.files[file.index()];
-        let path = self.root.join(path_of(self.name(file)));
+        let path = self.path(file);
         let may_hold = self.may_hold.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
         let expected = self.is_indexed.then_some(&stamp);
         let source = StoreFile::open_one_of_many(&path, self.access, self.walked.rules.links, may_hold, expected)
@@ -273,10 +286,19 @@ impl StoreFiles {
         Ok(self.open[file.index()].get_or_init(|| OpenedStoreFile { source: Arc::new(source), compression }))
     }
 
+    /// The stamp of the file under its path, or under that of a link to it; not cut at any length.
+    ///
+    /// # Errors
+    /// [`StoreFileError::Open`] when there is none.
+    pub(crate) fn stamp_now(&self, file: FileId) -> Result<FileStamp, StoreFileError> {
+        let path = self.path(file);
+        let found = std::fs::metadata(&path).map_err(|source| StoreFileError::Open { path, source })?;
+        Ok(FileStamp::of_metadata(&found))
+    }
+
     /// Whether the file under its path has the very stamp that it is known by.
     pub(crate) fn is_current(&self, file: FileId) -> bool {
-        let found = std::fs::metadata(self.root.join(path_of(self.name(file))));
-        found.is_ok_and(|found| FileStamp::of_metadata(&found) == self.walked.files[file.index()].stamp)
+        self.stamp_now(file).is_ok_and(|stamp| stamp == self.walked.files[file.index()].stamp)
     }
 
     /// The files that have been opened, with their handles.

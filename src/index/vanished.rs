@@ -7,12 +7,12 @@
 
 use std::sync::OnceLock;
 
-use crate::error::CorruptIndex;
+use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64;
-use crate::index::dir::{IndexBytes, IndexDir, twin_name};
-use crate::index::meta::{IndexMeta, MetaReader, MetaWriter};
+use crate::index::dir::{IndexBytes, IndexDir, TwinFile, twin_name};
+use crate::index::meta::{self, IndexMeta, MetaReader, MetaWriter};
 use crate::named_enum::by_name;
 
 /// Magic bytes at the start of the file.
@@ -158,6 +158,36 @@ impl VanishedFile {
         let list = self.list.get_or_init(read).as_deref();
         list.ok_or(CorruptIndex("the list of vanished resources is lost or damaged"))
     }
+}
+
+/// The vanished resources of an index meta; `None` when both copies of their file are lost or damaged.
+///
+/// # Errors
+/// [`IndexError::ReadIndex`] when a copy is there and cannot be read.
+pub(crate) fn read_vanished(dir: &IndexDir, meta: &IndexMeta) -> Result<Option<Vec<VanishedResource>>, IndexError> {
+    if meta.vanished.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    let failed = |source| IndexError::ReadIndex { name: meta.vanished.clone(), source };
+    match dir.read_either(&meta.vanished, from_bytes).map_err(failed)? {
+        TwinFile::Intact { contents, .. } => Ok(Some(contents)),
+        TwinFile::Absent | TwinFile::Damaged => Ok(None),
+    }
+}
+
+/// Writes the vanished resources and names their file in the index meta.
+pub(crate) fn write_vanished(
+    dir: &IndexDir,
+    meta: &mut IndexMeta,
+    list: &[VanishedResource],
+) -> Result<(), IndexError> {
+    meta.vanished = String::new();
+    if !list.is_empty() {
+        meta.vanished = format!("{}{:012}", meta::VANISHED, meta.sequence);
+        dir.write_twice(&meta.vanished, &to_bytes(list), true)
+            .map_err(|source| IndexError::Write { name: meta.vanished.clone(), source })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ pub(crate) enum FileKind {
     Departed,
     /// A document of a chain, or of the state that it was applied to.
     ChainDocument,
-    /// The plan of a job of an export in tasks.
+    /// The plan of a job in tasks.
     JobPlan,
     /// The record of a task of such a job.
     TaskRecord,
@@ -279,7 +279,7 @@ fn inspect_file(path: &Path, kind: FileKind, report: &mut InspectReport) {
         FileKind::KeySet => chain::key_set(path, report),
         FileKind::Departed => chain::departed(path, report),
         FileKind::ChainDocument => chain::document(path, report),
-        FileKind::JobPlan => drop(tasks::plan(path, report)),
+        FileKind::JobPlan => tasks::any_plan(path, report),
         FileKind::TaskRecord => tasks::record(path, report),
         FileKind::Spans => tasks::spans(path, report),
         FileKind::Data(compression) => data::show(path, compression, report),

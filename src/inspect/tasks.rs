@@ -1,4 +1,4 @@
-//! Inspects a job of an export in tasks: its plan, the records of its tasks, and its files of spans. No request is shown, which may
+//! Inspects a job in tasks, of an export or of an index: its plan, the records of its tasks, and its files of spans. No request is shown, which may
 //! hold values of filters.
 
 use std::path::Path;
@@ -11,8 +11,11 @@ use crate::limits::RECORD_BYTES_MAX;
 use crate::spans::RowSpan;
 use crate::spans::span_file::SpanFile;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
-use crate::tasks::job_files::{MANIFEST, PLAN, TASKS, is_job, spans_name, task_name};
-use crate::tasks::job_plan::JobPlan;
+use crate::tasks::attempt::AttemptRecord;
+use crate::tasks::index_plan::IndexJobPlan;
+use crate::tasks::index_task::IndexTaskRecord;
+use crate::tasks::job_files::{COMMITTED, MANIFEST, PLAN, TASKS, is_export_job, is_job, spans_name, task_name};
+use crate::tasks::job_plan::{JobPlan, TaskPlan};
 use crate::tasks::task_record::TaskRecord;
 use crate::text_table::grouped;
 
@@ -28,13 +31,16 @@ pub(crate) fn is_task_record(path: &Path) -> bool {
 
 /// Adds a job: its plan, its tasks, its spans.
 pub(crate) fn job(path: &Path, report: &mut InspectReport) {
+    if !is_export_job(path) {
+        return index_job(path, report);
+    }
     let plan = plan(&path.join(PLAN), report);
     report.what = "a job of an export in tasks".to_string();
     let Some(plan) = plan else { return };
     let mut section = ReportSection::new("tasks", &["task", "attempt", "files", "rows"]);
     for task in 0..plan.tasks.len() {
         let record = path.join(task_name(task));
-        match record.symlink_metadata().is_ok().then(|| read_record(&record, &plan, task)) {
+        match record.symlink_metadata().is_ok().then(|| read_record::<TaskRecord>(&record, &plan, task)) {
             None => section.row(vec![task.to_string(), "has not ended".into(), String::new(), String::new()]),
             Some(Ok(record)) => section.row(cells(&record)),
             Some(Err(reason)) => report.broken(&record, reason),
@@ -53,8 +59,64 @@ pub(crate) fn job(path: &Path, report: &mut InspectReport) {
     report.what = "a job of an export in tasks".to_string();
 }
 
+/// What the job of an index is called.
+const INDEX_JOB: &str = "a job of an index in tasks";
+
+/// Adds the job of an index: its plan and its tasks.
+fn index_job(path: &Path, report: &mut InspectReport) {
+    let plan = index_plan(&path.join(PLAN), report);
+    if let Some(plan) = plan {
+        let mut section = ReportSection::new("tasks", &["task", "attempt", "extents", "bytes"]);
+        for task in 0..plan.tasks.len() {
+            let record = path.join(task_name(task));
+            match record.symlink_metadata().is_ok().then(|| read_record::<IndexTaskRecord>(&record, &plan, task)) {
+                None => section.row(vec![task.to_string(), "has not ended".into(), String::new(), String::new()]),
+                Some(Ok(record)) => section.row(index_cells(&record)),
+                Some(Err(reason)) => report.broken(&record, reason),
+            }
+        }
+        report.part(INDEX_JOB, section);
+        if !path.join(COMMITTED).exists() {
+            report.absent.push(COMMITTED.to_string());
+        }
+    }
+    report.what = INDEX_JOB.to_string();
+}
+
+/// Adds the plan of an index; it, if it can be read.
+fn index_plan(path: &Path, report: &mut InspectReport) -> Option<IndexJobPlan> {
+    let read = read_regular(path, RECORD_BYTES_MAX).map_err(|error| format!("it cannot be read: {error}"));
+    let mut section = ReportSection::new("plan", &["task", "ranges"]);
+    let plan = read.and_then(|bytes| IndexJobPlan::from_bytes(&bytes));
+    let plan = plan.map_err(|reason| report.broken(path, reason)).ok();
+    if let Some(plan) = &plan {
+        section.fact("made by", &plan.build);
+        section.fact("job", &plan.job_id);
+        section.fact("files", plan.files.len());
+        for (number, ranges) in plan.tasks.iter().enumerate() {
+            section.row(vec![number.to_string(), grouped(ranges.len() as u64)]);
+        }
+    }
+    report.part("the plan of an index in tasks", section);
+    plan
+}
+
+/// A row about a task of an index.
+fn index_cells(record: &IndexTaskRecord) -> Vec<String> {
+    let extents = grouped(record.segments.len() as u64);
+    vec![record.task.to_string(), record.attempt.clone(), extents, format_bytes(record.bytes)]
+}
+
+/// Adds the plan of a job.
+pub(crate) fn any_plan(path: &Path, report: &mut InspectReport) {
+    match path.parent().is_some_and(is_export_job) {
+        true => drop(plan(path, report)),
+        false => drop(index_plan(path, report)),
+    }
+}
+
 /// Adds the plan of a job; it, if it can be read.
-pub(crate) fn plan(path: &Path, report: &mut InspectReport) -> Option<JobPlan> {
+fn plan(path: &Path, report: &mut InspectReport) -> Option<JobPlan> {
     let read = read_regular(path, RECORD_BYTES_MAX).map_err(|error| format!("it cannot be read: {error}"));
     let mut section = ReportSection::new("plan", &["task", "files", "rows", "bytes"]);
     let plan = read.and_then(|bytes| JobPlan::from_bytes(&bytes));
@@ -81,24 +143,42 @@ pub(crate) fn plan(path: &Path, report: &mut InspectReport) -> Option<JobPlan> {
 pub(crate) fn record(path: &Path, report: &mut InspectReport) {
     let mut section = ReportSection::new(file_name(path), &["task", "attempt", "files", "rows"]);
     let root = path.parent().and_then(Path::parent).unwrap_or(path);
-    let plan = read_regular(&root.join(PLAN), RECORD_BYTES_MAX).map_err(|error| format!("its plan: {error}"));
-    let plan = plan.and_then(|bytes| JobPlan::from_bytes(&bytes));
     let task = path.file_stem().and_then(|stem| stem.to_str()?.parse::<usize>().ok());
-    let read = plan.and_then(|plan| {
-        let task = task.filter(|task| *task < plan.tasks.len()).ok_or("its plan has no such task")?;
-        read_record(path, &plan, task)
-    });
+    let read = match is_export_job(root) {
+        true => record_of_plan::<TaskRecord>(path, root, task, &|plan| plan.tasks.len()).map(|record| cells(&record)),
+        false => {
+            section = ReportSection::new(file_name(path), &["task", "attempt", "extents", "bytes"]);
+            let read = record_of_plan::<IndexTaskRecord>(path, root, task, &|plan| plan.tasks.len());
+            read.map(|record| index_cells(&record))
+        }
+    };
     match read {
-        Ok(record) => section.row(cells(&record)),
+        Ok(cells) => section.row(cells),
         Err(reason) => report.broken(path, reason),
     }
     report.part("the record of a task", section);
 }
 
+/// Reads the record of a task and the plan that it is of; `tasks` gives the number of tasks of the plan.
+fn record_of_plan<R: AttemptRecord>(
+    path: &Path,
+    root: &Path,
+    task: Option<usize>,
+    tasks: &dyn Fn(&R::Plan) -> usize,
+) -> Result<R, String>
+where
+    R::Plan: TaskPlan,
+{
+    let bytes = read_regular(&root.join(PLAN), RECORD_BYTES_MAX).map_err(|error| format!("its plan: {error}"))?;
+    let plan = R::Plan::from_bytes(&bytes)?;
+    let task = task.filter(|task| *task < tasks(&plan)).ok_or("its plan has no such task")?;
+    read_record(path, &plan, task)
+}
+
 /// Reads the record of a task.
-fn read_record(path: &Path, plan: &JobPlan, task: usize) -> Result<TaskRecord, String> {
+fn read_record<R: AttemptRecord>(path: &Path, plan: &R::Plan, task: usize) -> Result<R, String> {
     let bytes = read_regular(path, RECORD_BYTES_MAX).map_err(|error| format!("it cannot be read: {error}"))?;
-    TaskRecord::from_bytes(&bytes, plan, task).ok_or_else(|| "it is not as a task of its plan writes it".to_string())
+    R::of_bytes(&bytes, plan, task).ok_or_else(|| "it is not as a task of its plan writes it".to_string())
 }
 
 /// A row about a task.

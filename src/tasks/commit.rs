@@ -10,11 +10,12 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::issue::Severity;
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
+use crate::tasks::attempt::records_of_all;
 use crate::tasks::job_error::JobError;
 use crate::tasks::job_files::{
-    Creation, DATA, JobRoot, MANIFEST, PLAN, TASKS, differs_name, is_data_name, is_unlinked, is_unlinked_record,
+    Creation, DATA, JobRoot, MANIFEST, PLAN, TASKS, is_data_name, is_unlinked, is_unlinked_record,
 };
-use crate::tasks::job_plan::JobPlan;
+use crate::tasks::job_plan::{JobPlan, TaskPlan};
 use crate::tasks::task_record::{TaskRecord, shards_of};
 use crate::write::journal::Receipt;
 use crate::write::manifest::Manifest;
@@ -41,22 +42,7 @@ pub(crate) fn commit(job: &Path, writer: &str, sync: FileSync) -> Result<Committ
     let root = JobRoot { directory: Directory::open(job).map_err(|error| JobError::io(job, error))?, sync };
     let plan = JobPlan::read(&root)?;
     // 1. The records.
-    for task in 0..plan.tasks.len() {
-        if root.read(&differs_name(task))?.is_some() {
-            let text = format!("two attempts of task {task} have written different bytes; export anew, and say so");
-            return Err(JobError::Differs(text));
-        }
-    }
-    let (mut records, mut missing) = (Vec::new(), Vec::new());
-    for task in 0..plan.tasks.len() {
-        match TaskRecord::read(&root, &plan, task)? {
-            Some(record) => records.push(record),
-            None => missing.push(task),
-        }
-    }
-    if !missing.is_empty() {
-        return Err(JobError::Missing { missing, tasks: plan.tasks.len() });
-    }
+    let records: Vec<TaskRecord> = records_of_all(&root, &plan, plan.tasks.len())?;
     let mut output: Vec<Option<Receipt>> = vec![None; plan.shards.len()];
     for record in records {
         for (shard, receipt) in shards_of(&plan, record.task).into_iter().zip(record.files) {
@@ -116,36 +102,34 @@ pub(crate) fn commit(job: &Path, writer: &str, sync: FileSync) -> Result<Committ
     }
     remove_files(&root, TASKS, &is_unlinked_record, &mut removed)?;
     // What planners and commits leave that were killed. One that is at work finds what stands in place of its own.
-    for name in root.directory.names().map_err(|error| JobError::io(job, error))? {
-        let Some(name) = name.to_str().filter(|name| is_unlinked(name, PLAN) || is_unlinked(name, MANIFEST)) else {
-            continue;
-        };
-        if root.directory.remove_file(name).map_err(|error| JobError::io(root.path(name), error))? {
-            removed.push(name.to_string());
-        }
-    }
+    let is_lost = |name: &str| is_unlinked(name, PLAN) || is_unlinked(name, MANIFEST);
+    remove_files(&root, "", &is_lost, &mut removed)?;
     Ok(CommittedJob { manifest, worst: plan.worst, was_committed, removed })
 }
 
-/// Removes the files of a directory of the job whose names are `lost`; what is gone by then is passed over, and so is what is no
+/// Removes the files of a directory of the job, `""` for its root, whose names are `lost`; what is gone by then is passed over, and so is what is no
 /// file.
-fn remove_files(
+pub(crate) fn remove_files(
     root: &JobRoot,
     folder: &str,
     lost: &dyn Fn(&str) -> bool,
     removed: &mut Vec<String>,
 ) -> Result<(), JobError> {
     let failed = |error| JobError::io(root.path(folder), error);
-    let directory = match root.directory.directory(folder) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
+    let opened = match folder {
+        "" => None,
+        folder => match root.directory.directory(folder) {
+            Ok(directory) => Some(directory),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        },
     };
+    let directory = opened.as_ref().unwrap_or(&root.directory);
     for name in directory.names().map_err(failed)? {
         let Some(name) = name.to_str().filter(|name| lost(name)) else { continue };
         let is_file = directory.metadata(name).map_err(failed)?.is_some_and(|found| found.is_file());
         if is_file && directory.remove_file(name).map_err(failed)? {
-            removed.push(format!("{folder}/{name}"));
+            removed.push(if folder.is_empty() { name.to_string() } else { format!("{folder}/{name}") });
         }
     }
     Ok(())

@@ -45,6 +45,9 @@ pub(crate) enum JobError {
         /// Number of all tasks.
         tasks: usize,
     },
+    /// The index of the store refuses it.
+    #[error(transparent)]
+    Index(IndexError),
     /// It was interrupted.
     #[error("interrupted; nothing of this run counts, run it once more")]
     Cancelled,
@@ -119,6 +122,19 @@ impl From<JournalError> for JobError {
         match error {
             JournalError::Io { path, source } => JobError::io(path, source),
             other => JobError::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<IndexError> for JobError {
+    fn from(error: IndexError) -> JobError {
+        match error {
+            IndexError::Cancelled => JobError::Cancelled,
+            IndexError::Source(error) => error.into(),
+            IndexError::Read { path, source } => JobError::io(path, source),
+            IndexError::Write { name, source } | IndexError::ReadIndex { name, source } => JobError::io(name, source),
+            IndexError::Changed { .. } | IndexError::NoDataFiles { .. } => JobError::Drifted(error.to_string()),
+            other => JobError::Index(other),
         }
     }
 }

@@ -22,9 +22,32 @@ pub(crate) const DATA: &str = "data";
 /// The attempt that a planner writes generated files as.
 pub(crate) const PLANNED: &str = "plan";
 
-/// Whether a directory is the root of a job.
+/// The directory of the containers of segments, in the job of an index.
+pub(crate) const SEGMENTS: &str = "segments";
+/// The record that an index has taken the segments of a job.
+pub(crate) const COMMITTED: &str = "committed.json";
+
+/// Whether a directory is the root of a job: of an export, or of an index.
 pub(crate) fn is_job(path: &Path) -> bool {
+    is_export_job(path) || path.join(PLAN).is_file() && path.join(SEGMENTS).is_dir()
+}
+
+/// Whether a directory is the root of a job of an export.
+pub(crate) fn is_export_job(path: &Path) -> bool {
     path.join(PLAN).is_file() && path.join(SPANS).is_dir()
+}
+
+/// Name of the segments of a task, as an attempt writes them.
+pub(crate) fn segments_name(task: usize, attempt: &str) -> String {
+    format!("{SEGMENTS}/{task}.{attempt}")
+}
+
+/// Whether a name in the directory of segments is one that an attempt of a task writes.
+pub(crate) fn is_segments_name(name: &str) -> bool {
+    let parts = name.split_once('.');
+    parts.is_some_and(|(task, attempt)| {
+        !task.is_empty() && task.bytes().all(|byte| byte.is_ascii_digit()) && is_attempt(attempt)
+    })
 }
 
 /// Name of the spans of an output file, by its place in the plan.

@@ -8,9 +8,9 @@ use crate::fhir::elements::selection::ElementSelection;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::DigestAlgorithm;
-use crate::hash::xxh3_128;
 use crate::issue::Severity;
 use crate::spans::span_file::SPAN_FORMAT;
+use crate::tasks::hashed_record::HashedRecord;
 use crate::tasks::job_error::JobError;
 use crate::tasks::job_files::{DATA, JobRoot, PLAN, PLANNED, data_name};
 use crate::write::journal::Receipt;
@@ -19,7 +19,7 @@ use crate::write::journal::Receipt;
 const JOB_FORMAT: u32 = 1;
 
 /// What decides the bytes of an output file besides the plan: another build may not run its tasks.
-pub(crate) fn build_id() -> String {
+fn build_id() -> String {
     let zstd = zstd::zstd_safe::version_string();
     format!("outpour {}, job {JOB_FORMAT}, spans {SPAN_FORMAT}, zstd {zstd}", env!("CARGO_PKG_VERSION"))
 }
@@ -97,33 +97,36 @@ fn read_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ResourceType,
     ResourceType::parse(&name).ok_or_else(|| serde::de::Error::custom("it is no resource type"))
 }
 
-impl JobPlan {
-    /// The record, with the hash of its contents.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("a plan is plain data");
-        bytes.push(b'\n');
-        bytes
-    }
+/// A record that says what the tasks of a job are.
+pub(crate) trait TaskPlan: HashedRecord {
+    /// Which build makes it: the others cannot read it, or would write other bytes.
+    fn build_id() -> String;
 
-    /// The hash of the record, whatever hash it states.
-    pub(crate) fn content_id(&self) -> String {
-        let unnamed = JobPlan { job_id: String::new(), ..self.clone() };
-        format!("{:032x}", xxh3_128(&unnamed.to_bytes()))
-    }
+    /// What the builds of another kind of plan begin with, and which commands it is for.
+    const OTHER: (&'static str, &'static str);
+
+    /// The root of its job, absolute, links resolved.
+    fn job(&self) -> &str;
+
+    /// Checks what a hash does not: a plan may have been made by hand.
+    ///
+    /// # Errors
+    /// A clause that says what is wrong.
+    fn check(&self) -> Result<(), &'static str>;
 
     /// Reads and checks the plan of a job.
     ///
     /// # Errors
     /// [`JobError::Refused`]: there is none, it was made by another build or of another job, or it is not as it was written;
     /// [`JobError::Io`].
-    pub(crate) fn read(root: &JobRoot) -> Result<JobPlan, JobError> {
+    fn read(root: &JobRoot) -> Result<Self, JobError> {
         let path = root.path(PLAN);
         let Some(bytes) = root.read(PLAN)? else {
             return Err(JobError::damaged(&path, "it is not there; plan first, or give the directory of the job"));
         };
-        let plan = JobPlan::from_bytes(&bytes).map_err(|reason| JobError::damaged(&path, &reason))?;
+        let plan = Self::from_bytes(&bytes).map_err(|reason| JobError::damaged(&path, &reason))?;
         let here = root.directory.path().canonicalize().map_err(|error| JobError::io(root.directory.path(), error))?;
-        if here.display().to_string() != plan.job {
+        if here.display().to_string() != plan.job() {
             return Err(JobError::damaged(&path, "it is of a job in another directory; give that one, or plan here"));
         }
         Ok(plan)
@@ -133,31 +136,44 @@ impl JobPlan {
     ///
     /// # Errors
     /// A clause that says what is wrong.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<JobPlan, String> {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         /// The one field that tells whether the others can be read.
         #[derive(Deserialize)]
         struct Build {
             build: String,
         }
         let Build { build } = serde_json::from_slice(bytes).map_err(|_| "it is no plan of a job")?;
-        if build != build_id() {
-            let text =
-                format!("{build:?} has made it, and this is {:?}; run the same build on every machine", build_id());
-            return Err(text);
+        let (other, commands) = Self::OTHER;
+        if build.contains(other) {
+            return Err(format!("it is for {commands}"));
         }
-        let plan: JobPlan =
-            serde_json::from_slice(bytes).map_err(|_| "it is not as it was written; plan anew in another directory")?;
-        if plan.content_id() != plan.job_id || plan.to_bytes() != bytes {
-            return Err("it is not as it was written; plan anew in another directory".to_string());
+        let own = Self::build_id();
+        if build != own {
+            return Err(format!("{build:?} has made it, and this is {own:?}; run the same build on every machine"));
         }
+        let plan = Self::from_written(bytes).ok_or("it is not as it was written; plan anew in another directory")?;
         plan.check()?;
         Ok(plan)
     }
+}
 
-    /// Checks what a hash does not: a plan may have been made by hand.
-    ///
-    /// # Errors
-    /// A clause that says what is wrong.
+impl HashedRecord for JobPlan {
+    fn stated_hash(&mut self) -> &mut String {
+        &mut self.job_id
+    }
+}
+
+impl TaskPlan for JobPlan {
+    const OTHER: (&'static str, &'static str) = (", index job ", "`outpour index-task` and `outpour index-commit`");
+
+    fn build_id() -> String {
+        build_id()
+    }
+
+    fn job(&self) -> &str {
+        &self.job
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         let mut numbers: Vec<u32> = self.tasks.iter().flatten().flatten().copied().collect();
         numbers.sort_unstable();
@@ -193,7 +209,9 @@ impl JobPlan {
         }
         Ok(())
     }
+}
 
+impl JobPlan {
     /// The elements that resources keep.
     pub(crate) fn elements(&self) -> ElementSelection {
         ElementSelection::parse(self.elements.iter().map(String::as_str)).0

@@ -2,8 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::fs::{File, TryLockError};
-use std::io::{self, BufWriter};
+use std::io::BufWriter;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::casts::to_u32;
-use crate::error::{DirectoryContent, ExportError, JournalError, RequestError, RequestProblem};
+use crate::error::{ExportError, RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
 use crate::export::plan_record::plan_record;
 use crate::export::planning::{check_faults, plan_snapshot};
@@ -29,15 +28,13 @@ use crate::progress::{Phase, Progress};
 use crate::request::ExportRequest;
 use crate::spans::plan_spans::write_spans;
 use crate::store::Store;
-use crate::sys::directory::{Directory, temporary_name};
+use crate::sys::directory::temporary_name;
 use crate::sys::durability::FileSync;
-use crate::sys::private_files::private_directory;
 use crate::sys::store_file::file_clock_ns;
-use crate::tasks::job_error::JobError;
-use crate::tasks::job_files::{
-    Creation, DATA, JobRoot, PLAN, PLANNED, SPANS, TASKS, data_name, is_job, is_unlinked, spans_name, with_parents,
-};
-use crate::tasks::job_plan::{JobPlan, JobShard, build_id};
+use crate::tasks::hashed_record::HashedRecord;
+use crate::tasks::job_files::{DATA, JobRoot, PLANNED, SPANS, TASKS, data_name, spans_name, with_parents};
+use crate::tasks::job_plan::{JobPlan, JobShard, TaskPlan};
+use crate::tasks::new_job::{open_new_job, publish_plan, write_error};
 use crate::write::deleted_bundle::deleted_lines;
 use crate::write::generated_files::write_lines_as;
 use crate::write::journal::Receipt;
@@ -96,7 +93,7 @@ pub(crate) fn plan_job(
     progress: &Progress,
 ) -> Result<PlannedJob, ExportError> {
     request.check()?;
-    let (root, _lock) = open_root(options)?;
+    let (root, _lock) = open_new_job(options.job, options.sync, [SPANS, TASKS, DATA])?;
     let error = match plan_into(&root, store, request, time.clone(), options, progress) {
         Err(error) => error,
         done => return done,
@@ -144,8 +141,8 @@ fn plan_into(
     let job = absolute(root.directory.path());
     let asked_for = || (plan.source_bytes().div_ceil(TASK_BYTES) as usize).clamp(1, TASKS_DEFAULT_MAX);
     let tasks = options.tasks.unwrap_or_else(asked_for).max(1);
-    let mut made = JobPlan {
-        build: build_id(),
+    let made = JobPlan {
+        build: JobPlan::build_id(),
         job_id: String::new(),
         store: absolute(store.root()).display().to_string(),
         base_url: request.base_url.clone().unwrap_or_else(|| file_url(&job)),
@@ -163,20 +160,12 @@ fn plan_into(
         worst: messages.worst(),
         extension: manifest_extension(&plan, &snapshot, &plan_id),
         plan_id,
-    };
-    made.job_id = made.content_id();
-    let unwritten = |error: JobError| match error {
-        JobError::Io { source, .. } | JobError::NotPermitted { source, .. } => write_error(root, PLAN, source),
-        other => write_error(root, PLAN, io::Error::other(other.to_string())),
-    };
+    }
+    .hashed();
     let generated = made.deleted.iter().chain(&made.error).filter_map(|file| Some(file.file.rsplit_once('/')?.0));
     // A directory that was made here stands by the directory above it.
     let folders: BTreeSet<&str> = generated.flat_map(with_parents).chain([SPANS, TASKS, DATA, ""]).collect();
-    root.sync_folders(folders).map_err(unwritten)?;
-    match root.create_once(PLAN, options.writer, &made.to_bytes()).map_err(unwritten)? {
-        Creation::Made => {}
-        Creation::Exists => return Err(in_use(root, DirectoryContent::Job)),
-    }
+    publish_plan(root, folders, options.writer, &made)?;
     Ok(PlannedJob { plan: made, transaction_time: snapshot.as_of().clone(), messages, index })
 }
 
@@ -220,42 +209,6 @@ fn write_generated(
     written.map_err(|(name, error)| write_error(root, &name, error))
 }
 
-/// Opens and locks the root of a job to be planned: it has no plan, and nothing that is not of a job. A job is planned by one
-/// process, and once.
-fn open_root(options: &JobOptions<'_>) -> Result<(JobRoot, File), ExportError> {
-    let io = |source| JournalError::Io { path: options.job.to_path_buf(), source };
-    private_directory(options.job).map_err(io)?;
-    let root = JobRoot { directory: Directory::open(options.job).map_err(io)?, sync: options.sync };
-    let is_ours = |name: &std::ffi::OsString| {
-        // What an interrupted planner leaves.
-        [SPANS, TASKS, DATA].iter().any(|folder| name == folder)
-            || name.to_str().is_some_and(|name| is_unlinked(name, PLAN))
-    };
-    let names = root.directory.names().map_err(io)?;
-    match names.iter().find(|name| !is_ours(name)) {
-        None => {}
-        Some(_) if is_job(root.directory.path()) => return Err(in_use(&root, DirectoryContent::Job)),
-        Some(name) => return Err(in_use(&root, DirectoryContent::Foreign(name.to_string_lossy().into_owned()))),
-    }
-    root.directory.make_directory(SPANS).map_err(io)?;
-    let lock = root.directory.create(&format!("{SPANS}/.lock")).map_err(io)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(JournalError::Busy { path: options.job.to_path_buf() }.into()),
-        Err(TryLockError::Error(error)) => return Err(io(error).into()),
-    }
-    // Another planner may have ended before the lock was free.
-    match root.directory.metadata(PLAN).map_err(io)? {
-        None => Ok((root, lock)),
-        Some(_) => Err(in_use(&root, DirectoryContent::Job)),
-    }
-}
-
-/// The error of a root that holds something.
-fn in_use(root: &JobRoot, holds: DirectoryContent) -> ExportError {
-    JournalError::NotEmpty { path: root.directory.path().to_path_buf(), holds }.into()
-}
-
 /// Writes the spans of an output file; the hash that tells them from others.
 fn write_spans_file(
     root: &JobRoot,
@@ -277,11 +230,6 @@ fn write_spans_file(
     }
     root.directory.rename(&temporary, &name).map_err(failed)?;
     Ok(content_id)
-}
-
-/// The error of a file of the job that cannot be written.
-fn write_error(root: &JobRoot, name: &str, source: io::Error) -> ExportError {
-    ExportError::Write { directory: root.directory.path().to_path_buf(), name: name.to_string(), source }
 }
 
 /// Waits until no file of the plan can be written to without a change of its times: a task has nothing else to tell a store file

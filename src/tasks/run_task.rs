@@ -16,9 +16,10 @@ use crate::store::choices::links_of;
 use crate::sys::access::Access;
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
+use crate::tasks::attempt::{TaskOutcome, check_task, run_attempt};
 use crate::tasks::job_error::JobError;
-use crate::tasks::job_files::{Creation, DATA, JobRoot, differs_name, is_attempt, spans_name, task_name};
-use crate::tasks::job_plan::{JobPlan, JobShard};
+use crate::tasks::job_files::{DATA, JobRoot, spans_name};
+use crate::tasks::job_plan::{JobPlan, JobShard, TaskPlan};
 use crate::tasks::task_record::{TaskRecord, shards_of};
 use crate::write::encode::Encoder;
 use crate::write::frame_recode::Recompressors;
@@ -41,83 +42,33 @@ pub(crate) struct TaskRequest<'a> {
     pub sync: FileSync,
 }
 
-/// How an attempt ended.
-#[derive(Debug)]
-pub(crate) struct TaskOutcome {
-    /// The record of the task.
-    pub record: TaskRecord,
-    /// Whether this attempt has made it.
-    pub is_own: bool,
-}
-
 /// Runs a task, unless its record stands. Runs on the current rayon pool.
 ///
 /// # Errors
 /// [`JobError`]; nothing of this attempt has a record then, and its files are removed.
-pub(crate) fn run_task(request: &TaskRequest<'_>, progress: &Progress) -> Result<TaskOutcome, JobError> {
+pub(crate) fn run_task(request: &TaskRequest<'_>, progress: &Progress) -> Result<TaskOutcome<TaskRecord>, JobError> {
     let directory = Directory::open(request.job).map_err(|error| JobError::io(request.job, error))?;
     let root = JobRoot { directory, sync: request.sync };
     let plan = JobPlan::read(&root)?;
     check_request(request, &plan)?;
-    if let Some(record) = TaskRecord::read(&root, &plan, request.task)? {
-        return Ok(TaskOutcome { record, is_own: false });
-    }
-    let written = write_files(request, &root, &plan, progress).and_then(|files| {
-        let record = TaskRecord::new(&plan, request.task, request.attempt, files);
-        let made = root.create_once(&task_name(request.task), request.attempt, &record.to_bytes())?;
-        Ok((record, made))
-    });
-    match written {
-        Ok((record, Creation::Made)) => Ok(TaskOutcome { record, is_own: true }),
-        Ok((own, Creation::Exists)) => {
-            remove_files(&root, &plan, request);
-            let first = TaskRecord::read(&root, &plan, request.task)?;
-            let first =
-                first.ok_or_else(|| JobError::Differs(format!("the record of task {} is gone", request.task)))?;
-            match first.has_same_files(&own) {
-                true => Ok(TaskOutcome { record: first, is_own: false }),
-                false => {
-                    // A commit must not choose between them.
-                    root.create_once(&differs_name(request.task), request.attempt, &own.to_bytes())?;
-                    Err(JobError::Differs(format!(
-                        "task {}: attempts {:?} and {:?} have written different bytes from the same plan: a machine or a build is \
-                     at fault; export anew, and say so",
-                        request.task, first.attempt, own.attempt
-                    )))
-                }
-            }
-        }
-        Err(error) => match TaskRecord::read(&root, &plan, request.task) {
-            // The record stands, and only its directory could not be synced; or nobody knows whether it does.
-            Ok(Some(record)) if record.attempt == request.attempt => Err(error),
-            Err(_) => Err(error),
-            Ok(first) => {
-                remove_files(&root, &plan, request);
-                // Whoever cleans up behind a commit may have taken the files of an attempt that came too late.
-                match first {
-                    Some(record) if matches!(error, JobError::Io { .. }) => Ok(TaskOutcome { record, is_own: false }),
-                    _ => Err(error),
-                }
-            }
-        },
-    }
+    let write = || {
+        let files = write_files(request, &root, &plan, progress)?;
+        Ok(TaskRecord::new(&plan, request.task, request.attempt, files))
+    };
+    let remove = || remove_files(&root, &plan, request);
+    run_attempt(&root, &plan, (request.task, request.attempt), write, remove)
 }
 
 /// Refuses a task that is not of the plan.
 fn check_request(request: &TaskRequest<'_>, plan: &JobPlan) -> Result<(), JobError> {
-    let mut wrong = Vec::new();
     let store = request.store.canonicalize().map_err(|error| JobError::io(request.store, error))?;
-    if store.display().to_string() != plan.store {
-        wrong.push("the store is not the one that the plan names; give that one".to_string());
-    }
-    if request.task >= plan.tasks.len() {
-        wrong.push(format!("task {} is none of the plan's, which are 0 to {}", request.task, plan.tasks.len() - 1));
-    }
-    if !is_attempt(request.attempt) {
-        wrong.push("the name of an attempt has 1 to 80 letters, digits, '-' and '_'".to_string());
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(JobError::Refused(wrong.join("\n"))) }
+    let is_planned = store.display().to_string() == plan.store;
+    let wrong = if is_planned { Vec::new() } else { vec![OTHER_STORE.to_string()] };
+    check_task(request.task, plan.tasks.len(), request.attempt, wrong)
 }
+
+/// What is said of a store that is not the one of the plan.
+pub(crate) const OTHER_STORE: &str = "the store is not the one that the plan names; give that one";
 
 /// Writes the files of a task; their receipts, in the order of the plan.
 fn write_files(

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::hash::digest::Digest;
-use crate::hash::xxh3_128;
-use crate::tasks::job_error::JobError;
-use crate::tasks::job_files::{JobRoot, is_attempt, task_name};
+use crate::tasks::attempt::AttemptRecord;
+use crate::tasks::hashed_record::HashedRecord;
+use crate::tasks::job_files::is_attempt;
 use crate::tasks::job_plan::JobPlan;
 use crate::write::journal::Receipt;
 
@@ -30,48 +30,23 @@ impl TaskRecord {
     /// The record of an attempt.
     pub(crate) fn new(plan: &JobPlan, task: usize, attempt: &str, files: Vec<Receipt>) -> TaskRecord {
         let (job_id, attempt) = (plan.job_id.clone(), attempt.to_string());
-        let mut record = TaskRecord { job_id, task, attempt, record_id: String::new(), files };
-        record.record_id = record.content_id();
-        record
+        TaskRecord { job_id, task, attempt, record_id: String::new(), files }.hashed()
+    }
+}
+
+impl HashedRecord for TaskRecord {
+    fn stated_hash(&mut self) -> &mut String {
+        &mut self.record_id
+    }
+}
+
+impl AttemptRecord for TaskRecord {
+    type Plan = JobPlan;
+
+    fn attempt(&self) -> &str {
+        &self.attempt
     }
 
-    /// The hash of the record, whatever hash it states.
-    fn content_id(&self) -> String {
-        let unnamed = TaskRecord { record_id: String::new(), ..self.clone() };
-        format!("{:032x}", xxh3_128(&unnamed.to_bytes()))
-    }
-
-    /// The record as it is written.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("a record is plain data");
-        bytes.push(b'\n');
-        bytes
-    }
-
-    /// Reads the record of a task; `None` if the task has not ended.
-    ///
-    /// # Errors
-    /// [`JobError::Refused`] when it is not as it was written, or of another plan; [`JobError::Io`].
-    pub(crate) fn read(root: &JobRoot, plan: &JobPlan, task: usize) -> Result<Option<TaskRecord>, JobError> {
-        let name = task_name(task);
-        let Some(bytes) = root.read(&name)? else { return Ok(None) };
-        let wrong = || {
-            JobError::damaged(
-                &root.path(&name),
-                "it is not as a task of this plan writes it; plan anew in another directory",
-            )
-        };
-        TaskRecord::from_bytes(&bytes, plan, task).map(Some).ok_or_else(wrong)
-    }
-
-    /// The record of a task; `None` if the bytes are not as it is written, or of another plan.
-    pub(crate) fn from_bytes(bytes: &[u8], plan: &JobPlan, task: usize) -> Option<TaskRecord> {
-        let record: TaskRecord = serde_json::from_slice(bytes).ok()?;
-        let is_whole = record.record_id == record.content_id() && record.to_bytes() == bytes;
-        (is_whole && record.is_of(plan, task)).then_some(record)
-    }
-
-    /// Whether it says what a task of this plan writes.
     fn is_of(&self, plan: &JobPlan, task: usize) -> bool {
         let shards = shards_of(plan, task);
         let is_planned = |(shard, file): (usize, &Receipt)| {
@@ -90,8 +65,7 @@ impl TaskRecord {
             && shards.into_iter().zip(&self.files).all(is_planned)
     }
 
-    /// Whether another attempt has written the same.
-    pub(crate) fn has_same_files(&self, other: &TaskRecord) -> bool {
+    fn has_same_contents(&self, other: &TaskRecord) -> bool {
         let facts = |record: &TaskRecord| -> Vec<_> {
             let files = record.files.iter();
             files.map(|file| (file.count, file.bytes, file.file_bytes, file.digest.clone())).collect()

@@ -19,12 +19,14 @@ use crate::store::Store;
 use crate::sys::directory::Directory;
 use crate::sys::directory::tests::{failing_syncs, watching};
 use crate::sys::durability::FileSync;
+use crate::tasks::attempt::TaskOutcome;
 use crate::tasks::commit::{CommittedJob, commit};
+use crate::tasks::hashed_record::HashedRecord;
 use crate::tasks::job_error::JobError;
 use crate::tasks::job_files::{Creation, JobRoot};
-use crate::tasks::job_plan::JobPlan;
+use crate::tasks::job_plan::{JobPlan, TaskPlan};
 use crate::tasks::planner::{JobOptions, PlannedJob, plan_job};
-use crate::tasks::run_task::{TaskOutcome, TaskRequest, run_task};
+use crate::tasks::run_task::{TaskRequest, run_task};
 use crate::tasks::task_record::TaskRecord;
 use crate::write::encode::FileStats;
 use crate::write::manifest::{Manifest, ManifestItem};
@@ -56,7 +58,7 @@ impl Job<'_> {
         plan_job(self.store, &self.request, time, &options, &Progress::default())
     }
 
-    fn run(&self, task: usize, attempt: &str) -> Result<TaskOutcome, JobError> {
+    fn run(&self, task: usize, attempt: &str) -> Result<TaskOutcome<TaskRecord>, JobError> {
         let (store, job) = (self.store.root(), self.root.as_path());
         run_task(&TaskRequest { store, job, task, attempt, sync: FileSync::No }, &Progress::default())
     }

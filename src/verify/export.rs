@@ -23,7 +23,7 @@ use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::{Phase, Progress};
 use crate::select::ledger::Ledger;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
-use crate::tasks::job_files::is_job;
+use crate::tasks::job_files::is_export_job;
 use crate::text_table::{TextTable, grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::manifest::{self, ListedFile, StatedManifest};
@@ -323,7 +323,7 @@ fn find_unlisted(
 ) -> Result<(), VerifyError> {
     let known: HashSet<&str> =
         stated.files.iter().map(|listed| listed.name.as_str()).chain([MANIFEST, STATUS, DEPARTED]).collect();
-    let (mut folders, own): (Vec<String>, &[&str]) = match is_job(directory) {
+    let (mut folders, own): (Vec<String>, &[&str]) = match is_export_job(directory) {
         false => (vec![String::new(), "deleted/".into(), "error/".into()], &[JOB, "deleted", "error"]),
         true => (vec![String::new(), "data/".into()], &["plan.json", "spans", "tasks", "data"]),
     };

@@ -21,7 +21,7 @@ use crate::sys::access::Access;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
 use crate::sys::store_file::StoreFile;
-use crate::tasks::job_files::is_job;
+use crate::tasks::job_files::{is_export_job, is_job};
 use crate::text_table::{grouped, grouped_with};
 use crate::verify::VerifyError;
 use crate::verify::applied::is_applied;
@@ -99,6 +99,9 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
     }
     if is_applied(directory) {
         return Ok(VerifyTarget::Applied);
+    }
+    if is_job(directory) && !is_export_job(directory) {
+        return Err(neither("holds the job of an index: verify the store".to_string()));
     }
     if is_job(directory) {
         return Err(neither("holds a job that is not committed: run its tasks, then `outpour commit`".to_string()));

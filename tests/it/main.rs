@@ -33,6 +33,7 @@ mod http;
 mod import;
 mod increments;
 mod index_memory;
+mod index_tasks;
 mod integrity;
 mod irregular;
 mod joined_gzip;

@@ -26,7 +26,7 @@ fn document(run: &Run) -> Value {
 }
 
 /// Every command and what stands below it.
-const COMMANDS: [&[&str]; 27] = [
+const COMMANDS: [&[&str]; 30] = [
     &[],
     &["export"],
     &["index"],
@@ -40,6 +40,9 @@ const COMMANDS: [&[&str]; 27] = [
     &["apply"],
     &["plan"],
     &["run-task"],
+    &["index-plan"],
+    &["index-task"],
+    &["index-commit"],
     &["commit"],
     &["jobs"],
     &["jobs", "list"],
@@ -71,7 +74,7 @@ fn help_fits_eighty_columns() {
         }
         let wrong = run(&[words, &["--no-such-flag", "--json"]].concat());
         // Schedulers tell these codes from others by sysexits.h.
-        let code = if matches!(words, ["run-task" | "commit"]) { 64 } else { 2 };
+        let code = if matches!(words, ["run-task" | "commit" | "index-task" | "index-commit"]) { 64 } else { 2 };
         assert!(wrong.code == code && wrong.stderr.starts_with("outpour: error: "), "{words:?}: {wrong:#?}");
         let told = document(&wrong);
         assert_eq!((&told["status"], &told["exitCode"]), (&"failed".into(), &code.into()), "{told}");

@@ -31,6 +31,14 @@ pub(crate) struct ChoiceArgs {
     pub follow_symlinks: Option<FollowSymlinksArg>,
 }
 
+/// See `--validate`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum ValidateArg {
+    Full,
+    Structure,
+}
+
 /// See `--follow-symlinks`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]

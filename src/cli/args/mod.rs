@@ -6,6 +6,7 @@ pub(crate) mod choices;
 pub(crate) mod credential;
 pub(crate) mod group;
 pub(crate) mod import;
+pub(crate) mod index_tasks;
 #[cfg(feature = "server")]
 pub(crate) mod jobs;
 pub(crate) mod read_only;
@@ -17,7 +18,9 @@ pub(crate) mod store;
 pub(crate) mod tasks;
 
 use crate::cli::args::chain::{ApplyArgs, ChainArgs};
+use crate::cli::args::choices::ValidateArg;
 use crate::cli::args::import::{AppendArgs, ImportArgs};
+use crate::cli::args::index_tasks::{IndexCommitArgs, IndexPlanArgs, IndexTaskArgs};
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::request::RequestArgs;
 use crate::cli::args::run::{RunArgs, WriteArgs};
@@ -83,6 +86,12 @@ pub(crate) enum Command {
     RunTask(RunTaskArgs),
     /// Publish a planned export, once its tasks have ended
     Commit(CommitArgs),
+    /// Plan the index of a store in tasks
+    IndexPlan(IndexPlanArgs),
+    /// Run one task of a planned index
+    IndexTask(IndexTaskArgs),
+    /// Make the index, once its tasks have ended
+    IndexCommit(IndexCommitArgs),
     /// Check an export against its manifest, or a store's index against its bytes
     Verify(VerifyArgs),
     /// Show what any file that outpour writes holds
@@ -189,14 +198,6 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub write: WriteArgs,
-}
-
-/// See `--validate`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub(crate) enum ValidateArg {
-    Full,
-    Structure,
 }
 
 /// `outpour index`

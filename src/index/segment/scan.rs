@@ -11,7 +11,7 @@ use crate::error::IndexError;
 use crate::extract::fault::FaultKind;
 use crate::extract::rules::LineRules;
 use crate::ids::FileId;
-use crate::index::dir::IndexDir;
+use crate::index::dir::{BlockWriter, IndexDir};
 use crate::index::meta::SegmentMeta;
 use crate::index::segment::line_splitter::{EncodedSegment, LineSplitter, ScanWorker};
 use crate::index::segment::span::{RangeKind, ScanRange};
@@ -21,7 +21,7 @@ use crate::simd::Kernel;
 use crate::store::packed::envelope::is_packed;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::SeekTable;
-use crate::sys::store_file::StoreFile;
+use crate::sys::store_file::{FileStamp, StoreFile};
 use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -65,6 +65,23 @@ pub(crate) struct ScanResult {
     pub segments: Vec<WrittenSegment>,
     /// Compressed files that did not end with a whole member and a whole line.
     pub open_ended: Vec<FileId>,
+    /// Files that were read by others, with their stamps before that, and whether those were settled.
+    pub stamps: Vec<(FileId, FileStamp, bool)>,
+}
+
+/// Segments of ranges that others have scanned.
+pub(crate) trait SegmentSupply: Sync {
+    /// Puts the segments of these ranges into a container, in the order of the ranges.
+    ///
+    /// # Errors
+    /// [`IndexError::Changed`] when the ranges are not those that were scanned; what fails otherwise.
+    fn put_segments(
+        &self,
+        files: &StoreFiles,
+        ranges: &[ScanRange],
+        container: &mut BlockWriter,
+        name: &str,
+    ) -> Result<ScanResult, IndexError>;
 }
 
 /// Options and counters of a scan.
@@ -101,8 +118,29 @@ pub(crate) fn scan(
     name: &str,
     options: &ScanOptions<'_>,
 ) -> Result<ScanResult, IndexError> {
+    let created = dir.create_blocks(name);
+    scan_into(
+        files,
+        spans,
+        created.map_err(|source| IndexError::Write { name: name.to_string(), source })?,
+        name,
+        options,
+    )
+}
+
+/// As [`scan`], with the segments appended to `container`, which errors call `name`. On a pool of one thread they are in the
+/// order of the ranges.
+///
+/// # Errors
+/// As [`scan`].
+pub(crate) fn scan_into(
+    files: &StoreFiles,
+    spans: &[ScanRange],
+    mut container: BlockWriter,
+    name: &str,
+    options: &ScanOptions<'_>,
+) -> Result<ScanResult, IndexError> {
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
-    let mut container = dir.create_blocks(name).map_err(failed_write)?;
     // Bounded: workers wait for a slow disk instead of filling the memory.
     let (sender, receiver) = crossbeam::channel::bounded::<ContainerOrder>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
@@ -152,7 +190,7 @@ pub(crate) fn scan(
         drop(sender);
         // A failed write closes the channel, and workers then fail with `Stopped`: the cause is returned first.
         let segments = writer.join().expect("the writer does not panic")?;
-        Ok(ScanResult { segments, open_ended: open_ended?.concat() })
+        Ok(ScanResult { segments, open_ended: open_ended?.concat(), stamps: Vec::new() })
     })
 }
 
