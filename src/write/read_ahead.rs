@@ -5,6 +5,7 @@
 //! is wanted, one request at a time. Segments whose bytes are in the page cache are told by a few samples and left alone, so
 //! that a store that is in memory pays nothing. Whatever is asked for or not, the rows are the same.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::Range;
@@ -133,7 +134,10 @@ impl<'a> ReadAhead<'a> {
         let (first, last) = self.bounds;
         let first = if first.segment == segment { first.row.index() } else { 0 };
         let end = if last.segment == segment { last.row.index() + 1 } else { rows };
-        let place = |row: usize| entry.start + u64::from(index.segment(segment).columns().offset(row));
+        // Looked up when it is first asked: a segment that is taken whole needs none of it.
+        let columns = OnceCell::new();
+        let columns = || columns.get_or_init(|| index.segment(segment).columns());
+        let place = |row: usize| entry.start + u64::from(columns().offset(row));
         let is_cached = |offset: u64| source.is_cached(offset);
         if let Some(table) = table.filter(|_| selected.all(0..rows)) {
             // A plan reads where rows lie only of a segment that it cuts: so does this.
