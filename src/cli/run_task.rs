@@ -1,7 +1,8 @@
 //! `outpour run-task` and `outpour commit`: the commands that the workers and the driver of another system call.
 
 use std::hash::{BuildHasher, Hasher};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -12,6 +13,7 @@ use crate::cli::message_text::index_text;
 use crate::cli::progress::watched;
 use crate::cli::{Exit, complain, fail, fail_with, put_failure, put_json, say};
 use crate::sys::durability::FileSync;
+use crate::sys::interrupt::interrupts_and_hangups;
 use crate::sys::parent_death::end_with_parent;
 use crate::tasks::attempt::TaskOutcome;
 use crate::tasks::commit::{CommittedJob, commit};
@@ -103,9 +105,17 @@ pub(crate) fn fail_job(error: &JobError, json: bool) -> Exit {
 pub(crate) fn run_commit(args: CommitArgs) -> Exit {
     let sync = if args.no_sync { FileSync::No } else { FileSync::Yes };
     let commit = || commit(&args.job, &format!("commit-{:016x}", random()), sync);
+    // From here on a signal ends the wait, and not the commit.
+    let interrupted = args.grace.map(|_| interrupts_and_hangups());
     let mut committed = commit();
-    if let (Ok(first), Some(seconds)) = (&mut committed, args.grace) {
-        std::thread::sleep(Duration::from_secs(seconds));
+    if let (Ok(first), Some(seconds), Some(interrupted)) = (&mut committed, args.grace, interrupted) {
+        if !wait_uninterrupted(Duration::from_secs(seconds), interrupted) {
+            return refuse_as(
+                Exit::Interrupted,
+                "interrupted; the job is committed, run it once more to clean up",
+                args.json,
+            );
+        }
         match commit() {
             Ok(second) => first.removed.extend(second.removed),
             Err(error) => return fail_job(&error, args.json),
@@ -145,13 +155,31 @@ fn tell_committed(args: &CommitArgs, committed: &CommittedJob) {
     say(&(out + &format!("  manifest   {}", path.display())));
 }
 
+/// Waits; whether it was not interrupted.
+fn wait_uninterrupted(time: Duration, interrupted: &AtomicBool) -> bool {
+    let end = Instant::now() + time;
+    while !interrupted.load(Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(100)));
+    }
+    false
+}
+
 /// Refuses arguments.
 pub(crate) fn refuse(text: &str, json: bool) -> Exit {
+    refuse_as(Exit::Usage, text, json)
+}
+
+/// Says why a command ends so.
+fn refuse_as(exit: Exit, text: &str, json: bool) -> Exit {
     complain(text);
     if json {
-        put_failure(Exit::Usage, &[text.to_string()]);
+        put_failure(exit, &[text.to_string()]);
     }
-    Exit::Usage
+    exit
 }
 
 /// The number of the task: as given, or as a launcher of task arrays tells it.

@@ -400,9 +400,9 @@ fn what_is_not_of_the_job_is_refused() {
     };
     assert!(matches!(commit_into(&planned, "elsewhere"), Some(JobError::Refused(_))));
     assert!(matches!(commit_into(&other, "tasks"), Some(JobError::Refused(_) | JobError::Drifted(_))));
-    // Every byte of the plan and of the records, and bytes of containers.
+    // Every byte of the plan, of the records and of the containers.
     for (path, bytes) in tree(&job.root).into_iter().filter(|(path, _)| !path.ends_with(".lock")) {
-        for place in (0..bytes.len()).step_by(1 + bytes.len() / 60) {
+        for place in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[place] ^= 1;
             std::fs::write(&path, damaged).unwrap();

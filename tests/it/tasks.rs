@@ -174,6 +174,27 @@ fn exit_codes_say_whether_to_try_again() {
     changed[1].refused(65, &["is not what it was when the plan was made; make a new plan"]);
 }
 
+/// A commit that is interrupted while it waits to clean up has published all the same, and ends with 130.
+#[test]
+fn an_interrupted_commit_has_published() {
+    let scratch = scratch();
+    let (store, job) = small_job(scratch.path(), "1");
+    assert_eq!(run::finish(task(&store, &job).args(["--task", "0"])).code, 0);
+    let mut commit = command();
+    commit.args(["commit", "--job", job.to_str().unwrap(), "--grace", "600"]).stderr(Stdio::piped());
+    let commit = commit.spawn().unwrap();
+    let begun = Instant::now();
+    while !job.join("manifest.json").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // SAFETY: the process is a child that nobody has waited for.
+    assert_eq!(unsafe { libc::kill(commit.id().try_into().unwrap(), libc::SIGTERM) }, 0);
+    let ended = commit.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(130) && said.contains("the job is committed"), "{said}");
+}
+
 /// A task ends with the process that started it, even while it stands still.
 #[test]
 fn a_task_ends_with_its_parent() {

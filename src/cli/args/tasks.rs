@@ -71,7 +71,7 @@ Committing twice is committing once; files that no task has in its record are
 removed each time.
 Exit codes: 0 committed. Do not retry: 64 wrong arguments, plan or records;
 70 the manifest is another one; 77 not permitted.
-Retry: 74 reading or writing failed; 75 tasks have not ended.")]
+Retry: 74 reading or writing failed; 75 tasks have not ended; 130 interrupted.")]
 pub(crate) struct CommitArgs {
     /// Root of the job
     #[arg(long, value_name = "DIR")]
