@@ -1,4 +1,4 @@
-//! Every command in the `sh` blocks of README.md runs, in a copy of the bundled data. `cargo run --release --` is
+//! Every command in the `sh` blocks of README.md, and of the page on tasks, runs, in a copy of the bundled data. `cargo run --release --` is
 //! replaced by the built binary, and `cargo test` lines are left out. A block that starts a service keeps running in
 //! the background, on a free port, for the blocks after it.
 
@@ -77,5 +77,28 @@ fn every_command_of_the_readme_runs() {
             .unwrap();
         let reported = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{block}\n{reported}{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+/// The commands of the page on exports in tasks, but for those of schedulers that are not here.
+#[test]
+fn every_command_of_the_page_on_tasks_runs() {
+    let page = include_str!("../../src/docs/scale.md");
+    let scratch = scratch();
+    copy(&testdata("stores/synthea-r4-100"), &scratch.path().join("testdata/stores/synthea-r4-100"));
+    let binary = Path::new(env!("CARGO_BIN_EXE_outpour"));
+    let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let is_run = |block: &String| ["sbatch", "spark"].iter().all(|word| !block.contains(word));
+    let blocks: Vec<String> = blocks(page).into_iter().filter(is_run).collect();
+    assert!(blocks.len() >= 2, "{blocks:?}");
+    for block in blocks {
+        let script = block.replace("/tmp/", &format!("{}/", scratch.path().display()));
+        let output = Command::new("sh").args(["-euc", &script]).current_dir(scratch.path()).env("PATH", &path).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{block}\n{said}{}", String::from_utf8_lossy(&output.stdout));
+    }
+    for made in ["outpour-job/manifest.json", "outpour-index-job/committed.json"] {
+        assert!(scratch.path().join(made).is_file(), "{made}");
     }
 }
