@@ -421,7 +421,7 @@ pub(crate) fn index_warnings(work: &RefreshStats) {
 }
 
 /// Lines of the summary of `outpour export` on what is gone from the store; each with its newline.
-fn gone_lines(gone: &GoneResources) -> String {
+pub(crate) fn gone_lines(gone: &GoneResources) -> String {
     let mut out = String::new();
     if gone.resources > 0 {
         let (resources, present) = (grouped_with(gone.resources, "resource"), count(gone.present));

@@ -5,11 +5,13 @@ use serde_json::json;
 use crate::byte_size::format_bytes;
 use crate::cli::args::index_tasks::{IndexCommitArgs, IndexPlanArgs, IndexTaskArgs};
 use crate::cli::config::{open_store, pool, row_choices, validation};
-use crate::cli::export::{exit_of, index_line, index_warnings};
+use crate::cli::export::{exit_of, gone_lines, index_warnings};
 use crate::cli::plan::plan_text;
 use crate::cli::progress::watched;
 use crate::cli::run_task::{attempt_name, begin_task, fail_job, random, refuse};
 use crate::cli::{Exit, fail, fail_with, put_json, say};
+use crate::index::segment::reader::Segment;
+use crate::index::snapshot::Index;
 use crate::simd::Kernel;
 use crate::store::StoreOptions;
 use crate::store::choices::RowChoices;
@@ -151,6 +153,10 @@ pub(crate) fn run_commit(args: IndexCommitArgs) -> Exit {
 /// Prints what a commit has come to.
 fn tell_committed(committed: &CommittedIndex, json: bool) {
     let CommittedIndex { index, removed } = committed;
+    let lines = |index: &Index| -> (u64, u64) {
+        let heads = index.segments().iter().map(Segment::head);
+        heads.fold((0, 0), |(lines, faulty), head| (lines + head.lines, faulty + head.faulty))
+    };
     if json {
         let mut document = json!({
             "status": if index.is_some() { "complete" } else { "complete before" },
@@ -162,6 +168,7 @@ fn tell_committed(committed: &CommittedIndex, json: bool) {
             document["extents"] = index.segment_count().into();
             document["rows"] = index.rows().into();
             document["patients"] = index.patients().into();
+            (document["lines"], document["faulty"]) = (lines(index).0.into(), lines(index).1.into());
             document["work"] = json!(work);
         }
         put_json(&document);
@@ -172,9 +179,12 @@ fn tell_committed(committed: &CommittedIndex, json: bool) {
             let (rows, patients) =
                 (grouped_with(index.rows() as u64, "row"), grouped_with(index.patients() as u64, "patient"));
             say(&format!("Index of {rows} of {patients}, {}", grouped_with(index.segment_count() as u64, "extent")));
-            let line = index_line(work);
-            if !line.is_empty() {
-                say(line.trim_end());
+            let (new, kept) = (count(work.scanned_segments as u64), count(work.kept_segments as u64));
+            let (lines, faulty) = lines(index);
+            say(&format!("  lines      {}, {} of them faulty", count(lines), count(faulty)));
+            say(&format!("  extents    {new} of tasks, {kept} of the index before"));
+            if let Some(gone) = &work.gone {
+                say(gone_lines(gone).trim_end());
             }
             index_warnings(work);
         }

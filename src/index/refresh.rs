@@ -465,13 +465,16 @@ pub(crate) fn build(
         let name = format!("extents-{:012}", meta.sequence);
         let failed_write = |source| IndexError::Write { name: name.clone(), source };
         let scanned = match supply {
-            None => scan(files, &spans, dir, &name, &options)?,
+            None => {
+                let scanned = scan(files, &spans, dir, &name, &options)?;
+                stats.scanned_bytes += progress.scan_done.load(Relaxed);
+                scanned
+            }
             Some(supply) => {
                 let mut container = dir.create_blocks(&name).map_err(failed_write)?;
-                supply.put_segments(files, &spans, &mut container, &name)?
+                supply.put_segments(files, &spans, (meta.rules, meta.unproven), &mut container, &name)?
             }
         };
-        stats.scanned_bytes += progress.scan_done.load(Relaxed);
         for (file, stamp, settled) in scanned.stamps {
             (meta.files[file.index()].stamp, meta.files[file.index()].settled) = (stamp, settled);
         }

@@ -21,6 +21,7 @@ use crate::index::segment::span::ScanRange;
 use crate::index::snapshot::Index;
 use crate::index::store_files::StoreFiles;
 use crate::progress::{Phase, Progress};
+use crate::store::choices::RowRules;
 use crate::store::{Store, StoreOptions};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
@@ -140,11 +141,14 @@ impl SegmentSupply for JobSegments<'_> {
         &self,
         files: &StoreFiles,
         ranges: &[ScanRange],
+        rules: RowRules,
         container: &mut BlockWriter,
         name: &str,
     ) -> Result<ScanResult, IndexError> {
         // 1. What a refresh would scan must be what was planned, in files that are what they were.
-        if !are_planned(files, ranges, &self.plan.files, &self.plan.ranges()) {
+        let is_planned =
+            self.plan.rules.rules() == Some(rules) && are_planned(files, ranges, &self.plan.files, &self.plan.ranges());
+        if !is_planned {
             let reason =
                 "is not what it was when its index was planned, or its index is not; make a new plan".to_string();
             return Err(IndexError::Changed { path: self.plan.store.clone().into(), reason });

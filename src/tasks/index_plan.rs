@@ -16,6 +16,7 @@ use crate::index::segment::layout;
 use crate::index::store_listing::StoreListing;
 use crate::store::Store;
 use crate::store::choices::{RowChoices, RowRules};
+use crate::store::walk::is_store_name;
 use crate::sys::durability::FileSync;
 use crate::tasks::hashed_record::HashedRecord;
 use crate::tasks::job_files::{SEGMENTS, TASKS};
@@ -127,10 +128,7 @@ impl TaskPlan for IndexJobPlan {
             return Err("its files are not in store order");
         }
         // A name leads nowhere but into the store.
-        let is_inside = |name: &str| {
-            !name.is_empty() && name.split('/').all(|part| !matches!(part, "" | "." | "..")) && !name.contains('\0')
-        };
-        if !self.files.iter().all(|file| is_inside(&file.name)) {
+        if !self.files.iter().all(|file| is_store_name(&file.name)) {
             return Err("it names a file that is none of a store");
         }
         let is_sound = |range: &PlannedRange| {

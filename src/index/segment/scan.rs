@@ -18,6 +18,7 @@ use crate::index::segment::span::{RangeKind, ScanRange};
 use crate::index::store_files::StoreFiles;
 use crate::limits::{SCAN_BYTES, SEGMENT_BYTES};
 use crate::simd::Kernel;
+use crate::store::choices::RowRules;
 use crate::store::packed::envelope::is_packed;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::SeekTable;
@@ -71,14 +72,15 @@ pub(crate) struct ScanResult {
 
 /// Segments of ranges that others have scanned.
 pub(crate) trait SegmentSupply: Sync {
-    /// Puts the segments of these ranges into a container, in the order of the ranges.
+    /// Puts the segments of these ranges, read by these rules, into a container, in the order of the ranges.
     ///
     /// # Errors
-    /// [`IndexError::Changed`] when the ranges are not those that were scanned; what fails otherwise.
+    /// [`IndexError::Changed`] when the ranges or rules are not those that were scanned by; what fails otherwise.
     fn put_segments(
         &self,
         files: &StoreFiles,
         ranges: &[ScanRange],
+        rules: RowRules,
         container: &mut BlockWriter,
         name: &str,
     ) -> Result<ScanResult, IndexError>;
