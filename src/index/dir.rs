@@ -127,6 +127,7 @@ pub struct IndexBytes(ReadMap);
 
 impl Deref for IndexBytes {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.0
     }

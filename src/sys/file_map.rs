@@ -75,6 +75,7 @@ impl Deref for ReadMap {
     type Target = [u8];
 
     /// The file's bytes; empty for an empty file, which is not mapped.
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.source.map().unwrap_or_default()
     }

@@ -57,6 +57,11 @@ impl CopyRun {
     fn start(&self) -> u64 {
         self.lines.first().map_or(0, |line| line.start)
     }
+    /// Adds a row of its file.
+    fn push(&mut self, line: RowSpan) {
+        self.bytes += line.length + 1;
+        self.lines.push(line);
+    }
     /// Notes that the output takes rows from a file. Rows come in the order of the store, so that a file comes once.
     fn note_file(&mut self, file: FileId) {
         if self.used_files.last() != Some(&file) {
@@ -122,6 +127,7 @@ impl<'a> RunReader<'a> {
 
     /// Adds a row to an output's run, after writing the run if the row cannot join it. Returns the bytes written by
     /// this call.
+    #[inline]
     pub(crate) fn take_row<S: Sink>(
         &mut self,
         output: &mut ShardOutput<'_, S>,
@@ -129,23 +135,36 @@ impl<'a> RunReader<'a> {
         line: RowSpan,
         failed_write: FailedWrite<'_>,
     ) -> Result<u64, ExportError> {
-        run.note_file(line.file);
-        if self.files.compression(line.file) != Compression::None {
-            let done = self.flush(output, run, failed_write)?;
-            return Ok(done + self.copy_decoded(output, line, failed_write)?);
-        }
-        let joins_run = run.file == line.file
+        // A run has rows of a plain file, so that most rows need no look at theirs.
+        let joins_run = !run.lines.is_empty()
+            && run.file == line.file
             && line.start > run.end()
             && line.start - run.end() <= self.gap_bytes
             && line.start + line.length - run.start() <= RUN_BYTES
             && run.bytes < output.preferred_len() as u64;
-        let done = match run.lines.is_empty() || joins_run {
-            true => 0,
-            false => self.flush(output, run, failed_write)?,
-        };
+        if !joins_run {
+            return self.take_apart(output, run, line, failed_write);
+        }
+        run.push(line);
+        Ok(0)
+    }
+
+    /// Takes a row that does not join the run: writes the run, and then begins another, or writes the row if its file is
+    /// compressed. Returns the bytes written.
+    fn take_apart<S: Sink>(
+        &mut self,
+        output: &mut ShardOutput<'_, S>,
+        run: &mut CopyRun,
+        line: RowSpan,
+        failed_write: FailedWrite<'_>,
+    ) -> Result<u64, ExportError> {
+        run.note_file(line.file);
+        let done = self.flush(output, run, failed_write)?;
+        if self.files.compression(line.file) != Compression::None {
+            return Ok(done + self.copy_decoded(output, line, failed_write)?);
+        }
         run.file = line.file;
-        run.bytes += line.length + 1;
-        run.lines.push(line);
+        run.push(line);
         Ok(done)
     }
 
