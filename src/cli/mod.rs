@@ -35,6 +35,7 @@ pub(crate) mod run_task;
 pub(crate) mod search_columns;
 #[cfg(feature = "server")]
 pub(crate) mod serve;
+pub(crate) mod spark;
 pub(crate) mod synth;
 pub(crate) mod time_text;
 mod verify;
@@ -65,7 +66,7 @@ pub(crate) enum Exit {
     BadRequest = 2,
     /// The work failed: input, output or the machine.
     Failed = 3,
-    /// Of a task or a commit alone, as the next five (sysexits.h): arguments, a plan or a record are wrong.
+    /// Of a task, a commit or a driver alone, as the next five (sysexits.h): arguments, a plan or a record are wrong.
     Usage = 64,
     /// The store is not what it was when the plan was made.
     DataChanged = 65,
@@ -153,8 +154,8 @@ fn refuse_arguments(error: &clap::Error) -> Exit {
     put_error(&format!("outpour: error: {text}"));
     // What calls these commands tells from the code whether to call again.
     let command = std::env::args_os().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
-    let is_of_tasks =
-        command.is_some_and(|word| ["run-task", "commit", "index-task", "index-commit"].iter().any(|one| word == *one));
+    const OF_TASKS: [&str; 5] = ["run-task", "commit", "index-task", "index-commit", "spark"];
+    let is_of_tasks = command.is_some_and(|word| OF_TASKS.iter().any(|one| word == *one));
     let exit = if is_of_tasks { Exit::Usage } else { Exit::BadRequest };
     // Arguments behind `--` are no flags.
     let json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
@@ -184,6 +185,7 @@ pub(crate) fn run(args: Args) -> Exit {
         Command::IndexPlan(args) => index_tasks::run_plan(args),
         Command::IndexTask(args) => index_tasks::run_task(args),
         Command::IndexCommit(args) => index_tasks::run_commit(args),
+        Command::Spark(args) => spark::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),

@@ -1,6 +1,7 @@
 //! SIGINT, SIGTERM and SIGHUP set a flag instead of ending the process, so that work ends at its next piece and stays
 //! resumable.
 
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Whether a signal has arrived since [`interrupts`] or [`interrupts_and_hangups`] was called.
@@ -24,6 +25,15 @@ pub(crate) fn interrupts_and_hangups() -> &'static AtomicBool {
         record(libc::SIGHUP);
     }
     interrupts()
+}
+
+/// Asks a child process to end: sends it SIGTERM. One that has ended is left alone, and its number is not yet another's, because
+/// nobody has waited for it: the handle is borrowed.
+pub(crate) fn terminate(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(None)) {
+        // SAFETY: the call has no pointers; the process is a child that is not waited for, so the number is its own.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+    }
 }
 
 /// Installs the handler of a signal.

@@ -57,6 +57,7 @@ mod run;
 mod search_at_random;
 mod search_columns;
 mod search_parameters;
+mod spark;
 mod store_forms;
 mod store_names;
 mod synth;

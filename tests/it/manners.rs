@@ -26,7 +26,7 @@ fn document(run: &Run) -> Value {
 }
 
 /// Every command and what stands below it.
-const COMMANDS: [&[&str]; 30] = [
+const COMMANDS: [&[&str]; 31] = [
     &[],
     &["export"],
     &["index"],
@@ -44,6 +44,7 @@ const COMMANDS: [&[&str]; 30] = [
     &["index-task"],
     &["index-commit"],
     &["commit"],
+    &["spark"],
     &["jobs"],
     &["jobs", "list"],
     &["jobs", "show"],
@@ -74,7 +75,8 @@ fn help_fits_eighty_columns() {
         }
         let wrong = run(&[words, &["--no-such-flag", "--json"]].concat());
         // Schedulers tell these codes from others by sysexits.h.
-        let code = if matches!(words, ["run-task" | "commit" | "index-task" | "index-commit"]) { 64 } else { 2 };
+        let is_of_tasks = matches!(words, ["run-task" | "commit" | "index-task" | "index-commit" | "spark"]);
+        let code = if is_of_tasks { 64 } else { 2 };
         assert!(wrong.code == code && wrong.stderr.starts_with("outpour: error: "), "{words:?}: {wrong:#?}");
         let told = document(&wrong);
         assert_eq!((&told["status"], &told["exitCode"]), (&"failed".into(), &code.into()), "{told}");

@@ -26,7 +26,7 @@ use crate::cli::args::request::RequestArgs;
 use crate::cli::args::run::{RunArgs, WriteArgs};
 use crate::cli::args::search_columns::SearchColumnArgs;
 use crate::cli::args::store::StoreArgs;
-use crate::cli::args::tasks::{CommitArgs, PlanArgs, RunTaskArgs};
+use crate::cli::args::tasks::{CommitArgs, PlanArgs, RunTaskArgs, SparkArgs};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -92,6 +92,8 @@ pub(crate) enum Command {
     IndexTask(IndexTaskArgs),
     /// Make the index, once its tasks have ended
     IndexCommit(IndexCommitArgs),
+    /// Run the tasks of a planned export on Apache Spark, and publish it
+    Spark(SparkArgs),
     /// Check an export against its manifest, or a store's index against its bytes
     Verify(VerifyArgs),
     /// Show what any file that outpour writes holds

@@ -1,5 +1,6 @@
-//! The words of `outpour plan`, `outpour run-task` and `outpour commit`.
+//! The words of `outpour plan`, `outpour run-task`, `outpour commit` and `outpour spark`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::cli::args::request::RequestArgs;
@@ -85,4 +86,44 @@ pub(crate) struct CommitArgs {
     /// One JSON document on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// `outpour spark`
+#[derive(clap::Args, Debug)]
+#[command(override_usage = "\
+outpour spark --job <DIR> [OPTIONS] [-- WORDS FOR SPARK-SUBMIT]
+       outpour spark --print")]
+#[command(after_help = "\
+Eight tasks on a cluster of which every machine sees DIR and JOB:
+  outpour plan --store DIR --job JOB --all-patients --tasks 8
+  outpour spark --job JOB -- --master spark://HOST:7077
+The driver itself, for a cluster that is reached in another way:
+  outpour spark --print > driver.py
+  spark-submit driver.py --job JOB
+
+The export is complete when JOB/manifest.json is there. JOB/status.json tells
+how far it is. Tasks that have ended are not run again.
+Exit codes: 0 committed. Do not retry: 64 wrong arguments, plan or build; 65
+the store has changed; 70 two attempts differ; 77 not permitted. Retry: 74
+reading or writing failed; 75 Spark gave up; 130 interrupted. 3 is a code of
+spark-submit's own.")]
+pub(crate) struct SparkArgs {
+    /// Root of the job, as `outpour plan` made it
+    #[arg(long, value_name = "DIR", required_unless_present = "print")]
+    pub job: Option<PathBuf>,
+    /// The store [default: as the plan names it]
+    #[arg(long, value_name = "DIR", env = "OUTPOUR_STORE", hide_env_values = true)]
+    pub store: Option<PathBuf>,
+    /// Have Spark copy this binary to the workers [default: they find it under its own path]
+    #[arg(long)]
+    pub ship: bool,
+    /// The spark-submit to run [default: that of SPARK_HOME, else of PATH]
+    #[arg(long, value_name = "PATH")]
+    pub spark_submit: Option<PathBuf>,
+    /// Print the driver, a Python program, and stop
+    #[arg(long, conflicts_with_all = ["job", "ship", "spark_submit", "words"])]
+    pub print: bool,
+    /// Words for spark-submit
+    #[arg(last = true, value_name = "WORDS")]
+    pub words: Vec<OsString>,
 }
