@@ -10,7 +10,7 @@
 Store and job lie on a file system that driver and workers see under the same path. A Spark task runs one task of the plan,
 as a process of `outpour run-task`. What it returns is not trusted: `outpour commit` reads the records of the tasks, and
 only then the export has a manifest. So a driver that was lost is started again with the same words; tasks that have a
-record are not run again. PySpark 3.4 and later, classic or Connect; nothing beside the standard library and pyspark.
+record are not run again. PySpark 3.5 or 4, classic or Connect; nothing beside the standard library and pyspark.
 
 Exit codes: 0 the export is committed. Not to be retried: 64 wrong arguments, a job that is not planned, a binary that is
 not found, or what `run-task` and `commit` refuse; 65 the store has changed; 70 two attempts differ; 77 not permitted. To be
@@ -229,7 +229,7 @@ def describe(spark, text):
 def reasons(error):
     """What tasks said in the error of Spark, whose text is otherwise long and of Spark's insides."""
     found = dict.fromkeys(re.findall(r"outpour: task \d+[^\n]*", str(error)))
-    return list(found)[:NAMED_MAX] or [(str(error).strip() or type(error).__name__).split("\n")[0]]
+    return list(found)[:NAMED_MAX] or ["%s: %s" % (type(error).__name__, str(error).strip().split("\n")[0])]
 
 
 def commit(binary, job, patience):
@@ -258,7 +258,8 @@ def run(spark, job, store=None, outpour="outpour", ship_binary=False):
     job = os.path.abspath(job)
     plan = read_plan(job)
     total = len(plan["tasks"])
-    beside = os.path.dirname(os.path.abspath(__file__))
+    # Some notebooks run files without telling their path.
+    beside = os.path.dirname(os.path.abspath(globals().get("__file__", "driver.py")))
     binary = find_binary(outpour, beside)
     if binary is None:
         raise ExportFailure(64, "there is no executable %s where the driver runs; give its path" % outpour)
@@ -285,14 +286,16 @@ def run(spark, job, store=None, outpour="outpour", ship_binary=False):
             lines = ["task %d ended with %d: %s" % ended for ended in fatal[:NAMED_MAX]]
             more = ["%d tasks more ended so" % (len(fatal) - NAMED_MAX)] if len(fatal) > NAMED_MAX else []
             raise ExportFailure(fatal[0][1], "\n".join(lines + more))
-        status.document["phase"] = "committing"
+        if not gave_up:
+            status.document["phase"] = "committing"
         try:
             commit(binary, job, 0 if gave_up else RECORDS_SECONDS)
         except ExportFailure as failure:
             if failure.code != 75:
                 raise
             lines = ["Spark gave up: " + reason for reason in gave_up]
-            raise ExportFailure(75, "\n".join(lines + [str(failure), "then start the driver again"]))
+            lines += [str(failure), "start the driver again with the same words: tasks that have ended are not run again"]
+            raise ExportFailure(75, "\n".join(lines))
         if gave_up:
             say("every task has its record, although Spark gave up: " + gave_up[0])
     return os.path.join(job, "manifest.json")
