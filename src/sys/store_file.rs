@@ -401,6 +401,7 @@ impl StoreFile {
     }
 
     /// The map of the file, made if it is to have one. Where there is no room for it, the file is read by `pread`.
+    #[inline]
     fn mapped_now(&self) -> Option<&Mapped> {
         match &self.hold {
             StoreFileHold::Open { map, access, file, .. } => {
@@ -417,6 +418,7 @@ impl StoreFile {
 
     /// All bytes of the file if it is mapped; `None` with `pread`, for an empty file, which is never mapped, and for one that
     /// is not held open.
+    #[inline]
     pub fn map(&self) -> Option<&[u8]> {
         self.mapped_now().map(|mapped| &mapped.map[..self.stamp.len as usize])
     }

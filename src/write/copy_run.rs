@@ -58,6 +58,7 @@ impl CopyRun {
         self.lines.first().map_or(0, |line| line.start)
     }
     /// Adds a row of its file.
+    #[inline]
     fn push(&mut self, line: RowSpan) {
         self.bytes += line.length + 1;
         self.lines.push(line);
@@ -80,6 +81,8 @@ pub(crate) struct RunReader<'a> {
     decoding: Option<Decoding<'a>>,
     /// Window on a plain file that several outputs take rows from: file, offset, bytes.
     window: Option<(FileId, u64, Vec<u8>)>,
+    /// The plain file that a run was begun of last. Scattered rows are runs of their own, mostly of one file.
+    plain: Option<(FileId, &'a StoreFile)>,
 }
 
 /// Decoder of a compressed store file, and the piece that it gave last.
@@ -96,7 +99,7 @@ struct Decoding<'a> {
 impl<'a> RunReader<'a> {
     /// A reader that has read nothing.
     pub(crate) fn new(files: &'a dyn SourceFiles) -> RunReader<'a> {
-        RunReader { files, gap_bytes: GAP_BYTES, buffer: Vec::new(), decoding: None, window: None }
+        RunReader { files, gap_bytes: GAP_BYTES, buffer: Vec::new(), decoding: None, window: None, plain: None }
     }
 
     /// The same with at most so many bytes between two rows of a run, for one of many readers of the same files.
@@ -160,8 +163,11 @@ impl<'a> RunReader<'a> {
     ) -> Result<u64, ExportError> {
         run.note_file(line.file);
         let done = self.flush(output, run, failed_write)?;
-        if self.files.compression(line.file) != Compression::None {
-            return Ok(done + self.copy_decoded(output, line, failed_write)?);
+        if self.plain.is_none_or(|(file, _)| file != line.file) {
+            if self.files.compression(line.file) != Compression::None {
+                return Ok(done + self.copy_decoded(output, line, failed_write)?);
+            }
+            self.plain = Some((line.file, self.files.source(line.file)?));
         }
         run.file = line.file;
         run.push(line);
@@ -226,7 +232,10 @@ impl<'a> RunReader<'a> {
         if run.lines.is_empty() {
             return Ok(0);
         }
-        let source = self.files.source(run.file)?;
+        let source = match self.plain {
+            Some((file, source)) if file == run.file => source,
+            _ => self.files.source(run.file)?,
+        };
         let (start, end) = (run.start(), run.end());
         if end - start > 8 * READ_BYTES as u64 {
             // A single row, too long to be held: a run of several rows never grows this far.

@@ -242,6 +242,7 @@ impl SegmentHeader {
     }
 
     /// The resource type that all rows have; `None` when they have several, or there is no row.
+    #[inline]
     pub fn only_type(&self) -> Option<ResourceType> {
         let words = self.types();
         let i = words.iter().position(|word| *word != 0)?;
