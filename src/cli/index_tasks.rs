@@ -20,6 +20,7 @@ use crate::tasks::attempt::TaskOutcome;
 use crate::tasks::index_commit::{CommittedIndex, IndexCommitRequest, commit_index};
 use crate::tasks::index_plan::{IndexJobOptions, PlannedIndex, plan_index};
 use crate::tasks::index_task::run_index_task;
+use crate::tasks::job_error::JobError;
 use crate::tasks::run_task::TaskRequest;
 use crate::text_table::{TextTable, grouped as count, grouped_with};
 
@@ -84,8 +85,9 @@ fn tell_planned(planned: &PlannedIndex, json: bool) {
     let mut out =
         format!("{} to be indexed in tasks\n\n{}", grouped_with(plan.files.len() as u64, "file"), table.text());
     let words = format!("--store {} --job {}", plan.store, plan.job);
+    let index = format!("--index-dir {}", plan.index_dir);
     out += &format!("  next       `outpour index-task {words} --task 0` and so on,\n");
-    say(&(out + &format!("             then `outpour index-commit {words}`")));
+    say(&(out + &format!("             then `outpour index-commit {words} {index}`")));
 }
 
 /// Runs `outpour index-task` and returns its exit code.
@@ -145,6 +147,11 @@ pub(crate) fn run_commit(args: IndexCommitArgs) -> Exit {
         Ok(committed) => {
             tell_committed(&committed, json);
             Exit::Done
+        }
+        Err(JobError::Drifted(text)) => {
+            // An index that is damaged while its stamps are not is seen by a commit alone.
+            let advice = "if another plan ends so, too, run `outpour index --recheck` before it";
+            fail_job(&JobError::Drifted(format!("{text}; {advice}")), json)
         }
         Err(error) => fail_job(&error, json),
     }

@@ -474,6 +474,11 @@ fn plain_segments_in(
         let same: Vec<bool> = some.par_iter().map(is_same).collect::<Result<_, IndexError>>()?;
         has_bytes.extend(same);
     }
+    if stops_at_difference {
+        // What is kept does not depend on the number of threads.
+        let same = has_bytes.iter().take_while(|has| **has).count();
+        has_bytes.truncate(same);
+    }
     has_bytes.resize(segments.len(), false);
     // A segment begins and ends at line ends; one without a newline at its end has one behind it, or is the last.
     for (i, segment) in segments.iter().enumerate() {

@@ -86,6 +86,7 @@ impl Store {
     pub fn list_files(&self) -> Result<StoreListing, IndexError> {
         let links = match self.options().choices.follow_symlinks {
             Some(follow) => links_of(follow),
+            None if self.options().remake => self.options().choices.links_of_new_index(),
             // As the index was made with, if there is one.
             None => load::links_of_published(self)?,
         };

@@ -3,6 +3,7 @@
 //! its index again, and takes them if it would scan the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ use crate::index::store_listing::StoreListing;
 use crate::store::Store;
 use crate::store::choices::RowRules;
 use crate::store::packed::seek_table::{SeekTable, TableError};
-use crate::sys::store_file::FileStamp;
+use crate::sys::store_file::{FileStamp, file_clock_ns};
 
 /// What a refresh would scan.
 pub(crate) struct ScanPlan {
@@ -200,7 +201,35 @@ pub(crate) fn plan_scan(store: &Store) -> Result<ScanPlan, IndexError> {
         plan.ranges.push(PlannedRange { file, part: PlannedPart::of(&span.part) });
         plan.range_bytes.push(span.part.file_bytes(files.source(span.file)?));
     }
+    settle(&files, &mut plan)?;
     Ok(plan)
+}
+
+/// Time between two looks whether the times of files that were just written are past.
+const SETTLE_WAIT: Duration = Duration::from_millis(50);
+/// Most such looks: 3 s, more than the coarsest clock of a file system takes for a step.
+const SETTLE_ROUNDS: u32 = 60;
+
+/// Waits until no compressed file of the plan can be written without a change of its times. Such a file is hashed by the commit and
+/// not by the task, so nothing else would tell that it was written between them. Plain files are told by the hashes of their ranges.
+fn settle(files: &StoreFiles, plan: &mut ScanPlan) -> Result<(), IndexError> {
+    let is_waited_for = |file: &&mut PlannedFile| file.compression != Compression::None && !file.settled;
+    for _ in 0..SETTLE_ROUNDS {
+        let now = file_clock_ns();
+        for file in plan.files.iter_mut().filter(is_waited_for) {
+            file.settled = file.stamp.is_settled(now);
+            let id = files.position(&file.name).expect("a file of the walk");
+            if file.settled && files.stamp_now(id)? != file.stamp {
+                let reason = "was written while its index was planned; plan once more".to_string();
+                return Err(IndexError::Changed { path: files.path(id), reason });
+            }
+        }
+        if plan.files.iter_mut().filter(is_waited_for).next().is_none() {
+            break;
+        }
+        std::thread::sleep(SETTLE_WAIT);
+    }
+    Ok(())
 }
 
 /// The planned files, to be scanned; each has the number of its place in the plan.
@@ -249,20 +278,30 @@ pub(crate) fn ranges_to_scan(files: &StoreFiles, ranges: &[PlannedRange]) -> Res
         .collect()
 }
 
-/// Whether the ranges that a refresh is going to scan are the planned ones, of the planned files.
-pub(crate) fn are_planned(
+/// The first file of which a refresh is going to scan other ranges than were planned; `None` if it scans the planned ones.
+pub(crate) fn first_difference(
     files: &StoreFiles,
     ranges: &[ScanRange],
     planned_files: &[PlannedFile],
     planned: &[PlannedRange],
-) -> bool {
-    let is_planned = |(range, planned): (&ScanRange, &PlannedRange)| {
-        let file = &planned_files[planned.file as usize];
-        files.name(range.file) == file.name
-            && files.compression(range.file) == file.compression
-            && PlannedPart::of(&range.part) == planned.part
-    };
-    ranges.len() == planned.len() && ranges.iter().zip(planned).all(is_planned)
+) -> Option<String> {
+    let planned_name = |range: &PlannedRange| planned_files[range.file as usize].name.clone();
+    for place in 0..ranges.len().max(planned.len()) {
+        match (ranges.get(place), planned.get(place)) {
+            (Some(range), Some(planned)) => {
+                let file = &planned_files[planned.file as usize];
+                let is_planned = files.name(range.file) == file.name
+                    && files.compression(range.file) == file.compression
+                    && PlannedPart::of(&range.part) == planned.part;
+                if !is_planned {
+                    return Some(files.name(range.file).to_string());
+                }
+            }
+            (Some(range), None) => return Some(files.name(range.file).to_string()),
+            (None, planned) => return planned.map(planned_name),
+        }
+    }
+    None
 }
 
 /// The error of a store file that is not what it was when its scan was planned.

@@ -15,13 +15,14 @@ use crate::index::dir::{BlockWriter, IndexDir};
 use crate::index::open::Verification;
 use crate::index::refresh::{RefreshRun, refresh};
 use crate::index::report::RefreshStats;
-use crate::index::scan_plan::{are_planned, changed_since_plan, cover_ranges};
+use crate::index::scan_plan::{changed_since_plan, cover_ranges, first_difference};
 use crate::index::segment::scan::{ScanResult, SegmentSupply};
 use crate::index::segment::span::ScanRange;
 use crate::index::snapshot::Index;
 use crate::index::store_files::StoreFiles;
 use crate::progress::{Phase, Progress};
 use crate::store::choices::RowRules;
+use crate::store::file_name::path_of;
 use crate::store::{Store, StoreOptions};
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
@@ -42,7 +43,8 @@ use crate::tasks::run_task::OTHER_STORE;
 pub(crate) struct IndexCommitRequest<'a> {
     /// The store, as the plan names it.
     pub store: &'a Path,
-    /// How its index is written; its directory must be the one that the plan names.
+    /// How its index is written; its directory must be the one that the plan names. As much may be missing as it says, or the
+    /// plan.
     pub options: StoreOptions,
     /// The root of the job.
     pub job: &'a Path,
@@ -87,7 +89,8 @@ pub(crate) fn commit_index(request: IndexCommitRequest<'_>, progress: &Progress)
     let root = JobRoot { directory, sync: request.sync };
     let plan = IndexJobPlan::read(&root)?;
     let found = request.store.canonicalize().map_err(|error| JobError::io(request.store, error))?;
-    let options = StoreOptions { choices: plan.choices(), remake: plan.remake, ..request.options };
+    let allow_missing = request.options.allow_missing.max(plan.allow_missing);
+    let options = StoreOptions { choices: plan.choices(), remake: plan.remake, allow_missing, ..request.options };
     let store = Store::open_with(request.store, options)?;
     if found.display().to_string() != plan.store {
         return Err(JobError::Refused(OTHER_STORE.to_string()));
@@ -146,12 +149,15 @@ impl SegmentSupply for JobSegments<'_> {
         name: &str,
     ) -> Result<ScanResult, IndexError> {
         // 1. What a refresh would scan must be what was planned, in files that are what they were.
-        let is_planned =
-            self.plan.rules.rules() == Some(rules) && are_planned(files, ranges, &self.plan.files, &self.plan.ranges());
-        if !is_planned {
+        let root = Path::new(&self.plan.store);
+        if self.plan.rules.rules() != Some(rules) {
+            let reason = "has an index by other rules than when it was planned; make a new plan".to_string();
+            return Err(IndexError::Changed { path: root.to_path_buf(), reason });
+        }
+        if let Some(name) = first_difference(files, ranges, &self.plan.files, &self.plan.ranges()) {
             let reason =
-                "is not what it was when its index was planned, or its index is not; make a new plan".to_string();
-            return Err(IndexError::Changed { path: self.plan.store.clone().into(), reason });
+                "is to be scanned otherwise than was planned: it or the index has changed; make a new plan".to_string();
+            return Err(IndexError::Changed { path: root.join(path_of(&name)), reason });
         }
         let numbers: Option<Vec<FileId>> = self.plan.files.iter().map(|file| files.position(&file.name)).collect();
         let numbers = numbers.expect("each has a range");

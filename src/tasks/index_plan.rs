@@ -50,6 +50,8 @@ pub(crate) struct IndexJobPlan {
     pub follow_symlinks: bool,
     /// Whether an index that was made by other rules is made again.
     pub remake: bool,
+    /// Percent of the resources of the last snapshot that may be gone, as whoever planned allows it.
+    pub allow_missing: f64,
     /// The files of the store; what is added later is not indexed.
     pub listing: StoreListing,
     /// The files that are scanned, in store order.
@@ -204,6 +206,7 @@ pub(crate) fn plan_index(store: &Store, options: &IndexJobOptions<'_>) -> Result
         rules: PlannedRules::of(scan.rules),
         follow_symlinks: scan.follow_symlinks,
         remake: store.options().remake,
+        allow_missing: store.options().allow_missing,
         listing: scan.listing,
         files: scan.files,
         tasks: ranges,

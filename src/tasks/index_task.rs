@@ -1,5 +1,6 @@
 //! One attempt of a task of an index: its ranges scanned into a container of segments, then its record.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -93,8 +94,8 @@ impl AttemptRecord for IndexTaskRecord {
     }
 
     fn is_of(&self, plan: &IndexJobPlan, task: usize) -> bool {
-        let ranges = &plan.tasks[task];
-        let has_range = |file: u32| ranges.iter().any(|range| range.file == file);
+        let files: HashSet<u32> = plan.tasks[task].iter().map(|range| range.file).collect();
+        let has_range = |file: u32| files.contains(&file);
         let mut before = 0;
         let is_sound = |segment: &TaskSegment| {
             let in_order = segment.at >= before && segment.at < self.bytes && segment.start <= segment.end;

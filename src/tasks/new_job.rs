@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{DirectoryContent, ExportError, JournalError};
+use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
 use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
@@ -60,8 +61,14 @@ pub(crate) fn publish_plan<'f>(
         JobError::Io { source, .. } | JobError::NotPermitted { source, .. } => write_error(root, PLAN, source),
         other => write_error(root, PLAN, io::Error::other(other.to_string())),
     };
+    let bytes = plan.to_bytes();
+    if bytes.len() as u64 > RECORD_BYTES_MAX {
+        let text =
+            format!("a task reads at most {RECORD_BYTES_MAX} bytes of it: join small files, or divide the store");
+        return Err(write_error(root, PLAN, io::Error::new(io::ErrorKind::FileTooLarge, text)));
+    }
     root.sync_folders(folders).map_err(unwritten)?;
-    match root.create_once(PLAN, writer, &plan.to_bytes()).map_err(unwritten)? {
+    match root.create_once(PLAN, writer, &bytes).map_err(unwritten)? {
         Creation::Made => Ok(()),
         Creation::Exists => Err(in_use(root, DirectoryContent::Job)),
     }

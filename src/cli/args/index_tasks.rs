@@ -18,7 +18,8 @@ see DIR and JOB may run them, at once and again:
   outpour index-commit --store DIR --job JOB
 
 The index is what `outpour index` makes of the files that are there when it is
-planned. The plan and the tasks change nothing of an index that stands.")]
+planned. The plan and the tasks change nothing of an index that stands.
+Exit codes: 0 planned; 2 wrong arguments; 3 it failed.")]
 pub(crate) struct IndexPlanArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
