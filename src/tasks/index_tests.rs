@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use crate::codec::decoder::tests::{gzip, zstd};
 use crate::index::meta::{self, IndexMeta};
+use crate::index::scan_plan::plan_scan;
 use crate::index::test_lines::line;
 use crate::progress::Progress;
 use crate::simd::Kernel;
@@ -376,6 +377,58 @@ fn what_was_read_is_compared_by_the_next_refresh() {
         rows.collect::<std::collections::BTreeSet<String>>()
     };
     assert_eq!(ids("one"), ids("tasks"));
+}
+
+/// An index that was made with links and is made again without is planned by the files that it is going to have.
+#[test]
+fn a_remade_index_has_the_files_of_its_own_choice() {
+    let twins = Twins::new();
+    let path = |name: &str| twins.path("store").join(name);
+    std::fs::write(path("z.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    std::fs::write(path("y.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"b\"}\n").unwrap();
+    // Of files that are one, the first in store order is read.
+    std::os::unix::fs::symlink("z.ndjson", path("a.ndjson")).unwrap();
+    for index in ["one", "tasks"] {
+        let mut options = twins.options(index);
+        options.choices.follow_symlinks = Some(true);
+        Store::open_with(twins.path("store"), options).unwrap().index(&Progress::default()).unwrap();
+    }
+    let remade = |index: &str| {
+        Store::open_with(twins.path("store"), StoreOptions { remake: true, ..twins.options(index) }).unwrap()
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| remade("one").index(&Progress::default()).unwrap());
+    let job = twins.job();
+    let options = IndexJobOptions { job: &job.root, writer: "p", tasks: Some(1), sync: FileSync::No };
+    plan_index(&remade("tasks"), &options).unwrap();
+    job.run(0, "a").unwrap();
+    let (index, _) = job.commit().unwrap().index.unwrap();
+    assert_eq!(index.rows(), 2);
+    twins.assert_same();
+}
+
+/// What is kept of a plain file that has changed and grown is the same whatever the number of threads that compare it.
+#[test]
+fn a_plan_does_not_depend_on_threads() {
+    let twins = Twins::new();
+    let path = twins.path("store/a.ndjson");
+    let lines = |from: usize, id: &str| -> String {
+        let line = |n: usize| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}{n:06}\"}}\n");
+        (from..from + 1000).map(line).collect()
+    };
+    let mut text = String::new();
+    for part in 0..3 {
+        text += &lines(part * 1000, "p");
+        std::fs::write(&path, &text).unwrap();
+        twins.store("tasks").index(&Progress::default()).unwrap();
+    }
+    std::fs::write(&path, text.replacen("p000005", "x000005", 1) + &lines(3000, "p")).unwrap();
+    let ranges = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| plan_scan(&twins.store("tasks")).unwrap().ranges)
+    };
+    let [one, two, eight] = [1, 2, 8].map(ranges);
+    assert_eq!((&one, &one), (&two, &eight));
 }
 
 /// Another store or index, tasks that are none, plans and records that were tampered with, and containers that were damaged: each is
