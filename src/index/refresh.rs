@@ -5,13 +5,14 @@
 //! because another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When
 //! neither the store nor the index was touched, only the index meta and the headers of the index files are read.
 
+use crate::codec::compression::Compression;
 use crate::count_text::{counted, word_form};
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::instant::Instant;
 use crate::ids::FileId;
 use crate::index::compaction::{join_segments, joined_facts};
 use crate::index::diff::{NewFileHashes, StoreDiff, diff, is_unchanged};
-use crate::index::dir::{IndexBytes, IndexDir, IndexLock};
+use crate::index::dir::{IndexDir, IndexLock};
 use crate::index::first_seen::FirstSeen;
 use crate::index::global::GlobalIndex;
 use crate::index::global::append::{self, SegmentOrigin};
@@ -27,7 +28,7 @@ use crate::index::replaced_rows::{RowMatches, match_rows};
 use crate::index::report::RefreshStats;
 use crate::index::row_times::{RowTimes, TimeRun, write_times};
 use crate::index::segment::reader::Segment;
-use crate::index::segment::scan::{ScanOptions, SegmentSupply, WrittenSegment, scan};
+use crate::index::segment::scan::{ScanOptions, SegmentSupply, scan};
 use crate::index::segment::span::RangeKind;
 use crate::index::segment_files::compact_segment_files;
 use crate::index::snapshot::Index;
@@ -476,7 +477,13 @@ pub(crate) fn build(
             }
         };
         for (file, stamp, settled) in scanned.stamps {
-            (meta.files[file.index()].stamp, meta.files[file.index()].settled) = (stamp, settled);
+            let entry = &mut meta.files[file.index()];
+            (entry.stamp, entry.settled) = (stamp, settled);
+            if !settled && entry.compression != Compression::None {
+                // Its bytes may have been others when they were scanned than now, when they were hashed: a hash that does not fit
+                // has them scanned again.
+                entry.raw = !entry.raw;
+            }
         }
         for file in scanned.open_ended {
             meta.files[file.index()].appendable = false;
@@ -495,7 +502,7 @@ pub(crate) fn build(
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
             let segment = match supply {
                 None => Segment::written(bytes.clone(), new.at),
-                Some(_) => whole_segment(&bytes, &new),
+                Some(_) => new.open_whole(&bytes),
             };
             let segment = segment.map_err(read_back)?;
             debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
@@ -581,17 +588,6 @@ pub(crate) fn build(
         Err(BuildError::Damaged(damaged)) => Err(damaged.into()),
         Err(BuildError::Write(source)) => Err(IndexError::Write { name: meta.global.name, source }),
     }
-}
-
-/// A segment that another process has made, once every byte of it is checked.
-fn whole_segment(container: &Arc<IndexBytes>, new: &WrittenSegment) -> Result<Segment, &'static str> {
-    let segment = Segment::open(container.clone(), new.at)?;
-    let head = segment.head();
-    if (head.start, head.end, head.content) != (new.start, new.end, new.content) {
-        return Err("it is of other bytes");
-    }
-    segment.verify_all().map_err(|damaged| damaged.0)?;
-    Ok(segment)
 }
 
 #[cfg(test)]

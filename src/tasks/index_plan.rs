@@ -1,5 +1,6 @@
 //! The plan of an index in tasks: which ranges of which store files each task scans. Nothing of the index is written by it.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -139,6 +140,10 @@ impl TaskPlan for IndexJobPlan {
         };
         if !self.tasks.iter().flatten().all(is_sound) {
             return Err("it has a range that is none of its file");
+        }
+        let with_ranges: HashSet<u32> = self.tasks.iter().flatten().map(|range| range.file).collect();
+        if with_ranges.len() != self.files.len() {
+            return Err("it has a file without a range");
         }
         Ok(())
     }

@@ -479,6 +479,7 @@ fn what_is_not_of_the_job_is_refused() {
     assert!(forged(&|plan| plan.files[0].name = r"\x2e\x2e/a.ndjson".into()).is_err());
     assert!(forged(&|plan| plan.tasks[0][0].file = 99).is_err());
     assert!(forged(&|plan| plan.files.swap(0, 1)).is_err());
+    assert!(forged(&|plan| plan.tasks.iter_mut().for_each(|ranges| ranges.retain(|range| range.file != 1))).is_err());
     assert!(forged(&|plan| plan.tasks.clear()).is_err());
     assert!(forged(&|plan| plan.build = "outpour 0.0.1".into()).is_err());
     assert!(!twins.path("tasks").join(meta::FILE).exists());

@@ -11,9 +11,10 @@ use crate::error::IndexError;
 use crate::extract::fault::FaultKind;
 use crate::extract::rules::LineRules;
 use crate::ids::FileId;
-use crate::index::dir::{BlockWriter, IndexDir};
+use crate::index::dir::{BlockWriter, IndexBytes, IndexDir};
 use crate::index::meta::SegmentMeta;
 use crate::index::segment::line_splitter::{EncodedSegment, LineSplitter, ScanWorker};
+use crate::index::segment::reader::Segment;
 use crate::index::segment::span::{RangeKind, ScanRange};
 use crate::index::store_files::StoreFiles;
 use crate::limits::{SCAN_BYTES, SEGMENT_BYTES};
@@ -25,6 +26,7 @@ use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::{FileStamp, StoreFile};
 use std::io::Write;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use memchr::memrchr;
@@ -56,6 +58,20 @@ impl WrittenSegment {
     pub(crate) fn into_entry(self, container: usize, first_seen: Option<i64>) -> SegmentMeta {
         let WrittenSegment { file, at, start, end, content, tail } = self;
         SegmentMeta { file, container, at, start, end, content, tail, first_seen }
+    }
+
+    /// Opens a segment that another process has made, once every byte of it is checked.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn open_whole(&self, container: &Arc<IndexBytes>) -> Result<Segment, &'static str> {
+        let segment = Segment::open(container.clone(), self.at)?;
+        let head = segment.head();
+        if (head.start, head.end, head.content) != (self.start, self.end, self.content) {
+            return Err("it is of other bytes");
+        }
+        segment.verify_all().map_err(|damaged| damaged.0)?;
+        Ok(segment)
     }
 }
 
