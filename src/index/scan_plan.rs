@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::casts::to_usize;
+use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::IndexError;
 use crate::ids::FileId;
@@ -188,7 +188,7 @@ pub(crate) fn plan_scan(store: &Store) -> Result<ScanPlan, IndexError> {
         numbers[span.file.index()] = Some(0);
     }
     for (number, file) in numbers.iter_mut().zip(files.ids()).filter(|(number, _)| number.is_some()) {
-        *number = Some(plan.files.len() as u32);
+        *number = Some(to_u32(plan.files.len()));
         plan.files.push(PlannedFile {
             name: files.name(file).to_string(),
             stamp: files.stamp(file),
@@ -213,10 +213,10 @@ const SETTLE_ROUNDS: u32 = 60;
 /// Waits until no compressed file of the plan can be written without a change of its times. Such a file is hashed by the commit and
 /// not by the task, so nothing else would tell that it was written between them. Plain files are told by the hashes of their ranges.
 fn settle(files: &StoreFiles, plan: &mut ScanPlan) -> Result<(), IndexError> {
-    let is_waited_for = |file: &&mut PlannedFile| file.compression != Compression::None && !file.settled;
+    let is_waited_for = |file: &PlannedFile| file.compression != Compression::None && !file.settled;
     for _ in 0..SETTLE_ROUNDS {
         let now = file_clock_ns();
-        for file in plan.files.iter_mut().filter(is_waited_for) {
+        for file in plan.files.iter_mut().filter(|file| is_waited_for(file)) {
             file.settled = file.stamp.is_settled(now);
             let id = files.position(&file.name).expect("a file of the walk");
             if file.settled && files.stamp_now(id)? != file.stamp {
@@ -224,7 +224,7 @@ fn settle(files: &StoreFiles, plan: &mut ScanPlan) -> Result<(), IndexError> {
                 return Err(IndexError::Changed { path: files.path(id), reason });
             }
         }
-        if plan.files.iter_mut().filter(is_waited_for).next().is_none() {
+        if !plan.files.iter().any(is_waited_for) {
             break;
         }
         std::thread::sleep(SETTLE_WAIT);
