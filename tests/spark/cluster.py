@@ -441,7 +441,11 @@ CASES = [
 
 def main():
     outpour, store, scratch = (pathlib.Path(word).resolve() for word in sys.argv[1:4])
-    chosen = [case for case in CASES + [connect, cost] if case.__name__ in sys.argv[4:]] or CASES
+    named = {case.__name__: case for case in CASES + [connect, cost]}
+    unknown = [word for word in sys.argv[4:] if word not in named]
+    if unknown:
+        sys.exit("no such case: %s; there are %s" % (", ".join(unknown), ", ".join(named)))
+    chosen = [named[word] for word in sys.argv[4:]] or CASES
     scratch.mkdir(exist_ok=True)
     out = scratch / "export"
     words = [outpour, "export", "--store", store, "--out", out, *REQUEST, "--force"]
