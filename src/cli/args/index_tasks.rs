@@ -33,7 +33,7 @@ pub(crate) struct IndexPlanArgs {
     /// What is checked of each line: the whole grammar, or structure only [default: full, or what the index was made with]
     #[arg(long, value_name = "HOW")]
     pub validate: Option<ValidateArg>,
-    /// Plan an index anew that was made with other choices, as `outpour index --remake` makes it
+    /// Plan to make an index again that was made with other choices, as `outpour index --remake` does
     #[arg(long)]
     pub remake: bool,
     #[command(flatten)]
